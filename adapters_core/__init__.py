@@ -1,0 +1,1 @@
+"""The mathematics of adapters, their files, and the linears that carry them."""

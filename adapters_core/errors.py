@@ -15,7 +15,7 @@ from typing import ClassVar
 
 
 class AdapterError(Exception):
-    """Any fault of an adapter. `param` names the tensor or the config's field, if one is at fault."""
+    """Any fault of an adapter; `param` names the tensor or config field at fault, if one is."""
 
     code: ClassVar[str] = "invalid_adapter"
 

@@ -1,0 +1,1 @@
+"""The inference server: one process, one device, one base."""

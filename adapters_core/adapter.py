@@ -1,0 +1,198 @@
+"""An adapter read from its file and config, checked against a base; and written back.
+
+The file names layers by the base's own module paths, as PEFT does:
+`base_model.model.<path>.<tensor>`. Shapes always come from the base, never from the file.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import adapters_core.methods  # noqa: F401  (registers the methods)
+from adapters_core.base import BaseSpec
+from adapters_core.description import AdapterDescription
+from adapters_core.errors import BaseMismatch, InvalidAdapter, NoEffect, UnusedTensors
+from adapters_core.files import (
+    DEFAULT_MAX_FILE_BYTES,
+    Header,
+    TensorEntry,
+    digest_of,
+    read_header,
+    read_tensors,
+)
+from adapters_core.method import Coefficients, Method, by_peft_type
+from adapters_core.peft_config import PeftConfig, unique_object
+
+PREFIX = "base_model.model."
+#: The metadata entry of our own files: JSON with the base's name and fingerprint.
+METADATA_KEY = "overtone"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A checked adapter: its description, and method and coefficients of every adapted layer."""
+
+    description: AdapterDescription
+    methods: Mapping[str, Method]
+    layers: Mapping[str, Coefficients]
+
+
+def read_adapter(
+    file: Path, config_bytes: bytes, base: BaseSpec, max_bytes: int = DEFAULT_MAX_FILE_BYTES
+) -> Adapter:
+    """Return the adapter in `file`, after every check that does not need the base's weights.
+
+    Raises:
+        AdapterError: see adapters_core/errors.py; `param` names the tensor or field at fault.
+    """
+    config = PeftConfig.parse(config_bytes)
+    kind = by_peft_type(config.peft_type)
+    config.refuse_unread(kind.peft_fields)
+    header = read_header(file, max_bytes)
+    verified = _check_fingerprint(_own_metadata(header), base)
+    entries = _by_target(header, base)
+    _check_targets(config, entries, base)
+    methods = {t: _method(kind, config, t, entries[t], base) for t in entries}
+    _check_places(header, methods, base)
+    tensors = read_tensors(file, header)
+    layers = {
+        target: {name: tensors[PREFIX + f"{target}.{name}"] for name in entries[target]}
+        for target in entries
+    }
+    if all(methods[target].is_zero(layers[target]) for target in methods):
+        raise NoEffect("every coefficient is zero: the base would answer under this name", "file")
+    description = AdapterDescription(
+        digest=digest_of(file, config.canonical()),
+        method=kind.name,
+        method_config=_common_config(methods),
+        base_name=base.name,
+        base_fingerprint=base.fingerprint,
+        base_verified=verified,
+        target_modules=tuple(methods),
+        num_coefficients=sum(entry.count for entry in header.tensors.values()),
+        size_bytes=file.stat().st_size,
+    )
+    return Adapter(description, methods, layers)
+
+
+def _own_metadata(header: Header) -> dict[str, Any]:
+    """Return the JSON object that our own files carry in their header; empty for PEFT's."""
+    raw = header.metadata.get(METADATA_KEY, "{}")
+    try:
+        own = json.loads(raw, object_pairs_hook=unique_object)
+    except (ValueError, RecursionError) as error:
+        message = f"metadata {METADATA_KEY!r} is not JSON: {error}"
+        raise InvalidAdapter(message, "__metadata__") from error
+    sections = [own.get(name, {}) for name in ("base", "places")] if isinstance(own, dict) else []
+    if not sections or not all(isinstance(section, dict) for section in sections):
+        raise InvalidAdapter(f"metadata {METADATA_KEY!r} is malformed", "__metadata__")
+    return dict(own)
+
+
+def _check_fingerprint(own: Mapping[str, Any], base: BaseSpec) -> bool:
+    """Return whether the file itself says that it was made for this base."""
+    if "base" not in own:
+        return False
+    claimed = own["base"].get("fingerprint")
+    if claimed != base.fingerprint:
+        raise BaseMismatch(
+            f"the file was made for base {str(own['base'].get('name'))[:80]!r} with fingerprint "
+            f"{str(claimed)[:80]}; this base is {base.name!r} with {base.fingerprint}",
+            "file",
+        )
+    return True
+
+
+def _check_places(header: Header, methods: Mapping[str, Method], base: BaseSpec) -> None:
+    """Hold the places that the file was trained on against those its seed gives here."""
+    claimed = _own_metadata(header).get("places", {})
+    for target, method in methods.items():
+        shape = base.targets[target]
+        name = f"{shape.out}x{shape.in_}"
+        if name in claimed and claimed[name] != method.places_digest(shape):
+            raise InvalidAdapter(f"the seed gives other places for {name} than the file's", target)
+
+
+def _by_target(header: Header, base: BaseSpec) -> dict[str, dict[str, TensorEntry]]:
+    """Return target -> tensor name -> entry, in the base's order."""
+    found: defaultdict[str, dict[str, TensorEntry]] = defaultdict(dict)
+    unused = []
+    for key, entry in header.tensors.items():
+        target, name = _split(key, base)
+        if target is None:
+            unused.append(key)
+        else:
+            found[target][name] = entry
+    if unused:
+        shown = ", ".join(unused[:_SHOWN]) + (" …" if len(unused) > _SHOWN else "")
+        raise UnusedTensors(
+            f"{len(unused)} tensors match no adaptable layer of base {base.name!r}: {shown}; "
+            f"expected names like {PREFIX}{next(iter(base.targets), '')}.<tensor>",
+            unused[0],
+        )
+    return {target: found[target] for target in base.targets if target in found}
+
+
+def _split(key: str, base: BaseSpec) -> tuple[str | None, str]:
+    """Return the layer's path and the tensor's name in a file's key; no path if none fits."""
+    path = key.removeprefix(PREFIX)
+    if path == key:
+        return None, key
+    for cut in (i for i, char in enumerate(path) if char == "."):
+        if path[:cut] in base.targets:
+            return path[:cut], path[cut + 1 :]
+    return None, key
+
+
+def _check_targets(config: PeftConfig, found: Mapping[str, Any], base: BaseSpec) -> None:
+    """Check that file and config speak of the same layers."""
+    if config.raw.get("target_modules") in (None, [], "all-linear"):
+        return
+    selected = [target for target in base.targets if config.selects(target)]
+    for target in selected:
+        if target not in found:
+            message = f"the config adapts {target}, but the file has no tensor for it"
+            raise InvalidAdapter(message, target)
+    for target in found:
+        if target not in selected:
+            message = f"the file has tensors for {target}, which the config does not adapt"
+            raise InvalidAdapter(message, target)
+
+
+def _method(
+    kind: type[Method],
+    config: PeftConfig,
+    target: str,
+    entries: Mapping[str, TensorEntry],
+    base: BaseSpec,
+) -> Method:
+    """Return the layer's method after holding its tensors against what the method needs."""
+    method = kind.from_peft(config, target, {n: e.shape for n, e in entries.items()})
+    expected = method.tensors(base.targets[target])
+    for name, spec in expected.items():
+        key = PREFIX + f"{target}.{name}"
+        if name not in entries:
+            raise InvalidAdapter(f"{key} is missing; expected shape {list(spec.shape)}", key)
+        entry = entries[name]
+        if entry.shape != spec.shape:
+            got, want = list(entry.shape), list(spec.shape)
+            raise InvalidAdapter(f"{key} has shape {got}, expected {want} for this base", key)
+        if entry.dtype.is_floating_point != spec.floating:
+            raise InvalidAdapter(f"{key} has dtype {entry.dtype}", key)
+    for name in entries:
+        if name not in expected:
+            key = PREFIX + f"{target}.{name}"
+            known = ", ".join(expected)
+            raise UnusedTensors(f"{key} is no tensor of {kind.name} (it has {known})", key)
+    return method
+
+
+def _common_config(methods: Mapping[str, Method]) -> dict[str, Any]:
+    """Return the hyper-parameters; a value that differs between layers becomes a sorted list."""
+    configs = [method.config() for method in methods.values()]
+    values = {name: {config[name] for config in configs} for name in configs[0]}
+    return {name: v.pop() if len(v) == 1 else sorted(v) for name, v in values.items()}

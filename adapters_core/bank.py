@@ -1,0 +1,106 @@
+"""Banks: the packed coefficients of many adapters side by side, one row each.
+
+Adapters that change the same layers with methods of the same signatures share a layout, and with
+it a bank. A batch may then hold rows of any of them in one call per layer.
+"""
+
+import threading
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters_core.bases import Bases
+from adapters_core.method import Coefficients, Method, PackedLayer, Rows, Shape
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one layer lies in a bank's row, and how it is applied."""
+
+    method: Method
+    shape: Shape
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order of the layers in a row. `key` is equal for adapters that may share a bank."""
+
+    key: Hashable
+    parts: Mapping[str, Part]
+    width: int
+
+    @classmethod
+    def of(cls, methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> "Layout":
+        """Return the layout of an adapter with these methods by target."""
+        parts, offset = {}, 0
+        for target, method in methods.items():
+            length = method.packed_length(shapes[target])
+            parts[target] = Part(method, shapes[target], offset, length)
+            offset += length
+        key = tuple((t, p.method.signature(p.shape)) for t, p in parts.items())
+        return cls(key, parts, offset)
+
+
+class Bank:
+    """Rows of packed coefficients on one device, `[slots, width]` float32, growing by doubling.
+
+    A slot's row is written before anybody is told its number, and not again before it is freed;
+    growth copies rows and leaves running readers on the buffer they hold.
+    """
+
+    def __init__(self, layout: Layout, bases: Bases, slots: int = 32) -> None:
+        self.layout = layout
+        self._bases = {t: bases.get(p.method, p.shape) for t, p in layout.parts.items()}
+        self._buffer = torch.zeros(slots, layout.width, device=bases.device)
+        self._free = list(range(slots))[::-1]
+        self._lock = threading.Lock()
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes one more adapter takes."""
+        return 4 * self.layout.width
+
+    def pack(self, layers: Mapping[str, Coefficients]) -> Tensor:
+        """Return the row `[width]` of an adapter with these coefficients by target."""
+        packed = [
+            part.method.pack(layers[target], part.shape, self._bases[target])
+            for target, part in self.layout.parts.items()
+        ]
+        return torch.cat([piece.to(self._buffer.device) for piece in packed])
+
+    @torch.inference_mode()
+    def add(self, row: Tensor) -> int:
+        """Write a row and return its slot."""
+        with self._lock:
+            if not self._free:
+                self._grow()
+            slot = self._free.pop()
+            self._buffer[slot] = row
+            return slot
+
+    def remove(self, slot: int) -> None:
+        """Give a slot back; the caller knows that no running row uses it."""
+        with self._lock:
+            assert slot not in self._free, "a slot was freed twice"
+            self._free.append(slot)
+
+    def apply(self, target: str, x: Tensor, rows: Rows) -> Tensor | None:
+        """Return the update `[T, out]` of the rows of x, or None if `target` is not adapted."""
+        part = self.layout.parts.get(target)
+        if part is None:
+            return None
+        layer = PackedLayer(self._buffer, part.offset, part.length)
+        basis: Any = self._bases[target]
+        return part.method.apply(x, layer, rows, part.shape, basis)
+
+    def _grow(self) -> None:
+        old = self._buffer
+        slots = old.shape[0]
+        self._buffer = torch.zeros(2 * slots, self.layout.width, device=old.device)
+        self._buffer[:slots] = old
+        self._free.extend(range(2 * slots - 1, slots - 1, -1))

@@ -1,0 +1,99 @@
+"""Proves at start that this machine computes the transforms right, else routes round or refuses.
+
+float32 `torch.fft.ifft2` of 2048 x 2048 on a CPU with two threads applies its normalisation twice
+(pytorch issue 169670): the adapter silently becomes the base. No transform is trusted because it
+ought to be right: for every shape of the base each method's fast ways are held against its
+defining sum, on this device and with this number of threads.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapters_core.bank import Bank, Layout
+from adapters_core.bases import Bases
+from adapters_core.errors import CanaryFailed
+from adapters_core.method import Method, Rows, Segment, Shape
+
+_CELLS = 64
+_ROWS = 5
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class CanaryReport:
+    """What was checked, and the shapes that had to be routed through float64."""
+
+    checked: int
+    rerouted: tuple[tuple[str, Shape], ...]
+
+
+@torch.inference_mode()
+def run_canary(probes: Iterable[Method], shapes: Iterable[Shape], bases: Bases) -> CanaryReport:
+    """Check every probe on every shape; routes are entered into `bases`.
+
+    Args:
+        probes: one method of each kind, with its usual hyper-parameters.
+        shapes: the base's.
+        bases: the cache whose routes are tested and, where needed, changed.
+
+    Raises:
+        CanaryFailed: a method is wrong on every route; names method, shape and error.
+    """
+    probes, rerouted, checked = list(probes), [], 0
+    for shape in sorted(set(shapes)):
+        for method in probes:
+            checked += 1
+            if worst_error(method, shape, bases) <= _TOLERANCE:
+                continue
+            bases.use_float64(method.name, shape)
+            rerouted.append((method.name, shape))
+            error = worst_error(method, shape, bases)
+            if not error <= _TOLERANCE:
+                raise CanaryFailed(
+                    f"{method.name} on {shape.out} x {shape.in_} is wrong by {error:.1e} of its "
+                    "norm in float32 and in float64; run `overtone doctor` and try another torch"
+                )
+    return CanaryReport(checked, tuple(rerouted))
+
+
+def worst_error(method: Method, shape: Shape, bases: Bases) -> float:
+    """Return the largest relative error of `delta_many` and `apply` against the defining sum."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [_random_layer(method, shape, generator) for _ in range(2)]
+    rows = torch.randint(shape.out, (_CELLS,), generator=generator)
+    cols = torch.randint(shape.in_, (_CELLS,), generator=generator)
+    true = torch.stack([method.cells(layer, shape, rows, cols) for layer in layers])
+    on_device = [{k: v.to(bases.device) for k, v in layer.items()} for layer in layers]
+    deltas = method.delta_many(on_device, shape, bases.get(method, shape))
+    fast = torch.stack([delta[rows, cols] for delta in deltas.cpu()])
+    return max(_relative(fast, true), _batch_error(method, shape, bases, on_device, deltas))
+
+
+def _batch_error(
+    method: Method, shape: Shape, bases: Bases, layers: list[dict[str, Tensor]], deltas: Tensor
+) -> float:
+    """Return how far `apply` is from the (already checked) dense deltas, decode and prefill."""
+    bank = Bank(Layout.of({"": method}, {"": shape}), bases, slots=2)
+    slots = [bank.add(bank.pack({"": layer})) for layer in layers]
+    picked = torch.tensor([0, 1, 0, 1, 1][:_ROWS])
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(_ROWS, shape.in_, generator=generator).to(bases.device)
+    rows = Rows(torch.tensor(slots)[picked].to(bases.device), 3, (Segment(3, _ROWS, slots[1]),))
+    got = bank.apply("", x, rows)
+    assert got is not None
+    true = torch.stack([deltas[slot] @ row for slot, row in zip(picked, x, strict=True)])
+    return _relative(got, true)
+
+
+def _random_layer(method: Method, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    return {
+        name: torch.randn(spec.shape, generator=generator)
+        for name, spec in method.tensors(shape).items()
+    }
+
+
+def _relative(got: Tensor, true: Tensor) -> float:
+    return float((got.double() - true.double()).norm() / true.double().norm())

@@ -1,0 +1,176 @@
+"""The coefficient file: a strict reader of safetensors, hostile input expected.
+
+The safetensors library accepts duplicate keys, headers of tens of megabytes and hundreds of
+thousands of empty tensors; this door looks at the header itself, before anything is allocated.
+A file is PEFT's adapter_model.safetensors; ours carries one more metadata entry, `overtone`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from adapters_core.errors import InvalidAdapter, NonFinite, TooLarge
+from adapters_core.peft_config import unique_object
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_TENSORS = 16384
+MAX_DIMENSIONS = 4
+MAX_NAME_CHARS = 512
+DEFAULT_MAX_FILE_BYTES = 1 << 30
+
+_DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of the header: its dtype, shape and byte range in the data part."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """Return how many numbers the tensor has."""
+        return (self.stop - self.start) // self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Header:
+    """A checked header: tensors by name, metadata, and where the data part begins."""
+
+    tensors: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
+def read_header(path: Path, max_bytes: int = DEFAULT_MAX_FILE_BYTES) -> Header:
+    """Return the header of a safetensors file after checking every claim it makes.
+
+    Raises:
+        TooLarge: the file or its header is over the cap.
+        InvalidAdapter: anything malformed; `param` names the tensor.
+    """
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise TooLarge(f"the file has {size} bytes; at most {max_bytes} are taken", "file")
+    with path.open("rb") as file:
+        raw, data_start = _raw_header(file, size)
+    metadata = raw.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise InvalidAdapter("__metadata__ is not an object of strings", "__metadata__")
+    if not 1 <= len(raw) <= MAX_TENSORS:
+        raise InvalidAdapter(f"the file holds {len(raw)} tensors; 1 to {MAX_TENSORS} are taken")
+    tensors = {name: _entry(name, entry) for name, entry in raw.items()}
+    _check_ranges(tensors, size - data_start)
+    return Header(tensors, metadata, data_start)
+
+
+def _raw_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    length_bytes = file.read(8)
+    if len(length_bytes) < 8:
+        raise InvalidAdapter(f"the file has {size} bytes: no safetensors header", "file")
+    length = int.from_bytes(length_bytes, "little")
+    if length > size - 8:
+        raise InvalidAdapter(f"the header claims {length} bytes of a file of {size}", "file")
+    if length > MAX_HEADER_BYTES:
+        raise TooLarge(f"the header has {length} bytes; at most {MAX_HEADER_BYTES}", "file")
+    try:
+        raw = json.loads(file.read(length), object_pairs_hook=unique_object)
+    except (ValueError, RecursionError) as error:
+        raise InvalidAdapter(f"the header is not JSON: {error}", "file") from error
+    if not isinstance(raw, dict):
+        raise InvalidAdapter("the header is not a JSON object", "file")
+    return raw, 8 + length
+
+
+def _entry(name: str, raw: Any) -> TensorEntry:
+    if len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise InvalidAdapter(f"a tensor's name is not printable or too long: {name[:80]!r}", "file")
+    if not isinstance(raw, dict) or set(raw) != {"dtype", "shape", "data_offsets"}:
+        raise InvalidAdapter(f"{name}: expected dtype, shape and data_offsets", name)
+    if not isinstance(raw["dtype"], str) or raw["dtype"] not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise InvalidAdapter(f"{name}: dtype {raw['dtype']!r} is not one of {known}", name)
+    dtype = _DTYPES[raw["dtype"]]
+    shape = _integers(name, raw["shape"], MAX_DIMENSIONS)
+    offsets = _integers(name, raw["data_offsets"], 2)
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise InvalidAdapter(f"{name}: data_offsets {list(offsets)} are no range", name)
+    claimed = dtype.itemsize
+    for length in shape:
+        claimed *= length
+    if claimed == 0 or claimed != offsets[1] - offsets[0]:
+        held = offsets[1] - offsets[0]
+        raise InvalidAdapter(f"{name}: shape {list(shape)} needs {claimed} bytes, has {held}", name)
+    return TensorEntry(dtype, shape, *offsets)
+
+
+def _integers(name: str, raw: Any, max_length: int) -> tuple[int, ...]:
+    good = isinstance(raw, list) and len(raw) <= max_length
+    if not good or not all(type(i) is int and 0 <= i < 2**48 for i in raw):
+        raise InvalidAdapter(f"{name}: {str(raw)[:80]} is no list of sizes", name)
+    return tuple(raw)
+
+
+def _check_ranges(tensors: Mapping[str, TensorEntry], data_bytes: int) -> None:
+    """Check that the tensors cover the data part exactly, without gap or overlap."""
+    end = 0
+    for name, entry in sorted(tensors.items(), key=lambda item: item[1].start):
+        if entry.start != end:
+            raise InvalidAdapter(f"{name}: its bytes start at {entry.start}, not at {end}", name)
+        end = entry.stop
+    if end != data_bytes:
+        raise InvalidAdapter(f"the tensors cover {end} bytes of {data_bytes}", "file")
+
+
+def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
+    """Return the tensors of a file whose header was checked: float32, or their integer dtype.
+
+    Raises:
+        NonFinite: a number is NaN or infinite.
+        InvalidAdapter: the file changed under the reader.
+    """
+    with path.open("rb") as file:
+        file.seek(header.data_start)
+        data = bytearray(file.read())
+    result = {}
+    for name, entry in header.tensors.items():
+        if entry.stop > len(data):
+            raise InvalidAdapter(f"{name}: the file ends before its data", name)
+        flat = torch.frombuffer(data, dtype=entry.dtype, count=entry.count, offset=entry.start)
+        result[name] = _finite_float32(name, flat.view(entry.shape))
+    return result
+
+
+def _finite_float32(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.dtype.is_floating_point:
+        return tensor.clone()
+    tensor = tensor.to(torch.float32, copy=True)
+    if not bool(torch.isfinite(tensor).all()):
+        raise NonFinite(f"{name} holds NaN or infinity (in float32)", name)
+    return tensor
+
+
+def digest_of(path: Path, canonical_config: bytes) -> str:
+    """Return `sha256:…`, the identity of a coefficient file together with its config."""
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").digest()
+    both = b"overtone adapter\0" + content + hashlib.sha256(canonical_config).digest()
+    return "sha256:" + hashlib.sha256(both).hexdigest()

@@ -1,0 +1,44 @@
+"""Put `AdaptedLinear` in place of a model's linears, and take it out again."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from adapters_core.base import adaptable
+from adapters_core.linear import AdaptedLinear, Switch
+
+
+@dataclass(frozen=True)
+class Injection:
+    """A model whose linears listen to `switch`; `undo` gives the model back as it was."""
+
+    model: nn.Module
+    switch: Switch
+    linears: dict[str, AdaptedLinear]
+
+    def undo(self) -> None:
+        """Put every base linear back; safe to call twice."""
+        for path, linear in self.linears.items():
+            _replace(self.model, path, linear.base)
+        self.switch.plan = None
+
+
+def inject(model: nn.Module, paths: Iterable[str] | None = None) -> Injection:
+    """Wrap the linears at `paths` (default: all that an adapter may change).
+
+    Raises:
+        KeyError: a path is no adaptable linear of the model.
+    """
+    linears = dict(adaptable(model))
+    switch = Switch()
+    wrapped = {}
+    for path in linears if paths is None else paths:
+        wrapped[path] = AdaptedLinear(linears[path], path, switch)
+        _replace(model, path, wrapped[path])
+    return Injection(model, switch, wrapped)
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

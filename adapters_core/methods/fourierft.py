@@ -1,0 +1,231 @@
+"""FourierFT: a few Fourier coefficients of the update, at fixed random places.
+
+    delta = scale * Re( ifft2( F ) ),   F[rows[l], cols[l]] = spectrum[l], else 0
+
+    delta[p, q] = scale / (M N) * sum_l c_l cos( 2 pi (p rows[l] / M + q cols[l] / N) )
+
+Gao et al. 2024, arXiv:2405.03003, section 3, equations 2-4 and Algorithm 1. Choices on which papers
+and codes differ: equation 3 is printed without the factor 1 / (M N), the algorithm, the authors'
+code and PEFT carry it (`norm="backward"`), and so do we. Places are the first n of
+`torch.randperm(out * in)` under `seed`, row-major over `[out, in]`, as in PEFT: every layer of one
+shape has the same ones. The paper draws coefficients from N(0, 1); a fresh adapter here is zero,
+so that it changes nothing (PEFT: `init_weights=True`).
+
+Fast ways. Coefficients are real, so the spectrum may be made Hermitian and halved; only columns
+that hold a coefficient take part in the first transform; delta[-p, -q] = delta[p, q] leaves half
+of the rows to compute. Only one-dimensional, unscaled transforms are used: a scaled
+two-dimensional one is wrong on some CPUs (the canary says which). For a batch, the rows' own half
+spectra are gathered, multiplied and scattered (kernels/spectral.py) and transformed back.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from adapters_core.errors import InvalidAdapter
+from adapters_core.kernels import spectral_rows
+from adapters_core.method import (
+    Coefficients,
+    Method,
+    PackedLayer,
+    Rows,
+    Shape,
+    TensorSpec,
+    register,
+)
+from adapters_core.peft_config import Pattern, PeftConfig
+from adapters_core.places import flat_places, places_digest
+
+_SPECTRUM = "fourierft_spectrum"
+
+
+@dataclass(frozen=True)
+class FourierBasis:
+    """What all FourierFT adapters of one seed, n and shape share.
+
+    Args:
+        places: int64 `[n]`, flat and row-major, as the coefficients stand in the file.
+        columns: int64 `[C]`, the half spectrum's columns that hold a coefficient.
+        source: int64 `[2n or fewer]`, which coefficient goes to `target`.
+        target: int64, its flat cell in `[C, M]`.
+        order: int64 `[n]`, the packed order of the coefficients.
+        weight: float32 `[n]`, what each packed coefficient is multiplied by.
+        gather, scatter: int32 `[n]`, the frequency it reads and the one it writes.
+        num_minus: how many packed coefficients, at the front, read the conjugate.
+        dtype: of the transforms.
+    """
+
+    places: Tensor
+    columns: Tensor
+    source: Tensor
+    target: Tensor
+    order: Tensor
+    weight: Tensor
+    gather: Tensor
+    scatter: Tensor
+    num_minus: int
+    dtype: torch.dtype
+
+
+@register
+@dataclass(frozen=True)
+class FourierFT(Method):
+    """Args: n: coefficients a layer, 1..out*in. scale: alpha. seed: chooses the places."""
+
+    n: int = 1000
+    scale: float = 150.0
+    seed: int = 777
+
+    name: ClassVar[str] = "fourierft"
+    peft_type: ClassVar[str] = "FOURIERFT"
+    peft_fields: ClassVar[frozenset[str]] = frozenset(
+        {"n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InvalidAdapter(f"n_frequency = {self.n}: at least 1 is needed", "n_frequency")
+        if not math.isfinite(self.scale):
+            raise InvalidAdapter(f"scaling = {self.scale} is not a finite number", "scaling")
+        if not 0 <= self.seed < 2**32:
+            raise InvalidAdapter(
+                f"random_loc_seed = {self.seed} is not in 0..2**32 - 1", "random_loc_seed"
+            )
+
+    @classmethod
+    def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
+        pattern = Pattern("n_frequency_pattern", r".*\.{key}$")
+        n = config.integer("n_frequency", 1000, pattern, target)
+        return cls(n, config.number("scaling", 150.0), config.integer("random_loc_seed", 777))
+
+    def to_peft(self) -> dict[str, Any]:
+        return {"n_frequency": self.n, "scaling": self.scale, "random_loc_seed": self.seed}
+
+    def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
+        if self.n > shape.out * shape.in_:
+            raise InvalidAdapter(
+                f"n_frequency = {self.n}, but the layer has {shape.out} x {shape.in_} places",
+                "n_frequency",
+            )
+        return {_SPECTRUM: TensorSpec((self.n,))}
+
+    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+        return {_SPECTRUM: torch.zeros(self.n)}
+
+    def delta(self, coefficients: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
+        return self.delta_many([coefficients], shape, basis)[0]
+
+    def delta_many(
+        self, layers: Sequence[Coefficients], shape: Shape, basis: FourierBasis
+    ) -> Tensor:
+        factor = 0.5 * self.scale / (shape.out * shape.in_)
+        spectra = torch.stack([layer[_SPECTRUM] for layer in layers]).to(basis.dtype) * factor
+        half = _half_spectrum(spectra, shape, basis)
+        top = torch.fft.irfft(half, n=shape.in_, norm="forward")  # rows 0..M/2
+        return _complete_even(top, shape).float()
+
+    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+        flat = flat_places(self.seed, self.n, shape.out * shape.in_)
+        # Phases are reduced in integers: float32 would lose them, float64 would round them.
+        row_phase = (rows[:, None] * (flat // shape.in_)) % shape.out / shape.out
+        col_phase = (cols[:, None] * (flat % shape.in_)) % shape.in_ / shape.in_
+        waves = torch.cos(2 * math.pi * (row_phase.double() + col_phase.double()))
+        return self.scale / (shape.out * shape.in_) * (waves @ coefficients[_SPECTRUM].double())
+
+    def signature(self, shape: Shape) -> Hashable:
+        return (self.name, self.n, self.seed)
+
+    def packed_length(self, shape: Shape) -> int:
+        return self.n
+
+    def pack(self, coefficients: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
+        factor = self.scale / (shape.out * shape.in_)
+        spectrum = coefficients[_SPECTRUM].float().to(basis.order.device)
+        return factor * basis.weight * spectrum[basis.order]
+
+    def apply(
+        self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: FourierBasis
+    ) -> Tensor:
+        core = spectral_rows(
+            torch.fft.rfft(x.to(basis.dtype)),
+            layer,
+            rows.slots,
+            basis.gather,
+            basis.scatter,
+            basis.num_minus,
+            shape.out // 2 + 1,
+        )
+        return torch.fft.irfft(core, n=shape.out, norm="forward").to(x.dtype)
+
+    def places_digest(self, shape: Shape) -> str:
+        return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))
+
+    def basis(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> FourierBasis:
+        flat = flat_places(self.seed, self.n, shape.out * shape.in_)
+        columns, source, target = _half_cells(flat, shape)
+        order, weight, gather, scatter, num_minus = _packed_order(flat, shape)
+        return FourierBasis(
+            flat.to(device),
+            columns.to(device),
+            source.to(device),
+            target.to(device),
+            order.to(device),
+            weight.to(device),
+            gather.to(device),
+            scatter.to(device),
+            num_minus,
+            dtype,
+        )
+
+
+def _half_cells(flat: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    """Return columns, source and target of the Hermitian half `[C, M]` of the spectrum."""
+    rows, cols = flat // shape.in_, flat % shape.in_
+    both_rows = torch.cat([rows, -rows % shape.out])
+    both_cols = torch.cat([cols, -cols % shape.in_])
+    source = torch.arange(flat.numel()).repeat(2)
+    kept = both_cols <= shape.in_ // 2
+    columns, inverse = torch.unique(both_cols[kept], return_inverse=True)
+    return columns, source[kept], inverse * shape.out + both_rows[kept]
+
+
+def _half_spectrum(spectra: Tensor, shape: Shape, basis: FourierBasis) -> Tensor:
+    """Return `[L, M // 2 + 1, N // 2 + 1]`: spectra `[L, n]` transformed along the rows."""
+    num_layers, num_columns = spectra.shape[0], basis.columns.numel()
+    values = torch.complex(spectra, torch.zeros_like(spectra))[:, basis.source]
+    cells = values.new_zeros(num_layers, num_columns * shape.out)
+    cells = cells.index_add(1, basis.target, values).view(num_layers, num_columns, shape.out)
+    columns = torch.fft.ifft(cells, norm="forward")[:, :, : shape.out // 2 + 1]
+    half = values.new_zeros(num_layers, shape.out // 2 + 1, shape.in_ // 2 + 1)
+    return half.index_copy(2, basis.columns, columns.transpose(1, 2))
+
+
+def _complete_even(top: Tensor, shape: Shape) -> Tensor:
+    """Return `[L, M, N]` from its rows 0..M/2, by delta[-p, -q] = delta[p, q]."""
+    mirrored = top[:, 1 : shape.out - top.shape[1] + 1].flip(1, 2).roll(1, 2)
+    return torch.cat([top, mirrored], dim=1)
+
+
+def _packed_order(flat: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Return order, weight, gather, scatter and num_minus: how the batch loop reads the core."""
+    rows, cols = flat // shape.in_, flat % shape.in_
+    row_folded, col_folded = rows > shape.out // 2, cols > shape.in_ // 2
+    scatter = torch.where(row_folded, shape.out - rows, rows)
+    gather = torch.where(col_folded, shape.in_ - cols, cols)
+    plus = row_folded != col_folded
+    # Sorted by what is written, the loop's stores stay in cache.
+    key = (plus.long() * (shape.out + 1) + scatter) * (shape.in_ + 1) + gather
+    order = torch.argsort(key)
+    alone = (scatter == 0) | (2 * scatter == shape.out)
+    weight = torch.where(alone, 1.0, 0.5)
+    return (
+        order,
+        weight[order],
+        gather[order].int(),
+        scatter[order].int(),
+        int((~plus).sum()),
+    )

@@ -1,0 +1,126 @@
+"""LoRA: the update as a product of two thin matrices.
+
+    delta = (alpha / r) * B A,      A [r, in], B [out, r];  rsLoRA: alpha / sqrt(r)
+
+Hu et al. 2021, arXiv:2106.09685, section 4.1; rank-stabilised scale: Kalajdzievski 2023,
+arXiv:2312.03732. A is drawn, B starts at zero, so a fresh adapter changes nothing. Rank and alpha
+may differ by layer (PEFT's `rank_pattern` and `alpha_pattern`, whose keys are regular expressions
+over the module's path). The scale is folded into B when packed.
+"""
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from adapters_core.errors import InvalidAdapter
+from adapters_core.kernels import lowrank_rows
+from adapters_core.method import (
+    Coefficients,
+    Method,
+    PackedLayer,
+    Rows,
+    Shape,
+    TensorSpec,
+    register,
+)
+from adapters_core.peft_config import Pattern, PeftConfig
+from adapters_core.rows import padded_linear
+
+_A, _B = "lora_A.weight", "lora_B.weight"
+
+
+@register
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Args: r: the rank. alpha: the scale's numerator. rslora: divide by sqrt(r), not r."""
+
+    r: int = 8
+    alpha: float = 8.0
+    rslora: bool = False
+
+    name: ClassVar[str] = "lora"
+    peft_type: ClassVar[str] = "LORA"
+    peft_fields: ClassVar[frozenset[str]] = frozenset(
+        {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise InvalidAdapter(f"r = {self.r}: a rank is at least 1", "r")
+        if not math.isfinite(self.alpha):
+            raise InvalidAdapter(f"lora_alpha = {self.alpha} is not a finite number", "lora_alpha")
+
+    @classmethod
+    def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
+        _refuse_changed_base(config)
+        r = config.integer("r", 8, Pattern("rank_pattern"), target)
+        alpha = config.number("lora_alpha", 8.0, Pattern("alpha_pattern"), target)
+        return cls(r, alpha, config.flag("use_rslora"))
+
+    def to_peft(self) -> dict[str, Any]:
+        return {"r": self.r, "lora_alpha": self.alpha, "use_rslora": self.rslora}
+
+    @property
+    def scale(self) -> float:
+        """Return what B A is multiplied by."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+
+    def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
+        return {_A: TensorSpec((self.r, shape.in_)), _B: TensorSpec((shape.out, self.r))}
+
+    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+        bound = 1 / math.sqrt(shape.in_)  # PEFT's kaiming_uniform_(a=sqrt(5))
+        down = torch.empty(self.r, shape.in_).uniform_(-bound, bound, generator=generator)
+        return {_A: down, _B: torch.zeros(shape.out, self.r)}
+
+    def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        return self.scale * (coefficients[_B].float() @ coefficients[_A].float())
+
+    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+        up, down = coefficients[_B].double()[rows], coefficients[_A].double()[:, cols]
+        return self.scale * (up * down.T).sum(dim=1)
+
+    def signature(self, shape: Shape) -> Hashable:
+        return (self.name, self.r)
+
+    def packed_length(self, shape: Shape) -> int:
+        return self.r * (shape.in_ + shape.out)
+
+    def pack(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        up = self.scale * coefficients[_B].float().T  # [r, out]
+        return torch.cat([coefficients[_A].float().reshape(-1), up.reshape(-1)])
+
+    def apply(self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: Any) -> Tensor:
+        single = slice(0, rows.num_decode)
+        parts = [lowrank_rows(x[single], layer, rows.slots[single], shape)]
+        for segment in rows.segments:
+            packed = layer.rows()[segment.slot].to(x.dtype)
+            down = packed[: self.r * shape.in_].view(self.r, shape.in_)
+            up = packed[self.r * shape.in_ :].view(self.r, shape.out)
+            hidden = padded_linear(x[segment.start : segment.stop], down)
+            parts.append(padded_linear(hidden, up.T))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def delta_many(self, layers: Any, shape: Shape, basis: Any) -> Tensor:
+        up = torch.stack([layer[_B].float() for layer in layers])
+        down = torch.stack([layer[_A].float() for layer in layers])
+        return torch.bmm(self.scale * up, down)
+
+    def is_zero(self, coefficients: Coefficients) -> bool:
+        return any(not bool(tensor.any()) for tensor in coefficients.values())
+
+
+def _refuse_changed_base(config: PeftConfig) -> None:
+    """Refuse initialisations that also changed the base's weights: the file alone is not enough."""
+    init = config.raw.get("init_lora_weights", True)
+    changes_base = ("pissa", "olora", "corda", "loftq", "lora_ga")
+    if isinstance(init, str) and init.lower().startswith(changes_base):
+        raise InvalidAdapter(
+            f"init_lora_weights = {init!r} changed the base's weights in training; save it with "
+            "PEFT's path_initial_model_for_weight_conversion to get a plain LoRA",
+            "init_lora_weights",
+        )

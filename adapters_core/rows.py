@@ -1,0 +1,30 @@
+"""Row counts that keep a row's bits: matrix products over a multiple of four rows.
+
+On a CPU a float32 GEMM gives a row the same bits whatever stands beside it, as long as the number
+of rows is a multiple of four (a shorter tail takes another kernel). docs/decisions.md has the
+measurement; tests/server/test_batch_invariance.py keeps it true.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROW_MULTIPLE = 4
+
+
+def padding_of(num_rows: int) -> int:
+    """Return how many rows are missing to the next multiple."""
+    return -num_rows % ROW_MULTIPLE
+
+
+def pad_rows(x: Tensor) -> Tensor:
+    """Return x `[T, ...]` with zero rows added up to the next multiple."""
+    missing = padding_of(x.shape[0])
+    if missing == 0:
+        return x
+    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
+
+
+def padded_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `x @ weight.T + bias` for x `[T, in]`, computed over padded rows."""
+    return F.linear(pad_rows(x), weight, bias)[: x.shape[0]]

@@ -1,0 +1,98 @@
+"""What the parts of the server tell about themselves: plain dataclasses, told to an `Observer`.
+
+Only metrics.py knows Prometheus; everything else calls these methods, from any thread.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """One step of the engine.
+
+    Args:
+        seconds: wall time of the step.
+        mode: `base`, `factored`, `merged` or `mixed`: what the step's rows asked for.
+        num_rows: token rows computed, without padding.
+        num_adapters: different adapters among them.
+        num_running: sequences that hold cache pages.
+        num_waiting: sequences that do not yet.
+        prompt_tokens: prompt tokens computed in this step.
+        generated_tokens: tokens sampled in this step.
+    """
+
+    seconds: float
+    mode: str
+    num_rows: int
+    num_adapters: int
+    num_running: int
+    num_waiting: int
+    prompt_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """A cache as it stands; counts since start. `cache` is `coefficients` or `merged`."""
+
+    cache: str
+    num_entries: int
+    size_bytes: int
+    hits: int
+    misses: int
+    evictions: int
+
+
+@dataclass(frozen=True)
+class LoadStats:
+    """One adapter brought from its blob into memory; `materialise_s` is None in factored mode."""
+
+    method: str
+    seconds: float
+    materialise_s: float | None
+
+
+class Observer(Protocol):
+    """Receives what happened; must be quick and must not raise."""
+
+    def on_step(self, stats: StepStats) -> None:
+        """One engine step is done."""
+
+    def on_cache(self, stats: CacheStats) -> None:
+        """A cache has changed."""
+
+    def on_load(self, stats: LoadStats) -> None:
+        """An adapter was loaded."""
+
+    def on_first_token(self, seconds: float, queue_s: float) -> None:
+        """A sequence got its first token, `seconds` after its arrival, `queue_s` of it waiting."""
+
+    def on_next_token(self, seconds: float) -> None:
+        """A sequence got another token, `seconds` after the one before."""
+
+    def on_request(self, route: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered to its end; `route` is the path's template."""
+
+    def on_adapter(self, name: str) -> None:
+        """A generation was accepted for the adapter `name`."""
+
+    def on_registry(self, op: str, seconds: float, ok: bool) -> None:
+        """A registry operation ended."""
+
+    def on_canary(self, ok: bool) -> None:
+        """The canary has passed or failed."""
+
+
+class NullObserver:
+    """Forgets everything."""
+
+    def on_step(self, stats: StepStats) -> None: ...
+    def on_cache(self, stats: CacheStats) -> None: ...
+    def on_load(self, stats: LoadStats) -> None: ...
+    def on_first_token(self, seconds: float, queue_s: float) -> None: ...
+    def on_next_token(self, seconds: float) -> None: ...
+    def on_request(self, route: str, status: int, seconds: float) -> None: ...
+    def on_adapter(self, name: str) -> None: ...
+    def on_registry(self, op: str, seconds: float, ok: bool) -> None: ...
+    def on_canary(self, ok: bool) -> None: ...
