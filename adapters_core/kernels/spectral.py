@@ -9,7 +9,6 @@ coefficients a row; torch's `index_add_` does the same in four times the time.
 """
 
 import numba
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +51,7 @@ def spectral_rows(
     """
     if spectrum.device.type != "cpu" or spectrum.dtype != torch.complex64:
         return spectral_rows_reference(spectrum, layer, slots, cols, rows, num_minus, size)
-    out = np.zeros((spectrum.shape[0], size, 2), dtype=np.float32)
+    out = torch.zeros(spectrum.shape[0], size, dtype=torch.complex64)
     _spectral_loop(
         torch.view_as_real(spectrum).numpy(),
         layer.buffer.numpy(),
@@ -61,9 +60,9 @@ def spectral_rows(
         cols.numpy(),
         rows.numpy(),
         num_minus,
-        out,
+        torch.view_as_real(out).numpy(),
     )
-    return torch.view_as_complex(torch.from_numpy(out))
+    return out
 
 
 def spectral_rows_reference(

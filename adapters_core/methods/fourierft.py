@@ -39,6 +39,7 @@ from adapters_core.method import (
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
+from adapters_core.rows import pad_rows
 
 _SPECTRUM = "fourierft_spectrum"
 
@@ -131,9 +132,10 @@ class FourierFT(Method):
     def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
         flat = flat_places(self.seed, self.n, shape.out * shape.in_)
         # Phases are reduced in integers: float32 would lose them, float64 would round them.
-        row_phase = (rows[:, None] * (flat // shape.in_)) % shape.out / shape.out
-        col_phase = (cols[:, None] * (flat % shape.in_)) % shape.in_ / shape.in_
-        waves = torch.cos(2 * math.pi * (row_phase.double() + col_phase.double()))
+        row_turns = (rows[:, None] * (flat // shape.in_)) % shape.out
+        col_turns = (cols[:, None] * (flat % shape.in_)) % shape.in_
+        turns = row_turns.double() / shape.out + col_turns.double() / shape.in_
+        waves = torch.cos(2 * math.pi * turns)
         return self.scale / (shape.out * shape.in_) * (waves @ coefficients[_SPECTRUM].double())
 
     def signature(self, shape: Shape) -> Hashable:
@@ -150,16 +152,17 @@ class FourierFT(Method):
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: FourierBasis
     ) -> Tensor:
+        # Some lengths (32, 11008) are transformed in groups of rows: padded, no row feels it.
         core = spectral_rows(
-            torch.fft.rfft(x.to(basis.dtype)),
+            torch.fft.rfft(pad_rows(x.to(basis.dtype))),
             layer,
-            rows.slots,
+            pad_rows(rows.slots),
             basis.gather,
             basis.scatter,
             basis.num_minus,
             shape.out // 2 + 1,
         )
-        return torch.fft.irfft(core, n=shape.out, norm="forward").to(x.dtype)
+        return torch.fft.irfft(core, n=shape.out, norm="forward")[: x.shape[0]].to(x.dtype)
 
     def places_digest(self, shape: Shape) -> str:
         return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))

@@ -1,0 +1,185 @@
+"""Attention over packed rows `[1, T]` and a paged cache, for any Hugging Face causal LM.
+
+Registered through transformers' public `AttentionInterface`. Rows of running sequences come first,
+one token each; prompt pieces follow. Counts are padded so that a row's bits do not depend on its
+neighbours: query rows to a multiple of four, a prompt's keys to whole pages of 32 (masked), while
+a single token reads exactly the keys it has.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from adapters_core.rows import pad_rows, padding_of
+
+NAME = "overtone"
+#: Arguments of an attention function that change its result and are not served here.
+_REFUSED = ("softcap", "s_aux", "position_bias", "score_mod")
+
+
+class UnsupportedAttention(Exception):
+    """The base's attention needs something that this engine does not compute."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A sequence's rows `first..first + count` of the batch; their tokens start at `position`."""
+
+    first: int
+    count: int
+    position: int
+    pages: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Return how many tokens of the sequence the cache holds after this step."""
+        return self.position + self.count
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """Where the rows of one step lie: single tokens first, then prompt pieces.
+
+    Args:
+        write: int64 `[T]`, the flat cache cell of every row.
+        clear: int64, cells behind a prompt's end that masked keys will be read from.
+    """
+
+    decode: tuple[Span, ...]
+    prefill: tuple[Span, ...]
+    write: Tensor
+    clear: Tensor
+
+
+class PagedCache:
+    """Keys and values of all layers, each `[pages, page_size, kv_heads, head_dim]`."""
+
+    def __init__(self, num_pages: int, page_size: int) -> None:
+        self.num_pages = num_pages
+        self.page_size = page_size
+        self.layout: StepLayout | None = None
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
+
+    def attach(self, model: nn.Module) -> None:
+        """Make every attention module of the model, now set to `NAME`, use this cache."""
+        for module in model.modules():
+            if hasattr(module, "layer_idx"):
+                module.overtone_cache = self  # type: ignore[assignment]
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
+    ) -> Tensor:
+        """Return `[1, T, heads, head_dim]` for q `[1, heads, T, d]`, k and v `[1, kv_heads, T, d]`.
+
+        Keys and values of the step's rows are in the cache afterwards.
+        """
+        layout = self.layout
+        assert layout is not None, "the engine sets the layout before the forward pass"
+        keys, values = self._stored(layer, k, v)
+        for cells, rows in ((keys, k), (values, v)):
+            cells[layout.write] = rows[0].transpose(0, 1)
+            cells[layout.clear] = 0
+        out = q.new_zeros(q.shape[2], q.shape[1], v.shape[-1])
+        for span in layout.decode:
+            out[span.first] = self._single(span, q, keys, values, scale, window)
+        for span in layout.prefill:
+            out[span.first : span.first + span.count] = self._piece(
+                span, q, keys, values, scale, window
+            )
+        return out.unsqueeze(0)
+
+    def _stored(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the layer's flat cells `[pages * page_size, kv_heads, d]`, made at first use."""
+        if layer not in self._keys:
+            cells = (self.num_pages + 1) * self.page_size
+            self._keys[layer] = k.new_zeros(cells, k.shape[1], k.shape[3])
+            self._values[layer] = v.new_zeros(cells, v.shape[1], v.shape[3])
+        return self._keys[layer], self._values[layer]
+
+    def _read(self, cells: Tensor, span: Span, start: int, stop: int) -> Tensor:
+        """Return tokens `start..stop` of a sequence as `[1, kv_heads, stop - start, d]`."""
+        first, last = span.pages[0], span.pages[-1]
+        if last - first == len(span.pages) - 1:  # neighbours: a view, nothing is copied
+            offset = first * self.page_size
+            picked = cells[offset + start : offset + stop]
+        else:
+            pages = torch.tensor(span.pages, device=cells.device)
+            paged = cells.view(-1, self.page_size, *cells.shape[1:])
+            picked = paged[pages].flatten(0, 1)[start:stop]
+        return picked.transpose(0, 1).unsqueeze(0)
+
+    def _single(
+        self,
+        span: Span,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """Return `[heads, d]` of one token over exactly the keys it may see."""
+        start = max(0, span.length - window) if window else 0
+        k = self._read(keys, span, start, span.length)
+        v = self._read(values, span, start, span.length)
+        grouped = q[0, :, span.first].view(k.shape[1], -1, q.shape[3])  # [kv_heads, group, d]
+        group = grouped.shape[1]
+        padded = F.pad(grouped, (0, 0, 0, padding_of(group)))
+        out = F.scaled_dot_product_attention(padded.unsqueeze(0), k, v, scale=scale)
+        return out[0, :, :group].reshape(q.shape[1], -1)
+
+    def _piece(
+        self,
+        span: Span,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """Return `[count, heads, d]` of a piece of a prompt over its sequence's keys."""
+        stop = -(-span.length // self.page_size) * self.page_size
+        groups = q.shape[1] // keys.shape[1]
+        k = self._read(keys, span, 0, stop).repeat_interleave(groups, dim=1)
+        v = self._read(values, span, 0, stop).repeat_interleave(groups, dim=1)
+        rows = q[0, :, span.first : span.first + span.count].transpose(0, 1)
+        queries = pad_rows(rows).transpose(0, 1).unsqueeze(0)  # [1, heads, padded, d]
+        own = torch.arange(span.position, span.position + queries.shape[2], device=q.device)
+        other = torch.arange(stop, device=q.device)
+        mask = other[None] <= own[:, None].clamp(max=span.length - 1)
+        if window:
+            mask &= other[None] > own[:, None].clamp(max=span.length - 1) - window
+        out = F.scaled_dot_product_attention(queries, k, v, attn_mask=mask, scale=scale)
+        return out[0, :, : span.count].transpose(0, 1)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attend as transformers asks its registered functions to."""
+    for name in _REFUSED:
+        if others.get(name) is not None:
+            raise UnsupportedAttention(f"the base's attention uses {name}, which is not served")
+    cache = module.overtone_cache
+    assert isinstance(cache, PagedCache)
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return cache.attend(layer, query, key, value, scaling, sliding_window), None
+
+
+def register() -> None:
+    """Make `NAME` known to transformers; safe to call twice."""
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -1,0 +1,196 @@
+"""From a scheduler's batch to tensors: packed rows, cache cells, and what each row's adapter is.
+
+Rows are padded to a multiple of four with tokens that write to page 0 and belong to nobody.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapters_core.bank import Bank
+from adapters_core.method import Rows, Segment
+from adapters_core.rows import padding_of
+from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from server.attention import Span, StepLayout
+from server.residency import Entry
+from server.scheduler import Batch, Work
+
+
+@dataclass(frozen=True)
+class Factored:
+    """An adapter's place in a bank; an entry's payload in factored mode."""
+
+    bank: Bank
+    slot: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An adapter's own weights; an entry's payload in merged mode."""
+
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """The tensors of one step.
+
+    Args:
+        ids, positions: int64 `[1, T]`, T padded.
+        sampled: int64 `[B]`, rows whose logits are wanted, padded to a multiple of four.
+        num_sampled: how many of them are real.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    sampled: Tensor
+    num_sampled: int
+    layout: StepLayout
+    plan: ServingPlan | None
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A work and the rows it takes."""
+
+    work: Work
+    first: int
+
+    @property
+    def rows(self) -> range:
+        return range(self.first, self.first + self.work.stop - self.work.start)
+
+
+def pack(batch: Batch, page_size: int, device: torch.device) -> StepInput:
+    """Return the tensors of a step."""
+    placed, total = _place(batch)
+    missing = padding_of(total)
+    ids: list[int] = []
+    positions: list[int] = []
+    for p in placed:
+        ids += p.work.sequence.tokens[p.work.start : p.work.stop]
+        positions += range(p.work.start, p.work.stop)
+    sampled = [p.rows[-1] for p in placed if p.work.samples]
+    padded = sampled + [total - 1] * padding_of(len(sampled))
+    return StepInput(
+        ids=torch.tensor([ids + [0] * missing], device=device),
+        positions=torch.tensor([positions + [0] * missing], device=device),
+        sampled=torch.tensor(padded, dtype=torch.long, device=device),
+        num_sampled=len(sampled),
+        layout=_layout(placed, len(batch.decode), missing, page_size, device),
+        plan=_plan(placed, len(batch.decode), total + missing, device),
+    )
+
+
+def _place(batch: Batch) -> tuple[list[_Placed], int]:
+    placed, first = [], 0
+    for work in batch.works:
+        placed.append(_Placed(work, first))
+        first += work.stop - work.start
+    return placed, first
+
+
+def _layout(
+    placed: list[_Placed], num_decode: int, missing: int, page_size: int, device: torch.device
+) -> StepLayout:
+    spans = []
+    write: list[int] = []
+    clear: list[int] = []
+    for p in placed:
+        pages = tuple(p.work.sequence.pages)
+        spans.append(Span(p.first, len(p.rows), p.work.start, pages))
+        write += _cells(pages, range(p.work.start, p.work.stop), page_size)
+    for span in spans[num_decode:]:
+        end = -(-span.length // page_size) * page_size
+        clear += _cells(span.pages, range(span.length, end), page_size)
+    write += range(missing)  # page 0
+    return StepLayout(
+        decode=tuple(spans[:num_decode]),
+        prefill=tuple(spans[num_decode:]),
+        write=torch.tensor(write, device=device),
+        clear=torch.tensor(clear, dtype=torch.long, device=device),
+    )
+
+
+def _cells(pages: tuple[int, ...], positions: Iterable[int], page_size: int) -> list[int]:
+    return [pages[i // page_size] * page_size + i % page_size for i in positions]
+
+
+def _plan(
+    placed: list[_Placed], num_decode: int, total: int, device: torch.device
+) -> ServingPlan | None:
+    """Return what each row gets; None if every row is the base's own."""
+    factored: defaultdict[int, list[_Placed]] = defaultdict(list)
+    merged: defaultdict[int, list[_Placed]] = defaultdict(list)
+    base: list[_Placed] = []
+    for p in placed:
+        payload = _payload(p.work)
+        if isinstance(payload, Factored):
+            factored[id(payload.bank)].append(p)
+        elif isinstance(payload, Merged):
+            merged[id(payload)].append(p)
+        else:
+            base.append(p)
+    if not factored and not merged:
+        return None
+    last = placed[-1].first + len(placed[-1].rows)
+    others = [row for p in base + sum(factored.values(), []) for row in p.rows]
+    only = not others and len(merged) == 1
+    return ServingPlan(
+        base=_index(others + list(range(last, total)), device) if merged and not only else None,
+        merged=[_merged_group(group, only, device) for group in merged.values()],
+        factored=[
+            _factored_group(group, num_decode, last, total, device) for group in factored.values()
+        ],
+    )
+
+
+def _payload(work: Work) -> object:
+    lease = work.sequence.lease
+    return lease.payload if isinstance(lease, Entry) else None
+
+
+def _merged_group(group: list[_Placed], only: bool, device: torch.device) -> MergedGroup:
+    payload = _payload(group[0].work)
+    assert isinstance(payload, Merged)
+    rows = [row for p in group for row in p.rows]
+    return MergedGroup(payload.weights, None if only else _index(rows, device))
+
+
+def _index(rows: list[int], device: torch.device) -> Tensor | None:
+    """Return the rows padded to a multiple of four by repeating the last one."""
+    if not rows:
+        return None
+    return torch.tensor(rows + [rows[-1]] * padding_of(len(rows)), device=device)
+
+
+def _factored_group(
+    group: list[_Placed], num_decode: int, last: int, total: int, device: torch.device
+) -> FactoredGroup:
+    """Return one bank's rows; in place, without an index, if the whole batch is theirs."""
+    payload = _payload(group[0].work)
+    assert isinstance(payload, Factored)
+    slots: list[int] = []
+    segments: list[Segment] = []
+    single = 0
+    for p in group:
+        handle = _payload(p.work)
+        assert isinstance(handle, Factored)
+        start = len(slots)
+        slots += [handle.slot] * len(p.rows)
+        # Groups keep the batch's order, so single tokens come first in each of them too.
+        if p.first < num_decode:
+            single += 1
+        else:
+            segments.append(Segment(start, len(slots), handle.slot))
+    index = None
+    if len(slots) < last:
+        index = torch.tensor([row for p in group for row in p.rows], device=device)
+    elif total > last:
+        segments.append(Segment(last, total, payload.slot))
+        slots += [payload.slot] * (total - last)
+    rows = Rows(torch.tensor(slots, device=device), single, tuple(segments))
+    return FactoredGroup(payload.bank, rows, index)

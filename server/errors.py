@@ -1,0 +1,151 @@
+"""What can go wrong with a request, and the one table from error class to HTTP status.
+
+ServingError                 the root of the server's own errors
+├── InvalidRequest           the request is malformed
+│   ├── UnsupportedParameter a parameter this server does not have
+│   └── PromptTooLong        prompt and max_tokens exceed what the base or the cache can hold
+├── NotFound                 no such path
+├── InvalidApiKey            the key is missing or wrong
+├── PayloadTooLarge          the body is over the cap
+├── Overloaded               the queue is full; try again later
+├── AdapterTooLarge          the adapter does not fit its cache at all
+├── NotReady                 the base is still loading, or the canary failed
+├── Draining                 the server is going down
+└── InternalError            our fault; nothing of the inside is told
+"""
+
+from typing import ClassVar
+
+from adapters_core import errors as adapter
+from registry import errors as registry
+
+
+class ServingError(Exception):
+    """Any fault of serving a request. `param` names the request's field at fault, if one is."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(ServingError):
+    """A field is missing, of the wrong type or out of range."""
+
+    code = "invalid_request"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that this server does not have, with a value that would change the answer."""
+
+    code = "unsupported_parameter"
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt and the tokens asked for do not fit; the message gives both and the limit."""
+
+    code = "context_length_exceeded"
+
+
+class NotFound(ServingError):
+    """There is nothing at this path."""
+
+    code = "not_found"
+
+
+class InvalidApiKey(ServingError):
+    """The API key is missing or wrong."""
+
+    code = "invalid_api_key"
+
+
+class PayloadTooLarge(ServingError):
+    """The body is larger than the cap."""
+
+    code = "too_large"
+
+
+class Overloaded(ServingError):
+    """Too many requests wait; `retry_after_s` says when to come back."""
+
+    code = "overloaded"
+    retry_after_s = 1
+
+
+class AdapterTooLarge(ServingError):
+    """The adapter alone is larger than the memory set aside for adapters."""
+
+    code = "too_large"
+
+
+class NotReady(ServingError):
+    """The base is not loaded yet, or this machine failed the canary."""
+
+    code = "not_ready"
+
+
+class Draining(ServingError):
+    """The server finishes what it has and takes nothing new."""
+
+    code = "draining"
+
+
+class InternalError(ServingError):
+    """Something broke inside; the log has it under the request's id."""
+
+
+STATUS: dict[type[Exception], int] = {
+    InvalidRequest: 400,
+    NotFound: 404,
+    InvalidApiKey: 401,
+    PayloadTooLarge: 413,
+    Overloaded: 429,
+    AdapterTooLarge: 413,
+    NotReady: 503,
+    Draining: 503,
+    ServingError: 500,
+    adapter.InvalidAdapter: 422,
+    adapter.BaseMismatch: 409,
+    adapter.TooLarge: 413,
+    adapter.CanaryFailed: 503,
+    adapter.AdapterError: 422,
+    registry.AdapterNotFound: 404,
+    registry.NameConflict: 409,
+    registry.PreconditionFailed: 412,
+    registry.InvalidName: 400,
+    registry.RegistryUnavailable: 503,
+    registry.RegistryError: 500,
+}
+
+#: OpenAI's `type` of an error by status.
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status of an error: that of the nearest class of its family in the table."""
+    for cls in type(error).__mro__:
+        if cls in STATUS:
+            return STATUS[cls]
+    return 500
+
+
+def body_of(error: Exception) -> dict[str, dict[str, str | None]]:
+    """Return the error body of api.md; an error of no family tells nothing of the inside."""
+    status = status_of(error)
+    known = any(cls in STATUS for cls in type(error).__mro__)
+    message = str(error) if known else "internal error; the server's log has it under this request"
+    return {
+        "error": {
+            "message": message,
+            "type": _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error"),
+            "param": getattr(error, "param", None),
+            "code": getattr(error, "code", "internal_error") if known else "internal_error",
+        }
+    }

@@ -1,0 +1,46 @@
+"""Which pages of the key-value cache belong to whom; numbers only, no tensors."""
+
+
+class PagePool:
+    """Hands out pages `1..num_pages`; page 0 takes the writes of padding rows.
+
+    A run of neighbouring pages is preferred: attention then reads a slice and copies nothing.
+    """
+
+    def __init__(self, num_pages: int, page_size: int) -> None:
+        self.num_pages = num_pages
+        self.page_size = page_size
+        self._free = list(range(1, num_pages + 1))  # always sorted
+
+    @property
+    def num_free(self) -> int:
+        """Return how many pages nobody holds."""
+        return len(self._free)
+
+    def pages_for(self, num_tokens: int) -> int:
+        """Return how many pages hold `num_tokens` tokens."""
+        return -(-num_tokens // self.page_size)
+
+    def allocate(self, count: int) -> list[int] | None:
+        """Return `count` pages in ascending order, or None if there are not enough."""
+        if count > len(self._free):
+            return None
+        start = self._run_of(count)
+        taken = self._free[start : start + count]
+        del self._free[start : start + count]
+        return taken
+
+    def release(self, pages: list[int]) -> None:
+        """Take pages back."""
+        self._free = sorted(self._free + pages)
+        assert len(set(self._free)) == len(self._free), "a page was freed twice"
+
+    def _run_of(self, count: int) -> int:
+        """Return where `count` neighbouring pages begin in the free list; 0 if nowhere."""
+        start = 0
+        for i in range(len(self._free)):
+            if i > start and self._free[i] != self._free[i - 1] + 1:
+                start = i
+            if i - start + 1 == count:
+                return start
+        return 0

@@ -1,0 +1,290 @@
+"""Everything a running server tells Prometheus. The only file that knows `prometheus_client`.
+
+`Metrics` is the `Observer` of observer.py: the parts of the server tell it what happened, and
+`GET /metrics` renders what it holds. No label takes its values from a caller, but for the adapters'
+names, and of those only some get a series: the number of series does not grow with the adapters.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.observer import CacheStats, LoadStats, StepStats
+
+OTHER = "other"
+
+# Bounds in seconds. A quantile is guessed between two: they lie closest where a person looks.
+_FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SMALL_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2)
+_NEXT_TOKEN_S = (*_SMALL_S, 0.3, 0.5, 1, 2, 5)
+_STEP_S = (0.0005, *_NEXT_TOKEN_S)
+_REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_LOAD_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_REGISTRY_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_ADAPTERS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class BuildInfo:
+    """What is running, as the labels of `overtone_build_info`.
+
+    Args:
+        version: of Overtone.
+        base: the resident model's name.
+        fingerprint: the base's.
+        device: `cpu`, or the accelerator's name.
+        torch: version of torch.
+    """
+
+    version: str
+    base: str
+    fingerprint: str
+    device: str
+    torch: str
+
+
+class Metrics:
+    """An `Observer` that counts, for one server; safe from any thread.
+
+    Args:
+        build: constant for the life of the process.
+        max_adapters: adapters that get a series of their own; the rest share `other`.
+    """
+
+    def __init__(self, build: BuildInfo, max_adapters: int = 50) -> None:
+        self._registry = _Registry()
+        self._names = _BusyNames(max_adapters)
+        self._state = _State()
+        self._registry.register(self._state)
+        Info("overtone_build", "What is running.", registry=self._registry).info(asdict(build))
+        self._make_request_metrics()
+        self._make_step_metrics()
+        self._make_adapter_metrics()
+        self._make_registry_metrics()
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the body of GET /metrics and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def on_step(self, stats: StepStats) -> None:
+        self._running.set(stats.num_running)
+        self._waiting.set(stats.num_waiting)
+        self._prompt_tokens.inc(stats.prompt_tokens)
+        self._generation_tokens.inc(stats.generated_tokens)
+        self._batch_rows.observe(stats.num_rows)
+        self._batch_adapters.observe(stats.num_adapters)
+        self._step.labels(stats.mode).observe(stats.seconds)
+
+    def on_cache(self, stats: CacheStats) -> None:
+        self._state.record_cache(stats)
+
+    def on_load(self, stats: LoadStats) -> None:
+        self._load.observe(stats.seconds)
+        if stats.materialise_s is not None:
+            self._materialize.labels(stats.method).observe(stats.materialise_s)
+
+    def on_first_token(self, seconds: float, queue_s: float) -> None:
+        self._first_token.observe(seconds)
+        self._queue.observe(queue_s)
+
+    def on_next_token(self, seconds: float) -> None:
+        self._next_token.observe(seconds)
+
+    def on_request(self, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, str(status)).inc()
+        if route.startswith("/v1/"):  # probes and scrapes would drown the callers' requests
+            self._request.observe(seconds)
+
+    def on_adapter(self, name: str) -> None:
+        self._adapter_requests.labels(self._names.label_of(name)).inc()
+
+    def on_registry(self, op: str, seconds: float, ok: bool) -> None:
+        self._registry_s.labels(op).observe(seconds)
+        # Adding nothing makes the series, so that the first error is seen as a rise from 0.
+        self._registry_errors.labels(op).inc(0 if ok else 1)
+
+    def on_canary(self, ok: bool) -> None:
+        self._state.record_canary(ok)
+
+    def _make_request_metrics(self) -> None:
+        self._requests = self._counter(
+            "requests", "HTTP requests answered, by route and status.", "route", "code"
+        )
+        self._request = self._histogram(
+            "request_seconds", "Time of a request under /v1/, to the end of its answer.", _REQUEST_S
+        )
+        self._first_token = self._histogram(
+            "time_to_first_token_seconds", "From arrival to the first token.", _FIRST_TOKEN_S
+        )
+        self._next_token = self._histogram(
+            "inter_token_seconds", "Between two tokens of one sequence.", _NEXT_TOKEN_S
+        )
+        self._queue = self._histogram(
+            "queue_seconds", "The part of the time to first token spent waiting.", _FIRST_TOKEN_S
+        )
+
+    def _make_step_metrics(self) -> None:
+        self._running = self._gauge("requests_running", "Sequences that hold cache pages.")
+        self._waiting = self._gauge("requests_waiting", "Sequences that wait for cache pages.")
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens computed.")
+        self._generation_tokens = self._counter("generation_tokens", "Tokens sampled.")
+        self._batch_rows = self._histogram("batch_rows", "Token rows of a step.", _ROWS)
+        self._batch_adapters = self._histogram(
+            "batch_adapters", "Different adapters in a step.", _ADAPTERS
+        )
+        self._step = self._histogram(
+            "step_seconds", "Time of an engine step, by what its rows asked for.", _STEP_S, "mode"
+        )
+
+    def _make_adapter_metrics(self) -> None:
+        self._adapter_requests = self._counter(
+            "adapter_requests", "Generations accepted: the busiest adapters, and other.", "adapter"
+        )
+        self._load = self._histogram(
+            "adapter_load_seconds", "Bringing an adapter from its blob into memory.", _LOAD_S
+        )
+        self._materialize = self._histogram(
+            "materialize_seconds", "Building one adapter's merged weights.", _LOAD_S, "method"
+        )
+
+    def _make_registry_metrics(self) -> None:
+        self._registry_s = self._histogram(
+            "registry_seconds", "Time of a registry operation.", _REGISTRY_S, "op"
+        )
+        self._registry_errors = self._counter(
+            "registry_errors", "Registry operations that failed.", "op"
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"overtone_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"overtone_{name}", text, registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, bounds: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(f"overtone_{name}", text, labels, registry=self._registry, buckets=bounds)
+
+
+class _BusyNames:
+    """Chooses whose requests are counted apart. A name that was chosen once stays so.
+
+    Counts therefore only grow, and their sum is the exact total at every moment. Dropping the
+    least busy of the chosen (as space-saving sketches do) would follow the traffic for ever, but
+    either takes its count out of the sum or pours it into `other`, where every rate would show a
+    rush that never was. The price: who becomes busy when all series are given is in `other` until
+    the next start. So that a few strays do not take them, only the first half is given at first
+    sight; the rest goes to names that have been seen `_EARNED` times.
+    """
+
+    _EARNED = 20
+    _MAX_CANDIDATES = 1000
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._chosen: set[str] = set()
+        self._seen: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def label_of(self, name: str) -> str:
+        """Return the label to count one more request for `name` under."""
+        with self._lock:
+            if name in self._chosen:
+                return name
+            if len(self._chosen) >= self._limit or not self._has_earned(name):
+                return OTHER
+            self._chosen.add(name)
+            return name
+
+    def _has_earned(self, name: str) -> bool:
+        if len(self._chosen) < self._limit // 2:
+            return True
+        self._seen[name] = self._seen.get(name, 0) + 1
+        if self._seen[name] >= self._EARNED:
+            del self._seen[name]
+            return True
+        if len(self._seen) > self._MAX_CANDIDATES:  # halve: the busy stay, the rare are forgotten
+            self._seen = {name: count // 2 for name, count in self._seen.items() if count > 1}
+        return False
+
+
+class _State(Collector):
+    """What comes as it stands, not as events: the caches and the canary.
+
+    Both caches are there from the start, at zero. The canary has no sample until it has run, so
+    that "not yet" is not "failed".
+    """
+
+    def __init__(self) -> None:
+        self._caches = {
+            name: CacheStats(name, 0, 0, 0, 0, 0) for name in ("coefficients", "merged")
+        }
+        self._canary: bool | None = None
+        self._lock = threading.Lock()
+
+    def record_cache(self, stats: CacheStats) -> None:
+        """Take over what a cache says; of two that overtook each other, the higher count holds."""
+        with self._lock:
+            before = self._caches.get(stats.cache, stats)
+            self._caches[stats.cache] = replace(
+                stats,
+                hits=max(stats.hits, before.hits),
+                misses=max(stats.misses, before.misses),
+                evictions=max(stats.evictions, before.evictions),
+            )
+
+    def record_canary(self, ok: bool) -> None:
+        """Take over whether the canary passed."""
+        self._canary = ok
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            caches = dict(self._caches)
+        coefficients, merged = caches["coefficients"], caches["merged"]
+        # One tier today: the memory of the device that computes.
+        tier = {"tier": "device"}
+        yield _gauge("coefficients_resident", "Adapters in memory.", coefficients.num_entries, tier)
+        yield _gauge("coefficient_bytes", "Bytes of their tensors.", coefficients.size_bytes, tier)
+        yield _gauge("merged_resident", "Merged weights in memory.", merged.num_entries)
+        yield _gauge("merged_bytes", "Bytes of these weights.", merged.size_bytes)
+        yield _gauge("canary_ok", "1 if the transforms are right, 0 if not.", self._canary)
+        for count in ("hits", "misses", "evictions"):
+            family = CounterMetricFamily(
+                f"overtone_cache_{count}", f"Cache {count} since the start.", labels=["cache"]
+            )
+            for name, stats in caches.items():
+                family.add_metric([name], getattr(stats, count))
+            yield family
+
+
+def _gauge(
+    name: str, text: str, value: float | None, labels: dict[str, str] | None = None
+) -> Metric:
+    """Return a gauge as it is rendered; without a value it has no sample."""
+    metric = Metric(f"overtone_{name}", text, "gauge")
+    if value is not None:
+        metric.add_sample(metric.name, labels or {}, value)
+    return metric
+
+
+class _Registry(CollectorRegistry):
+    """Without the library's `_created` samples: they double the series, for nobody here."""
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in super().collect():
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            yield metric

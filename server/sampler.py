@@ -1,0 +1,54 @@
+"""From logits to tokens, each row by its own sequence's settings and random numbers.
+
+Every row is computed alone, so that neither other rows nor their number change its token.
+"""
+
+import torch
+from torch import Tensor
+
+from server.sequence import Sampled, Sequence
+
+
+def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled | None]:
+    """Return one token per row of logits `[B, V]`; None for a row that is not finite."""
+    logits = logits.float()
+    finite = torch.isfinite(logits).all(dim=1).tolist()
+    best = logits.argmax(dim=1).tolist()
+    return [
+        _sample_row(logits[i], sequence, best[i]) if finite[i] else None
+        for i, sequence in enumerate(sequences)
+    ]
+
+
+def _sample_row(row: Tensor, sequence: Sequence, best: int) -> Sampled:
+    sampling = sequence.sampling
+    if sampling.logit_bias:
+        row = row.clone()
+        for token, bias in sampling.logit_bias.items():
+            row[token] += bias
+        best = int(row.argmax())
+    token = best if sampling.temperature == 0 else _draw(row, sequence)
+    if sampling.num_logprobs is None:
+        return Sampled(token)
+    logprobs = torch.log_softmax(row, dim=0)
+    top = torch.topk(logprobs, sampling.num_logprobs) if sampling.num_logprobs else None
+    pairs = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else ()
+    return Sampled(token, float(logprobs[token]), pairs)
+
+
+def _draw(row: Tensor, sequence: Sequence) -> int:
+    """Draw one token: inverse of the cumulative distribution at the sequence's next number."""
+    sampling = sequence.sampling
+    probabilities = torch.softmax(row.double() / sampling.temperature, dim=0)
+    order = None
+    if sampling.top_p < 1:
+        probabilities, order = probabilities.sort(descending=True, stable=True)
+        before = probabilities.cumsum(0) - probabilities
+        probabilities = probabilities * (before < sampling.top_p)
+    cumulative = probabilities.cumsum(0)
+    point = sequence.random.random() * float(cumulative[-1])
+    chosen = int(
+        torch.searchsorted(cumulative, torch.tensor(point, dtype=torch.float64), right=True)
+    )
+    chosen = min(chosen, row.numel() - 1)
+    return int(order[chosen]) if order is not None else chosen
