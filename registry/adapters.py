@@ -1,0 +1,252 @@
+"""The names, versions and aliases of adapters, one Lua script per transaction.
+
+Every server and worker holds one `Adapters`; none of them holds state that another one needs.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from adapters_core.description import AdapterDescription
+from registry import keys
+from registry.errors import (
+    AdapterInUse,
+    AdapterNotFound,
+    InvalidArgument,
+    NameConflict,
+    PreconditionFailed,
+)
+from registry.names import Reference, check_alias, check_digest, check_method, check_name
+from registry.records import Record, stored_form
+from registry.scripts import Observer, Scripts
+
+MAX_PAGE = 1000
+
+Records = list[Record]  # `list` is a method's name inside the class
+Digests = list[str]
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One name as it stands.
+
+    Args:
+        name: the adapter's name.
+        latest: the record that the bare name means.
+        aliases: alias -> version, `latest` among them.
+        etags: alias -> the value that `move_alias` takes as `if_match`.
+    """
+
+    name: str
+    latest: Record
+    aliases: dict[str, int]
+    etags: dict[str, str]
+
+
+class Adapters:
+    """The registry's records behind one Redis client; safe to use from many threads.
+
+    Every method raises `RegistryUnavailable` when the server does not answer; the next call tries
+    afresh.
+
+    Args:
+        client: answers bytes (`decode_responses=False`) and has socket timeouts.
+        observer: told of every exchange: operation, seconds, and whether the server answered.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._scripts = Scripts(client, observer, clock)
+
+    def publish(
+        self,
+        description: AdapterDescription,
+        name: str,
+        *,
+        alias: str | None = None,
+        created_by: str,
+        metadata: dict[str, Any],
+        metrics: dict[str, Any],
+        now: float,
+    ) -> tuple[Record, bool]:
+        """Return the name's record of these bytes, and whether it is new.
+
+        Twice is harmless: the same digest gives the same version, and does not undo a rollback.
+        `alias`, if given, points to the version afterwards in both cases.
+
+        Raises:
+            InvalidName: the name, the alias or the digest breaks its rule.
+            InvalidArgument: metadata or metrics cannot be stored.
+        """
+        check_name(name)
+        if alias is not None:
+            check_alias(alias)
+        stored = stored_form(
+            description,
+            created_at=int(now),
+            created_by=created_by,
+            metadata=metadata,
+            metrics=metrics,
+        )
+        facts = (description.digest, description.method, stored, alias or "")
+        version, created, found = self._write("publish", name, *facts)
+        return _record(name, version, found), bool(created)
+
+    def resolve(self, reference: str) -> Record:
+        """Return the record that `reference` means now.
+
+        Raises:
+            AdapterNotFound: it means nothing.
+        """
+        wanted = Reference.parse(reference)
+        reply = self._scripts.run("resolve", keys.adapter(wanted.name), [wanted.kind, wanted.value])
+        if not reply:
+            raise AdapterNotFound(f"no adapter {reference!r}")
+        return _record(wanted.name, *reply)
+
+    def get(self, name: str) -> AdapterEntry:
+        """Return the name's latest record and all its aliases, read at one moment.
+
+        Raises:
+            AdapterNotFound: no such name.
+        """
+        reply = self._scripts.run("entry", keys.adapter(check_name(name)))
+        if not reply:
+            raise AdapterNotFound(f"no adapter {name!r}")
+        version, body, *pairs = reply
+        aliases = {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
+        etags = {alias: _etag(at) for alias, at in aliases.items()}
+        return AdapterEntry(name, _record(name, version, body), aliases, etags)
+
+    def versions(self, name: str) -> Records:
+        """Return the name's live versions, oldest first.
+
+        Raises:
+            AdapterNotFound: no such name.
+        """
+        flat = self._scripts.run("versions", keys.adapter(check_name(name)))
+        if not flat:
+            raise AdapterNotFound(f"no adapter {name!r}")
+        records = [_record(name, *flat[i : i + 2]) for i in range(0, len(flat), 2)]
+        return sorted(records, key=lambda record: record.version)
+
+    def list(
+        self,
+        limit: int,
+        after: str | None = None,
+        method: str | None = None,
+        prefix: str | None = None,
+    ) -> Records:
+        """Return the latest record of up to `limit` names, in the names' byte order.
+
+        Args:
+            limit: 1 to 1000. Fewer records than this means that there are no more.
+            after: the last name of the page before; it need not exist any more.
+            method: only names whose latest version has this method.
+            prefix: only names that begin so.
+
+        Raises:
+            InvalidArgument: the limit is out of range, or another value cannot be a name.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidArgument(f"limit {limit} is not between 1 and {MAX_PAGE}")
+        index = keys.NAMES if method is None else keys.METHOD_NAMES + check_method(method)
+        bounds = _bounds(after and check_name(after), prefix and check_name(prefix))
+        prefixes = [keys.records(""), keys.aliases("")]
+        reply = self._scripts.run("page", [index], [*bounds, limit, *prefixes])
+        return [_record(reply[i].decode(), *reply[i + 1 : i + 3]) for i in range(0, len(reply), 3)]
+
+    def move_alias(self, name: str, alias: str, version: int, if_match: str | None) -> str:
+        """Point `alias` to `version` and return its new ETag.
+
+        Args:
+            name: the adapter's name.
+            alias: made if it is not there, unless `if_match` asks for one.
+            version: a live version.
+            if_match: an `If-Match` header's value: ETags, or `*` for any; None: no condition.
+
+        Raises:
+            AdapterNotFound: no such name or version.
+            PreconditionFailed: the alias is elsewhere, or not there.
+            InvalidName: the alias breaks its rule.
+        """
+        check_alias(alias)
+        expected = [] if if_match is None else [tag.strip(' "') for tag in if_match.split(",")]
+        state, *rest = self._write("move_alias", name, alias, version, *expected)
+        if state == b"missing":
+            raise AdapterNotFound(f"no adapter '{name}@{version}'")
+        if state == b"stale":
+            at = f"points to version {int(rest[0])}" if rest[0] else "does not exist"
+            raise PreconditionFailed(f"alias {alias!r} of {name!r} {at}; read it and try again")
+        return _etag(version)
+
+    def rollback(self, name: str) -> Record:
+        """Point `latest` to the live version before its present one, and return that.
+
+        The next publish moves `latest` forward again. Other aliases stay.
+
+        Raises:
+            AdapterNotFound: no such name.
+            NameConflict: there is no earlier version.
+        """
+        state, *rest = self._write("rollback", name)
+        if state == b"missing":
+            raise AdapterNotFound(f"no adapter {name!r}")
+        if state == b"first":
+            raise NameConflict(f"{name!r} has no version before {int(rest[0])} to roll back to")
+        return _record(name, *rest)
+
+    def delete(self, name: str, version: int | None = None) -> Digests:
+        """Delete one version, or the name with all of them; return the digests nobody uses now.
+
+        `latest` falls back to the version before the deleted one. Numbers are not given again.
+
+        Raises:
+            AdapterNotFound: no such name or version.
+            AdapterInUse: another alias than `latest` points to this version.
+        """
+        which = "" if version is None else str(version)
+        state, *rest = self._write("delete", name, which)
+        if state == b"missing":
+            raise AdapterNotFound(
+                f"no adapter '{name}@{which}'" if which else f"no adapter {name!r}"
+            )
+        found = [each.decode() for each in rest]
+        if state == b"in_use":
+            raise AdapterInUse(
+                f"alias {', '.join(sorted(found))} points to '{name}@{which}'; move it first"
+            )
+        return found
+
+    def digest_is_live(self, digest: str) -> bool:
+        """True while any record of any name refers to `digest`."""
+        return bool(self._scripts.run("digest_is_live", [keys.DIGESTS], [check_digest(digest)]))
+
+    def _write(self, op: str, name: str, *args: str | int) -> Any:
+        """Run a writing script: all take the same keys and begin with the same arguments."""
+        touched = keys.adapter(check_name(name)) + keys.shared()
+        return self._scripts.run(op, touched, [name, keys.MAX_CHANGES, keys.METHOD_NAMES, *args])
+
+
+def _etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def _record(name: str, version: bytes, stored: bytes) -> Record:
+    return Record.read(stored, name, int(version))
+
+
+def _bounds(after: str | None, prefix: str | None) -> tuple[bytes, bytes]:
+    """Return the lexical range of the names behind `after` that begin with `prefix`."""
+    begins = (prefix or "").encode()
+    behind = (after or "").encode()
+    lower = b"(" + behind if behind >= begins else b"[" + begins
+    return lower, b"[" + begins + b"\xff"

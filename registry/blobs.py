@@ -1,0 +1,174 @@
+"""The adapters' bytes: one folder a digest, written whole or not at all.
+
+    <folder>/<aa>/<hex>/adapter_model.safetensors, adapter_config.json
+    <folder>/<aa>/.lock      held shared while a blob gets its record, alone while one is removed
+    <folder>/.tmp/<random>   being written or being removed
+
+A blob that can be seen is complete and on the disk: it is synced in `.tmp` and then renamed. It
+never changes, so readers need no lock. Several processes, and machines over a file system with
+working `flock`, may share the folder; it belongs to one registry, which alone knows what is used.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.errors import BlobMissing
+from registry.names import check_digest
+
+FILE = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class BlobPaths:
+    """Where one blob's two files are."""
+
+    file: Path
+    config: Path
+
+
+class BlobStore:
+    """Adapters' files by digest, in a folder that is made when first written to.
+
+    Args:
+        folder: on one file system, to which `flock` applies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._temporary = folder / ".tmp"
+
+    def put(self, digest: str, file: Path, config: bytes) -> None:
+        """Copy a file and its config in; they are on the disk afterwards. Twice is harmless.
+
+        Raises:
+            InvalidName: the digest breaks its rule.
+            OSError: the disk is full or cannot be written.
+        """
+        place = self._place(digest)
+        if place.is_dir():
+            return
+        making = self._new_temporary()
+        try:
+            _write(making / FILE, file.read_bytes())
+            _write(making / CONFIG, config)
+            _sync(making)
+            _move(making, place)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+    def open(self, digest: str) -> BlobPaths:
+        """Return where the files are.
+
+        Raises:
+            BlobMissing: they are not there.
+            InvalidName: the digest breaks its rule.
+        """
+        place = self._place(digest)
+        if not place.is_dir():
+            raise BlobMissing(f"the store has no file for {digest}; publish the adapter again")
+        return BlobPaths(place / FILE, place / CONFIG)
+
+    @contextmanager
+    def hold(self, digest: str) -> Iterator[None]:
+        """Keep this digest from being removed, by any process, until its record is written."""
+        with self._locked(digest, fcntl.LOCK_SH):
+            yield
+
+    def remove(self, digest: str, is_live: Callable[[str], bool]) -> bool:
+        """Remove a blob that no record needs, and tell whether it was there and is gone.
+
+        Args:
+            digest: which.
+            is_live: asked while nobody can be between writing the blob and its record.
+        """
+        place = self._place(digest)
+        with self._locked(digest, fcntl.LOCK_EX):
+            if not place.is_dir() or is_live(digest):
+                return False
+            leaving = self._new_temporary()
+            os.rename(place, leaving / place.name)
+        shutil.rmtree(leaving, ignore_errors=True)
+        return True
+
+    def sweep(self, is_live: Callable[[str], bool], older_than_s: float, now: float) -> list[str]:
+        """Remove what crashes left: blobs without a record, and unfinished folders.
+
+        Args:
+            is_live: whether a record needs a digest; what it raises ends the sweep.
+            older_than_s: nothing younger is touched.
+            now: seconds since 1970.
+
+        Returns:
+            the digests that were removed.
+        """
+        oldest = now - older_than_s
+        for stale in _older(self._temporary.glob("*"), oldest):
+            shutil.rmtree(stale, ignore_errors=True)
+        places = _older(self._folder.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64), oldest)
+        digests = [f"sha256:{place.name}" for place in places]
+        return [each for each in digests if not is_live(each) and self.remove(each, is_live)]
+
+    def _place(self, digest: str) -> Path:
+        hexadecimal = check_digest(digest).removeprefix("sha256:")
+        return self._folder / hexadecimal[:2] / hexadecimal
+
+    def _new_temporary(self) -> Path:
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self._temporary))
+
+    @contextmanager
+    def _locked(self, digest: str, kind: int) -> Iterator[None]:
+        shard = self._place(digest).parent
+        if not shard.is_dir():
+            shard.mkdir(parents=True, exist_ok=True)
+            _sync(self._folder)
+        with (shard / ".lock").open("ab") as lock:
+            fcntl.flock(lock, kind)
+            yield
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move(making: Path, place: Path) -> None:
+    """Rename a finished folder into its place, unless another process was first."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(making, place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    _sync(place.parent)
+    _sync(place.parent.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _older(paths: Iterator[Path], oldest: float) -> list[Path]:
+    """Return the paths last changed before `oldest`; those that vanish meanwhile are left out."""
+    found = []
+    for path in paths:
+        try:
+            if path.stat().st_mtime < oldest:
+                found.append(path)
+        except FileNotFoundError:
+            continue
+    return found

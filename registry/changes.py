@@ -1,0 +1,95 @@
+"""What changed in the registry, in order, as every server hears of it.
+
+The stream is trimmed, so it is news and not the truth: a reader that missed some of it reads the
+records again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import redis
+
+from registry import keys
+from registry.errors import CorruptRecord
+
+MAX_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the stream.
+
+    Args:
+        id: the entry's place in the stream; following goes on after it.
+        sequence: counts the changes without gaps, so a jump tells that some were missed.
+        kind: `published`, `aliased`, `rolled_back` or `deleted`.
+        name: whose names must be looked up again.
+        version: the version that was made, pointed to or deleted.
+        digest: that version's digest.
+    """
+
+    id: str
+    sequence: int
+    kind: str
+    name: str
+    version: int
+    digest: str
+
+    @classmethod
+    def from_entry(cls, id_: bytes, entry: dict[bytes, bytes]) -> Self:
+        """Read one stream entry.
+
+        Raises:
+            CorruptRecord: a field is missing or not what this program writes.
+        """
+        try:
+            text = {key.decode(): value.decode() for key, value in entry.items()}
+            return cls(
+                id=id_.decode(),
+                sequence=int(text["sequence"]),
+                kind=text["kind"],
+                name=text["name"],
+                version=int(text["version"]),
+                digest=text["digest"],
+            )
+        except (KeyError, ValueError) as error:
+            raise CorruptRecord(f"{keys.CHANGES} entry {id_!r} is not a change") from error
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a reader stands: the last change it knows of."""
+
+    id: str
+    sequence: int
+
+
+def newest(client: redis.Redis) -> Position:
+    """Return the stream's end, from which `follow` gives everything that comes later."""
+    entries: Any = client.xrevrange(keys.CHANGES, count=1)
+    if not entries:
+        return Position("0-0", 0)
+    change = Change.from_entry(*entries[0])
+    return Position(change.id, change.sequence)
+
+
+def read_after(client: redis.Redis, id_: str, block_ms: int) -> list[Change]:
+    """Return the changes after `id_`, waiting up to `block_ms` for the first.
+
+    Args:
+        client: its socket timeout must be longer than `block_ms`.
+        id_: a change's id; `0-0` for the oldest that is kept.
+        block_ms: above 0; the answer is empty when nothing happened meanwhile.
+    """
+    reply: Any = client.xread({keys.CHANGES: id_}, count=MAX_BATCH, block=block_ms)
+    return [Change.from_entry(*entry) for _, entries in reply or () for entry in entries]
+
+
+def follow(client: redis.Redis, after_id: str, block_ms: int) -> Iterator[Change | None]:
+    """Yield every change after `after_id`, for ever; None each time `block_ms` pass in silence."""
+    while True:
+        changes = read_after(client, after_id, block_ms)
+        yield from changes or (None,)
+        if changes:
+            after_id = changes[-1].id

@@ -1,0 +1,81 @@
+"""Open everything that processes share, by one URL and one folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from registry.adapters import Adapters
+from registry.blobs import BlobStore
+from registry.client import open_client
+from registry.directory import Directory
+from registry.embedded import EmbeddedServer
+from registry.scripts import Observer
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What one process holds of the registry; a context manager.
+
+    Args:
+        client: the Redis behind it, answering bytes.
+        adapters: names, versions and aliases.
+        blobs: the bytes.
+        directory: this process's mirror of names; a server starts it, others need not.
+        server: the embedded server, if this is one.
+    """
+
+    client: redis.Redis
+    adapters: Adapters
+    blobs: BlobStore
+    directory: Directory
+    server: EmbeddedServer | None
+
+    def close(self) -> None:
+        """End the mirror, the connections and the embedded server. Safe to call twice."""
+        self.directory.close()
+        self.client.close()
+        if self.server is not None:
+            self.server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def connect(
+    url: str, folder: Path, *, store: Path | None = None, observer: Observer | None = None
+) -> Registry:
+    """Open the registry at `url`; a server that is down now is not an error yet.
+
+    Args:
+        url: `embedded`, `redis://...`, `rediss://...` or `unix://...`.
+        folder: the application's data: the embedded server lives in `registry/`.
+        store: where the blobs are, `folder / "blobs"` if not given.
+        observer: told of every exchange with the server: operation, seconds, answered.
+
+    Raises:
+        InvalidArgument: the URL is none of these.
+        RegistryUnavailable: the embedded server does not come up.
+    """
+    server = EmbeddedServer(folder / "registry") if url == EMBEDDED else None
+    client = open_client(server.url if server else url)
+    adapters = Adapters(client, observer)
+    return Registry(
+        client=client,
+        adapters=adapters,
+        blobs=BlobStore(store or folder / "blobs"),
+        directory=Directory(adapters, client),
+        server=server,
+    )

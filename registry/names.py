@@ -1,0 +1,108 @@
+"""What may name an adapter, a version of it, and how a request does."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from registry.errors import AdapterNotFound, InvalidName
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LATEST = "latest"  # an alias that follows publish, rollback and delete
+
+
+def check_name(name: str) -> str:
+    """Return `name` unchanged.
+
+    Raises:
+        InvalidName: it breaks the rule.
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidName(
+            f"adapter name {_shown(name)} is not 1 to 96 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def check_alias(alias: str) -> str:
+    """Return `alias` unchanged.
+
+    Raises:
+        InvalidName: it breaks the rule, or is `latest`, which is not set by hand.
+    """
+    if alias == LATEST:
+        raise InvalidName("alias 'latest' follows the versions by itself; publish, or roll back")
+    if not ALIAS.fullmatch(alias):
+        raise InvalidName(
+            f"alias {_shown(alias)} is not 1 to 32 lower-case letters, digits, '_' or '-', "
+            "beginning with a letter"
+        )
+    return alias
+
+
+def check_digest(digest: str) -> str:
+    """Return `digest` unchanged.
+
+    Raises:
+        InvalidName: it is not `sha256:` and 64 lower-case hex digits.
+    """
+    if not DIGEST.fullmatch(digest):
+        raise InvalidName(f"digest {_shown(digest)} is not 'sha256:' and 64 hex digits")
+    return digest
+
+
+def check_method(method: str) -> str:
+    """Return `method` unchanged.
+
+    Raises:
+        InvalidName: it cannot be a method's name.
+    """
+    if not METHOD.fullmatch(method):
+        raise InvalidName(
+            f"method {_shown(method)} is not 1 to 64 letters, digits, '.', '_' or '-'"
+        )
+    return method
+
+
+def _shown(text: str) -> str:
+    return ascii(text) if len(text) <= 120 else ascii(text[:120]) + "..."
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed way of naming one version.
+
+    Args:
+        name: the adapter's name.
+        kind: `version`, `alias` or `digest`.
+        value: the version's digits, the alias or the digest.
+    """
+
+    name: str
+    kind: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `NAME`, `NAME@3`, `NAME@prod` or `NAME@sha256:<64 hex digits>`.
+
+        Raises:
+            AdapterNotFound: nothing can be published under this text, so nothing is there.
+        """
+        name, at, value = text.partition("@")
+        if NAME.fullmatch(name):
+            if not at:
+                return cls(name, "alias", LATEST)
+            for kind, rule in (("version", VERSION), ("alias", ALIAS), ("digest", DIGEST)):
+                if rule.fullmatch(value):
+                    return cls(name, kind, value)
+        raise AdapterNotFound(
+            f"no adapter {_shown(text)}: a reference is NAME, NAME@3, NAME@alias or NAME@sha256:..."
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.value}"

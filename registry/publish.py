@@ -1,0 +1,87 @@
+"""The one way in and the one way out for an adapter: uploads and training jobs both come here.
+
+In:  blob, then record. Out: record, then blob. So a record that can be read has a blob that can be
+read, whatever dies in between; what a crash leaves is a blob nobody names, which `BlobStore.sweep`
+removes.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from adapters_core.description import AdapterDescription
+from registry.adapters import Adapters
+from registry.blobs import BlobStore
+from registry.errors import RegistryUnavailable
+from registry.names import check_alias, check_name
+from registry.records import Record
+
+
+def publish(
+    adapters: Adapters,
+    blobs: BlobStore,
+    description: AdapterDescription,
+    file: Path,
+    config: bytes,
+    name: str,
+    *,
+    alias: str | None = None,
+    created_by: str = "",
+    metadata: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    now: float,
+) -> tuple[Record, bool]:
+    """Make a checked adapter a version of `name`; return its record and whether it is new.
+
+    Twice is harmless: the same bytes are the same version. Nothing half made can be seen.
+
+    Args:
+        adapters: where the record goes.
+        blobs: where the bytes go.
+        description: from the check of this file and config.
+        file: the coefficient file; it is copied and not changed.
+        config: adapter_config.json, as it came.
+        name: the adapter's name, new or not.
+        alias: moved to this version, if given.
+        created_by: an API key's label or a job's id.
+        metadata: the publisher's own JSON object.
+        metrics: what evaluation measured, a JSON object.
+        now: seconds since 1970.
+
+    Raises:
+        InvalidArgument: the name, alias, digest, metadata or metrics break a rule.
+        RegistryUnavailable: the record may or may not be written; ask again.
+        OSError: the store cannot be written.
+    """
+    check_name(name)
+    if alias is not None:
+        check_alias(alias)
+    with blobs.hold(description.digest):
+        blobs.put(description.digest, file, config)
+        return adapters.publish(
+            description,
+            name,
+            alias=alias,
+            created_by=created_by,
+            metadata=metadata or {},
+            metrics=metrics or {},
+            now=now,
+        )
+
+
+def withdraw(
+    adapters: Adapters, blobs: BlobStore, name: str, version: int | None = None
+) -> list[str]:
+    """Delete a version, or the whole name, and the bytes nobody else uses; return those digests.
+
+    Raises:
+        AdapterNotFound: no such name or version.
+        AdapterInUse: an alias points to this version.
+        RegistryUnavailable: the record may or may not be gone; ask again.
+    """
+    orphans = adapters.delete(name, version)
+    for digest in orphans:
+        # The adapter is deleted already: what cannot be removed now, a sweep removes later.
+        with suppress(RegistryUnavailable, OSError):
+            blobs.remove(digest, adapters.digest_is_live)
+    return orphans

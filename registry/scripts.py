@@ -1,0 +1,74 @@
+"""The registry's Lua scripts on one Redis client, each one transaction.
+
+A script that the server does not know, after a restart for one, is sent again by redis-py.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any
+
+import redis
+
+from registry.errors import RegistryUnavailable
+
+Observer = Callable[[str, float, bool], None]
+
+SCRIPTS = (
+    "publish",
+    "move_alias",
+    "rollback",
+    "delete",
+    "resolve",
+    "entry",
+    "versions",
+    "page",
+    "digest_is_live",
+)
+
+
+class Scripts:
+    """Runs the package's `*.lua` files by name; safe to use from many threads.
+
+    Args:
+        client: answers bytes (`decode_responses=False`) and has socket timeouts.
+        observer: told of every exchange: script, seconds, and whether the server answered.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._observer = observer
+        self._clock = clock
+        self._scripts = {name: client.register_script(_text(name)) for name in SCRIPTS}
+
+    def run(self, op: str, touched: Sequence[str], args: Sequence[str | bytes | int] = ()) -> Any:
+        """Return the reply of the script `op`, in bytes, integers and lists.
+
+        Raises:
+            RegistryUnavailable: no answer in time, no connection, or the server refused.
+        """
+        with self._asking(op):
+            return self._scripts[op](keys=touched, args=args)
+
+    @contextmanager
+    def _asking(self, op: str) -> Iterator[None]:
+        """The one place where a fault of the connection becomes an error of ours."""
+        started, answered = self._clock(), False
+        try:
+            yield
+            answered = True
+        except redis.RedisError as error:
+            raise RegistryUnavailable("the registry does not answer; try again shortly") from error
+        finally:
+            if self._observer is not None:
+                self._observer(op, self._clock() - started, answered)
+
+
+def _text(name: str) -> str:
+    return resources.files("registry").joinpath(f"{name}.lua").read_text("utf-8")

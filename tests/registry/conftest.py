@@ -1,0 +1,142 @@
+"""Two real servers under one suite: the embedded Valkey, and the distribution's Redis."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from adapters_core.description import AdapterDescription
+from registry.adapters import Adapters
+from registry.client import open_client
+from registry.embedded import EmbeddedServer, find_binary
+
+
+def until(condition, timeout_s=15.0):
+    """Return the condition's first true value; fail after the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "not true before the deadline"
+        time.sleep(0.002)
+    return value
+
+
+def describe(number, method="fourierft", **changes):
+    facts = {
+        "digest": f"sha256:{number:064x}",
+        "method": method,
+        "method_config": {"n": number, "scale": 300.0},
+        "base_name": "tiny-base",
+        "base_fingerprint": "f" * 64,
+        "base_verified": True,
+        "target_modules": ("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"),
+        "num_coefficients": 2 * number,
+        "size_bytes": 8 * number,
+    }
+    return AdapterDescription(**{**facts, **changes})
+
+
+class PlainServer:
+    """A server that nobody restarts, with its data synced at every write."""
+
+    def __init__(self, folder: Path, binary: Path):
+        self._command = [str(binary), "--port", "0", "--unixsocket", str(folder / "plain.sock")]
+        self._command += ["--dir", str(folder), "--save", "", "--logfile", "plain.log"]
+        self._command += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.url = f"unix://{folder}/plain.sock"
+        self.start()
+
+    def start(self):
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        with open_client(self.url) as client:
+            until(lambda: _answers(client))
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+
+    close = kill
+
+
+def _answers(client):
+    try:
+        return client.ping()
+    except redis.RedisError:
+        return False
+
+
+def _start(kind, folder):
+    if kind == "embedded":
+        return EmbeddedServer(folder)
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server installed")
+    return PlainServer(folder, Path(binary))
+
+
+@pytest.fixture(
+    scope="session", params=["embedded", pytest.param("redis", marks=pytest.mark.redis)]
+)
+def url(request, tmp_path_factory):
+    server = _start(request.param, tmp_path_factory.mktemp(request.param))
+    yield server.url
+    server.close()
+
+
+@pytest.fixture
+def client(url):
+    with open_client(url) as client:
+        client.config_set("appendfsync", "no")  # what survives a crash is not asked here
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def adapters(client):
+    return Adapters(client)
+
+
+@pytest.fixture
+def plain_server(tmp_path):
+    """A server of the test's own, to be killed and started again."""
+    server = PlainServer(tmp_path, find_binary())
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def put(adapters):
+    """Publish a record with as few words as possible."""
+    return putter(adapters)
+
+
+def putter(adapters):
+    def put(number, name="poet", *, method="fourierft", alias=None, now=1000.5, **notes):
+        return adapters.publish(
+            describe(number, method),
+            name,
+            alias=alias,
+            created_by="tester",
+            metadata=notes.get("metadata", {}),
+            metrics=notes.get("metrics", {}),
+            now=now,
+        )
+
+    return put
+
+
+@pytest.fixture(name="until")
+def until_fixture():
+    return until
+
+
+@pytest.fixture(name="describe")
+def describe_fixture():
+    return describe
+
+
+@pytest.fixture(name="putter")
+def putter_fixture():
+    return putter

@@ -1,0 +1,199 @@
+"""A blob is there as a whole or not at all, whoever dies or races."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from registry.blobs import BlobStore
+from registry.errors import BlobMissing, InvalidName, RegistryUnavailable
+
+DIGEST = "sha256:" + "ab" * 32
+OTHER = "sha256:" + "cd" * 32
+LATER = 10_000_000_000.0  # seconds: every file is old by then
+
+
+@pytest.fixture
+def store(tmp_path):
+    return BlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "upload"
+    path.write_bytes(b"coefficients")
+    return path
+
+
+def never(digest):
+    return False
+
+
+def always(digest):
+    return True
+
+
+def files_under(folder):
+    return sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    )
+
+
+def test_blob_comes_back_as_it_went_in(store, file, tmp_path):
+    store.put(DIGEST, file, b"{}")
+    store.put(DIGEST, file, b"{}")
+
+    paths = store.open(DIGEST)
+
+    assert paths.file.read_bytes() == b"coefficients"
+    assert paths.config.read_bytes() == b"{}"
+    assert paths.file == tmp_path / "blobs/ab" / ("ab" * 32) / "adapter_model.safetensors"
+    assert file.exists()
+    assert len(files_under(tmp_path / "blobs")) == 2
+
+
+def test_missing_blob_says_so_without_a_path(store, tmp_path):
+    with pytest.raises(BlobMissing) as caught:
+        store.open(DIGEST)
+
+    assert DIGEST in caught.value.message
+    assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "digest",
+    ["../../etc/passwd", "sha256:" + "../" * 21 + "a", "sha256:", "/etc", "", DIGEST + "\n"]
+    + ["sha256:" + "AB" * 32, "ab" * 32, "sha256:\x00" + "a" * 63],
+)
+def test_digest_never_becomes_a_path_unchecked(store, file, tmp_path, digest):
+    for act in (
+        lambda: store.put(digest, file, b""),
+        lambda: store.open(digest),
+        lambda: store.remove(digest, never),
+        lambda: store.hold(digest).__enter__(),
+    ):
+        with pytest.raises(InvalidName):
+            act()
+
+    assert not (tmp_path / "blobs").exists()
+
+
+def test_failed_write_leaves_nothing(store, file, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store.put(DIGEST, file, b"{}")
+
+    assert files_under(tmp_path / "blobs") == []
+
+
+CRASH_BEFORE_RENAME = """
+import os, pathlib, sys
+from registry.blobs import BlobStore
+os.rename = lambda *paths: os._exit(9)
+BlobStore(pathlib.Path(sys.argv[1])).put(sys.argv[2], pathlib.Path(sys.argv[3]), b"{}")
+"""
+
+
+def test_crash_between_write_and_rename_leaves_nothing_to_be_seen(store, file, tmp_path):
+    folder = tmp_path / "blobs"
+    crash = [sys.executable, "-c", CRASH_BEFORE_RENAME, str(folder), DIGEST, str(file)]
+    assert subprocess.run(crash, check=False).returncode == 9
+    assert len(files_under(folder)) == 2
+
+    with pytest.raises(BlobMissing):
+        store.open(DIGEST)
+    assert store.sweep(never, older_than_s=60, now=LATER) == []
+    assert files_under(folder) == []
+    store.put(DIGEST, file, b"{}")
+    assert store.open(DIGEST).file.read_bytes() == b"coefficients"
+
+
+def test_many_writers_of_one_blob_all_succeed(store, file, tmp_path):
+    barrier = threading.Barrier(8)
+
+    def write(_):
+        barrier.wait(10)
+        store.put(DIGEST, file, b"{}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+
+    assert store.open(DIGEST).file.read_bytes() == b"coefficients"
+    assert len(files_under(tmp_path / "blobs")) == 2
+
+
+def test_writer_that_loses_the_race_succeeds(store, file, monkeypatch):
+    rename = os.rename
+
+    def lose(making, place):
+        monkeypatch.setattr(os, "rename", rename)
+        store.put(DIGEST, file, b"{}")
+        rename(making, place)
+
+    monkeypatch.setattr(os, "rename", lose)
+    store.put(DIGEST, file, b"{}")
+
+    assert store.open(DIGEST).config.read_bytes() == b"{}"
+
+
+def test_removed_blob_is_gone_and_a_live_one_stays(store, file):
+    store.put(DIGEST, file, b"{}")
+
+    assert not store.remove(DIGEST, always)
+    assert store.open(DIGEST)
+    assert store.remove(DIGEST, never)
+    assert not store.remove(DIGEST, never)
+    with pytest.raises(BlobMissing):
+        store.open(DIGEST)
+
+
+def test_removal_waits_for_a_publisher_and_asks_afterwards(store, file):
+    store.put(DIGEST, file, b"{}")
+    live, asked = set(), []
+
+    def is_live(digest):
+        asked.append(digest)
+        return digest in live
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.hold(DIGEST):
+            removal = pool.submit(store.remove, DIGEST, is_live)
+            with store.hold(DIGEST):  # publishers do not wait for each other
+                assert not asked
+            live.add(DIGEST)
+        assert removal.result(10) is False
+
+    assert asked == [DIGEST]
+    assert store.open(DIGEST)
+
+
+def test_sweep_takes_the_old_that_nobody_needs(store, file, tmp_path):
+    store.put(DIGEST, file, b"{}")
+    store.put(OTHER, file, b"{}")
+    written = store.open(DIGEST).file.parent.stat().st_mtime
+
+    assert store.sweep(never, older_than_s=60, now=written + 30) == []
+    assert store.sweep(lambda digest: digest == OTHER, older_than_s=60, now=LATER) == [DIGEST]
+    assert store.open(OTHER)
+    assert len(files_under(tmp_path / "blobs")) == 2
+
+
+def test_sweep_of_a_store_that_was_never_written(store):
+    assert store.sweep(never, older_than_s=0, now=LATER) == []
+
+
+def test_sweep_removes_nothing_while_the_registry_is_down(store, file):
+    def is_live(digest):
+        raise RegistryUnavailable("down")
+
+    store.put(DIGEST, file, b"{}")
+    with pytest.raises(RegistryUnavailable):
+        store.sweep(is_live, older_than_s=0, now=LATER)
+
+    assert store.open(DIGEST)

@@ -1,0 +1,259 @@
+"""The mirror is as new as the last change, and answers when the registry cannot."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+
+import pytest
+
+from registry import keys
+from registry.adapters import Adapters
+from registry.client import open_client
+from registry.directory import Directory, Following
+from registry.errors import AdapterNotFound, RegistryUnavailable
+
+
+class CountingAdapters(Adapters):
+    """Counts what is asked of the server."""
+
+    num_asked = 0
+
+    def resolve(self, reference):
+        self.num_asked += 1
+        return super().resolve(reference)
+
+
+class PausedAdapters(Adapters):
+    """Has read the answer, and holds it back until told to go on."""
+
+    def __init__(self, client):
+        super().__init__(client)
+        self.has_read, self.go_on = Event(), Event()
+
+    def resolve(self, reference):
+        record = super().resolve(reference)
+        self.has_read.set()
+        assert self.go_on.wait(10)
+        return record
+
+
+@pytest.fixture
+def asked(client):
+    return CountingAdapters(client)
+
+
+@pytest.fixture
+def follow(until):
+    @contextmanager
+    def follow(adapters, client, **named):
+        directory = Directory(adapters, client, **named)
+        directory.start()
+        try:
+            until(lambda: directory.following is Following.CAUGHT_UP)
+            yield directory
+        finally:
+            directory.close()
+
+    return follow
+
+
+def test_known_name_is_answered_from_memory(follow, asked, client, put):
+    record, _ = put(1, alias="prod")
+    with follow(asked, client) as directory:
+        for reference in ("poet", "poet@latest", "poet@1", "poet@prod", f"poet@{record.digest}"):
+            assert directory.resolve(reference) == record
+        num_asked = asked.num_asked
+        for reference in ("poet", "poet@latest", "poet@1", "poet@prod", f"poet@{record.digest}"):
+            assert directory.resolve(reference) == record
+
+    assert asked.num_asked == num_asked == 4  # the bare name and @latest are one
+
+
+def test_unknown_name_is_asked_for_every_time(follow, asked, client, put):
+    with follow(asked, client) as directory:
+        with pytest.raises(AdapterNotFound):
+            directory.resolve("poet")
+        record, _ = put(1)
+        assert directory.resolve("poet") == record
+
+
+def test_directory_that_is_not_started_always_asks(asked, client, put):
+    directory = Directory(asked, client)
+    put(1)
+    assert directory.resolve("poet").version == 1
+    put(2)
+    assert directory.resolve("poet").version == 2
+    directory.close()
+
+
+def test_change_elsewhere_is_seen(follow, asked, adapters, client, put, until):
+    put(1, alias="prod")
+    put(9, "clerk")
+    with follow(asked, client) as directory:
+        directory.resolve("poet")
+        directory.resolve("clerk")
+        put(2)
+        until(lambda: directory.resolve("poet").version == 2)
+        adapters.rollback("poet")
+        until(lambda: directory.resolve("poet").version == 1)
+        directory.resolve("poet@prod")
+        adapters.move_alias("poet", "prod", 2, None)
+        until(lambda: directory.resolve("poet@prod").version == 2)
+        num_asked = asked.num_asked
+        directory.resolve("clerk")
+        assert asked.num_asked == num_asked  # only the changed name was forgotten
+
+        adapters.delete("poet")
+        until(lambda: is_gone(directory, "poet"))
+        assert is_gone(directory, "poet@1")
+
+
+def is_gone(directory, reference):
+    try:
+        directory.resolve(reference)
+    except AdapterNotFound:
+        return True
+    return False
+
+
+def test_own_write_is_read_after_forget(asked, client, put):
+    directory = Directory(asked, client)
+    directory._following = Following.CAUGHT_UP  # and no thread that would hear of the change
+    put(1)
+    directory.resolve("poet")
+    put(2)
+    assert directory.resolve("poet").version == 1
+
+    directory.forget("poet")
+
+    assert directory.resolve("poet").version == 2
+
+
+def test_old_answer_that_arrives_after_its_invalidation_is_not_kept(client, put):
+    paused = PausedAdapters(client)
+    directory = Directory(paused, client)
+    directory._following = Following.CAUGHT_UP
+    put(1)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(directory.resolve, "poet")
+        assert paused.has_read.wait(10)
+        put(2)
+        directory.forget("clerk")
+        directory.forget("poet")
+        paused.go_on.set()
+        assert reading.result(10).version == 1  # it began before the change
+
+    assert directory.resolve("poet").version == 2
+
+
+def test_other_names_invalidation_does_not_keep_an_answer_out(client, put):
+    paused = PausedAdapters(client)
+    directory = Directory(paused, client)
+    directory._following = Following.CAUGHT_UP
+    put(1)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(directory.resolve, "poet")
+        assert paused.has_read.wait(10)
+        directory.forget("clerk")
+        paused.go_on.set()
+        reading.result(10)
+    put(2)
+
+    assert directory.resolve("poet").version == 1
+
+
+def test_least_recently_used_name_goes_first(asked, client, put):
+    directory = Directory(asked, client, max_names=2)
+    directory._following = Following.CAUGHT_UP
+    for i, name in enumerate(["a", "b", "c"]):
+        put(i + 1, name)
+    for name in ["a", "b", "a", "c", "a"]:
+        directory.resolve(name)
+
+    assert asked.num_asked == 3
+    directory.resolve("b")
+    assert asked.num_asked == 4
+
+
+def test_references_of_one_name_are_bounded(asked, client, put):
+    for i in range(150):
+        put(i + 1)
+    directory = Directory(asked, client)
+    directory._following = Following.CAUGHT_UP
+    for i in range(150):
+        directory.resolve(f"poet@{i + 1}")
+
+    assert len(directory._names["poet"]) <= 64
+
+
+def test_gap_in_the_news_forgets_everything(follow, asked, client, put, until):
+    put(1, "poet")
+    with follow(asked, client) as directory:
+        directory.resolve("poet")
+        # Another server published a new poet, and its news were trimmed before they were read here.
+        client.incr(keys.SEQUENCE)
+        put(2, "clerk")
+
+        until(lambda: asks_again(asked, directory, "poet"))
+
+
+def asks_again(asked, directory, name):
+    before = asked.num_asked
+    directory.resolve(name)
+    return asked.num_asked > before
+
+
+def test_rubbish_in_the_news_means_asking_not_old_answers(follow, asked, client, put, until):
+    put(1)
+    with follow(asked, client) as directory:
+        directory.resolve("poet")
+        client.xadd(keys.CHANGES, {"rubbish": "yes"})
+        until(lambda: directory.following is Following.BEHIND)
+        put(2)
+
+        assert directory.resolve("poet").version == 2
+
+
+def test_known_names_are_answered_while_the_registry_is_down_and_new_ones_afterwards(
+    plain_server, follow, putter, until
+):
+    with open_client(plain_server.url) as client:
+        adapters = CountingAdapters(client)
+        put = putter(adapters)
+        record, _ = put(1)
+        put(1, "clerk")
+        with follow(adapters, client) as directory:
+            directory.resolve("poet")
+            plain_server.kill()
+
+            assert directory.resolve("poet") == record  # at once, before anybody noticed
+            until(lambda: directory.following is Following.DOWN)
+            num_asked = adapters.num_asked
+            assert directory.resolve("poet") == record
+            assert adapters.num_asked == num_asked  # no waiting for a server known to be down
+            with pytest.raises(RegistryUnavailable):
+                directory.resolve("clerk")
+
+            plain_server.start()
+            put(2)
+            until(lambda: directory.following is Following.CAUGHT_UP)
+            assert directory.resolve("poet").version == 2
+            assert directory.resolve("clerk").version == 1
+
+
+def test_server_that_is_down_at_the_start_is_found_later(plain_server, putter, until):
+    with open_client(plain_server.url) as client:
+        adapters = Adapters(client)
+        putter(adapters)(1)
+        plain_server.kill()
+        directory = Directory(adapters, client)
+        directory.start()
+        until(lambda: directory.following is Following.DOWN)
+        with pytest.raises(RegistryUnavailable):
+            directory.resolve("poet")
+        plain_server.start()
+
+        until(lambda: directory.following is Following.CAUGHT_UP)
+        assert directory.resolve("poet").version == 1
+        directory.close()
+        directory.close()
