@@ -86,9 +86,9 @@ class Engine:
         sequence.pages = pool.allocate(pool.pages_for(len(prompt))) or []
         half = _CHECK_TOKENS // 2
         for start, stop in ((0, half), (half, half + 3)):
-            self.logits(Batch((), (Work(sequence, start, stop),)))
+            self.logits(Batch((), (Work.of(sequence, start, stop),)))
         for i in range(half + 3, _CHECK_TOKENS):
-            got = self.logits(Batch((Work(sequence, i, i + 1),), ()))
+            got = self.logits(Batch((Work.of(sequence, i, i + 1),), ()))
         error = float((got[0] - expected[-1]).float().norm() / expected[-1].float().norm())
         tolerance = _CHECK_TOLERANCE if expected.dtype == torch.float32 else 0.1
         if not error <= tolerance:

@@ -113,11 +113,19 @@ STATUS: dict[type[Exception], int] = {
     adapter.AdapterError: 422,
     registry.AdapterNotFound: 404,
     registry.NameConflict: 409,
+    registry.AdapterInUse: 409,
     registry.PreconditionFailed: 412,
-    registry.InvalidName: 400,
+    registry.InvalidArgument: 400,
     registry.RegistryUnavailable: 503,
     registry.RegistryError: 500,
 }
+
+#: The roots of all errors that say what they mean.
+FAMILIES: tuple[type[Exception], ...] = (
+    ServingError,
+    adapter.AdapterError,
+    registry.RegistryError,
+)
 
 #: OpenAI's `type` of an error by status.
 _TYPES = {
@@ -139,7 +147,7 @@ def status_of(error: Exception) -> int:
 def body_of(error: Exception) -> dict[str, dict[str, str | None]]:
     """Return the error body of api.md; an error of no family tells nothing of the inside."""
     status = status_of(error)
-    known = any(cls in STATUS for cls in type(error).__mro__)
+    known = isinstance(error, FAMILIES)
     message = str(error) if known else "internal error; the server's log has it under this request"
     return {
         "error": {

@@ -140,6 +140,11 @@ class Runtime:
         self._thread.join()
 
     @property
+    def is_alive(self) -> bool:
+        """Return whether the loop runs."""
+        return self._thread.is_alive()
+
+    @property
     def num_open(self) -> int:
         """Return how many generations were accepted and are not over."""
         return self._num_open

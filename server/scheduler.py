@@ -15,16 +15,20 @@ from server.sequence import Sampled, Sequence
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens `start..stop` of a sequence that a step runs through the model."""
+    """Tokens `start..stop` of a sequence that a step runs through the model.
+
+    `samples` says whether the step ends with a new token for it: these are the last ones it has.
+    """
 
     sequence: Sequence
     start: int
     stop: int
+    samples: bool
 
-    @property
-    def samples(self) -> bool:
-        """Return whether the step ends with a new token for this sequence."""
-        return self.stop == len(self.sequence.tokens)
+    @classmethod
+    def of(cls, sequence: Sequence, start: int, stop: int) -> "Work":
+        """Return the work on these tokens of a sequence as it stands."""
+        return cls(sequence, start, stop, stop == len(sequence.tokens))
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Scheduler:
     def next(self, now: float) -> Batch | None:
         """Return the next step, or None if nothing can run."""
         decode = tuple(
-            Work(sequence, sequence.num_computed, len(sequence.tokens))
+            Work.of(sequence, sequence.num_computed, len(sequence.tokens))
             for sequence in self.running
             if sequence.num_computed == len(sequence.tokens) - 1 and sequence.num_generated
         )
@@ -98,10 +102,9 @@ class Scheduler:
         """Enter a step's results: `sampled` has one token per work that samples, in order."""
         tokens = iter(sampled)
         for work in batch.works:
-            sequence, samples = work.sequence, work.samples
-            sequence.num_computed = work.stop
-            if samples:
-                self._enter(sequence, next(tokens).token)
+            work.sequence.num_computed = work.stop
+            if work.samples:
+                self._enter(work.sequence, next(tokens).token)
 
     def _enter(self, sequence: Sequence, token: int) -> None:
         sequence.tokens.append(token)
@@ -128,7 +131,7 @@ class Scheduler:
     @staticmethod
     def _piece(sequence: Sequence, budget: int) -> Work:
         start = sequence.num_computed
-        return Work(sequence, start, min(len(sequence.prompt), start + budget))
+        return Work.of(sequence, start, min(len(sequence.prompt), start + budget))
 
     def _end(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

@@ -1,0 +1,125 @@
+"""Answers in OpenAI's shapes, whole and in pieces."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.generation import Answerer, Choice, Delta
+from server.sequence import Sampled
+from server.text import Text
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What all answers to one request have in common.
+
+    Args:
+        is_chat: chat completions, not completions.
+        with_logprobs: log-probabilities were asked for.
+        with_ids: `token_ids` were asked for.
+    """
+
+    answerer: Answerer
+    text: Text
+    is_chat: bool
+    with_logprobs: bool
+    with_ids: bool
+    created: int = field(default_factory=lambda: int(time.time()))
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def whole(self, choices: Sequence[Choice], totals: Json, mode: str | None) -> Json:
+        """Return the body of an answer that is not streamed."""
+        kind = "chat.completion" if self.is_chat else "text_completion"
+        body = self._frame(kind, mode)
+        body["choices"] = [
+            self._choice(i, choice.text, choice.sampled, choice.finish_reason)
+            for i, choice in enumerate(choices)
+        ]
+        body["usage"] = totals
+        return body
+
+    def piece(self, delta: Delta, mode: str | None, is_first: bool) -> Json:
+        """Return the chunk of one delta; a chat's first one carries the role."""
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        body = self._frame(kind, mode)
+        choice = self._choice(delta.choice, delta.text, delta.sampled, delta.finish_reason)
+        if self.is_chat:
+            message = choice.pop("message")
+            choice["delta"] = message if is_first else {"content": message["content"]}
+        body["choices"] = [choice]
+        return body
+
+    def closing(self, totals: Json, mode: str | None) -> Json:
+        """Return the last chunk, which has the usage and no choice."""
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        return self._frame(kind, mode) | {"choices": [], "usage": totals}
+
+    def _frame(self, kind: str, mode: str | None) -> Json:
+        prefix = "chatcmpl-" if self.is_chat else "cmpl-"
+        return {
+            "id": prefix + self.key,
+            "object": kind,
+            "created": self.created,
+            "model": self.answerer.model,
+            "overtone": self.answerer.body(mode),
+        }
+
+    def _choice(
+        self, index: int, text: str, sampled: Sequence[Sampled], reason: str | None
+    ) -> Json:
+        choice: Json = {"index": index, "finish_reason": reason, "logprobs": None}
+        if self.is_chat:
+            choice["message"] = {"role": "assistant", "content": text}
+        else:
+            choice["text"] = text
+        if self.with_logprobs:
+            form = self._chat_logprobs if self.is_chat else self._logprobs
+            choice["logprobs"] = form(sampled)
+        if self.with_ids:
+            choice["token_ids"] = [s.token for s in sampled]
+        return choice
+
+    def _logprobs(self, sampled: Sequence[Sampled]) -> Json:
+        tokens = [self.text.token(s.token) for s in sampled]
+        starts = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
+        return {
+            "tokens": tokens,
+            "token_logprobs": [s.logprob for s in sampled],
+            "top_logprobs": [
+                {self.text.token(token): value for token, value in s.alternatives} for s in sampled
+            ],
+            "text_offset": starts,
+        }
+
+    def _chat_logprobs(self, sampled: Sequence[Sampled]) -> Json:
+        def entry(token: int, value: float | None) -> Json:
+            text = self.text.token(token)
+            return {"token": text, "logprob": value, "bytes": _bytes(text)}
+
+        return {
+            "content": [
+                entry(s.token, s.logprob)
+                | {"top_logprobs": [entry(token, value) for token, value in s.alternatives]}
+                for s in sampled
+            ],
+            "refusal": None,
+        }
+
+
+def usage(prompts: Sequence[tuple[int, ...]], n: int, generated: int) -> Json:
+    """Return the token counts; a prompt counts once, however many choices it has."""
+    prompt = sum(map(len, prompts[::n]))
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+    }
+
+
+def _bytes(text: str) -> list[int] | None:
+    """Return the text's bytes; None for a token that is only a part of a character."""
+    return None if "\ufffd" in text else list(text.encode())

@@ -1,0 +1,85 @@
+"""The ASGI application: routes, middleware, one error handler, and the service's life."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from server.errors import FAMILIES, InvalidRequest, NotFound, Overloaded, body_of, status_of
+from server.metrics import Metrics
+from server.middleware import ApiKeys, BodyLimit, RequestId, Timing
+from server.routes import adapters, completions, ops
+from server.routes.door import log_unexpected
+from server.service import Service
+from server.settings import Settings
+
+_LOG = logging.getLogger("overtone")
+
+
+def create_app(settings: Settings, metrics: Metrics, start: Callable[[], Service]) -> FastAPI:
+    """Return the application; `start` (which takes its time) runs beside it once it is up.
+
+    Until `start` has returned, /health/ready and the API answer 503 with the reason.
+    """
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        starting = asyncio.create_task(_start(app, start))
+        yield
+        app.state.draining = True
+        await asyncio.gather(starting, return_exceptions=True)
+        if app.state.service is not None:
+            await asyncio.to_thread(app.state.service.close)
+
+    app = FastAPI(title="Overtone", version=version("overtone"), lifespan=life)
+    app.state.service = None
+    app.state.draining = False
+    app.state.why_not_ready = "the base is still loading; try again in a moment"
+    app.state.metrics = metrics
+    for module in (completions, adapters, ops):
+        app.include_router(module.router)
+    for family in (*FAMILIES, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(family, _answer_error)
+    app.add_middleware(BodyLimit, settings.max_body_bytes, settings.max_upload_bytes)
+    app.add_middleware(ApiKeys, [key.get_secret_value() for key in settings.api_keys])
+    app.add_middleware(Timing, metrics)
+    app.add_middleware(RequestId)
+    return app
+
+
+async def _start(app: FastAPI, start: Callable[[], Service]) -> None:
+    try:
+        app.state.service = await asyncio.to_thread(start)
+    except Exception as error:
+        _LOG.exception("the server cannot serve")
+        app.state.metrics.on_canary(False)
+        app.state.why_not_ready = f"the server cannot serve: {error}"
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer any error with the body of api.md."""
+    error = _translated(error)
+    log_unexpected(error)
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(error.retry_after_s)
+    return JSONResponse(body_of(error), status_of(error), headers=headers)
+
+
+def _translated(error: Exception) -> Exception:
+    """Return the framework's own errors as ours."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        param = str(first["loc"][-1])
+        return InvalidRequest(f"{param}: {first['msg']}", param)
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return NotFound("there is nothing at this path; /docs lists what there is")
+        return InvalidRequest(str(error.detail))
+    return error

@@ -1,0 +1,86 @@
+"""The demo: the shipped base and adapters, served by the ordinary server, with what to try."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from overtone_client import Client
+
+from server.launch import launch
+from server.service import Service
+from server.settings import BadSetting, Settings, read_settings
+
+_BASE_NAME = "demo"
+
+
+def run_demo(
+    host: str | None = None,
+    port: int | None = None,
+    data: str | None = None,
+    mode: str | None = None,
+) -> int:
+    """Serve the demo until Ctrl-C; return the exit code.
+
+    Raises:
+        BadSetting: a setting cannot be used, or the demo's files are not installed.
+    """
+    folder = demo_folder()
+    settings = read_settings(
+        base=str(folder / "base"),
+        base_name=_BASE_NAME,
+        host=host,
+        port=port,
+        data=data or str(Path.home() / ".overtone" / "demo"),
+        mode=mode,
+    )
+    _say(f"Loading the demo base; data under {settings.data}")
+    return launch(settings, on_ready=lambda service: _welcome(service, settings, folder))
+
+
+def demo_folder() -> Path:
+    """Return where the demo's base and adapters lie: data of the trainer package.
+
+    Raises:
+        BadSetting: they are not installed.
+    """
+    spec = importlib.util.find_spec("trainer")
+    places = (spec.submodule_search_locations if spec else None) or []
+    for place in places:
+        if (Path(place) / "demo" / "base" / "config.json").exists():
+            return Path(place) / "demo"
+    raise BadSetting("the demo base is not installed: run from a checkout, or serve --base DIR")
+
+
+def _welcome(service: Service, settings: Settings, folder: Path) -> None:
+    """Upload the adapters as a user would, over REST, and say what to try."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    url = f"http://{host}:{settings.port}"
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    adapters = sorted(path for path in (folder / "adapters").iterdir() if path.is_dir())
+    with Client(url, api_key=keys[0] if keys else None) as client:
+        for adapter in adapters:
+            metrics = json.loads((adapter / "metrics.json").read_text())
+            client.upload(adapter, name=adapter.name, metadata=metrics)
+            _say(
+                f"  adapter {adapter.name:<10} held-out loss {metrics['loss']:.2f}, "
+                f"the base alone {metrics['base_loss']:.2f} nats/token"
+            )
+    _say(_WHAT_TO_TRY.format(url=url, adapter=adapters[0].name))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+_WHAT_TO_TRY = """
+Overtone is ready at {url}. Three things to try in another terminal:
+
+  curl {url}/v1/completions -H 'Content-Type: application/json' \\
+       -d '{{"model": "{adapter}", "prompt": "The ", "max_tokens": 40, "temperature": 0}}'
+  ./run overtone --url {url} complete {adapter} "The "
+  {url}/docs in a browser
+
+Ctrl-C ends it and everything it started.
+"""

@@ -1,0 +1,223 @@
+"""One HTTP request's generations: from a checked request to finished or streaming choices."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from random import SystemRandom
+
+from adapters_core.errors import BaseMismatch
+from registry import Record
+from server.delivery import Mailbox
+from server.errors import InvalidRequest, PromptTooLong
+from server.runtime import FailedEvent, Generation
+from server.schemas import MAX_CHOICES, GenerationRequest
+from server.sequence import Sampled, Sampling
+from server.service import Service
+from server.text import TextStream
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one token added to one choice; text may be empty while it is held back."""
+
+    choice: int
+    text: str
+    sampled: tuple[Sampled, ...]
+    finish_reason: str | None
+
+
+@dataclass
+class Choice:
+    """A choice as far as it has come."""
+
+    text: str = ""
+    sampled: list[Sampled] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Who answers: the base, or one version of an adapter."""
+
+    model: str
+    record: Record | None
+    base_name: str
+
+    @property
+    def digest(self) -> str | None:
+        """Return the adapter's digest; None for the base."""
+        return self.record.digest if self.record else None
+
+    @property
+    def header(self) -> str:
+        """Return the value of X-Overtone-Adapter."""
+        if self.record is None:
+            return self.base_name
+        return f"{self.record.reference} {self.record.digest}"
+
+    def body(self, mode: str | None) -> dict[str, object]:
+        """Return the `overtone` object of an answer."""
+        record = self.record
+        return {
+            "adapter": record and record.name,
+            "version": record and record.version,
+            "digest": record and record.digest,
+            "mode": mode or "base",
+        }
+
+
+def resolve(service: Service, model: str) -> Answerer:
+    """Return who answers to `model`; the name is gone from here on, only the digest counts.
+
+    Raises:
+        AdapterNotFound: neither the base nor an adapter has this name.
+        RegistryUnavailable: the name is not known here and the registry cannot be asked.
+    """
+    base = service.base.spec
+    if model == base.name:
+        return Answerer(model, None, base.name)
+    record = service.registry.directory.resolve(model)
+    if record.base_fingerprint != base.fingerprint:
+        raise BaseMismatch(
+            f"{record.reference} was registered for base {record.base_name!r}; this server's is "
+            f"{base.name!r}",
+            "model",
+        )
+    return Answerer(model, record, base.name)
+
+
+class Run:
+    """The sequences of one request, from acceptance to their last tokens.
+
+    Leaving it (`close`) cancels what is not over; safe to call twice.
+    """
+
+    def __init__(self, service: Service, prompts: Sequence[tuple[int, ...]]) -> None:
+        self._service = service
+        self.prompts = prompts
+        self._mailbox = Mailbox(service.deliveries)
+        self._generations: list[Generation] = []
+        self._streams: list[TextStream] = []
+        self._open: set[int] = set()
+        self.mode: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether every choice is finished."""
+        return not self._open
+
+    def submit(
+        self, samplings: Sequence[Sampling], digest: str | None, stops: tuple[str, ...]
+    ) -> None:
+        """Accept every sequence, or none of them.
+
+        Raises:
+            Overloaded, Draining: nothing was accepted.
+        """
+        try:
+            for number, (prompt, sampling) in enumerate(zip(self.prompts, samplings, strict=True)):
+                sink = self._mailbox.sink(number)
+                generation = self._service.runtime.submit(prompt, sampling, digest, sink)
+                self._generations.append(generation)
+                self._streams.append(self._service.text.stream(prompt, stops))
+                self._open.add(number)
+        except Exception:
+            self.close()
+            raise
+        self.mode = self._generations[0].mode
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        """Yield what every token adds, until all choices are finished.
+
+        Raises:
+            Exception: what made a sequence fail; the others are cancelled.
+        """
+        try:
+            while self._open:
+                number, event = await self._mailbox.get()
+                if number not in self._open:
+                    continue
+                if isinstance(event, FailedEvent):
+                    raise event.error
+                yield self._delta(number, event.sampled, event.finish_reason)
+        finally:
+            self.close()
+
+    def _delta(self, number: int, sampled: Sampled, finish_reason: str | None) -> Delta:
+        stream = self._streams[number]
+        sampling = self._generations[number].sequence.sampling
+        if finish_reason == "stop" and sampled.token in sampling.stop_ids:
+            self._open.discard(number)
+            return Delta(number, stream.flush(), (sampled,), "stop")
+        piece = stream.push(sampled.token)
+        text = piece.text
+        if piece.is_stopped:
+            finish_reason = "stop"
+            self._service.runtime.cancel(self._generations[number])
+        elif finish_reason:
+            text += stream.flush()
+        if finish_reason:
+            self._open.discard(number)
+        return Delta(number, text, (sampled,), finish_reason)
+
+    def close(self) -> None:
+        """Cancel what is not over."""
+        for number in self._open:
+            self._service.runtime.cancel(self._generations[number])
+        self._open = set()
+
+
+async def finish(run: Run) -> list[Choice]:
+    """Return every choice once all are finished."""
+    choices = [Choice() for _ in run.prompts]
+    async for delta in run.deltas():
+        choice = choices[delta.choice]
+        choice.text += delta.text
+        choice.sampled += delta.sampled
+        choice.finish_reason = delta.finish_reason
+    return choices
+
+
+def samplings(
+    request: GenerationRequest,
+    service: Service,
+    prompts: Sequence[tuple[int, ...]],
+    max_tokens: int | None,
+    num_logprobs: int | None,
+) -> list[Sampling]:
+    """Return how each choice is sampled: prompt by prompt, `n` choices each.
+
+    Raises:
+        PromptTooLong: a prompt and its tokens do not fit the base.
+        InvalidRequest: too many choices, or a biased token that does not exist.
+    """
+    if len(prompts) > MAX_CHOICES:
+        raise InvalidRequest(f"{len(prompts)} choices asked for; at most {MAX_CHOICES}", "n")
+    for token in request.logit_bias or ():
+        if token >= service.base.vocabulary:
+            message = f"logit_bias names token {token}, which does not exist"
+            raise InvalidRequest(message, "logit_bias")
+    seed = SystemRandom().getrandbits(63) if request.seed is None else request.seed
+    return [
+        Sampling(
+            max_tokens=_room(service, len(prompt), max_tokens),
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            seed=seed + number % request.n,
+            stop_ids=frozenset() if request.ignore_eos else service.base.eos_ids,
+            num_logprobs=num_logprobs,
+            logit_bias=request.logit_bias or {},
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def _room(service: Service, prompt: int, max_tokens: int | None) -> int:
+    """Return how many tokens may be generated: what was asked for, or all that fit."""
+    limit = service.max_length
+    wanted = limit - prompt if max_tokens is None else max_tokens
+    if wanted < 1 or prompt + wanted > limit:
+        asked = "" if max_tokens is None else f" and max_tokens {max_tokens}"
+        raise PromptTooLong(
+            f"the prompt has {prompt} tokens{asked}; together at most {limit} fit", "prompt"
+        )
+    return wanted

@@ -1,0 +1,89 @@
+"""Start a server in this process and serve until it is told to stop."""
+
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+
+import torch
+import uvicorn
+
+from registry import connect
+from server.app import create_app
+from server.metrics import BuildInfo, Metrics
+from server.model import load_base
+from server.service import Service, build
+from server.settings import Settings
+
+_GRACE_S = 30
+
+
+def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda service: None) -> int:
+    """Serve until Ctrl-C or SIGTERM; return the process's exit code.
+
+    Args:
+        settings: what to serve, and where.
+        on_ready: called from a thread once requests are taken.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx2", "httpcore2", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    listener = _listen(settings.host, settings.port)
+    if listener is None:
+        return 1
+    metrics = Metrics(
+        BuildInfo(
+            version("overtone"),
+            settings.base_name or settings.base,
+            "",
+            settings.device,
+            torch.__version__,
+        )
+    )
+
+    def start() -> Service:
+        service = start_service(settings, metrics)
+        on_ready(service)
+        return service
+
+    app = create_app(settings, metrics, start)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
+    )
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def start_service(settings: Settings, metrics: Metrics) -> Service:
+    """Load the base, open the registry, prove the transforms, start the loop."""
+    base = load_base(settings.base, settings.base_name, settings.device, settings.dtype)
+    registry = connect(
+        settings.registry, settings.data, store=settings.store, observer=metrics.on_registry
+    )
+    try:
+        return build(settings, base, registry, metrics)
+    except BaseException:
+        registry.close()
+        raise
+
+
+def _listen(host: str, port: int) -> socket.socket | None:
+    """Return a listening socket, or say why there is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        sys.stderr.write(
+            f"cannot listen on {host} port {port}: {error.strerror}. "
+            "Is another server running there? Choose another with --port\n"
+        )
+        return None
+    return listener

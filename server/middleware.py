@@ -1,0 +1,163 @@
+"""Around every request: its id, its key, the cap on its body, its time. Plain ASGI."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import InvalidApiKey, PayloadTooLarge, body_of, status_of
+from server.observer import Observer
+
+_OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+_MAX_ID_CHARS = 128
+
+
+class RequestId:
+    """Puts X-Request-Id on every answer: the caller's own, or a new one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = _header(scope, b"x-request-id").decode("latin-1")
+        good = given.isascii() and given.isprintable() and 0 < len(given) <= _MAX_ID_CHARS
+        identity = given if good else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = identity
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", identity.encode()),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class Timing:
+    """Tells the observer of every request when its answer has ended."""
+
+    def __init__(self, app: ASGIApp, observer: Observer) -> None:
+        self._app = app
+        self._observer = observer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 499  # the caller hung up before an answer began
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        finally:
+            # The route's template, not the path: the number of series stays bounded.
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._observer.on_request(route, status, time.perf_counter() - started)
+
+
+class ApiKeys:
+    """Asks for a key on every path but the health checks; without keys, lets everybody in."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        is_open = scope["type"] != "http" or not self._digests or scope["path"] in _OPEN_PATHS
+        if is_open or self._knows(_header(scope, b"authorization")):
+            await self._app(scope, receive, send)
+            return
+        error = InvalidApiKey("the API key is missing or wrong: send Authorization: Bearer KEY")
+        await _answer(send, error)
+
+    def _knows(self, header: bytes) -> bool:
+        scheme, _, key = header.partition(b" ")
+        given = hashlib.sha256(key.strip()).digest()
+        # Every key is compared, in constant time.
+        found = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return scheme.lower() == b"bearer" and any(found)
+
+
+class BodyLimit:
+    """Refuses a body over its cap, by its declared length or as soon as it is exceeded."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, max_upload_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._max_upload_bytes = max_upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 413."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit(scope)
+        declared = _header(scope, b"content-length")
+        if declared.isdigit() and int(declared) > limit:
+            await _drain_a_little(receive)
+            await _answer(send, _too_large(int(declared), limit))
+            return
+        seen = 0
+
+        async def receive_and_count() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise _too_large(seen, limit)
+            return message
+
+        await self._app(scope, receive_and_count, send)
+
+    def _limit(self, scope: Scope) -> int:
+        is_upload = scope["path"] == "/v1/adapters" and scope["method"] == "POST"
+        return self._max_upload_bytes + (1 << 20) if is_upload else self._max_bytes
+
+
+def _too_large(size: int, limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has {size} bytes or more; at most {limit} are taken")
+
+
+async def _drain_a_little(receive: Receive) -> None:
+    """Read what is already on its way, so that a small client sees the answer, not a reset."""
+    for _ in range(16):
+        try:
+            message = await asyncio.wait_for(receive(), 0.1)
+        except TimeoutError:
+            return
+        if not message.get("more_body"):
+            return
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    value: bytes = next((v for k, v in scope["headers"] if k == name), b"")
+    return value
+
+
+async def _answer(send: Send, error: Exception) -> None:
+    body = json.dumps(body_of(error)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    status = status_of(error)
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

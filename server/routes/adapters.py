@@ -1,0 +1,247 @@
+"""Adapters over REST: upload, list, show, versions, content, aliases, rollback, delete."""
+
+import asyncio
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.datastructures import FormData, UploadFile
+
+from adapters_core.adapter import read_adapter
+from adapters_core.files import DEFAULT_MAX_FILE_BYTES
+from adapters_core.peft_config import MAX_CONFIG_BYTES
+from registry import AdapterEntry, Record, publish, withdraw
+from server.errors import InvalidRequest
+from server.routes.digests import check_content_digest
+from server.routes.door import json_body, service_of
+from server.schemas import AliasRequest
+from server.service import Service
+
+router = APIRouter()
+T = TypeVar("T")
+
+_FIELDS = {"name", "file", "config", "alias", "metadata"}
+
+
+async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Run a blocking registry call beside the event loop."""
+    return await asyncio.to_thread(partial(function, *args, **kwargs))
+
+
+@router.post("/v1/adapters")
+async def upload(request: Request) -> Response:
+    """Take a coefficient file with its config; servable as soon as this answers."""
+    service = service_of(request)
+    with tempfile.TemporaryDirectory(prefix="overtone-upload-") as folder:
+        async with request.form(max_files=2, max_fields=8, max_part_size=MAX_CONFIG_BYTES) as form:
+            fields = await _read_form(form, Path(folder))
+        record, created = await _call(_publish, service, Path(folder), **fields)
+        service.registry.directory.forget(record.name)
+        entry = await _call(service.registry.adapters.get, record.name)
+    return JSONResponse(_body(service, record, entry), 201 if created else 200)
+
+
+async def _read_form(form: FormData, folder: Path) -> dict[str, Any]:
+    """Check a multipart form, lay its file into `folder`, and return the other fields."""
+    unknown = sorted(set(form) - _FIELDS)
+    if unknown:
+        raise InvalidRequest(f"unknown field {unknown[0]!r} in the upload", unknown[0])
+    for name in ("name", "file", "config"):
+        if name not in form:
+            raise InvalidRequest(f"the upload has no field {name!r}", name)
+    file = form["file"]
+    if not isinstance(file, UploadFile):
+        raise InvalidRequest("field 'file' is no file: give it a filename", "file")
+    await asyncio.to_thread(_save, file, folder / "file")
+    return {
+        "name": _text(form, "name"),
+        "alias": _text(form, "alias") if "alias" in form else None,
+        "config": await _bytes(form["config"]),
+        "metadata": _metadata(await _bytes(form["metadata"])) if "metadata" in form else {},
+    }
+
+
+def _save(upload: UploadFile, place: Path) -> None:
+    with place.open("wb") as out:
+        shutil.copyfileobj(upload.file, out)
+    given = upload.headers.get("content-digest")
+    if given is not None:
+        with place.open("rb") as file:
+            check_content_digest(given, hashlib.file_digest(file, "sha256").digest())
+
+
+def _text(form: FormData, name: str) -> str:
+    value = form[name]
+    if not isinstance(value, str):
+        raise InvalidRequest(f"field {name!r} is a file; a text is expected", name)
+    return value
+
+
+async def _bytes(value: UploadFile | str) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    return await value.read(MAX_CONFIG_BYTES + 1)
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    try:
+        metadata = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"metadata is not JSON: {error}", "metadata") from error
+    if not isinstance(metadata, dict):
+        raise InvalidRequest("metadata is not a JSON object", "metadata")
+    return metadata
+
+
+def _publish(
+    service: Service,
+    folder: Path,
+    name: str,
+    alias: str | None,
+    config: bytes,
+    metadata: dict[str, Any],
+) -> tuple[Record, bool]:
+    """Check the file against the base and publish it: blob first, record last."""
+    if name == service.base.spec.name:
+        raise InvalidRequest(f"{name!r} is the base's own name", "name")
+    limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
+    adapter = read_adapter(folder / "file", config, service.base.spec, limit)
+    registry = service.registry
+    return publish(
+        registry.adapters,
+        registry.blobs,
+        adapter.description,
+        folder / "file",
+        config,
+        name,
+        alias=alias,
+        created_by="upload",
+        metadata=metadata,
+        now=time.time(),
+    )
+
+
+@router.get("/v1/adapters")
+async def list_adapters(
+    request: Request,
+    limit: int = Query(default=20, ge=1, le=1000),
+    after: str | None = None,
+    method: str | None = None,
+    prefix: str | None = None,
+) -> dict[str, Any]:
+    """List the latest version of each adapter, page by page in the order of their names."""
+    service = service_of(request)
+    adapters = service.registry.adapters
+    records = await _call(adapters.list, min(limit + 1, 1000), after, method, prefix)
+    page = records[:limit]
+    return {
+        "object": "list",
+        "data": [_body(service, record) for record in page],
+        "has_more": len(records) > limit or (limit == 1000 and len(records) == 1000),
+        "first_id": page[0].name if page else None,
+        "last_id": page[-1].name if page else None,
+    }
+
+
+@router.get("/v1/adapters/{name}")
+async def show(request: Request, name: str) -> dict[str, Any]:
+    """Show the latest version and all aliases."""
+    service = service_of(request)
+    entry = await _call(service.registry.adapters.get, name)
+    return _body(service, entry.latest, entry)
+
+
+@router.get("/v1/adapters/{name}/versions")
+async def versions(request: Request, name: str) -> dict[str, Any]:
+    """List all versions, the oldest first."""
+    service = service_of(request)
+    records = await _call(service.registry.adapters.versions, name)
+    return {"object": "list", "data": [_body(service, record) for record in records]}
+
+
+@router.get("/v1/adapters/{name}/versions/{version}/content")
+async def content(request: Request, name: str, version: int, part: str = "file") -> Response:
+    """Give the bytes back: the coefficient file, or with `?part=config` its config."""
+    service = service_of(request)
+    if part not in ("file", "config"):
+        raise InvalidRequest(f"part = {part!r}; it is 'file' or 'config'", "part")
+    record = await _call(service.registry.adapters.resolve, f"{name}@{version}")
+    blob = await _call(service.registry.blobs.open, record.digest)
+    headers = {"X-Overtone-Adapter": f"{record.reference} {record.digest}"}
+    if part == "config":
+        return FileResponse(blob.config, media_type="application/json", headers=headers)
+    return FileResponse(blob.file, media_type="application/octet-stream", headers=headers)
+
+
+@router.put("/v1/adapters/{name}/aliases/{alias}")
+async def move_alias(request: Request, name: str, alias: str) -> Response:
+    """Point an alias to a version; with If-Match only if nobody moved it meanwhile."""
+    service = service_of(request)
+    body = await json_body(request, AliasRequest)
+    move = service.registry.adapters.move_alias
+    etag = await _call(move, name, alias, body.version, request.headers.get("if-match"))
+    service.registry.directory.forget(name)
+    answer = {"object": "alias", "name": name, "alias": alias, "version": body.version}
+    return JSONResponse(answer, headers={"ETag": etag})
+
+
+@router.post("/v1/adapters/{name}/rollback")
+async def rollback(request: Request, name: str) -> dict[str, Any]:
+    """Make the version before the latest the latest again."""
+    service = service_of(request)
+    record = await _call(service.registry.adapters.rollback, name)
+    service.registry.directory.forget(name)
+    return _body(service, record, await _call(service.registry.adapters.get, name))
+
+
+@router.delete("/v1/adapters/{name}")
+async def delete(request: Request, name: str) -> dict[str, Any]:
+    """Delete an adapter; running requests finish on it, new ones get 404."""
+    return await _delete(service_of(request), name, None)
+
+
+@router.delete("/v1/adapters/{name}/versions/{version}")
+async def delete_version(request: Request, name: str, version: int) -> dict[str, Any]:
+    """Delete one version."""
+    return await _delete(service_of(request), name, version)
+
+
+async def _delete(service: Service, name: str, version: int | None) -> dict[str, Any]:
+    registry = service.registry
+    await _call(withdraw, registry.adapters, registry.blobs, name, version)
+    registry.directory.forget(name)
+    return {"object": "adapter.deleted", "name": name, "version": version, "deleted": True}
+
+
+def _body(service: Service, record: Record, entry: AdapterEntry | None = None) -> dict[str, Any]:
+    """Return a record as api.md has it."""
+    return {
+        "object": "adapter",
+        "name": record.name,
+        "version": record.version,
+        "digest": record.digest,
+        "method": record.method,
+        "method_config": record.method_config,
+        "base": {
+            "name": record.base_name,
+            "fingerprint": record.base_fingerprint,
+            "verified": record.base_verified,
+        },
+        "target_modules": list(record.target_modules),
+        "num_coefficients": record.num_coefficients,
+        "size_bytes": record.size_bytes,
+        "created_at": record.created_at,
+        "created_by": record.created_by,
+        "aliases": entry.aliases if entry else None,
+        "metadata": record.metadata,
+        "metrics": record.metrics,
+        "residency": service.loader.is_resident(record.digest),
+    }

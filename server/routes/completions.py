@@ -1,0 +1,138 @@
+"""POST /v1/completions and /v1/chat/completions, whole or as server-sent events."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from server.answers import Answer, usage
+from server.errors import InvalidRequest, body_of
+from server.generation import Answerer, Delta, Run, finish, resolve, samplings
+from server.routes.door import json_body, log_unexpected, service_of
+from server.schemas import ChatRequest, CompletionRequest, GenerationRequest
+
+router = APIRouter()
+T = TypeVar("T")
+
+_DEFAULT_MAX_TOKENS = 16
+
+
+@router.post("/v1/completions")
+async def completions(request: Request) -> Response:
+    """Complete one prompt or many."""
+    body = await json_body(request, CompletionRequest)
+    service = service_of(request)
+    answerer = await asyncio.to_thread(resolve, service, body.model)
+    prompts = [service.text.prompt(prompt) for prompt in body.prompts for _ in range(body.n)]
+    max_tokens = body.max_tokens or _DEFAULT_MAX_TOKENS
+    return await _answer(request, body, answerer, prompts, max_tokens, body.logprobs)
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation."""
+    body = await json_body(request, ChatRequest)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs: true", "top_logprobs")
+    service = service_of(request)
+    answerer = await asyncio.to_thread(resolve, service, body.model)
+    prompt = service.text.chat_prompt([message.plain() for message in body.messages])
+    max_tokens = body.max_completion_tokens or body.max_tokens
+    num_logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return await _answer(request, body, answerer, [prompt] * body.n, max_tokens, num_logprobs)
+
+
+async def _answer(
+    request: Request,
+    body: GenerationRequest,
+    answerer: Answerer,
+    prompts: list[tuple[int, ...]],
+    max_tokens: int | None,
+    num_logprobs: int | None,
+) -> Response:
+    service = service_of(request)
+    run = Run(service, prompts)
+    chosen = samplings(body, service, prompts, max_tokens, num_logprobs)
+    run.submit(chosen, answerer.digest, body.stops)
+    if answerer.record is not None:
+        service.metrics.on_adapter(answerer.record.name)
+    form = Answer(
+        answerer,
+        service.text,
+        isinstance(body, ChatRequest),
+        num_logprobs is not None,
+        body.return_token_ids,
+    )
+    headers = {"X-Overtone-Adapter": answerer.header}
+    if body.stream:
+        return await _streaming(body, run, form, headers)
+    choices = await _unless_gone(request, finish(run))
+    totals = usage(prompts, body.n, sum(len(choice.sampled) for choice in choices))
+    return JSONResponse(form.whole(choices, totals, run.mode), headers=headers)
+
+
+async def _streaming(
+    body: GenerationRequest, run: Run, form: Answer, headers: dict[str, str]
+) -> Response:
+    """Wait for the first token, so that an error before it is still a proper status."""
+    deltas = run.deltas()
+    first = await anext(deltas)
+    headers = headers | {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    events = _events(body, run, form, first, deltas)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _events(
+    body: GenerationRequest, run: Run, form: Answer, first: Delta, rest: AsyncIterator[Delta]
+) -> AsyncIterator[str]:
+    seen: set[int] = set()
+    generated = 0
+    try:
+        async for delta in _chain(first, rest):
+            generated += len(delta.sampled)
+            piece = form.piece(delta, run.mode, delta.choice not in seen)
+            seen.add(delta.choice)
+            if run.is_over:
+                piece["usage"] = usage(run.prompts, body.n, generated)
+            yield _event(piece)
+        if body.stream_options and body.stream_options.include_usage:
+            yield _event(form.closing(usage(run.prompts, body.n, generated), run.mode))
+    except Exception as error:
+        log_unexpected(error)
+        yield _event(body_of(error))
+    finally:
+        run.close()
+    yield "data: [DONE]\n\n"
+
+
+async def _chain(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    yield first
+    async for delta in rest:
+        yield delta
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """Return the result of `work`, or cancel it as soon as the caller has hung up."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise InvalidRequest("the caller has hung up")
+        return task.result()
+    finally:
+        for future in (task, gone):
+            future.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,57 @@
+"""What every route's door shares: the service, a checked JSON body, and the log of surprises."""
+
+import json
+import logging
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from server.errors import FAMILIES, Draining, InvalidRequest, NotReady
+from server.service import Service
+
+_LOG = logging.getLogger("overtone")
+M = TypeVar("M", bound=BaseModel)
+
+
+def service_of(request: Request) -> Service:
+    """Return the running service.
+
+    Raises:
+        NotReady: the base is still loading, or cannot be served; the message says which.
+        Draining: the server is going down.
+    """
+    state = request.app.state
+    if state.draining:
+        raise Draining("the server is going down; send the request to another one")
+    if state.service is None:
+        raise NotReady(state.why_not_ready)
+    service: Service = state.service
+    return service
+
+
+async def json_body(request: Request, model: type[M]) -> M:
+    """Return the request's body as `model`.
+
+    Raises:
+        InvalidRequest: not JSON, or a field is wrong; `param` names it.
+    """
+    try:
+        return model.model_validate(json.loads(await request.body()))
+    except ValidationError as error:
+        raise _first_fault(error) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+
+
+def _first_fault(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    param = str(first["loc"][0]) if first["loc"] else None
+    return InvalidRequest(f"{path or 'body'}: {first['msg']}", param)
+
+
+def log_unexpected(error: Exception) -> None:
+    """Log an error that no table knows; it is our fault."""
+    if not isinstance(error, FAMILIES):
+        _LOG.error("unexpected error", exc_info=error)

@@ -1,0 +1,101 @@
+"""Health, metrics, version, and the list of models."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from registry import Record
+from server.errors import NotReady, body_of, status_of
+from server.generation import resolve
+from server.routes.door import service_of
+from server.service import Service
+
+router = APIRouter()
+
+_MODELS_PAGE = 1000
+
+
+@router.get("/health/live")
+async def live() -> dict[str, str]:
+    """Say that the process runs."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """Say whether requests are taken now, or why not."""
+    try:
+        service = service_of(request)
+    except Exception as error:
+        return JSONResponse(body_of(error), status_of(error))
+    if not service.runtime.is_alive:
+        ended = NotReady("the engine's loop has ended; restart the server")
+        return JSONResponse(body_of(ended), status_of(ended))
+    return JSONResponse({"status": "ready", "base": service.base.spec.name})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    body, content_type = request.app.state.metrics.render()
+    return Response(body, media_type=content_type)
+
+
+@router.get("/version")
+async def version(request: Request) -> dict[str, Any]:
+    """Say what runs here."""
+    service = service_of(request)
+    return {
+        "version": request.app.version,
+        "base": {"name": service.base.spec.name, "fingerprint": service.base.spec.fingerprint},
+        "max_length": service.max_length,
+        "canary": {
+            "checked": service.canary.checked,
+            "rerouted": [[name, list(shape)] for name, shape in service.canary.rerouted],
+        },
+    }
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """List the base and the adapters, up to a thousand of them."""
+    service = service_of(request)
+    records = await asyncio.to_thread(service.registry.adapters.list, _MODELS_PAGE)
+    return {
+        "object": "list",
+        "data": [_base_model(service)] + [_adapter_model(service, record) for record in records],
+    }
+
+
+@router.get("/v1/models/{model:path}")
+async def model(request: Request, model: str) -> dict[str, Any]:
+    """Show one model by any name a request may use."""
+    service = service_of(request)
+    answerer = await asyncio.to_thread(resolve, service, model)
+    if answerer.record is None:
+        return _base_model(service)
+    return _adapter_model(service, answerer.record) | {"id": model}
+
+
+def _base_model(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.base.spec.name,
+        "object": "model",
+        "created": int(service.started),
+        "owned_by": "overtone",
+        "root": service.base.spec.name,
+        "parent": None,
+    }
+
+
+def _adapter_model(service: Service, record: Record) -> dict[str, Any]:
+    return {
+        "id": record.name,
+        "object": "model",
+        "created": record.created_at,
+        "owned_by": record.created_by or "overtone",
+        "root": service.base.spec.name,
+        "parent": service.base.spec.name,
+    }

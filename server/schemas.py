@@ -1,0 +1,143 @@
+"""Requests of OpenAI's shape, checked at the door.
+
+A parameter that is not supported is refused by name, unless it has the value that changes nothing.
+Numbers have caps: a request must not be able to ask for unbounded work.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from server.errors import UnsupportedParameter
+
+MAX_CHOICES = 128
+MAX_LOGPROBS = 20
+
+#: Parameters of OpenAI's API that are accepted only with these values.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "parallel_tool_calls": (None, True, False),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "service_tier": (None, "auto", "default"),
+    "store": (None, False),
+    # These say who or why, not what to compute.
+    "user": (...,),
+    "metadata": (...,),
+    "safety_identifier": (...,),
+    "prompt_cache_key": (...,),
+}
+
+Token = Annotated[int, Field(strict=True, ge=0)]
+Tokens = Annotated[list[Token], Field(min_length=1)]
+Prompts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_CHOICES)]
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class StreamOptions(BaseModel):
+    """Extras of a streamed answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class GenerationRequest(BaseModel):
+    """What completions and chat completions share."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logit_bias: (
+        Annotated[
+            dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=-100, le=100)]],
+            Field(max_length=1024),
+        ]
+        | None
+    ) = None
+    ignore_eos: bool = False
+    return_token_ids: bool = False
+
+    @model_validator(mode="after")
+    def _refuse_unsupported(self) -> "GenerationRequest":
+        for name, value in (self.model_extra or {}).items():
+            allowed = _NEUTRAL.get(name, (None,))
+            if ... not in allowed and value not in allowed:
+                raise UnsupportedParameter(f"parameter {name!r} is not supported", name)
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Return the stop strings."""
+        if isinstance(self.stop, str):
+            return (self.stop,)
+        return tuple(self.stop or ())
+
+
+class CompletionRequest(GenerationRequest):
+    """POST /v1/completions."""
+
+    prompt: str | Tokens | Prompts
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Return the prompts, one or many."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [[token for token in self.prompt if isinstance(token, int)]]
+        return [prompt for prompt in self.prompt if not isinstance(prompt, int)]
+
+
+class ContentPart(BaseModel):
+    """A part of a message; only text is served by a text base."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[ContentPart]
+
+    def plain(self) -> dict[str, str]:
+        """Return role and text as chat templates read them."""
+        parts = self.content if isinstance(self.content, list) else []
+        text = self.content if isinstance(self.content, str) else "".join(p.text for p in parts)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatRequest(GenerationRequest):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+
+class AliasRequest(BaseModel):
+    """PUT /v1/adapters/{name}/aliases/{alias}."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[int, Field(ge=1)]
