@@ -105,4 +105,5 @@ class Reference:
         )
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.value}"
+        is_bare = self.kind == "alias" and self.value == LATEST
+        return self.name if is_bare else f"{self.name}@{self.value}"

@@ -1,0 +1,212 @@
+"""The commands about adapters: upload, list, show, delete, alias, rollback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from . import _upload
+from ._session import API_ERROR, Session, printable
+from .errors import InvalidArgument
+from .types import Adapter
+
+Name = Annotated[str, typer.Argument(help="The adapter's name.")]
+
+
+def upload(
+    ctx: typer.Context,
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", exists=True, help="A PEFT directory, or a .safetensors."),
+    ],
+    name: Annotated[str, typer.Option(help="The adapter's name; a known one gets a new version.")],
+    alias: Annotated[str | None, typer.Option(help="Points to this version afterwards.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(exists=True, help="Else adapter_config.json beside the file.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Kept with the version; repeatable."),
+    ] = None,
+) -> None:
+    """Publish an adapter."""
+    session: Session = ctx.obj
+    pairs = _pairs(metadata or [])
+    with session.client() as client, _progress_bar(session) as on_progress:
+        adapter = client.upload(
+            directory,
+            name,
+            config=config,
+            alias=alias,
+            metadata=pairs or None,
+            on_progress=on_progress,
+        )
+    session.emit(adapter.raw, Text(f"{_reference(adapter)} is ready ({adapter.digest})"))
+
+
+def list_adapters(
+    ctx: typer.Context,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only adapters of this method.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only names that begin so.")] = None,
+) -> None:
+    """List the adapters."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        found = list(client.list_adapters(limit=limit, method=method, prefix=prefix))
+    document = {"object": "list", "data": [adapter.raw for adapter in found]}
+    session.emit(document, _adapter_table(found) if found else Text("There are no adapters."))
+
+
+def show(ctx: typer.Context, name: Name) -> None:
+    """Show one adapter: its newest version, its aliases and all versions."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        adapter, versions = client.show(name), client.versions(name)
+    document = {**adapter.raw, "versions": [each.raw for each in versions]}
+    session.emit(document, _facts(adapter, versions))
+
+
+def delete(
+    ctx: typer.Context,
+    name: Name,
+    version: Annotated[int | None, typer.Option(help="Only this version.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete an adapter with all its versions, or one version."""
+    session: Session = ctx.obj
+    what = f"{name} and all its versions" if version is None else f"{name}@{version}"
+    if not yes:
+        _confirm(f"Delete {printable(what)}?", session)
+    with session.client() as client:
+        client.delete(name, version)
+    session.emit({"name": name, "version": version, "deleted": True}, Text(f"Deleted {what}."))
+
+
+def alias(
+    ctx: typer.Context,
+    name: Name,
+    alias: Annotated[str, typer.Argument(help="The alias, e.g. prod.")],
+    version: Annotated[int, typer.Argument(help="The version it points to afterwards.")],
+    if_version: Annotated[
+        int | None, typer.Option(help="Only if it points to this version now.")
+    ] = None,
+) -> None:
+    """Point an alias to a version."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        moved = client.alias(name, alias, version, if_match=if_version)
+    text = Text(f"{moved.adapter}@{moved.alias} is now version {moved.version}")
+    session.emit(vars(moved), text)
+
+
+def rollback(ctx: typer.Context, name: Name) -> None:
+    """Point `latest` back to the version before."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        adapter = client.rollback(name)
+    session.emit(adapter.raw, Text(f"{adapter.name} is now {_reference(adapter)}"))
+
+
+@contextmanager
+def _progress_bar(session: Session) -> Iterator[_upload.Progress]:
+    is_hidden = session.as_json or not sys.stderr.isatty()
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=is_hidden, transient=True) as progress:
+        task = progress.add_task("uploading", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise InvalidArgument(f"--metadata takes KEY=VALUE, not {pair!r}")
+        pairs[key] = value
+    return pairs
+
+
+def _confirm(question: str, session: Session) -> None:
+    if session.as_json or not sys.stdin.isatty():
+        raise InvalidArgument("nobody can be asked here: add --yes to delete")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(API_ERROR)
+
+
+def _reference(adapter: Adapter) -> str:
+    return printable(f"{adapter.name}@{adapter.version}")
+
+
+def _adapter_table(adapters: list[Adapter]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("NAME", "VERSION", "METHOD", "SIZE", "ALIASES", "CREATED"):
+        table.add_column(title, overflow="fold")
+    for adapter in adapters:
+        cells = (adapter.name, adapter.version, adapter.method, _size(adapter.size_bytes))
+        created = f"{adapter.created_at:%Y-%m-%d %H:%M}" if adapter.created_at else None
+        table.add_row(*map(_cell, (*cells, _aliases(adapter), created)))
+    return table
+
+
+def _facts(adapter: Adapter, versions: list[Adapter]) -> Table:
+    base = adapter.base.name
+    if base and not adapter.base.is_verified:
+        base += " (checked by names and shapes only)"
+    facts: dict[str, Any] = {
+        "name": adapter.name,
+        "version": adapter.version,
+        "digest": adapter.digest,
+        "method": adapter.method,
+        "base": base,
+        "coefficients": adapter.num_coefficients,
+        "size": _size(adapter.size_bytes),
+        "aliases": _aliases(adapter),
+        "created": adapter.created_at,
+        "created by": adapter.created_by,
+        "modules": ", ".join(adapter.target_modules),
+        "config": _assignments(adapter.method_config),
+        "metadata": _assignments(adapter.metadata),
+        "metrics": _assignments(adapter.metrics),
+        "residency": adapter.residency,
+        "versions": ", ".join(str(each.version) for each in versions),
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for label, value in facts.items():
+        if value not in (None, "", {}):
+            table.add_row(label, _cell(value))
+    return table
+
+
+def _aliases(adapter: Adapter) -> str:
+    return ", ".join(f"{alias}={version}" for alias, version in sorted(adapter.aliases.items()))
+
+
+def _assignments(values: Any) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _cell(value: Any) -> Text:
+    """Plain text: a stranger's name must not be read as markup."""
+    return Text("" if value is None else printable(str(value)))
+
+
+def _size(size_bytes: int | None) -> str | None:
+    if size_bytes is None:
+        return None
+    size, unit = float(size_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,0 +1,131 @@
+"""The commands that ask a model: chat, complete, and the list of models."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ._session import Session, is_interactive, printable, report
+from .client import Client
+from .errors import InvalidArgument, OvertoneError
+from .types import AnsweredBy, ChatChunk, CompletionChunk
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="NAME", help="NAME, NAME@3, NAME@prod, NAME@sha256:… or the base.")
+]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="At most so many new tokens.")]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="0 always takes the likeliest token.")
+]
+
+
+def models(ctx: typer.Context) -> None:
+    """List what can be asked: the base and its adapters."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        found = client.models()
+    table = Table("MODEL", "BASE", box=None, pad_edge=False, header_style="bold")
+    for model in found:
+        table.add_row(Text(printable(model.id)), Text(printable(model.parent or "")))
+    session.emit({"object": "list", "data": [model.raw for model in found]}, table)
+
+
+def complete(
+    ctx: typer.Context,
+    name: ModelName,
+    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads standard input.")],
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+) -> None:
+    """Continue a text, token by token."""
+    session: Session = ctx.obj
+    text = sys.stdin.read() if prompt == "-" else prompt
+    params = {"max_tokens": max_tokens, "temperature": temperature}
+    with session.client() as client:
+        if session.as_json:
+            session.emit(client.complete(name, text, **params).raw, "")
+        else:
+            _print_all(client.stream_complete(name, text, **params))
+
+
+def chat(
+    ctx: typer.Context,
+    name: ModelName,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Ask this one thing and end.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told beforehand.")] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+) -> None:
+    """Chat with a model; without --message, turn by turn until Ctrl-D."""
+    session: Session = ctx.obj
+    params = {"max_tokens": max_tokens, "temperature": temperature}
+    messages = [] if system is None else [_turn("system", system)]
+    with session.client() as client:
+        if message is None and is_interactive() and not session.as_json:
+            _converse(client, name, messages, params)
+            return
+        messages.append(_turn("user", _given(message)))
+        if session.as_json:
+            session.emit(client.chat(name, messages, **params).raw, "")
+        else:
+            _print_all(client.stream_chat(name, messages, **params))
+
+
+def _converse(
+    client: Client, name: str, messages: list[dict[str, str]], params: dict[str, Any]
+) -> None:
+    """Turn by turn; a failed turn is reported and forgotten, and the chat goes on."""
+    for question in _questions():
+        asked = [*messages, _turn("user", question)]
+        try:
+            answer = _print_all(client.stream_chat(name, asked, **params))
+        except OvertoneError as error:
+            report(error, as_json=False)
+        else:
+            messages[:] = [*asked, _turn("assistant", answer)]
+
+
+def _questions() -> Iterator[str]:
+    """What the person types, until Ctrl-D."""
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            typer.echo()
+            return
+        if question:
+            yield question
+
+
+def _given(message: str | None) -> str:
+    if message is not None:
+        return message
+    if sys.stdin.isatty():
+        raise InvalidArgument("nobody can be asked here: give --message")
+    return sys.stdin.read()
+
+
+def _print_all(chunks: Iterable[CompletionChunk | ChatChunk]) -> str:
+    """Print an answer as it arrives, say what answered, and return the text."""
+    pieces: list[str] = []
+    answered_by: AnsweredBy | None = None
+    for chunk in chunks:
+        answered_by = chunk.answered_by or answered_by
+        pieces.append(chunk.text)
+        typer.echo(printable(chunk.text), nl=False)
+        sys.stdout.flush()
+    typer.echo()
+    if answered_by and answered_by.adapter and sys.stderr.isatty():
+        who = f"[{answered_by.adapter}@{answered_by.version} {answered_by.mode}]"
+        Console(stderr=True, highlight=False, markup=False).print(printable(who), style="dim")
+    return "".join(pieces)
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}

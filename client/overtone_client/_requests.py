@@ -1,0 +1,164 @@
+"""One pure builder per endpoint: from arguments to the parts of an HTTP request."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+from ._responses import Page
+from .errors import InvalidArgument
+from .types import Messages, Prompt
+
+MAX_PAGE = 100  # records asked for in one request
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of `httpx2.Client.build_request`, without those that are not needed."""
+
+    method: str
+    url: str
+    params: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] | None = None
+    json: Mapping[str, Any] | None = None
+    data: Mapping[str, str] | None = None
+    files: Sequence[tuple[str, Any]] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `build_request` and `stream`."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A walk over the adapters, page by page; `limit` counts what is still wanted, None is all."""
+
+    limit: int | None
+    after: str | None
+    method: str | None
+    prefix: str | None
+
+    def call(self) -> Call:
+        """The request for the next page."""
+        limit = MAX_PAGE if self.limit is None else min(self.limit, MAX_PAGE)
+        wanted = {
+            "limit": limit,
+            "after": self.after,
+            "method": self.method,
+            "prefix": self.prefix,
+        }
+        return Call("GET", "/v1/adapters", params=_present(wanted))
+
+    def following(self, page: Page) -> "Listing | None":
+        """The walk after `page`, None when it is over."""
+        left = None if self.limit is None else self.limit - len(page.adapters)
+        is_over = not page.has_more or not page.adapters or (left is not None and left <= 0)
+        return None if is_over else replace(self, limit=left, after=page.last_id)
+
+
+def listing(
+    limit: int | None, after: str | None, method: str | None, prefix: str | None
+) -> Listing:
+    """The walk from its beginning."""
+    if limit is not None and limit < 1:
+        raise InvalidArgument(f"limit must be at least 1, not {limit}")
+    return Listing(limit, after, method, prefix)
+
+
+def show(name: str) -> Call:
+    """The record of the newest version."""
+    return Call("GET", adapter_path(name))
+
+
+def versions(name: str) -> Call:
+    """The records of all versions."""
+    return Call("GET", adapter_path(name, "versions"))
+
+
+def content(name: str, version: int) -> Call:
+    """The coefficient file of one version."""
+    return Call("GET", adapter_path(name, "versions", version, "content"))
+
+
+def delete(name: str, version: int | None) -> Call:
+    """Away with one version, or with the whole adapter."""
+    tail = () if version is None else ("versions", version)
+    return Call("DELETE", adapter_path(name, *tail))
+
+
+def alias(name: str, alias: str, version: int, if_match: str | int | None) -> Call:
+    """Move an alias, only if its ETag still is `if_match` when that is given.
+
+    An alias's ETag is the version it points to, so a version's number will do.
+    """
+    etag = f'"{if_match}"' if isinstance(if_match, int) else if_match
+    headers = None if etag is None else {"If-Match": etag}
+    path = adapter_path(name, "aliases", alias)
+    return Call("PUT", path, headers=headers, json={"version": version})
+
+
+def rollback(name: str) -> Call:
+    """`latest` back to where it pointed before."""
+    return Call("POST", adapter_path(name, "rollback"))
+
+
+def warm(name: str) -> Call:
+    """Load an adapter before its first request."""
+    return Call("POST", adapter_path(name, "warm"))
+
+
+def pin(name: str) -> Call:
+    """Keep an adapter in memory."""
+    return Call("PUT", adapter_path(name, "pin"))
+
+
+def unpin(name: str) -> Call:
+    """Let an adapter leave memory again."""
+    return Call("DELETE", adapter_path(name, "pin"))
+
+
+def models() -> Call:
+    """The base and its adapters, in OpenAI's shape."""
+    return Call("GET", "/v1/models")
+
+
+def health() -> Call:
+    """Is the server ready?"""
+    return Call("GET", "/health/ready")
+
+
+def complete(model: str, prompt: Prompt, params: Mapping[str, Any]) -> Call:
+    """A whole completion. `params` that are None are left out."""
+    return Call("POST", "/v1/completions", json=_body(params, model=model, prompt=prompt))
+
+
+def chat(model: str, messages: Messages, params: Mapping[str, Any]) -> Call:
+    """A whole chat completion. `params` that are None are left out."""
+    body = _body(params, model=model, messages=list(messages))
+    return Call("POST", "/v1/chat/completions", json=body)
+
+
+def streamed(call: Call) -> Call:
+    """The same call, answered by server-sent events."""
+    return replace(call, json={**(call.json or {}), "stream": True})
+
+
+def adapter_path(name: str, *tail: str | int) -> str:
+    """`/v1/adapters/NAME/…`, each part quoted; raises InvalidArgument where that cannot be done."""
+    return "/".join(["/v1/adapters", *(_segment(str(part)) for part in (name, *tail))])
+
+
+def _segment(part: str) -> str:
+    if part in ("", ".", ".."):  # would name another resource than the one meant
+        raise InvalidArgument(f"{part!r} cannot be a name or a version")
+    return quote(part, safe="@:")
+
+
+def _body(params: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
+    if "stream" in params:
+        raise InvalidArgument("`stream` is not a parameter: call stream_complete or stream_chat")
+    return {**fixed, **_present(params)}
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

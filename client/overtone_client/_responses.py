@@ -1,0 +1,245 @@
+"""One pure parser per answer: from an HTTP response to a value of types.py or an error."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import httpx2
+
+from .errors import APIError, InvalidResponse, api_error_class
+from .types import (
+    Adapter,
+    Alias,
+    AnsweredBy,
+    Base,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    Choice,
+    Completion,
+    CompletionChunk,
+    Message,
+    Model,
+    Usage,
+)
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some adapters of a longer list; `last_id` is where the next page begins."""
+
+    adapters: tuple[Adapter, ...]
+    has_more: bool
+    last_id: str | None
+
+
+def checked(response: httpx2.Response) -> httpx2.Response:
+    """The response, if it is a success; its body must have been read. Raises the mapped error."""
+    if response.is_success:
+        return response
+    try:
+        body = response.json()
+    except ValueError:  # a proxy's page, not the server's JSON
+        body = None
+    raise api_error(body, response.status_code, response.headers)
+
+
+def api_error(body: Any, status: int | None, headers: Mapping[str, str]) -> APIError:
+    """The error a body describes. Without a status, as in mid stream, the code's own is taken."""
+    body = body if isinstance(body, Mapping) else {}
+    given = body.get("error", body.get("detail"))
+    fault: Json = given if isinstance(given, Mapping) else {"message": given}
+    code = None if fault.get("code") is None else str(fault["code"])
+    message = fault.get("message") or f"the server answered {status or 'an error'} and no reason"
+    return api_error_class(code, status or 0)(
+        str(message),
+        status=status,
+        code=code,
+        param=fault.get("param"),
+        request_id=headers.get("x-request-id"),
+        retry_after=_seconds(headers.get("retry-after")),
+    )
+
+
+def understood(url: str, build: Callable[[Any], T], body: Callable[[], Any]) -> T:
+    """`build(body())`. Raises InvalidResponse where the body is not of the expected shape."""
+    try:
+        return build(body())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise InvalidResponse(InvalidResponse.text.format(url=url, detail=detail)) from error
+
+
+def parse_adapter(response: httpx2.Response) -> Adapter:
+    """One record."""
+    return understood(str(response.url), to_adapter, response.json)
+
+
+def parse_versions(response: httpx2.Response) -> list[Adapter]:
+    """All records of one name."""
+    return understood(str(response.url), _to_records, response.json)
+
+
+def parse_page(response: httpx2.Response) -> Page:
+    """Some records and where they go on."""
+    return understood(str(response.url), _to_page, response.json)
+
+
+def parse_models(response: httpx2.Response) -> list[Model]:
+    """The base and its adapters."""
+    return understood(str(response.url), _to_models, response.json)
+
+
+def parse_alias(response: httpx2.Response, name: str, alias: str) -> Alias:
+    """Where the alias points after its move."""
+    etag = response.headers.get("etag")
+    version = understood(str(response.url), lambda body: int(body["version"]), response.json)
+    return Alias(name, alias, version, etag)
+
+
+def parse_completion(response: httpx2.Response) -> Completion:
+    """A whole completion."""
+    return understood(str(response.url), to_completion, response.json)
+
+
+def parse_chat(response: httpx2.Response) -> ChatCompletion:
+    """A whole chat completion."""
+    return understood(str(response.url), to_chat, response.json)
+
+
+def to_adapter(body: Json) -> Adapter:
+    """A record from its JSON."""
+    base = body.get("base") or {}
+    return Adapter(
+        name=str(body["name"]),
+        version=int(body["version"]),
+        digest=str(body["digest"]),
+        method=body.get("method"),
+        method_config=body.get("method_config") or {},
+        base=Base(base.get("name"), base.get("fingerprint"), bool(base.get("verified", True))),
+        target_modules=_modules(body.get("target_modules")),
+        num_coefficients=body.get("num_coefficients"),
+        size_bytes=body.get("size_bytes"),
+        created_at=_time(body.get("created_at")),
+        created_by=body.get("created_by"),
+        aliases=_aliases(body.get("aliases"), int(body["version"])),
+        metadata=body.get("metadata") or {},
+        metrics=body.get("metrics") or {},
+        residency=body.get("residency"),
+        raw=body,
+    )
+
+
+def to_completion(body: Json) -> Completion:
+    """A completion from its JSON."""
+    return Completion(**_answer(body), choices=tuple(map(_choice, body["choices"])))
+
+
+def to_completion_chunk(body: Json) -> CompletionChunk:
+    """One event of a streamed completion."""
+    return CompletionChunk(**_answer(body), choices=tuple(map(_choice, body["choices"])))
+
+
+def to_chat(body: Json) -> ChatCompletion:
+    """A chat completion from its JSON."""
+    return ChatCompletion(**_answer(body), choices=tuple(map(_chat_choice, body["choices"])))
+
+
+def to_chat_chunk(body: Json) -> ChatChunk:
+    """One event of a streamed chat."""
+    return ChatChunk(**_answer(body), choices=tuple(map(_chat_choice, body["choices"])))
+
+
+def _to_records(body: Json) -> list[Adapter]:
+    return [to_adapter(record) for record in body["data"]]
+
+
+def _to_page(body: Json) -> Page:
+    adapters = tuple(_to_records(body))
+    last_id = body.get("last_id") or (adapters[-1].name if adapters else None)
+    return Page(adapters, bool(body["has_more"]), last_id)
+
+
+def _to_models(body: Json) -> list[Model]:
+    optional = ("created", "owned_by", "root", "parent")
+    return [
+        Model(id=str(model["id"]), **{name: model.get(name) for name in optional}, raw=model)
+        for model in body["data"]
+    ]
+
+
+def _answer(body: Json) -> dict[str, Any]:
+    usage, answered_by = body.get("usage"), body.get("overtone")
+    return {
+        "id": str(body.get("id", "")),
+        "model": str(body["model"]),
+        "created": body.get("created"),
+        "usage": usage and _usage(usage),
+        "answered_by": answered_by and _answered_by(answered_by),
+        "raw": body,
+    }
+
+
+def _usage(body: Json) -> Usage:
+    prompt, completion = int(body["prompt_tokens"]), int(body.get("completion_tokens", 0))
+    return Usage(prompt, completion, int(body.get("total_tokens", prompt + completion)))
+
+
+def _answered_by(body: Json) -> AnsweredBy:
+    version = body.get("version")
+    number = None if version is None else int(version)
+    return AnsweredBy(body.get("adapter"), number, body.get("digest"), body.get("mode"))
+
+
+def _choice(body: Json) -> Choice:
+    ids = body.get("token_ids")
+    return Choice(
+        index=int(body.get("index", 0)),
+        text=body.get("text") or "",
+        finish_reason=body.get("finish_reason"),
+        token_ids=None if ids is None else tuple(ids),
+        logprobs=body.get("logprobs"),
+    )
+
+
+def _chat_choice(body: Json) -> ChatChoice:
+    message = body["message"] if "message" in body else body["delta"]
+    return ChatChoice(
+        index=int(body.get("index", 0)),
+        message=Message(message.get("role"), message.get("content") or ""),
+        finish_reason=body.get("finish_reason"),
+        logprobs=body.get("logprobs"),
+    )
+
+
+def _aliases(given: Any, version: int) -> dict[str, int]:
+    """Alias to version, also from a bare list of the aliases that point to this version."""
+    if isinstance(given, Mapping):
+        return {str(name): int(target) for name, target in given.items()}
+    return dict.fromkeys(given or (), version)
+
+
+def _modules(given: Any) -> tuple[str, ...]:
+    """A config may name its modules by a list or by one pattern."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _time(given: Any) -> datetime | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        moment = datetime.fromisoformat(given)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(given, UTC)
+
+
+def _seconds(given: str | None) -> float | None:
+    """Seconds of a Retry-After; the header's other form, a date, is not used by the server."""
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return None

@@ -1,0 +1,118 @@
+"""What every command of the program shares: the options before it, and how it speaks."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from unicodedata import category
+
+import typer
+from rich.console import Console, RenderableType
+
+from .client import Client
+from .errors import APIError, InvalidArgument, OvertoneError
+
+API_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130  # exit codes
+
+TRY_LATER = "try again in a moment"
+NEXT_STEPS: Mapping[str, str] = {
+    "unsupported_parameter": "leave it out, or see the server's /openapi.json",
+    "context_length_exceeded": "shorten the prompt, or ask for fewer tokens with --max-tokens",
+    "invalid_api_key": "set OVERTONE_API_KEY, or give --api-key",
+    "insufficient_scope": "ask the server's operator for a key that may do this",
+    "model_not_found": "`overtone list` and `overtone models` show what is there",
+    "not_found": "`overtone list` shows what is there; `overtone show NAME` its versions",
+    "base_mismatch": "`overtone models` shows this server's base; train the adapter for it",
+    "name_conflict": "choose another --name, or see `overtone show NAME`",
+    "adapter_in_use": "move its aliases with `overtone alias` first",
+    "precondition_failed": "somebody else moved it: see `overtone show NAME` and try again",
+    "too_large": "the server's operator can raise the limit",
+    "invalid_adapter": "check the file against its config and the base",
+    "unknown_method": "the server may be older than the adapter",
+    "unused_tensors": "save it again for this base's modules",
+    "no_effect": "train it first: this one changes nothing",
+    "non_finite": "training diverged: train again with a smaller learning rate",
+    "overloaded": TRY_LATER,
+    "registry_unavailable": f"{TRY_LATER}; the server's operator can run `overtone doctor`",
+    "draining": f"{TRY_LATER}: the server is restarting",
+    "not_ready": f"{TRY_LATER}: the server is starting",
+    "timeout": f"{TRY_LATER}, or look at the server",
+    "connection_lost": "look at the server, then try again",
+    "invalid_response": "check --url or OVERTONE_URL",
+}
+
+
+@dataclass(frozen=True)
+class Session:
+    """The program's global options; commands of the application find it as `ctx.obj`.
+
+    Args:
+        url: the server.
+        api_key: its key, if it wants one.
+        as_json: exactly one JSON document on standard output, and nothing for people.
+    """
+
+    url: str
+    api_key: str | None
+    as_json: bool
+
+    def client(self) -> Client:
+        """A client for the server; the caller closes it."""
+        return Client(self.url, self.api_key)
+
+    def emit(self, document: Any, rendering: RenderableType) -> None:
+        """Print the result: the document for a program, the rendering for a person."""
+        if self.as_json:
+            typer.echo(json.dumps(document, indent=2))
+        else:
+            Console(highlight=False, markup=False).print(rendering)
+
+
+def report(error: OvertoneError, as_json: bool) -> int:
+    """Print an error on standard error, as one line or as JSON, and return the exit code."""
+    fault: dict[str, Any] = {
+        "message": error.message,
+        "code": error.code,
+        "next_step": _next_step(error),
+    }
+    if isinstance(error, APIError):
+        fault |= {"status": error.status, "param": error.param, "request_id": error.request_id}
+    _complain(fault, as_json)
+    return USAGE_ERROR if isinstance(error, InvalidArgument) else API_ERROR
+
+
+def report_usage(message: str, next_step: str, as_json: bool) -> int:
+    """The same for a command line that cannot be understood."""
+    _complain({"message": message, "code": "usage", "next_step": next_step}, as_json)
+    return USAGE_ERROR
+
+
+def printable(text: str) -> str:
+    """The text without control characters: what a model says must not steer the terminal."""
+    return "".join(mark for mark in text if mark in "\n\t" or category(mark) != "Cc")
+
+
+def is_interactive() -> bool:
+    """True when a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _complain(fault: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"error": fault}), err=True)
+        return
+    step = f" ({fault['next_step']})" if fault["next_step"] else ""
+    line = f"error: {fault['code']}: {fault['message']}{step}"
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(" ".join(printable(line).split()), style="red")
+
+
+def _next_step(error: OvertoneError) -> str | None:
+    if isinstance(error, APIError) and error.retry_after is not None:
+        return f"try again in {error.retry_after:g} s"
+    if isinstance(error, APIError) and error.code == "internal_error" and error.request_id:
+        return f"tell the server's operator the request id {error.request_id}"
+    if error.code == "invalid_request" and "chat template" in error.message.lower():
+        return "this base has no chat template: use `overtone complete NAME PROMPT`"
+    return NEXT_STEPS.get(error.code) or NEXT_STEPS.get(type(error).code)

@@ -1,0 +1,111 @@
+"""An adapter on disk as a multipart request: found, hashed, streamed, reported."""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ._requests import Call
+from .errors import InvalidArgument
+
+COEFFICIENTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+Source: TypeAlias = str | PathLike[str]
+Config: TypeAlias = Source | Mapping[str, Any]
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+class ReportedFile(io.FileIO):
+    """A file that tells `on_progress(done_bytes, total_bytes)` after each read while it is sent."""
+
+    def __init__(self, path: Path, on_progress: Progress | None) -> None:
+        super().__init__(path)
+        self.total_bytes = path.stat().st_size
+        self._on_progress = on_progress
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        chunk = super().read(-1 if size is None else size)
+        if self._on_progress:
+            self._on_progress(self.tell(), self.total_bytes)
+        return chunk
+
+
+@contextmanager
+def opened(
+    source: Source,
+    name: str,
+    config: Config | None,
+    alias: str | None,
+    metadata: Mapping[str, Any] | None,
+    on_progress: Progress | None,
+) -> Iterator[Call]:
+    """The request that uploads `source`, sendable once, as long as the block lasts.
+
+    The file is read twice: for its `Content-Digest`, which stands among the headers of the file's
+    own part, and while it is sent. It is never wholly in memory.
+
+    Raises:
+        InvalidArgument: there is no coefficient file or no config, or it cannot be read; or config
+            or metadata are not JSON.
+    """
+    if not name:
+        raise InvalidArgument("an adapter needs a name")
+    coefficients, config_bytes = _found(Path(source), config)
+    fields = {"name": name, "alias": alias, "metadata": metadata and _json(metadata, "metadata")}
+    with _readable(coefficients), ReportedFile(coefficients, on_progress) as file:
+        headers = {"Content-Digest": _content_digest(coefficients)}
+        files = [
+            ("config", (CONFIG, config_bytes, "application/json")),
+            ("file", (COEFFICIENTS, file, "application/octet-stream", headers)),
+        ]
+        data = {field: value for field, value in fields.items() if value}
+        yield Call("POST", "/v1/adapters", data=data, files=files)
+
+
+def _content_digest(path: Path) -> str:
+    """RFC 9530's value for the bytes of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"cannot read {path}: {error.strerror}") from error
+
+
+def _found(source: Path, config: Config | None) -> tuple[Path, bytes]:
+    """The coefficient file, and the config's bytes; a PEFT directory holds both."""
+    coefficients = source / COEFFICIENTS if source.is_dir() else source
+    if not coefficients.is_file():
+        raise InvalidArgument(f"there is no file {coefficients}{_pickled(coefficients)}")
+    if isinstance(config, Mapping):
+        return coefficients, _json(config, "config").encode()
+    path = coefficients.parent / CONFIG if config is None else Path(config)
+    if not path.is_file():
+        raise InvalidArgument(f"there is no config {path}")
+    with _readable(path):
+        return coefficients, path.read_bytes()
+
+
+def _json(value: Mapping[str, Any], what: str) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"the {what} cannot be written as JSON: {error}") from error
+
+
+def _pickled(coefficients: Path) -> str:
+    """What to say where PEFT's older format lies instead."""
+    if not coefficients.with_name("adapter_model.bin").exists():
+        return ""
+    return "; adapter_model.bin is a pickle, which is never read: save it again as safetensors"

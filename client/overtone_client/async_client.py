@@ -1,0 +1,166 @@
+"""The client for asyncio programs; client.py holds its twin, with the methods described."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from . import _requests as requests
+from . import _responses as responses
+from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
+from ._stream import Decoder
+from ._upload import Config, Progress, Source, opened
+from .errors import Unavailable
+from .types import (
+    Adapter,
+    Alias,
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    CompletionChunk,
+    Health,
+    Messages,
+    Model,
+    Prompt,
+)
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """The same as `Client`, method for method; use it in an `async with` block, or `close` it.
+
+    An upload reads its file, a few kilobytes, in the event loop's own thread.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        timeout: TimeoutTypes = DEFAULT_TIMEOUT,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx2.AsyncClient(**options(base_url, api_key, timeout), transport=transport)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def upload(
+        self,
+        source: Source,
+        name: str,
+        *,
+        config: Config | None = None,
+        alias: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        on_progress: Progress | None = None,
+    ) -> Adapter:
+        with opened(source, name, config, alias, metadata, on_progress) as call:
+            return responses.parse_adapter(await self._send(call))
+
+    async def list_adapters(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        method: str | None = None,
+        prefix: str | None = None,
+    ) -> AsyncIterator[Adapter]:
+        left: requests.Listing | None = requests.listing(limit, after, method, prefix)
+        while left:
+            page = responses.parse_page(await self._send(left.call()))
+            for adapter in page.adapters:
+                yield adapter
+            left = left.following(page)
+
+    async def show(self, name: str) -> Adapter:
+        return responses.parse_adapter(await self._send(requests.show(name)))
+
+    async def versions(self, name: str) -> list[Adapter]:
+        return responses.parse_versions(await self._send(requests.versions(name)))
+
+    async def content(self, name: str, version: int) -> bytes:
+        return (await self._send(requests.content(name, version))).content
+
+    async def delete(self, name: str, version: int | None = None) -> None:
+        await self._send(requests.delete(name, version))
+
+    async def alias(
+        self, name: str, alias: str, version: int, *, if_match: str | int | None = None
+    ) -> Alias:
+        answer = await self._send(requests.alias(name, alias, version, if_match))
+        return responses.parse_alias(answer, name, alias)
+
+    async def rollback(self, name: str) -> Adapter:
+        return responses.parse_adapter(await self._send(requests.rollback(name)))
+
+    async def warm(self, name: str) -> None:
+        await self._send(requests.warm(name))
+
+    async def pin(self, name: str) -> None:
+        await self._send(requests.pin(name))
+
+    async def unpin(self, name: str) -> None:
+        await self._send(requests.unpin(name))
+
+    async def models(self) -> list[Model]:
+        return responses.parse_models(await self._send(requests.models()))
+
+    async def health(self) -> Health:
+        try:
+            await self._send(requests.health())
+        except Unavailable as error:
+            return Health(is_ready=False, code=error.code, reason=error.message)
+        return Health(is_ready=True, code=None, reason=None)
+
+    async def complete(self, model: str, prompt: Prompt, **params: Any) -> Completion:
+        answer = await self._send(requests.complete(model, prompt, params))
+        return responses.parse_completion(answer)
+
+    async def chat(self, model: str, messages: Messages, **params: Any) -> ChatCompletion:
+        answer = await self._send(requests.chat(model, messages, params))
+        return responses.parse_chat(answer)
+
+    def stream_complete(
+        self, model: str, prompt: Prompt, **params: Any
+    ) -> AsyncGenerator[CompletionChunk, None]:
+        call = requests.streamed(requests.complete(model, prompt, params))
+        return self._stream(call, responses.to_completion_chunk)
+
+    def stream_chat(
+        self, model: str, messages: Messages, **params: Any
+    ) -> AsyncGenerator[ChatChunk, None]:
+        call = requests.streamed(requests.chat(model, messages, params))
+        return self._stream(call, responses.to_chat_chunk)
+
+    async def _send(self, call: requests.Call) -> httpx2.Response:
+        with translated(str(self._http.base_url)):
+            return responses.checked(await self._http.send(built(self._http, call)))
+
+    async def _stream(
+        self, call: requests.Call, build: Callable[[Any], T]
+    ) -> AsyncGenerator[T, None]:
+        with translated(str(self._http.base_url)):
+            request = built(self._http, call)
+            async with aclosing(await self._http.send(request, stream=True)) as response:
+                if not response.is_success:
+                    await response.aread()
+                decoder = Decoder(response, build)
+                async for event in httpx2.EventSource(response):
+                    for value in decoder.values(event):
+                        yield value
+                decoder.finish()

@@ -1,0 +1,67 @@
+"""The program `overtone`: its global options, and where each command is found."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from . import _adapter_commands as adapters
+from . import _answer_commands as answers
+from ._connection import DEFAULT_URL
+from ._plugins import CommandGroup
+from ._session import Session
+
+app = typer.Typer(cls=CommandGroup, pretty_exceptions_enable=False)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "upload": adapters.upload,
+    "list": adapters.list_adapters,
+    "show": adapters.show,
+    "delete": adapters.delete,
+    "alias": adapters.alias,
+    "rollback": adapters.rollback,
+    "models": answers.models,
+    "chat": answers.chat,
+    "complete": answers.complete,
+}
+for name, command in COMMANDS.items():
+    app.command(name, epilog="--url, --api-key and --json may also stand after the command.")(
+        command
+    )
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"overtone-client {version('overtone-client')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def overtone(
+    ctx: typer.Context,
+    url: Annotated[str, typer.Option(envvar="OVERTONE_URL", help="The server.")] = DEFAULT_URL,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="OVERTONE_API_KEY", help="The server's key, if it wants one."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output, for programs.")
+    ] = False,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Overtone: thousands of tiny adapters on one base model."""
+    ctx.obj = Session(url, api_key or None, as_json)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """Run the program and exit."""
+    app()

@@ -1,0 +1,71 @@
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from overtone_client import AsyncClient, Client
+
+from .fake_overtone import State, create_app
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OVERTONE_URL", "OVERTONE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[tuple[str, State]]:
+    state = State()
+    options = {"log_level": "critical", "lifespan": "off", "ws": "none"}
+    server = uvicorn.Server(uvicorn.Config(create_app(state), **options))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()  # from here on a client may connect; the server answers when it is up
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", state
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def state(served: tuple[str, State]) -> State:
+    vars(served[1]).update(vars(State()))
+    return served[1]
+
+
+@pytest.fixture
+def url(served: tuple[str, State], state: State) -> str:
+    return served[0]
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(state: State) -> AsyncIterator[AsyncClient]:
+    transport = httpx2.ASGITransport(create_app(state))
+    async with AsyncClient("http://server", transport=transport) as client:
+        yield client
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"0123456789" * 20_000)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "FOURIERFT"}))
+    return tmp_path

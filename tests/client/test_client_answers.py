@@ -1,0 +1,178 @@
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from overtone_client import (
+    AnsweredBy,
+    AsyncClient,
+    Client,
+    ConnectionLost,
+    InvalidArgument,
+    InvalidResponse,
+    Message,
+    ModelNotFound,
+    Overloaded,
+    Usage,
+)
+
+from .fake_overtone import State, caller_left
+
+USER = [{"role": "user", "content": "hi"}]
+
+
+def test_completion_says_what_answered(client: Client, state: State) -> None:
+    answer = client.complete("demo", "Once", max_tokens=4, temperature=None)
+    assert answer.text == "Hello, world"
+    assert answer.choices[0].token_ids == (1, 2)
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage == Usage(3, 2, 5)
+    assert answer.answered_by == AnsweredBy("demo", 1, "sha256:0", "factored")
+    assert state.bodies == [{"model": "demo", "prompt": "Once", "max_tokens": 4}]
+
+
+def test_chat_answers_with_a_message(client: Client, state: State) -> None:
+    answer = client.chat("demo@1", USER, seed=7)
+    assert answer.choices[0].message == Message("assistant", "Hello, world")
+    assert answer.text == "Hello, world"
+    assert answer.model == "demo@1"
+    assert state.bodies == [{"model": "demo@1", "messages": USER, "seed": 7}]
+
+
+def test_streams_yield_the_pieces(client: Client, state: State) -> None:
+    assert [chunk.text for chunk in client.stream_complete("demo", "x")] == [
+        "Hello",
+        ", \x1b[31mworld",
+        "",
+    ]
+    chunks = list(client.stream_chat("demo", USER, max_tokens=9))
+    assert "".join(chunk.text for chunk in chunks) == "Hello, \x1b[31mworld"
+    assert chunks[-1].usage == Usage(3, 2, 5)
+    assert chunks[0].answered_by == AnsweredBy("demo", 1, "sha256:0", "factored")
+    assert state.bodies[1] == {"model": "demo", "messages": USER, "max_tokens": 9, "stream": True}
+
+
+@pytest.mark.anyio
+async def test_async_answers_are_the_same(async_client: AsyncClient) -> None:
+    assert (await async_client.complete("demo", "x")).text == "Hello, world"
+    assert (await async_client.chat("demo", USER)).text == "Hello, world"
+    pieces = [chunk.text async for chunk in async_client.stream_complete("demo", "x")]
+    assert pieces == ["Hello", ", \x1b[31mworld", ""]
+    assert [chunk.text async for chunk in async_client.stream_chat("demo", USER)] == pieces
+
+
+def test_missing_model_is_an_error_before_the_first_piece(client: Client) -> None:
+    with pytest.raises(ModelNotFound, match="missing-one") as caught:
+        next(client.stream_chat("missing-one", USER))
+    assert caught.value.request_id == "req-1"
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        ("fails-midway", Overloaded),
+        ("cut", ConnectionLost),
+        ("ends-early", ConnectionLost),
+        ("garbled", InvalidResponse),
+    ],
+)
+def test_broken_stream_raises_after_its_first_pieces(
+    client: Client, model: str, error: type[Exception]
+) -> None:
+    pieces = client.stream_complete(model, "x")
+    assert next(pieces).text == "Hello"
+    with pytest.raises(error):
+        list(pieces)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        ("missing", ModelNotFound),
+        ("fails-midway", Overloaded),
+        ("cut", ConnectionLost),
+        ("ends-early", ConnectionLost),
+        ("garbled", InvalidResponse),
+    ],
+)
+async def test_broken_async_stream_raises_the_same(
+    url: str, model: str, error: type[Exception]
+) -> None:
+    async with AsyncClient(url) as client:
+        with pytest.raises(error):
+            [chunk async for chunk in client.stream_chat(model, USER)]
+
+
+def test_error_in_mid_stream_has_the_status_of_its_code(client: Client) -> None:
+    with pytest.raises(Overloaded, match="too many at once") as caught:
+        list(client.stream_chat("fails-midway", USER))
+    assert (caught.value.status, caught.value.code) == (429, "overloaded")
+
+
+def test_closing_a_stream_cancels_it_and_leaves_the_client_usable(client: Client) -> None:
+    caller_left.clear()
+    pieces = client.stream_complete("hangs", "x")
+    assert next(pieces).text == "Hello"
+    pieces.close()
+    assert caller_left.wait(10)
+    assert client.complete("demo", "x").text == "Hello, world"
+
+
+@pytest.mark.anyio
+async def test_closing_an_async_stream_does_the_same(url: str) -> None:
+    caller_left.clear()
+    async with AsyncClient(url) as client:
+        pieces = client.stream_complete("hangs", "x")
+        assert (await anext(pieces)).text == "Hello"
+        await pieces.aclose()
+        assert caller_left.wait(10)  # the server runs in another thread
+        assert (await client.complete("demo", "x")).text == "Hello, world"
+
+
+class Endless(httpx2.SyncByteStream):
+    is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b'data: {"model": "m", "choices": []}\n\n'
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_closing_a_stream_gives_its_connection_back() -> None:
+    body = Endless()
+    headers = {"content-type": "text/event-stream"}
+    answer = httpx2.Response(200, stream=body, headers=headers)
+    with Client(transport=httpx2.MockTransport(lambda _: answer)) as client:
+        pieces = client.stream_chat("m", USER)
+        next(pieces)
+        assert not body.is_closed
+        pieces.close()
+        assert body.is_closed
+
+
+def test_answer_that_is_no_stream_is_an_invalid_response() -> None:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json={"choices": []}))
+    with Client(transport=transport) as client, pytest.raises(InvalidResponse, match="event-str"):
+        list(client.stream_chat("demo", USER))
+
+
+def test_comments_and_split_lines_of_a_stream_are_understood() -> None:
+    body = (
+        b': ping\n\ndata: {"model": "m",\ndata: "choices": []}\r\n\r\ndata: [DONE]\n\ndata: x\n\n'
+    )
+    headers = {"content-type": "text/event-stream; charset=utf-8"}
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=body, headers=headers))
+    with Client(transport=transport) as client:
+        assert [chunk.model for chunk in client.stream_chat("m", USER)] == ["m"]
+
+
+@pytest.mark.parametrize("wrong", [{"stream": True}, {"temperature": float("nan")}, {"seed": {1}}])
+def test_parameter_that_cannot_be_sent_is_refused(
+    client: Client, state: State, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidArgument):
+        client.complete("demo", "x", **wrong)
+    assert state.calls == []

@@ -1,0 +1,256 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from overtone_client.cli import app
+from typer.testing import CliRunner, Result
+
+from .fake_overtone import API_KEY, Fault, State
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(url: str) -> Run:
+    def invoke(*arguments: str | Path, text: str | None = None) -> Result:
+        return CliRunner().invoke(app, ["--url", url, *map(str, arguments)], input=text)
+
+    return invoke
+
+
+def document(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+def fault(result: Result) -> Any:
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    return json.loads(result.stderr)["error"]
+
+
+def test_upload_publishes_and_says_so(run: Run, state: State, folder: Path) -> None:
+    done = run("upload", folder, "--name", "demo", "--alias", "prod", "--metadata", "by=me=you")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("demo@1 is ready (sha256:")
+    assert done.stderr == ""  # no progress bar where nobody watches
+    assert state.form["metadata"] == {"by": "me=you"}
+    assert state.aliases["demo"]["prod"] == 1
+
+
+def test_upload_as_json_is_the_record(run: Run, folder: Path) -> None:
+    record = document(run("upload", folder, "--name", "demo", "--json"))
+    assert (record["object"], record["name"], record["version"]) == ("adapter", "demo", 1)
+
+
+def test_list_is_a_table_for_people(run: Run, state: State) -> None:
+    state.add("demo")
+    state.add("[red]evil\x1b[2J")
+    lines = run("list").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "VERSION", "METHOD", "SIZE", "ALIASES", "CREATED"]
+    assert lines[1].split()[0] == "[red]evil[2J"
+    assert lines[2].split()[:5] == ["demo", "1", "fourierft", "12", "B"]
+    assert "latest=1" in lines[2]
+
+
+def test_list_is_one_document_for_programs(run: Run, state: State) -> None:
+    assert document(run("--json", "list")) == {"object": "list", "data": []}
+    record = state.add("demo")
+    assert document(run("list", "--json", "--limit", "1"))["data"] == [record]
+
+
+def test_empty_list_says_so(run: Run) -> None:
+    assert run("list").stdout == "There are no adapters.\n"
+
+
+def test_show_has_the_facts_and_the_versions(run: Run, state: State) -> None:
+    state.add("demo", b"1")
+    state.add("demo", b"2", metadata={"by": "me"})
+    text = run("show", "demo").stdout
+    for expected in ("demo", "sha256:", "n=8", "by=me", "1, 2", "names and shapes only"):
+        assert expected in text
+    shown = document(run("--json", "show", "demo"))
+    assert [each["version"] for each in shown["versions"]] == [1, 2]
+
+
+def test_delete_asks_nobody_when_nobody_is_there(run: Run, state: State) -> None:
+    state.add("demo")
+    refused = run("delete", "demo", text="y\n")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    assert "demo" in state.adapters
+    assert run("delete", "demo", "--yes").stdout == "Deleted demo and all its versions.\n"
+    assert "demo" not in state.adapters
+
+
+def test_delete_takes_one_version(run: Run, state: State) -> None:
+    state.add("demo", b"1")
+    state.add("demo", b"2")
+    deleted = document(run("delete", "demo", "--version", "1", "--yes", "--json"))
+    assert deleted == {"name": "demo", "version": 1, "deleted": True}
+    assert [each["version"] for each in state.adapters["demo"]] == [2]
+
+
+def test_alias_and_rollback(run: Run, state: State) -> None:
+    for data in (b"1", b"2"):
+        state.add("demo", data)
+    assert run("alias", "demo", "prod", "2").stdout == "demo@prod is now version 2\n"
+    assert document(run("alias", "demo", "prod", "1", "--json"))["etag"] == '"1"'
+    stale = run("alias", "demo", "prod", "2", "--if-version", "2")
+    assert stale.exit_code == 1
+    assert "error: precondition_failed: it was moved (somebody else moved it" in stale.stderr
+    assert run("rollback", "demo").stdout == "demo is now demo@1\n"
+
+
+def test_models_names_the_base_of_each(run: Run, state: State) -> None:
+    state.add("demo")
+    assert [line.split() for line in run("models").stdout.splitlines()] == [
+        ["MODEL", "BASE"],
+        ["tiny"],
+        ["demo", "tiny"],
+    ]
+    assert len(document(run("models", "--json"))["data"]) == 2
+
+
+def test_answers_are_streamed_without_control_characters(run: Run, state: State) -> None:
+    assert run("complete", "demo", "Once").stdout == "Hello, [31mworld\n"
+    answer = run("chat", "demo", "-m", "hi", "--system", "be kind", "--max-tokens", "3")
+    assert answer.stdout == "Hello, [31mworld\n"
+    assert state.bodies[0]["prompt"] == "Once"
+    assert state.bodies[1] == {
+        "model": "demo",
+        "messages": [
+            {"role": "system", "content": "be kind"},
+            {"role": "user", "content": "hi"},
+        ],
+        "max_tokens": 3,
+        "stream": True,
+    }
+
+
+def test_answers_as_json_are_the_servers_documents(run: Run) -> None:
+    chat = document(run("--json", "chat", "demo", "-m", "hi", "--temperature", "0"))
+    assert chat["choices"][0]["message"]["content"] == "Hello, world"
+    assert document(run("--json", "complete", "demo", "x"))["overtone"]["version"] == 1
+
+
+def test_prompts_come_from_standard_input_too(run: Run, state: State) -> None:
+    run("complete", "demo", "-", text="from a pipe")
+    run("chat", "demo", text="hello\nthere")
+    assert state.bodies[0]["prompt"] == "from a pipe"
+    assert state.bodies[1]["messages"][-1]["content"] == "hello\nthere"
+
+
+def test_base_without_a_chat_template_leads_to_complete(run: Run) -> None:
+    refused = run("chat", "no-template", "-m", "hi")
+    assert refused.exit_code == 1
+    assert "overtone complete NAME PROMPT" in refused.stderr
+
+
+@pytest.mark.parametrize("model", ["fails-midway", "cut", "ends-early", "garbled"])
+def test_broken_stream_ends_in_one_line(run: Run, model: str) -> None:
+    broken = run("complete", model, "x")
+    assert broken.exit_code == 1
+    assert broken.stdout.startswith("Hello")
+    assert broken.stderr.count("\n") == 1
+
+
+def test_servers_error_is_one_line_with_a_next_step(run: Run) -> None:
+    missing = run("show", "demo")
+    assert missing.exit_code == 1
+    assert missing.stdout == ""
+    assert missing.stderr == (
+        "error: model_not_found: no adapter 'demo' "
+        "(`overtone list` and `overtone models` show what is there)\n"
+    )
+
+
+def test_servers_error_as_json(run: Run) -> None:
+    missing = run("show", "demo", "--json")
+    assert missing.exit_code == 1
+    expected = {"code": "model_not_found", "status": 404, "request_id": "req-1", "param": None}
+    assert expected.items() <= fault(missing).items()
+
+
+@pytest.mark.parametrize(
+    ("raised", "step"),
+    [
+        (Fault(429, "overloaded", "full", headers={"Retry-After": "3"}), "try again in 3 s"),
+        (Fault(500, "internal_error", "oh"), "request id req-1"),
+        (Fault(404, "brand_new", "no"), "overtone list"),
+    ],
+)
+def test_next_step_fits_the_error(run: Run, state: State, raised: Fault, step: str) -> None:
+    state.next_fault = raised
+    assert step in run("list").stderr
+
+
+def test_unreachable_server_says_how_to_start_one() -> None:
+    done = CliRunner().invoke(app, ["list", "--url", "http://127.0.0.1:9"])
+    assert done.exit_code == 1
+    assert "overtone demo" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--foo"],
+        ["lsit"],
+        ["show"],
+        ["alias", "demo", "prod", "three"],
+        ["list", "--limit", "0"],
+        ["upload", "/no/such/folder", "--name", "demo"],
+        ["chat", "demo", "--temperature", "-1", "-m", "x"],
+        ["show", ".."],
+        ["--url"],
+    ],
+)
+def test_wrong_usage_is_two_and_one_line(run: Run, state: State, arguments: list[str]) -> None:
+    wrong = run(*arguments)
+    assert wrong.exit_code == 2
+    assert wrong.stderr.count("\n") == 1
+    assert wrong.stderr.startswith("error: ")
+    assert run(*arguments, "--json").exit_code == 2
+    assert state.calls == []
+
+
+def test_wrong_usage_as_json(run: Run) -> None:
+    wrong = run("list", "--foo", "--json")
+    assert fault(wrong) == {
+        "message": "No such option: --foo",
+        "code": "usage",
+        "next_step": "see `root list --help`",
+    }
+
+
+@pytest.mark.parametrize("pair", ["novalue", "=x"])
+def test_metadata_must_be_pairs(run: Run, folder: Path, pair: str) -> None:
+    assert run("upload", folder, "--name", "a", "--metadata", pair).exit_code == 2
+
+
+def test_folder_without_an_adapter_is_a_usage_error(run: Run, tmp_path: Path) -> None:
+    wrong = run("upload", tmp_path, "--name", "demo", "--json")
+    assert wrong.exit_code == 2
+    assert fault(wrong)["code"] == "invalid_argument"
+
+
+def test_settings_come_from_the_environment(
+    url: str, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.needs_key = True
+    monkeypatch.setenv("OVERTONE_URL", url)
+    refused = CliRunner().invoke(app, ["list"])
+    assert "set OVERTONE_API_KEY" in refused.stderr
+    monkeypatch.setenv("OVERTONE_API_KEY", API_KEY)
+    assert CliRunner().invoke(app, ["list"]).exit_code == 0
+    assert CliRunner().invoke(app, ["list", "--api-key", "wrong"]).exit_code == 1
+
+
+def test_help_never_shows_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERTONE_API_KEY", "sk-secret")
+    for arguments in (["--help"], ["list", "--help"], []):
+        assert "sk-secret" not in CliRunner().invoke(app, arguments).output

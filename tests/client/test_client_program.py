@@ -1,0 +1,169 @@
+"""The installed program as a process of its own: exit codes, streams, signals, a terminal."""
+
+import json
+import os
+import pty
+import resource
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from .fake_overtone import State
+
+CTRL_D = b"\x04"
+PROGRAM = [sys.executable, "-W", "error", "-c", "from overtone_client.cli import main; main()"]
+
+
+def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=30, check=False, **more
+    )
+
+
+def test_program_is_installed() -> None:
+    program = Path(sys.executable).with_name("overtone")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("overtone-client ")
+
+
+def test_exit_codes_and_streams(url: str, state: State) -> None:
+    state.add("demo")
+    good = run("--json", "list", "--url", url)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert json.loads(good.stdout)["data"][0]["name"] == "demo"
+    missing = run("show", "nothing", "--url", url)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr.startswith("error: model_not_found")
+    assert run("show").returncode == 2
+
+
+def test_reader_that_goes_away_leaves_no_traceback(url: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [*PROGRAM, "complete", "demo", "x", "--url", url]
+    gone = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False)
+    os.close(writer)
+    assert gone.returncode == 1
+    assert b"Traceback" not in gone.stderr
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(url: str) -> None:
+    arguments = [*PROGRAM, "complete", "hangs", "x", "--url", url]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.read(5) == b"Hello"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_list_starts_without_the_application(url: str) -> None:
+    code = (
+        "import sys\n"
+        "from overtone_client.cli import main\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules, 'server' in sys.modules, file=sys.stderr)"
+    )
+    arguments = [sys.executable, "-c", code, "list", "--url", url]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "False False\n")
+
+
+def test_list_starts_in_less_than_half_a_second(url: str) -> None:
+    assert min(busy_seconds("list", "--url", url) for _ in range(2)) < 0.5
+
+
+def busy_seconds(*arguments: str) -> float:
+    """Processor time of one run: unlike the clock, it is little moved by what else runs here."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run(*arguments).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+class Terminal:
+    """The program at a terminal of its own, and the person before it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._screen, theirs = pty.openpty()
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        self.process = subprocess.Popen([*PROGRAM, *arguments], **streams)
+        os.close(theirs)
+        self._unread = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._screen)
+
+    def see(self, wanted: bytes) -> bytes:
+        """What appears up to and with `wanted`."""
+        while wanted not in self._unread:
+            ready, _, _ = select.select([self._screen], [], [], 30)
+            assert ready, f"no {wanted!r} in {self._unread!r}"
+            self._unread += os.read(self._screen, 4096)
+        seen, _, self._unread = self._unread.partition(wanted)
+        return seen + wanted
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._screen, keys)
+
+
+def test_chat_at_a_terminal_goes_turn_by_turn(url: str, state: State) -> None:
+    with Terminal("chat", "demo", "--url", url) as terminal:
+        terminal.see(b"> ")
+        terminal.type(b"first\n")
+        assert b"Hello, " in terminal.see(b"demo@1 factored")
+        terminal.see(b"> ")
+        terminal.type(b"second\n")
+        terminal.see(b"demo@1 factored")
+        terminal.see(b"> ")
+        terminal.type(CTRL_D)
+        assert terminal.process.wait(30) == 0
+    turns = [message["content"] for message in state.bodies[-1]["messages"]]
+    assert turns == ["first", "Hello, \x1b[31mworld", "second"]
+
+
+def test_failed_turn_does_not_end_the_chat(url: str, state: State) -> None:
+    with Terminal("chat", "no-template", "--url", url) as terminal:
+        terminal.see(b"> ")
+        terminal.type(b"first\n")
+        terminal.see(b"overtone complete")
+        terminal.see(b"> ")
+        terminal.type(CTRL_D)
+        assert terminal.process.wait(30) == 0
+    assert len(state.bodies) == 1
+
+
+def test_ctrl_c_ends_a_chat_with_130(url: str) -> None:
+    with Terminal("chat", "hangs", "--url", url) as terminal:
+        terminal.see(b"> ")
+        terminal.type(b"first\n")
+        terminal.see(b"Hello")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(30) == 130
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0), (CTRL_D, 130)])
+def test_delete_asks_a_person(url: str, state: State, answer: bytes, code: int) -> None:
+    state.add("demo")
+    with Terminal("delete", "demo", "--url", url) as terminal:
+        terminal.see(b"Delete demo and all its versions?")
+        terminal.type(answer)
+        assert terminal.process.wait(30) == code
+    assert ("demo" in state.adapters) == bool(code)
+
+
+def test_upload_at_a_terminal_shows_its_progress(url: str, folder: Path) -> None:
+    with Terminal("upload", str(folder), "--name", "demo", "--url", url) as terminal:
+        assert b"uploading" in terminal.see(b"demo@1 is ready")
+        assert terminal.process.wait(30) == 0

@@ -1,0 +1,112 @@
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import overtone_client
+import pytest
+from overtone_client import AsyncClient, Client
+
+METHODS = sorted(
+    name for name in vars(Client) if not name.startswith("_") and callable(getattr(Client, name))
+)
+
+
+def test_exported_names_are_the_real_ones() -> None:
+    real = {
+        name
+        for name, value in vars(overtone_client).items()
+        if inspect.isclass(value) and not name.startswith("_")
+    }
+    assert set(overtone_client.__all__) == real
+    assert len(overtone_client.__all__) == len(real)
+
+
+def test_every_error_is_exported() -> None:
+    names = {name for name, value in vars(overtone_client.errors).items() if is_error(value)}
+    assert names <= set(overtone_client.__all__)
+
+
+def test_every_error_is_drawn_in_the_tree_and_described() -> None:
+    for name, value in vars(overtone_client.errors).items():
+        if is_error(value):
+            assert f"{name} " in str(overtone_client.errors.__doc__)
+            assert value.__doc__
+
+
+def is_error(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, overtone_client.OvertoneError)
+
+
+def test_twins_have_the_same_methods() -> None:
+    assert {name for name in vars(AsyncClient) if not name.startswith("_")} == set(METHODS)
+    assert len(METHODS) == 18
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_twins_take_the_same_arguments(name: str) -> None:
+    ours, theirs = getattr(Client, name), getattr(AsyncClient, name)
+    assert parameters(ours) == parameters(theirs)
+    assert result(ours) == result(theirs)
+    assert inspect.iscoroutinefunction(theirs) or result(ours).startswith(("Iter", "Gen"))
+
+
+def test_twins_are_made_from_the_same_arguments() -> None:
+    ours, theirs = (parameters(cls.__init__) for cls in (Client, AsyncClient))
+    assert [(each.name, each.default) for each in ours] == [
+        (each.name, each.default) for each in theirs
+    ]
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def result(function: Callable[..., Any]) -> str:
+    text = inspect.formatannotation(inspect.signature(function).return_annotation)
+    text = text.replace("collections.abc.", "").replace("Async", "")
+    return text.replace(", None, None]", "]").replace(", None]", "]")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_described(name: str) -> None:
+    assert getattr(Client, name).__doc__
+
+
+def test_package_imports_nothing_heavy() -> None:
+    code = "import sys, overtone_client.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "numpy", "transformers", "fastapi", "adapters_core", "registry", "server"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_block_closes_the_pool() -> None:
+    with Client() as client:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        client.models()
+
+
+@pytest.mark.anyio
+async def test_async_block_closes_the_pool() -> None:
+    async with AsyncClient() as client:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.models()
+
+
+@pytest.mark.parametrize("root", ["http://host:1/", "http://host:1", "http://host:1/v1/"])
+def test_url_may_be_given_as_openais_clients_want_it(root: str) -> None:
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json={"data": []})
+
+    with Client(root, "sk-1", transport=httpx2.MockTransport(answer)) as client:
+        assert client.models() == []
+    assert str(seen[0].url) == "http://host:1/v1/models"
+    assert seen[0].headers["authorization"] == "Bearer sk-1"
+    assert seen[0].headers["user-agent"].startswith("overtone-client/")
