@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from adapters_core.errors import CanaryFailed
 from server.errors import FAMILIES, InvalidRequest, NotFound, Overloaded, body_of, status_of
 from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, RequestId, Timing
@@ -22,15 +23,22 @@ from server.settings import Settings
 _LOG = logging.getLogger("overtone")
 
 
-def create_app(settings: Settings, metrics: Metrics, start: Callable[[], Service]) -> FastAPI:
+def create_app(
+    settings: Settings,
+    metrics: Metrics,
+    start: Callable[[], Service],
+    on_ready: Callable[[Service], None] = lambda service: None,
+) -> FastAPI:
     """Return the application; `start` (which takes its time) runs beside it once it is up.
+
+    `on_ready` is called from another thread as soon as requests are taken.
 
     Until `start` has returned, /health/ready and the API answer 503 with the reason.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        starting = asyncio.create_task(_start(app, start))
+        starting = asyncio.create_task(_start(app, start, on_ready))
         yield
         app.state.draining = True
         await asyncio.gather(starting, return_exceptions=True)
@@ -53,13 +61,21 @@ def create_app(settings: Settings, metrics: Metrics, start: Callable[[], Service
     return app
 
 
-async def _start(app: FastAPI, start: Callable[[], Service]) -> None:
+async def _start(
+    app: FastAPI, start: Callable[[], Service], on_ready: Callable[[Service], None]
+) -> None:
     try:
         app.state.service = await asyncio.to_thread(start)
     except Exception as error:
         _LOG.exception("the server cannot serve")
-        app.state.metrics.on_canary(False)
+        if isinstance(error, CanaryFailed):
+            app.state.metrics.on_canary(False)
         app.state.why_not_ready = f"the server cannot serve: {error}"
+        return
+    try:
+        await asyncio.to_thread(on_ready, app.state.service)
+    except Exception:
+        _LOG.exception("the server serves, but what was to follow its start failed")
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:

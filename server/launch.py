@@ -12,7 +12,7 @@ import uvicorn
 from registry import connect
 from server.app import create_app
 from server.metrics import BuildInfo, Metrics
-from server.model import load_base
+from server.model import Base, load_base
 from server.service import Service, build
 from server.settings import Settings
 
@@ -34,22 +34,8 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
     listener = _listen(settings.host, settings.port)
     if listener is None:
         return 1
-    metrics = Metrics(
-        BuildInfo(
-            version("overtone"),
-            settings.base_name or settings.base,
-            "",
-            settings.device,
-            torch.__version__,
-        )
-    )
-
-    def start() -> Service:
-        service = start_service(settings, metrics)
-        on_ready(service)
-        return service
-
-    app = create_app(settings, metrics, start)
+    metrics = Metrics()
+    app = create_app(settings, metrics, lambda: start_service(settings, metrics), on_ready)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
     )
@@ -65,10 +51,19 @@ def start_service(settings: Settings, metrics: Metrics) -> Service:
         settings.registry, settings.data, store=settings.store, observer=metrics.on_registry
     )
     try:
-        return build(settings, base, registry, metrics)
+        service = build(settings, base, registry, metrics)
+        metrics.set_build(_build_info(base))
+        return service
     except BaseException:
         registry.close()
         raise
+
+
+def _build_info(base: Base) -> BuildInfo:
+    device = next(base.model.parameters()).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    spec = base.spec
+    return BuildInfo(version("overtone"), spec.name, spec.fingerprint, name, torch.__version__)
 
 
 def _listen(host: str, port: int) -> socket.socket | None:

@@ -60,16 +60,15 @@ class Metrics:
     """An `Observer` that counts, for one server; safe from any thread.
 
     Args:
-        build: constant for the life of the process.
         max_adapters: adapters that get a series of their own; the rest share `other`.
     """
 
-    def __init__(self, build: BuildInfo, max_adapters: int = 50) -> None:
+    def __init__(self, max_adapters: int = 50) -> None:
         self._registry = _Registry()
         self._names = _BusyNames(max_adapters)
         self._state = _State()
         self._registry.register(self._state)
-        Info("overtone_build", "What is running.", registry=self._registry).info(asdict(build))
+        self._build = Info("overtone_build", "What is running.", registry=self._registry)
         self._make_request_metrics()
         self._make_step_metrics()
         self._make_adapter_metrics()
@@ -78,6 +77,14 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """Return the body of GET /metrics and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def set_build(self, build: BuildInfo) -> None:
+        """Say what runs here, once the base is loaded."""
+        self._build.info(asdict(build))
+
+    def on_queue(self, num_running: int, num_waiting: int) -> None:
+        self._running.set(num_running)
+        self._waiting.set(num_waiting)
 
     def on_step(self, stats: StepStats) -> None:
         self._running.set(stats.num_running)

@@ -59,6 +59,9 @@ class Observer(Protocol):
     def on_step(self, stats: StepStats) -> None:
         """One engine step is done."""
 
+    def on_queue(self, num_running: int, num_waiting: int) -> None:
+        """The loop has nothing to compute: so many sequences are held or wait all the same."""
+
     def on_cache(self, stats: CacheStats) -> None:
         """A cache has changed."""
 
@@ -88,6 +91,7 @@ class NullObserver:
     """Forgets everything."""
 
     def on_step(self, stats: StepStats) -> None: ...
+    def on_queue(self, num_running: int, num_waiting: int) -> None: ...
     def on_cache(self, stats: CacheStats) -> None: ...
     def on_load(self, stats: LoadStats) -> None: ...
     def on_first_token(self, seconds: float, queue_s: float) -> None: ...

@@ -157,6 +157,8 @@ class Runtime:
             batch = self._scheduler.next(self._clock())
             if batch is None:
                 self._flush()
+                queue = self._scheduler
+                self._observer.on_queue(len(queue.running), len(queue.waiting))
                 self._wake.wait()
                 continue
             self._step(batch)

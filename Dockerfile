@@ -1,0 +1,61 @@
+# Two images from one build: the inference server (the default) and the trainer's worker.
+#
+#   docker build -t overtone-server .
+#   docker build -t overtone-trainer --target trainer .
+#
+# For NVIDIA GPUs (Triton compiles its launchers with a C compiler when it first runs):
+#
+#   docker build -t overtone-server \
+#       --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 \
+#       --build-arg APT_PACKAGES="gcc libc6-dev" .
+
+FROM python:3.12-slim AS builder
+ARG TORCH=torch==2.13.0
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/overtone
+ENV PATH=/opt/overtone/bin:$PATH
+# torch first and by itself: it is by far the largest, and only its index depends on the device.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --index-url "$TORCH_INDEX_URL" "$TORCH"
+WORKDIR /build
+COPY constraints.txt pyproject.toml ./
+COPY client client
+COPY adapters_core adapters_core
+COPY registry registry
+COPY server server
+COPY trainer trainer
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt ./client .
+
+FROM python:3.12-slim AS runtime
+ARG APT_PACKAGES=""
+RUN if [ -n "$APT_PACKAGES" ]; then \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends $APT_PACKAGES \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi \
+    && useradd --uid 10001 --create-home --home-dir /home/overtone overtone \
+    && install --directory --owner=overtone --group=overtone /data /var/cache/overtone
+COPY --from=builder /opt/overtone /opt/overtone
+# The code belongs to root and stays as it is; what compilers write goes to a folder of its own.
+ENV PATH=/opt/overtone/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/var/cache/overtone/numba \
+    TRITON_CACHE_DIR=/var/cache/overtone/triton \
+    OVERTONE_BASE=/opt/overtone/lib/python3.12/site-packages/trainer/demo/base \
+    OVERTONE_DATA=/data \
+    OVERTONE_STORE=/data/blobs
+WORKDIR /data
+VOLUME /data
+USER overtone
+ENTRYPOINT ["overtone"]
+
+FROM runtime AS trainer
+CMD ["worker"]
+
+FROM runtime AS server
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
+CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]
