@@ -4,7 +4,6 @@ The file names layers by the base's own module paths, as PEFT does:
 `base_model.model.<path>.<tensor>`. Shapes always come from the base, never from the file.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from adapters_core.files import (
     read_tensors,
 )
 from adapters_core.method import Coefficients, Method, by_peft_type
-from adapters_core.peft_config import PeftConfig, unique_object
+from adapters_core.peft_config import PeftConfig, parse_json
 
 PREFIX = "base_model.model."
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
@@ -83,8 +82,8 @@ def _own_metadata(header: Header) -> dict[str, Any]:
     """Return the JSON object that our own files carry in their header; empty for PEFT's."""
     raw = header.metadata.get(METADATA_KEY, "{}")
     try:
-        own = json.loads(raw, object_pairs_hook=unique_object)
-    except (ValueError, RecursionError) as error:
+        own = parse_json(raw.encode())
+    except ValueError as error:
         message = f"metadata {METADATA_KEY!r} is not JSON: {error}"
         raise InvalidAdapter(message, "__metadata__") from error
     sections = [own.get(name, {}) for name in ("base", "places")] if isinstance(own, dict) else []
@@ -110,8 +109,9 @@ def _check_fingerprint(own: Mapping[str, Any], base: BaseSpec) -> bool:
 def _check_places(header: Header, methods: Mapping[str, Method], base: BaseSpec) -> None:
     """Hold the places that the file was trained on against those its seed gives here."""
     claimed = _own_metadata(header).get("places", {})
-    for target, method in methods.items():
-        shape = base.targets[target]
+    # Layers of one method and shape share their places: one of them is enough.
+    distinct = {(method, base.targets[target]): target for target, method in methods.items()}
+    for (method, shape), target in distinct.items():
         name = f"{shape.out}x{shape.in_}"
         if name in claimed and claimed[name] != method.places_digest(shape):
             raise InvalidAdapter(f"the seed gives other places for {name} than the file's", target)
@@ -150,7 +150,8 @@ def _split(key: str, base: BaseSpec) -> tuple[str | None, str]:
 
 def _check_targets(config: PeftConfig, found: Mapping[str, Any], base: BaseSpec) -> None:
     """Check that file and config speak of the same layers."""
-    if config.raw.get("target_modules") in (None, [], "all-linear"):
+    rule = config.raw.get("target_modules")
+    if not rule or (isinstance(rule, str) and rule.lower() == "all-linear"):
         return
     selected = [target for target in base.targets if config.selects(target)]
     for target in selected:

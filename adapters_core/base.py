@@ -68,7 +68,7 @@ def fingerprint(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}\0{list(parameter.shape)}\0".encode())
         flat = parameter.detach().reshape(-1)
-        step = max(1, flat.numel() // _SAMPLES)
+        step = max(1, -(-flat.numel() // _SAMPLES))
         sample = flat[::step].to(torch.bfloat16).cpu().contiguous()
         digest.update(sample.view(torch.int16).numpy().astype("<i2").tobytes())
     return "sha256:" + digest.hexdigest()

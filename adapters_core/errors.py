@@ -13,6 +13,9 @@ AdapterError                 the root: catch this to catch all of them
 
 from typing import ClassVar
 
+#: Messages and names come from uploaded files; a reply carries no more of them than this.
+MAX_MESSAGE_CHARS = 4000
+
 
 class AdapterError(Exception):
     """Any fault of an adapter; `param` names the tensor or config field at fault, if one is."""
@@ -20,9 +23,16 @@ class AdapterError(Exception):
     code: ClassVar[str] = "invalid_adapter"
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = _showable(message)
+        self.param = None if param is None else _showable(param)
+        super().__init__(self.message)
+
+
+def _showable(text: str) -> str:
+    """Return text that any reply can carry: bounded, and without the lone surrogates of JSON."""
+    if len(text) > MAX_MESSAGE_CHARS:
+        text = text[: MAX_MESSAGE_CHARS - 1] + "…"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class InvalidAdapter(AdapterError):

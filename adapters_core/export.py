@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from adapters_core.adapter import METADATA_KEY, PREFIX
 from adapters_core.base import BaseSpec
@@ -39,12 +39,26 @@ def write_adapter(
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     overtone = {"base": {"name": base.name, "fingerprint": base.fingerprint}}
     digests = {}
-    for target in layers:
-        digest = method.places_digest(base.targets[target])
+    for shape in sorted({base.targets[target] for target in layers}):
+        digest = method.places_digest(shape)
         if digest is not None:
-            digests["{}x{}".format(*base.targets[target])] = digest
+            digests[f"{shape.out}x{shape.in_}"] = digest
     if digests:
         overtone["places"] = digests
     part = folder / (WEIGHTS_NAME + ".part")
-    save_file(tensors, part, metadata={"format": "pt", METADATA_KEY: json.dumps(overtone)})
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(overtone)}
+    part.write_bytes(_with_sorted_metadata(save(tensors, metadata)))
     os.replace(part, folder / WEIGHTS_NAME)
+
+
+def _with_sorted_metadata(file: bytes) -> bytes:
+    """Return the same file whatever order safetensors gave its metadata (a hash map's, random).
+
+    An adapter that is written twice has one digest.
+    """
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)  # the data part stays aligned
+    return len(raw).to_bytes(8, "little") + raw + file[start:]

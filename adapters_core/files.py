@@ -6,7 +6,6 @@ A file is PEFT's adapter_model.safetensors; ours carries one more metadata entry
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter, NonFinite, TooLarge
-from adapters_core.peft_config import unique_object
+from adapters_core.peft_config import parse_json
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 16384
@@ -75,8 +74,10 @@ def read_header(path: Path, max_bytes: int = DEFAULT_MAX_FILE_BYTES) -> Header:
     metadata = raw.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise InvalidAdapter("__metadata__ is not an object of strings", "__metadata__")
-    if not 1 <= len(raw) <= MAX_TENSORS:
-        raise InvalidAdapter(f"the file holds {len(raw)} tensors; 1 to {MAX_TENSORS} are taken")
+    if not raw:
+        raise InvalidAdapter("the file holds no tensor", "file")
+    if len(raw) > MAX_TENSORS:
+        raise TooLarge(f"the file holds {len(raw)} tensors; at most {MAX_TENSORS}", "file")
     tensors = {name: _entry(name, entry) for name, entry in raw.items()}
     _check_ranges(tensors, size - data_start)
     return Header(tensors, metadata, data_start)
@@ -92,8 +93,8 @@ def _raw_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     if length > MAX_HEADER_BYTES:
         raise TooLarge(f"the header has {length} bytes; at most {MAX_HEADER_BYTES}", "file")
     try:
-        raw = json.loads(file.read(length), object_pairs_hook=unique_object)
-    except (ValueError, RecursionError) as error:
+        raw = parse_json(file.read(length))
+    except ValueError as error:
         raise InvalidAdapter(f"the header is not JSON: {error}", "file") from error
     if not isinstance(raw, dict):
         raise InvalidAdapter("the header is not a JSON object", "file")

@@ -32,10 +32,10 @@ def inject(model: nn.Module, paths: Iterable[str] | None = None) -> Injection:
     """
     linears = dict(adaptable(model))
     switch = Switch()
-    wrapped = {}
-    for path in linears if paths is None else paths:
-        wrapped[path] = AdaptedLinear(linears[path], path, switch)
-        _replace(model, path, wrapped[path])
+    chosen = linears if paths is None else {path: linears[path] for path in paths}
+    wrapped = {path: AdaptedLinear(linear, path, switch) for path, linear in chosen.items()}
+    for path, linear in wrapped.items():
+        _replace(model, path, linear)
     return Injection(model, switch, wrapped)
 
 

@@ -143,6 +143,10 @@ class Method(ABC):
         A row's bits must not depend on which other rows stand in the batch.
         """
 
+    def fitted(self, shape: Shape) -> Self:
+        """Return this method cut down to what a layer of this shape can hold."""
+        return self
+
     def basis(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
         """Return what all adapters of this signature share on `device`; computed once and cached.
 

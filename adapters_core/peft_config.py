@@ -7,17 +7,21 @@ peft/utils/other).
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import regex
 
-from adapters_core.errors import InvalidAdapter
+from adapters_core.errors import InvalidAdapter, TooLarge
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PATTERN_CHARS = 4096
+#: For one match, and for all matches of one config together.
 _MATCH_TIMEOUT_S = 0.05
+_MATCH_BUDGET_S = 2.0
 
 #: Fields that say nothing about the numbers an adapter computes in inference.
 _NEUTRAL = frozenset(
@@ -43,24 +47,62 @@ class Pattern:
     rule: str = r"(.*\.)?({key})$"
 
 
+@dataclass
+class _Matcher:
+    """Matches an uploader's patterns: bounded in length and in time (one may be exponential)."""
+
+    left_s: float = _MATCH_BUDGET_S
+    compiled: dict[str, Any] = field(default_factory=dict)
+
+    def match(self, rule: str, target: str, name: str, full: bool = False) -> Any:
+        """Return the match of `rule`, a pattern of the config's field `name`, or None."""
+        start = time.monotonic()
+        try:
+            pattern = self._compile(rule, name)
+            how = pattern.fullmatch if full else pattern.match
+            return how(target, timeout=max(1e-3, min(_MATCH_TIMEOUT_S, self.left_s)))
+        except TimeoutError:
+            message = f"a pattern of {name} takes too long: {_short(rule)}"
+            raise InvalidAdapter(message, name) from None
+        finally:
+            self.left_s -= time.monotonic() - start
+
+    def _compile(self, rule: str, name: str) -> Any:
+        if len(rule) > MAX_PATTERN_CHARS:
+            raise InvalidAdapter(f"a pattern of {name} has {len(rule)} characters", name)
+        if self.left_s <= 0:
+            raise InvalidAdapter(f"the patterns of {name} take too long together", name)
+        if rule not in self.compiled:
+            try:
+                re.compile(rule)  # PEFT's own engine; regex takes more, some of it costly
+                self.compiled[rule] = regex.compile(rule)
+            except (re.error, regex.error, RecursionError, OverflowError) as error:
+                message = f"a pattern of {name} is malformed: {error}"
+                raise InvalidAdapter(message, name) from error
+        return self.compiled[rule]
+
+
 @dataclass(frozen=True)
 class PeftConfig:
     """A parsed config; `raw` holds the JSON object."""
 
     raw: dict[str, Any]
+    _matcher: _Matcher = field(default_factory=_Matcher, repr=False, compare=False)
 
     @classmethod
     def parse(cls, data: bytes) -> "PeftConfig":
         """Return the config in `data`.
 
         Raises:
-            InvalidAdapter: over 1 MiB, not UTF-8 JSON, not an object, or a key twice.
+            TooLarge: over 1 MiB.
+            InvalidAdapter: not UTF-8 JSON, not an object, or a key twice.
         """
         if len(data) > MAX_CONFIG_BYTES:
-            raise InvalidAdapter(f"the config has {len(data)} bytes; at most {MAX_CONFIG_BYTES}")
+            message = f"the config has {len(data)} bytes; at most {MAX_CONFIG_BYTES} are taken"
+            raise TooLarge(message, "config")
         try:
-            raw = json.loads(data, object_pairs_hook=unique_object)
-        except (ValueError, RecursionError) as error:
+            raw = parse_json(data)
+        except ValueError as error:
             raise InvalidAdapter(f"the config is not JSON: {error}", "config") from error
         if not isinstance(raw, dict):
             raise InvalidAdapter("the config is not a JSON object", "config")
@@ -90,7 +132,7 @@ class PeftConfig:
         """
         for name, value in self.raw.items():
             if name in _ONLY and value not in _ONLY[name]:
-                raise InvalidAdapter(f"{name} = {value!r} is not supported", name)
+                raise InvalidAdapter(f"{name} = {_short(value)} is not supported", name)
             if name in _NEUTRAL or name in _ONLY or name in read or not value:
                 continue
             raise InvalidAdapter(f"{name} = {_short(value)} is not supported for this method", name)
@@ -144,9 +186,9 @@ class PeftConfig:
             raise InvalidAdapter(f"{pattern.field} is not an object", pattern.field)
         for key, specific in table.items():
             rule = pattern.rule.replace("{key}", key)
-            if _search(rule, target, pattern.field, regex.match):
+            if self._matcher.match(rule, target, pattern.field):
                 return specific
-        return value
+        return table.get(target, value)  # a full path, which PEFT's rule may not match
 
     def selects(self, target: str) -> bool:
         """Return whether the config's target rules take the module path `target`.
@@ -158,8 +200,9 @@ class PeftConfig:
             return False
         if not self._listed("target_modules", target):
             return False
-        layers = self.raw.get("layers_to_transform")
-        if layers is None or layers == [] or isinstance(self.raw.get("target_modules"), str):
+        layers, listed = self.raw.get("layers_to_transform"), self.raw["target_modules"]
+        # As in PEFT: a pattern or a full path names the layer itself.
+        if layers is None or layers == [] or isinstance(listed, str) or target in listed:
             return True
         return self._layer_of(target) in (layers if isinstance(layers, list) else [layers])
 
@@ -168,45 +211,47 @@ class PeftConfig:
         if rule is None:
             return False
         if isinstance(rule, str):
-            return _search(rule, target, name, regex.fullmatch) is not None
+            return self._matcher.match(rule, target, name, full=True) is not None
         if not isinstance(rule, list) or not all(isinstance(item, str) for item in rule):
             raise InvalidAdapter(f"{name} is neither a pattern nor a list of names", name)
         return any(target == item or target.endswith(f".{item}") for item in rule)
 
     def _layer_of(self, target: str) -> int | None:
-        patterns = self.raw.get("layers_pattern") or [r"[^.]*"]
-        for pattern in [patterns] if isinstance(patterns, str) else patterns:
-            rule = rf"(?:^|.*?\.){pattern}\.(\d+)\."
-            found = _search(rule, target, "layers_pattern", regex.match)
+        patterns = self.raw.get("layers_pattern") or []
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+            message = "layers_pattern is neither a pattern nor a list of patterns"
+            raise InvalidAdapter(message, "layers_pattern")
+        index = r"\.(?P<idx>\d+)\."
+        rules = [rf"(?:^|.*?\.){p}{index}" for p in patterns] or [rf".*?\.[^.]*{index}"]
+        for rule in rules:
+            found = self._matcher.match(rule, target, "layers_pattern")
             if found:
-                return int(found.group(1))
+                layer = found.groupdict().get("idx") or ""
+                return int(layer) if layer.isdecimal() else None
         return None
 
 
-def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs of a JSON object as a dict; for json.loads.
+def parse_json(data: bytes) -> Any:
+    """Return the JSON value in `data`.
 
     Raises:
-        ValueError: a key stands twice, so that two readers could see two different files.
+        ValueError: not UTF-8, not JSON, nested too deeply, or a key twice in an object, so that
+            two readers could see two different files.
     """
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice")
-    return result
-
-
-def _search(rule: str, target: str, name: str, how: Callable[..., Any]) -> Any:
-    """Match an uploader's pattern: bounded in length and in time (a pattern may be exponential)."""
-    if len(rule) > MAX_PATTERN_CHARS:
-        raise InvalidAdapter(f"a pattern of {name} has {len(rule)} characters", name)
     try:
-        return how(rule, target, timeout=_MATCH_TIMEOUT_S)
-    except TimeoutError:
-        raise InvalidAdapter(f"a pattern of {name} takes too long: {_short(rule)}", name) from None
-    except regex.error as error:
-        raise InvalidAdapter(f"a pattern of {name} is malformed: {error}", name) from error
+        return json.loads(data.decode(), object_pairs_hook=_unique_object)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {_short(key)} stands twice")
+        result[key] = value
+    return result
 
 
 def _short(value: Any) -> str:

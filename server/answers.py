@@ -89,11 +89,16 @@ class Answer:
         return {
             "tokens": tokens,
             "token_logprobs": [s.logprob for s in sampled],
-            "top_logprobs": [
-                {self.text.token(token): value for token, value in s.alternatives} for s in sampled
-            ],
+            "top_logprobs": [self._alternatives(s) for s in sampled],
             "text_offset": starts,
         }
+
+    def _alternatives(self, sampled: Sampled) -> dict[str, float]:
+        """Return the alternatives by text; of several with one text the likeliest holds."""
+        values: dict[str, float] = {}
+        for token, value in sampled.alternatives:
+            values.setdefault(self.text.token(token), value)
+        return values
 
     def _chat_logprobs(self, sampled: Sequence[Sampled]) -> Json:
         def entry(token: int, value: float | None) -> Json:

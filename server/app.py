@@ -12,11 +12,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
-from server.errors import FAMILIES, InvalidRequest, NotFound, Overloaded, body_of, status_of
+from server.errors import (
+    FAMILIES,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    body_of,
+    status_of,
+)
 from server.metrics import Metrics
-from server.middleware import ApiKeys, BodyLimit, RequestId, Timing
+from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
 from server.routes import adapters, completions, ops
-from server.routes.door import log_unexpected
 from server.service import Service
 from server.settings import Settings
 
@@ -52,8 +59,9 @@ def create_app(
     app.state.metrics = metrics
     for module in (completions, adapters, ops):
         app.include_router(module.router)
-    for family in (*FAMILIES, HTTPException, RequestValidationError, Exception):
+    for family in (*FAMILIES, HTTPException, RequestValidationError):
         app.add_exception_handler(family, _answer_error)
+    app.add_middleware(LastResort)
     app.add_middleware(BodyLimit, settings.max_body_bytes, settings.max_upload_bytes)
     app.add_middleware(ApiKeys, [key.get_secret_value() for key in settings.api_keys])
     app.add_middleware(Timing, metrics)
@@ -79,10 +87,9 @@ async def _start(
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer any error with the body of api.md."""
+    """Answer an error that says what it means with the body of api.md."""
+    headers = dict(getattr(error, "headers", None) or {})  # a 405's Allow
     error = _translated(error)
-    log_unexpected(error)
-    headers = {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after_s)
     return JSONResponse(body_of(error), status_of(error), headers=headers)
@@ -97,5 +104,7 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, HTTPException):
         if error.status_code == 404:
             return NotFound("there is nothing at this path; /docs lists what there is")
+        if error.status_code == 405:
+            return MethodNotAllowed("the path is there, but not for this method")
         return InvalidRequest(str(error.detail))
     return error

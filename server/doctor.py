@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters_core.bases import Bases
-from adapters_core.canary import run_canary
+from adapters_core.canary import run_canary, usual_methods
 from adapters_core.method import Shape
-from adapters_core.methods import FourierFT, LoRA
 from registry import connect
 
 #: Widths of common bases; a base's own shapes are taken when one is given.
@@ -103,7 +102,7 @@ def _registry(url: str) -> Finding:
 
 def _transforms(base: str | None) -> Finding:
     shapes = set(_SHAPES) if base is None else _shapes_of(base)
-    report = run_canary([FourierFT(), LoRA()], shapes, Bases(torch.device("cpu")))
+    report = run_canary(usual_methods(), shapes, Bases(torch.device("cpu")))
     detail = f"{report.checked} checks right"
     if report.rerouted:
         detail += f", {len(report.rerouted)} of them only in float64 (slower, and exact)"

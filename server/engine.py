@@ -18,6 +18,8 @@ from server.sequence import Sampled, Sampling, Sequence
 
 _CHECK_TOKENS = 40
 _CHECK_TOLERANCE = 1e-3
+#: Rotations that follow the longest row of a batch: a row would depend on its neighbours.
+_MOVING_ROTATIONS = ("dynamic", "longrope")
 
 
 class Engine:
@@ -35,6 +37,7 @@ class Engine:
         self._device = next(self._model.parameters()).device
         self._page_size = page_size
         self._cache = PagedCache(num_pages, page_size)
+        _refuse_moving_rotations(self._model)
         expected = self._reference_logits()
         attention.register()
         self._model.set_attn_implementation(attention.NAME)  # type: ignore[operator]
@@ -102,3 +105,16 @@ def _vocabulary(model: nn.Module) -> int:
     size = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
     assert isinstance(size, int)
     return size
+
+
+def _refuse_moving_rotations(model: nn.Module) -> None:
+    """Refuse what the check cannot see: its prompt is shorter than where these begin to move."""
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    rope = getattr(config, "rope_parameters", None) or {}
+    for part in (rope, *rope.values()):  # one for all layers, or one for each kind of them
+        kind = part.get("rope_type") if isinstance(part, dict) else None
+        if kind in _MOVING_ROTATIONS:
+            raise UnsupportedAttention(
+                f"the base's positions are rotated by rope_type {kind!r}, which depends on the "
+                "longest sequence of a batch and is not served"
+            )

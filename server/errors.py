@@ -5,6 +5,7 @@ ServingError                 the root of the server's own errors
 │   ├── UnsupportedParameter a parameter this server does not have
 │   └── PromptTooLong        prompt and max_tokens exceed what the base or the cache can hold
 ├── NotFound                 no such path
+├── MethodNotAllowed         the path has no such method
 ├── InvalidApiKey            the key is missing or wrong
 ├── PayloadTooLarge          the body is over the cap
 ├── Overloaded               the queue is full; try again later
@@ -55,6 +56,12 @@ class NotFound(ServingError):
     code = "not_found"
 
 
+class MethodNotAllowed(ServingError):
+    """The path is there, but not for this method."""
+
+    code = "invalid_request"
+
+
 class InvalidApiKey(ServingError):
     """The API key is missing or wrong."""
 
@@ -99,6 +106,7 @@ class InternalError(ServingError):
 STATUS: dict[type[Exception], int] = {
     InvalidRequest: 400,
     NotFound: 404,
+    MethodNotAllowed: 405,
     InvalidApiKey: 401,
     PayloadTooLarge: 413,
     Overloaded: 429,

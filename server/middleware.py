@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import InvalidApiKey, PayloadTooLarge, body_of, status_of
 from server.observer import Observer
 
+_LOG = logging.getLogger("overtone")
 _OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 _MAX_ID_CHARS = 128
 
@@ -135,6 +137,33 @@ class BodyLimit:
 
 def _too_large(size: int, limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body has {size} bytes or more; at most {limit} are taken")
+
+
+class LastResort:
+    """Answers 500 for an error that no handler took; the log has it under the request's id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:
+            _LOG.error("request %s failed", scope["state"]["request_id"], exc_info=error)
+            if has_begun:
+                raise
+            await _answer(send, error)
 
 
 async def _drain_a_little(receive: Receive) -> None:

@@ -39,7 +39,9 @@ def _sample_row(row: Tensor, sequence: Sequence, best: int) -> Sampled:
 def _draw(row: Tensor, sequence: Sequence) -> int:
     """Draw one token: inverse of the cumulative distribution at the sequence's next number."""
     sampling = sequence.sampling
-    probabilities = torch.softmax(row.double() / sampling.temperature, dim=0)
+    row = row.double()
+    # The likeliest is zero: no temperature, however small, divides it to infinity.
+    probabilities = torch.softmax((row - row.max()) / sampling.temperature, dim=0)
     order = None
     if sampling.top_p < 1:
         probabilities, order = probabilities.sort(descending=True, stable=True)

@@ -70,6 +70,14 @@ class GenerationRequest(BaseModel):
     ignore_eos: bool = False
     return_token_ids: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, given: Any) -> Any:
+        """Take null for "not given", as OpenAI's API does."""
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
+
     @model_validator(mode="after")
     def _refuse_unsupported(self) -> "GenerationRequest":
         for name, value in (self.model_extra or {}).items():

@@ -4,9 +4,8 @@ import time
 from dataclasses import dataclass
 
 from adapters_core.bases import Bases
-from adapters_core.canary import CanaryReport, run_canary
+from adapters_core.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.inject import inject
-from adapters_core.methods import FourierFT, LoRA
 from registry import Registry
 from server.delivery import Deliveries
 from server.engine import Engine
@@ -55,7 +54,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     injection = inject(base.model)
     device = next(base.model.parameters()).device
     bases = Bases(device)
-    canary = run_canary([FourierFT(), LoRA()], set(base.spec.targets.values()), bases)
+    canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)
     metrics.on_canary(True)
     pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
     deliveries = Deliveries()

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any
 
 from jinja2.exceptions import TemplateError
-from tokenizers.decoders import DecodeStream
 
 from server.errors import InvalidRequest
 
 #: Tokens of the prompt that decide how the first generated one is written (a leading space).
 _CONTEXT_TOKENS = 8
+#: What a tokenizer writes for bytes that are no character, or not a whole one yet.
+_UNDECODED = "\ufffd"
 
 
 class Text:
@@ -73,18 +75,25 @@ class Piece:
 
 
 class TextStream:
-    """Tokens in, text out; holds back what may still become a stop string."""
+    """Tokens in, text out; holds back what may still become a character or a stop string."""
 
     def __init__(self, tokenizer: Any, prompt: tuple[int, ...], stops: tuple[str, ...]) -> None:
         self._tokenizer = tokenizer
-        context = list(prompt[-_CONTEXT_TOKENS:])
-        self._decoder = DecodeStream(ids=context, skip_special_tokens=True)
+        self._ids = list(prompt[-_CONTEXT_TOKENS:])
+        self._num_told = len(self._ids)
+        self._told = self._decode(self._ids)
         self._stops = stops
         self._held = ""
 
     def push(self, token: int) -> Piece:
         """Take one more token."""
-        self._held += self._decoder.step(self._tokenizer, token) or ""
+        self._ids.append(token)
+        new = self._new(self._decode(self._ids))
+        if new and not new.endswith(_UNDECODED):
+            self._held += new
+            # The tokens told last stay as context: they decide how the next one is written.
+            self._ids = self._ids[self._num_told :]
+            self._num_told, self._told = len(self._ids), self._decode(self._ids)
         cut = min((i for s in self._stops if (i := self._held.find(s)) >= 0), default=None)
         if cut is not None:
             text, self._held = self._held[:cut], ""
@@ -96,8 +105,17 @@ class TextStream:
 
     def flush(self) -> str:
         """Return what was held back; the stream is over."""
-        text, self._held = self._held, ""
+        text, self._held = self._held + self._new(self._decode(self._ids)), ""
+        self._told = self._decode(self._ids)
         return text
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _new(self, text: str) -> str:
+        """Return what `text` says beyond what was told; half a character may have become one."""
+        return text[len(commonprefix([self._told, text])) :]
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -31,6 +31,7 @@ from adapters_core.methods import FourierFT, LoRA
 from adapters_core.training import TrainingPlan
 from trainer.demo_base import encode
 from trainer.demo_data import adapter_documents, stored_held_out
+from trainer.demo_training import nats_per_token
 
 BASE_NAME = "demo"
 _WINDOW, _BATCH = 128, 16
@@ -76,16 +77,6 @@ def train_adapter(
     injection.switch.plan = None
 
 
-@torch.inference_mode()
-def held_out_loss(model: nn.Module, tokens: Tensor) -> float:
-    """Return the mean loss in nats per token over whole windows of tokens `[T]`."""
-    count = (len(tokens) - 1) // _WINDOW
-    rows = tokens[: count * _WINDOW + 1]
-    rows = torch.stack([rows[i * _WINDOW : (i + 1) * _WINDOW + 1] for i in range(count)])
-    losses = [_loss(model, part) * len(part) for part in rows.split(_BATCH)]
-    return float(sum(losses) / count)
-
-
 def _loss(model: nn.Module, rows: Tensor) -> Tensor:
     logits = model(input_ids=rows[:, :-1]).logits
     return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
@@ -105,7 +96,7 @@ def _share(used: float) -> float:
 
 def make_adapters(base: Path, out: Path, seconds: float) -> dict[str, dict[str, Any]]:
     """Train and write every demo adapter; return their figures by name."""
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     model.requires_grad_(False)
     spec = spec_of(model, BASE_NAME)
@@ -115,13 +106,13 @@ def make_adapters(base: Path, out: Path, seconds: float) -> dict[str, dict[str, 
     for name, recipe in RECIPES.items():
         _say(f"{name}: {recipe.method}")
         held_out = encode(tokenizer, stored_held_out(name))
-        base_loss = held_out_loss(model, held_out)
+        base_loss = nats_per_token(model, held_out)
         generator = torch.Generator().manual_seed(0)
         plan = TrainingPlan(recipe.method, spec.targets, Bases(torch.device("cpu")), generator)
         tokens = encode(tokenizer, documents[name].train)
         train_adapter(injection, plan, tokens, recipe.rate, seconds)
         injection.switch.plan = plan
-        loss = held_out_loss(model, held_out)
+        loss = nats_per_token(model, held_out)
         injection.switch.plan = None
         write_adapter(out / name, recipe.method, plan.layers, spec)
         figures[name] = {

@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
     budget = Budget(chosen.seconds, chosen.steps)
     try:
         make_base(chosen.out, Recipe(seed=chosen.seed), budget, _say)

@@ -20,7 +20,7 @@ spectra are gathered, multiplied and scattered (kernels/spectral.py) and transfo
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -163,6 +163,9 @@ class FourierFT(Method):
             shape.out // 2 + 1,
         )
         return torch.fft.irfft(core, n=shape.out, norm="forward")[: x.shape[0]].to(x.dtype)
+
+    def fitted(self, shape: Shape) -> Self:
+        return replace(self, n=min(self.n, shape.out * shape.in_))
 
     def places_digest(self, shape: Shape) -> str:
         return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))

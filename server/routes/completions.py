@@ -68,25 +68,30 @@ async def _answer(
     )
     headers = {"X-Overtone-Adapter": answerer.header}
     if body.stream:
-        return await _streaming(body, run, form, headers)
+        return await _streaming(request, body, run, form, headers)
     choices = await _unless_gone(request, finish(run))
     totals = usage(prompts, body.n, sum(len(choice.sampled) for choice in choices))
     return JSONResponse(form.whole(choices, totals, run.mode), headers=headers)
 
 
 async def _streaming(
-    body: GenerationRequest, run: Run, form: Answer, headers: dict[str, str]
+    request: Request, body: GenerationRequest, run: Run, form: Answer, headers: dict[str, str]
 ) -> Response:
     """Wait for the first token, so that an error before it is still a proper status."""
     deltas = run.deltas()
-    first = await anext(deltas)
+    first = await _unless_gone(request, anext(deltas))
     headers = headers | {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    events = _events(body, run, form, first, deltas)
+    events = _events(request, body, run, form, first, deltas)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def _events(
-    body: GenerationRequest, run: Run, form: Answer, first: Delta, rest: AsyncIterator[Delta]
+    request: Request,
+    body: GenerationRequest,
+    run: Run,
+    form: Answer,
+    first: Delta,
+    rest: AsyncIterator[Delta],
 ) -> AsyncIterator[str]:
     seen: set[int] = set()
     generated = 0
@@ -101,7 +106,7 @@ async def _events(
         if body.stream_options and body.stream_options.include_usage:
             yield _event(form.closing(usage(run.prompts, body.n, generated), run.mode))
     except Exception as error:
-        log_unexpected(error)
+        log_unexpected(request, error)
         yield _event(body_of(error))
     finally:
         run.close()

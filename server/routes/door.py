@@ -51,7 +51,7 @@ def _first_fault(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{path or 'body'}: {first['msg']}", param)
 
 
-def log_unexpected(error: Exception) -> None:
+def log_unexpected(request: Request, error: Exception) -> None:
     """Log an error that no table knows; it is our fault."""
     if not isinstance(error, FAMILIES):
-        _LOG.error("unexpected error", exc_info=error)
+        _LOG.error("request %s failed", request.state.request_id, exc_info=error)

@@ -1,0 +1,1 @@
+"""Benchmarks: programs whose last line on standard output is one JSON object."""

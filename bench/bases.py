@@ -1,0 +1,73 @@
+"""The base and the adapters that all benchmarks share: random weights of a real shape."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from adapters_core.base import BaseSpec
+from adapters_core.export import write_adapter
+from adapters_core.method import Method
+
+VOCABULARY = 8192
+
+
+def llama(width: int = 1024, layers: int = 8) -> nn.Module:
+    """Return a random float32 Llama: 64-wide heads, a quarter of them for keys and values."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 256,
+        max_position_embeddings=2048,
+    )
+    config.eos_token_id = config.bos_token_id = None
+    config.pad_token_id = 0
+    made: nn.Module = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0, 1.2 / parameter.shape[-1] ** 0.5)
+    return made.eval().requires_grad_(False)
+
+
+def targets_of(spec: BaseSpec, which: str) -> list[str]:
+    """Return the paths of `qv` or of all `seven` linears of every layer."""
+    endings = ("q_proj", "v_proj")
+    return [t for t in spec.targets if which == "seven" or t.endswith(endings)]
+
+
+def layers_of(
+    method: Method, spec: BaseSpec, targets: list[str], seed: int
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Return random coefficients of an adapter on these targets."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        target: {
+            name: torch.randn(tensor.shape, generator=generator)
+            for name, tensor in method.tensors(spec.targets[target]).items()
+        }
+        for target in targets
+    }
+
+
+def write_many(
+    folder: Path, method: Method, spec: BaseSpec, targets: list[str], count: int
+) -> list[Path]:
+    """Write `count` adapters as PEFT's folders and return them."""
+    folders = [folder / f"adapter-{i}" for i in range(count)]
+    for i, place in enumerate(folders):
+        write_adapter(place, method, layers_of(method, spec, targets, i), spec)
+    return folders
+
+
+def prompt_of(number: int, length: int) -> list[int]:
+    """Return a random prompt."""
+    generator = torch.Generator().manual_seed(number)
+    ids: Any = torch.randint(1, VOCABULARY, (length,), generator=generator).tolist()
+    return ids

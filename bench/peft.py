@@ -1,0 +1,199 @@
+"""Beside PEFT, which is what a user would otherwise run: the same files, the same answers.
+
+What: (1) 32 requests with 32 adapters: this engine from files to tokens, against PEFT one request
+after the other, unmerged (`set_adapter` + `generate`, adapters loaded beforehand) and with
+load, merge, generate, unmerge; (2) a cold file to merged weights of all targets, and to its first
+factored use, against PEFT's `load_adapter` + `merge_adapter`.
+PEFT's requests are independent of each other, so a few of the 32 are timed and scaled.
+
+    python -m bench.peft [--rounds 5] [--width 1024] [--layers 8] [--new 32]
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from adapters_core.adapter import Adapter, read_adapter
+from adapters_core.bank import Bank, Layout
+from adapters_core.base import BaseSpec, spec_of
+from adapters_core.bases import Bases
+from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.inject import Injection, inject
+from adapters_core.merge import materialise
+from adapters_core.methods import FourierFT
+from bench.bases import llama, prompt_of, targets_of, write_many
+from bench.timing import interleaved, report
+from server.batch import Factored
+from server.engine import Engine
+from server.kv_pool import PagePool
+from server.residency import Entry
+from server.scheduler import Scheduler
+from server.sequence import Sampling, Sequence
+
+_REQUESTS, _PROMPT, _PEFT_SAMPLE = 32, 64, 2
+
+
+class Ours:
+    """The engine and what it needs to read adapters."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        model = llama(width, layers)
+        self.spec: BaseSpec = spec_of(model, "bench")
+        self.injection: Injection = inject(model)
+        self.bases = Bases(torch.device("cpu"))
+        self.engine = Engine(self.injection, 32 * 40)
+
+    def _read(self, folder: Path) -> Adapter:
+        config = (folder / CONFIG_NAME).read_bytes()
+        return read_adapter(folder / WEIGHTS_NAME, config, self.spec)
+
+    def merge(self, folder: Path) -> None:
+        """A cold file to merged weights."""
+        adapter = read_adapter(
+            folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes(), self.spec
+        )
+        materialise(adapter.methods, adapter.layers, self.injection.linears, self.bases)
+
+    def pack(self, folder: Path, bank: list[Bank]) -> Entry:
+        """A cold file to a slot in a bank."""
+        adapter = read_adapter(
+            folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes(), self.spec
+        )
+        if not bank:
+            bank.append(Bank(Layout.of(adapter.methods, self.spec.targets), self.bases))
+        slot = bank[0].add(bank[0].pack(adapter.layers))
+        return Entry((str(folder), "factored"), payload=Factored(bank[0], slot))
+
+    def serve(self, folders: list[Path], new: int) -> None:
+        """All requests at once, from files to their last tokens."""
+        bank: list[Bank] = []
+        scheduler = Scheduler(PagePool(32 * 40, 32), 2048, 64)
+        for i, folder in enumerate(folders):
+            sampling = Sampling(max_tokens=new, temperature=0)
+            lease = self.pack(folder, bank)
+            scheduler.add(Sequence(tuple(prompt_of(i, _PROMPT)), sampling, lease))
+        while batch := scheduler.next(0.0):
+            scheduler.advance(batch, [token for token in self.engine.step(batch) if token])
+
+
+class Theirs:
+    """PEFT over the same base."""
+
+    def __init__(self, width: int, layers: int, folders: list[Path]) -> None:
+        self.model = PeftModel.from_pretrained(llama(width, layers), folders[0], "a0").eval()
+        for i in range(1, _PEFT_SAMPLE):
+            self.model.load_adapter(folders[i], f"a{i}")
+
+    def _generate(self, number: int, new: int) -> None:
+        ids = torch.tensor([prompt_of(number, _PROMPT)])
+        with torch.inference_mode():
+            self.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=new,
+                min_new_tokens=new,
+                do_sample=False,
+            )
+
+    def unmerged(self, new: int) -> None:
+        """Requests one after the other, adapters loaded beforehand."""
+        for i in range(_PEFT_SAMPLE):
+            self.model.set_adapter(f"a{i}")
+            self._generate(i, new)
+
+    def merge(self, folder: Path) -> None:
+        """Load a file and merge it; then undo both, untimed by nature of PEFT's API."""
+        self.model.load_adapter(folder, "cold")
+        self.model.set_adapter("cold")
+        self.model.merge_adapter(["cold"])
+
+    def forget(self) -> None:
+        """Undo `merge`."""
+        self.model.unmerge_adapter()
+        self.model.delete_adapter("cold")
+        self.model.set_adapter("a0")
+
+    def merged(self, folders: list[Path], new: int) -> None:
+        """Requests one after the other, each loaded, merged and forgotten."""
+        for i in range(_PEFT_SAMPLE):
+            self.merge(folders[i])
+            self._generate(i, new)
+            self.forget()
+
+
+def request_rows(
+    ours: Ours, theirs: Theirs, folders: list[Path], new: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Return tokens/s of 32 requests beside PEFT's two ways."""
+    contenders: dict[str, Callable[[], object]] = {
+        "ours": lambda: ours.serve(folders, new),
+        "unmerged": lambda: theirs.unmerged(new),
+        "merged": lambda: theirs.merged(folders, new),
+    }
+    seconds = interleaved(contenders, rounds)
+    speed = _REQUESTS * new / seconds["ours"]
+    rows = []
+    for way in ("unmerged", "merged"):
+        other = _PEFT_SAMPLE * new / seconds[way]
+        name = f"32 requests, 32 adapters, against PEFT {way}"
+        rows.append({"what": name, "tokens_s": speed, "peft": other, "ratio": speed / other})
+    return rows
+
+
+def load_rows(ours: Ours, theirs: Theirs, folders: list[Path], rounds: int) -> list[dict[str, Any]]:
+    """Return cold file -> merged and -> factored beside PEFT's load + merge."""
+    bank: list[Bank] = []
+    ours.pack(folders[0], bank)
+
+    def factored() -> None:
+        entry = ours.pack(folders[1], bank)
+        entry.payload.bank.remove(entry.payload.slot)
+
+    seconds = interleaved(
+        {
+            "merge": lambda: ours.merge(folders[1]),
+            "factored": factored,
+            "peft": lambda: theirs.merge(folders[1]),
+            "forget": theirs.forget,
+        },
+        rounds,
+    )
+    return [
+        {
+            "what": f"cold file to {way}, against PEFT load + merge",
+            "ms": seconds[key] * 1e3,
+            "peft_ms": seconds["peft"] * 1e3,
+            "ratio": seconds["peft"] / seconds[key],
+        }
+        for way, key in (("merged weights", "merge"), ("factored", "factored"))
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--new", type=int, default=32)
+    parser.add_argument("--only-load", action="store_true", help="leave the requests out")
+    options = parser.parse_args()
+    ours = Ours(options.width, options.layers)
+    targets = targets_of(ours.spec, "qv")
+    with tempfile.TemporaryDirectory() as scratch:
+        count = _PEFT_SAMPLE if options.only_load else _REQUESTS
+        folders = write_many(Path(scratch), FourierFT(1000, 300.0), ours.spec, targets, count)
+        theirs = Theirs(options.width, options.layers, folders)
+        rows = load_rows(ours, theirs, folders, options.rounds)
+        if not options.only_load:
+            rows += request_rows(ours, theirs, folders, options.new, options.rounds)
+    report("peft", rows)
+
+
+if __name__ == "__main__":
+    main()

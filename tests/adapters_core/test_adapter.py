@@ -1,0 +1,477 @@
+"""Adapters against a base: what does not fit is refused, and says what was expected."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from adapters_core import places
+from adapters_core.adapter import Adapter
+from adapters_core.base import BaseSpec, spec_of
+from adapters_core.errors import (
+    AdapterError,
+    BaseMismatch,
+    InvalidAdapter,
+    NoEffect,
+    NonFinite,
+    TooLarge,
+    UnknownMethod,
+    UnusedTensors,
+)
+from adapters_core.export import write_adapter
+from adapters_core.methods import FourierFT, LoRA
+
+from .tiny_bases import change_config, change_tensors, random_layer, tiny_llama, tiny_qwen3
+
+Read = Callable[..., Adapter]
+Q0 = "model.layers.0.self_attn.q_proj"
+V1 = "model.layers.1.self_attn.v_proj"
+KEY = f"base_model.model.{Q0}.fourierft_spectrum"
+
+
+def refused(read: Read, folder: Path, kind: type[AdapterError], **options: Any) -> AdapterError:
+    with pytest.raises(kind) as caught:
+        read(folder, **options)
+    assert type(caught.value) is kind
+    return caught.value
+
+
+def test_a_peft_adapter_is_described(fourierft_folder: Path, read: Read) -> None:
+    told = read(fourierft_folder).description
+    assert told.method == "fourierft"
+    assert told.method_config == {"n": 30, "scale": 150.0, "seed": 777}
+    assert told.base_name == "tiny-llama"
+    assert told.base_fingerprint.startswith("sha256:")
+    assert not told.base_verified  # PEFT's file does not say which base it was made for
+    assert len(told.target_modules) == 4
+    assert told.num_coefficients == 120
+    file = fourierft_folder / "adapter_model.safetensors"
+    assert told.size_bytes == file.stat().st_size
+
+
+def test_hyper_parameters_that_differ_by_layer_become_a_list(
+    fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {"n_frequency_pattern": {"v_proj": 20}})
+    change_tensors(
+        fourierft_folder,
+        lambda t: t.update({k: v[:20].clone() for k, v in t.items() if "v_proj" in k}),
+    )
+    assert read(fourierft_folder).description.method_config["n"] == [20, 30]
+
+
+def test_a_missing_tensor_is_named(lora_folder: Path, read: Read) -> None:
+    key = f"base_model.model.{Q0}.lora_B.weight"
+    change_tensors(lora_folder, lambda t: t.pop(key))
+    error = refused(read, lora_folder, InvalidAdapter)
+    assert error.param == key
+    assert "missing; expected shape [96, 3]" in error.message
+
+
+@pytest.mark.parametrize(
+    ("tensor", "got"),
+    [(torch.ones(29), "[29]"), (torch.ones(1, 30), "[1, 30]"), (torch.tensor(1.0), "[]")],
+)
+def test_a_wrong_shape_is_named(
+    tensor: torch.Tensor, got: str, fourierft_folder: Path, read: Read
+) -> None:
+    change_tensors(fourierft_folder, lambda t: t.update({KEY: tensor}))
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == KEY
+    assert f"has shape {got}, expected [30]" in error.message
+
+
+def test_integers_are_no_coefficients(fourierft_folder: Path, read: Read) -> None:
+    whole = torch.ones(30, dtype=torch.int64)
+    change_tensors(fourierft_folder, lambda t: t.update({KEY: whole}))
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == KEY
+    assert "int64" in error.message
+
+
+def test_half_precision_files_are_read_as_float32(fourierft_folder: Path, read: Read) -> None:
+    change_tensors(
+        fourierft_folder, lambda t: t.update({k: v.to(torch.bfloat16) for k, v in t.items()})
+    )
+    layer = read(fourierft_folder).layers[Q0]
+    assert layer["fourierft_spectrum"].dtype == torch.float32
+
+
+def rename(old: str, new: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for key in [key for key in tensors if old in key]:
+            tensors[key.replace(old, new)] = tensors.pop(key)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("base_model.model.", ""),
+        ("base_model.model.", "model."),
+        ("base_model.model.model.", "base_model.model.model.language_model."),
+        ("layers.1", "layers.2"),
+        ("v_proj", "w_proj"),
+        ("model.layers.1.self_attn.v_proj", "lm_head"),
+        ("model.layers.1.self_attn.v_proj", "model.embed_tokens"),
+        ("model.layers.1.self_attn.v_proj", "model.norm"),
+    ],
+)
+def test_tensors_that_match_nothing_are_refused(
+    old: str, new: str, fourierft_folder: Path, read: Read
+) -> None:
+    change_tensors(fourierft_folder, rename(old, new))
+    error = refused(read, fourierft_folder, UnusedTensors)
+    assert error.param is not None
+    assert new in error.param
+    assert error.param in error.message
+    assert f"base_model.model.{Q0}.<tensor>" in error.message
+    assert error.code == "unused_tensors"
+
+
+def test_a_tensor_the_method_does_not_know_is_refused(lora_folder: Path, read: Read) -> None:
+    key = f"base_model.model.{Q0}.lora_magnitude_vector"
+    change_tensors(lora_folder, lambda t: t.update({key: torch.ones(96)}))
+    error = refused(read, lora_folder, UnusedTensors)
+    assert error.param == key
+    assert "lora_A.weight, lora_B.weight" in error.message
+
+
+def test_another_methods_tensors_are_refused(
+    fourierft_folder: Path, lora_folder: Path, read: Read
+) -> None:
+    config = (fourierft_folder / "adapter_config.json").read_bytes()
+    (lora_folder / "adapter_config.json").write_bytes(config)
+    error = refused(read, lora_folder, InvalidAdapter)
+    assert "fourierft_spectrum is missing" in error.message
+
+
+def test_a_layer_the_config_adapts_and_the_file_lacks(fourierft_folder: Path, read: Read) -> None:
+    change_tensors(fourierft_folder, lambda t: t.pop(f"base_model.model.{V1}.fourierft_spectrum"))
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == V1
+    assert "the file has no tensor for it" in error.message
+
+
+def test_a_layer_the_file_holds_and_the_config_does_not_adapt(
+    fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {"target_modules": ["q_proj"]})
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == "model.layers.0.self_attn.v_proj"
+    assert "which the config does not adapt" in error.message
+
+
+@pytest.mark.parametrize("rule", ["all-linear", "ALL-LINEAR", None, []])
+def test_without_a_rule_the_file_says_which_layers(
+    rule: Any, fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {"target_modules": rule})
+    assert len(read(fourierft_folder).layers) == 4
+
+
+def test_an_adapter_of_zeros_is_refused(fourierft_folder: Path, read: Read) -> None:
+    change_tensors(
+        fourierft_folder, lambda t: t.update({k: torch.zeros_like(v) for k, v in t.items()})
+    )
+    assert refused(read, fourierft_folder, NoEffect).code == "no_effect"
+
+
+def test_a_lora_with_b_zero_is_refused(lora_folder: Path, read: Read) -> None:
+    def clear(tensors: dict[str, torch.Tensor]) -> None:
+        for key in tensors:
+            if "lora_B" in key:
+                tensors[key] = torch.zeros_like(tensors[key])
+
+    change_tensors(lora_folder, clear)
+    refused(read, lora_folder, NoEffect)
+
+
+def test_one_layer_that_acts_is_enough(fourierft_folder: Path, read: Read) -> None:
+    change_tensors(
+        fourierft_folder,
+        lambda t: t.update({k: torch.zeros_like(v) for k, v in t.items() if k != KEY}),
+    )
+    read(fourierft_folder)
+
+
+def test_nan_in_one_layer_is_named(fourierft_folder: Path, read: Read) -> None:
+    change_tensors(fourierft_folder, lambda t: t[KEY].__setitem__(3, torch.nan))
+    assert refused(read, fourierft_folder, NonFinite).param == KEY
+
+
+def written(folder: Path, spec: BaseSpec, method: FourierFT | LoRA) -> Path:
+    layers = {target: random_layer(method, spec.targets[target]) for target in (Q0, V1)}
+    write_adapter(folder, method, layers, spec)
+    return folder
+
+
+def test_our_own_file_is_verified(llama_spec: BaseSpec, tmp_path: Path, read: Read) -> None:
+    assert read(written(tmp_path, llama_spec, FourierFT(n=30))).description.base_verified
+
+
+def test_our_own_file_has_the_same_bytes_every_time(llama_spec: BaseSpec, tmp_path: Path) -> None:
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        contents = set()
+        for i in range(12):  # safetensors orders its metadata at random
+            folder = written(tmp_path / f"{file}{i}", llama_spec, FourierFT(n=30))
+            contents.add((folder / file).read_bytes())
+        assert len(contents) == 1
+
+
+@pytest.mark.parametrize("method", [FourierFT(n=30), LoRA(r=3)], ids=["fourierft", "lora"])
+def test_a_file_of_another_base_is_refused(
+    method: FourierFT | LoRA, llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    other = spec_of(tiny_llama(seed=1), "other-llama")
+    assert other.targets == llama_spec.targets  # nothing but the fingerprint tells them apart
+    error = refused(read, written(tmp_path, other, method), BaseMismatch)
+    for part in ("other-llama", other.fingerprint, "tiny-llama", llama_spec.fingerprint):
+        assert part in error.message
+
+
+def test_a_base_of_other_layers_shows_what_was_expected(fourierft_folder: Path, read: Read) -> None:
+    small = spec_of(tiny_qwen3(num_hidden_layers=1), "small")
+    error = refused(read, fourierft_folder, UnusedTensors, spec=small)
+    assert "2 tensors match no adaptable layer of base 'small'" in error.message
+
+
+def change_metadata(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    file = folder / "adapter_model.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = dict(opened.metadata())
+    own = json.loads(metadata["overtone"])
+    changed = change(own)
+    metadata["overtone"] = changed if isinstance(changed, str) else json.dumps(own)
+    save_file(load_file(file), file, metadata=metadata)
+
+
+def test_places_that_the_seed_does_not_give_are_refused(
+    llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    folder = written(tmp_path, llama_spec, FourierFT(n=30))
+    change_metadata(folder, lambda own: own["places"].update({"96x96": "sha256:" + "0" * 64}))
+    error = refused(read, folder, InvalidAdapter)
+    assert "the seed gives other places for 96x96" in error.message
+
+
+def test_a_torch_that_shuffles_otherwise_is_noticed(
+    llama_spec: BaseSpec, tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(tmp_path, llama_spec, FourierFT(n=30))
+    true = places._first_of_shuffle
+    monkeypatch.setattr(places, "_first_of_shuffle", lambda *a: true(*a)[::-1].copy())
+    assert "other places" in refused(read, folder, InvalidAdapter).message
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "not JSON",
+        "[]",
+        "null",
+        "3",
+        '{"base": 3}',
+        '{"base": null}',
+        '{"places": []}',
+        '{"a": 1, "a": 2}',
+        "[" * 100_000,
+    ],
+)
+def test_bad_metadata_of_ours_is_refused(
+    own: str, llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    folder = written(tmp_path, llama_spec, FourierFT(n=30))
+    change_metadata(folder, lambda _: own)
+    assert refused(read, folder, InvalidAdapter).param == "__metadata__"
+
+
+@pytest.mark.parametrize("base", [{}, {"fingerprint": 3}, {"name": [], "fingerprint": "\ud800"}])
+def test_a_fingerprint_of_nonsense_is_another_base(
+    base: Any, llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    folder = written(tmp_path, llama_spec, FourierFT(n=30))
+    change_metadata(folder, lambda own: own.update({"base": base}))
+    refused(read, folder, BaseMismatch).message.encode()
+
+
+def test_a_file_over_the_cap_is_too_large(fourierft_folder: Path, read: Read) -> None:
+    assert "at most 500" in refused(read, fourierft_folder, TooLarge, max_bytes=500).message
+
+
+def test_a_config_over_the_cap_is_too_large(fourierft_folder: Path, read: Read) -> None:
+    change_config(fourierft_folder, {"revision": "x" * 2**20})
+    assert refused(read, fourierft_folder, TooLarge).param == "config"
+
+
+CATASTROPHIC = r"(\w|\w\w|\w\w\w|.)*[!?]"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("target_modules", CATASTROPHIC),
+        ("exclude_modules", CATASTROPHIC),
+        ("n_frequency_pattern", {CATASTROPHIC: 3}),
+    ],
+)
+def test_a_catastrophic_pattern_is_refused_quickly(
+    field: str, value: Any, fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {field: value})
+    start = time.perf_counter()
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert time.perf_counter() - start < 1
+    assert error.param == field
+
+
+def test_many_slow_patterns_together_are_refused(
+    fourierft_folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is quick enough alone; a config of tens of thousands would hold a worker for hours."""
+    patterns = {f"(?:a|{i})": 3 for i in range(50_000)}
+    change_config(fourierft_folder, {"n_frequency_pattern": patterns})
+    start = time.perf_counter()
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert time.perf_counter() - start < 4
+    assert error.param == "n_frequency_pattern"
+    assert "together" in error.message
+
+
+MALFORMED = {
+    "unbalanced": "(",
+    "two thousand groups": "(" * 2000 + ")" * 2000,
+    "too long": "a" * 5000,
+    "huge repeat": "a{99999999999999999999}",
+    "not Python's": r"(?P<a>x)(?P>a){1000000}",
+    "recursive": "(?R)",
+    "bad property": r"\p{foo}",
+}
+
+
+@pytest.mark.parametrize("field", ["target_modules", "exclude_modules", "n_frequency_pattern"])
+@pytest.mark.parametrize("case", list(MALFORMED))
+def test_malformed_patterns_are_refused(
+    case: str, field: str, fourierft_folder: Path, read: Read
+) -> None:
+    pattern = MALFORMED[case]
+    change_config(fourierft_folder, {field: {pattern: 3} if "pattern" in field else pattern})
+    assert refused(read, fourierft_folder, InvalidAdapter).param == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"target_modules": 3}, "target_modules"),
+        ({"target_modules": {"q_proj": 1}}, "target_modules"),
+        ({"target_modules": ["q_proj", 3]}, "target_modules"),
+        ({"exclude_modules": 3}, "exclude_modules"),
+        ({"layers_to_transform": [0], "layers_pattern": 5}, "layers_pattern"),
+        ({"layers_to_transform": [0], "layers_pattern": [5]}, "layers_pattern"),
+        ({"n_frequency": "30"}, "n_frequency"),
+        ({"n_frequency": 30.0}, "n_frequency"),
+        ({"n_frequency": True}, "n_frequency"),
+        ({"n_frequency": 0}, "n_frequency"),
+        ({"n_frequency": 2**62}, "n_frequency"),
+        ({"n_frequency_pattern": [1]}, "n_frequency_pattern"),
+        ({"n_frequency_pattern": {"q_proj": "x"}}, "n_frequency"),
+        ({"scaling": None, "random_loc_seed": -1}, "random_loc_seed"),
+        ({"random_loc_seed": 2**32}, "random_loc_seed"),
+        ({"scaling": "much"}, "scaling"),
+        ({"scaling": float("nan")}, "scaling"),
+        ({"scaling": float("inf")}, "scaling"),
+        ({"scaling": 10**400}, "scaling"),
+        ({"peft_type": None}, "peft_type"),
+        ({"peft_type": 3}, "peft_type"),
+        ({"\ud800": True}, "\\ud800"),
+    ],
+)
+def test_config_fields_of_nonsense_are_named(
+    changes: dict[str, Any], param: str, fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, changes)
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == param
+    error.message.encode()
+
+
+@pytest.mark.parametrize("pattern", ["(layers)", "(?P<idx>layers)", "(?x)layers#", "l.y(e)rs"])
+def test_layer_patterns_with_groups_of_their_own_are_no_crash(
+    pattern: str, fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {"layers_to_transform": [0, 1], "layers_pattern": [pattern]})
+    with contextlib.suppress(InvalidAdapter):
+        assert len(read(fourierft_folder).layers) == 4
+
+
+def test_unknown_methods_list_the_known(fourierft_folder: Path, read: Read) -> None:
+    change_config(fourierft_folder, {"peft_type": "BONE"})
+    error = refused(read, fourierft_folder, UnknownMethod)
+    assert "'BONE' is not supported; supported: FOURIERFT, LORA" in error.message
+
+
+def test_long_names_do_not_make_long_messages(fourierft_folder: Path, read: Read) -> None:
+    config = fourierft_folder / "adapter_config.json"
+    before = config.read_bytes()
+    for changes in (
+        {"x" * 900_000: True},
+        {"bias": "x" * 900_000},
+        {"peft_type": "x" * 900_000},
+    ):
+        config.write_bytes(before)
+        change_config(fourierft_folder, changes)
+        with pytest.raises(InvalidAdapter) as caught:
+            read(fourierft_folder)
+        assert len(caught.value.message) <= 4000
+        assert len(caught.value.param or "") <= 4000
+
+
+FIELDS = st.sampled_from(
+    [
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias"),
+        *("n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed", "peft_type"),
+        *("r", "fan_in_fan_out", "task_type", "other"),
+    ]
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 40)
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(["q_proj", "v_proj", "all-linear", ".*", "layers", "LORA", "none"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=6) | st.sampled_from(["q_proj", "v_proj"]), inner)
+    ),
+    max_leaves=5,
+)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # regex, of patterns like [[
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # re, of flags in the middle
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(changes=st.dictionaries(FIELDS, VALUES, min_size=1, max_size=4))
+def test_arbitrary_configs_raise_nothing_else(
+    changes: dict[str, Any], saved_fourierft: dict[str, bytes], tmp_path: Path, read: Read
+) -> None:
+    for name, content in saved_fourierft.items():
+        (tmp_path / name).write_bytes(content)
+    change_config(tmp_path, changes)
+    try:
+        read(tmp_path)
+    except AdapterError as error:
+        error.message.encode()

