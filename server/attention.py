@@ -2,10 +2,12 @@
 
 Registered through transformers' public `AttentionInterface`. Rows of running sequences come first,
 one token each; prompt pieces follow. Counts are padded so that a row's bits do not depend on its
-neighbours: query rows to a multiple of four, a prompt's keys to whole pages of 32 (masked), while
-a single token reads exactly the keys it has.
+neighbours: query rows to a multiple of four, and keys so that their number follows from a row's
+position alone: a prompt's rows read whole pages of 32 up to their own (masked), a single token
+exactly the keys it has. A GEMM sums over 200 keys in other blocks than over 300, zeros or not.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,19 +145,46 @@ class PagedCache:
         window: int | None,
     ) -> Tensor:
         """Return `[count, heads, d]` of a piece of a prompt over its sequence's keys."""
-        stop = -(-span.length // self.page_size) * self.page_size
         groups = q.shape[1] // keys.shape[1]
+        stop = self._page_end(span.length)
         k = self._read(keys, span, 0, stop).repeat_interleave(groups, dim=1)
         v = self._read(values, span, 0, stop).repeat_interleave(groups, dim=1)
         rows = q[0, :, span.first : span.first + span.count].transpose(0, 1)
-        queries = pad_rows(rows).transpose(0, 1).unsqueeze(0)  # [1, heads, padded, d]
-        own = torch.arange(span.position, span.position + queries.shape[2], device=q.device)
-        other = torch.arange(stop, device=q.device)
-        mask = other[None] <= own[:, None].clamp(max=span.length - 1)
-        if window:
-            mask &= other[None] > own[:, None].clamp(max=span.length - 1) - window
-        out = F.scaled_dot_product_attention(queries, k, v, attn_mask=mask, scale=scale)
-        return out[0, :, : span.count].transpose(0, 1)
+        tiles = self._tiles(span) if q.device.type == "cpu" else [(span.position, span.length)]
+        parts = []
+        for start, end in tiles:
+            seen = self._page_end(end)
+            part = rows[start - span.position : end - span.position]
+            parts.append(_masked(part, k[:, :, :seen], v[:, :, :seen], start, scale, window))
+        return torch.cat(parts)
+
+    def _page_end(self, length: int) -> int:
+        """Return `length` rounded up to whole pages."""
+        return -(-length // self.page_size) * self.page_size
+
+    def _tiles(self, span: Span) -> Iterator[tuple[int, int]]:
+        """Yield the span's positions page by page, so that a row's keys follow from its own."""
+        start = span.position
+        while start < span.length:
+            end = min(span.length, self._page_end(start + 1))
+            yield start, end
+            start = end
+
+
+def _masked(
+    rows: Tensor, k: Tensor, v: Tensor, position: int, scale: float | None, window: int | None
+) -> Tensor:
+    """Return `[R, heads, d]` of rows `[R, heads, d]` from `position` on, each over keys up to it."""
+    count = rows.shape[0]
+    queries = pad_rows(rows).transpose(0, 1).unsqueeze(0)  # [1, heads, padded, d]
+    own = torch.arange(position, position + queries.shape[2], device=rows.device)
+    own = own.clamp(max=position + count - 1)[:, None]  # padding rows see what the last one does
+    other = torch.arange(k.shape[2], device=rows.device)[None]
+    mask = other <= own
+    if window:
+        mask &= other > own - window
+    out = F.scaled_dot_product_attention(queries, k, v, attn_mask=mask, scale=scale)
+    return out[0, :, :count].transpose(0, 1)
 
 
 def _attention(

@@ -63,7 +63,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, longest: int) -> PreT
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=END,
         eos_token=END,
