@@ -6,18 +6,19 @@
 # For NVIDIA GPUs (Triton compiles its launchers with a C compiler when it first runs):
 #
 #   docker build -t overtone-server \
-#       --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 \
+#       --build-arg TORCH_INDEX_URL=AN_INDEX_WITH_THE_BUILD_YOU_WANT \
 #       --build-arg APT_PACKAGES="gcc libc6-dev" .
 
 FROM python:3.12-slim AS builder
 ARG TORCH=torch==2.13.0
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Empty: pip's own index, whose Linux build brings CUDA along.
+ARG TORCH_INDEX_URL=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/overtone
 ENV PATH=/opt/overtone/bin:$PATH
 # torch first and by itself: it is by far the largest, and only its index depends on the device.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --index-url "$TORCH_INDEX_URL" "$TORCH"
+    pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH"
 WORKDIR /build
 COPY constraints.txt pyproject.toml ./
 COPY client client

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from overtone_client import Client
-
 from server.launch import launch
 from server.service import Service
 from server.settings import BadSetting, Settings, read_settings
@@ -80,7 +79,7 @@ Overtone is ready at {url}. Three things to try in another terminal:
   curl {url}/v1/completions -H 'Content-Type: application/json' \\
        -d '{{"model": "{adapter}", "prompt": "The ", "max_tokens": 40, "temperature": 0}}'
   ./run overtone --url {url} complete {adapter} "The "
-  {url}/docs in a browser
+  {url}/ in a browser
 
 Ctrl-C ends it and everything it started.
 """

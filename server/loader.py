@@ -73,14 +73,18 @@ class Loader:
         self._on_change = on_change
         self._room = threading.Condition()
         self._closed = False
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="overtone-loader")
+        # Each cache has its own threads: loads that wait for one's room hold up none of the other.
+        self._threads: dict[Mode, ThreadPoolExecutor] = {
+            mode: ThreadPoolExecutor(2, thread_name_prefix=f"overtone-{mode}")
+            for mode in self._caches
+        }
 
     def acquire(self, digest: str, mode: Mode) -> Entry:
         """Return a lease of the adapter; it becomes ready later if it is not in memory."""
         with self._room:
             entry, is_new = self._caches[mode].acquire((digest, mode))
         if is_new:
-            self._threads.submit(self._load, entry, digest, mode)
+            self._threads[mode].submit(self._load, entry, digest, mode)
         self._tell(mode)
         return entry
 
@@ -100,7 +104,8 @@ class Loader:
         with self._room:
             self._closed = True
             self._room.notify_all()
-        self._threads.shutdown(cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(cancel_futures=True)
 
     def _load(self, entry: Entry, digest: str, mode: Mode) -> None:
         try:
@@ -110,7 +115,8 @@ class Loader:
             with self._room:
                 entry.error = error
                 self._cache_of(entry).drop(entry)
-                self._room.notify_all()
+        with self._room:
+            self._room.notify_all()  # what nobody holds any more can make room from here on
         self._tell(mode)
         self._on_change(entry)
 

@@ -15,7 +15,7 @@ from server.errors import InvalidApiKey, PayloadTooLarge, body_of, status_of
 from server.observer import Observer
 
 _LOG = logging.getLogger("overtone")
-_OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+_OPEN_PATHS = frozenset({"/", "/health/live", "/health/ready"})
 _MAX_ID_CHARS = 128
 
 
@@ -76,7 +76,7 @@ class Timing:
 
 
 class ApiKeys:
-    """Asks for a key on every path but the health checks; without keys, lets everybody in."""
+    """Asks for a key on every path but the health checks and the page; without keys, on none."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
 
@@ -44,6 +45,7 @@ def load_base(source: str, name: str | None, device: str, dtype: str) -> Base:
         BaseNotLoadable: it is missing or not a causal LM.
     """
     chosen = torch.device(_device(device))
+    disable_progress_bar()
     kind = _dtype(dtype, chosen)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -37,11 +37,22 @@ async def json_body(request: Request, model: type[M]) -> M:
         InvalidRequest: not JSON, or a field is wrong; `param` names it.
     """
     try:
-        return model.model_validate(json.loads(await request.body()))
+        return model.model_validate(_parsed(await request.body()))
     except ValidationError as error:
         raise _first_fault(error) from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
+
+
+def _parsed(body: bytes) -> Any:
+    """Return the JSON value. Raises ValueError, also for half of a surrogate pair: it is no text,
+    and neither a tokenizer nor an answer could carry it.
+    """
+    text = body.decode()
+    value = json.loads(text)
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _first_fault(error: ValidationError) -> InvalidRequest:

@@ -1,10 +1,11 @@
 """Health, metrics, version, and the list of models."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 
 from registry import Record
 from server.errors import NotReady, body_of, status_of
@@ -15,6 +16,13 @@ from server.service import Service
 router = APIRouter()
 
 _MODELS_PAGE = 1000
+_CONSOLE = Path(__file__).parent.parent / "console"
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """Return the console: one static page that uses the public API only."""
+    return FileResponse(_CONSOLE / "index.html", media_type="text/html")
 
 
 @router.get("/health/live")

@@ -1,0 +1,76 @@
+"""Live servers for the tests of the HTTP side. Everything heavy is imported when it is needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from live import Live
+
+
+@pytest.fixture(scope="session")
+def few_threads() -> Iterator[None]:
+    """Tiny matrices are faster on one thread, and several servers share two cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a tiny base by its shape, written once."""
+    import tiny
+
+    written: dict[str, Path] = {}
+
+    def folder(shape: str) -> Path:
+        if shape not in written:
+            written[shape] = tiny.save_base(tmp_path_factory.mktemp(shape), shape)
+        return written[shape]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _launch(
+    base_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, few_threads: None
+) -> Callable[..., Any]:
+    from live import serving, settings_of
+
+    numbers = itertools.count()
+
+    def launch(shape: str = "llama", **changes: Any) -> Any:
+        data = changes.pop("data", None) or tmp_path_factory.mktemp(f"data{next(numbers)}")
+        return serving(settings_of(base_folder(shape), data, **changes))
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def live(_launch: Callable[..., Any]) -> Iterator[Live]:
+    """The server that most tests share: a tiny Llama, and every setting's default."""
+    with _launch() as server:
+        yield server
+
+
+@pytest.fixture
+def serve(_launch: Callable[..., Any]) -> Iterator[Callable[..., Live]]:
+    """Return what starts another server: `serve(shape, **settings)`; all end with the test."""
+    with ExitStack() as stack:
+        yield lambda *args, **changes: stack.enter_context(_launch(*args, **changes))
+
+
+@pytest.fixture(scope="module")
+def serve_all(_launch: Callable[..., Any]) -> Iterator[Callable[..., Live]]:
+    """As `serve`, for servers that a whole module shares."""
+    with ExitStack() as stack:
+        yield lambda *args, **changes: stack.enter_context(_launch(*args, **changes))

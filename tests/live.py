@@ -1,0 +1,153 @@
+"""A real server in this process: the application over uvicorn in a thread, on a loopback port."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import uvicorn
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.launch import start_service
+from server.metrics import Metrics
+from server.sequence import Sampling
+from server.service import Service
+from server.settings import Settings
+
+T = TypeVar("T")
+Files = Mapping[str, bytes]
+
+BASE = "tiny"
+FILE = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_DEADLINE_S = 60.0
+
+
+def until(condition: Callable[[], T], timeout_s: float = _DEADLINE_S) -> T:
+    """Return the condition's first true value; fail after the deadline."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "not true before the deadline"
+        pause.wait(0.002)
+    return value
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running server, seen from outside by `http` and from inside by `service`."""
+
+    url: str
+    app: FastAPI
+    settings: Settings
+    http: httpx2.Client
+
+    @property
+    def service(self) -> Service:
+        service: Service = self.app.state.service
+        return service
+
+    @property
+    def num_open(self) -> int:
+        """Return how many sequences are open."""
+        return self.service.runtime.num_open
+
+    def upload(self, name: str, files: Files, **fields: str) -> httpx2.Response:
+        """Upload an adapter as any HTTP client would."""
+        return self.http.post("/v1/adapters", data={"name": name, **fields}, files=parts(files))
+
+    def complete(self, model: str, prompt: Any = "Once", **params: Any) -> httpx2.Response:
+        """Ask for eight tokens, the likeliest ones, if nothing else is said."""
+        fixed = {"max_tokens": 8, "temperature": 0, "return_token_ids": True}
+        body = {"model": model, "prompt": prompt, **fixed, **params}
+        return self.http.post("/v1/completions", json=body)
+
+    def tokens(self, model: str, prompt: Any = "Once", **params: Any) -> list[int]:
+        """Return the token ids of one answer."""
+        answer = self.complete(model, prompt, **params)
+        assert answer.status_code == 200, answer.text
+        ids: list[int] = answer.json()["choices"][0]["token_ids"]
+        return ids
+
+    def metric(self, sample: str) -> float:
+        """Return a sample of /metrics by its name with its labels; 0 if it is not there."""
+        lines = self.http.get("/metrics").text.splitlines()
+        found = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return sum(float(value) for name, _, value in found if name == sample)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold the engine's loop, so that all that arrives meanwhile is in flight together.
+
+        One sequence, whose first token is not taken, is open until the block ends.
+        """
+        reached, go = threading.Event(), threading.Event()
+
+        def hold(event: object) -> None:
+            reached.set()
+            go.wait(_DEADLINE_S)
+
+        self.service.runtime.submit((1,), Sampling(max_tokens=1), None, hold)
+        assert reached.wait(_DEADLINE_S)
+        try:
+            yield
+        finally:
+            go.set()
+
+
+def parts(files: Files) -> dict[str, tuple[str, bytes, str]]:
+    """Return the multipart file fields of an upload."""
+    return {
+        "config": (CONFIG, files[CONFIG], "application/json"),
+        "file": (FILE, files[FILE], "application/octet-stream"),
+    }
+
+
+def settings_of(base: Path, data: Path, **changes: Any) -> Settings:
+    """Return a small server's settings."""
+    fixed = {"base_name": BASE, "port": 0, "kv_bytes": 1 << 26, "device": "cpu"}
+    return Settings(base=str(base), data=data, **(fixed | changes))
+
+
+@contextmanager
+def running(
+    settings: Settings, start: Callable[[Metrics], Service] | None = None
+) -> Iterator[Live]:
+    """Run the application without waiting until it is ready.
+
+    Args:
+        start: instead of loading the base and opening the registry.
+    """
+    metrics = Metrics()
+    chosen = start or partial(start_service, settings)
+    app = create_app(settings, metrics, partial(chosen, metrics))
+    options: dict[str, Any] = {"log_config": None, "access_log": False, "ws": "none"}
+    server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=5, **options))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            with httpx2.Client(base_url=url, timeout=_DEADLINE_S, trust_env=False) as http:
+                yield Live(url, app, settings, http)
+        finally:
+            server.should_exit = True
+            thread.join(_DEADLINE_S)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Live]:
+    """Run the application and wait until it takes requests."""
+    with running(settings) as live:
+        until(lambda: live.http.get("/health/ready").status_code == 200)
+        yield live
