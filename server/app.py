@@ -74,6 +74,7 @@ async def _start(
 ) -> None:
     try:
         app.state.service = await asyncio.to_thread(start)
+        _LOG.info("ready: serving %s", app.state.service.base.spec.name)
     except Exception as error:
         _LOG.exception("the server cannot serve")
         if isinstance(error, CanaryFailed):

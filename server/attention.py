@@ -174,7 +174,7 @@ class PagedCache:
 def _masked(
     rows: Tensor, k: Tensor, v: Tensor, position: int, scale: float | None, window: int | None
 ) -> Tensor:
-    """Return `[R, heads, d]` of rows `[R, heads, d]` from `position` on, each over keys up to it."""
+    """Return `[R, heads, d]` of rows `[R, heads, d]` from `position` on, over keys up to each."""
     count = rows.shape[0]
     queries = pad_rows(rows).transpose(0, 1).unsqueeze(0)  # [1, heads, padded, d]
     own = torch.arange(position, position + queries.shape[2], device=rows.device)

@@ -36,7 +36,6 @@ def serve(
     check: Annotated[bool, typer.Option(help="Print the effective settings and stop.")] = False,
 ) -> None:
     """Serve a base and its adapters until Ctrl-C. Every flag is also OVERTONE_<NAME>."""
-    from server.launch import launch
     from server.settings import BadSetting, read_settings
 
     try:
@@ -57,6 +56,8 @@ def serve(
     if check:
         typer.echo(settings.model_dump_json(indent=2))
         return
+    from server.launch import launch
+
     _exit_with(launch(settings))
 
 

@@ -16,6 +16,7 @@ from server.model import Base, load_base
 from server.service import Service, build
 from server.settings import Settings
 
+_LOG = logging.getLogger("overtone")
 _GRACE_S = 30
 
 
@@ -34,6 +35,9 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
     listener = _listen(settings.host, settings.port)
     if listener is None:
         return 1
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    _LOG.info("listening on http://%s:%d; loading %s", shown, port, settings.base)
     metrics = Metrics()
     app = create_app(settings, metrics, lambda: start_service(settings, metrics), on_ready)
     config = uvicorn.Config(

@@ -109,7 +109,13 @@ class Runtime:
                 raise Overloaded(f"{self._num_open} sequences are open; try again in a second")
             self._num_open += 1
             mode = self._planner.choose(digest) if digest else None
-        lease = self._loader.acquire(digest, mode) if digest and mode else None
+        try:
+            lease = self._loader.acquire(digest, mode) if digest and mode else None
+        except Exception:
+            with self._lock:
+                self._num_open -= 1
+            self._wake.set()
+            raise
         now = self._clock()
         sequence = Sequence(prompt, sampling, lease, now)
         generation = Generation(sequence, sink, mode, now)
@@ -150,21 +156,37 @@ class Runtime:
         return self._num_open
 
     def _run(self) -> None:
-        while not self._stopping:
+        try:
+            while not self._stopping:
+                self._turn()
+        except Exception:
+            _LOG.exception("the loop has died")
+        finally:
+            self.drain()
+            self._end_all()
+
+    def _turn(self) -> None:
+        """Run one step, or wait until there is something to do."""
+        self._wake.clear()
+        self._read_inbox()
+        self._fail_unloadable()
+        batch = self._scheduler.next(self._clock())
+        if batch is None:
+            self._flush()
+            self._wake.wait()
+        else:
+            self._step(batch)
+
+    def _end_all(self) -> None:
+        """Fail what is open; what was counted as open may still be on its way to the inbox."""
+        while self._num_open:
             self._wake.clear()
             self._read_inbox()
-            self._fail_unloadable()
-            batch = self._scheduler.next(self._clock())
-            if batch is None:
-                self._flush()
-                queue = self._scheduler
-                self._observer.on_queue(len(queue.running), len(queue.waiting))
+            for generation in list(self._generations.values()):
+                self._fail(generation, Draining("the server went down"))
+            self._flush()
+            if self._num_open:
                 self._wake.wait()
-                continue
-            self._step(batch)
-        for generation in list(self._generations.values()):
-            self._fail(generation, Draining("the server went down"))
-        self._flush()
 
     def _step(self, batch: Batch) -> None:
         started = self._clock()

@@ -77,10 +77,11 @@ class Live:
         return ids
 
     def metric(self, sample: str) -> float:
-        """Return a sample of /metrics by its name with its labels; 0 if it is not there."""
+        """Return a sample of /metrics by its name with its labels; it must be there."""
         lines = self.http.get("/metrics").text.splitlines()
         found = [line.rpartition(" ") for line in lines if not line.startswith("#")]
-        return sum(float(value) for name, _, value in found if name == sample)
+        (value,) = [float(value) for name, _, value in found if name == sample]
+        return value
 
     @contextmanager
     def paused(self) -> Iterator[None]:

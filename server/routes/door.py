@@ -45,8 +45,10 @@ async def json_body(request: Request, model: type[M]) -> M:
 
 
 def _parsed(body: bytes) -> Any:
-    """Return the JSON value. Raises ValueError, also for half of a surrogate pair: it is no text,
-    and neither a tokenizer nor an answer could carry it.
+    """Return the JSON value.
+
+    Raises:
+        ValueError: no JSON, or half of a surrogate pair, which no tokenizer and no answer takes.
     """
     text = body.decode()
     value = json.loads(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import uvicorn
+
 from overtone_client import AsyncClient, Client
 
 from .fake_overtone import State, create_app

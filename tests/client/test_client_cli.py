@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overtone_client.cli import app
 from typer.testing import CliRunner, Result
+
+from overtone_client.cli import app
 
 from .fake_overtone import API_KEY, Fault, State
 

@@ -2,8 +2,9 @@ import pickle
 from typing import Any
 
 import httpx2
-import overtone_client
 import pytest
+
+import overtone_client
 from overtone_client import (
     APIError,
     Client,

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from overtone_client import _plugins
 from overtone_client._plugins import APPLICATION, hoisted
 from overtone_client.cli import app
-from typer.testing import CliRunner, Result
 
 SOURCE = '''
 from typing import Annotated

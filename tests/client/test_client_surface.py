@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
-import overtone_client
 import pytest
+
+import overtone_client
 from overtone_client import AsyncClient, Client
 
 METHODS = sorted(

@@ -1,0 +1,211 @@
+"""Paged attention against torch's own over contiguous keys."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from server.attention import PagedCache, StepLayout, UnsupportedAttention, _attention
+from server.batch import pack
+from server.kv_pool import PagePool
+from server.scheduler import Batch, Work
+from server.sequence import Sampling, Sequence
+from server_parts import CPU, torch_threads
+
+PAGE_SIZE = 32
+NUM_PAGES = 40
+HEAD_DIM = 8
+TOLERANCE = 64 * torch.finfo(torch.float32).eps
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with torch_threads(1):
+        yield
+
+
+@dataclass
+class Attended:
+    """A sequence with the queries, keys and values of all its tokens."""
+
+    length: int
+    heads: int
+    kv_heads: int
+    seed: int
+    sequence: Sequence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sequence = Sequence((0,) * self.length, Sampling(max_tokens=1))
+        generator = torch.Generator().manual_seed(self.seed)
+        self.q = torch.randn(self.heads, self.length, HEAD_DIM, generator=generator)
+        self.k = torch.randn(self.kv_heads, self.length, HEAD_DIM, generator=generator)
+        self.v = torch.randn(self.kv_heads, self.length, HEAD_DIM, generator=generator)
+
+    def expected(self, scale: float | None, window: int | None) -> Tensor:
+        """Return `[length, heads, d]` by torch's attention, float64, over all tokens at once."""
+        own, other = torch.arange(self.length)[:, None], torch.arange(self.length)[None]
+        mask = other <= own
+        if window:
+            mask &= other > own - window
+        out = F.scaled_dot_product_attention(
+            self.q.double(),
+            self.k.double().repeat_interleave(self.heads // self.kv_heads, 0),
+            self.v.double().repeat_interleave(self.heads // self.kv_heads, 0),
+            attn_mask=mask,
+            scale=scale,
+        )
+        return out.transpose(0, 1).float()
+
+
+def attend(
+    cache: PagedCache, works: list[tuple[Attended, int, int, bool]], **options: Any
+) -> list[Tensor]:
+    """Run one step over `(sequence, start, stop, is single token)`; return each one's rows."""
+    options = {"scale": None, "window": None} | options
+    decode = tuple(Work(a.sequence, i, j, False) for a, i, j, single in works if single)
+    prefill = tuple(Work(a.sequence, i, j, False) for a, i, j, single in works if not single)
+    ordered = [w for w in works if w[3]] + [w for w in works if not w[3]]
+    step = pack(Batch(decode, prefill), PAGE_SIZE, CPU)
+    cache.layout = step.layout
+    padding = step.ids.shape[1] - sum(j - i for _, i, j, _ in ordered)
+
+    def rows(name: str) -> Tensor:
+        pieces = [getattr(a, name)[:, i:j] for a, i, j, _ in ordered]
+        noise = torch.full((pieces[0].shape[0], padding, HEAD_DIM), torch.nan)
+        return torch.cat([*pieces, noise], dim=1).unsqueeze(0)
+
+    out = cache.attend(0, rows("q"), rows("k"), rows("v"), **options)[0]
+    results, first = {}, 0
+    for a, i, j, _ in ordered:
+        results[id(a)] = out[first : first + j - i]
+        first += j - i
+    return [results[id(a)] for a, *_ in works]
+
+
+def pages_of(length: int, scattered: bool, seed: int) -> list[int]:
+    """Return ascending pages for `length` tokens: neighbours, or any."""
+    count = -(-length // PAGE_SIZE)
+    generator = torch.Generator().manual_seed(seed)
+    if scattered:
+        return sorted((torch.randperm(NUM_PAGES, generator=generator)[:count] + 1).tolist())
+    start = int(torch.randint(1, NUM_PAGES - count + 1, (), generator=generator))
+    return list(range(start, start + count))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(1, 150),
+    cuts=st.lists(st.integers(1, 149), max_size=4),
+    single_from=st.integers(0, 150),
+    heads=st.sampled_from([(1, 1), (6, 2), (4, 4), (5, 1)]),
+    window=st.sampled_from([None, 1, 7, 32, 40, 500]),
+    scale=st.sampled_from([None, 0.2]),
+    scattered=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_pages_and_any_pieces_equal_contiguous_attention(
+    length: int,
+    cuts: list[int],
+    single_from: int,
+    heads: tuple[int, int],
+    window: int | None,
+    scale: float | None,
+    scattered: bool,
+    seed: int,
+) -> None:
+    """Prompt pieces up to `single_from`, single tokens from there on (at most twelve)."""
+    one = Attended(length, *heads, seed)
+    one.sequence.pages = pages_of(length, scattered, seed)
+    start_single = max(single_from, length - 12, 1)
+    borders = sorted({0, min(length, start_single), *(c for c in cuts if c < start_single)})
+    cache = PagedCache(NUM_PAGES, PAGE_SIZE)
+    got = [
+        attend(cache, [(one, i, j, False)], scale=scale, window=window)[0]
+        for i, j in zip(borders, borders[1:], strict=False)
+        if j <= length
+    ]
+    for i in range(borders[-1], length):
+        got += attend(cache, [(one, i, i + 1, True)], scale=scale, window=window)
+    assert (torch.cat(got) - one.expected(scale, window)).abs().max() < TOLERANCE
+
+
+def test_many_sequences_of_a_step_keep_to_themselves() -> None:
+    pool = PagePool(NUM_PAGES, PAGE_SIZE)
+    lengths = [1, 5, 31, 32, 33, 64, 90]
+    many = [Attended(n, 6, 2, n) for n in lengths]
+    for one in many:
+        one.sequence.pages = pool.allocate(pool.pages_for(one.length)) or []
+    cache = PagedCache(NUM_PAGES, PAGE_SIZE)
+    for one in many[1:4]:
+        attend(cache, [(one, 0, one.length - 1, False)])
+    works = [(one, one.length - 1, one.length, True) for one in many[1:4]]
+    works += [(one, 0, one.length, False) for one in [many[0], *many[4:]]]
+    for (one, start, stop, _), got in zip(works, attend(cache, works), strict=True):
+        assert (got - one.expected(None, None)[start:stop]).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+@pytest.mark.parametrize("single", [False, True])
+def test_what_an_earlier_sequence_left_in_a_page_is_never_read(
+    scattered: bool, single: bool
+) -> None:
+    """Zero times NaN is NaN: masked keys must be finite, whatever stood in the page before."""
+    cache = PagedCache(NUM_PAGES, PAGE_SIZE)
+    clean = PagedCache(NUM_PAGES, PAGE_SIZE)
+    for dirty in (Attended(NUM_PAGES * PAGE_SIZE, 6, 2, 1),):
+        dirty.sequence.pages = list(range(1, NUM_PAGES + 1))
+        for tensor in (dirty.q, dirty.k, dirty.v):
+            tensor.fill_(torch.nan)
+        attend(cache, [(dirty, 0, dirty.length, False)])
+    one = Attended(70, 6, 2, 2)
+    one.sequence.pages = pages_of(70, scattered, 7)
+    last = (one, 45, 46, True) if single else (one, 45, 70, False)
+    for work in ((one, 0, 45, False), last):
+        got, wanted = attend(cache, [work])[0], attend(clean, [work])[0]
+        assert torch.equal(got, wanted)
+        assert (got - one.expected(None, None)[work[1] : work[2]]).abs().max() < TOLERANCE
+
+
+def test_padding_rows_touch_page_zero_only() -> None:
+    cache = PagedCache(4, PAGE_SIZE)
+    one = Attended(5, 2, 2, 3)
+    one.sequence.pages = [3]
+    attend(cache, [(one, 0, 5, False)])  # three padding rows of NaN
+    assert torch.isnan(cache._keys[0][:3]).all()
+    assert not torch.isnan(cache._keys[0][PAGE_SIZE:]).any()
+    assert torch.equal(cache._keys[0][3 * PAGE_SIZE : 3 * PAGE_SIZE + 5], one.k.transpose(0, 1))
+
+
+def test_layers_have_their_own_cells() -> None:
+    cache = PagedCache(4, PAGE_SIZE)
+    cache.layout = StepLayout((), (), torch.tensor([32]), torch.tensor([], dtype=torch.long))
+    ones = torch.ones(1, 1, 1, HEAD_DIM)
+    cache.attend(0, ones, ones, ones, None, None)
+    cache.attend(1, ones, 2 * ones, 2 * ones, None, None)
+    assert [float(cache._keys[layer][32].mean()) for layer in (0, 1)] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias", "score_mod"])
+def test_arguments_that_change_the_answer_are_refused(name: str) -> None:
+    ones = torch.ones(1, 1, 1, HEAD_DIM)
+    with pytest.raises(UnsupportedAttention, match=name):
+        _attention(nn.Module(), ones, ones, ones, None, **{name: 30.0})
+
+
+def test_arguments_that_change_nothing_are_taken() -> None:
+    cache = PagedCache(2, PAGE_SIZE)
+    cache.layout = StepLayout((), (), torch.tensor([0]), torch.tensor([], dtype=torch.long))
+    ones = torch.ones(1, 1, 1, HEAD_DIM)
+    module: Any = SimpleNamespace(overtone_cache=cache, layer_idx=0)
+    out, weights = _attention(
+        module, ones, ones, ones, None, scaling=0.5, dropout=0.0, is_causal=True, softcap=None
+    )
+    assert out.shape == (1, 1, 1, HEAD_DIM)
+    assert weights is None

@@ -1,0 +1,393 @@
+"""Adapters into memory, each once, within the bytes that are set aside."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from adapters_core.bank import Layout
+from adapters_core.base import spec_of
+from adapters_core.bases import Bases
+from adapters_core.errors import AdapterError
+from adapters_core.inject import Injection, inject
+from adapters_core.merge import materialise
+from server.batch import Factored, Merged
+from server.errors import AdapterTooLarge, Draining
+from server.loader import Loader
+from server.observer import CacheStats, LoadStats, NullObserver
+from server.residency import Entry
+from server_parts import (
+    CPU,
+    FOURIERFT,
+    LORA,
+    QUERY_VALUE,
+    Store,
+    eventually,
+    torch_threads,
+    weights_sha256,
+)
+
+
+@dataclass
+class Remembering(NullObserver):
+    """Keeps what it was told."""
+
+    loads: list[LoadStats] = field(default_factory=list)
+    caches: list[CacheStats] = field(default_factory=list)
+
+    def on_load(self, stats: LoadStats) -> None:
+        self.loads.append(stats)
+
+    def on_cache(self, stats: CacheStats) -> None:
+        self.caches.append(stats)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with torch_threads(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def base() -> nn.Module:
+    return tiny.model("llama", num_hidden_layers=1)
+
+
+@pytest.fixture
+def injection(base: nn.Module) -> Iterator[Injection]:
+    made = inject(base)
+    yield made
+    made.undo()
+
+
+@pytest.fixture
+def store(tmp_path: Path, base: nn.Module) -> Store:
+    return Store(tmp_path, spec_of(base, "tiny"))
+
+
+class Place:
+    """A loader with room for so many adapters of each mode, and the entries it reported."""
+
+    def __init__(self, store: Store, injection: Injection, factored: int, merged: int) -> None:
+        spec = store.spec
+        targets = [t for t in spec.targets if t.endswith(QUERY_VALUE)]
+        layout = Layout.of(dict.fromkeys(targets, FOURIERFT), spec.targets)
+        self.row_bytes = 4 * layout.width
+        self.merged_bytes = sum(4 * spec.targets[t].out * spec.targets[t].in_ for t in targets)
+        self.changed: queue.Queue[Entry] = queue.Queue()
+        self.observer = Remembering()
+        self.loader = Loader(
+            store.open,
+            spec,
+            injection,
+            Bases(CPU),
+            coefficient_bytes=factored * self.row_bytes,
+            merged_bytes=merged * self.merged_bytes,
+            observer=self.observer,
+            on_change=self.changed.put,
+        )
+
+    def next(self) -> Entry:
+        """Return the entry that is reported next."""
+        return self.changed.get(timeout=30)
+
+    def check_integrity(self) -> None:
+        with self.loader._room:
+            for cache in self.loader._caches.values():
+                cache.check_integrity()
+            entries = self.loader._caches["factored"].entries.values()
+            used = [e.payload.slot for e in entries if isinstance(e.payload, Factored)]
+            assert len(set(used)) == len(used), "two adapters in one slot"
+            for bank in self.loader._banks.values():
+                assert not set(bank._free) & set(used)
+                assert len(bank._free) + len(used) == bank._buffer.shape[0], "a slot is lost"
+
+
+@pytest.fixture
+def place(store: Store, injection: Injection) -> Iterator[Callable[..., Place]]:
+    made: list[Place] = []
+
+    def build(factored: int = 4, merged: int = 2) -> Place:
+        made.append(Place(store, injection, factored, merged))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.loader.close()
+
+
+def test_many_at_once_load_it_once(store: Store, place: Callable[..., Place]) -> None:
+    store.write("a", FOURIERFT, 1)
+    gate, p, entries = store.hold("a"), place(), []
+    barrier = threading.Barrier(8)
+
+    def acquire() -> None:
+        barrier.wait(30)
+        entries.append(p.loader.acquire("a", "factored"))
+
+    threads = [threading.Thread(target=acquire) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not entries[0].is_ready
+    gate.set()
+    assert p.next() is entries[0]
+    assert all(entry is entries[0] for entry in entries)
+    assert entries[0].is_ready
+    assert entries[0].users == 8
+    assert store.opened == ["a"]
+    assert p.loader.acquire("a", "factored") is entries[0]
+    assert store.opened == ["a"]
+
+
+def test_what_is_in_memory_is_what_the_file_says(
+    store: Store, place: Callable[..., Place], injection: Injection
+) -> None:
+    given = store.write("a", FOURIERFT, 1)
+    p = place()
+    factored = p.loader.acquire("a", "factored")
+    p.next()
+    merged = p.loader.acquire("a", "merged")
+    p.next()
+    assert isinstance(factored.payload, Factored)
+    assert isinstance(merged.payload, Merged)
+    bank = factored.payload.bank
+    assert torch.equal(bank._buffer[factored.payload.slot], bank.pack(given.layers))
+    true = materialise(given.methods, given.layers, injection.linears, Bases(CPU))
+    assert set(merged.payload.weights) == set(true)
+    assert all(torch.equal(merged.payload.weights[t], true[t]) for t in true)
+    assert p.loader.is_resident("a") == ["factored", "merged"]
+    assert [stats.materialise_s is None for stats in p.observer.loads] == [True, False]
+
+
+@pytest.mark.parametrize("mode", ["factored", "merged"])
+def test_a_missing_blob_fails_and_is_tried_again_later(
+    store: Store, place: Callable[..., Place], mode: str
+) -> None:
+    p = place()
+    first = p.loader.acquire("a", mode)
+    assert p.next() is first
+    assert isinstance(first.error, FileNotFoundError)
+    assert not first.is_ready
+    p.check_integrity()
+    store.write("a", FOURIERFT, 1)
+    second = p.loader.acquire("a", mode)
+    assert second is not first
+    assert p.next() is second
+    assert second.is_ready
+    p.loader.release(first)
+    assert (first.users, second.users) == (0, 1)
+    p.check_integrity()
+
+
+def test_a_damaged_blob_fails_by_name(store: Store, place: Callable[..., Place]) -> None:
+    store.write("a", FOURIERFT, 1)
+    file = store.open("a").file
+    file.write_bytes(file.read_bytes()[:-8])
+    p = place()
+    entry = p.loader.acquire("a", "factored")
+    assert p.next() is entry
+    assert isinstance(entry.error, AdapterError)
+    assert p.loader.is_resident("a") == []
+
+
+def test_a_failure_after_the_charge_gives_the_bytes_back(
+    store: Store, place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*args: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("server.loader.materialise", out_of_memory)
+    store.write("a", FOURIERFT, 1)
+    p = place(merged=1)
+    for _ in range(3):
+        entry = p.loader.acquire("a", "merged")
+        assert p.next() is entry
+        assert isinstance(entry.error, RuntimeError)
+        assert p.loader._caches["merged"].used_bytes == 0
+    monkeypatch.undo()
+    entry = p.loader.acquire("a", "merged")
+    assert p.next().is_ready
+
+
+@pytest.mark.parametrize("mode", ["factored", "merged"])
+def test_what_can_never_fit_is_refused(
+    store: Store, place: Callable[..., Place], mode: str
+) -> None:
+    store.write("a", FOURIERFT, 1)
+    store.write("large", LORA, 1, ends=("",))
+    p = place(factored=1, merged=1)
+    p.loader.acquire("a", mode)
+    p.next()
+    large = p.loader.acquire("large", mode)
+    assert p.next() is large
+    assert isinstance(large.error, AdapterTooLarge)
+    assert p.loader.is_resident("a") == [mode]
+
+
+@pytest.mark.parametrize("mode", ["factored", "merged"])
+def test_a_load_waits_for_room_and_takes_it_on_release(
+    store: Store, place: Callable[..., Place], mode: str
+) -> None:
+    for digest in "ab":
+        store.write(digest, FOURIERFT, 1)
+    p = place(factored=1, merged=1)
+    first = p.loader.acquire("a", mode)
+    p.next()
+    second = p.loader.acquire("b", mode)
+    with pytest.raises(queue.Empty):
+        p.changed.get(timeout=0.05)
+    assert first.is_ready
+    p.loader.release(first)
+    assert p.next() is second
+    assert second.is_ready
+    assert not first.is_ready
+    assert p.loader.is_resident("a") == []
+    p.check_integrity()
+
+
+def test_a_load_that_nobody_waits_for_any_more_makes_room_when_it_is_done(
+    store: Store, place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user went while it loaded; when it is ready, the one who waits for room must hear it."""
+    for digest in "ab":
+        store.write(digest, FOURIERFT, 1)
+    p, charged, go_on = place(merged=1), threading.Event(), threading.Event()
+
+    def slow(*args: object) -> object:
+        charged.set()
+        assert go_on.wait(30)
+        return materialise(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("server.loader.materialise", slow)
+    first = p.loader.acquire("a", "merged")
+    assert charged.wait(30)
+    p.loader.release(first)
+    second = p.loader.acquire("b", "merged")
+    eventually(lambda: bool(p.loader._room._waiters))  # type: ignore[attr-defined]
+    go_on.set()
+    assert p.next() is first
+    assert p.next() is second
+    assert second.is_ready
+
+
+def test_loads_that_wait_for_one_cache_do_not_hold_up_the_other(
+    store: Store, place: Callable[..., Place]
+) -> None:
+    for digest in "abcd":
+        store.write(digest, FOURIERFT, 1)
+    p = place(merged=1)
+    first = p.loader.acquire("a", "merged")
+    p.next()
+    waiting = [p.loader.acquire(digest, "merged") for digest in "bcd"]
+    quick = p.loader.acquire("a", "factored")
+    assert p.next() is quick
+    assert quick.is_ready
+    p.loader.release(first)
+    for _ in waiting:
+        ready = p.next()
+        assert ready.is_ready
+        p.loader.release(ready)
+
+
+def test_close_ends_what_waits_for_room(store: Store, place: Callable[..., Place]) -> None:
+    for digest in "ab":
+        store.write(digest, FOURIERFT, 1)
+    p = place(factored=1)
+    first = p.loader.acquire("a", "factored")
+    p.next()
+    second = p.loader.acquire("b", "factored")
+    eventually(lambda: bool(p.loader._room._waiters))  # type: ignore[attr-defined]
+    p.loader.close()
+    assert p.next() is second
+    assert isinstance(second.error, Draining)
+    assert first.is_ready
+
+
+def test_slots_are_freed_on_eviction_and_not_before(
+    store: Store, place: Callable[..., Place]
+) -> None:
+    for i, digest in enumerate("abc"):
+        store.write(digest, FOURIERFT, i)
+    p = place(factored=2)
+    slots = {}
+    for digest in "ab":
+        entry = p.loader.acquire(digest, "factored")
+        p.next()
+        slots[digest] = entry.payload.slot
+        p.loader.release(entry)
+    bank = entry.payload.bank
+    assert len(bank._free) == bank._buffer.shape[0] - 2
+    third = p.loader.acquire("c", "factored")
+    p.next()
+    assert third.payload.slot == slots["a"], "the least recently used one's"
+    assert entry.payload.slot == slots["b"]
+    assert len(bank._free) == bank._buffer.shape[0] - 2
+    p.check_integrity()
+
+
+def test_methods_of_one_layout_share_a_bank_and_others_do_not(
+    store: Store, place: Callable[..., Place]
+) -> None:
+    store.write("a", FOURIERFT, 1)
+    store.write("b", FOURIERFT, 2)
+    store.write("c", LORA, 3)
+    p = place(factored=40)
+    entries = {}
+    for digest in "abc":
+        entries[digest] = p.loader.acquire(digest, "factored")
+        p.next()
+    banks = {digest: id(entry.payload.bank) for digest, entry in entries.items()}
+    assert banks["a"] == banks["b"] != banks["c"]
+
+
+def test_the_observer_sees_the_cache_as_it_stands(
+    store: Store, place: Callable[..., Place]
+) -> None:
+    store.write("a", FOURIERFT, 1)
+    p = place()
+    p.loader.acquire("a", "factored")
+    p.next()
+    p.loader.acquire("a", "factored")
+    last = p.observer.caches[-1]
+    assert last == CacheStats("coefficients", 1, p.row_bytes, hits=1, misses=1, evictions=0)
+
+
+def test_random_users_from_many_threads_leave_the_books_balanced(
+    store: Store, place: Callable[..., Place], base: nn.Module
+) -> None:
+    digests = [str(i) for i in range(6)]
+    for i, digest in enumerate(digests):
+        store.write(digest, FOURIERFT, i)
+    before = weights_sha256(base)
+    p = place(factored=3, merged=2)
+    failures: list[BaseException] = []
+
+    def use(worker: int) -> None:
+        generator = torch.Generator().manual_seed(worker)
+        try:
+            for _ in range(25):
+                i, mode = torch.randint(0, 12, (2,), generator=generator).tolist()
+                entry = p.loader.acquire(digests[i % 6], ("factored", "merged")[mode % 2])
+                eventually(lambda entry=entry: entry.is_ready)  # type: ignore[misc]
+                p.check_integrity()
+                assert entry.is_ready, "given up while it was in use"
+                p.loader.release(entry)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=use, args=(worker,)) for worker in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    p.check_integrity()
+    assert weights_sha256(base) == before

@@ -1,0 +1,272 @@
+"""Completions over HTTP: the stream's format, who hangs up, many prompts, and bad bodies."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+import spectra
+from live import Live, until
+
+LONG = {"max_tokens": 1000, "ignore_eos": True, "temperature": 0}
+GENERATED = "overtone_generation_tokens_total"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _adapter(live: Live) -> None:
+    assert live.upload("comp", spectra.files(5)).status_code in (200, 201)
+
+
+def error_of(answer: httpx2.Response) -> dict[str, Any]:
+    told: dict[str, Any] = answer.json()["error"]
+    return told
+
+
+def events_of(answer: httpx2.Response) -> list[str]:
+    """Return the data of each event, after a check that nothing else is sent."""
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    *events, end = answer.text.split("\n\n")
+    assert end == ""
+    assert all(event.startswith("data: ") and "\n" not in event for event in events)
+    return [event.removeprefix("data: ") for event in events]
+
+
+# The stream
+
+
+def test_a_stream_is_events_then_done_with_the_usage_on_the_last(live: Live) -> None:
+    whole = live.complete("comp").json()
+    answer = live.complete("comp", stream=True)
+    assert answer.headers["X-Overtone-Adapter"].startswith("comp@1 sha256:")
+    *chunks, done = events_of(answer)
+    assert done == "[DONE]"
+    bodies = [json.loads(chunk) for chunk in chunks]
+    assert "".join(body["choices"][0]["text"] for body in bodies) == whole["choices"][0]["text"]
+    ids = [token for body in bodies for token in body["choices"][0]["token_ids"]]
+    assert ids == whole["choices"][0]["token_ids"]
+    assert bodies[-1]["usage"] == whole["usage"]
+    assert all("usage" not in body for body in bodies[:-1])
+    reasons = [body["choices"][0]["finish_reason"] for body in bodies]
+    assert reasons == [None] * (len(bodies) - 1) + [whole["choices"][0]["finish_reason"]]
+    assert all(body["overtone"] == whole["overtone"] for body in bodies)
+
+
+def test_a_stream_of_many_choices_keeps_them_apart(live: Live) -> None:
+    asked: dict[str, Any] = {"prompt": ["Once", "Twice"], "n": 2, "temperature": 1, "seed": 3}
+    whole = live.complete("comp", **asked).json()
+    *chunks, _ = events_of(live.complete("comp", stream=True, **asked))
+    texts = ["", "", "", ""]
+    for chunk in map(json.loads, chunks):
+        texts[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
+    assert texts == [choice["text"] for choice in whole["choices"]]
+    assert json.loads(chunks[-1])["usage"] == whole["usage"]
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "code"),
+    [
+        ({"model": "nobody"}, 404, "model_not_found"),
+        ({"prompt": [999]}, 400, "invalid_request"),
+        ({"max_tokens": 1024}, 400, "context_length_exceeded"),
+        ({"echo": True}, 400, "unsupported_parameter"),
+    ],
+)
+def test_an_error_before_the_first_token_is_a_status_and_no_stream(
+    live: Live, params: dict[str, Any], status: int, code: str
+) -> None:
+    answer = live.complete(**{"model": "comp", "stream": True, **params})
+    assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert live.num_open == 0
+
+
+def test_an_adapter_that_fits_no_cache_is_a_status_before_any_token(
+    serve: Callable[..., Live],
+) -> None:
+    live = serve(coefficient_bytes=1024)
+    small = spectra.files(1)
+    assert live.upload("small", small).status_code == 201
+    wide = {spectra.key(target): spectra.torch.ones(400) for target in spectra.TARGETS}
+    assert live.upload("big", spectra.files(changed=wide, n_frequency=400)).status_code == 201
+    for stream in (False, True):
+        answer = live.complete("big", stream=stream)
+        assert (answer.status_code, error_of(answer)["code"]) == (413, "too_large")
+    assert live.complete("small").status_code == 200
+    assert live.num_open == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_adapter_whose_answer_is_not_finite_fails_alone(live: Live, stream: bool) -> None:
+    huge = {
+        spectra.key(target): spectra.torch.full((spectra.N,), 3e38) for target in spectra.TARGETS
+    }
+    assert live.upload("huge", spectra.files(changed=huge)).status_code in (200, 201)
+    alone = live.tokens("comp")
+    with ThreadPoolExecutor(6) as threads, live.paused():
+        good = [threads.submit(live.tokens, "comp") for _ in range(4)]
+        bad = threads.submit(live.complete, "huge", stream=stream)
+        until(lambda: live.num_open == 6)
+    assert [each.result() for each in good] == [alone] * 4
+    assert (bad.result().status_code, error_of(bad.result())["code"]) == (500, "internal_error")
+    assert live.num_open == 0
+
+
+# Hanging up
+
+
+def _hang_up_while(live: Live, body: dict[str, Any], condition: Callable[[], bool]) -> None:
+    """Send a request over a bare socket, and close it as soon as the condition holds."""
+    address = urlsplit(live.url)
+    content = json.dumps({"model": "comp", "prompt": "Once", **LONG, **body}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), 30) as connection:
+        connection.sendall(head.encode() + content)
+        if body.get("stream"):
+            assert b"200 OK" in connection.recv(64)
+        until(condition)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_caller_that_hangs_up_ends_its_generation(live: Live, stream: bool) -> None:
+    before = live.metric(GENERATED)
+    _hang_up_while(live, {"stream": stream}, lambda: live.num_open == 1)
+    until(lambda: live.num_open == 0)
+    assert live.metric(GENERATED) - before < 500  # of 1000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_caller_that_hangs_up_while_it_waits_leaves_the_queue(
+    serve: Callable[..., Live], stream: bool
+) -> None:
+    live = serve(max_running=1)
+    first = threading.Event()
+
+    def told() -> Iterator[None]:
+        body = {"model": "tiny", "prompt": "Once", "stream": True, **LONG}
+        with live.http.stream("POST", "/v1/completions", json=body) as answer:
+            for _ in answer.iter_lines():
+                first.set()
+                yield
+
+    running = told()
+    next(running)
+    address = urlsplit(live.url)
+    content = json.dumps({"model": "tiny", "prompt": "Once", "stream": stream, **LONG}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), 30) as connection:
+        connection.sendall(head.encode() + content)
+        until(lambda: live.num_open == 2)
+    until(lambda: live.num_open == 1)
+    assert live.metric(GENERATED) < 1000, "the first ended before the second left"
+    running.close()
+    until(lambda: live.num_open == 0)
+
+
+# What may be asked
+
+
+def test_many_prompts_times_n_come_in_order_and_each_as_alone(live: Live) -> None:
+    prompts = ["Once", "Twice upon", "T"]
+    asked: dict[str, Any] = {"temperature": 1, "seed": 9, "n": 3}
+    together = live.complete("comp", prompts, **asked).json()
+    assert [choice["index"] for choice in together["choices"]] == list(range(9))
+    told = [choice["token_ids"] for choice in together["choices"]]
+    for i, prompt in enumerate(prompts):
+        alone = live.complete("comp", prompt, **asked).json()["choices"]
+        assert told[3 * i : 3 * i + 3] == [choice["token_ids"] for choice in alone]
+    usage = together["usage"]
+    assert usage["prompt_tokens"] == sum(map(len, prompts))
+    assert usage["completion_tokens"] == sum(map(len, told))
+
+
+def test_token_ids_are_a_prompt_as_text_is(live: Live) -> None:
+    import tiny
+
+    ids = tiny.tokenizer()("Once")["input_ids"]
+    assert live.tokens("comp", ids) == live.tokens("comp", "Once")
+    both = live.complete("comp", [ids, ids[:2]]).json()["choices"]
+    assert [choice["token_ids"] for choice in both][0] == live.tokens("comp", "Once")
+
+
+def test_an_end_token_ends_an_answer_unless_it_is_ignored(live: Live) -> None:
+    import tiny
+
+    end: dict[str, Any] = {"logit_bias": {str(tiny.EOS): 100}}
+    choice = live.complete("comp", **end).json()["choices"][0]
+    assert (choice["finish_reason"], choice["token_ids"]) == ("stop", [tiny.EOS])
+    assert choice["text"] == ""
+    choice = live.complete("comp", ignore_eos=True, **end).json()["choices"][0]
+    assert (choice["finish_reason"], choice["token_ids"]) == ("length", [tiny.EOS] * 8)
+
+
+def test_a_prompt_may_fill_the_context_but_for_what_it_asks(live: Live) -> None:
+    assert live.complete("comp", "a" * 1016, max_tokens=8).status_code == 200
+    answer = live.complete("comp", "a" * 1017, max_tokens=8)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "context_length_exceeded")
+
+
+@pytest.mark.parametrize("mode", ["factored", "merged"])
+def test_an_answer_tells_the_mode_it_was_made_in(serve: Callable[..., Live], mode: str) -> None:
+    live = serve(mode=mode)
+    live.upload("comp", spectra.files(5))
+    assert live.complete("comp").json()["overtone"]["mode"] == mode
+    assert live.complete("tiny").json()["overtone"] == {
+        "adapter": None,
+        "version": None,
+        "digest": None,
+        "mode": "base",
+    }
+    assert live.complete("tiny").headers["X-Overtone-Adapter"] == "tiny"
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"model": "comp", "prompt": "x", "temperature": NaN}',
+        b'{"model": "comp", "prompt": "x", "seed": 1e999}',
+        b'{"model": "comp"}',
+        b'{"prompt": "x"}',
+        b'{"model": "", "prompt": "x"}',
+        b'{"model": "comp", "prompt": "\\ud800"}',
+        b'{"model": "\\uDfff", "prompt": "x"}',
+        b'{"model": "comp", "prompt": "x", "\\ud800": 1}',
+        b'{"model": "comp", "prompt": "\xed\xa0\x80"}',
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_body_that_is_no_request_is_said_to_be_bad(live: Live, path: str, content: bytes) -> None:
+    answer = live.http.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+    assert live.complete("comp").status_code == 200
+
+
+def test_a_huge_body_is_too_large_declared_or_not(serve: Callable[..., Live]) -> None:
+    live = serve(max_body_bytes=4096)
+    huge = json.dumps({"model": "tiny", "prompt": "x" * 5000}).encode()
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(huge), 512):
+            yield huge[start : start + 512]
+
+    for content in (huge, pieces()):
+        answer = live.http.post("/v1/completions", content=content)
+        assert (answer.status_code, error_of(answer)["code"]) == (413, "too_large")
+    answer = live.http.put("/v1/adapters/x/aliases/y", content=huge)
+    assert answer.status_code == 413
+    assert live.complete("tiny").status_code == 200

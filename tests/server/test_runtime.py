@@ -1,0 +1,531 @@
+"""The loop: every accepted sequence ends in exactly one last event, whatever happens."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pytest
+from torch import nn
+
+import tiny
+from adapters_core.base import BaseSpec, spec_of
+from adapters_core.bases import Bases
+from adapters_core.export import write_adapter
+from adapters_core.inject import Injection, inject
+from server.engine import Engine
+from server.errors import Draining, InternalError, Overloaded
+from server.kv_pool import PagePool
+from server.loader import Loader
+from server.observer import NullObserver, StepStats
+from server.planner import Planner
+from server.runtime import Event, FailedEvent, Generation, Runtime, TokenEvent
+from server.scheduler import Batch, Scheduler
+from server.sequence import Sampled
+from server_parts import (
+    CPU,
+    FOURIERFT,
+    LORA,
+    PAGE_SIZE,
+    Store,
+    eventually,
+    greedy,
+    prompt_of,
+    torch_threads,
+)
+
+NUM_PAGES = 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with torch_threads(1):
+        yield
+
+
+@dataclass
+class Heard:
+    """What one sequence was told."""
+
+    events: list[Event] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if self._is_last(event):
+            self.over.set()
+
+    @staticmethod
+    def _is_last(event: Event) -> bool:
+        return isinstance(event, FailedEvent) or event.finish_reason is not None
+
+    @property
+    def num_last(self) -> int:
+        return sum(map(self._is_last, self.events))
+
+    def tokens(self) -> list[int]:
+        """Return the tokens once all are told."""
+        assert self.over.wait(30), "it never ended"
+        assert all(isinstance(event, TokenEvent) for event in self.events), self.events
+        return [e.sampled.token for e in self.events if isinstance(e, TokenEvent)]
+
+    def error(self) -> Exception:
+        """Return what it failed with."""
+        assert self.over.wait(30), "it never ended"
+        last = self.events[-1]
+        assert isinstance(last, FailedEvent)
+        return last.error
+
+
+@dataclass
+class Watched:
+    """An engine whose steps can be held up or made to fail."""
+
+    engine: Engine
+    fails: Callable[[Batch], bool] = lambda batch: False
+    may_step: threading.Event = field(default_factory=threading.Event)
+    is_held: threading.Event = field(default_factory=threading.Event)
+
+    def step(self, batch: Batch) -> list[Sampled | None]:
+        if not self.may_step.is_set():
+            self.is_held.set()
+        assert self.may_step.wait(30)
+        if self.fails(batch):
+            raise RuntimeError("a kernel failed")
+        return self.engine.step(batch)
+
+
+@dataclass
+class Steps(NullObserver):
+    """Keeps what it was told of steps and tokens."""
+
+    steps: list[StepStats] = field(default_factory=list)
+    first: list[tuple[float, float]] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+
+    def on_step(self, stats: StepStats) -> None:
+        self.steps.append(stats)
+
+    def on_first_token(self, seconds: float, queue_s: float) -> None:
+        self.first.append((seconds, queue_s))
+
+    def on_next_token(self, seconds: float) -> None:
+        self.gaps.append(seconds)
+
+
+class Running:
+    """A runtime over a tiny base, with a folder of adapters, started."""
+
+    def __init__(
+        self,
+        injection: Injection,
+        engine: Engine,
+        store: Store,
+        max_waiting: int = 100,
+        max_running: int = 8,
+        mode: Any = "factored",
+    ) -> None:
+        self.store, self.observer = store, Steps()
+        self.pool = PagePool(NUM_PAGES, PAGE_SIZE)
+        self.scheduler = Scheduler(self.pool, 40, max_running)
+        self.engine = Watched(engine)
+        self.engine.may_step.set()
+        self.loader = Loader(
+            store.open,
+            store.spec,
+            injection,
+            Bases(CPU),
+            coefficient_bytes=1 << 20,
+            merged_bytes=1 << 20,
+            observer=self.observer,
+            on_change=lambda entry: self.runtime.wake(),
+        )
+        faulty: Any = self.engine
+        self.runtime = Runtime(
+            faulty, self.scheduler, self.loader, Planner(mode), self.observer, max_waiting
+        )
+
+    def submit(
+        self, length: int, max_tokens: int = 4, digest: str | None = None
+    ) -> tuple[Generation, Heard]:
+        heard = Heard()
+        prompt = prompt_of(length, length)
+        return self.runtime.submit(prompt, greedy(max_tokens), digest, heard), heard
+
+    def ask(self, length: int, max_tokens: int = 4, digest: str | None = None) -> Heard:
+        return self.submit(length, max_tokens, digest)[1]
+
+    def hold(self) -> Heard:
+        """Stop the loop in a step of one short sequence, so that what comes next is one batch."""
+        self.engine.may_step.clear()
+        heard = self.ask(1, max_tokens=1)
+        assert self.engine.is_held.wait(30)
+        return heard
+
+    def settle(self) -> None:
+        """Wait until the loop has done everything that was posted so far."""
+        done = threading.Event()
+        self.runtime._post(done.set)
+        assert done.wait(30)
+
+    def check_all_given_back(self) -> None:
+        assert self.runtime.num_open == 0
+        assert self.pool.num_free == NUM_PAGES
+        self.scheduler.check_integrity()
+        assert not self.scheduler.running
+        assert not self.scheduler.waiting
+        assert not self.runtime._generations
+        for cache in self.loader._caches.values():
+            cache.check_integrity()
+            assert all(entry.users == 0 for entry in cache.entries.values())
+
+
+@pytest.fixture(scope="module")
+def base() -> nn.Module:
+    return tiny.model("llama", num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def spec(base: nn.Module) -> BaseSpec:
+    return spec_of(base, "tiny")
+
+
+@pytest.fixture(scope="module")
+def injection(base: nn.Module, spec: BaseSpec) -> Injection:
+    return inject(base)
+
+
+@pytest.fixture(scope="module")
+def engine(injection: Injection) -> Engine:
+    return Engine(injection, NUM_PAGES)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, spec: BaseSpec) -> Store:
+    made = Store(tmp_path_factory.mktemp("blobs"), spec)
+    for i in range(4):
+        made.write(f"good{i}", (FOURIERFT, LORA)[i % 2], i)
+    made.write("damaged", LORA, 9)
+    file = made.open("damaged").file
+    file.write_bytes(file.read_bytes()[:-4])
+    return made
+
+
+@pytest.fixture
+def running(injection: Injection, engine: Engine, store: Store) -> Iterator[Callable[..., Running]]:
+    made: list[Running] = []
+
+    def build(**options: Any) -> Running:
+        store.gates.clear()
+        made.append(Running(injection, engine, store, **options))
+        made[-1].runtime.start()
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.engine.may_step.set()
+        for gate in store.gates.values():
+            gate.set()
+        one.runtime.stop(timeout_s=0)
+        one.loader.close()
+
+
+def test_an_answer_is_its_tokens_with_a_reason_on_the_last(
+    running: Callable[..., Running],
+) -> None:
+    r = running()
+    heard = r.ask(10, max_tokens=5)
+    assert len(heard.tokens()) == 5
+    reasons = [event.finish_reason for event in heard.events if isinstance(event, TokenEvent)]
+    assert reasons == [None] * 4 + ["length"]
+    eventually(lambda: r.runtime.num_open == 0)
+    r.check_all_given_back()
+
+
+class Client:
+    """Submits and cancels at random; remembers who was told what."""
+
+    def __init__(self, running: Running, seed: int) -> None:
+        self.r = running
+        self.random = Random(seed)
+        self.heards: list[Heard] = []
+        self.cancelled: list[tuple[Heard, int]] = []
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        try:
+            for _ in range(25):
+                self.ask()
+        except BaseException as error:
+            self.failure = error
+
+    def ask(self) -> None:
+        random = self.random
+        digest = random.choice([None, "good0", "good1", "good2", "missing", "damaged"])
+        try:
+            generation, heard = self.r.submit(random.randint(1, 90), random.randint(1, 6), digest)
+        except Overloaded:
+            self.r.settle()
+            return
+        if random.random() > 0.3:
+            self.heards.append(heard)
+            return
+        for _ in range(random.randint(0, 2)):
+            self.r.settle()
+        self.r.runtime.cancel(generation)
+        self.r.settle()
+        self.cancelled.append((heard, len(heard.events)))
+
+
+def test_random_submits_and_cancels_from_threads_all_end_once(
+    running: Callable[..., Running],
+) -> None:
+    r = running(max_waiting=30, max_running=5)
+    clients = [Client(r, seed) for seed in range(4)]
+    for client in clients:
+        client.thread.start()
+    for client in clients:
+        client.thread.join()
+        assert client.failure is None
+    eventually(lambda: r.runtime.num_open == 0)
+    heards = [heard for client in clients for heard in client.heards]
+    cancelled = [pair for client in clients for pair in client.cancelled]
+    for heard in heards:
+        assert heard.num_last == 1
+        assert heard._is_last(heard.events[-1])
+    for heard, told in cancelled:
+        assert len(heard.events) == told, "told something after it was cancelled"
+        assert heard.num_last <= 1
+    assert len(heards) > 20
+    assert len(cancelled) > 10
+    r.check_all_given_back()
+
+
+def test_a_failing_step_fails_its_batch_and_the_loop_lives_on(
+    running: Callable[..., Running],
+) -> None:
+    r = running()
+    r.hold()
+    r.engine.fails = lambda batch: any(len(w.sequence.prompt) == 13 for w in batch.works)
+    gate = r.store.hold("good3")
+    elsewhere = r.ask(6, digest="good3")  # not in the batch: its adapter is still loading
+    batch = [r.ask(13), r.ask(7)]
+    r.engine.may_step.set()
+    for heard in batch:
+        error = heard.error()
+        assert isinstance(error, InternalError)
+        assert "kernel" not in str(error), "tells of the inside"
+        assert len(heard.events) == 1
+    gate.set()
+    assert len(elsewhere.tokens()) == 4
+    assert len(r.ask(7).tokens()) == 4
+    assert r.runtime.is_alive
+    eventually(lambda: r.runtime.num_open == 0)
+    r.check_all_given_back()
+
+
+@pytest.mark.parametrize("mode", ["factored", "merged"])
+def test_an_adapter_whose_answer_is_not_finite_fails_alone(
+    running: Callable[..., Running], store: Store, mode: str
+) -> None:
+    r = running(mode=mode)
+    lengths = [40, 9, 33]
+    asked = zip(lengths, (None, "good0", "good1"), strict=True)
+    alone = [r.ask(n, digest=d).tokens() for n, d in asked]
+    adapter = store.write("huge", LORA, 5)
+    layers = {t: {k: v * 1e30 for k, v in layer.items()} for t, layer in adapter.layers.items()}
+    write_adapter(store.root / "huge", LORA, layers, store.spec)
+    r.hold()
+    heards = [
+        r.ask(n, digest=d) for n, d in [(40, None), (9, "good0"), (20, "huge"), (33, "good1")]
+    ]
+    eventually(lambda: bool(r.loader.is_resident("huge")))
+    r.engine.may_step.set()
+    error = heards.pop(2).error()
+    assert isinstance(error, InternalError)
+    assert "not finite" in str(error)
+    assert [heard.tokens() for heard in heards] == alone
+    # Its pages go to others; nothing of it is left there.
+    assert [r.ask(n, digest=d).tokens() for n, d in [(40, None), (9, "good0")]] == alone[:2]
+
+
+def test_a_missing_adapter_fails_its_own_sequences(running: Callable[..., Running]) -> None:
+    r = running()
+    heards = [r.ask(5, digest=d) for d in ("missing", None, "missing", "damaged", "good0")]
+    assert isinstance(heards[0].error(), FileNotFoundError)
+    assert isinstance(heards[2].error(), FileNotFoundError)
+    assert "damaged" not in str(heards[3].error())
+    assert len(heards[1].tokens()) == len(heards[4].tokens()) == 4
+
+
+def test_an_adapter_that_loads_holds_up_nobody(running: Callable[..., Running]) -> None:
+    r = running(max_running=1)
+    gate = r.store.hold("good2")
+    slow = r.ask(5, digest="good2")
+    assert len(r.ask(5).tokens()) == 4
+    assert len(r.ask(5, digest="good1").tokens()) == 4
+    assert not slow.events
+    gate.set()
+    assert len(slow.tokens()) == 4
+
+
+def test_all_waiters_of_one_adapter_share_one_load(running: Callable[..., Running]) -> None:
+    r = running()
+    gate, before = r.store.hold("good3"), r.store.opened.count("good3")
+    heards = [r.ask(n, digest="good3") for n in (3, 5, 7)]
+    gate.set()
+    assert all(len(heard.tokens()) == 4 for heard in heards)
+    assert r.store.opened.count("good3") == before + 1
+
+
+def test_a_full_queue_refuses_and_takes_again_later(running: Callable[..., Running]) -> None:
+    r = running(max_waiting=1, max_running=2)
+    r.engine.may_step.clear()
+    heards = [r.ask(5) for _ in range(3)]
+    with pytest.raises(Overloaded):
+        r.ask(5)
+    r.engine.may_step.set()
+    assert all(len(heard.tokens()) == 4 for heard in heards)
+    eventually(lambda: r.runtime.num_open == 0)
+    assert len(r.ask(5).tokens()) == 4
+
+
+def test_a_place_is_given_back_when_nothing_came_of_it(
+    running: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = running()
+
+    def fails(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(r.loader, "acquire", fails)
+    with pytest.raises(RuntimeError, match="new thread"):
+        r.ask(5, digest="good0")
+    assert r.runtime.num_open == 0
+
+
+def test_draining_takes_nothing_new_and_ends_what_is_open(
+    running: Callable[..., Running],
+) -> None:
+    r = running()
+    r.engine.may_step.clear()
+    heard = r.ask(5)
+    r.runtime.drain()
+    with pytest.raises(Draining):
+        r.ask(5)
+    r.engine.may_step.set()
+    assert len(heard.tokens()) == 4
+
+
+def test_stop_lets_open_generations_end(running: Callable[..., Running]) -> None:
+    r = running()
+    heards = [r.ask(n) for n in (5, 60, 90)]
+    r.runtime.stop()
+    assert not r.runtime.is_alive
+    assert [heard.num_last for heard in heards] == [1, 1, 1]
+    assert all(len(heard.tokens()) == 4 for heard in heards)
+
+
+def test_stop_without_patience_fails_what_is_open(running: Callable[..., Running]) -> None:
+    r = running()
+    gate = r.store.hold("good3")
+    heards = [r.ask(5, digest="good3"), r.ask(5, max_tokens=200), r.ask(5, max_tokens=200)]
+    r.runtime.stop(timeout_s=0)
+    assert not r.runtime.is_alive
+    assert [heard.num_last for heard in heards] == [1, 1, 1]
+    assert all(isinstance(heard.error(), Draining) for heard in heards)
+    r.check_all_given_back()
+    gate.set()
+
+
+def test_a_submit_that_meets_the_end_is_answered_too(
+    running: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has passed the gate, and the loop stops before it is handed over."""
+    r, inside, go_on, heards = running(), threading.Event(), threading.Event(), []
+    acquire = r.loader.acquire
+
+    def slow(*args: Any) -> Any:
+        inside.set()
+        assert go_on.wait(30)
+        return acquire(*args)
+
+    monkeypatch.setattr(r.loader, "acquire", slow)
+    client = threading.Thread(target=lambda: heards.append(r.ask(5, digest="good0")))
+    client.start()
+    assert inside.wait(30)
+    stopper = threading.Thread(target=lambda: r.runtime.stop(timeout_s=0))
+    stopper.start()
+    eventually(lambda: r.runtime._stopping)
+    stopper.join(0.05)
+    go_on.set()
+    client.join()
+    stopper.join()
+    assert isinstance(heards[0].error(), Draining)
+    r.check_all_given_back()
+
+
+def test_if_the_loop_itself_dies_everybody_is_told(
+    running: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = running()
+    r.engine.may_step.clear()
+    heards = [r.ask(5), r.ask(6)]
+
+    def broken(batch: Batch, sampled: object) -> None:
+        raise AssertionError("the books do not balance")
+
+    monkeypatch.setattr(r.scheduler, "advance", broken)
+    r.engine.may_step.set()
+    assert all(heard.error() for heard in heards)
+    assert [heard.num_last for heard in heards] == [1, 1]
+    eventually(lambda: not r.runtime.is_alive)
+    with pytest.raises(Draining):
+        r.ask(5)
+
+
+def test_cancelling_gives_pages_and_adapter_back(running: Callable[..., Running]) -> None:
+    r = running()
+    generation, heard = r.submit(30, max_tokens=500, digest="good0")
+    eventually(lambda: len(heard.events) > 2)
+    r.runtime.cancel(generation)
+    r.runtime.cancel(generation)
+    r.settle()
+    told = len(heard.events)
+    r.check_all_given_back()
+    assert len(r.ask(4).tokens()) == 4
+    assert len(heard.events) == told
+    assert heard.num_last == 0
+
+
+def test_steps_are_observed(running: Callable[..., Running]) -> None:
+    r = running()
+    blocker = r.hold()
+    heards = [r.ask(50, digest="good0"), r.ask(5, digest="good1"), r.ask(3)]
+    eventually(lambda: len(r.loader.is_resident("good1") + r.loader.is_resident("good0")) == 2)
+    r.engine.may_step.set()
+    for heard in [blocker, *heards]:
+        heard.tokens()
+    eventually(lambda: r.runtime.num_open == 0)
+    r.settle()
+    steps = r.observer.steps
+    assert sum(stats.prompt_tokens for stats in steps) == 1 + 50 + 5 + 3
+    assert sum(stats.generated_tokens for stats in steps) == 1 + 3 * 4
+    assert {"base", "mixed"} <= {stats.mode for stats in steps}
+    assert max(stats.num_adapters for stats in steps) == 2
+    assert max(stats.num_rows for stats in steps) <= 40
+    assert len(r.observer.first) == 4
+    assert len(r.observer.gaps) == 9
+    assert all(0 <= waited <= seconds for seconds, waited in r.observer.first)
+
+
+@pytest.mark.parametrize("setting", ["factored", "merged"])
+def test_a_generation_knows_its_mode(running: Callable[..., Running], setting: str) -> None:
+    r = running(mode=setting)
+    generation, heard = r.submit(5, digest="good0")
+    assert generation.mode == setting
+    heard.tokens()
+    assert r.loader.is_resident("good0") == [setting]
+    assert r.submit(5)[0].mode is None

@@ -1,0 +1,208 @@
+"""Tiny served bases, adapters in memory and on disk, and a loop that runs sequences in place."""
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Many
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.bank import Bank, Layout
+from adapters_core.base import BaseSpec, spec_of, weight_of
+from adapters_core.bases import Bases
+from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
+from adapters_core.inject import Injection, inject
+from adapters_core.merge import materialise
+from adapters_core.method import Coefficients, Method
+from adapters_core.methods import FourierFT, LoRA
+from server.batch import Factored, Merged
+from server.engine import Engine
+from server.kv_pool import PagePool
+from server.planner import Mode
+from server.residency import Entry
+from server.sampler import sample
+from server.scheduler import Scheduler
+from server.sequence import Sampling, Sequence
+
+CPU = torch.device("cpu")
+PAGE_SIZE = 32
+#: Ends of the paths of query and value projections, in every tiny shape.
+QUERY_VALUE = ("q_proj", "v_proj", "attn.c_attn")
+FOURIERFT = FourierFT(n=40)
+LORA = LoRA(r=3)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Given:
+    """An adapter's coefficients: one method over some layers."""
+
+    method: Method
+    layers: Mapping[str, Coefficients]
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        return dict.fromkeys(self.layers, self.method)
+
+
+def given(spec: BaseSpec, method: Method, seed: int, ends: tuple[str, ...] = ("",)) -> Given:
+    """Return an adapter of the layers whose paths end so, about as large as the base's weights."""
+    generator = torch.Generator().manual_seed(seed)
+    size = 0.2 if isinstance(method, LoRA) else 1.0
+    layers = {
+        target: {
+            name: size * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in method.tensors(shape).items()
+        }
+        for target, shape in spec.targets.items()
+        if target.endswith(ends)
+    }
+    assert layers
+    return Given(method, layers)
+
+
+class Served:
+    """A base with its linears injected, an engine on it, and a copy that nobody touches."""
+
+    def __init__(self, model: nn.Module, num_pages: int = 100) -> None:
+        self.plain = copy.deepcopy(model)
+        self.spec = spec_of(model, "tiny")
+        self.injection: Injection = inject(model)
+        self.bases = Bases(CPU)
+        self.num_pages = num_pages
+        self.engine = Engine(self.injection, num_pages, PAGE_SIZE)
+        self._banks: dict[object, Bank] = {}
+
+    def entry(self, adapter: Given, mode: Mode) -> Entry:
+        """Return the adapter as a loader would have it in memory."""
+        if mode == "merged":
+            linears = self.injection.linears
+            weights = materialise(adapter.methods, adapter.layers, linears, self.bases)
+            return Entry(("test", mode), payload=Merged(weights))
+        layout = Layout.of(adapter.methods, self.spec.targets)
+        bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, slots=2))
+        slot = bank.add(bank.pack(adapter.layers))
+        return Entry(("test", mode), payload=Factored(bank, slot))
+
+    def merged_copy(self, adapter: Given | None) -> nn.Module:
+        """Return a plain copy of the base with the adapter's dense deltas added."""
+        model = copy.deepcopy(self.plain)
+        if adapter is None:
+            return model
+        for target, layer in adapter.layers.items():
+            shape = self.spec.targets[target]
+            basis = adapter.method.basis(shape, CPU, torch.float32)
+            with torch.no_grad():
+                weight_of(model.get_submodule(target)).add_(
+                    adapter.method.delta(layer, shape, basis)
+                )
+        return model
+
+    def run(
+        self,
+        sequences: Many[Sequence],
+        max_rows: int = 512,
+        max_running: int = 64,
+        pool: PagePool | None = None,
+    ) -> dict[Sequence, Tensor]:
+        """Run all to their ends; return the logits `[generated, vocabulary]` of each."""
+        pool = pool or PagePool(self.num_pages, PAGE_SIZE)
+        scheduler = Scheduler(pool, max_rows, max_running)
+        for sequence in sequences:
+            scheduler.add(sequence)
+        logits: dict[Sequence, list[Tensor]] = {sequence: [] for sequence in sequences}
+        while batch := scheduler.next(0.0):
+            rows = self.engine.logits(batch)
+            told = [work.sequence for work in batch.works if work.samples]
+            for sequence, row in zip(told, rows, strict=True):
+                logits[sequence].append(row.clone())
+            with torch.inference_mode():
+                sampled = sample(rows, told)
+            scheduler.advance(batch, [s for s in sampled if s is not None])
+            scheduler.check_integrity()
+        assert all(sequence.finish_reason for sequence in sequences)
+        return {sequence: torch.stack(rows) for sequence, rows in logits.items()}
+
+
+def greedy(max_tokens: int, stop_ids: frozenset[int] = frozenset()) -> Sampling:
+    return Sampling(max_tokens=max_tokens, temperature=0, stop_ids=stop_ids)
+
+
+def prompt_of(length: int, seed: int) -> tuple[int, ...]:
+    """Return random tokens of the tiny vocabulary, without its end."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(0, 256, (length,), generator=generator).tolist())
+
+
+def scattered_pool(num_pages: int) -> PagePool:
+    """Return a pool of every second page of twice as many: none has a neighbour."""
+    pool = PagePool(num_pages, PAGE_SIZE)
+    pool._free = list(range(1, 2 * num_pages, 2))
+    return pool
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Return a digest of every parameter's and buffer's name and bytes."""
+    digest = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where one blob's files lie."""
+
+    file: Path
+    config: Path
+
+
+@dataclass
+class Store:
+    """A folder of adapters by digest; counts what is opened, and waits at `gate` first."""
+
+    root: Path
+    spec: BaseSpec
+    opened: list[str] = field(default_factory=list)
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+
+    def write(
+        self, digest: str, method: Method, seed: int, ends: tuple[str, ...] = QUERY_VALUE
+    ) -> Given:
+        adapter = given(self.spec, method, seed, ends)
+        write_adapter(self.root / digest, method, adapter.layers, self.spec)
+        return adapter
+
+    def hold(self, digest: str) -> threading.Event:
+        """Make loads of `digest` wait until the returned event is set."""
+        return self.gates.setdefault(digest, threading.Event())
+
+    def open(self, digest: str) -> Files:
+        self.opened.append(digest)
+        if digest in self.gates:
+            assert self.gates[digest].wait(30), "nobody opened the gate"
+        if not (self.root / digest).is_dir():
+            raise FileNotFoundError(f"no blob {digest}")
+        return Files(self.root / digest / WEIGHTS_NAME, self.root / digest / CONFIG_NAME)
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Wait until a condition that other threads bring about is true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.001)
