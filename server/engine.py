@@ -57,12 +57,15 @@ class Engine:
         step = pack(batch, self._page_size, self._device)
         self._cache.layout = step.layout
         self._injection.switch.plan = step.plan
-        output = self._model(
-            input_ids=step.ids,
-            position_ids=step.positions,
-            use_cache=False,
-            logits_to_keep=step.sampled,
-        )
+        try:
+            output = self._model(
+                input_ids=step.ids,
+                position_ids=step.positions,
+                use_cache=False,
+                logits_to_keep=step.sampled,
+            )
+        finally:  # the plan holds merged weights, which may be evicted before the next step
+            self._injection.switch.plan = None
         result: Tensor = output.logits[0, : step.num_sampled]
         return result
 

@@ -72,7 +72,7 @@ def test_chunks_give_the_same_weights(bases: Bases, monkeypatch: pytest.MonkeyPa
     methods, layers = everywhere(model, FourierFT(n=40))
     linears = inject(model).linears
     whole = materialise(methods, layers, linears, bases)
-    monkeypatch.setattr(merge, "_CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(merge, "_CHUNK_CPU", 1)
     single = materialise(methods, layers, linears, bases)
     assert all(relative(single[target], whole[target]) < 1e-6 for target in whole)
 
