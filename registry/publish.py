@@ -14,7 +14,7 @@ from registry.adapters import Adapters
 from registry.blobs import BlobStore
 from registry.errors import RegistryUnavailable
 from registry.names import check_alias, check_name
-from registry.records import Record
+from registry.records import Record, check_notes
 
 
 def publish(
@@ -56,6 +56,7 @@ def publish(
     check_name(name)
     if alias is not None:
         check_alias(alias)
+    check_notes(metadata or {}, metrics or {})
     with blobs.hold(description.digest):
         blobs.put(description.digest, file, config)
         return adapters.publish(

@@ -118,7 +118,7 @@ def stored_form(
     """
     check_digest(description.digest)
     check_method(description.method)
-    _check_notes({"metadata": metadata, "metrics": metrics})
+    check_notes(metadata, metrics)
     own = {
         "created_at": created_at,
         "created_by": created_by,
@@ -130,7 +130,13 @@ def stored_form(
     return f"{description.digest} {description.method}\n{body}"
 
 
-def _check_notes(notes: dict[str, Any]) -> None:
+def check_notes(metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Check the publisher's own values.
+
+    Raises:
+        InvalidArgument: they cannot be stored: not JSON, too large or too deep.
+    """
+    notes = {"metadata": metadata, "metrics": metrics}
     try:
         size_bytes = len(json.dumps(notes, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:

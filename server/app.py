@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
+from server.attention import UnsupportedAttention
 from server.errors import (
     FAMILIES,
     InvalidRequest,
@@ -23,11 +24,14 @@ from server.errors import (
 )
 from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
+from server.model import BaseNotLoadable
 from server.routes import adapters, completions, ops
-from server.service import Service
+from server.service import Service, sweep
 from server.settings import Settings
 
 _LOG = logging.getLogger("overtone")
+#: Failures of a start whose message says it all; others are logged with their traceback.
+_EXPECTED = (*FAMILIES, BaseNotLoadable, UnsupportedAttention)
 
 
 def create_app(
@@ -35,17 +39,19 @@ def create_app(
     metrics: Metrics,
     start: Callable[[], Service],
     on_ready: Callable[[Service], None] = lambda service: None,
+    on_failure: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
     """Return the application; `start` (which takes its time) runs beside it once it is up.
 
-    `on_ready` is called from another thread as soon as requests are taken.
+    `on_ready` is called from another thread as soon as requests are taken, `on_failure` if `start`
+    fails; a machine that fails the canary stays up, not ready, and says so.
 
     Until `start` has returned, /health/ready and the API answer 503 with the reason.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        starting = asyncio.create_task(_start(app, start, on_ready))
+        starting = asyncio.create_task(_start(app, start, on_ready, on_failure))
         yield
         app.state.draining = True
         await asyncio.gather(starting, return_exceptions=True)
@@ -70,21 +76,28 @@ def create_app(
 
 
 async def _start(
-    app: FastAPI, start: Callable[[], Service], on_ready: Callable[[Service], None]
+    app: FastAPI,
+    start: Callable[[], Service],
+    on_ready: Callable[[Service], None],
+    on_failure: Callable[[Exception], None],
 ) -> None:
     try:
         app.state.service = await asyncio.to_thread(start)
         _LOG.info("ready: serving %s", app.state.service.base.spec.name)
     except Exception as error:
-        _LOG.exception("the server cannot serve")
+        _LOG.error("the server cannot serve: %s", error, exc_info=not isinstance(error, _EXPECTED))
+        app.state.why_not_ready = "the server cannot serve; its log has the reason"
         if isinstance(error, CanaryFailed):
+            app.state.why_not_ready = str(error)
             app.state.metrics.on_canary(False)
-        app.state.why_not_ready = f"the server cannot serve: {error}"
+        else:
+            on_failure(error)
         return
-    try:
-        await asyncio.to_thread(on_ready, app.state.service)
-    except Exception:
-        _LOG.exception("the server serves, but what was to follow its start failed")
+    for work in (on_ready, sweep):
+        try:
+            await asyncio.to_thread(work, app.state.service)
+        except Exception:
+            _LOG.exception("the server serves, but what was to follow its start failed")
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:

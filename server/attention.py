@@ -42,6 +42,11 @@ class Span:
         """Return how many tokens of the sequence the cache holds after this step."""
         return self.position + self.count
 
+    @property
+    def is_contiguous(self) -> bool:
+        """Return whether the pages are neighbours in order."""
+        return self.pages[-1] - self.pages[0] == len(self.pages) - 1
+
 
 @dataclass(frozen=True)
 class StepLayout:
@@ -88,8 +93,8 @@ class PagedCache:
             cells[layout.write] = rows[0].transpose(0, 1)
             cells[layout.clear] = 0
         out = q.new_zeros(q.shape[2], q.shape[1], v.shape[-1])
-        for span in layout.decode:
-            out[span.first] = self._single(span, q, keys, values, scale, window)
+        if layout.decode:
+            out[: len(layout.decode)] = self._singles(layout.decode, q, keys, values, scale, window)
         for span in layout.prefill:
             out[span.first : span.first + span.count] = self._piece(
                 span, q, keys, values, scale, window
@@ -106,9 +111,8 @@ class PagedCache:
 
     def _read(self, cells: Tensor, span: Span, start: int, stop: int) -> Tensor:
         """Return tokens `start..stop` of a sequence as `[1, kv_heads, stop - start, d]`."""
-        first, last = span.pages[0], span.pages[-1]
-        if last - first == len(span.pages) - 1:  # neighbours: a view, nothing is copied
-            offset = first * self.page_size
+        if span.is_contiguous:  # a view, nothing is copied
+            offset = span.pages[0] * self.page_size
             picked = cells[offset + start : offset + stop]
         else:
             pages = torch.tensor(span.pages, device=cells.device)
@@ -116,24 +120,28 @@ class PagedCache:
             picked = paged[pages].flatten(0, 1)[start:stop]
         return picked.transpose(0, 1).unsqueeze(0)
 
-    def _single(
+    def _singles(
         self,
-        span: Span,
+        spans: tuple[Span, ...],
         q: Tensor,
         keys: Tensor,
         values: Tensor,
         scale: float | None,
         window: int | None,
     ) -> Tensor:
-        """Return `[heads, d]` of one token over exactly the keys it may see."""
-        start = max(0, span.length - window) if window else 0
-        k = self._read(keys, span, start, span.length)
-        v = self._read(values, span, start, span.length)
-        grouped = q[0, :, span.first].view(k.shape[1], -1, q.shape[3])  # [kv_heads, group, d]
-        group = grouped.shape[1]
-        padded = F.pad(grouped, (0, 0, 0, padding_of(group)))
-        out = F.scaled_dot_product_attention(padded.unsqueeze(0), k, v, scale=scale)
-        return out[0, :, :group].reshape(q.shape[1], -1)
+        """Return `[R, heads, d]` of the first R rows, each over exactly the keys it may see."""
+        rows, heads, kv_heads = len(spans), q.shape[1], keys.shape[1]
+        group = heads // kv_heads
+        grouped = q[0, :, :rows].transpose(0, 1).reshape(rows, kv_heads, group, q.shape[3])
+        if padding_of(group):
+            grouped = F.pad(grouped, (0, 0, 0, padding_of(group)))
+        parts = []
+        for i, span in enumerate(spans):
+            start = max(0, span.length - window) if window else 0
+            k = self._read(keys, span, start, span.length)
+            v = self._read(values, span, start, span.length)
+            parts.append(F.scaled_dot_product_attention(grouped[i : i + 1], k, v, scale=scale))
+        return torch.cat(parts)[:, :, :group].reshape(rows, heads, -1)
 
     def _piece(
         self,

@@ -39,13 +39,19 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
     shown = f"[{host}]" if ":" in host else host
     _LOG.info("listening on http://%s:%d; loading %s", shown, port, settings.base)
     metrics = Metrics()
-    app = create_app(settings, metrics, lambda: start_service(settings, metrics), on_ready)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
+    failures: list[Exception] = []
+
+    def fail(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = create_app(settings, metrics, lambda: start_service(settings, metrics), on_ready, fail)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S)
     )
     with listener:
-        uvicorn.Server(config).run(sockets=[listener])
-    return 0
+        server.run(sockets=[listener])
+    return 1 if failures else 0
 
 
 def start_service(settings: Settings, metrics: Metrics) -> Service:

@@ -1,5 +1,6 @@
 """Everything a running server consists of, put together once, and taken apart in reverse."""
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from server.settings import Settings
 from server.text import Text
 
 PAGE_SIZE = 32
+_SWEEP_AGE_S = 3600.0
+_LOG = logging.getLogger("overtone")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,14 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         max_length=min(base.max_length, pool.num_pages * PAGE_SIZE),
         started=time.time(),
     )
+
+
+def sweep(service: Service) -> None:
+    """Remove what a crash between blob and record has left behind, if it is over an hour old."""
+    registry = service.registry
+    removed = registry.blobs.sweep(registry.adapters.digest_is_live, _SWEEP_AGE_S, time.time())
+    if removed:
+        _LOG.info("removed %d blobs that no record names", len(removed))
 
 
 def _num_pages(settings: Settings, base: Base) -> int:

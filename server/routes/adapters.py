@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from adapters_core.adapter import read_adapter
 from adapters_core.files import DEFAULT_MAX_FILE_BYTES
 from adapters_core.peft_config import MAX_CONFIG_BYTES
-from registry import AdapterEntry, InvalidArgument, Record, publish, withdraw
+from registry import AdapterEntry, Record, publish, withdraw
 from server.errors import InvalidRequest
 from server.routes.digests import check_content_digest
 from server.routes.door import json_body, service_of
@@ -115,22 +115,18 @@ def _publish(
     limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
     adapter = read_adapter(folder / "file", config, service.base.spec, limit)
     registry = service.registry
-    try:
-        return publish(
-            registry.adapters,
-            registry.blobs,
-            adapter.description,
-            folder / "file",
-            config,
-            name,
-            alias=alias,
-            created_by="upload",
-            metadata=metadata,
-            now=time.time(),
-        )
-    except InvalidArgument:  # the blob may be there already, and gets no record
-        registry.blobs.remove(adapter.description.digest, registry.adapters.digest_is_live)
-        raise
+    return publish(
+        registry.adapters,
+        registry.blobs,
+        adapter.description,
+        folder / "file",
+        config,
+        name,
+        alias=alias,
+        created_by="upload",
+        metadata=metadata,
+        now=time.time(),
+    )
 
 
 @router.get("/v1/adapters")

@@ -26,7 +26,9 @@ async def completions(request: Request) -> Response:
     body = await json_body(request, CompletionRequest)
     service = service_of(request)
     answerer = await asyncio.to_thread(resolve, service, body.model)
-    prompts = [service.text.prompt(prompt) for prompt in body.prompts for _ in range(body.n)]
+    # Beside the event loop: a prompt may be megabytes.
+    tokens = await asyncio.to_thread(lambda: [service.text.prompt(p) for p in body.prompts])
+    prompts = [prompt for prompt in tokens for _ in range(body.n)]
     max_tokens = body.max_tokens or _DEFAULT_MAX_TOKENS
     return await _answer(request, body, answerer, prompts, max_tokens, body.logprobs)
 
@@ -39,7 +41,8 @@ async def chat_completions(request: Request) -> Response:
         raise InvalidRequest("top_logprobs needs logprobs: true", "top_logprobs")
     service = service_of(request)
     answerer = await asyncio.to_thread(resolve, service, body.model)
-    prompt = service.text.chat_prompt([message.plain() for message in body.messages])
+    messages = [message.plain() for message in body.messages]
+    prompt = await asyncio.to_thread(service.text.chat_prompt, messages)
     max_tokens = body.max_completion_tokens or body.max_tokens
     num_logprobs = (body.top_logprobs or 0) if body.logprobs else None
     return await _answer(request, body, answerer, [prompt] * body.n, max_tokens, num_logprobs)
