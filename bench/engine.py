@@ -76,7 +76,7 @@ class Bench:
 
     def run(self, leases: list[Entry | None]) -> int:
         """Generate for every lease from its prompt to its end; return the tokens generated."""
-        scheduler = Scheduler(PagePool(_PAGES, 32), 2048, 64)
+        scheduler = Scheduler(PagePool(_PAGES, 32), 512, 64)
         for i, lease in enumerate(leases):
             sampling = Sampling(max_tokens=_NEW, temperature=0)
             scheduler.add(Sequence(tuple(prompt_of(i, _PROMPT)), sampling, lease))

@@ -6,7 +6,7 @@ load, merge, generate, unmerge; (2) a cold file to merged weights of all targets
 factored use, against PEFT's `load_adapter` + `merge_adapter`.
 PEFT's requests are independent of each other, so a few of the 32 are timed and scaled.
 
-    python -m bench.peft [--rounds 5] [--width 1024] [--layers 8] [--new 32]
+    python -m bench.peft [--rounds 5] [--width 1024] [--layers 8] [--new 64]
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Ours:
     def serve(self, folders: list[Path], new: int) -> None:
         """All requests at once, from files to their last tokens."""
         bank: list[Bank] = []
-        scheduler = Scheduler(PagePool(32 * 40, 32), 2048, 64)
+        scheduler = Scheduler(PagePool(32 * 40, 32), 512, 64)
         for i, folder in enumerate(folders):
             sampling = Sampling(max_tokens=new, temperature=0)
             lease = self.pack(folder, bank)
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--new", type=int, default=32)
+    parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--only-load", action="store_true", help="leave the requests out")
     options = parser.parse_args()
     ours = Ours(options.width, options.layers)
