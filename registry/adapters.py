@@ -4,7 +4,7 @@ Every server and worker holds one `Adapters`; none of them holds state that anot
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from registry.scripts import Observer, Scripts
 MAX_PAGE = 1000
 
 Records = list[Record]  # `list` is a method's name inside the class
+Entries = list["AdapterEntry"]
 Digests = list[str]
 
 
@@ -122,9 +123,7 @@ class Adapters:
         if not reply:
             raise AdapterNotFound(f"no adapter {name!r}")
         version, body, *pairs = reply
-        aliases = {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
-        etags = {alias: _etag(at) for alias, at in aliases.items()}
-        return AdapterEntry(name, _record(name, version, body), aliases, etags)
+        return _entry(name, version, body, pairs)
 
     def versions(self, name: str) -> Records:
         """Return the name's live versions, oldest first.
@@ -144,11 +143,11 @@ class Adapters:
         after: str | None = None,
         method: str | None = None,
         prefix: str | None = None,
-    ) -> Records:
-        """Return the latest record of up to `limit` names, in the names' byte order.
+    ) -> Entries:
+        """Return up to `limit` names as they stand, in their byte order.
 
         Args:
-            limit: 1 to 1000. Fewer records than this means that there are no more.
+            limit: 1 to 1000. Fewer than this means that there are no more.
             after: the last name of the page before; it need not exist any more.
             method: only names whose latest version has this method.
             prefix: only names that begin so.
@@ -162,7 +161,8 @@ class Adapters:
         bounds = _bounds(after and check_name(after), prefix and check_name(prefix))
         prefixes = [keys.records(""), keys.aliases("")]
         reply = self._scripts.run("page", [index], [*bounds, limit, *prefixes])
-        return [_record(reply[i].decode(), *reply[i + 1 : i + 3]) for i in range(0, len(reply), 3)]
+        rows = [reply[i : i + 4] for i in range(0, len(reply), 4)]
+        return [_entry(name.decode(), *rest) for name, *rest in rows]
 
     def move_alias(self, name: str, alias: str, version: int, if_match: str | None) -> str:
         """Point `alias` to `version` and return its new ETag.
@@ -238,6 +238,12 @@ class Adapters:
 
 def _etag(version: int) -> str:
     return f'"{version}"'
+
+
+def _entry(name: str, version: bytes, stored: bytes, pairs: Sequence[bytes]) -> AdapterEntry:
+    aliases = {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
+    etags = {alias: _etag(at) for alias, at in aliases.items()}
+    return AdapterEntry(name, _record(name, version, stored), aliases, etags)
 
 
 def _record(name: str, version: bytes, stored: bytes) -> Record:

@@ -140,12 +140,12 @@ async def list_adapters(
     """List the latest version of each adapter, page by page in the order of their names."""
     service = service_of(request)
     adapters = service.registry.adapters
-    records = await _call(adapters.list, min(limit + 1, 1000), after, method, prefix)
-    page = records[:limit]
+    entries = await _call(adapters.list, min(limit + 1, 1000), after, method, prefix)
+    page = entries[:limit]
     return {
         "object": "list",
-        "data": [_body(service, record) for record in page],
-        "has_more": len(records) > limit or (limit == 1000 and len(records) == 1000),
+        "data": [_body(service, entry.latest, entry) for entry in page],
+        "has_more": len(entries) > limit or (limit == 1000 and len(entries) == 1000),
         "first_id": page[0].name if page else None,
         "last_id": page[-1].name if page else None,
     }

@@ -70,10 +70,11 @@ async def version(request: Request) -> dict[str, Any]:
 async def models(request: Request) -> dict[str, Any]:
     """List the base and the adapters, up to a thousand of them."""
     service = service_of(request)
-    records = await asyncio.to_thread(service.registry.adapters.list, _MODELS_PAGE)
+    entries = await asyncio.to_thread(service.registry.adapters.list, _MODELS_PAGE)
     return {
         "object": "list",
-        "data": [_base_model(service)] + [_adapter_model(service, record) for record in records],
+        "data": [_base_model(service)]
+        + [_adapter_model(service, entry.latest) for entry in entries],
     }
 
 

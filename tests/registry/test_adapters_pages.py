@@ -155,3 +155,14 @@ def test_restart_between_two_calls_is_not_noticed(plain_server, putter):
         plain_server.start()
 
         assert adapters.resolve("poet") == record
+
+
+def test_a_page_shows_what_a_single_look_shows(adapters, put):
+    put(1, "poet")
+    put(2, "poet")
+    put(3, "clerk")
+    adapters.move_alias("poet", "prod", 1, None)
+
+    page = adapters.list(9)
+    assert page == [adapters.get("clerk"), adapters.get("poet")]
+    assert page[1].aliases == {"latest": 2, "prod": 1}
