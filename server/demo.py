@@ -65,7 +65,7 @@ def _welcome(service: Service, settings: Settings, folder: Path) -> None:
                 f"  adapter {adapter.name:<10} held-out loss {metrics['loss']:.2f}, "
                 f"the base alone {metrics['base_loss']:.2f} nats/token"
             )
-    _say(_WHAT_TO_TRY.format(url=url, adapter=adapters[0].name))
+    _say(_WHAT_TO_TRY.format(url=url))
 
 
 def _say(text: str) -> None:
@@ -77,8 +77,8 @@ _WHAT_TO_TRY = """
 Overtone is ready at {url}. Three things to try in another terminal:
 
   curl {url}/v1/completions -H 'Content-Type: application/json' \\
-       -d '{{"model": "{adapter}", "prompt": "The ", "max_tokens": 40, "temperature": 0}}'
-  ./run overtone --url {url} complete {adapter} "The "
+       -d '{{"model": "shouting", "prompt": "The list", "max_tokens": 40, "temperature": 0}}'
+  ./run overtone --url {url} complete legalese "You may" --temperature 0 --max-tokens 40
   {url}/ in a browser
 
 Ctrl-C ends it and everything it started.
