@@ -53,7 +53,7 @@ class Bank:
     growth copies rows and leaves running readers on the buffer they hold.
     """
 
-    def __init__(self, layout: Layout, bases: Bases, slots: int = 32) -> None:
+    def __init__(self, layout: Layout, bases: Bases, slots: int = 4) -> None:
         self.layout = layout
         self._bases = {t: bases.get(p.method, p.shape) for t, p in layout.parts.items()}
         self._buffer = torch.zeros(slots, layout.width, device=bases.device)
@@ -64,6 +64,11 @@ class Bank:
     def row_bytes(self) -> int:
         """Return the bytes one more adapter takes."""
         return 4 * self.layout.width
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no slot is taken."""
+        return len(self._free) == self._buffer.shape[0]
 
     def pack(self, layers: Mapping[str, Coefficients]) -> Tensor:
         """Return the row `[width]` of an adapter with these coefficients by target."""

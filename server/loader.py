@@ -161,9 +161,19 @@ class Loader:
                     raise Draining("the server is going down")
                 self._room.wait()
             for victim in victims:
-                if isinstance(victim.payload, Factored):
-                    victim.payload.bank.remove(victim.payload.slot)
-                victim.payload = None
+                self._free(victim)
+
+    def _free(self, victim: Entry) -> None:
+        """Give back an evicted entry's memory; an empty bank goes as a whole.
+
+        A load that already holds that bank still uses it, alone.
+        """
+        if isinstance(victim.payload, Factored):
+            bank = victim.payload.bank
+            bank.remove(victim.payload.slot)
+            if bank.is_empty:
+                self._banks.pop(bank.layout.key, None)
+        victim.payload = None
 
     def _cache_of(self, entry: Entry) -> Residency:
         assert isinstance(entry.key, tuple)

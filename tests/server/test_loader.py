@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -330,6 +330,23 @@ def test_slots_are_freed_on_eviction_and_not_before(
     assert third.payload.slot == slots["a"], "the least recently used one's"
     assert entry.payload.slot == slots["b"]
     assert len(bank._free) == bank._buffer.shape[0] - 2
+    p.check_integrity()
+
+
+def test_an_empty_bank_goes_with_its_last_adapter(
+    store: Store, place: Callable[..., Place]
+) -> None:
+    store.write("a", FOURIERFT, 1)
+    store.write("b", replace(FOURIERFT, seed=1), 2)
+    p = place(factored=1)
+    first = p.loader.acquire("a", "factored")
+    p.next()
+    p.loader.release(first)
+    bank = first.payload.bank
+    second = p.loader.acquire("b", "factored")
+    p.next()
+    assert bank.is_empty
+    assert list(p.loader._banks.values()) == [second.payload.bank]
     p.check_integrity()
 
 
