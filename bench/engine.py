@@ -139,7 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     bench = Bench(options.width, options.layers)
     rows = step_rows(bench, options.rounds)
-    rows.append(generate_row(bench, max(3, options.rounds // 5)))
+    rows.append(generate_row(bench, max(5, options.rounds // 3)))
     report("engine", rows)
 
 
