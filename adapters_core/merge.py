@@ -29,8 +29,7 @@ def materialise(
 ) -> dict[str, Tensor]:
     """Return target -> merged weight `[out, in]` in the base's dtype.
 
-    Layers of one method and shape are transformed together. The sum is taken in float32 and
-    rounded once.
+    Layers of one method and shape are transformed together.
     """
     merged: dict[str, Tensor] = {}
     chunk_numbers = _CHUNK_CPU if bases.device.type == "cpu" else _CHUNK_GPU
@@ -43,10 +42,9 @@ def materialise(
             on_device = [
                 {k: v.to(bases.device) for k, v in layers[target].items()} for target in chunk
             ]
-            deltas = method.delta_many(on_device, shape, basis)
-            for target, delta in zip(chunk, deltas, strict=True):
-                golden = linears[target].golden()
-                merged[target] = delta.add_(golden).to(golden.dtype)
+            golden = [linears[target].golden() for target in chunk]
+            weights = method.merged_many(on_device, golden, shape, basis)
+            merged.update(zip(chunk, weights, strict=True))
     return merged
 
 

@@ -161,6 +161,29 @@ class Method(ABC):
         """Return the deltas of several layers of one shape and signature: `[L, out, in_]`."""
         return torch.stack([self.delta(layer, shape, basis) for layer in layers])
 
+    def merged_many(
+        self, layers: Sequence[Coefficients], golden: Sequence[Tensor], shape: Shape, basis: Any
+    ) -> list[Tensor]:
+        """Return `golden + delta` of several layers, each `[out, in_]` in its golden's dtype.
+
+        The sum is taken in float32 and rounded once; golden weights are not changed.
+        """
+        deltas = self.delta_many(layers, shape, basis)
+        return [
+            delta.add_(weight).to(weight.dtype)
+            for delta, weight in zip(deltas, golden, strict=True)
+        ]
+
+    def check(self, coefficients: Coefficients, shape: Shape) -> None:
+        """Refuse values that fit `tensors(shape)` but not the layer, such as places outside it.
+
+        The reader calls it once a layer, before anything is computed from the coefficients.
+
+        Raises:
+            InvalidAdapter: `param` is the tensor's name as in `tensors`.
+        """
+        return  # any finite number is a coefficient
+
     def is_zero(self, coefficients: Coefficients) -> bool:
         """Return whether the layer's delta is zero everywhere."""
         return not any(bool(tensor.any()) for tensor in coefficients.values())

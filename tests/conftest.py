@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from live import Live
 
-# A shell starts its background jobs with Ctrl-C ignored, and programs under test would inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and programs under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -42,6 +42,8 @@ from adapters_core.places import flat_places, places_digest
 from adapters_core.rows import pad_rows
 
 _SPECTRUM = "fourierft_spectrum"
+#: Rows of a weight that are merged at a time.
+_BLOCK_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,57 @@ class FourierFT(Method):
     def delta_many(
         self, layers: Sequence[Coefficients], shape: Shape, basis: FourierBasis
     ) -> Tensor:
-        factor = 0.5 * self.scale / (shape.out * shape.in_)
-        spectra = torch.stack([layer[_SPECTRUM] for layer in layers]).to(basis.dtype) * factor
-        half = _half_spectrum(spectra, shape, basis)
+        columns = self._columns(layers, shape, basis)
+        half = columns.new_zeros(len(layers), shape.out // 2 + 1, shape.in_ // 2 + 1)
+        half = half.index_copy(2, basis.columns, columns.transpose(1, 2))
         top = torch.fft.irfft(half, n=shape.in_, norm="forward")  # rows 0..M/2
         return _complete_even(top, shape).float()
+
+    def _columns(self, layers: Sequence[Coefficients], shape: Shape, basis: FourierBasis) -> Tensor:
+        """Return `[L, C, M // 2 + 1]`: the half spectrum's columns, transformed along the rows."""
+        factor = 0.5 * self.scale / (shape.out * shape.in_)
+        spectra = torch.stack([layer[_SPECTRUM] for layer in layers]).to(basis.dtype) * factor
+        values = torch.complex(spectra, torch.zeros_like(spectra))[:, basis.source]
+        cells = values.new_zeros(len(layers), basis.columns.numel() * shape.out)
+        cells = cells.index_add(1, basis.target, values).view(len(layers), -1, shape.out)
+        return torch.fft.ifft(cells, norm="forward")[:, :, : shape.out // 2 + 1]
+
+    def merged_many(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        shape: Shape,
+        basis: FourierBasis,
+    ) -> list[Tensor]:
+        return [
+            self._merged(layer, weight, shape, basis)
+            for layer, weight in zip(layers, golden, strict=True)
+        ]
+
+    def _merged(
+        self, layer: Coefficients, golden: Tensor, shape: Shape, basis: FourierBasis
+    ) -> Tensor:
+        """Return `golden + delta`, a block of rows and its mirror image at a time.
+
+        The blocks stay in cache; the whole delta would be fresh pages, which cost more than the
+        transforms.
+        """
+        columns = self._columns([layer], shape, basis)[0].T.contiguous()  # [M // 2 + 1, C]
+        merged = torch.empty_like(golden, memory_format=torch.contiguous_format)
+        for first in range(0, len(columns), _BLOCK_ROWS):
+            block = columns[first : first + _BLOCK_ROWS]
+            half = block.new_zeros(len(block), shape.in_ // 2 + 1)
+            half.index_copy_(1, basis.columns, block)
+            top = torch.fft.irfft(half, n=shape.in_, norm="forward").float()
+            last = first + len(top)
+            merged[first:last] = golden[first:last] + top
+            # Row p is row M - p mirrored; row 0 and, for an even M, row M / 2 are their own.
+            start, stop = max(first, 1), min(last, (shape.out + 1) // 2)
+            if start < stop:
+                mirrored = top[start - first : stop - first].flip(0, 1).roll(1, 1)
+                below = slice(shape.out - stop + 1, shape.out - start + 1)
+                merged[below] = golden[below] + mirrored
+        return merged
 
     def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
         flat = flat_places(self.seed, self.n, shape.out * shape.in_)
@@ -197,17 +245,6 @@ def _half_cells(flat: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     kept = both_cols <= shape.in_ // 2
     columns, inverse = torch.unique(both_cols[kept], return_inverse=True)
     return columns, source[kept], inverse * shape.out + both_rows[kept]
-
-
-def _half_spectrum(spectra: Tensor, shape: Shape, basis: FourierBasis) -> Tensor:
-    """Return `[L, M // 2 + 1, N // 2 + 1]`: spectra `[L, n]` transformed along the rows."""
-    num_layers, num_columns = spectra.shape[0], basis.columns.numel()
-    values = torch.complex(spectra, torch.zeros_like(spectra))[:, basis.source]
-    cells = values.new_zeros(num_layers, num_columns * shape.out)
-    cells = cells.index_add(1, basis.target, values).view(num_layers, num_columns, shape.out)
-    columns = torch.fft.ifft(cells, norm="forward")[:, :, : shape.out // 2 + 1]
-    half = values.new_zeros(num_layers, shape.out // 2 + 1, shape.in_ // 2 + 1)
-    return half.index_copy(2, basis.columns, columns.transpose(1, 2))
 
 
 def _complete_even(top: Tensor, shape: Shape) -> Tensor:

@@ -119,6 +119,26 @@ def test_delta_many_is_each_delta(method: Method, shape: Shape) -> None:
         assert relative(got, method.delta(layer, shape, basis)) < 4 * EPS
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@each_shape
+@each_method
+def test_merged_many_is_golden_plus_delta_rounded_once(
+    method: Method, shape: Shape, dtype: torch.dtype
+) -> None:
+    basis = basis_of(method, shape)
+    layers = [random_layer(method, shape, seed) for seed in range(2)]
+    generator = torch.Generator().manual_seed(5)
+    golden = [torch.randn(shape, generator=generator).to(dtype) for _ in layers]
+    golden[1] = golden[1].T.contiguous().T  # as GPT-2's Conv1D stores it
+    before = [weight.clone() for weight in golden]
+    merged = method.merged_many(layers, golden, shape, basis)
+    for layer, weight, got in zip(layers, golden, merged, strict=True):
+        want = weight.float() + method.delta(layer, shape, basis)
+        assert got.dtype == dtype
+        assert torch.allclose(got.float(), want, rtol=torch.finfo(dtype).eps, atol=1e-5)
+    assert all(torch.equal(weight, kept) for weight, kept in zip(golden, before, strict=True))
+
+
 @each_shape
 @each_method
 def test_gradients_reach_every_tensor(method: Method, shape: Shape) -> None:
