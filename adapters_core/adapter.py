@@ -62,6 +62,8 @@ def read_adapter(
         target: {name: tensors[PREFIX + f"{target}.{name}"] for name in entries[target]}
         for target in entries
     }
+    for target, method in methods.items():
+        _check_values(method, layers[target], base, target)
     if all(methods[target].is_zero(layers[target]) for target in methods):
         raise NoEffect("every coefficient is zero: the base would answer under this name", "file")
     description = AdapterDescription(
@@ -190,6 +192,15 @@ def _method(
             known = ", ".join(expected)
             raise UnusedTensors(f"{key} is no tensor of {kind.name} (it has {known})", key)
     return method
+
+
+def _check_values(method: Method, layer: Coefficients, base: BaseSpec, target: str) -> None:
+    """Let the method look at its values; a refusal names the tensor as the file does."""
+    try:
+        method.check(layer, base.targets[target])
+    except InvalidAdapter as error:
+        key = PREFIX + f"{target}.{error.param}"
+        raise InvalidAdapter(f"{key}: {error.message}", key) from error
 
 
 def _common_config(methods: Mapping[str, Method]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class TrainingPlan:
         self._bases = bases
         self.layers = {
             target: {
-                name: nn.Parameter(tensor.to(bases.device))
+                name: nn.Parameter(tensor.to(bases.device), tensor.is_floating_point())
                 for name, tensor in method.init(shape, generator).items()
             }
             for target, shape in shapes.items()
@@ -44,7 +44,7 @@ class TrainingPlan:
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield every trainable tensor."""
         for layer in self.layers.values():
-            yield from layer.values()
+            yield from (tensor for tensor in layer.values() if tensor.requires_grad)
 
     def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
         """Return `[T, out]` for x `[T, in]`."""

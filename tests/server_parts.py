@@ -64,8 +64,10 @@ def given(spec: BaseSpec, method: Method, seed: int, ends: tuple[str, ...] = (""
     size = 0.2 if isinstance(method, LoRA) else 1.0
     layers = {
         target: {
-            name: size * torch.randn(tensor.shape, generator=generator)
-            for name, tensor in method.tensors(shape).items()
+            name: size * torch.randn(fresh.shape, generator=generator)
+            if fresh.is_floating_point()
+            else fresh
+            for name, fresh in method.init(shape, generator).items()
         }
         for target, shape in spec.targets.items()
         if target.endswith(ends)

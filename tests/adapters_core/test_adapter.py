@@ -417,7 +417,10 @@ def test_layer_patterns_with_groups_of_their_own_are_no_crash(
 def test_unknown_methods_list_the_known(fourierft_folder: Path, read: Read) -> None:
     change_config(fourierft_folder, {"peft_type": "BONE"})
     error = refused(read, fourierft_folder, UnknownMethod)
-    assert "'BONE' is not supported; supported: FOURIERFT, LORA" in error.message
+    assert (
+        "'BONE' is not supported; supported: C3A, FOURIERFT, LOCA, LORA, SHIRA, WAVEFT"
+        in error.message
+    )
 
 
 def test_long_names_do_not_make_long_messages(fourierft_folder: Path, read: Read) -> None:

@@ -84,11 +84,11 @@ def without_warnings() -> Iterator[None]:
 
 
 def random_layer(method: Method, shape: Shape, seed: int = 0) -> dict[str, Tensor]:
-    """Return coefficients with nothing zero."""
+    """Return coefficients with nothing zero; places, being integers, as `init` draws them."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randn(spec.shape, generator=generator)
-        for name, spec in method.tensors(shape).items()
+        name: torch.randn(fresh.shape, generator=generator) if fresh.is_floating_point() else fresh
+        for name, fresh in method.init(shape, generator).items()
     }
 
 

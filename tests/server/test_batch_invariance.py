@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import tiny
 from adapters_core.method import Method, registered
-from adapters_core.methods import FourierFT, LoRA
+from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
 from server.residency import Entry
 from server.sequence import Sequence
 from server_parts import (
@@ -37,15 +37,25 @@ BASES: dict[str, Callable[[], nn.Module]] = {
     "qwen3": lambda: tiny.model("qwen3"),
     "gpt2": lambda: tiny.model("gpt2"),
 }
-METHODS: tuple[Method, ...] = (FOURIERFT, LORA, FourierFT(n=300, seed=3), LoRA(r=8, alpha=4.0))
+METHODS: tuple[Method, ...] = (
+    FOURIERFT,
+    LORA,
+    FourierFT(n=300, seed=3),
+    LoRA(r=8, alpha=4.0),
+    C3A(block_size=16),
+    LoCA(n=300),
+    SHiRA(r=2),
+    WaveletFT(n=300),
+)
 NEW_TOKENS = 5
 CHUNKS = (16, 24, 37)
-SHORT = (3, 17, 31, 32, 33, 64, 95, 130, 200, 310, 1, 45)
-LONG = (3, 250, 31, 700, 33, 511, 512, 513, 900, 1000, 1, 45)
+MORE = (2, 5, 40, 64, 96, 21, 8, 50)
+SHORT = (3, 17, 31, 32, 33, 64, 95, 130, 200, 310, 1, 45, *MORE)
+LONG = (3, 250, 31, 700, 33, 511, 512, 513, 900, 1000, 1, 45, *MORE)
 
 
 class Crowd:
-    """Twelve prompts on one base: every method on some layers or all, merged ones, and the base."""
+    """Twenty prompts on one base: every method on some layers or all, merged ones, and the base."""
 
     def __init__(self, base: str, lengths: tuple[int, ...]) -> None:
         self.served = Served(BASES[base](), num_pages=2 * sum(lengths) // 32 + 80)

@@ -1,0 +1,121 @@
+"""SHiRA: a sparse update, whose places the file itself holds.
+
+    delta[rows[k], cols[k]] += weight[k],      k < r (out + in)
+
+Bhardwaj et al. 2024, arXiv:2406.13175, sections 3.1 and 3.2. `r` sets the number of weights to that
+of a LoRA of this rank; the update's own rank is not bounded by it. Choices on which papers and
+codes differ: the paper scales by alpha in inference, PEFT by a factor that no file holds and that
+is 1 wherever an adapter is loaded; so it is here. The paper has five ways to choose the places and
+PEFT takes any mask; all of them are served alike, since PEFT saves the places as int32 `[2, n]`,
+rows first. A place that stands twice gets the sum, as in PEFT. PEFT refuses a layer with fewer than
+r (out + in) cells; here such a layer has each of its cells once. A fresh adapter here has random
+places and zero weights.
+
+Nothing is transformed: the dense update is one scatter, a batch is gathered, multiplied and
+scattered row by row (kernels/located.py). Places are packed as float32, which holds them exactly.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from adapters_core.errors import InvalidAdapter
+from adapters_core.kernels.located import EXACT_INTEGERS, located_rows
+from adapters_core.method import (
+    Coefficients,
+    Method,
+    PackedLayer,
+    Rows,
+    Shape,
+    TensorSpec,
+    register,
+)
+from adapters_core.peft_config import PeftConfig
+from adapters_core.places import flat_places
+
+_WEIGHT, _INDICES = "shira_weight", "shira_indices"
+
+
+@register
+@dataclass(frozen=True)
+class SHiRA(Method):
+    """Args: r: the rank of the LoRA with as many numbers."""
+
+    r: int = 32
+
+    name: ClassVar[str] = "shira"
+    peft_type: ClassVar[str] = "SHIRA"
+    #: How the places were chosen says nothing more: the file has them.
+    peft_fields: ClassVar[frozenset[str]] = frozenset({"r", "mask_type", "random_seed"})
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise InvalidAdapter(f"r = {self.r}: at least 1", "r")
+
+    @classmethod
+    def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
+        return cls(config.integer("r", 32))
+
+    def to_peft(self) -> dict[str, Any]:
+        return {"r": self.r, "mask_type": "random"}
+
+    def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
+        n = self._count(shape)
+        return {_WEIGHT: TensorSpec((n,)), _INDICES: TensorSpec((2, n), floating=False)}
+
+    def check(self, coefficients: Coefficients, shape: Shape) -> None:
+        if max(shape) > EXACT_INTEGERS:
+            raise InvalidAdapter(f"a layer of {shape.out} x {shape.in_} is too wide", _INDICES)
+        places = coefficients[_INDICES].long()
+        for side, index, size in zip(("row", "column"), places, shape, strict=True):
+            for place in map(int, index.aminmax()):
+                if not 0 <= place < size:
+                    raise InvalidAdapter(f"{side} {place} is not in 0..{size - 1}", _INDICES)
+
+    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+        n = self._count(shape)
+        seed = int(torch.randint(1 << 31, (), generator=generator))
+        flat = flat_places(seed, n, shape.out * shape.in_).sort().values
+        indices = torch.stack([flat // shape.in_, flat % shape.in_]).int()
+        return {_WEIGHT: torch.zeros(n), _INDICES: indices}
+
+    def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        weight = coefficients[_WEIGHT].float()
+        rows, cols = coefficients[_INDICES].long()
+        flat = weight.new_zeros(shape.out * shape.in_)
+        return flat.index_add(0, rows * shape.in_ + cols, weight).view(shape.out, shape.in_)
+
+    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+        weight = coefficients[_WEIGHT].double()
+        held_rows, held_cols = coefficients[_INDICES].long()
+        # Every place finds the asked cell that it is, if any is.
+        asked, which = torch.unique(rows * shape.in_ + cols, return_inverse=True)
+        held = held_rows * shape.in_ + held_cols
+        position = torch.searchsorted(asked, held).clamp(max=asked.numel() - 1)
+        found = asked[position] == held
+        sums = weight.new_zeros(asked.numel()).index_add(0, position[found], weight[found])
+        return sums[which]
+
+    def signature(self, shape: Shape) -> Hashable:
+        return (self.name, self.r)
+
+    def packed_length(self, shape: Shape) -> int:
+        return 3 * self._count(shape)
+
+    def pack(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        self.check(coefficients, shape)  # the compiled loop trusts what is packed
+        rows, cols = coefficients[_INDICES].float()
+        return torch.cat([coefficients[_WEIGHT].float(), rows, cols])
+
+    def apply(self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: Any) -> Tensor:
+        return located_rows(x.float().contiguous(), layer, rows.slots, shape.out).to(x.dtype)
+
+    def is_zero(self, coefficients: Coefficients) -> bool:
+        return not bool(coefficients[_WEIGHT].any())
+
+    def _count(self, shape: Shape) -> int:
+        """Return how many weights a layer has."""
+        return min(self.r * (shape.out + shape.in_), shape.out * shape.in_)
