@@ -22,10 +22,13 @@ from adapters_core.files import (
     read_header,
     read_tensors,
 )
-from adapters_core.method import Coefficients, Method, by_peft_type
+from adapters_core.layer import Coefficients, FileView, TensorSpec
+from adapters_core.method import Method
 from adapters_core.peft_config import PeftConfig, parse_json
+from adapters_core.table import for_config
 
 PREFIX = "base_model.model."
+_SHARED_PREFIX = "base_model."
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
 METADATA_KEY = "overtone"
 _SHOWN = 5
@@ -49,19 +52,24 @@ def read_adapter(
         AdapterError: see adapters_core/errors.py; `param` names the tensor or field at fault.
     """
     config = PeftConfig.parse(config_bytes)
-    kind = by_peft_type(config.peft_type)
+    kind = for_config(config)
     config.refuse_unread(kind.peft_fields)
     header = read_header(file, max_bytes)
-    verified = _check_fingerprint(_own_metadata(header), base)
-    entries = _by_target(header, base)
+    own = _own_metadata(header)
+    verified = _check_fingerprint(own, base)
+    shared, entries = _sorted_out(header, base, kind)
     _check_targets(config, entries, base)
-    methods = {t: _method(kind, config, t, entries[t], base) for t in entries}
-    _check_places(header, methods, base)
+    found = {t: {n: entry.shape for n, entry in entries[t].items()} for t in entries}
+    shapes = {key: entry.shape for key, entry in shared.items()}
+    methods: Mapping[str, Method] = kind.of_file(FileView(config, base.targets, found, shapes, own))
+    keys = {t: _keys(methods[t], t, base) for t in methods}
+    _check_tensors(header, keys, shared, entries)
+    _check_places(own, methods, base)
     tensors = read_tensors(file, header)
     layers = {
-        target: {name: tensors[PREFIX + f"{target}.{name}"] for name in entries[target]}
-        for target in entries
+        target: {name: tensors[key] for name, (key, _) in keys[target].items()} for target in keys
     }
+    methods = kind.with_values(methods, layers)
     for target, method in methods.items():
         _check_values(method, layers[target], base, target)
     if all(methods[target].is_zero(layers[target]) for target in methods):
@@ -108,9 +116,9 @@ def _check_fingerprint(own: Mapping[str, Any], base: BaseSpec) -> bool:
     return True
 
 
-def _check_places(header: Header, methods: Mapping[str, Method], base: BaseSpec) -> None:
+def _check_places(own: Mapping[str, Any], methods: Mapping[str, Method], base: BaseSpec) -> None:
     """Hold the places that the file was trained on against those its seed gives here."""
-    claimed = _own_metadata(header).get("places", {})
+    claimed = own.get("places", {})
     # Layers of one method and shape share their places: one of them is enough.
     distinct = {(method, base.targets[target]): target for target, method in methods.items()}
     for (method, shape), target in distinct.items():
@@ -119,16 +127,25 @@ def _check_places(header: Header, methods: Mapping[str, Method], base: BaseSpec)
             raise InvalidAdapter(f"the seed gives other places for {name} than the file's", target)
 
 
-def _by_target(header: Header, base: BaseSpec) -> dict[str, dict[str, TensorEntry]]:
-    """Return target -> tensor name -> entry, in the base's order."""
+def key_of(target: str, name: str, spec: TensorSpec) -> str:
+    """Return the key under which a file holds a layer's tensor."""
+    return PREFIX + f"{target}.{name}" if spec.shared is None else _SHARED_PREFIX + spec.shared
+
+
+def _sorted_out(
+    header: Header, base: BaseSpec, kind: type[Method]
+) -> tuple[dict[str, TensorEntry], dict[str, dict[str, TensorEntry]]]:
+    """Return what layers share by key, and target -> tensor name -> entry, in the base's order."""
     found: defaultdict[str, dict[str, TensorEntry]] = defaultdict(dict)
-    unused = []
+    shared, unused = {}, []
     for key, entry in header.tensors.items():
         target, name = _split(key, base)
-        if target is None:
-            unused.append(key)
-        else:
+        if target is not None:
             found[target][name] = entry
+        elif key.removeprefix(_SHARED_PREFIX).startswith(kind.shared_prefixes or ("\0",)):
+            shared[key.removeprefix(_SHARED_PREFIX)] = entry
+        else:
+            unused.append(key)
     if unused:
         shown = ", ".join(unused[:_SHOWN]) + (" …" if len(unused) > _SHOWN else "")
         raise UnusedTensors(
@@ -136,7 +153,7 @@ def _by_target(header: Header, base: BaseSpec) -> dict[str, dict[str, TensorEntr
             f"expected names like {PREFIX}{next(iter(base.targets), '')}.<tensor>",
             unused[0],
         )
-    return {target: found[target] for target in base.targets if target in found}
+    return shared, {target: found[target] for target in base.targets if target in found}
 
 
 def _split(key: str, base: BaseSpec) -> tuple[str | None, str]:
@@ -166,32 +183,40 @@ def _check_targets(config: PeftConfig, found: Mapping[str, Any], base: BaseSpec)
             raise InvalidAdapter(message, target)
 
 
-def _method(
-    kind: type[Method],
-    config: PeftConfig,
-    target: str,
-    entries: Mapping[str, TensorEntry],
-    base: BaseSpec,
-) -> Method:
-    """Return the layer's method after holding its tensors against what the method needs."""
-    method = kind.from_peft(config, target, {n: e.shape for n, e in entries.items()})
-    expected = method.tensors(base.targets[target])
-    for name, spec in expected.items():
-        key = PREFIX + f"{target}.{name}"
-        if name not in entries:
+def _keys(method: Method, target: str, base: BaseSpec) -> dict[str, tuple[str, TensorSpec]]:
+    """Return name -> key and spec of every tensor that the layer's method needs."""
+    specs = method.tensors(base.targets[target])
+    return {name: (key_of(target, name, spec), spec) for name, spec in specs.items()}
+
+
+def _check_tensors(
+    header: Header,
+    keys: Mapping[str, Mapping[str, tuple[str, TensorSpec]]],
+    shared: Mapping[str, TensorEntry],
+    entries: Mapping[str, Mapping[str, TensorEntry]],
+) -> None:
+    """Hold the file's tensors against what the methods need, both ways."""
+    expected = {key: spec for layer in keys.values() for key, spec in layer.values()}
+    for key, spec in expected.items():
+        entry = header.tensors.get(key)
+        if entry is None:
             raise InvalidAdapter(f"{key} is missing; expected shape {list(spec.shape)}", key)
-        entry = entries[name]
         if entry.shape != spec.shape:
             got, want = list(entry.shape), list(spec.shape)
             raise InvalidAdapter(f"{key} has shape {got}, expected {want} for this base", key)
         if entry.dtype.is_floating_point != spec.floating:
             raise InvalidAdapter(f"{key} has dtype {entry.dtype}", key)
-    for name in entries:
-        if name not in expected:
+    for target, names in entries.items():
+        for name in names:
             key = PREFIX + f"{target}.{name}"
-            known = ", ".join(expected)
-            raise UnusedTensors(f"{key} is no tensor of {kind.name} (it has {known})", key)
-    return method
+            if key not in expected:
+                raise UnusedTensors(
+                    f"{key} is no tensor of this method; it has {', '.join(keys[target])}", key
+                )
+    for name in shared:
+        key = _SHARED_PREFIX + name
+        if key not in expected:
+            raise UnusedTensors(f"{key} is shared by no layer of the file", key)
 
 
 def _check_values(method: Method, layer: Coefficients, base: BaseSpec, target: str) -> None:

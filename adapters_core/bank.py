@@ -51,11 +51,27 @@ class Bank:
 
     A slot's row is written before anybody is told its number, and not again before it is freed;
     growth copies rows and leaves running readers on the buffer they hold.
+
+    Args:
+        layout: of every row.
+        bases: where the layers' bases come from.
+        slots: to begin with.
+        layers: coefficients of one adapter of this layout; methods that need the base look at
+            what they share.
     """
 
-    def __init__(self, layout: Layout, bases: Bases, slots: int = 4) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        bases: Bases,
+        slots: int = 4,
+        layers: Mapping[str, Coefficients] | None = None,
+    ) -> None:
         self.layout = layout
-        self._bases = {t: bases.get(p.method, p.shape) for t, p in layout.parts.items()}
+        self._bases = {
+            target: bases.get(part.method, part.shape, target, (layers or {}).get(target, {}))
+            for target, part in layout.parts.items()
+        }
         self._buffer = torch.zeros(slots, layout.width, device=bases.device)
         self._free = list(range(slots))[::-1]
         self._lock = threading.Lock()
@@ -94,14 +110,30 @@ class Bank:
             assert slot not in self._free, "a slot was freed twice"
             self._free.append(slot)
 
-    def apply(self, target: str, x: Tensor, rows: Rows) -> Tensor | None:
-        """Return the update `[T, out]` of the rows of x, or None if `target` is not adapted."""
-        part = self.layout.parts.get(target)
-        if part is None:
-            return None
+    def analysis_key(self, target: str) -> Hashable | None:
+        """Return what `target` shares its analysis by; layers with equal keys have the same one."""
+        part = self.layout.parts[target]
+        key = part.method.analysis_key(part.shape)
+        # The canary may have routed one of two shapes through float64.
+        return None if key is None else (key, getattr(self._bases[target], "dtype", None))
+
+    def analyse(self, target: str, x: Tensor) -> Any:
+        """Return x `[T, in_]` as `apply_analysed` reads it."""
+        part = self.layout.parts[target]
+        return part.method.analyse(x, part.shape, self._bases[target])
+
+    def apply_analysed(self, target: str, analysed: Any, rows: Rows) -> Tensor:
+        """Return the update `[T, out]` of analysed rows."""
+        part = self.layout.parts[target]
         layer = PackedLayer(self._buffer, part.offset, part.length)
         basis: Any = self._bases[target]
-        return part.method.apply(x, layer, rows, part.shape, basis)
+        return part.method.apply(analysed, layer, rows, part.shape, basis)
+
+    def apply(self, target: str, x: Tensor, rows: Rows) -> Tensor | None:
+        """Return the update `[T, out]` of the rows of x, or None if `target` is not adapted."""
+        if target not in self.layout.parts:
+            return None
+        return self.apply_analysed(target, self.analyse(target, x), rows).to(x.dtype)
 
     def _grow(self) -> None:
         old = self._buffer

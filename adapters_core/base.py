@@ -1,14 +1,17 @@
 """What an adapter may know of its base: names, shapes and a fingerprint."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters_core.method import Shape
+from adapters_core.layer import Shape
 
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.
 _SAMPLES = 4096
@@ -72,3 +75,38 @@ def fingerprint(model: nn.Module) -> str:
         sample = flat[::step].to(torch.bfloat16).cpu().contiguous()
         digest.update(sample.view(torch.int16).numpy().astype("<i2").tobytes())
     return "sha256:" + digest.hexdigest()
+
+
+class BaseWeights:
+    """A resident base's weights, for methods whose basis is made from them; see layer.Weights.
+
+    Args:
+        spec: of the base.
+        weight: path -> golden weight `[out, in]` as a view.
+        folder: where what takes long to compute is kept; None keeps nothing.
+    """
+
+    def __init__(
+        self, spec: BaseSpec, weight: Callable[[str], Tensor], folder: Path | None = None
+    ) -> None:
+        self.fingerprint, self.shapes = spec.fingerprint, spec.targets
+        self.weight = weight
+        self._folder = folder
+
+    def kept(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return what `make` gives, computed once for this base and then kept on disk."""
+        if self._folder is None:
+            return make()
+        file = self._folder / self.fingerprint.removeprefix("sha256:")[:32] / f"{name}.safetensors"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.{os.getpid()}.part")
+            save_file({"tensor": make().contiguous()}, part)
+            os.replace(part, file)
+        return load_file(file)["tensor"]
+
+
+def weights_of(model: nn.Module, spec: BaseSpec, folder: Path | None = None) -> BaseWeights:
+    """Return the weights of a loaded model, taken before anything is injected into it."""
+    linears = dict(adaptable(model))
+    return BaseWeights(spec, lambda path: weight_of(linears[path]).detach(), folder)

@@ -1,13 +1,25 @@
-"""A bounded cache of what adapters share: one basis per method signature and shape."""
+"""A bounded cache of what adapters share: one basis per method signature and shape.
+
+Methods whose basis is made from the base's weights have one per layer.
+"""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from adapters_core.method import Method, Shape
+from adapters_core.layer import Coefficients, Shape, Site, Weights
+from adapters_core.method import Method
+
+
+@dataclass(frozen=True)
+class _Entry:
+    basis: Any
+    size_bytes: int
 
 
 class Bases:
@@ -15,35 +27,98 @@ class Bases:
 
     Args:
         device: where bases live.
-        max_entries: uploads may name any seed, so the cache is bounded.
+        weights: the base's weights, for methods that need them; None where none are served.
+        max_entries, max_bytes: uploads may name any seed, so the cache is bounded. What a bank
+            uses stays in memory as long as the bank does.
     """
 
-    def __init__(self, device: torch.device, max_entries: int = 1024) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        weights: Weights | None = None,
+        max_entries: int = 1024,
+        max_bytes: int = 4 << 30,
+    ) -> None:
         self.device = device
-        self._max_entries = max_entries
-        self._entries: OrderedDict[tuple[Hashable, Shape], Any] = OrderedDict()
+        self._weights = weights
+        self._max_entries, self._max_bytes = max_entries, max_bytes
+        self._used_bytes = 0
+        self._entries: OrderedDict[tuple[Hashable, Shape, str], _Entry] = OrderedDict()
         self._dtypes: dict[tuple[str, Shape], torch.dtype] = {}
         self._lock = threading.Lock()
+        # What is made from the base's weights takes long: two loads do not make it twice.
+        self._making = threading.RLock()
 
-    def get(self, method: Method, shape: Shape) -> Any:
-        """Return the basis of `method` for layers of `shape`."""
-        key = (method.signature(shape), shape)
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-                return self._entries[key]
+    def get(self, method: Method, shape: Shape, path: str = "", layer: Coefficients = {}) -> Any:  # noqa: B006
+        """Return the basis of `method` for a layer of `shape`.
+
+        Args:
+            method: of the layer.
+            shape: of the layer.
+            path: the layer's path in the base.
+            layer: coefficients of an adapter that has the layer.
+
+        Raises:
+            InvalidAdapter: the base does not give the basis that the file was trained on.
+        """
+        key = (method.signature(shape), shape, path if method.needs_base else "")
+        found = self._found(key)
+        if found is not None:
+            return found.basis
         dtype = self._dtypes.get((method.name, shape), torch.float32)
-        basis = method.basis(shape, self.device, dtype)
-        with self._lock:
-            self._entries[key] = basis
-            while len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
-        return basis
+        if not method.needs_base:
+            return self._kept(key, method.basis(shape, self.device, dtype))
+        assert self._weights is not None, f"{method.name} needs the base's weights"
+        site = Site(path, self._weights, layer)
+        with self._making:
+            found = self._found(key)
+            if found is not None:
+                return found.basis
+            return self._kept(key, method.basis(shape, self.device, dtype, site))
+
+    def check(self, methods: Mapping[str, Method], layers: Mapping[str, Coefficients]) -> None:
+        """Make the bases that come from the base's weights: does it give what a file needs?
+
+        Raises:
+            InvalidAdapter: it does not.
+        """
+        for target, method in methods.items():
+            if method.needs_base:
+                assert self._weights is not None, f"{method.name} needs the base's weights"
+                self.get(method, self._weights.shapes[target], target, layers[target])
 
     def use_float64(self, name: str, shape: Shape) -> None:
         """Route this method's transforms for this shape through float64 (the canary's order)."""
         with self._lock:
             self._dtypes[name, shape] = torch.float64
-            self._entries = OrderedDict(
-                (key, basis) for key, basis in self._entries.items() if key[1] != shape
-            )
+            for key in [key for key in self._entries if key[1] == shape]:
+                self._used_bytes -= self._entries.pop(key).size_bytes
+
+    def _found(self, key: tuple[Hashable, Shape, str]) -> _Entry | None:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def _kept(self, key: tuple[Hashable, Shape, str], basis: Any) -> Any:
+        size_bytes = _bytes_of(basis)
+        with self._lock:
+            if key in self._entries:  # another thread was faster
+                return self._entries[key].basis
+            self._entries[key] = _Entry(basis, size_bytes)
+            self._used_bytes += size_bytes
+            while len(self._entries) > 1 and (
+                len(self._entries) > self._max_entries or self._used_bytes > self._max_bytes
+            ):
+                _, oldest = self._entries.popitem(last=False)
+                self._used_bytes -= oldest.size_bytes
+        return basis
+
+
+def _bytes_of(basis: Any) -> int:
+    """Return the bytes of the tensors in a basis; one that several bases share counts in each."""
+    if isinstance(basis, Tensor):
+        return basis.numel() * basis.element_size()
+    if is_dataclass(basis):
+        return sum(_bytes_of(getattr(basis, field.name)) for field in fields(basis))
+    return 0

@@ -16,7 +16,8 @@ from torch import Tensor
 from adapters_core.bank import Bank, Layout
 from adapters_core.bases import Bases
 from adapters_core.errors import CanaryFailed
-from adapters_core.method import Method, Rows, Segment, Shape, registered
+from adapters_core.method import Method, Rows, Segment, Shape
+from adapters_core.table import registered
 
 _CELLS = 64
 _ROWS = 5
@@ -32,8 +33,11 @@ class CanaryReport:
 
 
 def usual_methods() -> list[Method]:
-    """Return every registered method with its default hyper-parameters."""
-    return [kind() for kind in registered().values()]
+    """Return every registered method with its default hyper-parameters.
+
+    Those whose basis is made from the base's weights prove it when they make it.
+    """
+    return [kind() for kind in registered().values() if not kind.needs_base]
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from adapters_core.adapter import METADATA_KEY, PREFIX
+from adapters_core.adapter import METADATA_KEY, key_of
 from adapters_core.base import BaseSpec
 from adapters_core.method import Coefficients, Method
 
@@ -16,35 +16,42 @@ CONFIG_NAME = "adapter_config.json"
 
 
 def write_adapter(
-    folder: Path, method: Method, layers: Mapping[str, Coefficients], base: BaseSpec
+    folder: Path,
+    method: Method | Mapping[str, Method],
+    layers: Mapping[str, Coefficients],
+    base: BaseSpec,
 ) -> None:
-    """Write `layers` (target -> coefficients of one method) to `folder`; PEFT reads it unchanged.
+    """Write `layers` (target -> coefficients) to `folder`; PEFT reads it unchanged.
 
     The weights are renamed into place last, so a folder with weights is complete.
+
+    Args:
+        folder: made if it is not there.
+        method: of every layer, or of each target; all of one kind.
+        layers: what the file is to hold.
+        base: which the adapter is for.
+
+    Raises:
+        InvalidAdapter: layers differ in a way that PEFT's config has no word for.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{PREFIX}{target}.{name}": tensor.detach().cpu().contiguous()
-        for target, layer in layers.items()
-        for name, tensor in layer.items()
-    }
+    methods = dict.fromkeys(layers, method) if isinstance(method, Method) else method
+    kind = type(next(iter(methods.values())))
+    tensors = {}
+    for target, layer in layers.items():
+        for name, spec in methods[target].tensors(base.targets[target]).items():
+            tensors[key_of(target, name, spec)] = layer[name].detach().cpu().contiguous()
     config = {
-        "peft_type": method.peft_type,
+        "peft_type": kind.peft_type,
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base.name,
         "inference_mode": True,
         "target_modules": list(layers),
         "bias": "none",
-    } | method.to_peft()
+    } | kind.config_of(methods)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     overtone = {"base": {"name": base.name, "fingerprint": base.fingerprint}}
-    digests = {}
-    for shape in sorted({base.targets[target] for target in layers}):
-        digest = method.places_digest(shape)
-        if digest is not None:
-            digests[f"{shape.out}x{shape.in_}"] = digest
-    if digests:
-        overtone["places"] = digests
+    overtone |= kind.metadata_of(methods, base.targets)
     part = folder / (WEIGHTS_NAME + ".part")
     metadata = {"format": "pt", METADATA_KEY: json.dumps(overtone)}
     part.write_bytes(_with_sorted_metadata(save(tensors, metadata)))

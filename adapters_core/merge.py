@@ -35,7 +35,6 @@ def materialise(
     chunk_numbers = _CHUNK_CPU if bases.device.type == "cpu" else _CHUNK_GPU
     for group in _groups(methods, linears):
         method, shape = methods[group[0]], linears[group[0]].shape
-        basis = bases.get(method, shape)
         at_once = max(1, chunk_numbers // (shape.out * shape.in_))
         for start in range(0, len(group), at_once):
             chunk = group[start : start + at_once]
@@ -43,16 +42,18 @@ def materialise(
                 {k: v.to(bases.device) for k, v in layers[target].items()} for target in chunk
             ]
             golden = [linears[target].golden() for target in chunk]
+            basis = bases.get(method, shape, chunk[0], layers[chunk[0]])
             weights = method.merged_many(on_device, golden, shape, basis)
             merged.update(zip(chunk, weights, strict=True))
     return merged
 
 
 def _groups(methods: Mapping[str, Method], linears: Mapping[str, AdaptedLinear]) -> list[list[str]]:
-    """Return the targets grouped by equal method and shape."""
+    """Return the targets grouped by equal method and shape; alone where bases are a layer's own."""
     groups: defaultdict[Hashable, list[str]] = defaultdict(list)
     for target, method in methods.items():
-        groups[method, linears[target].shape].append(target)
+        own = target if method.needs_base else ""
+        groups[method, linears[target].shape, own].append(target)
     return list(groups.values())
 
 

@@ -9,71 +9,31 @@ A new method is one file under `methods/`, one import line there, one test of it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from adapters_core.errors import UnknownMethod
+from adapters_core.errors import InvalidAdapter
+from adapters_core.layer import Coefficients, FileView, Shape, Site, TensorSpec
+from adapters_core.rows import PackedLayer, Rows, Segment
 
 if TYPE_CHECKING:
     from adapters_core.peft_config import PeftConfig
 
-Coefficients = Mapping[str, Tensor]
-
-
-class Shape(NamedTuple):
-    """The shape of a linear's weight as a map: `[out, in_]`, whatever the module's own layout."""
-
-    out: int
-    in_: int
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """What a coefficient file holds under one name for one layer; `floating` if it is trained."""
-
-    shape: tuple[int, ...]
-    floating: bool = True
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Rows `start..stop` of one prompt; all of them use the bank's `slot`."""
-
-    start: int
-    stop: int
-    slot: int
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which bank slot each row of a batch uses.
-
-    Args:
-        slots: int64 `[T]`, one slot per row.
-        num_decode: rows `0..num_decode` are single tokens, each of another sequence.
-        segments: the rest, prompt by prompt, without gaps.
-    """
-
-    slots: Tensor
-    num_decode: int
-    segments: tuple[Segment, ...] = ()
-
-
-@dataclass(frozen=True)
-class PackedLayer:
-    """One layer's columns `offset..offset + length` of a bank's `buffer` `[slots, width]`."""
-
-    buffer: Tensor
-    offset: int
-    length: int
-
-    def rows(self) -> Tensor:
-        """Return the layer's packed coefficients as a view `[slots, length]`."""
-        return self.buffer[:, self.offset : self.offset + self.length]
+__all__ = [
+    "Coefficients",
+    "FileView",
+    "Method",
+    "PackedLayer",
+    "Rows",
+    "Segment",
+    "Shape",
+    "Site",
+    "TensorSpec",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +45,26 @@ class Method(ABC):
     peft_type: ClassVar[str]
     #: PEFT config fields this method reads itself; every other field must be off (see peft_config).
     peft_fields: ClassVar[frozenset[str]]
+    #: What the keys of shared tensors begin with, after `base_model.`.
+    shared_prefixes: ClassVar[tuple[str, ...]] = ()
+    #: Whether the basis is made from the base's weights, and so is each layer's own.
+    needs_base: ClassVar[bool] = False
+
+    # The file and its config, for a whole adapter.
+
+    @classmethod
+    def reads(cls, config: "PeftConfig") -> bool:
+        """Return whether adapters with this config are of this method."""
+        return config.peft_type.upper() == cls.peft_type
+
+    @classmethod
+    def of_file(cls, view: FileView) -> dict[str, "Method"]:
+        """Return target -> method for every layer in the file.
+
+        Raises:
+            InvalidAdapter: a hyper-parameter is out of range; `param` names it.
+        """
+        return {t: cls.from_peft(view.config, t, shapes) for t, shapes in view.tensors.items()}
 
     @classmethod
     @abstractmethod
@@ -100,60 +80,117 @@ class Method(ABC):
             InvalidAdapter: a hyper-parameter is out of range; `param` names it.
         """
 
+    @classmethod
+    def with_values(
+        cls, methods: Mapping[str, "Method"], layers: Mapping[str, Coefficients]
+    ) -> Mapping[str, "Method"]:
+        """Return the methods again, now that the file's tensors have been read and checked."""
+        return methods
+
+    @classmethod
+    def config_of(cls, methods: Mapping[str, "Method"]) -> dict[str, Any]:
+        """Return PEFT's config fields for a whole adapter, target -> method; `of_file` reads them.
+
+        Raises:
+            InvalidAdapter: the layers differ in a way that PEFT's config has no word for.
+        """
+        configs = [method.to_peft() for method in methods.values()]
+        for name, value in configs[0].items():
+            if any(config[name] != value for config in configs):
+                raise InvalidAdapter(f"{name} differs between layers, which no config says", name)
+        return configs[0]
+
+    @classmethod
+    def metadata_of(
+        cls, methods: Mapping[str, "Method"], shapes: Mapping[str, Shape]
+    ) -> dict[str, Any]:
+        """Return what our own files carry in their header beside the base; may be empty."""
+        digests = {}
+        for target, method in methods.items():
+            shape = shapes[target]
+            name = f"{shape.out}x{shape.in_}"
+            if name not in digests and (digest := method.places_digest(shape)) is not None:
+                digests[name] = digest
+        return {"places": dict(sorted(digests.items()))} if digests else {}
+
     @abstractmethod
     def to_peft(self) -> dict[str, Any]:
         """Return the hyper-parameters as PEFT's config fields; `from_peft` reads them back."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the hyper-parameters as JSON values."""
+        return asdict(self)
 
     @abstractmethod
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         """Return what the file holds for a layer of this shape; all validation follows from it."""
 
-    @abstractmethod
-    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return fresh float32 coefficients whose delta is zero, ready for training."""
+    def check(self, coefficients: Coefficients, shape: Shape) -> None:
+        """Refuse values that fit `tensors(shape)` but not the layer, such as places outside it.
+
+        The reader calls it once a layer, before anything is computed from the coefficients.
+
+        Raises:
+            InvalidAdapter: `param` is the tensor's name as in `tensors`.
+        """
+        return  # any finite number is a coefficient
+
+    def is_zero(self, coefficients: Coefficients) -> bool:
+        """Return whether the layer's delta is zero everywhere, as far as the file alone says."""
+        return not any(bool(tensor.any()) for tensor in coefficients.values())
+
+    def places_digest(self, shape: Shape) -> str | None:
+        """Return a digest of the seeded places, for the file's header; None without any."""
+        return None
+
+    def fitted(self, shape: Shape) -> Self:
+        """Return this method cut down to what a layer of this shape can hold."""
+        return self
+
+    def of_layers(self, shapes: Mapping[str, Shape]) -> dict[str, "Method"]:
+        """Return target -> method of a fresh adapter on these layers, each fitted to its own."""
+        return {target: self.fitted(shape) for target, shape in shapes.items()}
+
+    # The meaning.
 
     @abstractmethod
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         """Return the dense update `[out, in_]`, float32, differentiable in the coefficients."""
 
     @abstractmethod
-    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+    def cells(
+        self,
+        coefficients: Coefficients,
+        shape: Shape,
+        rows: Tensor,
+        cols: Tensor,
+        basis: Any = None,
+    ) -> Tensor:
         """Return `delta[rows, cols]` in float64 by the defining sum, without any fast transform.
 
         Slow and independent of every library transform: the canary and the tests hold the fast
-        ways against it.
+        ways against it. Only methods that need the base look at `basis`.
         """
+
+    # What adapters share, and the fast ways.
 
     @abstractmethod
     def signature(self, shape: Shape) -> Hashable:
         """Return what two adapters must have in common to share a basis and a bank."""
 
-    @abstractmethod
-    def packed_length(self, shape: Shape) -> int:
-        """Return how many float32 numbers `pack` gives for a layer of this shape."""
-
-    @abstractmethod
-    def pack(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
-        """Return the coefficients as `apply` reads them: float32 `[packed_length]`, scaled."""
-
-    @abstractmethod
-    def apply(self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: Any) -> Tensor:
-        """Return `x[t] @ delta(slots[t]).T` for every row t: `[T, out]` in x's dtype.
-
-        A row's bits must not depend on which other rows stand in the batch.
-        """
-
-    def fitted(self, shape: Shape) -> Self:
-        """Return this method cut down to what a layer of this shape can hold."""
-        return self
-
-    def basis(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
+    def basis(
+        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
+    ) -> Any:
         """Return what all adapters of this signature share on `device`; computed once and cached.
 
         Args:
             shape: the layer's shape.
             device: where the batch lives.
             dtype: float32, or float64 where the canary found float32 transforms wrong.
+            site: the layer and its base; given whenever the method `needs_base`.
+
+        Raises:
+            InvalidAdapter: the base does not give the basis that the file was trained on.
         """
         return None
 
@@ -174,67 +211,61 @@ class Method(ABC):
             for delta, weight in zip(deltas, golden, strict=True)
         ]
 
-    def check(self, coefficients: Coefficients, shape: Shape) -> None:
-        """Refuse values that fit `tensors(shape)` but not the layer, such as places outside it.
+    @abstractmethod
+    def packed_length(self, shape: Shape) -> int:
+        """Return how many float32 numbers `pack` gives for a layer of this shape."""
 
-        The reader calls it once a layer, before anything is computed from the coefficients.
+    @abstractmethod
+    def pack(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        """Return the coefficients as `apply` reads them: float32 `[packed_length]`, scaled."""
 
-        Raises:
-            InvalidAdapter: `param` is the tensor's name as in `tensors`.
+    def analysis_key(self, shape: Shape) -> Hashable | None:
+        """Return what layers that see the same rows must share to share `analyse`; None: nothing.
+
+        Two layers with equal keys get the same `analyse(x)`, whatever else differs.
         """
-        return  # any finite number is a coefficient
-
-    def is_zero(self, coefficients: Coefficients) -> bool:
-        """Return whether the layer's delta is zero everywhere."""
-        return not any(bool(tensor.any()) for tensor in coefficients.values())
-
-    def places_digest(self, shape: Shape) -> str | None:
-        """Return a digest of the seeded places, for the file's header; None without any."""
         return None
 
-    def config(self) -> dict[str, Any]:
-        """Return the hyper-parameters as JSON values."""
-        return asdict(self)
+    def analyse(self, x: Tensor, shape: Shape, basis: Any) -> Any:
+        """Return the rows x `[T, in_]` as `apply` reads them, such as their spectra."""
+        return x
 
+    @abstractmethod
+    def apply(self, x: Any, layer: PackedLayer, rows: Rows, shape: Shape, basis: Any) -> Tensor:
+        """Return `x[t] @ delta(slots[t]).T` for every row t of an analysed x: `[T, out]`.
 
-@dataclass
-class _Table:
-    """The registered methods by name; the only module-level state of this package."""
+        A row's bits must not depend on which other rows stand in the batch.
+        """
 
-    methods: dict[str, type[Method]] = field(default_factory=dict)
+    # Training.
 
+    @abstractmethod
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
+        """Return fresh float32 coefficients whose delta is zero, as the file holds them.
 
-_TABLE = _Table()
+        What layers share is drawn anew here; the trainer keeps one of each.
+        """
 
+    def training_init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
+        """Return what training starts from, where that is more than the file holds."""
+        return self.init(shape, generator, basis)
 
-def register(method: type[Method]) -> type[Method]:
-    """Enter a method into the table; used as a class decorator.
+    def training_delta(self, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        """Return the delta of what `training_init` gave, differentiable in all that is trained."""
+        return self.delta(trained, shape, basis)
 
-    Raises:
-        ValueError: its name or PEFT type is taken.
-    """
-    for other in _TABLE.methods.values():
-        if method.name == other.name or method.peft_type == other.peft_type:
-            raise ValueError(f"{method.__name__} and {other.__name__} share a name or PEFT type")
-    _TABLE.methods[method.name] = method
-    return method
+    def export(self, trained: Coefficients, shape: Shape) -> dict[str, Tensor]:
+        """Return what the file holds of what was trained."""
+        return dict(trained)
 
+    def training_schedule(self, step: int, num_steps: int) -> Collection[str] | None:
+        """Return the names that the optimiser's step 0..num_steps - 1 moves; None: all."""
+        return None
 
-def registered() -> dict[str, type[Method]]:
-    """Return the methods of this build by name."""
-    return dict(_TABLE.methods)
-
-
-def by_peft_type(peft_type: str) -> type[Method]:
-    """Return the method that reads adapter configs of this `peft_type`.
-
-    Raises:
-        UnknownMethod: none does; the message lists those that are known.
-    """
-    for method in _TABLE.methods.values():
-        if method.peft_type == peft_type.upper():
-            return method
-    known = ", ".join(sorted(m.peft_type for m in _TABLE.methods.values()))
-    raise UnknownMethod(
-        f"peft_type {peft_type!r} is not supported; supported: {known}", "peft_type"
-    )
+    def regulariser(self, layers: Mapping[str, Coefficients]) -> Tensor | None:
+        """Return a term for the loss that depends on the adapter alone, or None."""
+        return None

@@ -1,15 +1,56 @@
-"""Row counts that keep a row's bits: matrix products over a multiple of four rows.
+"""The rows of a batch, and the row counts that keep a row's bits.
+
+Matrix products and batched transforms run over a multiple of four rows.
 
 On a CPU a float32 GEMM gives a row the same bits whatever stands beside it, as long as the number
 of rows is a multiple of four (a shorter tail takes another kernel). docs/decisions.md has the
 measurement; tests/server/test_batch_invariance.py keeps it true.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 ROW_MULTIPLE = 4
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows `start..stop` of one prompt; all of them use the bank's `slot`."""
+
+    start: int
+    stop: int
+    slot: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which bank slot each row of a batch uses.
+
+    Args:
+        slots: int64 `[T]`, one slot per row.
+        num_decode: rows `0..num_decode` are single tokens, each of another sequence.
+        segments: the rest, prompt by prompt, without gaps.
+    """
+
+    slots: Tensor
+    num_decode: int
+    segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """One layer's columns `offset..offset + length` of a bank's `buffer` `[slots, width]`."""
+
+    buffer: Tensor
+    offset: int
+    length: int
+
+    def rows(self) -> Tensor:
+        """Return the layer's packed coefficients as a view `[slots, length]`."""
+        return self.buffer[:, self.offset : self.offset + self.length]
 
 
 def padding_of(num_rows: int) -> int:

@@ -1,14 +1,15 @@
 """The serving plan: rows of different adapters, merged and factored, in one forward pass."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.bank import Bank
 from adapters_core.linear import AdaptedLinear
-from adapters_core.method import Rows
+from adapters_core.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,20 @@ class MergedGroup:
     index: Tensor | None
 
 
+@dataclass
+class _LastAnalysis:
+    """The analysis of the rows that the last linear saw.
+
+    q, k and v see the same rows, and so do gate and up. Holding on to x keeps its memory from
+    being used for another tensor, so the same address means the same rows; and only linears of
+    one parent module share, so that nothing can have written into them in between.
+    """
+
+    x: Tensor | None = None
+    key: Hashable = None
+    analysed: Any = None
+
+
 @dataclass(frozen=True)
 class FactoredGroup:
     """Rows whose adapters share a bank; `index` None stands for all rows, in order."""
@@ -32,6 +47,30 @@ class FactoredGroup:
     bank: Bank
     rows: Rows
     index: Tensor | None
+    _last: _LastAnalysis = field(default_factory=_LastAnalysis, repr=False, compare=False)
+
+    def update(self, path: str, x: Tensor) -> Tensor | None:
+        """Return what to add to the group's rows of x `[T, in]`; None if `path` is not adapted."""
+        if path not in self.bank.layout.parts:
+            return None
+        return self.bank.apply_analysed(path, self._analysed(path, x), self.rows).to(x.dtype)
+
+    def _analysed(self, path: str, x: Tensor) -> Any:
+        last, key = self._last, self.bank.analysis_key(path)
+        if key is None:
+            return self.bank.analyse(path, self._rows_of(x))
+        key = (path.rpartition(".")[0], key)
+        if last.x is None or last.key != key or not _same_memory(last.x, x):
+            last.x, last.key = x, key
+            last.analysed = self.bank.analyse(path, self._rows_of(x))
+        return last.analysed
+
+    def _rows_of(self, x: Tensor) -> Tensor:
+        return x if self.index is None else x[self.index]
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 @dataclass(frozen=True)
@@ -54,8 +93,7 @@ class ServingPlan:
             return F.linear(x, self._weight(self.merged[0], linear), linear.bias())
         y = self._base_and_merged(linear, x) if self.merged else linear.base_rows(x)
         for group in self.factored:
-            rows = x if group.index is None else x[group.index]
-            update = group.bank.apply(linear.path, rows, group.rows)
+            update = group.update(linear.path, x)
             if update is None:
                 continue
             y = y.add_(update) if group.index is None else y.index_add_(0, group.index, update)

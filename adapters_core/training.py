@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters_core.bases import Bases
+from adapters_core.layer import Shape, TensorSpec
 from adapters_core.linear import AdaptedLinear
-from adapters_core.method import Method, Shape
+from adapters_core.method import Method
 
 
 class TrainingPlan:
@@ -31,20 +32,65 @@ class TrainingPlan:
         bases: Bases,
         generator: torch.Generator,
     ) -> None:
-        self.method = method
+        self.methods = method.of_layers(shapes)
+        self._method = method
         self._bases = bases
+        self._shapes = dict(shapes)
+        self._shared: dict[str, nn.Parameter] = {}
         self.layers = {
-            target: {
-                name: nn.Parameter(tensor.to(bases.device), tensor.is_floating_point())
-                for name, tensor in method.init(shape, generator).items()
-            }
-            for target, shape in shapes.items()
+            target: self._fresh_layer(target, shape, generator) for target, shape in shapes.items()
         }
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield every trainable tensor."""
+        """Yield every trainable tensor, one that layers share once."""
+        seen: set[int] = set()
         for layer in self.layers.values():
-            yield from (tensor for tensor in layer.values() if tensor.requires_grad)
+            for tensor in layer.values():
+                if tensor.requires_grad and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield tensor
+
+    def hold_still(self, step: int, num_steps: int) -> None:
+        """Forget the gradients of what the method's schedule does not move at this step.
+
+        To be called between backward and the optimiser's step, which then leaves them alone.
+        """
+        moving = self._method.training_schedule(step, num_steps)
+        if moving is None:
+            return
+        for layer in self.layers.values():
+            for name, tensor in layer.items():
+                if name not in moving:
+                    tensor.grad = None
+
+    def regulariser(self) -> Tensor | None:
+        """Return the method's own term of the loss, if it has one."""
+        return self._method.regulariser(self.layers)
+
+    def exported(self) -> dict[str, dict[str, Tensor]]:
+        """Return target -> coefficients as the file holds them."""
+        return {
+            target: {
+                name: tensor.detach()
+                for name, tensor in self.methods[target].export(layer, self._shapes[target]).items()
+            }
+            for target, layer in self.layers.items()
+        }
+
+    def _fresh_layer(
+        self, target: str, shape: Shape, generator: torch.Generator
+    ) -> dict[str, nn.Parameter]:
+        method = self.methods[target]
+        basis = self._bases.get(method, shape, target)
+        specs = method.tensors(shape)
+        layer = {}
+        for name, tensor in method.training_init(shape, generator, basis).items():
+            spec = specs.get(name, TensorSpec(()))
+            is_trained = tensor.is_floating_point() and spec.trained
+            made = nn.Parameter(tensor.to(self._bases.device), is_trained)
+            shared = spec.shared
+            layer[name] = made if shared is None else self._shared.setdefault(shared, made)
+        return layer
 
     def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
         """Return `[T, out]` for x `[T, in]`."""
@@ -52,5 +98,7 @@ class TrainingPlan:
         layer = self.layers.get(linear.path)
         if layer is None:
             return y
-        basis = self._bases.get(self.method, linear.shape)
-        return y + F.linear(x, self.method.delta(layer, linear.shape, basis).to(x.dtype))
+        method = self.methods[linear.path]
+        basis = self._bases.get(method, linear.shape, linear.path, layer)
+        delta = method.training_delta(layer, linear.shape, basis)
+        return y + F.linear(x, delta.to(x.dtype))

@@ -144,7 +144,7 @@ class Loader:
         with self._room:
             bank = self._banks.get(layout.key)
         if bank is None:
-            bank = Bank(layout, self._bases)
+            bank = Bank(layout, self._bases, layers=adapter.layers)
         with self._room:
             return self._banks.setdefault(layout.key, bank)
 

@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.inject import inject
@@ -35,6 +36,7 @@ class Service:
     registry: Registry
     runtime: Runtime
     loader: Loader
+    bases: Bases
     deliveries: Deliveries
     metrics: Metrics
     canary: CanaryReport
@@ -54,9 +56,9 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     Raises:
         CanaryFailed, UnsupportedAttention: this machine or this base cannot be served rightly.
     """
+    weights = weights_of(base.model, base.spec, settings.data / "bases")
     injection = inject(base.model)
-    device = next(base.model.parameters()).device
-    bases = Bases(device)
+    bases = Bases(next(base.model.parameters()).device, weights)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)
     metrics.on_canary(True)
     pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
@@ -89,6 +91,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         registry=registry,
         runtime=runtime,
         loader=loader,
+        bases=bases,
         deliveries=deliveries,
         metrics=metrics,
         canary=canary,

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec, spec_of, weight_of
+from adapters_core.base import BaseSpec, spec_of, weight_of, weights_of
 from adapters_core.bases import Bases
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
 from adapters_core.method import Coefficients, Method
 from adapters_core.methods import FourierFT, LoRA
+from made import random_adapter
 from server.batch import Factored, Merged
 from server.engine import Engine
 from server.kv_pool import PagePool
@@ -48,32 +49,27 @@ def torch_threads(count: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Given:
-    """An adapter's coefficients: one method over some layers."""
+    """An adapter's coefficients, and the method of each of its layers."""
 
-    method: Method
+    methods: Mapping[str, Method]
     layers: Mapping[str, Coefficients]
 
-    @property
-    def methods(self) -> dict[str, Method]:
-        return dict.fromkeys(self.layers, self.method)
 
+def given(
+    spec: BaseSpec,
+    method: Method,
+    seed: int,
+    ends: tuple[str, ...] = ("",),
+    bases: Bases | None = None,
+) -> Given:
+    """Return an adapter of the layers whose paths end so, about as large as the base's weights.
 
-def given(spec: BaseSpec, method: Method, seed: int, ends: tuple[str, ...] = ("",)) -> Given:
-    """Return an adapter of the layers whose paths end so, about as large as the base's weights."""
-    generator = torch.Generator().manual_seed(seed)
+    A method that needs the base's weights needs `bases` that have them.
+    """
+    shapes = {target: shape for target, shape in spec.targets.items() if target.endswith(ends)}
+    assert shapes
     size = 0.2 if isinstance(method, LoRA) else 1.0
-    layers = {
-        target: {
-            name: size * torch.randn(fresh.shape, generator=generator)
-            if fresh.is_floating_point()
-            else fresh
-            for name, fresh in method.init(shape, generator).items()
-        }
-        for target, shape in spec.targets.items()
-        if target.endswith(ends)
-    }
-    assert layers
-    return Given(method, layers)
+    return Given(*random_adapter(method, shapes, bases or Bases(CPU), seed, size))
 
 
 class Served:
@@ -82,8 +78,8 @@ class Served:
     def __init__(self, model: nn.Module, num_pages: int = 100) -> None:
         self.plain = copy.deepcopy(model)
         self.spec = spec_of(model, "tiny")
+        self.bases = Bases(CPU, weights_of(model, self.spec))
         self.injection: Injection = inject(model)
-        self.bases = Bases(CPU)
         self.num_pages = num_pages
         self.engine = Engine(self.injection, num_pages, PAGE_SIZE)
         self._banks: dict[object, Bank] = {}
@@ -95,7 +91,7 @@ class Served:
             weights = materialise(adapter.methods, adapter.layers, linears, self.bases)
             return Entry(("test", mode), payload=Merged(weights))
         layout = Layout.of(adapter.methods, self.spec.targets)
-        bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, slots=2))
+        bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, 2, adapter.layers))
         slot = bank.add(bank.pack(adapter.layers))
         return Entry(("test", mode), payload=Factored(bank, slot))
 
@@ -105,12 +101,10 @@ class Served:
         if adapter is None:
             return model
         for target, layer in adapter.layers.items():
-            shape = self.spec.targets[target]
-            basis = adapter.method.basis(shape, CPU, torch.float32)
+            shape, method = self.spec.targets[target], adapter.methods[target]
+            basis = self.bases.get(method, shape, target, layer)
             with torch.no_grad():
-                weight_of(model.get_submodule(target)).add_(
-                    adapter.method.delta(layer, shape, basis)
-                )
+                weight_of(model.get_submodule(target)).add_(method.delta(layer, shape, basis))
         return model
 
     def run(
@@ -186,7 +180,7 @@ class Store:
         self, digest: str, method: Method, seed: int, ends: tuple[str, ...] = QUERY_VALUE
     ) -> Given:
         adapter = given(self.spec, method, seed, ends)
-        write_adapter(self.root / digest, method, adapter.layers, self.spec)
+        write_adapter(self.root / digest, adapter.methods, adapter.layers, self.spec)
         return adapter
 
     def hold(self, digest: str) -> threading.Event:

@@ -115,7 +115,7 @@ def make_adapters(base: Path, out: Path, seconds: float) -> dict[str, dict[str, 
         injection.switch.plan = plan
         loss = nats_per_token(model, held_out)
         injection.switch.plan = None
-        write_adapter(out / name, recipe.method, plan.layers, spec)
+        write_adapter(out / name, plan.methods, plan.exported(), spec)
         figures[name] = {
             "loss": round(loss, 4),
             "base_loss": round(base_loss, 4),

@@ -30,11 +30,12 @@ from adapters_core.method import (
     PackedLayer,
     Rows,
     Shape,
+    Site,
     TensorSpec,
-    register,
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.rows import pad_rows
+from adapters_core.table import register
 
 _KERNEL = "c3a_kernel"
 
@@ -71,7 +72,9 @@ class C3A(Method):
             )
         return {_KERNEL: TensorSpec((*self._blocks(shape), self.block_size))}
 
-    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
         return {_KERNEL: torch.zeros(*self._blocks(shape), self.block_size)}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: torch.dtype) -> Tensor:
@@ -86,7 +89,14 @@ class C3A(Method):
         blocks = twice.unfold(-1, self.block_size, 1)[..., 1:, :].flip(-2)  # [L, m, n, b, b]
         return blocks.transpose(2, 3).reshape(len(layers), shape.out, shape.in_)
 
-    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+    def cells(
+        self,
+        coefficients: Coefficients,
+        shape: Shape,
+        rows: Tensor,
+        cols: Tensor,
+        basis: Any = None,
+    ) -> Tensor:
         size = self.block_size
         kernel = coefficients[_KERNEL].double()
         return kernel[rows // size, cols // size, (cols - rows) % size] / shape.in_
@@ -122,7 +132,9 @@ class C3A(Method):
         sizes = range(min(self.block_size, common), 0, -1)
         return replace(self, block_size=next(size for size in sizes if common % size == 0))
 
-    def basis(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    def basis(
+        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
+    ) -> torch.dtype:
         return dtype
 
     def _blocks(self, shape: Shape) -> tuple[int, int]:

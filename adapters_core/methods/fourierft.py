@@ -34,12 +34,13 @@ from adapters_core.method import (
     PackedLayer,
     Rows,
     Shape,
+    Site,
     TensorSpec,
-    register,
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
 from adapters_core.rows import pad_rows
+from adapters_core.table import register
 
 _SPECTRUM = "fourierft_spectrum"
 #: Rows of a weight that are merged at a time.
@@ -116,7 +117,9 @@ class FourierFT(Method):
             )
         return {_SPECTRUM: TensorSpec((self.n,))}
 
-    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
         return {_SPECTRUM: torch.zeros(self.n)}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
@@ -177,7 +180,14 @@ class FourierFT(Method):
                 merged[below] = golden[below] + mirrored
         return merged
 
-    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+    def cells(
+        self,
+        coefficients: Coefficients,
+        shape: Shape,
+        rows: Tensor,
+        cols: Tensor,
+        basis: Any = None,
+    ) -> Tensor:
         flat = flat_places(self.seed, self.n, shape.out * shape.in_)
         # Phases are reduced in integers: float32 would lose them, float64 would round them.
         row_turns = (rows[:, None] * (flat // shape.in_)) % shape.out
@@ -197,12 +207,19 @@ class FourierFT(Method):
         spectrum = coefficients[_SPECTRUM].float().to(basis.order.device)
         return factor * basis.weight * spectrum[basis.order]
 
+    def analysis_key(self, shape: Shape) -> Hashable:
+        return ("spectrum", shape.in_)
+
+    def analyse(self, x: Tensor, shape: Shape, basis: FourierBasis) -> Tensor:
+        """Return the half spectra of x and of rows that pad it: `[T + ..., in_ // 2 + 1]`."""
+        # Some lengths (32, 11008) are transformed in groups of rows: padded, no row feels it.
+        return torch.fft.rfft(pad_rows(x.to(basis.dtype)))
+
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: FourierBasis
     ) -> Tensor:
-        # Some lengths (32, 11008) are transformed in groups of rows: padded, no row feels it.
         core = spectral_rows(
-            torch.fft.rfft(pad_rows(x.to(basis.dtype))),
+            x,
             layer,
             pad_rows(rows.slots),
             basis.gather,
@@ -210,7 +227,7 @@ class FourierFT(Method):
             basis.num_minus,
             shape.out // 2 + 1,
         )
-        return torch.fft.irfft(core, n=shape.out, norm="forward")[: x.shape[0]].to(x.dtype)
+        return torch.fft.irfft(core, n=shape.out, norm="forward")[: rows.slots.shape[0]]
 
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))
@@ -218,7 +235,9 @@ class FourierFT(Method):
     def places_digest(self, shape: Shape) -> str:
         return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))
 
-    def basis(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> FourierBasis:
+    def basis(
+        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
+    ) -> FourierBasis:
         flat = flat_places(self.seed, self.n, shape.out * shape.in_)
         columns, source, target = _half_cells(flat, shape)
         order, weight, gather, scatter, num_minus = _packed_order(flat, shape)

@@ -39,12 +39,13 @@ from adapters_core.method import (
     PackedLayer,
     Rows,
     Shape,
+    Site,
     TensorSpec,
-    register,
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places
 from adapters_core.rows import pad_rows
+from adapters_core.table import register
 from adapters_core.transforms import CosineTable, cosine_table, cosines, dct, idct
 
 _SPECTRUM, _LOCATIONS = "loca_spectrum", "loca_locations"
@@ -111,7 +112,9 @@ class LoCA(Method):
                 wrong = low if low < 0 else high
                 raise InvalidAdapter(f"{what} {wrong} is not in 0..{size - 1}", _LOCATIONS)
 
-    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
         seed = int(torch.randint(2**32, (1,), generator=generator))
         flat = flat_places(seed, self.n, shape.out * shape.in_)
         places = torch.stack([flat // shape.in_, flat % shape.in_])
@@ -135,7 +138,14 @@ class LoCA(Method):
         full[columns // shape.in_, :, columns % shape.in_] = waves
         return idct(full, basis.in_).float()
 
-    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+    def cells(
+        self,
+        coefficients: Coefficients,
+        shape: Shape,
+        rows: Tensor,
+        cols: Tensor,
+        basis: Any = None,
+    ) -> Tensor:
         row_places, col_places = _places(coefficients)
         waves = cosines(rows, row_places, shape.out) * cosines(cols, col_places, shape.in_)
         return self.scale * (waves @ coefficients[_SPECTRUM].double())
@@ -152,17 +162,25 @@ class LoCA(Method):
         places = _places(coefficients).float().view(-1)
         return torch.cat([spectrum.to(basis.device), places.to(basis.device)])
 
+    def analysis_key(self, shape: Shape) -> Hashable:
+        return ("cosines", shape.in_)
+
+    def analyse(self, x: Tensor, shape: Shape, basis: CosineBasis) -> Tensor:
+        """Return the cosine transforms of x and of rows that pad it: `[T + ..., in_]`."""
+        return dct(pad_rows(x.to(basis.dtype)), basis.in_)
+
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: CosineBasis
     ) -> Tensor:
-        waves = dct(pad_rows(x.to(basis.dtype)), basis.in_)
-        core = located_rows(waves, layer, pad_rows(rows.slots), shape.out)
-        return idct(core, basis.out)[: x.shape[0]].to(x.dtype)
+        core = located_rows(x, layer, pad_rows(rows.slots), shape.out)
+        return idct(core, basis.out)[: rows.slots.shape[0]]
 
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))
 
-    def basis(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> CosineBasis:
+    def basis(
+        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
+    ) -> CosineBasis:
         out, in_ = (cosine_table(size, device, dtype) for size in shape)
         return CosineBasis(out, in_, device, dtype)
 

@@ -25,10 +25,10 @@ from adapters_core.method import (
     Rows,
     Shape,
     TensorSpec,
-    register,
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.rows import padded_linear
+from adapters_core.table import register
 
 _A, _B = "lora_A.weight", "lora_B.weight"
 
@@ -72,7 +72,9 @@ class LoRA(Method):
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         return {_A: TensorSpec((self.r, shape.in_)), _B: TensorSpec((shape.out, self.r))}
 
-    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
         bound = 1 / math.sqrt(shape.in_)  # PEFT's kaiming_uniform_(a=sqrt(5))
         down = torch.empty(self.r, shape.in_).uniform_(-bound, bound, generator=generator)
         return {_A: down, _B: torch.zeros(shape.out, self.r)}
@@ -80,7 +82,14 @@ class LoRA(Method):
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         return self.scale * (coefficients[_B].float() @ coefficients[_A].float())
 
-    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+    def cells(
+        self,
+        coefficients: Coefficients,
+        shape: Shape,
+        rows: Tensor,
+        cols: Tensor,
+        basis: Any = None,
+    ) -> Tensor:
         up, down = coefficients[_B].double()[rows], coefficients[_A].double()[:, cols]
         return self.scale * (up * down.T).sum(dim=1)
 

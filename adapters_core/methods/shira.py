@@ -31,10 +31,10 @@ from adapters_core.method import (
     Rows,
     Shape,
     TensorSpec,
-    register,
 )
 from adapters_core.peft_config import PeftConfig
 from adapters_core.places import flat_places
+from adapters_core.table import register
 
 _WEIGHT, _INDICES = "shira_weight", "shira_indices"
 
@@ -75,7 +75,9 @@ class SHiRA(Method):
                 if not 0 <= place < size:
                     raise InvalidAdapter(f"{side} {place} is not in 0..{size - 1}", _INDICES)
 
-    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
         n = self._count(shape)
         seed = int(torch.randint(1 << 31, (), generator=generator))
         flat = flat_places(seed, n, shape.out * shape.in_).sort().values
@@ -88,7 +90,14 @@ class SHiRA(Method):
         flat = weight.new_zeros(shape.out * shape.in_)
         return flat.index_add(0, rows * shape.in_ + cols, weight).view(shape.out, shape.in_)
 
-    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+    def cells(
+        self,
+        coefficients: Coefficients,
+        shape: Shape,
+        rows: Tensor,
+        cols: Tensor,
+        basis: Any = None,
+    ) -> Tensor:
         weight = coefficients[_WEIGHT].double()
         held_rows, held_cols = coefficients[_INDICES].long()
         # Every place finds the asked cell that it is, if any is.

@@ -38,11 +38,12 @@ from adapters_core.method import (
     PackedLayer,
     Rows,
     Shape,
+    Site,
     TensorSpec,
-    register,
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
+from adapters_core.table import register
 from adapters_core.wavelets import WAVELETS, FilterBank, wavelet_bank
 
 _SPECTRUM = "waveft_spectrum"
@@ -151,7 +152,9 @@ class WaveletFT(Method):
             )
         return {_SPECTRUM: TensorSpec((self.n,))}
 
-    def init(self, shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
         return {_SPECTRUM: torch.zeros(self.n)}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: WaveletBasis) -> Tensor:
@@ -167,7 +170,14 @@ class WaveletFT(Method):
             delta.index_add_(0, cells.reshape(-1), addends.reshape(-1))
         return delta.view(*shape).float()
 
-    def cells(self, coefficients: Coefficients, shape: Shape, rows: Tensor, cols: Tensor) -> Tensor:
+    def cells(
+        self,
+        coefficients: Coefficients,
+        shape: Shape,
+        rows: Tensor,
+        cols: Tensor,
+        basis: Any = None,
+    ) -> Tensor:
         flat, bank = flat_places(self.seed, self.n, shape.out * shape.in_), self._bank()
         row_atoms, col_atoms = _atoms_of(flat, shape, bank)
         row_numbers = _numbers_at(rows, row_atoms, shape.out, bank)
@@ -183,18 +193,25 @@ class WaveletFT(Method):
     def pack(self, coefficients: Coefficients, shape: Shape, basis: WaveletBasis) -> Tensor:
         return self.scale * coefficients[_SPECTRUM].float().to(basis.order.device)[basis.order]
 
+    def analysis_key(self, shape: Shape) -> Hashable:
+        return ("wavelets", self.wavelet if self.use_idwt else "", shape.in_)
+
+    def analyse(self, x: Tensor, shape: Shape, basis: WaveletBasis) -> Tensor:
+        """Return every column atom's product with the rows of x: `[T, num_atoms]`."""
+        return basis.bank.analyse(x.to(basis.dtype))
+
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: WaveletBasis
     ) -> Tensor:
         core = gathered_rows(
-            basis.bank.analyse(x.to(basis.dtype)),
+            x,
             layer,
             rows.slots,
             basis.col_atoms,
             basis.row_atoms,
             basis.bank.num_atoms(shape.out),
         )
-        return basis.bank.synthesise(core, shape.out).to(x.dtype)
+        return basis.bank.synthesise(core, shape.out)
 
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))
@@ -202,7 +219,9 @@ class WaveletFT(Method):
     def places_digest(self, shape: Shape) -> str:
         return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))
 
-    def basis(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> WaveletBasis:
+    def basis(
+        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
+    ) -> WaveletBasis:
         flat, bank = flat_places(self.seed, self.n, shape.out * shape.in_), self._bank()
         row_atoms, col_atoms = _atoms_of(flat, shape, bank)
         # Sorted by what is written, the batch loop's stores stay in cache.

@@ -114,6 +114,7 @@ def _publish(
         raise InvalidRequest(f"{name!r} is the base's own name", "name")
     limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
     adapter = read_adapter(folder / "file", config, service.base.spec, limit)
+    service.bases.check(adapter.methods, adapter.layers)
     registry = service.registry
     return publish(
         registry.adapters,

@@ -10,8 +10,9 @@ from torch import Tensor
 from adapters_core.bases import Bases
 from adapters_core.canary import run_canary, usual_methods, worst_error
 from adapters_core.errors import CanaryFailed
-from adapters_core.method import PackedLayer, Rows, Shape, registered
+from adapters_core.method import PackedLayer, Rows, Shape
 from adapters_core.methods import FourierFT, LoRA
+from adapters_core.table import registered
 
 SHAPES = [Shape(96, 96), Shape(32, 96), Shape(45, 77)]
 

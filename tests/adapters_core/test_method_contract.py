@@ -13,12 +13,14 @@ from peft import PeftModel, PeftType
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.adapter import Adapter
 from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec
+from adapters_core.base import BaseSpec, weights_of
 from adapters_core.bases import Bases
 from adapters_core.export import write_adapter
-from adapters_core.method import Method, Rows, Segment, Shape, registered
+from adapters_core.method import Method, Rows, Segment, Shape
+from adapters_core.table import registered
+from made import TOY_PATH, random_adapter, random_coefficients, toy_bases
 
-from .tiny_bases import random_layer, relative, tiny_llama, without_warnings
+from .tiny_bases import relative, tiny_llama, without_warnings
 
 CPU = torch.device("cpu")
 SHAPES = {
@@ -39,6 +41,7 @@ SMALL = {
     "shira": [{"r": 1}, {"r": 2}],
     "waveletft": [{"n": 60}, {"n": 60, "wavelet": "db3"}, {"n": 50, "use_idwt": False}],
 }
+OTHER_PATH = "model.layers.0.mlp.other"
 EPS = torch.finfo(torch.float32).eps
 
 
@@ -53,16 +56,28 @@ each_method = pytest.mark.parametrize("method", list(variants()))
 each_shape = pytest.mark.parametrize("shape", list(SHAPES.values()), ids=list(SHAPES))
 
 
-def basis_of(method: Method, shape: Shape) -> object:
-    return method.basis(shape, CPU, torch.float32)
+def at(method: Method, shape: Shape) -> Method:
+    """Return the method as a layer of this shape has it."""
+    return method.of_layers({TOY_PATH: shape})[TOY_PATH]
 
 
-def floating(layer: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in layer.items() if tensor.is_floating_point()}
+def basis_of(method: Method, shape: Shape, dtype: torch.dtype = torch.float32) -> object:
+    bases = toy_bases({TOY_PATH: shape})
+    if dtype == torch.float64:
+        bases.use_float64(method.name, shape)
+    return bases.get(method, shape, TOY_PATH)
 
 
-def trainable(layer: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return layer | {name: t.requires_grad_() for name, t in floating(layer).items()}
+def random_layer(method: Method, shape: Shape, seed: int = 0) -> dict[str, torch.Tensor]:
+    return random_coefficients(method, shape, basis_of(method, shape), seed)
+
+
+def trained(
+    method: Method, layer: dict[str, torch.Tensor], shape: Shape
+) -> dict[str, torch.Tensor]:
+    """Return the coefficients that training moves."""
+    specs = method.tensors(shape)
+    return {n: t for n, t in layer.items() if specs[n].floating and specs[n].trained}
 
 
 def all_cells(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,8 +88,8 @@ def all_cells(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
 @each_shape
 @each_method
 def test_fresh_coefficients_change_nothing(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
-    fresh = method.init(shape, torch.Generator().manual_seed(0))
+    method = at(method, shape)
+    fresh = method.init(shape, torch.Generator().manual_seed(0), basis_of(method, shape))
     delta = method.delta(fresh, shape, basis_of(method, shape))
     assert delta.shape == (shape.out, shape.in_)
     assert delta.dtype == torch.float32
@@ -85,8 +100,8 @@ def test_fresh_coefficients_change_nothing(method: Method, shape: Shape) -> None
 @each_shape
 @each_method
 def test_init_is_what_the_file_holds(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
-    fresh = method.init(shape, torch.Generator().manual_seed(0))
+    method = at(method, shape)
+    fresh = method.init(shape, torch.Generator().manual_seed(0), basis_of(method, shape))
     specs = method.tensors(shape)
     assert {name: tuple(tensor.shape) for name, tensor in fresh.items()} == {
         name: spec.shape for name, spec in specs.items()
@@ -97,18 +112,20 @@ def test_init_is_what_the_file_holds(method: Method, shape: Shape) -> None:
 @each_method
 def test_init_depends_on_nothing_but_its_generator(method: Method) -> None:
     shape = SHAPES["odd"]
-    method = method.fitted(shape)
-    first = method.init(shape, torch.Generator().manual_seed(3))
-    again = method.init(shape, torch.Generator().manual_seed(3))
+    method = at(method, shape)
+    first = method.init(shape, torch.Generator().manual_seed(3), basis_of(method, shape))
+    again = method.init(shape, torch.Generator().manual_seed(3), basis_of(method, shape))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 @each_shape
 @each_method
 def test_delta_is_the_defining_sum(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
+    method = at(method, shape)
     layer = random_layer(method, shape)
-    true = method.cells(layer, shape, *all_cells(shape)).view(shape.out, shape.in_)
+    true = method.cells(layer, shape, *all_cells(shape), basis_of(method, shape)).view(
+        shape.out, shape.in_
+    )
     assert true.dtype == torch.float64
     got = method.delta(layer, shape, basis_of(method, shape))
     assert relative(got, true) < 8 * EPS
@@ -118,17 +135,19 @@ def test_delta_is_the_defining_sum(method: Method, shape: Shape) -> None:
 @each_shape
 @each_method
 def test_float64_basis_gives_the_same_delta(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
+    method = at(method, shape)
     layer = random_layer(method, shape)
-    true = method.cells(layer, shape, *all_cells(shape)).view(shape.out, shape.in_)
-    got = method.delta(layer, shape, method.basis(shape, CPU, torch.float64))
+    true = method.cells(layer, shape, *all_cells(shape), basis_of(method, shape)).view(
+        shape.out, shape.in_
+    )
+    got = method.delta(layer, shape, basis_of(method, shape, torch.float64))
     assert relative(got, true) < 2 * EPS
 
 
 @each_shape
 @each_method
 def test_delta_many_is_each_delta(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
+    method = at(method, shape)
     basis = basis_of(method, shape)
     layers = [random_layer(method, shape, seed) for seed in range(3)]
     many = method.delta_many(layers, shape, basis)
@@ -143,7 +162,7 @@ def test_delta_many_is_each_delta(method: Method, shape: Shape) -> None:
 def test_merged_many_is_golden_plus_delta_rounded_once(
     method: Method, shape: Shape, dtype: torch.dtype
 ) -> None:
-    method = method.fitted(shape)
+    method = at(method, shape)
     basis = basis_of(method, shape)
     layers = [random_layer(method, shape, seed) for seed in range(2)]
     generator = torch.Generator().manual_seed(5)
@@ -161,11 +180,12 @@ def test_merged_many_is_golden_plus_delta_rounded_once(
 @each_shape
 @each_method
 def test_gradients_reach_every_tensor(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
-    layer = trainable(random_layer(method, shape))
+    method = at(method, shape)
+    layer = random_layer(method, shape)
+    floats = {name: t.requires_grad_() for name, t in trained(method, layer, shape).items()}
     probe = torch.randn(shape.out, shape.in_, generator=torch.Generator().manual_seed(9))
     (method.delta(layer, shape, basis_of(method, shape)) * probe).sum().backward()
-    for name, tensor in floating(layer).items():
+    for name, tensor in floats.items():
         assert tensor.grad is not None, name
         assert bool(tensor.grad.any()), name
 
@@ -174,16 +194,17 @@ def test_gradients_reach_every_tensor(method: Method, shape: Shape) -> None:
 def test_gradients_are_the_differences(method: Method) -> None:
     """The gradient along a random direction against a central difference of the float64 sum."""
     shape = SHAPES["odd"]
-    method = method.fitted(shape)
-    layer = trainable(random_layer(method, shape))
+    method = at(method, shape)
+    layer = random_layer(method, shape)
+    floats = {name: t.requires_grad_() for name, t in trained(method, layer, shape).items()}
     probe = torch.randn(shape.out, shape.in_, generator=torch.Generator().manual_seed(9))
     (method.delta(layer, shape, basis_of(method, shape)) * probe).sum().backward()
-    step = floating(random_layer(method, shape, seed=10))
-    cells, floats = all_cells(shape), floating(layer)
+    step = trained(method, random_layer(method, shape, seed=10), shape)
+    cells, basis = all_cells(shape), basis_of(method, shape)
 
     def loss(along: float) -> float:
         moved = {name: t.detach().double() + along * step[name] for name, t in floats.items()}
-        return float(method.cells(layer | moved, shape, *cells) @ probe.reshape(-1).double())
+        return float(method.cells(layer | moved, shape, *cells, basis) @ probe.reshape(-1).double())
 
     slope = sum(float((floats[name].grad * step[name]).sum()) for name in floats)
     assert math.isclose(slope, (loss(1e-4) - loss(-1e-4)) / 2e-4, rel_tol=1e-4)
@@ -192,7 +213,7 @@ def test_gradients_are_the_differences(method: Method) -> None:
 @each_shape
 @each_method
 def test_twice_gives_the_same_bits(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
+    method = at(method, shape)
     layer = random_layer(method, shape)
     first = method.delta(layer, shape, basis_of(method, shape))
     assert torch.equal(first, method.delta(layer, shape, basis_of(method, shape)))
@@ -201,10 +222,10 @@ def test_twice_gives_the_same_bits(method: Method, shape: Shape) -> None:
 @each_shape
 @each_method
 def test_delta_of_half_precision_coefficients(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
+    method = at(method, shape)
     layer = random_layer(method, shape)
-    half = layer | {name: t.to(torch.bfloat16) for name, t in floating(layer).items()}
-    full = layer | {name: t.float() for name, t in floating(half).items()}
+    half = layer | {name: t.to(torch.bfloat16) for name, t in trained(method, layer, shape).items()}
+    full = layer | {name: t.float() for name, t in trained(method, half, shape).items()}
     basis = basis_of(method, shape)
     got = method.delta(half, shape, basis)
     assert got.dtype == torch.float32
@@ -215,27 +236,22 @@ class Batch:
     """A bank of one layer with `num_adapters` adapters beside another layer, and their deltas."""
 
     def __init__(self, method: Method, shape: Shape, num_adapters: int = 3) -> None:
-        bases = Bases(CPU)
-        square = method.fitted(SHAPES["square"])
-        method = method.fitted(shape)
         # A layer before ours, so that an offset that is forgotten shows.
-        layout = Layout.of(
-            {"other": square, "layer": method}, {"other": SHAPES["square"], "layer": shape}
-        )
+        shapes = {OTHER_PATH: SHAPES["square"], TOY_PATH: shape}
+        bases = toy_bases(shapes)
+        made = [random_adapter(method, shapes, bases, seed) for seed in range(num_adapters)]
+        methods = made[0][0]
         self.shape = shape
-        self.bank = Bank(layout, bases, slots=2)
-        layers = [random_layer(method, shape, seed) for seed in range(num_adapters)]
-        other = random_layer(square, SHAPES["square"], 99)
-        self.slots = [
-            self.bank.add(self.bank.pack({"other": other, "layer": layer})) for layer in layers
-        ]
+        self.bank = Bank(Layout.of(methods, shapes), bases, slots=2, layers=made[0][1])
+        self.slots = [self.bank.add(self.bank.pack(layers)) for _, layers in made]
+        basis = bases.get(methods[TOY_PATH], shape, TOY_PATH)
         self.deltas = {
-            slot: method.delta(layer, shape, basis_of(method, shape))
-            for slot, layer in zip(self.slots, layers, strict=True)
+            slot: methods[TOY_PATH].delta(layers[TOY_PATH], shape, basis)
+            for slot, (_, layers) in zip(self.slots, made, strict=True)
         }
 
     def apply(self, x: torch.Tensor, rows: Rows) -> torch.Tensor:
-        update = self.bank.apply("layer", x, rows)
+        update = self.bank.apply(TOY_PATH, x, rows)
         assert update is not None
         return update
 
@@ -257,7 +273,6 @@ def rows_of(decode: list[int], prompts: list[tuple[int, int]]) -> Rows:
 @each_shape
 @each_method
 def test_mixed_batch_gives_each_row_its_own_delta(method: Method, shape: Shape) -> None:
-    method = method.fitted(shape)
     batch = Batch(method, shape)
     a, b, c = batch.slots
     rows = rows_of([a, c, b, c, a], [(b, 5), (a, 1), (c, 6)])
@@ -343,29 +358,36 @@ def targets_of(spec: BaseSpec, name: str) -> list[str]:
     return [target for target in spec.targets if target.endswith(name)]
 
 
-def written(method: Method, spec: BaseSpec, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    layers = {
-        target: random_layer(method, spec.targets[target], seed)
-        for seed, target in enumerate(targets_of(spec, "q_proj") + targets_of(spec, "v_proj"))
-    }
-    write_adapter(folder, method, layers, spec)
-    return layers
+def written(
+    method: Method, spec: BaseSpec, folder: Path
+) -> tuple[dict[str, Method], dict[str, dict[str, torch.Tensor]], Bases]:
+    """Return what was written to `folder`: an adapter of q and v of a tiny Llama."""
+    bases = Bases(CPU, weights_of(tiny_llama(), spec))
+    targets = [t for t in spec.targets if t.endswith(("q_proj", "v_proj"))]
+    shapes = {target: spec.targets[target] for target in targets}
+    methods, layers = random_adapter(method, shapes, bases, 1)
+    write_adapter(folder, methods, layers, spec)
+    return methods, layers, bases
 
 
 @each_method
 def test_file_round_trip(
     method: Method, llama_spec: BaseSpec, tmp_path: Path, read: Callable[..., Adapter]
 ) -> None:
-    layers = written(method, llama_spec, tmp_path)
+    methods, layers, bases = written(method, llama_spec, tmp_path)
     adapter = read(tmp_path)
+    bases.check(adapter.methods, adapter.layers)
     assert adapter.description.base_verified
     assert adapter.description.method == method.name
     assert set(adapter.layers) == set(layers)
-    assert set(adapter.methods.values()) == {method}
     for target, layer in layers.items():
         assert all(torch.equal(adapter.layers[target][name], layer[name]) for name in layer)
-    numbers = sum(t.numel() for layer in layers.values() for t in layer.values())
-    assert adapter.description.num_coefficients == numbers
+        shape, theirs = llama_spec.targets[target], adapter.methods[target]
+        basis = bases.get(theirs, shape, target, adapter.layers[target])
+        want = methods[target].delta(layer, shape, bases.get(methods[target], shape, target))
+        assert torch.equal(theirs.delta(adapter.layers[target], shape, basis), want)
+    numbers = {id(t): t.numel() for layer in layers.values() for t in layer.values()}
+    assert adapter.description.num_coefficients == sum(numbers.values())
     assert adapter.description.size_bytes == (tmp_path / "adapter_model.safetensors").stat().st_size
 
 
@@ -380,7 +402,7 @@ def test_writing_leaves_nothing_else(method: Method, llama_spec: BaseSpec, tmp_p
 def test_peft_loads_what_we_wrote(method: Method, llama_spec: BaseSpec, tmp_path: Path) -> None:
     if method.peft_type not in PeftType.__members__:
         pytest.skip(f"PEFT has no {method.peft_type}")
-    layers = written(method, llama_spec, tmp_path)
+    methods, layers, bases = written(method, llama_spec, tmp_path)
     with without_warnings():
         peft_model = PeftModel.from_pretrained(tiny_llama(), str(tmp_path))
     for target, layer in layers.items():
@@ -388,5 +410,6 @@ def test_peft_loads_what_we_wrote(method: Method, llama_spec: BaseSpec, tmp_path
         module = peft_model.base_model.model.get_submodule(target)
         with without_warnings():  # torch's, of SHiRA's sparse delta
             theirs = module.get_delta_weight("default").to_dense()
-        ours = method.delta(layer, shape, basis_of(method, shape))
+        basis = bases.get(methods[target], shape, target, layer)
+        ours = methods[target].delta(layer, shape, basis)
         assert relative(ours, theirs.detach()) <= 1e-6

@@ -400,12 +400,13 @@ def test_other_peft_types_are_refused_with_the_list(
 
 def test_every_field_of_pefts_configs_has_been_looked_at(llama_spec: BaseSpec) -> None:
     """A default config passes; any field set to something unheard of is refused or is neutral."""
-    from adapters_core.method import by_peft_type
+    from adapters_core.peft_config import PeftConfig
     from adapters_core.peft_config import PeftConfig as OurConfig
+    from adapters_core.table import for_config
 
     for kind in (LoraConfig, FourierFTConfig):
         raw = json.loads(json.dumps(kind(**LM).to_dict(), default=list))
-        read_fields = by_peft_type(raw["peft_type"]).peft_fields
+        read_fields = for_config(PeftConfig(raw)).peft_fields
         OurConfig.parse(json.dumps(raw).encode()).refuse_unread(read_fields)
 
 

@@ -133,12 +133,13 @@ def test_batch_rows_and_their_bits(wavelet: str, shape: Shape) -> None:
     bank = PackedLayer(packed, 0, method.packed_length(shape))
     slots = torch.tensor([2, 0, 1, 1, 2, 0, 0])
     x = torch.randn(7, shape.in_, generator=torch.Generator().manual_seed(1))
-    got = method.apply(x, bank, Rows(slots, 7), shape, basis)
+    got = method.apply(method.analyse(x, shape, basis), bank, Rows(slots, 7), shape, basis)
     deltas = [exact(method, layer, shape) for layer in layers]
     true = torch.stack([deltas[s] @ row.double() for s, row in zip(slots, x, strict=True)])
     assert relative(got, true) < 16 * EPS
     for t in range(7):
-        alone = method.apply(x[t : t + 1], bank, Rows(slots[t : t + 1], 1), shape, basis)
+        one = method.analyse(x[t : t + 1], shape, basis)
+        alone = method.apply(one, bank, Rows(slots[t : t + 1], 1), shape, basis)
         assert torch.equal(alone[0], got[t])
 
 

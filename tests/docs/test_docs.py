@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters_core.adapter import by_peft_type
-from adapters_core.method import registered
+from adapters_core.table import registered
 from server.commands import serve
 from server.settings import Settings
 
@@ -103,7 +102,7 @@ def test_every_method_has_a_row() -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     for name, method in registered().items():
         assert f"| `{name}` | {method.peft_type} |" in page
-        assert by_peft_type(method.peft_type) is method
+        assert registered()[method.name] is method
 
 
 def test_every_flag_of_serve_is_a_setting() -> None:

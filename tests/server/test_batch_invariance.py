@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from adapters_core.method import Method, registered
+from adapters_core.method import Method
 from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
+from adapters_core.table import registered
 from server.residency import Entry
 from server.sequence import Sequence
 from server_parts import (
@@ -62,10 +63,10 @@ class Crowd:
         self.leases: list[Entry | None] = []
         for seed, method in enumerate(METHODS):
             for ends in (QUERY_VALUE, ("",)):
-                adapter = given(self.served.spec, method, seed, ends)
+                adapter = given(self.served.spec, method, seed, ends, self.served.bases)
                 self.leases.append(self.served.entry(adapter, "factored"))
         for seed, method in enumerate(METHODS[:2]):
-            adapter = given(self.served.spec, method, seed + 10, ("",))
+            adapter = given(self.served.spec, method, seed + 10, ("",), self.served.bases)
             self.leases.insert(5 * seed + 2, self.served.entry(adapter, "merged"))
         self.leases += [None, None]
         self.prompts = [prompt_of(length, length) for length in lengths]

@@ -1,0 +1,95 @@
+"""What a method is told of a layer: its shape, its tensors, where it stands, what the file says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from adapters_core.peft_config import PeftConfig
+
+#: The tensors of one layer by name, those that it shares with other layers among them.
+Coefficients = Mapping[str, Tensor]
+
+
+class Shape(NamedTuple):
+    """The shape of a linear's weight as a map: `[out, in_]`, whatever the module's own layout."""
+
+    out: int
+    in_: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a coefficient file holds under one name for one layer.
+
+    Args:
+        shape: of the tensor.
+        floating: whether it holds numbers, not places.
+        trained: whether training moves them.
+        shared: the key after `base_model.` if the file holds it once for several layers; these
+            then have one and the same tensor among their coefficients.
+    """
+
+    shape: tuple[int, ...]
+    floating: bool = True
+    trained: bool = True
+    shared: str | None = None
+
+
+class Weights(Protocol):
+    """The resident base's weights, for methods whose basis is made from them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the base's fingerprint."""
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Return path -> shape of every linear that an adapter may change, in the base's order."""
+
+    def weight(self, path: str) -> Tensor:
+        """Return the golden weight `[out, in]` as a view."""
+
+    def kept(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return what `make` gives, computed once for this base and then kept on disk.
+
+        Args:
+            name: letters, digits, `_`, `-` and `.`; says all that the result depends on.
+            make: returns a float32 tensor on the CPU.
+        """
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a basis is needed.
+
+    Args:
+        path: the layer's path in the base.
+        base: the base's weights.
+        layer: the coefficients of an adapter that needs it: what they share may be in its file.
+    """
+
+    path: str
+    base: Weights
+    layer: Coefficients
+
+
+@dataclass(frozen=True)
+class FileView:
+    """What a method may know of a file before its tensors are read.
+
+    Args:
+        config: the checked adapter_config.json.
+        shapes: path -> shape of every linear of the base, in its order.
+        tensors: target -> name -> shape of its tensors in the file, in the base's order.
+        shared: key after `base_model.` -> shape of what the file holds once for several layers.
+        metadata: what our own files carry in their header; empty for PEFT's.
+    """
+
+    config: "PeftConfig"
+    shapes: Mapping[str, Shape]
+    tensors: Mapping[str, Mapping[str, tuple[int, ...]]]
+    shared: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, Any]

@@ -1,0 +1,52 @@
+"""The table of methods that this build has."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from adapters_core.errors import UnknownMethod
+from adapters_core.method import Method
+
+if TYPE_CHECKING:
+    from adapters_core.peft_config import PeftConfig
+
+
+@dataclass
+class _Table:
+    """The registered methods by name; the only module-level state of this package."""
+
+    methods: dict[str, type[Method]] = field(default_factory=dict)
+
+
+_TABLE = _Table()
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Enter a method into the table; used as a class decorator.
+
+    Raises:
+        ValueError: its name is taken.
+    """
+    if method.name in _TABLE.methods:
+        raise ValueError(f"{method.__name__}: a method is called {method.name!r} already")
+    _TABLE.methods[method.name] = method
+    return method
+
+
+def registered() -> dict[str, type[Method]]:
+    """Return the methods of this build by name."""
+    return dict(_TABLE.methods)
+
+
+def for_config(config: "PeftConfig") -> type[Method]:
+    """Return the method of adapters with this config.
+
+    Raises:
+        UnknownMethod: there is none; the message lists those that are known.
+    """
+    for method in _TABLE.methods.values():
+        if method.reads(config):
+            return method
+    known = ", ".join(sorted({m.peft_type for m in _TABLE.methods.values()}))
+    raise UnknownMethod(
+        f"peft_type {config.peft_type!r} is not supported; supported: {known}", "peft_type"
+    )
