@@ -45,6 +45,8 @@ class Method(ABC):
     peft_type: ClassVar[str]
     #: PEFT config fields this method reads itself; every other field must be off (see peft_config).
     peft_fields: ClassVar[frozenset[str]]
+    #: Config field -> the field with the values of layers that differ, by pattern.
+    pattern_fields: ClassVar[Mapping[str, str]] = {}
     #: What the keys of shared tensors begin with, after `base_model.`.
     shared_prefixes: ClassVar[tuple[str, ...]] = ()
     #: Whether the basis is made from the base's weights, and so is each layer's own.
@@ -94,11 +96,19 @@ class Method(ABC):
         Raises:
             InvalidAdapter: the layers differ in a way that PEFT's config has no word for.
         """
-        configs = [method.to_peft() for method in methods.values()]
-        for name, value in configs[0].items():
-            if any(config[name] != value for config in configs):
+        configs = {target: method.to_peft() for target, method in methods.items()}
+        common: dict[str, Any] = {}
+        for name in next(iter(configs.values())):
+            values = [config[name] for config in configs.values()]
+            common[name] = max(values, key=values.count)
+            others = {t: c[name] for t, c in configs.items() if c[name] != common[name]}
+            if others and name not in cls.pattern_fields:
                 raise InvalidAdapter(f"{name} differs between layers, which no config says", name)
-        return configs[0]
+            if others:
+                # PEFT wants something before a pattern's dot: the first step of the path.
+                rules = {target.partition(".")[2] or target: v for target, v in others.items()}
+                common[cls.pattern_fields[name]] = rules
+        return common
 
     @classmethod
     def metadata_of(

@@ -86,6 +86,7 @@ class FourierFT(Method):
 
     name: ClassVar[str] = "fourierft"
     peft_type: ClassVar[str] = "FOURIERFT"
+    pattern_fields: ClassVar[Mapping[str, str]] = {"n_frequency": "n_frequency_pattern"}
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed"}
     )

@@ -71,6 +71,7 @@ class LoCA(Method):
 
     name: ClassVar[str] = "loca"
     peft_type: ClassVar[str] = "LOCA"
+    pattern_fields: ClassVar[Mapping[str, str]] = {"n_frequency": "n_frequency_pattern"}
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"n_frequency", "n_frequency_pattern", "scaling"}
     )

@@ -44,6 +44,10 @@ class LoRA(Method):
 
     name: ClassVar[str] = "lora"
     peft_type: ClassVar[str] = "LORA"
+    pattern_fields: ClassVar[Mapping[str, str]] = {
+        "r": "rank_pattern",
+        "lora_alpha": "alpha_pattern",
+    }
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"}
     )

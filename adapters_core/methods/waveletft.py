@@ -92,6 +92,7 @@ class WaveletFT(Method):
 
     name: ClassVar[str] = "waveletft"
     peft_type: ClassVar[str] = "WAVEFT"
+    pattern_fields: ClassVar[Mapping[str, str]] = {"n_frequency": "n_frequency_pattern"}
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         (
             *("n_frequency", "n_frequency_pattern", "proportional_parameters", "scaling"),

@@ -6,6 +6,7 @@ it is held true for every method and for merged weights, at one and two threads.
 """
 
 from collections.abc import Callable
+from itertools import cycle, islice
 
 import pytest
 import torch
@@ -50,13 +51,16 @@ METHODS: tuple[Method, ...] = (
 )
 NEW_TOKENS = 5
 CHUNKS = (16, 24, 37)
+#: Every method alone on query and value and on all layers, two merged adapters, two bare bases.
+NUM_PROMPTS = 2 * len(METHODS) + 4
 MORE = (2, 5, 40, 64, 96, 21, 8, 50)
-SHORT = (3, 17, 31, 32, 33, 64, 95, 130, 200, 310, 1, 45, *MORE)
-LONG = (3, 250, 31, 700, 33, 511, 512, 513, 900, 1000, 1, 45, *MORE)
+SHORT = tuple(islice(cycle((3, 17, 31, 32, 33, 64, 95, 130, 200, 310, 1, 45, *MORE)), NUM_PROMPTS))
+LONG = (3, 250, 31, 700, 33, 511, 512, 513, 900, 1000, 1, 45)
+LONG = (*LONG, *islice(cycle(MORE), NUM_PROMPTS - len(LONG)))
 
 
 class Crowd:
-    """Twenty prompts on one base: every method on some layers or all, merged ones, and the base."""
+    """Prompts on one base: every method on some layers or all, merged ones, and the base."""
 
     def __init__(self, base: str, lengths: tuple[int, ...]) -> None:
         self.served = Served(BASES[base](), num_pages=2 * sum(lengths) // 32 + 80)
