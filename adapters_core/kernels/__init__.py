@@ -3,15 +3,25 @@
 from adapters_core.kernels.gathered import gathered_rows, gathered_rows_reference
 from adapters_core.kernels.located import located_rows, located_rows_reference
 from adapters_core.kernels.lowrank import lowrank_rows, lowrank_rows_reference
-from adapters_core.kernels.spectral import spectral_rows, spectral_rows_reference
+from adapters_core.kernels.mirrored import mirrored_rows, mirrored_rows_reference
+from adapters_core.kernels.spectral import (
+    SpectralPlan,
+    spectral_plan,
+    spectral_rows,
+    spectral_rows_reference,
+)
 
 __all__ = [
+    "SpectralPlan",
     "gathered_rows",
     "gathered_rows_reference",
     "located_rows",
     "located_rows_reference",
     "lowrank_rows",
     "lowrank_rows_reference",
+    "mirrored_rows",
+    "mirrored_rows_reference",
+    "spectral_plan",
     "spectral_rows",
     "spectral_rows_reference",
 ]

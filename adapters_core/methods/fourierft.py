@@ -9,7 +9,9 @@ and codes differ: equation 3 is printed without the factor 1 / (M N), the algori
 code and PEFT carry it (`norm="backward"`), and so do we. Places are the first n of
 `torch.randperm(out * in)` under `seed`, row-major over `[out, in]`, as in PEFT: every layer of one
 shape has the same ones. The paper draws coefficients from N(0, 1); a fresh adapter here is zero,
-so that it changes nothing (PEFT: `init_weights=True`).
+so that it changes nothing (PEFT: `init_weights=True`). The authors' code multiplies x @ delta, so
+its places lie over `[in, out]`: `transposed`, which the config's `entry_seed` says; PEFT's own seed
+must then be null, which PEFT refuses, so that it cannot misread such a file.
 
 Fast ways. Coefficients are real, so the spectrum may be made Hermitian and halved; only columns
 that hold a coefficient take part in the first transform; delta[-p, -q] = delta[p, q] leaves half
@@ -27,7 +29,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
-from adapters_core.kernels import spectral_rows
+from adapters_core.kernels import SpectralPlan, mirrored_rows, spectral_plan, spectral_rows
 from adapters_core.method import (
     Coefficients,
     Method,
@@ -55,11 +57,10 @@ class FourierBasis:
         places: int64 `[n]`, flat and row-major, as the coefficients stand in the file.
         columns: int64 `[C]`, the half spectrum's columns that hold a coefficient.
         source: int64 `[2n or fewer]`, which coefficient goes to `target`.
-        target: int64, its flat cell in `[C, M]`.
-        order: int64 `[n]`, the packed order of the coefficients.
+        target: int64, its flat cell in `[C, M]`, rows counted backwards: a forward transform
+            then does what the inverse one would.
+        plan: which frequency each packed coefficient reads and which it writes.
         weight: float32 `[n]`, what each packed coefficient is multiplied by.
-        gather, scatter: int32 `[n]`, the frequency it reads and the one it writes.
-        num_minus: how many packed coefficients, at the front, read the conjugate.
         dtype: of the transforms.
     """
 
@@ -67,28 +68,29 @@ class FourierBasis:
     columns: Tensor
     source: Tensor
     target: Tensor
-    order: Tensor
+    plan: SpectralPlan
     weight: Tensor
-    gather: Tensor
-    scatter: Tensor
-    num_minus: int
     dtype: torch.dtype
 
 
 @register
 @dataclass(frozen=True)
 class FourierFT(Method):
-    """Args: n: coefficients a layer, 1..out*in. scale: alpha. seed: chooses the places."""
+    """Args: n: coefficients a layer, 1..out*in. scale: alpha. seed: chooses the places.
+
+    transposed: the places are drawn over `[in, out]`, as in the authors' code.
+    """
 
     n: int = 1000
     scale: float = 150.0
     seed: int = 777
+    transposed: bool = False
 
     name: ClassVar[str] = "fourierft"
     peft_type: ClassVar[str] = "FOURIERFT"
     pattern_fields: ClassVar[Mapping[str, str]] = {"n_frequency": "n_frequency_pattern"}
     peft_fields: ClassVar[frozenset[str]] = frozenset(
-        {"n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed"}
+        {"n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed", "entry_seed"}
     )
 
     def __post_init__(self) -> None:
@@ -105,10 +107,22 @@ class FourierFT(Method):
     def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
         pattern = Pattern("n_frequency_pattern", r".*\.{key}$")
         n = config.integer("n_frequency", 1000, pattern, target)
-        return cls(n, config.number("scaling", 150.0), config.integer("random_loc_seed", 777))
+        scale = config.number("scaling", 150.0)
+        transposed = config.raw.get("entry_seed") is not None
+        if transposed and config.raw.get("random_loc_seed") is not None:
+            raise InvalidAdapter("entry_seed and random_loc_seed exclude each other", "entry_seed")
+        name = "entry_seed" if transposed else "random_loc_seed"
+        return cls(n, scale, config.integer(name, 777), transposed)
 
     def to_peft(self) -> dict[str, Any]:
-        return {"n_frequency": self.n, "scaling": self.scale, "random_loc_seed": self.seed}
+        fields = {"n_frequency": self.n, "scaling": self.scale}
+        if self.transposed:
+            return fields | {"random_loc_seed": None, "entry_seed": self.seed}
+        return fields | {"random_loc_seed": self.seed}
+
+    def config(self) -> dict[str, Any]:
+        values = super().config()
+        return values if self.transposed else {k: v for k, v in values.items() if k != "transposed"}
 
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         if self.n > shape.out * shape.in_:
@@ -139,10 +153,9 @@ class FourierFT(Method):
         """Return `[L, C, M // 2 + 1]`: the half spectrum's columns, transformed along the rows."""
         factor = 0.5 * self.scale / (shape.out * shape.in_)
         spectra = torch.stack([layer[_SPECTRUM] for layer in layers]).to(basis.dtype) * factor
-        values = torch.complex(spectra, torch.zeros_like(spectra))[:, basis.source]
-        cells = values.new_zeros(len(layers), basis.columns.numel() * shape.out)
-        cells = cells.index_add(1, basis.target, values).view(len(layers), -1, shape.out)
-        return torch.fft.ifft(cells, norm="forward")[:, :, : shape.out // 2 + 1]
+        cells = spectra.new_zeros(len(layers), basis.columns.numel() * shape.out)
+        cells = cells.index_add(1, basis.target, spectra[:, basis.source])
+        return torch.fft.rfft(cells.view(len(layers), -1, shape.out))
 
     def merged_many(
         self,
@@ -151,35 +164,35 @@ class FourierFT(Method):
         shape: Shape,
         basis: FourierBasis,
     ) -> list[Tensor]:
-        return [
-            self._merged(layer, weight, shape, basis)
-            for layer, weight in zip(layers, golden, strict=True)
+        merged = [
+            torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in golden
         ]
+        for layer, weight, out in zip(layers, golden, merged, strict=True):
+            self._merge(layer, weight, out, shape, basis)
+        return merged
 
-    def _merged(
-        self, layer: Coefficients, golden: Tensor, shape: Shape, basis: FourierBasis
-    ) -> Tensor:
-        """Return `golden + delta`, a block of rows and its mirror image at a time.
+    def _merge(
+        self, layer: Coefficients, golden: Tensor, out: Tensor, shape: Shape, basis: FourierBasis
+    ) -> None:
+        """Write `golden + delta` to out, a block of rows and its mirror image at a time.
 
         The blocks stay in cache; the whole delta would be fresh pages, which cost more than the
         transforms.
         """
-        columns = self._columns([layer], shape, basis)[0].T.contiguous()  # [M // 2 + 1, C]
-        merged = torch.empty_like(golden, memory_format=torch.contiguous_format)
-        for first in range(0, len(columns), _BLOCK_ROWS):
-            block = columns[first : first + _BLOCK_ROWS]
-            half = block.new_zeros(len(block), shape.in_ // 2 + 1)
-            half.index_copy_(1, basis.columns, block)
-            top = torch.fft.irfft(half, n=shape.in_, norm="forward").float()
+        columns = self._columns([layer], shape, basis)[0]  # [C, M // 2 + 1]
+        half = columns.new_zeros(_BLOCK_ROWS, shape.in_ // 2 + 1)
+        for first in range(0, columns.shape[1], _BLOCK_ROWS):
+            block = columns[:, first : first + _BLOCK_ROWS].T
+            # The columns that hold no coefficient stay zero from block to block.
+            spectrum = half[: len(block)].index_copy_(1, basis.columns, block)
+            top = torch.fft.irfft(spectrum, n=shape.in_, norm="forward").float()
             last = first + len(top)
-            merged[first:last] = golden[first:last] + top
+            _add(golden[first:last], top, out[first:last])
             # Row p is row M - p mirrored; row 0 and, for an even M, row M / 2 are their own.
             start, stop = max(first, 1), min(last, (shape.out + 1) // 2)
             if start < stop:
-                mirrored = top[start - first : stop - first].flip(0, 1).roll(1, 1)
                 below = slice(shape.out - stop + 1, shape.out - start + 1)
-                merged[below] = golden[below] + mirrored
-        return merged
+                _add(golden[below], mirrored_rows(top[start - first : stop - first]), out[below])
 
     def cells(
         self,
@@ -189,7 +202,7 @@ class FourierFT(Method):
         cols: Tensor,
         basis: Any = None,
     ) -> Tensor:
-        flat = flat_places(self.seed, self.n, shape.out * shape.in_)
+        flat = self._places(shape)
         # Phases are reduced in integers: float32 would lose them, float64 would round them.
         row_turns = (rows[:, None] * (flat // shape.in_)) % shape.out
         col_turns = (cols[:, None] * (flat % shape.in_)) % shape.in_
@@ -198,15 +211,15 @@ class FourierFT(Method):
         return self.scale / (shape.out * shape.in_) * (waves @ coefficients[_SPECTRUM].double())
 
     def signature(self, shape: Shape) -> Hashable:
-        return (self.name, self.n, self.seed)
+        return (self.name, self.n, self.seed, self.transposed)
 
     def packed_length(self, shape: Shape) -> int:
         return self.n
 
     def pack(self, coefficients: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
         factor = self.scale / (shape.out * shape.in_)
-        spectrum = coefficients[_SPECTRUM].float().to(basis.order.device)
-        return factor * basis.weight * spectrum[basis.order]
+        spectrum = coefficients[_SPECTRUM].float().to(basis.weight.device)
+        return factor * basis.weight * spectrum[basis.plan.order]
 
     def analysis_key(self, shape: Shape) -> Hashable:
         return ("spectrum", shape.in_)
@@ -219,41 +232,35 @@ class FourierFT(Method):
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: FourierBasis
     ) -> Tensor:
-        core = spectral_rows(
-            x,
-            layer,
-            pad_rows(rows.slots),
-            basis.gather,
-            basis.scatter,
-            basis.num_minus,
-            shape.out // 2 + 1,
-        )
+        core = spectral_rows(x, layer, pad_rows(rows.slots), basis.plan)
         return torch.fft.irfft(core, n=shape.out, norm="forward")[: rows.slots.shape[0]]
 
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))
 
     def places_digest(self, shape: Shape) -> str:
-        return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))
+        return places_digest(self._places(shape))
 
     def basis(
         self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
     ) -> FourierBasis:
-        flat = flat_places(self.seed, self.n, shape.out * shape.in_)
+        flat = self._places(shape)
         columns, source, target = _half_cells(flat, shape)
-        order, weight, gather, scatter, num_minus = _packed_order(flat, shape)
+        plan, weight = _packed(flat, shape, device)
         return FourierBasis(
             flat.to(device),
             columns.to(device),
             source.to(device),
             target.to(device),
-            order.to(device),
+            plan,
             weight.to(device),
-            gather.to(device),
-            scatter.to(device),
-            num_minus,
             dtype,
         )
+
+    def _places(self, shape: Shape) -> Tensor:
+        """Return the flat places, int64 `[n]`, row-major over `[out, in_]`."""
+        flat = flat_places(self.seed, self.n, shape.out * shape.in_)
+        return flat % shape.out * shape.in_ + flat // shape.out if self.transposed else flat
 
 
 def _half_cells(flat: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
@@ -264,7 +271,15 @@ def _half_cells(flat: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     source = torch.arange(flat.numel()).repeat(2)
     kept = both_cols <= shape.in_ // 2
     columns, inverse = torch.unique(both_cols[kept], return_inverse=True)
-    return columns, source[kept], inverse * shape.out + both_rows[kept]
+    return columns, source[kept], inverse * shape.out + -both_rows[kept] % shape.out
+
+
+def _add(golden: Tensor, delta: Tensor, out: Tensor) -> None:
+    """Write the sum, taken in float32, to out in its own dtype."""
+    if out.dtype == torch.float32:
+        torch.add(golden, delta, out=out)
+    else:
+        out.copy_(golden + delta)
 
 
 def _complete_even(top: Tensor, shape: Shape) -> Tensor:
@@ -273,22 +288,12 @@ def _complete_even(top: Tensor, shape: Shape) -> Tensor:
     return torch.cat([top, mirrored], dim=1)
 
 
-def _packed_order(flat: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Return order, weight, gather, scatter and num_minus: how the batch loop reads the core."""
+def _packed(flat: Tensor, shape: Shape, device: torch.device) -> tuple[SpectralPlan, Tensor]:
+    """Return how the batch loop reads the core, and the weights in its order."""
     rows, cols = flat // shape.in_, flat % shape.in_
     row_folded, col_folded = rows > shape.out // 2, cols > shape.in_ // 2
-    scatter = torch.where(row_folded, shape.out - rows, rows)
-    gather = torch.where(col_folded, shape.in_ - cols, cols)
-    plus = row_folded != col_folded
-    # Sorted by what is written, the loop's stores stay in cache.
-    key = (plus.long() * (shape.out + 1) + scatter) * (shape.in_ + 1) + gather
-    order = torch.argsort(key)
-    alone = (scatter == 0) | (2 * scatter == shape.out)
-    weight = torch.where(alone, 1.0, 0.5)
-    return (
-        order,
-        weight[order],
-        gather[order].int(),
-        scatter[order].int(),
-        int((~plus).sum()),
-    )
+    written = torch.where(row_folded, shape.out - rows, rows)
+    read = torch.where(col_folded, shape.in_ - cols, cols)
+    plan = spectral_plan(read, written, row_folded != col_folded, shape.out // 2 + 1, device)
+    alone = (plan.rows == 0) | (2 * plan.rows == shape.out)
+    return plan, torch.where(alone, 1.0, 0.5)
