@@ -26,10 +26,18 @@ def materialise(
     layers: Mapping[str, Coefficients],
     linears: Mapping[str, AdaptedLinear],
     bases: Bases,
+    reuse: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return target -> merged weight `[out, in]` in the base's dtype.
 
     Layers of one method and shape are transformed together.
+
+    Args:
+        methods, layers: of the adapter, by target.
+        linears: the base's.
+        bases: what adapters share.
+        reuse: merged weights that nobody reads any more; they are written over. Fresh pages from
+            the system cost more than a transform.
     """
     merged: dict[str, Tensor] = {}
     chunk_numbers = _CHUNK_CPU if bases.device.type == "cpu" else _CHUNK_GPU
@@ -43,9 +51,20 @@ def materialise(
             ]
             golden = [linears[target].golden() for target in chunk]
             basis = bases.get(method, shape, chunk[0], layers[chunk[0]])
-            weights = method.merged_many(on_device, golden, shape, basis)
-            merged.update(zip(chunk, weights, strict=True))
+            out = [
+                _room(weight, (reuse or {}).get(target))
+                for target, weight in zip(chunk, golden, strict=True)
+            ]
+            method.merge_many(on_device, golden, out, shape, basis)
+            merged.update(zip(chunk, out, strict=True))
     return merged
+
+
+def _room(golden: Tensor, old: Tensor | None) -> Tensor:
+    """Return memory for a merged weight: the old one's if that fits."""
+    if old is not None and old.shape == golden.shape and old.dtype == golden.dtype:
+        return old
+    return torch.empty_like(golden, memory_format=torch.contiguous_format)
 
 
 def _groups(methods: Mapping[str, Method], linears: Mapping[str, AdaptedLinear]) -> list[list[str]]:

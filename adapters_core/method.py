@@ -208,18 +208,22 @@ class Method(ABC):
         """Return the deltas of several layers of one shape and signature: `[L, out, in_]`."""
         return torch.stack([self.delta(layer, shape, basis) for layer in layers])
 
-    def merged_many(
-        self, layers: Sequence[Coefficients], golden: Sequence[Tensor], shape: Shape, basis: Any
-    ) -> list[Tensor]:
-        """Return `golden + delta` of several layers, each `[out, in_]` in its golden's dtype.
+    def merge_many(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: Any,
+    ) -> None:
+        """Write `golden + delta` of several layers to `out`, all `[out, in_]` and of one dtype.
 
-        The sum is taken in float32 and rounded once; golden weights are not changed.
+        The sum is taken in float32 and rounded once; golden weights are not changed. What `out`
+        held before is overwritten.
         """
         deltas = self.delta_many(layers, shape, basis)
-        return [
-            delta.add_(weight).to(weight.dtype)
-            for delta, weight in zip(deltas, golden, strict=True)
-        ]
+        for delta, weight, merged in zip(deltas, golden, out, strict=True):
+            merged.copy_(delta.add_(weight))
 
     @abstractmethod
     def packed_length(self, shape: Shape) -> int:

@@ -1,5 +1,6 @@
 """The base and the adapters that all benchmarks share: random weights of a real shape."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from adapters_core.base import BaseSpec
+from adapters_core.bases import Bases
 from adapters_core.export import write_adapter
-from adapters_core.method import Method
+from adapters_core.method import Method, Shape
 
 VOCABULARY = 8192
 
@@ -42,18 +44,23 @@ def targets_of(spec: BaseSpec, which: str) -> list[str]:
     return [t for t in spec.targets if which == "seven" or t.endswith(endings)]
 
 
-def layers_of(
-    method: Method, spec: BaseSpec, targets: list[str], seed: int
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Return random coefficients of an adapter on these targets."""
+def random_adapter(
+    method: Method, shapes: Mapping[str, Shape], bases: Bases, seed: int
+) -> tuple[dict[str, Method], dict[str, dict[str, torch.Tensor]]]:
+    """Return method and random coefficients of every layer; what layers share, they share."""
+    methods, layers = method.of_layers(shapes), {}
     generator = torch.Generator().manual_seed(seed)
-    return {
-        target: {
-            name: torch.randn(tensor.shape, generator=generator)
-            for name, tensor in method.tensors(spec.targets[target]).items()
-        }
-        for target in targets
-    }
+    shared: dict[str, torch.Tensor] = {}
+    for target, shape in shapes.items():
+        own = methods[target]
+        layer = own.init(shape, generator, bases.get(own, shape, target))
+        for name, spec in own.tensors(shape).items():
+            if spec.floating and spec.trained:
+                layer[name] = layer[name] + torch.randn(spec.shape, generator=generator)
+            if spec.shared is not None:
+                layer[name] = shared.setdefault(spec.shared, layer[name])
+        layers[target] = layer
+    return methods, layers
 
 
 def write_many(
@@ -61,8 +68,9 @@ def write_many(
 ) -> list[Path]:
     """Write `count` adapters as PEFT's folders and return them."""
     folders = [folder / f"adapter-{i}" for i in range(count)]
+    shapes, bases = {t: spec.targets[t] for t in targets}, Bases(torch.device("cpu"))
     for i, place in enumerate(folders):
-        write_adapter(place, method, layers_of(method, spec, targets, i), spec)
+        write_adapter(place, *random_adapter(method, shapes, bases, i), spec)
     return folders
 
 

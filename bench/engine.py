@@ -21,7 +21,7 @@ from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoRA
-from bench.bases import layers_of, llama, prompt_of, targets_of
+from bench.bases import llama, prompt_of, random_adapter, targets_of
 from bench.timing import interleaved, report
 from server.batch import Factored, Merged
 from server.engine import Engine
@@ -48,17 +48,19 @@ class Bench:
     def factored(self, method: Method, which: str, count: int) -> list[Entry | None]:
         """Return leases of `count` different adapters in one bank."""
         targets = targets_of(self.spec, which)
-        bank = Bank(Layout.of(dict.fromkeys(targets, method), self.spec.targets), self.bases)
+        shapes = {target: self.spec.targets[target] for target in targets}
+        bank = Bank(Layout.of(method.of_layers(shapes), shapes), self.bases)
         leases: list[Entry | None] = []
         for i in range(count):
-            slot = bank.add(bank.pack(layers_of(method, self.spec, targets, i)))
+            slot = bank.add(bank.pack(random_adapter(method, shapes, self.bases, i)[1]))
             leases.append(Entry((i, "factored"), payload=Factored(bank, slot)))
         return leases
 
     def merged(self, method: Method, which: str) -> Entry:
         """Return a lease of one merged adapter."""
         targets = targets_of(self.spec, which)
-        methods, layers = dict.fromkeys(targets, method), layers_of(method, self.spec, targets, 0)
+        shapes = {target: self.spec.targets[target] for target in targets}
+        methods, layers = random_adapter(method, shapes, self.bases, 0)
         weights = materialise(methods, layers, self.injection.linears, self.bases)
         return Entry(("0", "merged"), payload=Merged(weights))
 

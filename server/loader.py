@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from torch import Tensor
+
 from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.bank import Bank, Layout
 from adapters_core.base import BaseSpec
@@ -127,9 +129,9 @@ class Loader:
         materialise_s = None
         if mode == "merged":
             linears = self._injection.linears
-            self._charge(entry, merged_bytes(adapter.methods, linears))
+            old = self._charge(entry, merged_bytes(adapter.methods, linears))
             begun = time.perf_counter()
-            weights = materialise(adapter.methods, adapter.layers, linears, self._bases)
+            weights = materialise(adapter.methods, adapter.layers, linears, self._bases, old)
             materialise_s = time.perf_counter() - begun
             entry.payload = Merged(weights)
         else:
@@ -148,8 +150,11 @@ class Loader:
         with self._room:
             return self._banks.setdefault(layout.key, bank)
 
-    def _charge(self, entry: Entry, size_bytes: int) -> None:
-        """Account for the bytes, evicting what is not in use, or wait until that helps."""
+    def _charge(self, entry: Entry, size_bytes: int) -> dict[str, Tensor]:
+        """Account for the bytes, evicting what is not in use, or wait until that helps.
+
+        Returns the evicted merged weights: nobody reads them any more, their memory is free.
+        """
         cache = self._cache_of(entry)
         if size_bytes > cache.capacity_bytes:
             raise AdapterTooLarge(
@@ -160,8 +165,12 @@ class Loader:
                 if self._closed:
                     raise Draining("the server is going down")
                 self._room.wait()
+            old: dict[str, Tensor] = {}
             for victim in victims:
+                if isinstance(victim.payload, Merged):
+                    old |= victim.payload.weights
                 self._free(victim)
+        return old
 
     def _free(self, victim: Entry) -> None:
         """Give back an evicted entry's memory; an empty bank goes as a whole.

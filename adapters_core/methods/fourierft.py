@@ -41,7 +41,7 @@ from adapters_core.method import (
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
-from adapters_core.rows import pad_rows
+from adapters_core.rows import pad_rows, padding_of
 from adapters_core.table import register
 
 _SPECTRUM = "fourierft_spectrum"
@@ -153,23 +153,21 @@ class FourierFT(Method):
         """Return `[L, C, M // 2 + 1]`: the half spectrum's columns, transformed along the rows."""
         factor = 0.5 * self.scale / (shape.out * shape.in_)
         spectra = torch.stack([layer[_SPECTRUM] for layer in layers]).to(basis.dtype) * factor
-        cells = spectra.new_zeros(len(layers), basis.columns.numel() * shape.out)
+        count = basis.columns.numel()
+        cells = spectra.new_zeros(len(layers), (count + padding_of(count)) * shape.out)
         cells = cells.index_add(1, basis.target, spectra[:, basis.source])
-        return torch.fft.rfft(cells.view(len(layers), -1, shape.out))
+        return torch.fft.rfft(cells.view(len(layers), -1, shape.out))[:, :count]
 
-    def merged_many(
+    def merge_many(
         self,
         layers: Sequence[Coefficients],
         golden: Sequence[Tensor],
+        out: Sequence[Tensor],
         shape: Shape,
         basis: FourierBasis,
-    ) -> list[Tensor]:
-        merged = [
-            torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in golden
-        ]
-        for layer, weight, out in zip(layers, golden, merged, strict=True):
-            self._merge(layer, weight, out, shape, basis)
-        return merged
+    ) -> None:
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            self._merge(layer, weight, merged, shape, basis)
 
     def _merge(
         self, layer: Coefficients, golden: Tensor, out: Tensor, shape: Shape, basis: FourierBasis
@@ -184,8 +182,9 @@ class FourierFT(Method):
         for first in range(0, columns.shape[1], _BLOCK_ROWS):
             block = columns[:, first : first + _BLOCK_ROWS].T
             # The columns that hold no coefficient stay zero from block to block.
-            spectrum = half[: len(block)].index_copy_(1, basis.columns, block)
-            top = torch.fft.irfft(spectrum, n=shape.in_, norm="forward").float()
+            half[: len(block)].index_copy_(1, basis.columns, block)
+            padded = half[: len(block) + padding_of(len(block))]
+            top = torch.fft.irfft(padded, n=shape.in_, norm="forward")[: len(block)].float()
             last = first + len(top)
             _add(golden[first:last], top, out[first:last])
             # Row p is row M - p mirrored; row 0 and, for an even M, row M / 2 are their own.
