@@ -72,6 +72,7 @@ class Bank:
             target: bases.get(part.method, part.shape, target, (layers or {}).get(target, {}))
             for target, part in layout.parts.items()
         }
+        self._keys = {target: self._key_of(target) for target in layout.parts}
         self._buffer = torch.zeros(slots, layout.width, device=bases.device)
         self._free = list(range(slots))[::-1]
         self._lock = threading.Lock()
@@ -111,11 +112,18 @@ class Bank:
             self._free.append(slot)
 
     def analysis_key(self, target: str) -> Hashable | None:
-        """Return what `target` shares its analysis by; layers with equal keys have the same one."""
+        """Return what `target` shares its analysis by; layers with equal keys have the same one.
+
+        Only layers under one parent have equal keys: nothing can change their input in between.
+        """
+        return self._keys[target]
+
+    def _key_of(self, target: str) -> Hashable | None:
         part = self.layout.parts[target]
         key = part.method.analysis_key(part.shape)
         # The canary may have routed one of two shapes through float64.
-        return None if key is None else (key, getattr(self._bases[target], "dtype", None))
+        dtype = getattr(self._bases[target], "dtype", None)
+        return None if key is None else (target.rpartition(".")[0], key, dtype)
 
     def analyse(self, target: str, x: Tensor) -> Any:
         """Return x `[T, in_]` as `apply_analysed` reads it."""

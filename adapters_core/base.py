@@ -2,9 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters_core.layer import Shape
 
+T = TypeVar("T")
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.
 _SAMPLES = 4096
 
@@ -92,6 +95,7 @@ class BaseWeights:
         self.fingerprint, self.shapes = spec.fingerprint, spec.targets
         self.weight = weight
         self._folder = folder
+        self._held: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
     def kept(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """Return what `make` gives, computed once for this base and then kept on disk."""
@@ -104,6 +108,13 @@ class BaseWeights:
             save_file({"tensor": make().contiguous()}, part)
             os.replace(part, file)
         return load_file(file)["tensor"]
+
+    def held(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` gives, in memory once for this base while anybody holds on to it."""
+        found = self._held.get(key)
+        if found is None:
+            found = self._held[key] = make()
+        return found
 
 
 def weights_of(model: nn.Module, spec: BaseSpec, folder: Path | None = None) -> BaseWeights:

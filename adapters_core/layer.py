@@ -1,14 +1,15 @@
 """What a method is told of a layer: its shape, its tensors, where it stands, what the file says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from adapters_core.peft_config import PeftConfig
 
+T = TypeVar("T")
 #: The tensors of one layer by name, those that it shares with other layers among them.
 Coefficients = Mapping[str, Tensor]
 
@@ -59,6 +60,9 @@ class Weights(Protocol):
             name: letters, digits, `_`, `-` and `.`; says all that the result depends on.
             make: returns a float32 tensor on the CPU.
         """
+
+    def held(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` gives, in memory once for this base while anybody holds on to it."""
 
 
 @dataclass(frozen=True)

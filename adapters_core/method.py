@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
 from adapters_core.layer import Coefficients, FileView, Shape, Site, TensorSpec
+from adapters_core.patch import merge_cells
 from adapters_core.rows import PackedLayer, Rows, Segment
 
 if TYPE_CHECKING:
@@ -115,13 +116,14 @@ class Method(ABC):
         cls, methods: Mapping[str, "Method"], shapes: Mapping[str, Shape]
     ) -> dict[str, Any]:
         """Return what our own files carry in their header beside the base; may be empty."""
-        digests = {}
-        for target, method in methods.items():
-            shape = shapes[target]
+        digests: dict[str, list[str | None]] = {}
+        for method, shape in {(method, shapes[target]) for target, method in methods.items()}:
             name = f"{shape.out}x{shape.in_}"
-            if name not in digests and (digest := method.places_digest(shape)) is not None:
-                digests[name] = digest
-        return {"places": dict(sorted(digests.items()))} if digests else {}
+            digests.setdefault(name, []).append(method.places_digest(shape))
+        # Where layers of one shape have different places, there is no digest of them all.
+        alike = {name: d[0] for name, d in sorted(digests.items()) if len(set(d)) == 1}
+        places = {name: digest for name, digest in alike.items() if digest is not None}
+        return {"places": places} if places else {}
 
     @abstractmethod
     def to_peft(self) -> dict[str, Any]:
@@ -208,6 +210,16 @@ class Method(ABC):
         """Return the deltas of several layers of one shape and signature: `[L, out, in_]`."""
         return torch.stack([self.delta(layer, shape, basis) for layer in layers])
 
+    def changed_cells(
+        self, coefficients: Coefficients, shape: Shape, basis: Any
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the cells that the delta changes and what is added there; None: most of them.
+
+        Flat and row-major int64 `[c]`, ascending without repetition, and float32 `[c]`. Merging
+        then costs a copy of the golden weight and c additions.
+        """
+        return None
+
     def merge_many(
         self,
         layers: Sequence[Coefficients],
@@ -221,6 +233,12 @@ class Method(ABC):
         The sum is taken in float32 and rounded once; golden weights are not changed. What `out`
         held before is overwritten.
         """
+        changed = [self.changed_cells(layer, shape, basis) for layer in layers]
+        sparse = [cells for cells in changed if cells is not None]
+        if len(sparse) == len(layers):
+            for (cells, addends), weight, merged in zip(sparse, golden, out, strict=True):
+                merge_cells(merged.copy_(weight), cells, addends)
+            return
         deltas = self.delta_many(layers, shape, basis)
         for delta, weight, merged in zip(deltas, golden, out, strict=True):
             merged.copy_(delta.add_(weight))

@@ -16,20 +16,25 @@ LARGE = (2**32 - 1) // 20
 _MT19937_SEEDS = 2**32
 
 
-def flat_places(seed: int, n: int, size: int) -> Tensor:
+def flat_places(seed: int, n: int, size: int, skip: int = 0) -> Tensor:
     """Return the first n of `torch.randperm(size)` under `seed`: int64 `[n]`, all different.
 
     O(n) time and memory below `LARGE`; at and above it torch itself makes the permutation.
+    `skip` 32-bit words of the generator are passed over first; only below `LARGE`.
 
     Raises:
-        ValueError: n is not in 1..size.
+        ValueError: n is not in 1..size, or words are to be skipped for a large size or seed.
     """
     if not 1 <= n <= size:
         raise ValueError(f"n = {n} is not in 1..{size}")
     if size >= LARGE or not 0 <= seed < _MT19937_SEEDS:
+        if skip:
+            raise ValueError(f"skip = {skip} for size {size} and seed {seed}")
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randperm(size, generator=generator)[:n].clone()
-    words = np.random.RandomState(seed)._bit_generator.random_raw(n)
+    words_of = np.random.RandomState(seed)._bit_generator.random_raw
+    words_of(skip, output=False)
+    words = words_of(n)
     return torch.from_numpy(_first_of_shuffle(words, n, size))
 
 

@@ -8,6 +8,7 @@ measurement; tests/server/test_batch_invariance.py keeps it true.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,11 @@ class Rows:
     slots: Tensor
     num_decode: int
     segments: tuple[Segment, ...] = ()
+
+    @cached_property
+    def padded_slots(self) -> Tensor:
+        """Return the slots of the rows and of those that pad them, int64."""
+        return pad_rows(self.slots)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,7 @@ class _LastAnalysis:
     """The analysis of the rows that the last linear saw.
 
     q, k and v see the same rows, and so do gate and up. Holding on to x keeps its memory from
-    being used for another tensor, so the same address means the same rows; and only linears of
-    one parent module share, so that nothing can have written into them in between.
+    being used for another tensor, so the same address means the same rows.
     """
 
     x: Tensor | None = None
@@ -59,7 +58,6 @@ class FactoredGroup:
         last, key = self._last, self.bank.analysis_key(path)
         if key is None:
             return self.bank.analyse(path, self._rows_of(x))
-        key = (path.rpartition(".")[0], key)
         if last.x is None or last.key != key or not _same_memory(last.x, x):
             last.x, last.key = x, key
             last.analysed = self.bank.analyse(path, self._rows_of(x))

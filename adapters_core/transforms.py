@@ -20,6 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.kernels.cosine import (
+    folded_rows,
+    lengthened,
+    turned_rows,
+    unfolded_rows,
+    unturned_rows,
+)
+
 #: Up to this width the matrix is faster, measured on a CPU with 4 to 64 rows.
 MATRIX_UP_TO = 128
 
@@ -61,34 +69,32 @@ def cosines(positions: Tensor, frequencies: Tensor, size: int) -> Tensor:
     return _scales(frequencies, size) * torch.cos(math.pi * turns.double() / (2 * size))
 
 
-def dct(x: Tensor, table: CosineTable) -> Tensor:
-    """Return the DCT-II of x `[..., N]` along its last axis, in x's dtype."""
+def dct(x: Tensor, table: CosineTable, num_rows: int | None = None) -> Tensor:
+    """Return the DCT-II of x `[T, N]` along its last axis: `[num_rows, N]` in x's dtype.
+
+    Args:
+        x: the rows.
+        table: of N.
+        num_rows: T or more, as rows.py wants them; zeros follow. None stands for T.
+    """
     if table.matrix is not None:
-        return x @ table.matrix.T
+        return lengthened(x, num_rows) @ table.matrix.T
     assert table.turn is not None
-    cos, sin = table.turn[:2]
-    spectrum = torch.fft.rfft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1))
-    real, imag = spectrum.real, spectrum.imag
-    low = real * cos + imag * sin  # 0..N/2
-    high = slice(1, (table.size + 1) // 2)  # N - k of these k
-    turned = real[..., high] * sin[high] - imag[..., high] * cos[high]
-    return torch.cat([low, turned.flip(-1)], dim=-1)
+    spectrum = torch.fft.rfft(folded_rows(x, num_rows))
+    return turned_rows(spectrum, table.turn[:2], table.size)
 
 
 def idct(x: Tensor, table: CosineTable) -> Tensor:
-    """Return the inverse of `dct`: the DCT-III of x `[..., N]` along its last axis."""
+    """Return the inverse of `dct`: the DCT-III of x `[T, N]` along its last axis."""
     if table.matrix is not None:
         return x @ table.matrix
     assert table.turn is not None
-    size, (cos, sin) = table.size, table.turn[2:]
-    low = x[..., : size // 2 + 1]
-    high = torch.cat([torch.zeros_like(x[..., :1]), x[..., (size + 1) // 2 :].flip(-1)], dim=-1)
-    spectrum = torch.complex(low * cos + high * sin, low * sin - high * cos)
-    folded = torch.fft.irfft(spectrum, n=size, norm="forward")
-    result = torch.empty_like(folded)
-    result[..., ::2] = folded[..., : (size + 1) // 2]
-    result[..., 1::2] = folded[..., (size + 1) // 2 :].flip(-1)
-    return result
+    return idct_of_half(unturned_rows(x, table.turn[2:]), table)
+
+
+def idct_of_half(half: Tensor, table: CosineTable) -> Tensor:
+    """Return the rows `[T, N]` whose unturned coefficients are complex `[T, N // 2 + 1]`."""
+    return unfolded_rows(torch.fft.irfft(half, n=table.size, norm="forward"))
 
 
 def _scales(frequencies: Tensor, size: int) -> Tensor:

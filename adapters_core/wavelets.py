@@ -104,19 +104,6 @@ class FilterBank:
         odd = _combined((*self.low[1::2], *self.high[1::2]), shifted)
         return torch.stack([even, odd], dim=-1).flatten(-2)[..., :size]
 
-    def atoms(self, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Return the cells and the numbers of the atoms `index` `[n]`, both `[n, taps]`.
-
-        Numbers are float64; where an edge of the line cuts one off, it is zero, its cell 0.
-        """
-        if not self.low:
-            return index[:, None], torch.ones(len(index), 1, dtype=torch.float64)
-        half = self.num_atoms(size) // 2
-        filters = torch.tensor([self.low, self.high], dtype=torch.float64)
-        cells = 2 * (index % half)[:, None] + torch.arange(self.taps) - (self.taps - 2)
-        inside = (cells >= 0) & (cells < size)
-        return cells.where(inside, 0), filters[index // half].where(inside, 0.0)
-
 
 def wavelet_bank(name: str) -> FilterBank:
     """Return the synthesis filters of one of `WAVELETS`, right to 1e-12."""

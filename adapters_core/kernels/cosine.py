@@ -3,7 +3,8 @@
 See transforms.py for the mathematics. A row is folded (even entries forwards, odd ones backwards),
 transformed by torch, and its half spectrum turned; the way back is the same in reverse. Each step
 is one loop over the row; torch would take five operations for it. Nothing is summed across rows
-and no two roundings are contracted into one, so a row's bits depend on itself alone.
+and no two roundings are contracted into one, so a row's bits depend on itself alone. Indices are
+unsigned: a signed one is asked whether it counts from the end, and nothing becomes a vector.
 
 The compiled loops run on a CPU in float32 where no gradient is asked for; the references run
 anywhere and are differentiable.
@@ -24,6 +25,11 @@ def is_compiled(x: Tensor) -> bool:
     return dtype_fits and x.device.type == "cpu" and not x.requires_grad
 
 
+def as_spectra(parts: Tensor) -> Tensor:
+    """Return real and imaginary parts in turn, `[T, 2K]`, as a complex view `[T, K]`."""
+    return torch.view_as_complex(parts.view(parts.shape[0], parts.shape[1] // 2, 2))
+
+
 def lengthened(x: Tensor, num_rows: int | None) -> Tensor:
     """Return x `[T, N]` with rows of zeros behind it: `[num_rows, N]`; None stands for T."""
     if num_rows is None or num_rows == x.shape[0]:
@@ -34,12 +40,17 @@ def lengthened(x: Tensor, num_rows: int | None) -> Tensor:
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _fold_loop(x, out):  # type: ignore[no-untyped-def]
     size = x.shape[1]  # pragma: no cover - compiled
+    one, two = np.uintp(1), np.uintp(2)
+    half, end = np.uintp(size // 2), np.uintp(size - 1)
     for t in range(x.shape[0]):
-        for i in range(size // 2):
-            out[t, i] = x[t, 2 * i]
-            out[t, size - 1 - i] = x[t, 2 * i + 1]
+        row, target = x[t], out[t]
+        i = np.uintp(0)
+        while i < half:
+            target[i] = row[two * i]
+            target[end - i] = row[two * i + one]
+            i += one
         if size % 2:
-            out[t, size // 2] = x[t, size - 1]
+            target[half] = row[end]
 
 
 def folded_rows(x: Tensor, num_rows: int | None = None) -> Tensor:
@@ -53,7 +64,7 @@ def folded_rows(x: Tensor, num_rows: int | None = None) -> Tensor:
         return folded_rows_reference(lengthened(x, num_rows))
     out = torch.empty(x.shape[0] if num_rows is None else num_rows, x.shape[1])
     out[x.shape[0] :] = 0
-    _fold_loop(x.numpy(), out.numpy())
+    _fold_loop(x.contiguous().numpy(), out.numpy())
     return out
 
 
@@ -65,13 +76,17 @@ def folded_rows_reference(x: Tensor) -> Tensor:
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _unfold_loop(folded, out, first, step):  # type: ignore[no-untyped-def]
     size = folded.shape[1]  # pragma: no cover - compiled
+    one, two = np.uintp(1), np.uintp(2)
+    half, end = np.uintp(size // 2), np.uintp(size - 1)
     for t in range(folded.shape[0]):
         row, target = folded[t], out[first + step * t]
-        for i in range(size // 2):
-            target[2 * i] = row[i]
-            target[2 * i + 1] = row[size - 1 - i]
+        i = np.uintp(0)
+        while i < half:
+            target[two * i] = row[i]
+            target[two * i + one] = row[end - i]
+            i += one
         if size % 2:
-            target[size - 1] = row[size // 2]
+            target[end] = row[half]
 
 
 def unfolded_rows(folded: Tensor) -> Tensor:
@@ -79,7 +94,7 @@ def unfolded_rows(folded: Tensor) -> Tensor:
     if not is_compiled(folded):
         return unfolded_rows_reference(folded)
     out = torch.empty(folded.shape)
-    _unfold_loop(folded.numpy(), out.numpy(), 0, 1)
+    _unfold_loop(folded.contiguous().numpy(), out.numpy(), 0, 1)
     return out
 
 
@@ -96,8 +111,8 @@ def unfold_into(folded: Tensor, out: Tensor, backwards: bool) -> None:
     """Write the unfolded rows of `[T, N]` to `out`, float32 on a CPU, the last one first if asked.
 
     Args:
-        folded: `[T, N]`.
-        out: `[T, N]`, of any strides.
+        folded: `[T, N]`, contiguous.
+        out: `[T, N]`, contiguous.
         backwards: whether row t goes to row T - 1 - t.
     """
     first, step = (folded.shape[0] - 1, -1) if backwards else (0, 1)
@@ -106,28 +121,35 @@ def unfold_into(folded: Tensor, out: Tensor, backwards: bool) -> None:
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _turn_loop(spectrum, turn, out):  # type: ignore[no-untyped-def]
-    size = out.shape[1]  # pragma: no cover - compiled
+    length = out.shape[1]  # pragma: no cover - compiled
+    one, two, size = np.uintp(1), np.uintp(2), np.uintp(length)
+    low, high = np.uintp(length // 2 + 1), np.uintp((length + 1) // 2)
     cos, sin = turn[0], turn[1]
     for t in range(out.shape[0]):
         parts, row = spectrum[t], out[t]
-        for k in range(size // 2 + 1):
-            row[k] = parts[2 * k] * cos[k] + parts[2 * k + 1] * sin[k]
-        for k in range(1, (size + 1) // 2):
-            row[size - k] = parts[2 * k] * sin[k] - parts[2 * k + 1] * cos[k]
+        k = np.uintp(0)
+        while k < low:
+            row[k] = parts[two * k] * cos[k] + parts[two * k + one] * sin[k]
+            k += one
+        k = one
+        while k < high:
+            row[size - k] = parts[two * k] * sin[k] - parts[two * k + one] * cos[k]
+            k += one
 
 
 def turned_rows(spectrum: Tensor, turn: Tensor, size: int) -> Tensor:
     """Return the cosine transforms `[T, N]` whose folded rows have this half spectrum.
 
     Args:
-        spectrum: complex `[T, N // 2 + 1]`, contiguous.
+        spectrum: complex `[T, N // 2 + 1]`.
         turn: `[2, N // 2 + 1]`, cosines and sines, scaled.
         size: N.
     """
     if not is_compiled(spectrum):
         return turned_rows_reference(spectrum, turn, size)
     out = torch.empty(spectrum.shape[0], size)
-    _turn_loop(torch.view_as_real(spectrum).flatten(1).numpy(), turn.numpy(), out.numpy())
+    parts = torch.view_as_real(spectrum.contiguous()).flatten(1)
+    _turn_loop(parts.numpy(), turn.numpy(), out.numpy())
     return out
 
 
@@ -143,12 +165,14 @@ def turned_rows_reference(spectrum: Tensor, turn: Tensor, size: int) -> Tensor:
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _unturn(row, cos, sin, parts):  # type: ignore[no-untyped-def]
-    size = row.shape[0]  # pragma: no cover - compiled
+    one, two, size = np.uintp(1), np.uintp(2), np.uintp(row.shape[0])  # pragma: no cover - compiled
     parts[0], parts[1] = row[0] * cos[0], np.float32(0)
-    for k in range(1, size // 2 + 1):
+    k = one
+    while two * k <= size:
         low, high = row[k], row[size - k]
-        parts[2 * k] = low * cos[k] + high * sin[k]
-        parts[2 * k + 1] = low * sin[k] - high * cos[k]
+        parts[two * k] = low * cos[k] + high * sin[k]
+        parts[two * k + one] = low * sin[k] - high * cos[k]
+        k += one
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
@@ -167,8 +191,8 @@ def unturned_rows(x: Tensor, turn: Tensor) -> Tensor:
     if not is_compiled(x):
         return unturned_rows_reference(x, turn)
     out = torch.empty(x.shape[0], 2 * turn.shape[1])
-    _unturn_loop(x.numpy(), turn.numpy(), out.numpy())
-    return torch.view_as_complex(out.unflatten(1, (-1, 2)))
+    _unturn_loop(x.contiguous().numpy(), turn.numpy(), out.numpy())
+    return as_spectra(out)
 
 
 def unturned_rows_reference(x: Tensor, turn: Tensor) -> Tensor:
@@ -218,7 +242,7 @@ def located_spectrum(
     out = torch.empty(x.shape[0], 2 * turn.shape[1])
     out[slots.shape[0] :] = 0
     _located_spectrum_loop(
-        x.numpy(),
+        x.contiguous().numpy(),
         layer.buffer.numpy(),
         layer.offset,
         slots.numpy(),
@@ -227,7 +251,7 @@ def located_spectrum(
         size,
         out.numpy(),
     )
-    return torch.view_as_complex(out.unflatten(1, (-1, 2)))
+    return as_spectra(out)
 
 
 def located_spectrum_reference(

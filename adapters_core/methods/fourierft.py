@@ -231,7 +231,7 @@ class FourierFT(Method):
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: FourierBasis
     ) -> Tensor:
-        core = spectral_rows(x, layer, pad_rows(rows.slots), basis.plan)
+        core = spectral_rows(x, layer, rows.padded_slots, basis.plan)
         return torch.fft.irfft(core, n=shape.out, norm="forward")[: rows.slots.shape[0]]
 
     def fitted(self, shape: Shape) -> Self:

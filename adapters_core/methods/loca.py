@@ -7,31 +7,47 @@
 
 Du et al. 2025, arXiv:2502.06820 (ICLR): delta = alpha C^T S(a, l, 1) D with orthonormal DCT-II
 matrices C and D. The paper's body and the authors' repository could not be had, so no equation
-number stands here: the formula is that of the authors' layer as another project carries it.
-Choices: orthonormal both ways, so one unit of a coefficient has Frobenius norm `scale` whatever
-the layer's size; coefficients at one place add, as in the authors' sparse matrix. Fresh
-coefficients are zero and their places drawn without repetition (the authors' may repeat).
+number stands here: the formula and the training are those of the authors' layer as another project
+carries it. Choices: orthonormal both ways, so one unit of a coefficient has Frobenius norm `scale`
+whatever the layer's size; coefficients at one place add, as in the authors' sparse matrix.
 
 The file is our own, `loca_spectrum` `[n]` and `loca_locations` `[2, n]`, rows then columns of
-`[out, in]`, as integers: the names and the floating positions that the authors' code writes are
-not verified, and a position is only what it rounds to. Choosing places is training's business;
-here they are fixed, and `delta` is differentiable in the spectrum alone.
+`[out, in]`, as integers (uint16 where the layer is narrow enough): the names and the floating
+positions that the authors' code writes are not verified, and a position is only what it rounds to.
 
-Fast ways. The first transform runs over the columns that hold a coefficient. For a batch, the
-rows are transformed, gathered, multiplied and scattered, each at the places of its own slot
-(kernels/located.py), and transformed back; so places are packed beside their coefficients.
+Training moves `loca_positions` u `[2, n]`, float32 in 0..1, in the locations' stead; a place is
+round(clamp(u, 0, 0.999) (size - 1)), so the last thousandth of the frequencies is out of reach, and
+a position beyond an end has no gradient. Fresh positions are uniform in 0..0.999, so that all of
+them can move (the authors': in 0..1); two may share a cell, `distinct_places` counts. Their
+gradient is the central difference of cosine_sums.py. Spectrum and positions take turns, 10 and 20
+steps, in the first tenth of a run; then the positions rest. The authors count forward passes; here
+the optimiser's steps count, which gradient accumulation does not change. A run of fewer than 300
+steps has one cycle all the same, in its first half. Positions want a smaller rate than the
+spectrum: one of 1e-4 moves a place of a 1024-wide layer by a tenth under Adam.
+
+Fast ways. cosine_sums.py makes dense deltas. For a batch, the rows are transformed, gathered,
+multiplied and scattered, each at the places of its own slot, and transformed back; so places are
+packed beside their coefficients.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from adapters_core.cosine_sums import (
+    CosineBasis,
+    Cosines,
+    LocatedCosines,
+    add_sum,
+    sums_of,
+    whole_places,
+)
 from adapters_core.errors import InvalidAdapter
-from adapters_core.kernels import located_rows
+from adapters_core.kernels import located_rows, located_spectrum
 from adapters_core.kernels.located import EXACT_INTEGERS
 from adapters_core.method import (
     Coefficients,
@@ -44,21 +60,25 @@ from adapters_core.method import (
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places
-from adapters_core.rows import pad_rows
+from adapters_core.rows import pad_rows, padding_of
 from adapters_core.table import register
-from adapters_core.transforms import CosineTable, cosine_table, cosines, dct, idct
+from adapters_core.transforms import cosine_table, cosines, dct, idct, idct_of_half
 
 _SPECTRUM, _LOCATIONS = "loca_spectrum", "loca_locations"
+#: What training moves in the locations' stead: float32 `[2, n]` in 0..1, over rows and columns.
+_POSITIONS = "loca_positions"
+#: Positions end here, so that the last thousandth of the frequencies stays out of reach.
+_POSITION_END = 0.999
+#: Optimiser steps of one cycle: the first move coefficients, the others positions.
+_COEFFICIENT_STEPS, _POSITION_STEPS = 10, 20
+#: After the first of so many equal parts of a run the positions rest.
+_PARTS = 10
+_LARGEST = torch.finfo(torch.float32).max
 
 
-@dataclass(frozen=True)
-class CosineBasis:
-    """What all LoCA adapters share on layers of one shape: the transforms' tables and dtype."""
-
-    out: CosineTable
-    in_: CosineTable
-    device: torch.device
-    dtype: torch.dtype
+#: Integers that a file may hold places in.
+_INTEGERS = (torch.int64, torch.int32, torch.uint16, torch.uint8)
+_UINT16_UP_TO = 1 << 16
 
 
 @register
@@ -105,13 +125,21 @@ class LoCA(Method):
     def check(self, coefficients: Coefficients, shape: Shape) -> None:
         if max(shape) > EXACT_INTEGERS:
             raise InvalidAdapter(f"a layer of {shape.out} x {shape.in_} is too wide", _LOCATIONS)
-        if coefficients[_LOCATIONS].is_floating_point():
-            raise InvalidAdapter("places are integers", _LOCATIONS)
+        dtype = coefficients[_LOCATIONS].dtype
+        if dtype not in _INTEGERS:
+            raise InvalidAdapter(f"places are integers, not {dtype}", _LOCATIONS)
         for what, places, size in zip(("row", "column"), _places(coefficients), shape, strict=True):
             low, high = (int(bound) for bound in places.aminmax())
             if low < 0 or high >= size:
                 wrong = low if low < 0 else high
                 raise InvalidAdapter(f"{what} {wrong} is not in 0..{size - 1}", _LOCATIONS)
+        largest = abs(self.scale) * float(coefficients[_SPECTRUM].detach().double().abs().max())
+        if largest > _LARGEST:
+            raise InvalidAdapter(
+                f"scaling times the largest coefficient is {largest:.3g}; float32 ends at "
+                f"{_LARGEST:.3g}",
+                _SPECTRUM,
+            )
 
     def init(
         self, shape: Shape, generator: torch.Generator, basis: Any = None
@@ -119,25 +147,44 @@ class LoCA(Method):
         seed = int(torch.randint(2**32, (1,), generator=generator))
         flat = flat_places(seed, self.n, shape.out * shape.in_)
         places = torch.stack([flat // shape.in_, flat % shape.in_])
-        return {_SPECTRUM: torch.zeros(self.n), _LOCATIONS: places.int()}
+        return {_SPECTRUM: torch.zeros(self.n), _LOCATIONS: _as_integers(places, shape)}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
-        return self.delta_many([coefficients], shape, basis)[0]
+        self.check(coefficients, shape)
+        return self._learned(coefficients[_SPECTRUM], coefficients[_LOCATIONS], shape, basis)
 
     def delta_many(
         self, layers: Sequence[Coefficients], shape: Shape, basis: CosineBasis
     ) -> Tensor:
-        values = torch.stack([layer[_SPECTRUM] for layer in layers]).to(basis.dtype) * self.scale
-        rows, cols = torch.stack([_places(layer) for layer in layers], dim=1)  # each [L, n]
-        # A column of one layer is a row here; only those that hold a coefficient are transformed.
-        first = torch.arange(len(layers), device=cols.device)[:, None] * shape.in_
-        columns, inverse = torch.unique(first + cols, return_inverse=True)
-        cells = values.new_zeros(columns.numel() * shape.out)
-        cells = cells.index_add(0, (inverse * shape.out + rows).view(-1), values.view(-1))
-        waves = idct(cells.view(-1, shape.out), basis.out)
-        full = values.new_zeros(len(layers), shape.out, shape.in_)
-        full[columns // shape.in_, :, columns % shape.in_] = waves
-        return idct(full, basis.in_).float()
+        return sums_of([self._sum(layer, shape, basis) for layer in layers], shape, basis)
+
+    def merge_many(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: CosineBasis,
+    ) -> None:
+        if not basis.has_blocks:
+            super().merge_many(layers, golden, out, shape, basis)
+            return
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            add_sum(self._sum(layer, shape, basis), weight, merged, shape, basis)
+
+    def _learned(
+        self, spectrum: Tensor, places: Tensor, shape: Shape, basis: CosineBasis
+    ) -> Tensor:
+        """Return the delta with its gradients; places are integers, or numbers to be rounded."""
+        values = self.scale * spectrum.float()
+        delta: Tensor = LocatedCosines.apply(values, places, shape, basis)  # type: ignore[no-untyped-call]
+        return delta
+
+    def _sum(self, layer: Coefficients, shape: Shape, basis: CosineBasis) -> Cosines:
+        if basis.device.type == "cpu":  # the compiled loops trust the places
+            self.check(layer, shape)
+        rows, cols = _places(layer)
+        return Cosines(layer[_SPECTRUM].to(basis.dtype) * self.scale, rows, cols)
 
     def cells(
         self,
@@ -168,13 +215,18 @@ class LoCA(Method):
 
     def analyse(self, x: Tensor, shape: Shape, basis: CosineBasis) -> Tensor:
         """Return the cosine transforms of x and of rows that pad it: `[T + ..., in_]`."""
-        return dct(pad_rows(x.to(basis.dtype)), basis.in_)
+        num_rows = x.shape[0] + padding_of(x.shape[0])
+        return dct(x.to(basis.dtype), basis.in_, num_rows)
 
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: CosineBasis
     ) -> Tensor:
-        core = located_rows(x, layer, pad_rows(rows.slots), shape.out)
-        return idct(core, basis.out)[: rows.slots.shape[0]]
+        if basis.out.turn is None:
+            update = idct(located_rows(x, layer, pad_rows(rows.slots), shape.out), basis.out)
+        else:
+            half = located_spectrum(x, layer, rows.slots, basis.out.turn[2:], shape.out)
+            update = idct_of_half(half, basis.out)
+        return update[: rows.slots.shape[0]]
 
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))
@@ -187,6 +239,46 @@ class LoCA(Method):
 
     def is_zero(self, coefficients: Coefficients) -> bool:
         return not bool(coefficients[_SPECTRUM].any())
+
+    def training_init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
+        positions = _POSITION_END * torch.rand(2, self.n, generator=generator)
+        return {_SPECTRUM: torch.zeros(self.n), _POSITIONS: positions}
+
+    def training_delta(self, trained: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
+        places = _scaled(trained[_POSITIONS], shape)
+        return self._learned(trained[_SPECTRUM], places, shape, basis)
+
+    def export(self, trained: Coefficients, shape: Shape) -> dict[str, Tensor]:
+        places = whole_places(_scaled(trained[_POSITIONS].detach(), shape), shape)
+        return {_SPECTRUM: trained[_SPECTRUM], _LOCATIONS: _as_integers(places, shape)}
+
+    def training_schedule(self, step: int, num_steps: int) -> Collection[str]:
+        """Return the spectrum or the positions: never both, and first and last the spectrum."""
+        cycle = _COEFFICIENT_STEPS + _POSITION_STEPS
+        # A run too short for a tenth to hold a cycle gives one, but no more than its half.
+        learning = max(num_steps // _PARTS, min(cycle, num_steps // 2))
+        if step >= learning or step % cycle < _COEFFICIENT_STEPS:
+            return {_SPECTRUM}
+        return {_POSITIONS}
+
+
+def distinct_places(coefficients: Coefficients, shape: Shape) -> int:
+    """Return in how many cells the coefficients of a file stand; those in one cell add."""
+    rows, cols = _places(coefficients)
+    return torch.unique(rows * shape.in_ + cols).numel()
+
+
+def _scaled(positions: Tensor, shape: Shape) -> Tensor:
+    """Return positions `[2, n]` as frequencies that are yet to be rounded."""
+    ends = positions.new_tensor([[shape.out - 1], [shape.in_ - 1]])
+    return positions.clamp(0, _POSITION_END) * ends
+
+
+def _as_integers(places: Tensor, shape: Shape) -> Tensor:
+    """Return places as the file holds them: uint16 where the layer is narrow enough."""
+    return places.to(torch.uint16 if max(shape) <= _UINT16_UP_TO else torch.int32)
 
 
 def _places(coefficients: Coefficients) -> Tensor:

@@ -59,6 +59,10 @@ class LoRA(Method):
             raise InvalidAdapter(f"lora_alpha = {self.alpha} is not a finite number", "lora_alpha")
 
     @classmethod
+    def reads(cls, config: PeftConfig) -> bool:
+        return super().reads(config) and not config.raw.get("use_dora")  # methods/dora.py
+
+    @classmethod
     def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
         _refuse_changed_base(config)
         r = config.integer("r", 8, Pattern("rank_pattern"), target)

@@ -11,8 +11,9 @@ rows first. A place that stands twice gets the sum, as in PEFT. PEFT refuses a l
 r (out + in) cells; here such a layer has each of its cells once. A fresh adapter here has random
 places and zero weights.
 
-Nothing is transformed: the dense update is one scatter, a batch is gathered, multiplied and
-scattered row by row (kernels/located.py). Places are packed as float32, which holds them exactly.
+Nothing is transformed: the dense update is one scatter, a merge changes the places alone, a batch
+is gathered, multiplied and scattered row by row (kernels/located.py). Places are packed as
+float32, which holds them exactly.
 """
 
 from collections.abc import Hashable, Mapping
@@ -37,6 +38,8 @@ from adapters_core.places import flat_places
 from adapters_core.table import register
 
 _WEIGHT, _INDICES = "shira_weight", "shira_indices"
+#: With one place of so many cells or more, a dense sum is as fast as one at the places.
+_DENSE_PART = 8
 
 
 @register
@@ -89,6 +92,18 @@ class SHiRA(Method):
         rows, cols = coefficients[_INDICES].long()
         flat = weight.new_zeros(shape.out * shape.in_)
         return flat.index_add(0, rows * shape.in_ + cols, weight).view(shape.out, shape.in_)
+
+    def changed_cells(
+        self, coefficients: Coefficients, shape: Shape, basis: Any
+    ) -> tuple[Tensor, Tensor] | None:
+        if _DENSE_PART * self._count(shape) > shape.out * shape.in_:
+            return None
+        weight, indices = coefficients[_WEIGHT].float(), coefficients[_INDICES].long()
+        places = indices[0] * shape.in_ + indices[1]
+        if bool((places[1:] > places[:-1]).all()):  # as PEFT and `init` write them
+            return places, weight
+        cells, position = torch.unique(places, return_inverse=True)
+        return cells, weight.new_zeros(cells.shape).index_add(0, position, weight)
 
     def cells(
         self,

@@ -418,8 +418,8 @@ def test_unknown_methods_list_the_known(fourierft_folder: Path, read: Read) -> N
     change_config(fourierft_folder, {"peft_type": "BONE"})
     error = refused(read, fourierft_folder, UnknownMethod)
     assert (
-        "'BONE' is not supported; supported: C3A, FOURIERFT, LOCA, LORA, SHIRA, WAVEFT"
-        in error.message
+        "'BONE' is not supported; supported: C3A, CLORA, FOURIERFT, FROD, LOCA, LORA, SHIRA, "
+        "TINYLORA, VERA, WAVEFT" in error.message
     )
 
 

@@ -55,7 +55,9 @@ def test_this_machine_passes(bases: Bases) -> None:
 
 def test_every_registered_method_is_checked_on_shapes_of_a_few_cells(bases: Bases) -> None:
     report = run_canary(usual_methods(), [Shape(3, 5), Shape(1, 7)], bases)
-    assert report.checked == 2 * len(registered())
+    # Methods that need the base's weights have no layer of these shapes.
+    alone = [kind for kind in registered().values() if not kind.needs_base]
+    assert report.checked == 2 * len(alone)
 
 
 def test_the_error_of_right_transforms_is_rounding(bases: Bases) -> None:

@@ -1,8 +1,10 @@
 """LoCA against the sum written out and scipy; places that are refused, that repeat, that differ."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from adapters_core.bank import Bank, Layout
 from adapters_core.base import BaseSpec
 from adapters_core.bases import Bases
 from adapters_core.canary import usual_methods, worst_error
+from adapters_core.cosine_sums import CosineBasis
 from adapters_core.errors import InvalidAdapter, NoEffect
 from adapters_core.export import write_adapter
 from adapters_core.kernels import located_rows, located_rows_reference
 from adapters_core.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.methods.loca import LoCA
+from adapters_core.transforms import cosine_table
 
 from .tiny_bases import relative
 
@@ -37,6 +41,12 @@ def layer_of(method: LoCA, shape: Shape, seed: int = 0) -> dict[str, torch.Tenso
 
 def delta_of(method: LoCA, layer: dict[str, torch.Tensor], shape: Shape) -> torch.Tensor:
     return method.delta(layer, shape, method.basis(shape, CPU, torch.float32))
+
+
+def cosine_basis(shape: Shape, dense: bool) -> CosineBasis:
+    """Return a basis that takes matrices or Fourier transforms whatever the widths."""
+    out, in_ = (cosine_table(size, CPU, torch.float32, dense) for size in shape)
+    return CosineBasis(out, in_, CPU, torch.float32)
 
 
 def all_cells(method: LoCA, layer: dict[str, torch.Tensor], shape: Shape) -> torch.Tensor:
@@ -107,6 +117,26 @@ def test_coefficients_at_one_place_add() -> None:
     assert relative(got, x.double() @ true.T) < 8 * EPS
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "shape",
+    [Shape(4, 6), Shape(1, 7), Shape(7, 1), Shape(255, 257), Shape(257, 129), Shape(523, 140)],
+)
+def test_blocks_of_rows_make_the_whole(shape: Shape, dtype: torch.dtype) -> None:
+    """Blocks begin and end anywhere, and several columns share a block of the first transform."""
+    method = LoCA(n=min(600, shape.out * shape.in_), scale=3.0)
+    layer, blocks = layer_of(method, shape), cosine_basis(shape, dense=False)
+    assert blocks.has_blocks
+    true = all_cells(method, layer, shape)
+    assert relative(method.delta_many([layer, layer], shape, blocks)[1], true) < 8 * EPS
+    golden = torch.randn(*shape, generator=torch.Generator().manual_seed(6)).to(dtype)
+    for weight in (golden, golden.T.contiguous().T):  # as GPT-2's Conv1D stores it
+        merged = torch.full(shape, torch.nan, dtype=dtype)
+        method.merge_many([layer], [weight], [merged], shape, blocks)
+        exact = golden.double() + true
+        assert relative(merged, exact) < max(8 * EPS, torch.finfo(dtype).eps)
+
+
 def test_a_unit_of_a_coefficient_has_the_norm_scale() -> None:
     method, shape = LoCA(n=1, scale=0.7), Shape(45, 77)
     layer = layer_of(method, shape) | {SPECTRUM: torch.ones(1)}
@@ -131,7 +161,7 @@ def test_fresh_places_are_all_different_and_the_generators() -> None:
     assert len(set(zip(*drawn[0].tolist(), strict=True))) == 40
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
-    method.check({LOCATIONS: drawn[0]}, shape)
+    method.check({SPECTRUM: torch.zeros(40), LOCATIONS: drawn[0]}, shape)
 
 
 def test_layers_with_other_places_are_transformed_together() -> None:
@@ -191,6 +221,7 @@ def test_places_may_come_in_any_integers(
         (-1, 5, r"row -1 is not in 0\.\.95"),
         (5, -(2**40), r"column -1099511627776 is not in 0\.\.95"),
         (2**62, 0, r"row 4611686018427387904 is not in 0\.\.95"),
+        (-(2**63), 0, r"row -9223372036854775808 is not in 0\.\.95"),
     ],
 )
 def test_a_place_outside_the_layer_is_refused(
@@ -204,6 +235,16 @@ def test_a_place_outside_the_layer_is_refused(
     assert caught.value.param == key
 
 
+def test_a_uint16_place_is_not_taken_for_a_negative_one(
+    llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    places = written(tmp_path, llama_spec)[Q][LOCATIONS].long()
+    places[1, 7] = 65535
+    change(tmp_path, LOCATIONS, places.to(torch.uint16))
+    with pytest.raises(InvalidAdapter, match=r"column 65535 is not in 0\.\.95"):
+        read(tmp_path)
+
+
 def test_places_as_floats_are_refused(llama_spec: BaseSpec, tmp_path: Path, read: Read) -> None:
     places = written(tmp_path, llama_spec)[Q][LOCATIONS]
     key = change(tmp_path, LOCATIONS, places.float())
@@ -212,13 +253,63 @@ def test_places_as_floats_are_refused(llama_spec: BaseSpec, tmp_path: Path, read
     assert caught.value.param == key
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.complex64, torch.float32])
+def test_places_of_any_other_type_are_refused(dtype: torch.dtype) -> None:
+    layer = {SPECTRUM: torch.ones(2), LOCATIONS: torch.zeros(2, 2, dtype=dtype)}
+    with pytest.raises(InvalidAdapter, match=f"not {dtype}"):
+        LoCA(n=2).check(layer, Shape(5, 8))
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (2, 49), (50, 2), (100,), (3, 50), (1, 2, 50)])
+def test_locations_of_another_shape_are_refused(
+    shape: tuple[int, ...], llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    written(tmp_path, llama_spec)
+    key = change(tmp_path, LOCATIONS, torch.zeros(shape, dtype=torch.int32))
+    with pytest.raises(InvalidAdapter) as caught:
+        read(tmp_path)
+    assert caught.value.param == key
+
+
+@pytest.mark.parametrize("n", [0, -1, 96 * 96 + 1, 10**15, 10**40, 2.5, "50", True])
+def test_an_impossible_n_costs_nothing_and_is_named(
+    n: object, llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    written(tmp_path, llama_spec)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"n_frequency": n}))
+    with pytest.raises(InvalidAdapter) as caught:
+        read(tmp_path)
+    assert caught.value.param == "n_frequency"
+
+
+def test_a_product_beyond_float32_is_refused(
+    llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    spectrum = written(tmp_path, llama_spec)[Q][SPECTRUM].double()
+    spectrum[3] = -2e38  # times the scale of 2
+    key = change(tmp_path, SPECTRUM, spectrum)
+    with pytest.raises(InvalidAdapter, match=r"4e\+38; float32 ends at 3\.4e\+38") as caught:
+        read(tmp_path)
+    assert caught.value.param == key
+
+
 def test_nothing_outside_a_layer_is_packed() -> None:
     """The compiled loop checks no bounds, so the bank is the last door."""
     method, shape = LoCA(n=2), Shape(5, 8)
     basis = method.basis(shape, CPU, torch.float32)
-    for places in (torch.tensor([[0, 5], [0, 0]]), torch.zeros(2, 2)):
-        with pytest.raises(InvalidAdapter):
-            method.pack({SPECTRUM: torch.ones(2), LOCATIONS: places}, shape, basis)
+    golden, fourier = torch.zeros(5, 8), cosine_basis(shape, dense=False)
+    for places in (torch.tensor([[0, 5], [0, 0]]), torch.tensor([[0, 0], [-1, 0]])):
+        layer = {SPECTRUM: torch.ones(2), LOCATIONS: places}
+        attempts: list[Callable[..., object]] = [
+            partial(method.pack, layer, shape),
+            partial(method.delta, layer, shape),
+            partial(method.delta_many, [layer], shape),
+            partial(method.merge_many, [layer], [golden], [golden], shape),
+        ]
+        for attempt, way in itertools.product(attempts, (basis, fourier)):
+            with pytest.raises(InvalidAdapter, match="is not in 0"):
+                attempt(way)
     with pytest.raises(InvalidAdapter, match="too wide"):
         method.check({LOCATIONS: torch.zeros(2, 2).int()}, Shape(2**24 + 1, 8))
 

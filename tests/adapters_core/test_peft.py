@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import FourierFTConfig, IA3Config, LoHaConfig, LoraConfig, PeftConfig, VeraConfig
+from peft import FourierFTConfig, IA3Config, LoHaConfig, LoraConfig, PeftConfig
 
 from adapters_core.adapter import Adapter
 from adapters_core.bank import Bank, Layout
@@ -332,7 +332,6 @@ def test_half_precision_base_merges_as_float32_rounded_once(
 
 
 UNSUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
-    "dora": ("use_dora", {"use_dora": True}),
     "bias": ("bias", {"bias": "all"}),
     "bias-lora-only": ("bias", {"bias": "lora_only"}),
     "modules_to_save": ("modules_to_save", {"modules_to_save": ["lm_head"]}),
@@ -360,7 +359,6 @@ def test_unsupported_options_are_refused_by_name(
 @pytest.mark.parametrize(
     ("field", "options"),
     [
-        ("use_dora", {"use_dora": True}),
         ("bias", {"bias": "all"}),
         ("modules_to_save", {"modules_to_save": ["lm_head"]}),
         ("init_lora_weights", {"init_lora_weights": "pissa"}),
@@ -383,7 +381,6 @@ def test_what_peft_saves_with_such_an_option_is_refused_by_name(
     "config",
     [
         IA3Config(target_modules=["k_proj"], feedforward_modules=[], **LM),
-        VeraConfig(target_modules=["q_proj"], r=4, **LM),
         LoHaConfig(target_modules=["q_proj"], r=2, **LM),
     ],
     ids=lambda config: str(config.peft_type.value),

@@ -14,7 +14,19 @@ from torch import Tensor, nn
 
 import tiny
 from adapters_core.method import Method
-from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
+from adapters_core.methods import (
+    C3A,
+    CLoRA,
+    DoRA,
+    FourierFT,
+    FRoD,
+    LoCA,
+    LoRA,
+    SHiRA,
+    TinyLoRA,
+    VeRA,
+    WaveletFT,
+)
 from adapters_core.table import registered
 from server.residency import Entry
 from server.sequence import Sequence
@@ -45,9 +57,15 @@ METHODS: tuple[Method, ...] = (
     FourierFT(n=300, seed=3),
     LoRA(r=8, alpha=4.0),
     C3A(block_size=16),
+    CLoRA(r=3, num_spaces=2),
+    DoRA(r=3),
+    FRoD(sparse_rate=0.02),
     LoCA(n=300),
     SHiRA(r=2),
-    WaveletFT(n=300),
+    TinyLoRA(r=5, u=6, tying=0.5),
+    VeRA(r=5),
+    WaveletFT(n=60),
+    WaveletFT(n=300, num_levels=2),
 )
 NEW_TOKENS = 5
 CHUNKS = (16, 24, 37)

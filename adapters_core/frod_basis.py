@@ -1,0 +1,83 @@
+"""What FRoD adapters of one V and one choice of places share on a layer, on the batch's device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapters_core.joint import Factors, Joint, factors
+from adapters_core.layer import Site
+
+
+@dataclass(frozen=True)
+class FRoDBasis:
+    """U, lambda0 and V of a layer, and the places of S.
+
+    Args:
+        joint: V `[in, in]`; one for all layers of the category.
+        own: U `[out, in]` and lambda0 `[in]`; one for all choices of places.
+        places: int64 `[2, n]`, rows then columns of S.
+        rows, cols: int32 `[in + n]`: the diagonal, then the places.
+        places_digest: of the places.
+        dtype: of the products.
+    """
+
+    joint: Joint
+    own: Factors
+    places: Tensor
+    rows: Tensor
+    cols: Tensor
+    places_digest: str
+    dtype: torch.dtype
+
+    @property
+    def v(self) -> Tensor:
+        """Return V."""
+        return self.joint.v
+
+    @property
+    def u(self) -> Tensor:
+        """Return U."""
+        return self.own.u
+
+    def stretch(self, lambda_: Tensor) -> Tensor:
+        """Return lambda - lambda0 `[in]` in the basis' dtype."""
+        device = self.own.lambda0.device
+        return lambda_.to(device, self.dtype) - self.own.lambda0.to(self.dtype)
+
+    def mixed(self, lambda_: Tensor, values: Tensor | None) -> Tensor:
+        """Return (S + diag(lambda - lambda0)) V^T, `[in, in]`, differentiable in both."""
+        result = self.stretch(lambda_)[:, None] * self.v.T
+        if values is None:
+            return result
+        values = values.to(self.dtype)
+        # The places were checked with the file.
+        sparse = torch.sparse_coo_tensor(
+            self.places, values, tuple(self.v.shape), check_invariants=False
+        )
+        return result + torch.sparse.mm(sparse, self.v.T)
+
+
+def basis_of(
+    site: Site,
+    joint: Joint,
+    places: Tensor,
+    places_digest: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> FRoDBasis:
+    """Return the basis of the layer at `site`; what others have of it already is not made again.
+
+    Raises:
+        InvalidAdapter: V is singular, or does not give back the base's weight.
+    """
+    own = factors(site.base, site.path, joint, device, dtype)
+
+    def moved() -> Joint:
+        v = joint.v.to(device, dtype)
+        return joint if v is joint.v else Joint(v, joint.digest)
+
+    shared = site.base.held(("frod V", joint.digest, str(device), dtype), moved)
+    diagonal = torch.arange(joint.v.shape[0]).expand(2, -1)
+    rows, cols = torch.cat([diagonal, places], dim=1).to(device, torch.int32)
+    return FRoDBasis(shared, own, places.to(device), rows, cols, places_digest, dtype)

@@ -1,0 +1,76 @@
+"""What all adapters of one set of wavelet atoms share, made once."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapters_core.atoms import LineAtoms, Touched, places_in_cores, touched
+from adapters_core.kernels.haar import Blocks
+from adapters_core.pyramid import Pyramid
+
+#: Few touched cells: this part of the matrix, and this many, or four (a Haar block) a coefficient.
+_SPARSE_PART, _SPARSE_TERMS = 8, 1 << 20
+
+
+@dataclass(frozen=True)
+class WaveletBasis:
+    """What all WaveletFT adapters of one seed, n, wavelet, depth and shape share.
+
+    Args:
+        pyramid: the filters and levels of both sides.
+        order: int64 `[n]`, the packed order of the coefficients.
+        row_atoms, col_atoms: int32 `[n]` in that order, the atom of the rows that each
+            coefficient writes and the one of the columns that it reads.
+        blocks: the same as cells, where no transform is needed.
+        parts: the few cells that are touched; or int64 `[n]`, the places in dense cores.
+        dtype: of the transforms.
+    """
+
+    pyramid: Pyramid
+    order: Tensor
+    row_atoms: Tensor
+    col_atoms: Tensor
+    blocks: Blocks | None
+    parts: Touched | Tensor
+    dtype: torch.dtype
+
+
+def wavelet_basis(
+    rows: LineAtoms, cols: LineAtoms, direct: bool, device: torch.device, dtype: torch.dtype
+) -> WaveletBasis:
+    """Return the basis of coefficients with these atoms.
+
+    Args:
+        rows: the atom of the rows of each coefficient.
+        cols: the one of the columns.
+        direct: whether a batch needs no transform: they are Haar atoms of one level.
+        device: where the batch lives.
+        dtype: of the transforms.
+    """
+    row_atoms, col_atoms = rows.in_line(), cols.in_line()
+    # Sorted by what is written, the batch loop's stores stay in cache.
+    order = torch.argsort(row_atoms * cols.pyramid.num_atoms(cols.size) + col_atoms)
+    at_most = max(4 * len(order), _SPARSE_TERMS)
+    parts = touched(rows, cols, device, dtype, min(at_most, rows.size * cols.size // _SPARSE_PART))
+    return WaveletBasis(
+        rows.pyramid,
+        order.to(device),
+        row_atoms[order].int().to(device),
+        col_atoms[order].int().to(device),
+        _blocks(rows.of(order), cols.of(order), device, dtype) if direct else None,
+        places_in_cores(rows, cols).to(device) if parts is None else parts,
+        dtype,
+    )
+
+
+def _blocks(rows: LineAtoms, cols: LineAtoms, device: torch.device, dtype: torch.dtype) -> Blocks:
+    """Return the two rows and the two columns of Haar atoms."""
+    cells, numbers = [], []
+    for atoms in (rows, cols):
+        both = 2 * atoms.index[:, None] + torch.arange(2)
+        number = atoms.of(torch.arange(len(both))[:, None]).numbers_at(both)
+        inside = both < atoms.size
+        cells.append(both.where(inside, 0).int().to(device))
+        numbers.append(number.where(inside, 0.0).to(device, dtype))
+    return Blocks(*cells, *numbers)

@@ -1,0 +1,164 @@
+"""What an adapter's file holds and what it does to a base, layer by layer."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters_core.adapter import PREFIX, Adapter
+from adapters_core.base import weights_of
+from adapters_core.bases import Bases
+from adapters_core.errors import InvalidAdapter
+from adapters_core.files import read_header, read_tensors
+from adapters_core.layer import Shape
+from adapters_core.layer_facts import layer_facts
+from adapters_core.method import Method
+from adapters_core.official import is_official
+from adapters_core.project import dense_delta
+from adapters_core.table import for_config
+from server.adapter_folder import AdapterFolder
+from server.model import Base
+
+#: A layer on which every method's tensors have names.
+_ANY_SHAPE = Shape(1024, 1024)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An adapter's facts as JSON values.
+
+    Args:
+        base: name, fingerprint and whether the file itself names it; None without a base.
+        layers: one object a layer; with a base also its update (see layer_facts.LayerFacts).
+    """
+
+    method: str
+    config: dict[str, Any]
+    digest: str
+    size_bytes: int
+    num_coefficients: int
+    base: dict[str, Any] | None
+    layers: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """An adapter on its base, and the updates that it makes there."""
+
+    folder: AdapterFolder
+    adapter: Adapter
+    base: Base
+    bases: Bases
+
+    @classmethod
+    def of(cls, folder: AdapterFolder, base: Base) -> "Inspector":
+        """Return the inspector of an adapter.
+
+        Raises:
+            AdapterError: the base does not take the adapter.
+        """
+        refuse_official(folder)
+        bases = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
+        return cls(folder, folder.read(base.spec), base, bases)
+
+    def layers_like(self, pattern: str | None) -> list[str]:
+        """Return the adapted layers whose path fits a shell pattern; all without one.
+
+        Raises:
+            InvalidAdapter: none does.
+        """
+        return chosen(list(self.adapter.methods), pattern)
+
+    def delta(self, path: str) -> Tensor:
+        """Return a layer's update `[out, in_]`, float32."""
+        method, layer = self.adapter.methods[path], self.adapter.layers[path]
+        with torch.inference_mode():
+            return dense_delta(method, layer, self.base.spec.targets[path], path, self.bases)
+
+    def inspect(self, paths: list[str]) -> Inspection:
+        """Return the facts of the adapter and of these layers."""
+        told, weights = self.adapter.description, weights_of(self.base.model, self.base.spec)
+        layers = []
+        for path in paths:
+            method, layer = self.adapter.methods[path], self.adapter.layers[path]
+            shape = self.base.spec.targets[path]
+            facts = layer_facts(method, layer, shape, self.delta(path), weights.weight(path))
+            layers.append({"target": path} | asdict(facts) | {"shape": list(shape)})
+        base = {"name": told.base_name, "fingerprint": told.base_fingerprint}
+        return Inspection(
+            method=told.method,
+            config=told.method_config,
+            digest=told.digest,
+            size_bytes=told.size_bytes,
+            num_coefficients=told.num_coefficients,
+            base=base | {"verified": told.base_verified},
+            layers=layers,
+        )
+
+
+def inspect_file(folder: AdapterFolder, pattern: str | None = None) -> Inspection:
+    """Return what the file alone says: nothing is checked against a base.
+
+    Raises:
+        AdapterError: the file or its config is malformed.
+    """
+    refuse_official(folder)
+    config = folder.config
+    kind = for_config(config)
+    header = read_header(folder.weights)
+    layers = _by_layer(read_tensors(folder.weights, header), kind)
+    return Inspection(
+        method=kind.name,
+        config={name: config.raw[name] for name in sorted(kind.peft_fields & config.raw.keys())},
+        digest=folder.digest,
+        size_bytes=folder.weights.stat().st_size,
+        num_coefficients=sum(entry.count for entry in header.tensors.values()),
+        base=None,
+        layers=[
+            {
+                "target": path,
+                "num_coefficients": sum(tensor.numel() for tensor in layers[path]),
+                "energy": sum(float(tensor.double().square().sum()) for tensor in layers[path]),
+            }
+            for path in chosen(list(layers), pattern)
+        ],
+    )
+
+
+def chosen(paths: list[str], pattern: str | None) -> list[str]:
+    """Return the paths that fit a shell pattern; all without one.
+
+    Raises:
+        InvalidAdapter: none does.
+    """
+    found = [path for path in paths if pattern is None or fnmatchcase(path, pattern)]
+    if not found:
+        shown = ", ".join(paths[:3]) + (" …" if len(paths) > 3 else "")
+        raise InvalidAdapter(f"--layers {pattern} fits none of {shown}", "layers")
+    return found
+
+
+def refuse_official(folder: AdapterFolder) -> None:
+    """Refuse a checkpoint of the FourierFT authors' code, whose places no file says.
+
+    Raises:
+        InvalidAdapter: it is one.
+    """
+    if is_official(folder.config):
+        message = "a checkpoint of the FourierFT authors' own code: `overtone convert` it first"
+        raise InvalidAdapter(message, "peft_type")
+
+
+def _by_layer(tensors: Mapping[str, Tensor], kind: type[Method]) -> dict[str, list[Tensor]]:
+    """Return path -> the coefficients of every layer, as the tensors' names tell them."""
+    names = kind().fitted(_ANY_SHAPE).tensors(_ANY_SHAPE)
+    layers: dict[str, list[Tensor]] = {}
+    for key, tensor in tensors.items():
+        for name, spec in names.items():
+            if spec.floating and key.startswith(PREFIX) and key.endswith(f".{name}"):
+                path = key.removeprefix(PREFIX).removesuffix(f".{name}")
+                layers.setdefault(path, []).append(tensor)
+    return layers
