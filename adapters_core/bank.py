@@ -87,10 +87,14 @@ class Bank:
         """Return whether no slot is taken."""
         return len(self._free) == self._buffer.shape[0]
 
-    def pack(self, layers: Mapping[str, Coefficients]) -> Tensor:
-        """Return the row `[width]` of an adapter with these coefficients by target."""
+    def pack(self, methods: Mapping[str, Method], layers: Mapping[str, Coefficients]) -> Tensor:
+        """Return the row `[width]` of an adapter of this layout, target -> method and coefficients.
+
+        The adapter's own methods pack it: what is not in their signature, such as the scale, may
+        differ from adapter to adapter of one bank.
+        """
         packed = [
-            part.method.pack(layers[target], part.shape, self._bases[target])
+            methods[target].pack(layers[target], part.shape, self._bases[target])
             for target, part in self.layout.parts.items()
         ]
         return torch.cat([piece.to(self._buffer.device) for piece in packed])

@@ -88,7 +88,7 @@ def _batch_error(
 ) -> float:
     """Return how far `apply` is from the (already checked) dense deltas, decode and prefill."""
     bank = Bank(Layout.of({"": method}, {"": shape}), bases, slots=2)
-    slots = [bank.add(bank.pack({"": layer})) for layer in layers]
+    slots = [bank.add(bank.pack({"": method}, {"": layer})) for layer in layers]
     picked = torch.tensor([0, 1, 0, 1, 1][:_ROWS])
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(_ROWS, shape.in_, generator=generator).to(bases.device)

@@ -33,7 +33,8 @@ def materialise(
     Layers of one method and shape are transformed together.
 
     Args:
-        methods, layers: of the adapter, by target.
+        methods: of the adapter, by target.
+        layers: its coefficients, by target.
         linears: the base's.
         bases: what adapters share.
         reuse: merged weights that nobody reads any more; they are written over. Fresh pages from

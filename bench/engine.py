@@ -52,7 +52,7 @@ class Bench:
         bank = Bank(Layout.of(method.of_layers(shapes), shapes), self.bases)
         leases: list[Entry | None] = []
         for i in range(count):
-            slot = bank.add(bank.pack(random_adapter(method, shapes, self.bases, i)[1]))
+            slot = bank.add(bank.pack(*random_adapter(method, shapes, self.bases, i)))
             leases.append(Entry((i, "factored"), payload=Factored(bank, slot)))
         return leases
 

@@ -133,7 +133,7 @@ class Contender:
         """Return a pass through the stack without and with another adapter in every row."""
         bank = Bank(Layout.of(self.methods, self.spec.targets), self.bases, 4, self.layers)
         slots = [
-            bank.add(bank.pack(random_adapter(self.method, self.spec.targets, self.bases, i)[1]))
+            bank.add(bank.pack(*random_adapter(self.method, self.spec.targets, self.bases, i)))
             for i in range(num_rows)
         ]
         x = torch.randn(num_rows, self.width, generator=torch.Generator().manual_seed(1))
@@ -198,7 +198,7 @@ def file_row(contender: Contender, rounds: int) -> dict[str, Any]:
         peft = Peft(contender)
         runs |= {"peft_delta": peft.delta, "peft_cold": peft.cold, "forget": peft.forget}
     seconds = interleaved(runs, rounds)
-    layers = {name: contender.count for name in runs} | {"delta_many": contender.at_once}
+    layers = dict.fromkeys(runs, contender.count) | {"delta_many": contender.at_once}
     row: dict[str, Any] = {"file_bytes": round(contender.file_bytes)}
     row |= {f"{n}_ms": 1e3 * s / layers[n] for n, s in seconds.items() if n != "forget"}
     if "peft_cold" in seconds:

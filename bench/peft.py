@@ -66,7 +66,7 @@ class Ours:
         )
         if not bank:
             bank.append(Bank(Layout.of(adapter.methods, self.spec.targets), self.bases))
-        slot = bank[0].add(bank[0].pack(adapter.layers))
+        slot = bank[0].add(bank[0].pack(adapter.methods, adapter.layers))
         return Entry((str(folder), "factored"), payload=Factored(bank[0], slot))
 
     def serve(self, folders: list[Path], new: int) -> None:

@@ -137,7 +137,7 @@ class Loader:
         else:
             bank = self._bank_of(adapter)
             self._charge(entry, bank.row_bytes)
-            entry.payload = Factored(bank, bank.add(bank.pack(adapter.layers)))
+            entry.payload = Factored(bank, bank.add(bank.pack(adapter.methods, adapter.layers)))
         seconds = time.perf_counter() - started
         self._observer.on_load(LoadStats(adapter.description.method, seconds, materialise_s))
 

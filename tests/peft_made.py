@@ -4,6 +4,7 @@ Methods that PEFT has not are held against the base with their defining sums add
 """
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ class Made:
 def make(shape: str, number: int, folder: Path) -> Made:
     """Return adapter `number` of a base: every number differs, the kinds take turns."""
     label, config = _CONFIGS[number % len(_CONFIGS)](shape)
+    config = _stronger(config, 1 + number / 40)
     if isinstance(config, Method):
         files, model = _ours(shape, config, number, folder)
         return Made(f"{label}-{number}", files, model.eval())
@@ -91,6 +93,17 @@ def make(shape: str, number: int, folder: Path) -> Made:
         _draw(model, number)
         model.save_pretrained(str(folder))
     return Made(f"{label}-{number}", _files(folder), model.eval())
+
+
+def _stronger(config: PeftConfig | Method, by: float) -> PeftConfig | Method:
+    """Return the config with its scale changed: adapters that share a bank need not share it."""
+    for name in ("scale", "scaling", "alpha", "lora_alpha"):
+        if hasattr(config, name):
+            changed = by * getattr(config, name)
+            if isinstance(config, Method):
+                return dataclasses.replace(config, **{name: changed})
+            setattr(config, name, changed)
+    return config
 
 
 def _files(folder: Path) -> Files:

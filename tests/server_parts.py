@@ -92,7 +92,7 @@ class Served:
             return Entry(("test", mode), payload=Merged(weights))
         layout = Layout.of(adapter.methods, self.spec.targets)
         bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, 2, adapter.layers))
-        slot = bank.add(bank.pack(adapter.layers))
+        slot = bank.add(bank.pack(adapter.methods, adapter.layers))
         return Entry(("test", mode), payload=Factored(bank, slot))
 
     def merged_copy(self, adapter: Given | None) -> nn.Module:

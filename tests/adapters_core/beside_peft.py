@@ -89,7 +89,7 @@ class BesidePeft:
         layout = Layout.of(adapter.methods, self.spec.targets)
         bank = Bank(layout, bases, slots=2, layers=adapter.layers)
         bank.add(torch.zeros(bank.layout.width))  # slot 0 is another adapter's
-        slot = bank.add(bank.pack(adapter.layers))
+        slot = bank.add(bank.pack(adapter.methods, adapter.layers))
         # One prompt of single tokens, one in two pieces; the third has the base alone.
         rows = Rows(torch.full((16,), slot), 8, (Segment(8, 13, slot), Segment(13, 16, slot)))
         plans = {

@@ -106,7 +106,7 @@ class World:
                 basis = self.bases.get(methods[target], shapes[target], target, layer)
                 delta = methods[target].delta(layer, shapes[target], basis)
                 reference.get_submodule(target).weight += delta.double()
-            slot = bank.add(bank.pack(layers))
+            slot = bank.add(bank.pack(methods, layers))
             self.adapters.append(One(method.name, bank, slot, merged, reference))
 
     def run(self, x: Tensor, plan: ServingPlan) -> Tensor:

@@ -33,7 +33,7 @@ def decode(slots: list[int]) -> Rows:
 
 def test_growth_keeps_rows_and_slots(bases: Bases) -> None:
     bank = bank_of(METHODS, bases, slots=1)
-    rows = [bank.pack(layers_of(METHODS, seed)) for seed in range(5)]
+    rows = [bank.pack(METHODS, layers_of(METHODS, seed)) for seed in range(5)]
     slots = [bank.add(row) for row in rows]
     assert len(set(slots)) == 5
     for slot, row in zip(slots, rows, strict=True):
@@ -42,10 +42,10 @@ def test_growth_keeps_rows_and_slots(bases: Bases) -> None:
 
 def test_growth_leaves_readers_on_their_buffer(bases: Bases) -> None:
     bank = bank_of(METHODS, bases, slots=1)
-    slot = bank.add(bank.pack(layers_of(METHODS, 0)))
+    slot = bank.add(bank.pack(METHODS, layers_of(METHODS, 0)))
     held, before = bank._buffer, bank._buffer.clone()
     for seed in range(1, 4):
-        bank.add(bank.pack(layers_of(METHODS, seed)))
+        bank.add(bank.pack(METHODS, layers_of(METHODS, seed)))
     assert bank._buffer is not held
     assert torch.equal(held, before)
     assert torch.equal(bank._buffer[slot], before[slot])
@@ -55,7 +55,7 @@ def test_freed_slots_are_used_again_and_fully_overwritten(bases: Bases) -> None:
     bank = bank_of(METHODS, bases, slots=2)
     first, second = bank.add(torch.full((24,), 7.0)), bank.add(torch.full((24,), 8.0))
     bank.remove(first)
-    row = bank.pack(layers_of(METHODS, 3))
+    row = bank.pack(METHODS, layers_of(METHODS, 3))
     assert bank.add(row) == first
     assert torch.equal(bank._buffer[first], row)
     assert torch.equal(bank._buffer[second], torch.full((24,), 8.0))
@@ -72,18 +72,18 @@ def test_double_free_is_a_broken_invariant(bases: Bases) -> None:
 
 def test_row_bytes_is_what_a_row_takes(bases: Bases) -> None:
     bank = bank_of(METHODS, bases)
-    assert bank.row_bytes == 4 * bank.pack(layers_of(METHODS, 0)).numel() == 4 * 24
+    assert bank.row_bytes == 4 * bank.pack(METHODS, layers_of(METHODS, 0)).numel() == 4 * 24
 
 
 def test_a_row_outside_inference_mode_may_be_added_and_applied(bases: Bases) -> None:
     """The loader's thread adds rows; the engine's applies them under inference mode."""
     bank = bank_of(METHODS, bases, slots=1)
-    slots = [bank.add(bank.pack(layers_of(METHODS, seed))) for seed in range(2)]
+    slots = [bank.add(bank.pack(METHODS, layers_of(METHODS, seed))) for seed in range(2)]
     outside = bank.apply("a", torch.ones(1, 18), decode(slots[:1]))
     with torch.inference_mode():
         inside = bank.apply("a", torch.ones(1, 18), decode(slots[:1]))
-        slots.append(bank.add(bank.pack(layers_of(METHODS, 2))))
-    slots.append(bank.add(bank.pack(layers_of(METHODS, 3))))
+        slots.append(bank.add(bank.pack(METHODS, layers_of(METHODS, 2))))
+    slots.append(bank.add(bank.pack(METHODS, layers_of(METHODS, 3))))
     assert outside is not None
     assert torch.equal(outside, inside)
 
@@ -112,9 +112,8 @@ def test_scales_are_each_adapters_own_in_a_shared_bank(bases: Bases) -> None:
     large: dict[str, Method] = {"a": FourierFT(n=9, scale=4.0)}
     bank = bank_of(small, bases)
     coefficients = layers_of(small, 0)
-    slots = [bank.add(bank.pack(coefficients))]
-    slots.append(bank_of(large, bases).add(bank_of(large, bases).pack(coefficients)))
-    slots[1] = bank.add(bank_of(large, bases).pack(coefficients))
+    slots = [bank.add(bank.pack(small, coefficients))]
+    slots.append(bank.add(bank.pack(large, coefficients)))
     got = bank.apply("a", torch.ones(2, 18), decode(slots))
     assert got is not None
     assert relative(got[1], 4 * got[0]) < 1e-6
@@ -136,7 +135,7 @@ class BankMachine(RuleBasedStateMachine):
     def add(self, kind: int) -> None:
         methods, self.seed = self.kinds[kind], self.seed + 1
         layers = layers_of(methods, self.seed)
-        slot = self.banks[kind].add(self.banks[kind].pack(layers))
+        slot = self.banks[kind].add(self.banks[kind].pack(methods, layers))
         assert slot not in self.live[kind], "a slot in use was given away"
         self.live[kind][slot] = {
             t: m.delta(layers[t], SHAPES[t], self.bases.get(m, SHAPES[t]))

@@ -89,7 +89,10 @@ def test_row_has_its_bits_in_any_batch(shape: Shape, size: int) -> None:
     method = C3A(size)
     bank = Bank(Layout.of({"": method}, {"": shape}), Bases(torch.device("cpu")), slots=2)
     slots = torch.tensor(
-        [bank.add(bank.pack({"": random_layer(method, shape, seed)})) for seed in range(2)]
+        [
+            bank.add(bank.pack({"": method}, {"": random_layer(method, shape, seed)}))
+            for seed in range(2)
+        ]
     )
     x = torch.randn(37, shape.in_, generator=torch.Generator().manual_seed(3))
     picked = slots[torch.randint(2, (37,), generator=torch.Generator().manual_seed(4))]

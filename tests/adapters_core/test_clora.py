@@ -88,7 +88,7 @@ def test_adapters_of_other_scaling_do_not_pack_for_each_other() -> None:
         layout = Layout.of({"": method}, {"": shape})
         banks.setdefault(layout.key, Bank(layout, Bases(CPU)))
     bank = banks[Layout.of({"": strong}, {"": shape}).key]
-    slot = bank.add(bank.pack({"": layer}))
+    slot = bank.add(bank.pack({"": strong}, {"": layer}))
     got = bank.apply("", torch.eye(8), Rows(torch.full((8,), slot), 8))
     assert got is not None
     assert relative(got.T, strong.delta(layer, shape, None)) < 1e-6

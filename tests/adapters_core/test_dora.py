@@ -215,7 +215,7 @@ def test_row_has_its_bits_in_any_batch(r: int) -> None:
     bases = toy_bases(shapes)
     made = [random_adapter(DoRA(r=r), shapes, bases, seed) for seed in range(2)]
     bank = Bank(Layout.of(made[0][0], shapes), bases, slots=2, layers=made[0][1])
-    slots = torch.tensor([bank.add(bank.pack(layers)) for _, layers in made])
+    slots = torch.tensor([bank.add(bank.pack(*one)) for one in made])
     x = torch.randn(19, 77, generator=torch.Generator().manual_seed(3))
     picked = slots[torch.randint(2, (19,), generator=torch.Generator().manual_seed(4))]
     whole = bank.apply(TOY_PATH, x, Rows(picked, 19))

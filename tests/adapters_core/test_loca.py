@@ -110,7 +110,7 @@ def test_coefficients_at_one_place_add() -> None:
     assert relative(delta_of(method, layer, shape), true) < 8 * EPS
     bases = Bases(CPU)
     bank = Bank(Layout.of({"": method}, {"": shape}), bases)
-    slot = bank.add(bank.pack({"": layer}))
+    slot = bank.add(bank.pack({"": method}, {"": layer}))
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
     got = bank.apply("", x, Rows(torch.full((3,), slot), 3))
     assert got is not None
@@ -387,7 +387,9 @@ def test_places_at_the_edge_of_a_wide_layer_survive_packing() -> None:
 def test_a_rows_bits_do_not_depend_on_its_neighbours(shape: Shape, threads: int) -> None:
     method = LoCA(n=300)
     bank = Bank(Layout.of({"": method}, {"": shape}), Bases(CPU), slots=2)
-    slots = [bank.add(bank.pack({"": layer_of(method, shape, seed)})) for seed in range(5)]
+    slots = [
+        bank.add(bank.pack({"": method}, {"": layer_of(method, shape, seed)})) for seed in range(5)
+    ]
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(23, shape.in_, generator=generator)
     of_row = torch.tensor(slots)[torch.randint(5, (23,), generator=generator)]

@@ -1,5 +1,6 @@
 """What every registered method promises; a new method is found by its registration."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -264,7 +265,7 @@ class Batch:
         methods = made[0][0]
         self.shape = shape
         self.bank = Bank(Layout.of(methods, shapes), bases, slots=2, layers=made[0][1])
-        self.slots = [self.bank.add(self.bank.pack(layers)) for _, layers in made]
+        self.slots = [self.bank.add(self.bank.pack(*one)) for one in made]
         basis = bases.get(methods[TOY_PATH], shape, TOY_PATH)
         self.deltas = {
             slot: methods[TOY_PATH].delta(layers[TOY_PATH], shape, basis)
@@ -301,6 +302,33 @@ def test_mixed_batch_gives_each_row_its_own_delta(method: Method, shape: Shape) 
     got = batch.apply(x, rows)
     assert got.dtype == torch.float32
     assert relative(got, batch.true(x, rows.slots)) < 16 * EPS
+
+
+@pytest.mark.parametrize("kind", list(registered().values()), ids=list(registered()))
+def test_what_a_signature_leaves_out_is_each_adapters_own(kind: type[Method]) -> None:
+    """One bank, two adapters that differ in scale alone: the bank was made for the first."""
+    weak = kind(**SMALL.get(kind.name, [{}])[0])
+    fields = {field.name for field in dataclasses.fields(kind)}
+    scale = next((n for n in ("scale", "scaling", "alpha") if n in fields), None)
+    if scale is None:
+        pytest.skip(f"{kind.name} has no scale")
+    strong = dataclasses.replace(weak, **{scale: 3 * getattr(weak, scale)})
+    shapes = {TOY_PATH: SHAPES["odd"]}
+    bases = toy_bases(shapes)
+    methods, layers = random_adapter(weak, shapes, bases, 0)
+    bank = Bank(Layout.of(methods, shapes), bases, layers=layers)
+    others = strong.of_layers(shapes)
+    if Layout.of(others, shapes).key != bank.layout.key:
+        return  # they never meet in one bank
+    slots = torch.tensor([bank.add(bank.pack(m, layers)) for m in (methods, others)])
+    x = torch.randn(1, 77, generator=torch.Generator().manual_seed(2)).expand(2, 77)
+    got = bank.apply(TOY_PATH, x, Rows(slots, 2))
+    assert got is not None
+    for row, method in zip(got, (methods, others), strict=True):
+        own = method[TOY_PATH]
+        basis = bases.get(own, shapes[TOY_PATH], TOY_PATH, layers[TOY_PATH])
+        delta = own.delta(layers[TOY_PATH], shapes[TOY_PATH], basis)
+        assert relative(row, delta.double() @ x[0].double()) < 16 * EPS
 
 
 @each_method

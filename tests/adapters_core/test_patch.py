@@ -122,6 +122,40 @@ def test_changed_cells_are_the_delta(method: Method) -> None:
     assert addends.dtype == torch.float32
 
 
+def test_places_of_shira_that_repeat_and_do_not_ascend() -> None:
+    method, shape = SHiRA(r=1), Shape(64, 48)
+    layer = random_coefficients(method, shape, None, 3)
+    layer["shira_indices"] = layer["shira_indices"].flip(1).contiguous()
+    layer["shira_indices"][:, 5] = layer["shira_indices"][:, 77]
+    found = method.changed_cells(layer, shape, None)
+    assert found is not None
+    assert bool((found[0][1:] > found[0][:-1]).all())
+    delta = torch.zeros(shape.out * shape.in_).index_copy(0, *found).view(*shape)
+    assert torch.equal(delta, method.delta(layer, shape, None))
+    assert len(found[0]) == 111
+
+
+def test_many_places_of_shira_are_no_list_of_cells() -> None:
+    method, shape = SHiRA(r=8), Shape(64, 48)
+    layer = random_coefficients(method, shape, None, 3)
+    assert method.changed_cells(layer, shape, None) is None
+
+
+@each_dtype
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_merging_a_sparse_delta_builds_no_dense_one(
+    method: Method, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    basis, golden = Bases(torch.device("cpu")).get(method, SHAPE), weight_of(dtype)
+    layer = random_coefficients(method, SHAPE, basis, 3)
+    want = (golden + method.delta(layer, SHAPE, basis)).to(dtype)
+    out = torch.full_like(golden, torch.nan)
+    monkeypatch.delattr(type(method), "delta")
+    method.merge_many([layer], [golden], [out], SHAPE, basis)
+    assert torch.equal(out, want)
+    assert sha256(golden) == sha256(weight_of(dtype))
+
+
 @each_dtype
 def test_adapters_of_several_methods_on_one_weight(dtype: torch.dtype) -> None:
     weight = weight_of(dtype)

@@ -242,7 +242,7 @@ def plans(both: Both, injection: Injection) -> dict[str, tuple[ServingPlan, torc
     merged = materialise(adapter.methods, adapter.layers, injection.linears, bases)
     bank = Bank(Layout.of(adapter.methods, both.spec.targets), bases, slots=1)
     bank.add(torch.zeros(bank.layout.width))  # slot 0 is another adapter's
-    slot = bank.add(bank.pack(adapter.layers))
+    slot = bank.add(bank.pack(adapter.methods, adapter.layers))
     zero = [i for i in range(2) if i != slot][0]
     first, rest, every = torch.arange(8), torch.arange(8, 24), torch.ones(3, dtype=torch.bool)
     only_first = torch.tensor([True, False, False])
@@ -299,7 +299,7 @@ def test_two_adapters_of_two_methods_in_one_batch(
     groups = []
     for i, both in enumerate((one, two)):
         bank = Bank(Layout.of(both.adapter.methods, both.spec.targets), both.bases, slots=1)
-        slot = bank.add(bank.pack(both.adapter.layers))
+        slot = bank.add(bank.pack(both.adapter.methods, both.adapter.layers))
         rows = Rows(torch.full((8,), slot), 3, (Segment(3, 8, slot),))
         groups.append(FactoredGroup(bank, rows, torch.arange(8 * i, 8 * i + 8)))
     with torch.inference_mode(), inject_for(one) as injection:

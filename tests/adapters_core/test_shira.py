@@ -89,7 +89,7 @@ def test_row_has_its_bits_in_any_batch(shape: Shape, r: int) -> None:
     method = SHiRA(r)
     bank = Bank(Layout.of({"": method}, {"": shape}), Bases(torch.device("cpu")), slots=2)
     slots = torch.tensor(
-        [bank.add(bank.pack({"": drawn(method, shape, seed)})) for seed in range(2)]
+        [bank.add(bank.pack({"": method}, {"": drawn(method, shape, seed)})) for seed in range(2)]
     )
     x = torch.randn(19, shape.in_, generator=torch.Generator().manual_seed(3))
     picked = slots[torch.randint(2, (19,), generator=torch.Generator().manual_seed(4))]

@@ -153,7 +153,7 @@ def test_row_has_its_bits_wherever_it_stands(shape: Shape, r: int) -> None:
     bases = toy_bases(shapes)
     made = [random_adapter(TinyLoRA(r=r, u=4), shapes, bases, seed) for seed in range(2)]
     bank = Bank(Layout.of(made[0][0], shapes), bases, slots=2, layers=made[0][1])
-    slots = torch.tensor([bank.add(bank.pack(layers)) for _, layers in made])
+    slots = torch.tensor([bank.add(bank.pack(*one)) for one in made])
     x = torch.randn(19, shape.in_, generator=torch.Generator().manual_seed(3))
     picked = slots[torch.randint(2, (19,), generator=torch.Generator().manual_seed(4))]
     decoded = bank.apply(TOY_PATH, x, Rows(picked, 19))

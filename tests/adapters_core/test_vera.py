@@ -147,7 +147,7 @@ def test_saved_and_unsaved_matrices_share_a_bank(
     layouts = [Layout.of(adapter.methods, llama_spec.targets) for adapter in (one, other)]
     assert layouts[0].key == layouts[1].key
     bank = Bank(layouts[0], Bases(CPU), layers=one.layers)
-    assert torch.equal(bank.pack(one.layers), bank.pack(other.layers))
+    assert torch.equal(bank.pack(one.methods, one.layers), bank.pack(other.methods, other.layers))
     assert bank.row_bytes == 4 * 2 * (96 + 16 + 32 + 16)  # vectors alone; ranks in sixteens
 
 
@@ -178,7 +178,7 @@ def test_row_has_its_bits_wherever_it_stands(shape: Shape, r: int) -> None:
     """Narrow products over odd lengths give other bits to a row that stands elsewhere."""
     made = [random_adapter(VeRA(r=r), {"": shape}, Bases(CPU), seed) for seed in range(2)]
     bank = Bank(Layout.of(made[0][0], {"": shape}), Bases(CPU), slots=2)
-    slots = torch.tensor([bank.add(bank.pack(layers)) for _, layers in made])
+    slots = torch.tensor([bank.add(bank.pack(*one)) for one in made])
     x = torch.randn(19, shape.in_, generator=torch.Generator().manual_seed(3))
     picked = slots[torch.randint(2, (19,), generator=torch.Generator().manual_seed(4))]
     whole = bank.apply("", x, Rows(picked, 19))

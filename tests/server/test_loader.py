@@ -159,7 +159,7 @@ def test_what_is_in_memory_is_what_the_file_says(
     assert isinstance(factored.payload, Factored)
     assert isinstance(merged.payload, Merged)
     bank = factored.payload.bank
-    assert torch.equal(bank._buffer[factored.payload.slot], bank.pack(given.layers))
+    assert torch.equal(bank._buffer[factored.payload.slot], bank.pack(given.methods, given.layers))
     true = materialise(given.methods, given.layers, injection.linears, Bases(CPU))
     assert set(merged.payload.weights) == set(true)
     for target, weight in true.items():  # the loader's threads may share a transform otherwise
