@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.bases import Bases
+from adapters_core.bases import Bases, memory_of
 from adapters_core.method import Coefficients, Method, PackedLayer, Rows, Shape
 
 
@@ -72,6 +72,10 @@ class Bank:
             target: bases.get(part.method, part.shape, target, (layers or {}).get(target, {}))
             for target, part in layout.parts.items()
         }
+        #: Address -> bytes of what its layers share with other banks and adapters.
+        self.basis_memory: dict[int, int] = {}
+        for basis in self._bases.values():
+            self.basis_memory |= memory_of(basis)
         self._keys = {target: self._key_of(target) for target in layout.parts}
         self._buffer = torch.zeros(slots, layout.width, device=bases.device)
         self._free = list(range(slots))[::-1]

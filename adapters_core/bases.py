@@ -101,7 +101,7 @@ class Bases:
             return self._entries.get(key)
 
     def _kept(self, key: tuple[Hashable, Shape, str], basis: Any) -> Any:
-        size_bytes = _bytes_of(basis)
+        size_bytes = sum(memory_of(basis).values())
         with self._lock:
             if key in self._entries:  # another thread was faster
                 return self._entries[key].basis
@@ -115,10 +115,12 @@ class Bases:
         return basis
 
 
-def _bytes_of(basis: Any) -> int:
-    """Return the bytes of the tensors in a basis; one that several bases share counts in each."""
+def memory_of(basis: Any) -> dict[int, int]:
+    """Return address -> bytes of the tensors in a basis, so that shared ones count once."""
     if isinstance(basis, Tensor):
-        return basis.numel() * basis.element_size()
+        return {basis.data_ptr(): basis.numel() * basis.element_size()}
+    found: dict[int, int] = {}
     if is_dataclass(basis):
-        return sum(_bytes_of(getattr(basis, field.name)) for field in fields(basis))
-    return 0
+        for field in fields(basis):
+            found |= memory_of(getattr(basis, field.name))
+    return found

@@ -48,6 +48,8 @@ class Loader:
         open_blob: digest -> paths of its files; raises if the blob is gone.
         spec, injection, bases: the resident base.
         coefficient_bytes, merged_bytes: capacity of the two caches.
+        basis_bytes: what the bases of all banks may take together: a file of two kilobytes may
+            name a seed that gives megabytes.
         on_change: called from a loader's thread whenever an entry became ready or failed.
     """
 
@@ -58,6 +60,7 @@ class Loader:
         injection: Injection,
         bases: Bases,
         coefficient_bytes: int,
+        basis_bytes: int,
         merged_bytes: int,
         observer: Observer,
         on_change: Callable[[Entry], None],
@@ -70,6 +73,7 @@ class Loader:
             "factored": Residency(coefficient_bytes),
             "merged": Residency(merged_bytes),
         }
+        self._basis_bytes = basis_bytes
         self._banks: dict[Hashable, Bank] = {}
         self._observer = observer
         self._on_change = on_change
@@ -145,10 +149,38 @@ class Loader:
         layout = Layout.of(adapter.methods, self._spec.targets)
         with self._room:
             bank = self._banks.get(layout.key)
-        if bank is None:
-            bank = Bank(layout, self._bases, layers=adapter.layers)
+        if bank is not None:
+            return bank
+        bank = Bank(layout, self._bases, layers=adapter.layers)
         with self._room:
-            return self._banks.setdefault(layout.key, bank)
+            kept = self._banks.setdefault(layout.key, bank)
+            if kept is bank:
+                self._bound_bases(bank)
+        return kept
+
+    def _bound_bases(self, newest: Bank) -> None:
+        """Evict adapters until the bases of the banks that are left are within their bytes."""
+        alone = sum(newest.basis_memory.values())
+        if alone > self._basis_bytes:
+            del self._banks[newest.layout.key]
+            raise AdapterTooLarge(
+                f"the adapter's bases take {alone} bytes; {self._basis_bytes} are set aside"
+            )
+        cache = self._caches["factored"]
+        while self._bases_in_use() > self._basis_bytes:
+            victim = cache.evict_one()
+            if victim is not None:
+                self._free(victim)
+            elif self._closed:
+                raise Draining("the server is going down")
+            else:
+                self._room.wait()
+
+    def _bases_in_use(self) -> int:
+        memory: dict[int, int] = {}
+        for bank in self._banks.values():
+            memory |= bank.basis_memory
+        return sum(memory.values())
 
     def _charge(self, entry: Entry, size_bytes: int) -> dict[str, Tensor]:
         """Account for the bytes, evicting what is not in use, or wait until that helps.

@@ -86,6 +86,18 @@ class Residency:
         self.used_bytes += size_bytes
         return victims
 
+    def evict_one(self) -> Entry | None:
+        """Drop the least recently used entry that nobody holds and return it; None if all are held.
+
+        The caller frees its payload.
+        """
+        for entry in self.entries.values():
+            if entry.users == 0 and not entry.pinned and entry.is_ready:
+                self.drop(entry)
+                self.evictions += 1
+                return entry
+        return None
+
     def drop(self, entry: Entry) -> None:
         """Forget an entry and its bytes; the caller frees its payload."""
         del self.entries[entry.key]

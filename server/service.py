@@ -58,7 +58,8 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     """
     weights = weights_of(base.model, base.spec, settings.data / "bases")
     injection = inject(base.model)
-    bases = Bases(next(base.model.parameters()).device, weights)
+    device = next(base.model.parameters()).device
+    bases = Bases(device, weights, max_bytes=settings.basis_bytes)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)
     metrics.on_canary(True)
     pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
@@ -69,6 +70,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         injection,
         bases,
         settings.coefficient_bytes,
+        settings.basis_bytes,
         settings.merged_bytes,
         metrics,
         on_change=lambda entry: runtime.wake(),

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     max_step_tokens: Annotated[int, Field(ge=16, le=65536)] = 512
     kv_bytes: Annotated[int, Field(ge=1 << 20)] = 2 * _GIB
     coefficient_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB
+    basis_bytes: Annotated[int, Field(ge=1 << 10)] = 4 * _GIB
     merged_bytes: Annotated[int, Field(ge=0)] = 2 * _GIB
     max_upload_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB // 2
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20

@@ -80,8 +80,9 @@ def _join(z, half, low, high, size, line, adds, even, odd):  # type: ignore[no-u
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _analysis_loop(x, sizes, starts, low, high, z):  # type: ignore[no-untyped-def]
-    even = np.empty(starts[1] + 1, np.float32)  # pragma: no cover - compiled
-    odd = np.empty(starts[1] + 1, np.float32)
+    room = 1 + (starts[1:] - starts[:-1]).max()  # pragma: no cover - compiled
+    even = np.empty(room, np.float32)  # lines shorter than a filter grow from level to level
+    odd = np.empty(room, np.float32)
     for t in range(x.shape[0]):
         line = x[t]
         for level in range(sizes.shape[0]):
@@ -94,9 +95,10 @@ def _analysis_loop(x, sizes, starts, low, high, z):  # type: ignore[no-untyped-d
 def _synthesis_loop(  # type: ignore[no-untyped-def]
     z, buffer, offset, slots, cols, rows, sizes, starts, low, high, y
 ):  # pragma: no cover - compiled
+    room = 1 + (starts[1:] - starts[:-1]).max()
     core = np.empty(starts[-1], np.float32)
-    even = np.empty(starts[1] + 1, np.float32)
-    odd = np.empty(starts[1] + 1, np.float32)
+    even = np.empty(room, np.float32)
+    odd = np.empty(room, np.float32)
     for t in range(z.shape[0]):
         bank = buffer[slots[t], offset:]
         line_z = z[t]

@@ -9,6 +9,7 @@ from adapters_core.kernels import (
     gathered_rows_reference,
     haar_rows,
     haar_rows_reference,
+    wavelet,
     wavelet_rows,
     wavelet_rows_reference,
 )
@@ -78,6 +79,22 @@ def test_synthesis_loop_is_its_reference(pyramid: Pyramid, size: int) -> None:
     assert got.shape == (5, size)
     assert relative(got, true) < 16 * EPS
     assert relative(wavelet_rows_reference(z, *given), true) < 16 * EPS
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 31])
+@each_pyramid
+def test_loops_stay_inside_their_arrays(
+    pyramid: Pyramid, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run as Python, where numpy checks what compiled loops do not."""
+    x, layer, slots = torch.randn(2, size, generator=generator()), layer_of(30), slots_of(2)
+    z = analysed_rows(x, pyramid)
+    given = layer, slots, places(30, z.shape[1]), places(30, z.shape[1]), pyramid, size
+    y = wavelet_rows(z, *given)
+    for name in ("_split", "_join", "_analysis_loop", "_synthesis_loop"):
+        monkeypatch.setattr(wavelet, name, getattr(wavelet, name).py_func)
+    assert relative(analysed_rows(x, pyramid), z) < EPS
+    assert relative(wavelet_rows(z, *given), y) < EPS
 
 
 def test_without_filters_rows_are_gathered_only() -> None:

@@ -51,7 +51,15 @@ def exercise(folder: Path, dtype: torch.dtype, rounds: int) -> None:
     observer, random = NullObserver(), Random(1)
     largest = sum(2 * dtype.itemsize * s.out * s.in_ for s in store.spec.targets.values())
     loader = Loader(
-        store.open, store.spec, injection, Bases(CPU), 40_000, largest, observer, changed.put
+        store.open,
+        store.spec,
+        injection,
+        Bases(CPU),
+        40_000,
+        1 << 30,
+        largest,
+        observer,
+        changed.put,
     )
 
     def answer(entries: list[Entry | None]) -> list[list[int]]:

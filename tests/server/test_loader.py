@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 import tiny
-from adapters_core.bank import Layout
+from adapters_core.bank import Bank, Layout
 from adapters_core.base import spec_of
 from adapters_core.bases import Bases
 from adapters_core.errors import AdapterError
 from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
+from adapters_core.methods import FourierFT
 from server.batch import Factored, Merged
 from server.errors import AdapterTooLarge, Draining
 from server.loader import Loader
@@ -74,7 +75,14 @@ def store(tmp_path: Path, base: nn.Module) -> Store:
 class Place:
     """A loader with room for so many adapters of each mode, and the entries it reported."""
 
-    def __init__(self, store: Store, injection: Injection, factored: int, merged: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        injection: Injection,
+        factored: int,
+        merged: int,
+        basis_bytes: int = 1 << 30,
+    ) -> None:
         spec = store.spec
         targets = [t for t in spec.targets if t.endswith(QUERY_VALUE)]
         layout = Layout.of(dict.fromkeys(targets, FOURIERFT), spec.targets)
@@ -88,6 +96,7 @@ class Place:
             injection,
             Bases(CPU),
             coefficient_bytes=factored * self.row_bytes,
+            basis_bytes=basis_bytes,
             merged_bytes=merged * self.merged_bytes,
             observer=self.observer,
             on_change=self.changed.put,
@@ -113,8 +122,8 @@ class Place:
 def place(store: Store, injection: Injection) -> Iterator[Callable[..., Place]]:
     made: list[Place] = []
 
-    def build(factored: int = 4, merged: int = 2) -> Place:
-        made.append(Place(store, injection, factored, merged))
+    def build(factored: int = 4, merged: int = 2, basis_bytes: int = 1 << 30) -> Place:
+        made.append(Place(store, injection, factored, merged, basis_bytes))
         return made[-1]
 
     yield build
@@ -145,6 +154,43 @@ def test_many_at_once_load_it_once(store: Store, place: Callable[..., Place]) ->
     assert store.opened == ["a"]
     assert p.loader.acquire("a", "factored") is entries[0]
     assert store.opened == ["a"]
+
+
+def _basis_bytes(store: Store, method: FourierFT) -> int:
+    targets = [t for t in store.spec.targets if t.endswith(QUERY_VALUE)]
+    bank = Bank(Layout.of(dict.fromkeys(targets, method), store.spec.targets), Bases(CPU))
+    return sum(bank.basis_memory.values())
+
+
+def test_what_seeds_give_is_bounded_however_many_there_are(
+    store: Store, place: Callable[..., Place]
+) -> None:
+    methods = [replace(FOURIERFT, seed=seed) for seed in range(6)]
+    most = max(_basis_bytes(store, method) for method in methods)
+    p = place(factored=100, basis_bytes=2 * most)
+    for name, method in enumerate(methods):
+        store.write(str(name), method, 1)
+        entry = p.loader.acquire(str(name), "factored")
+        assert p.next() is entry
+        assert entry.is_ready
+        assert p.loader._bases_in_use() <= 2 * most
+        p.loader.release(entry)
+        p.check_integrity()
+    assert p.loader.is_resident("5") == ["factored"]
+    assert p.loader.is_resident("0") == []
+    assert len(p.loader._banks) == 2
+
+
+def test_bases_too_large_for_the_server_are_refused(
+    store: Store, place: Callable[..., Place]
+) -> None:
+    store.write("a", FOURIERFT, 1)
+    p = place(basis_bytes=1024)
+    entry = p.loader.acquire("a", "factored")
+    assert p.next() is entry
+    assert isinstance(entry.error, AdapterTooLarge)
+    assert "1024 are set aside" in str(entry.error)
+    assert p.loader._banks == {}
 
 
 def test_what_is_in_memory_is_what_the_file_says(

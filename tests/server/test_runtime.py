@@ -137,6 +137,7 @@ class Running:
             injection,
             Bases(CPU),
             coefficient_bytes=1 << 20,
+            basis_bytes=1 << 30,
             merged_bytes=1 << 20,
             observer=self.observer,
             on_change=lambda entry: self.runtime.wake(),
