@@ -246,18 +246,15 @@ def test_deep_haar_touches_few_cells_a_level() -> None:
 
 def test_one_atom_as_wide_as_the_layer_is_no_list_of_cells() -> None:
     """A tiny file may name a seed whose atoms cover everything; the basis stays small."""
-    shape = Shape(1024, 1024)
-    seed = next(seed for seed in range(10**4) if is_deep(flat_places(seed, 1, 1 << 20), 1024))
-    basis = WaveletFT(n=1, seed=seed, num_levels=6).basis(shape, CPU, torch.float32)
-    assert isinstance(basis.parts, Touched)
-    assert len(basis.parts.cells) == 64 * 64
-    basis = WaveletFT(n=1, seed=seed, num_levels=10).basis(shape, CPU, torch.float32)
-    assert isinstance(basis.parts, torch.Tensor)
-    assert len(basis.parts) == 1
-
-
-def is_deep(flat: torch.Tensor, width: int) -> bool:
-    return max(divmod(int(flat[0]), width)) < 16
+    shape = Shape(64, 64)
+    firsts = ((seed, int(flat_places(seed, 1, 64 * 64))) for seed in range(10**5))
+    seed = next(seed for seed, place in firsts if max(divmod(place, 64)) < 2)
+    few = WaveletFT(n=1, seed=seed, num_levels=3).basis(shape, CPU, torch.float32)
+    assert isinstance(few.parts, Touched)
+    assert len(few.parts.cells) == 8 * 8
+    wide = WaveletFT(n=1, seed=seed, num_levels=6).basis(shape, CPU, torch.float32)
+    assert isinstance(wide.parts, torch.Tensor)
+    assert len(wide.parts) == 1
 
 
 def test_rows_go_through_blocks_or_through_the_transform() -> None:
