@@ -12,11 +12,11 @@ from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.errors import InvalidAdapter
 from adapters_core.export import CONFIG_NAME, write_adapter
-from adapters_core.fits import FITTED
+from adapters_core.interchange.fits import FITTED
+from adapters_core.interchange.official import is_official, read_official
+from adapters_core.interchange.project import Projection, Target, project
+from adapters_core.interchange.stamp import stamped, unstamped
 from adapters_core.layer import Shape
-from adapters_core.official import is_official, read_official
-from adapters_core.project import Projection, Target, project
-from adapters_core.stamp import stamped, unstamped
 from adapters_core.table import registered
 from server.adapter_folder import AdapterFolder, new_folder
 from server.model import Base

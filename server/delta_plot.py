@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from adapters_core.transforms import cosine_table, dct
+from adapters_core.transforms.cosine import cosine_table, dct
 from server.adapter_folder import BadFolder
 
 #: A picture of more layers could not be read.

@@ -13,11 +13,11 @@ from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.errors import InvalidAdapter
 from adapters_core.files import read_header, read_tensors
+from adapters_core.interchange.layer_facts import layer_facts
+from adapters_core.interchange.official import is_official
+from adapters_core.interchange.project import dense_delta
 from adapters_core.layer import Shape
-from adapters_core.layer_facts import layer_facts
 from adapters_core.method import Method
-from adapters_core.official import is_official
-from adapters_core.project import dense_delta
 from adapters_core.table import for_config
 from server.adapter_folder import AdapterFolder
 from server.model import Base

@@ -1,10 +1,11 @@
 """What turns a real Fourier transform into a cosine transform: reordering and turning, in one pass.
 
-See transforms.py for the mathematics. A row is folded (even entries forwards, odd ones backwards),
-transformed by torch, and its half spectrum turned; the way back is the same in reverse. Each step
-is one loop over the row; torch would take five operations for it. Nothing is summed across rows
-and no two roundings are contracted into one, so a row's bits depend on itself alone. Indices are
-unsigned: a signed one is asked whether it counts from the end, and nothing becomes a vector.
+transforms/cosine.py has the mathematics. A row is folded (even entries forwards, odd ones
+backwards), transformed by torch, and its half spectrum turned; the way back is the same in
+reverse. Each step is one loop over the row; torch would take five operations for it. Nothing is
+summed across rows and no two roundings are contracted into one, so a row's bits depend on itself
+alone. Indices are unsigned: a signed one is asked whether it counts from the end, and nothing
+becomes a vector.
 
 The compiled loops run on a CPU in float32 where no gradient is asked for; the references run
 anywhere and are differentiable.

@@ -3,7 +3,7 @@
     z = analyse(x),   core[t, row[k]] += bank[slot[t], k] * z[t, col[k]],   y = synthesise(core)
 
 One line at a time, so that a core never leaves the cache; the levels of a pyramid lie in a line
-one after the other (adapters_core/pyramid.py). Every row takes the same operations in the same
+one after the other (transforms/pyramid.py). Every row takes the same operations in the same
 order whichever rows stand beside it. The torch reference is the pyramid's own two functions
 around the gathered loop's.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adapters_core.kernels.gathered import gathered_rows, gathered_rows_reference
 from adapters_core.method import PackedLayer
-from adapters_core.pyramid import Pyramid
+from adapters_core.transforms.pyramid import Pyramid
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)

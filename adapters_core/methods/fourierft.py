@@ -13,11 +13,8 @@ so that it changes nothing (PEFT: `init_weights=True`). The authors' code multip
 its places lie over `[in, out]`: `transposed`, which the config's `entry_seed` says; PEFT's own seed
 must then be null, which PEFT refuses, so that it cannot misread such a file.
 
-Fast ways. Coefficients are real, so the spectrum may be made Hermitian and halved; only columns
-that hold a coefficient take part in the first transform; delta[-p, -q] = delta[p, q] leaves half
-of the rows to compute. Only one-dimensional, unscaled transforms are used: a scaled
-two-dimensional one is wrong on some CPUs (the canary says which). For a batch, the rows' own half
-spectra are gathered, multiplied and scattered (kernels/spectral.py) and transformed back.
+Fast ways. transforms/fourier_sums.py makes dense deltas and merges. For a batch, the rows' own
+half spectra are gathered, multiplied and scattered (kernels/spectral.py) and transformed back.
 """
 
 import math
@@ -29,7 +26,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
-from adapters_core.kernels import SpectralPlan, mirrored_rows, spectral_plan, spectral_rows
+from adapters_core.kernels import SpectralPlan, spectral_plan, spectral_rows
 from adapters_core.method import (
     Coefficients,
     Method,
@@ -41,12 +38,16 @@ from adapters_core.method import (
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
-from adapters_core.rows import pad_rows, padding_of
+from adapters_core.rows import pad_rows
 from adapters_core.table import register
+from adapters_core.transforms.fourier_sums import (
+    HalfSpectrum,
+    dense_sums,
+    half_spectrum,
+    write_sums,
+)
 
 _SPECTRUM = "fourierft_spectrum"
-#: Rows of a weight that are merged at a time.
-_BLOCK_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,14 @@ class FourierBasis:
 
     Args:
         places: int64 `[n]`, flat and row-major, as the coefficients stand in the file.
-        columns: int64 `[C]`, the half spectrum's columns that hold a coefficient.
-        source: int64 `[2n or fewer]`, which coefficient goes to `target`.
-        target: int64, its flat cell in `[C, M]`, rows counted backwards: a forward transform
-            then does what the inverse one would.
+        half: where they stand in the half spectrum that dense sums are made of.
         plan: which frequency each packed coefficient reads and which it writes.
         weight: float32 `[n]`, what each packed coefficient is multiplied by.
         dtype: of the transforms.
     """
 
     places: Tensor
-    columns: Tensor
-    source: Tensor
-    target: Tensor
+    half: HalfSpectrum
     plan: SpectralPlan
     weight: Tensor
     dtype: torch.dtype
@@ -143,20 +139,13 @@ class FourierFT(Method):
     def delta_many(
         self, layers: Sequence[Coefficients], shape: Shape, basis: FourierBasis
     ) -> Tensor:
-        columns = self._columns(layers, shape, basis)
-        half = columns.new_zeros(len(layers), shape.out // 2 + 1, shape.in_ // 2 + 1)
-        half = half.index_copy(2, basis.columns, columns.transpose(1, 2))
-        top = torch.fft.irfft(half, n=shape.in_, norm="forward")  # rows 0..M/2
-        return _complete_even(top, shape).float()
-
-    def _columns(self, layers: Sequence[Coefficients], shape: Shape, basis: FourierBasis) -> Tensor:
-        """Return `[L, C, M // 2 + 1]`: the half spectrum's columns, transformed along the rows."""
-        factor = 0.5 * self.scale / (shape.out * shape.in_)
-        spectra = torch.stack([layer[_SPECTRUM] for layer in layers]).to(basis.dtype) * factor
-        count = basis.columns.numel()
-        cells = spectra.new_zeros(len(layers), (count + padding_of(count)) * shape.out)
-        cells = cells.index_add(1, basis.target, spectra[:, basis.source])
-        return torch.fft.rfft(cells.view(len(layers), -1, shape.out))[:, :count]
+        values = torch.stack([self._values(layer, shape, basis) for layer in layers])
+        if values.device.type != "cpu" or (torch.is_grad_enabled() and values.requires_grad):
+            return dense_sums(values, basis.half).float()
+        deltas = torch.empty(len(layers), *shape)
+        for own, delta in zip(values, deltas, strict=True):
+            write_sums(own, basis.half, None, delta)
+        return deltas
 
     def merge_many(
         self,
@@ -167,31 +156,11 @@ class FourierFT(Method):
         basis: FourierBasis,
     ) -> None:
         for layer, weight, merged in zip(layers, golden, out, strict=True):
-            self._merge(layer, weight, merged, shape, basis)
+            write_sums(self._values(layer, shape, basis), basis.half, weight, merged)
 
-    def _merge(
-        self, layer: Coefficients, golden: Tensor, out: Tensor, shape: Shape, basis: FourierBasis
-    ) -> None:
-        """Write `golden + delta` to out, a block of rows and its mirror image at a time.
-
-        The blocks stay in cache; the whole delta would be fresh pages, which cost more than the
-        transforms.
-        """
-        columns = self._columns([layer], shape, basis)[0]  # [C, M // 2 + 1]
-        half = columns.new_zeros(_BLOCK_ROWS, shape.in_ // 2 + 1)
-        for first in range(0, columns.shape[1], _BLOCK_ROWS):
-            block = columns[:, first : first + _BLOCK_ROWS].T
-            # The columns that hold no coefficient stay zero from block to block.
-            half[: len(block)].index_copy_(1, basis.columns, block)
-            padded = half[: len(block) + padding_of(len(block))]
-            top = torch.fft.irfft(padded, n=shape.in_, norm="forward")[: len(block)].float()
-            last = first + len(top)
-            _add(golden[first:last], top, out[first:last])
-            # Row p is row M - p mirrored; row 0 and, for an even M, row M / 2 are their own.
-            start, stop = max(first, 1), min(last, (shape.out + 1) // 2)
-            if start < stop:
-                below = slice(shape.out - stop + 1, shape.out - start + 1)
-                _add(golden[below], mirrored_rows(top[start - first : stop - first]), out[below])
+    def _values(self, layer: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
+        factor = 0.5 * self.scale / (shape.out * shape.in_)
+        return layer[_SPECTRUM].to(basis.dtype) * factor
 
     def cells(
         self,
@@ -244,47 +213,14 @@ class FourierFT(Method):
         self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
     ) -> FourierBasis:
         flat = self._places(shape)
-        columns, source, target = _half_cells(flat, shape)
         plan, weight = _packed(flat, shape, device)
-        return FourierBasis(
-            flat.to(device),
-            columns.to(device),
-            source.to(device),
-            target.to(device),
-            plan,
-            weight.to(device),
-            dtype,
-        )
+        half = half_spectrum(flat, shape, device)
+        return FourierBasis(flat.to(device), half, plan, weight.to(device), dtype)
 
     def _places(self, shape: Shape) -> Tensor:
         """Return the flat places, int64 `[n]`, row-major over `[out, in_]`."""
         flat = flat_places(self.seed, self.n, shape.out * shape.in_)
         return flat % shape.out * shape.in_ + flat // shape.out if self.transposed else flat
-
-
-def _half_cells(flat: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """Return columns, source and target of the Hermitian half `[C, M]` of the spectrum."""
-    rows, cols = flat // shape.in_, flat % shape.in_
-    both_rows = torch.cat([rows, -rows % shape.out])
-    both_cols = torch.cat([cols, -cols % shape.in_])
-    source = torch.arange(flat.numel()).repeat(2)
-    kept = both_cols <= shape.in_ // 2
-    columns, inverse = torch.unique(both_cols[kept], return_inverse=True)
-    return columns, source[kept], inverse * shape.out + -both_rows[kept] % shape.out
-
-
-def _add(golden: Tensor, delta: Tensor, out: Tensor) -> None:
-    """Write the sum, taken in float32, to out in its own dtype."""
-    if out.dtype == torch.float32:
-        torch.add(golden, delta, out=out)
-    else:
-        out.copy_(golden + delta)
-
-
-def _complete_even(top: Tensor, shape: Shape) -> Tensor:
-    """Return `[L, M, N]` from its rows 0..M/2, by delta[-p, -q] = delta[p, q]."""
-    mirrored = top[:, 1 : shape.out - top.shape[1] + 1].flip(1, 2).roll(1, 2)
-    return torch.cat([top, mirrored], dim=1)
 
 
 def _packed(flat: Tensor, shape: Shape, device: torch.device) -> tuple[SpectralPlan, Tensor]:

@@ -5,8 +5,8 @@
 FRoD, AAAI 2026, arXiv:2512.23485. The paper's body could not be had and none of its numbers is
 claimed: what is computed is what PEFT's FRoD computes, W' = U (S + diag(lambda)) V^T. S is sparse,
 off the diagonal, at places common to a category of layers; lambda and the values of S are trained.
-adapters_core/joint.py has the basis. Choices on which codes differ: PEFT puts W' in the place of
-the base's weight, and the authors' later code adds W' to it; here lambdas are subtracted, not
+frod/joint.py has the basis. Choices on which codes differ: PEFT puts W' in the place of the
+base's weight, and the authors' later code adds W' to it; here lambdas are subtracted, not
 weights, so a fresh adapter is exactly zero. A place that stands twice gets the sum, as in PEFT; one
 on the diagonal or outside is refused. PEFT rounds U and V to a base in half precision; here U is
 float32 and V what the file says. With sparse_rate 0, PEFT saves empty tensors, which no file here
@@ -22,8 +22,8 @@ Two forms of one file, both PEFT's directory:
   has in the category has that very digest. This is what a fresh adapter is. PEFT reads the file,
   and rightly if it adapts all layers of each of its categories and V has the same bits there.
 
-The places are the seeded ones of adapters_core/off_diagonal.py. A layer holds N + max(1, N^2 rate)
-numbers, as float32 in the small form, N being its input's width:
+The places are the seeded ones of frod/off_diagonal.py. A layer holds N + max(1, N^2 rate) numbers,
+as float32 in the small form, N being its input's width:
 
     sparse_rate        0 or one place    1e-4       1e-2
     N = 1024                  4.1 kB   4.5 kB      46 kB
@@ -45,8 +45,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
-from adapters_core.frod_basis import FRoDBasis, basis_of
-from adapters_core.frod_file import (
+from adapters_core.frod.in_file import (
     DIGEST,
     DIGEST_BYTES,
     INDICES,
@@ -62,7 +61,9 @@ from adapters_core.frod_file import (
     said_digests,
     saved_places,
 )
-from adapters_core.joint import REGULARISATION, Joint, canonical, category_of, digest_of
+from adapters_core.frod.joint import REGULARISATION, Joint, canonical, category_of, digest_of
+from adapters_core.frod.off_diagonal import num_places, num_words, seeded_places
+from adapters_core.frod.shared import FRoDBasis, basis_of
 from adapters_core.kernels import gathered_rows
 from adapters_core.method import (
     Coefficients,
@@ -74,7 +75,6 @@ from adapters_core.method import (
     Site,
     TensorSpec,
 )
-from adapters_core.off_diagonal import num_places, num_words, seeded_places
 from adapters_core.peft_config import PeftConfig
 from adapters_core.rows import pad_rows
 from adapters_core.table import register

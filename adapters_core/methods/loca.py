@@ -38,14 +38,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.cosine_sums import (
-    CosineBasis,
-    Cosines,
-    LocatedCosines,
-    add_sum,
-    sums_of,
-    whole_places,
-)
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels import located_rows, located_spectrum
 from adapters_core.kernels.located import EXACT_INTEGERS
@@ -62,7 +54,15 @@ from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places
 from adapters_core.rows import pad_rows, padding_of
 from adapters_core.table import register
-from adapters_core.transforms import cosine_table, cosines, dct, idct, idct_of_half
+from adapters_core.transforms.cosine import cosine_table, cosines, dct, idct, idct_of_half
+from adapters_core.transforms.cosine_sums import (
+    CosineBasis,
+    Cosines,
+    LocatedCosines,
+    add_sum,
+    sums_of,
+    whole_places,
+)
 
 _SPECTRUM, _LOCATIONS = "loca_spectrum", "loca_locations"
 #: What training moves in the locations' stead: float32 `[2, n]` in 0..1, over rows and columns.

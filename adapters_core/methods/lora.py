@@ -9,7 +9,7 @@ over the module's path). The scale is folded into B when packed.
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -126,6 +126,21 @@ class LoRA(Method):
         up = torch.stack([layer[_B].float() for layer in layers])
         down = torch.stack([layer[_A].float() for layer in layers])
         return torch.bmm(self.scale * up, down)
+
+    def merge_many(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: Any,
+    ) -> None:
+        if any(weight.dtype != torch.float32 for weight in golden):
+            super().merge_many(layers, golden, out, shape, basis)
+            return
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            up, down = layer[_B].float(), layer[_A].float()
+            torch.addmm(weight, up, down, alpha=self.scale, out=merged)
 
     def is_zero(self, coefficients: Coefficients) -> bool:
         return any(not bool(tensor.any()) for tensor in coefficients.values())

@@ -40,7 +40,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.atoms import LineAtoms, Touched, atoms_at, dense_matrix
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels import analysed_rows, haar_rows, wavelet_rows
 from adapters_core.method import (
@@ -54,10 +53,11 @@ from adapters_core.method import (
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
-from adapters_core.pyramid import Pyramid, deepest
 from adapters_core.table import register
-from adapters_core.wavelet_basis import WaveletBasis, wavelet_basis
-from adapters_core.wavelets import WAVELETS, FilterBank, wavelet_bank
+from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
+from adapters_core.transforms.pyramid import Pyramid, deepest
+from adapters_core.transforms.wavelet_basis import WaveletBasis, wavelet_basis
+from adapters_core.transforms.wavelets import WAVELETS, FilterBank, wavelet_bank
 
 _SPECTRUM = "waveft_spectrum"
 

@@ -17,12 +17,12 @@ from peft.tuners.frod.layer import FrodLayer
 from peft.tuners.frod.layer import Linear as FrodLinear
 from torch import Tensor, nn
 
-from adapters_core import joint
 from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.base import BaseSpec, BaseWeights, spec_of, weight_of, weights_of
 from adapters_core.bases import Bases
 from adapters_core.errors import InvalidAdapter, NonFinite
 from adapters_core.export import write_adapter
+from adapters_core.frod import joint
 from adapters_core.method import Method, Shape
 from adapters_core.methods import FRoD
 from adapters_core.training import TrainingPlan

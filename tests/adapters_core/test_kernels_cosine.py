@@ -24,7 +24,7 @@ from adapters_core.kernels.cosine_blocks import (
     sparse_spectra_reference,
 )
 from adapters_core.method import PackedLayer
-from adapters_core.transforms import cosine_table, idct_of_half
+from adapters_core.transforms.cosine import cosine_table, idct_of_half
 
 from .tiny_bases import relative
 

@@ -15,8 +15,8 @@ from adapters_core.kernels import (
 )
 from adapters_core.kernels.haar import Blocks
 from adapters_core.method import PackedLayer
-from adapters_core.pyramid import Pyramid
-from adapters_core.wavelets import FilterBank, wavelet_bank
+from adapters_core.transforms.pyramid import Pyramid
+from adapters_core.transforms.wavelets import FilterBank, wavelet_bank
 
 from .tiny_bases import relative
 

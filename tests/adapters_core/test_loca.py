@@ -17,13 +17,13 @@ from adapters_core.bank import Bank, Layout
 from adapters_core.base import BaseSpec
 from adapters_core.bases import Bases
 from adapters_core.canary import usual_methods, worst_error
-from adapters_core.cosine_sums import CosineBasis
 from adapters_core.errors import InvalidAdapter, NoEffect
 from adapters_core.export import write_adapter
 from adapters_core.kernels import located_rows, located_rows_reference
 from adapters_core.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.methods.loca import LoCA
-from adapters_core.transforms import cosine_table
+from adapters_core.transforms.cosine import cosine_table
+from adapters_core.transforms.cosine_sums import CosineBasis
 
 from .tiny_bases import relative
 

@@ -14,9 +14,9 @@ from adapters_core.adapter import Adapter
 from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError, InvalidAdapter, UnusedTensors
 from adapters_core.export import write_adapter
+from adapters_core.interchange.official import is_official, read_official
 from adapters_core.method import Coefficients, Shape
 from adapters_core.methods import FourierFT
-from adapters_core.official import is_official, read_official
 from adapters_core.peft_config import PeftConfig
 from made import CPU
 

@@ -17,12 +17,12 @@ from adapters_core.base import BaseSpec
 from adapters_core.bases import Bases
 from adapters_core.description import AdapterDescription
 from adapters_core.errors import BaseMismatch, InvalidAdapter
-from adapters_core.layer_facts import largest_singular_value, layer_facts
+from adapters_core.interchange.layer_facts import largest_singular_value, layer_facts
+from adapters_core.interchange.project import Projection, Target, project
+from adapters_core.interchange.stamp import stamped, unstamped
 from adapters_core.method import Coefficients, Method, Shape
 from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
 from adapters_core.places import flat_places, places_digest
-from adapters_core.project import Projection, Target, project
-from adapters_core.stamp import stamped, unstamped
 from made import CPU, random_coefficients
 
 from .tiny_bases import relative

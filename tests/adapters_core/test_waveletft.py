@@ -15,7 +15,6 @@ from torch import nn
 
 import adapters_core.methods as methods
 from adapters_core.adapter import Adapter
-from adapters_core.atoms import Touched
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.bases import Bases
 from adapters_core.canary import worst_error
@@ -24,7 +23,8 @@ from adapters_core.export import write_adapter
 from adapters_core.method import PackedLayer, Rows, Shape
 from adapters_core.peft_config import PeftConfig
 from adapters_core.places import flat_places
-from adapters_core.wavelets import WAVELETS, wavelet_bank
+from adapters_core.transforms.atoms import Touched
+from adapters_core.transforms.wavelets import WAVELETS, wavelet_bank
 
 from .tiny_bases import TINY, change_config, peft_adapter, random_layer, relative, without_warnings
 
@@ -228,7 +228,7 @@ def test_few_cells_and_dense_cores_give_one_delta(
 ) -> None:
     shape = Shape(45, 77)
     layer, few = random_layer(method, shape), method.basis(shape, CPU, torch.float32)
-    monkeypatch.setattr("adapters_core.wavelet_basis._SPARSE_PART", 10**6)
+    monkeypatch.setattr("adapters_core.transforms.wavelet_basis._SPARSE_PART", 10**6)
     dense = method.basis(shape, CPU, torch.float32)
     assert method.changed_cells(layer, shape, few) is not None
     assert method.changed_cells(layer, shape, dense) is None

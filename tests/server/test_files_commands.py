@@ -24,7 +24,7 @@ from adapters_core.adapter import Adapter
 from adapters_core.base import BaseSpec, spec_of, weights_of
 from adapters_core.bases import Bases
 from adapters_core.export import write_adapter
-from adapters_core.fits import FITTED
+from adapters_core.interchange.fits import FITTED
 from adapters_core.method import Shape
 from adapters_core.table import registered
 from made import CPU, random_adapter

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.layer import Shape
-from adapters_core.pyramid import Pyramid
+from adapters_core.transforms.pyramid import Pyramid
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters_core.wavelets import FilterBank
+from adapters_core.transforms.wavelets import FilterBank
 
 
 def deepest(size: int, taps: int) -> int:

@@ -30,7 +30,7 @@ from adapters_core.methods.fourierft import FourierFT
 from adapters_core.methods.loca import LoCA
 from adapters_core.methods.waveletft import WaveletFT
 from adapters_core.places import flat_places
-from adapters_core.transforms import cosine_table, dct
+from adapters_core.transforms.cosine import cosine_table, dct
 
 _CPU = torch.device("cpu")
 _WAVELETS = "waveft_spectrum"

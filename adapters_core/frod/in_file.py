@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
-from adapters_core.joint import REGULARISATION, category_of, check_canonical
+from adapters_core.frod.joint import REGULARISATION, category_of, check_canonical
+from adapters_core.frod.off_diagonal import checked_places
 from adapters_core.layer import Coefficients, FileView
-from adapters_core.off_diagonal import checked_places
 
 LAMBDA, VALUES = "frod_lambda_l", "frod_lambda_s_values"
 V, INDICES, SIZE, DIGEST = "frod_V", "frod_s_indices", "frod_s_size", "frod_digest"

@@ -17,7 +17,7 @@ from torch import Tensor
 from adapters_core.kernels.cosine import unfold_into
 from adapters_core.kernels.cosine_blocks import block_spectra, sparse_spectra
 from adapters_core.layer import Shape
-from adapters_core.transforms import CosineTable, dct, idct
+from adapters_core.transforms.cosine import CosineTable, dct, idct
 
 #: Rows that are made at a time.
 _BLOCK_ROWS = 128

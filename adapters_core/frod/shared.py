@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapters_core.joint import Factors, Joint, factors
+from adapters_core.frod.joint import Factors, Joint, factors
 from adapters_core.layer import Site
 
 

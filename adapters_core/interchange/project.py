@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adapters_core.adapter import Adapter
 from adapters_core.bases import Bases
-from adapters_core.fits import Fit, fitter_for
+from adapters_core.interchange.fits import Fit, fitter_for
 from adapters_core.layer import Coefficients, Shape
 from adapters_core.method import Method
 

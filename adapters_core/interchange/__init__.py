@@ -1,0 +1,1 @@
+"""Adapters from and to other formats and methods, and what a file does to its layers."""

@@ -1,0 +1,1 @@
+"""The transforms that methods are built on, and the sums over their few coefficients."""
