@@ -50,7 +50,7 @@ _TUNED: dict[str, Method] = {
     "lora": LoRA(16, 16.0),
 }
 #: Wider ones of these are left out: their bases are decompositions of the base, minutes of work.
-_WIDEST = {"frod": 1024, "tinylora": 2048}
+_WIDEST = {"frod": 512, "tinylora": 1024}
 
 
 class Block(nn.Module):

@@ -14,7 +14,8 @@ its places lie over `[in, out]`: `transposed`, which the config's `entry_seed` s
 must then be null, which PEFT refuses, so that it cannot misread such a file.
 
 Fast ways. transforms/fourier_sums.py makes dense deltas and merges. For a batch, the rows' own
-half spectra are gathered, multiplied and scattered (kernels/spectral.py) and transformed back.
+half spectra are gathered, multiplied and scattered and transformed back: sixteen rows at a time in
+one compiled loop (kernels/lane_spectra.py), or through torch's transforms (kernels/spectral.py).
 """
 
 import math
@@ -27,6 +28,13 @@ from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels import SpectralPlan, spectral_plan, spectral_rows
+from adapters_core.kernels.lane_spectra import (
+    LaneTables,
+    has_lanes,
+    lane_analysis,
+    lane_tables,
+    lane_update,
+)
 from adapters_core.method import (
     Coefficients,
     Method,
@@ -59,6 +67,7 @@ class FourierBasis:
         half: where they stand in the half spectrum that dense sums are made of.
         plan: which frequency each packed coefficient reads and which it writes.
         weight: float32 `[n]`, what each packed coefficient is multiplied by.
+        lanes: for sixteen rows at a time; None where that way cannot go.
         dtype: of the transforms.
     """
 
@@ -66,6 +75,7 @@ class FourierBasis:
     half: HalfSpectrum
     plan: SpectralPlan
     weight: Tensor
+    lanes: LaneTables | None
     dtype: torch.dtype
 
 
@@ -190,16 +200,20 @@ class FourierFT(Method):
         return factor * basis.weight * spectrum[basis.plan.order]
 
     def analysis_key(self, shape: Shape) -> Hashable:
-        return ("spectrum", shape.in_)
+        return ("spectrum", shape.in_, has_lanes(shape))
 
-    def analyse(self, x: Tensor, shape: Shape, basis: FourierBasis) -> Tensor:
+    def analyse(self, x: Tensor, shape: Shape, basis: FourierBasis) -> Any:
         """Return the half spectra of x and of rows that pad it: `[T + ..., in_ // 2 + 1]`."""
+        if basis.lanes is not None:
+            return lane_analysis(x.float(), basis.lanes)
         # Some lengths (32, 11008) are transformed in groups of rows: padded, no row feels it.
         return torch.fft.rfft(pad_rows(x.to(basis.dtype)))
 
     def apply(
-        self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: FourierBasis
+        self, x: Any, layer: PackedLayer, rows: Rows, shape: Shape, basis: FourierBasis
     ) -> Tensor:
+        if basis.lanes is not None:
+            return lane_update(x, layer, rows, basis.plan, basis.lanes)
         core = spectral_rows(x, layer, rows.padded_slots, basis.plan)
         return torch.fft.irfft(core, n=shape.out, norm="forward")[: rows.slots.shape[0]]
 
@@ -215,7 +229,9 @@ class FourierFT(Method):
         flat = self._places(shape)
         plan, weight = _packed(flat, shape, device)
         half = half_spectrum(flat, shape, device)
-        return FourierBasis(flat.to(device), half, plan, weight.to(device), dtype)
+        compiled = device.type == "cpu" and dtype == torch.float32 and has_lanes(shape)
+        lanes = lane_tables(shape) if compiled else None
+        return FourierBasis(flat.to(device), half, plan, weight.to(device), lanes, dtype)
 
     def _places(self, shape: Shape) -> Tensor:
         """Return the flat places, int64 `[n]`, row-major over `[out, in_]`."""

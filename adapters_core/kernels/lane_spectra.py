@@ -1,0 +1,237 @@
+"""FourierFT's batch, sixteen rows at a time: spectra of the rows, sparse core, and back.
+
+    analyse:  X[k] = sum_t x[t] e^(-2 pi i t k / N),   k = 0..N/2
+    update:   W[r] = sum of the coefficients times X (spectral.py);   u = the real inverse, unscaled
+
+A real row of N numbers is a complex one of N / 2, its transform split by evenness (Z the complex
+transform, O and E those of odd and even entries: Z = E + i O). The torch way is `torch.fft.rfft`,
+`spectral_rows` and `torch.fft.irfft`; it is the reference, and the way for sizes that are odd or
+have a large prime factor.
+"""
+
+import math
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapters_core.kernels.lane_fft import (
+    LaneTransform,
+    has_lane_transform,
+    lane_fft,
+    lane_transform,
+)
+from adapters_core.kernels.lanes import LANES, add, load, mul, splat, store, sub
+from adapters_core.kernels.spectral import SpectralPlan
+from adapters_core.layer import Shape
+from adapters_core.method import PackedLayer, Rows
+
+_CHUNK = 64
+
+
+class _Scratch(threading.local):
+    """Memory to work in, one of each size a thread: fresh pages cost more than the transforms."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[int, ...], Any] = {}
+
+    def of(self, *shape: int) -> Any:
+        """Return a float32 array; what it held before is still in it."""
+        if shape not in self._arrays:
+            self._arrays[shape] = np.empty(shape, dtype=np.float32)
+        return self._arrays[shape]
+
+
+@dataclass(frozen=True)
+class LaneTables:
+    """What rows of one layer shape need.
+
+    Args:
+        forward: of N / 2.
+        backward: of M / 2.
+        split, join: float32 `[2, ...]`, cosine and sine of 2 pi k / N and of 2 pi k / M.
+    """
+
+    forward: LaneTransform
+    backward: LaneTransform
+    split: Any
+    join: Any
+    scratch: _Scratch = field(default_factory=_Scratch, repr=False, compare=False)
+
+
+def has_lanes(shape: Shape) -> bool:
+    """Return whether layers of this shape can be served sixteen rows at a time."""
+    return all(size % 2 == 0 and has_lane_transform(size // 2) for size in shape)
+
+
+def lane_tables(shape: Shape) -> LaneTables:
+    """Return the tables of a shape that `has_lanes`."""
+    return LaneTables(
+        lane_transform(shape.in_ // 2, backward=False),
+        lane_transform(shape.out // 2, backward=True),
+        _quarter_waves(shape.in_),
+        _quarter_waves(shape.out),
+    )
+
+
+def _quarter_waves(size: int) -> Any:
+    angle = 2 * math.pi * np.arange(size // 2 + 1) / size
+    return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _analyse_loop(rows, spectra, size, radices, turns, roots, split, work):  # type: ignore[no-untyped-def]
+    lanes, half = np.uintp(LANES), splat(np.float32(0.5))  # pragma: no cover - compiled
+    x, y, z, w = work[0], work[1], work[2], work[3]
+    for block in range(spectra.shape[0]):
+        first = block * LANES
+        x[:] = 0
+        y[:] = 0
+        for start in range(0, size, _CHUNK):
+            for lane in range(min(LANES, rows.shape[0] - first)):
+                row = rows[first + lane]
+                for j in range(start, min(size, start + _CHUNK)):
+                    x[np.uintp(j * LANES + lane)] = row[np.uintp(2 * j)]
+                    y[np.uintp(j * LANES + lane)] = row[np.uintp(2 * j + 1)]
+        away = lane_fft(x, y, z, w, size, radices, turns, roots)
+        real, imag = (z, w) if away else (x, y)
+        out_r, out_i = spectra[block, 0], spectra[block, 1]
+        for k in range(size // 2 + 1):
+            at, mirrored = np.uintp(k) * lanes, np.uintp(size - k) * lanes
+            other = mirrored if k > 0 else at
+            ar, ai, br, bi = load(real, at), load(imag, at), load(real, other), load(imag, other)
+            even_r, even_i = mul(half, add(ar, br)), mul(half, sub(ai, bi))
+            odd_r, odd_i = mul(half, add(ai, bi)), mul(half, sub(br, ar))
+            c, s = splat(split[0, k]), splat(split[1, k])
+            turned_r = add(mul(c, odd_r), mul(s, odd_i))
+            turned_i = sub(mul(c, odd_i), mul(s, odd_r))
+            store(out_r, mirrored, sub(even_r, turned_r))
+            store(out_i, mirrored, sub(turned_i, even_i))
+            store(out_r, at, add(even_r, turned_r))
+            store(out_i, at, add(even_i, turned_i))
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _core(spectra, buffer, offset, slots, first, reads, writes, stops, bank, out_r, out_i):  # type: ignore[no-untyped-def]
+    """Write the sparse core's half spectra of one block to out_r and out_i."""  # pragma: no cover
+    lanes, one = np.uintp(LANES), np.uintp(1)
+    num = reads.shape[0]
+    for start in range(0, num, _CHUNK):
+        for lane in range(LANES):
+            # Rows that pad a block take the first row's coefficients; nobody reads them.
+            row = first + lane if first + lane < slots.shape[0] else first
+            packed = buffer[slots[row], offset:]
+            for k in range(start, min(num, start + _CHUNK)):
+                bank[np.uintp(k * LANES + lane)] = packed[np.uintp(k)]
+    out_r[:] = 0
+    out_i[:] = 0
+    in_r, in_i = spectra[0], spectra[1]
+    k = np.uintp(0)
+    for written in range(writes.shape[0]):
+        real, imag = splat(np.float32(0)), splat(np.float32(0))
+        middle, end = np.uintp(stops[2 * written]), np.uintp(stops[2 * written + 1])
+        while k < end:
+            value = load(bank, k * lanes)
+            at = np.uintp(reads[k] >> one) * lanes
+            real = add(real, mul(value, load(in_r, at)))
+            if k < middle:
+                imag = sub(imag, mul(value, load(in_i, at)))
+            else:
+                imag = add(imag, mul(value, load(in_i, at)))
+            k += one
+        at = np.uintp(writes[written] >> one) * lanes
+        store(out_r, at, real)
+        store(out_i, at, imag)
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _update_loop(  # type: ignore[no-untyped-def]
+    spectra,
+    buffer,
+    offset,
+    slots,
+    reads,
+    writes,
+    stops,
+    size,
+    radices,
+    turns,
+    roots,
+    join,
+    bank,
+    work,
+    out,
+):  # pragma: no cover - compiled
+    lanes = np.uintp(LANES)
+    x, y, z, w = work[0], work[1], work[2], work[3]
+    for block in range(spectra.shape[0]):
+        first = block * LANES
+        _core(spectra[block], buffer, offset, slots, first, reads, writes, stops, bank, z, w)
+        for lane in range(LANES):  # the imaginary parts of both ends say nothing
+            w[np.uintp(lane)] = 0
+            w[np.uintp(size * LANES + lane)] = 0
+        for k in range(size):
+            at, other = np.uintp(k) * lanes, np.uintp(size - k) * lanes
+            ar, ai, br, bi = load(z, at), load(w, at), load(z, other), load(w, other)
+            even_r, even_i, odd_r, odd_i = add(ar, br), sub(ai, bi), sub(ar, br), add(ai, bi)
+            c, s = splat(join[0, k]), splat(join[1, k])
+            store(x, at, sub(even_r, add(mul(s, odd_r), mul(c, odd_i))))
+            store(y, at, add(even_i, sub(mul(c, odd_r), mul(s, odd_i))))
+        away = lane_fft(x, y, z, w, size, radices, turns, roots)
+        real, imag = (z, w) if away else (x, y)
+        for start in range(0, size, _CHUNK):
+            for lane in range(min(LANES, out.shape[0] - first)):
+                row = out[first + lane]
+                for j in range(start, min(size, start + _CHUNK)):
+                    row[np.uintp(2 * j)] = real[np.uintp(j * LANES + lane)]
+                    row[np.uintp(2 * j + 1)] = imag[np.uintp(j * LANES + lane)]
+
+
+def lane_analysis(x: Tensor, tables: LaneTables) -> Any:
+    """Return the half spectra of rows x float32 `[T, N]`: `[blocks, 2, (N / 2 + 1) * 16]`."""
+    rows, transform = x.contiguous().numpy(), tables.forward
+    blocks = -(-rows.shape[0] // LANES)
+    spectra = np.empty((blocks, 2, (transform.size + 1) * LANES), dtype=np.float32)
+    work = tables.scratch.of(4, transform.size * LANES)
+    _analyse_loop(
+        rows,
+        spectra,
+        transform.size,
+        transform.radices,
+        transform.turns,
+        transform.roots,
+        tables.split,
+        work,
+    )
+    return spectra
+
+
+def lane_update(
+    spectra: Any, layer: PackedLayer, rows: Rows, plan: SpectralPlan, tables: LaneTables
+) -> Tensor:
+    """Return the rows' updates `[T, M]` from what `lane_analysis` gave."""
+    transform, slots = tables.backward, rows.slots.numpy()
+    out = np.empty((slots.shape[0], 2 * transform.size), dtype=np.float32)
+    work = tables.scratch.of(4, (transform.size + 1) * LANES)
+    _update_loop(
+        spectra,
+        layer.buffer.numpy(),
+        layer.offset,
+        slots,
+        plan.reads,
+        plan.writes,
+        plan.stops,
+        transform.size,
+        transform.radices,
+        transform.turns,
+        transform.roots,
+        tables.join,
+        tables.scratch.of(len(plan.reads) * LANES),
+        work,
+        out,
+    )
+    return torch.from_numpy(out)
