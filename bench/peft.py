@@ -47,17 +47,21 @@ class Ours:
         self.injection: Injection = inject(model)
         self.bases = Bases(torch.device("cpu"))
         self.engine = Engine(self.injection, 32 * 40)
+        self._merged: dict[str, torch.Tensor] = {}
 
     def _read(self, folder: Path) -> Adapter:
         config = (folder / CONFIG_NAME).read_bytes()
         return read_adapter(folder / WEIGHTS_NAME, config, self.spec)
 
     def merge(self, folder: Path) -> None:
-        """A cold file to merged weights."""
+        """A cold file to merged weights, over those of the adapter that was evicted for it."""
         adapter = read_adapter(
             folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes(), self.spec
         )
-        materialise(adapter.methods, adapter.layers, self.injection.linears, self.bases)
+        linears = self.injection.linears
+        self._merged = materialise(
+            adapter.methods, adapter.layers, linears, self.bases, self._merged
+        )
 
     def pack(self, folder: Path, bank: list[Bank]) -> Entry:
         """A cold file to a slot in a bank."""
