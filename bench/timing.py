@@ -10,9 +10,15 @@ from typing import Any
 
 import torch
 
+from adapters_core.memory import keep_freed_memory
+
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each contender; one round without timing comes first."""
+    """Return the median seconds of each contender; one round without timing comes first.
+
+    The allocator is told what the server tells it; all contenders run under that.
+    """
+    keep_freed_memory()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for name in contenders:
         contenders[name]()

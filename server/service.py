@@ -8,6 +8,7 @@ from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.inject import inject
+from adapters_core.memory import keep_freed_memory
 from registry import Registry
 from server.delivery import Deliveries
 from server.engine import Engine
@@ -56,6 +57,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     Raises:
         CanaryFailed, UnsupportedAttention: this machine or this base cannot be served rightly.
     """
+    keep_freed_memory()
     weights = weights_of(base.model, base.spec, settings.data / "bases")
     injection = inject(base.model)
     device = next(base.model.parameters()).device

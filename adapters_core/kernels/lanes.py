@@ -73,6 +73,17 @@ def splat(typing_context, number):  # type: ignore[no-untyped-def]
     return _LANES_TYPE(types.float32), generate
 
 
+@intrinsic
+def backwards(typing_context, value):  # type: ignore[no-untyped-def]
+    """Return the lanes in reverse order."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(LANES))[::-1])
+        return builder.shuffle_vector(args[0], ir.Constant(_VECTOR, ir.Undefined), order)
+
+    return _LANES_TYPE(_LANES_TYPE), generate
+
+
 def _binary(operation: str) -> Callable[..., Any]:
     @intrinsic
     def apply(typing_context, a, b):  # type: ignore[no-untyped-def]

@@ -8,15 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters_core.kernels.lanes import LANES, backwards, load, store
+
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _mirror_loop(x, out):  # type: ignore[no-untyped-def]
     rows, size = x.shape  # pragma: no cover - compiled
+    lanes, count = np.uintp(LANES), np.uintp(size)
     for i in range(rows):
         source, target = x[rows - 1 - i], out[i]
         target[0] = source[0]
-        for q in range(1, size):
-            target[q] = source[size - q]
+        q = np.uintp(1)
+        while q + lanes <= count:
+            store(target, q, backwards(load(source, count - q - lanes + np.uintp(1))))
+            q += lanes
+        while q < count:
+            target[q] = source[count - q]
+            q += np.uintp(1)
 
 
 def mirrored_rows(x: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from adapters_core.kernels import mirrored_rows
 from adapters_core.layer import Shape
-from adapters_core.rows import padding_of
+from adapters_core.rows import ROW_MULTIPLE, padding_of
 
-#: Rows of a weight that are made at a time.
-_BLOCK_ROWS = 128
+#: Numbers of a weight that are made at a time: half a megabyte of spectrum, in cache.
+_BLOCK_NUMBERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ def write_sums(values: Tensor, half: HalfSpectrum, golden: Tensor | None, out: T
     """
     shape = half.shape
     columns = _columns(values[None], half)[0]  # [C, M // 2 + 1]
-    spectrum = columns.new_zeros(_BLOCK_ROWS, shape.in_ // 2 + 1)
-    for first in range(0, columns.shape[1], _BLOCK_ROWS):
-        block = columns[:, first : first + _BLOCK_ROWS].T
+    at_once = max(32, _BLOCK_NUMBERS // shape.in_ // ROW_MULTIPLE * ROW_MULTIPLE)
+    spectrum = columns.new_zeros(at_once, shape.in_ // 2 + 1)
+    for first in range(0, columns.shape[1], at_once):
+        block = columns[:, first : first + at_once].T
         # The columns that hold no coefficient stay zero from block to block.
         spectrum[: len(block)].index_copy_(1, half.columns, block)
         padded = spectrum[: len(block) + padding_of(len(block))]

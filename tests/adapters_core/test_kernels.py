@@ -90,7 +90,7 @@ def test_half_precision_goes_through_the_reference() -> None:
     assert lowrank_rows(x, layer, torch.tensor([0, 1]), Shape(5, 6)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 64])
+@pytest.mark.parametrize("size", [1, 2, 7, 16, 17, 18, 33, 64, 100])
 @pytest.mark.parametrize("num_rows", [1, 5])
 def test_mirrored_rows_are_the_reference(num_rows: int, size: int) -> None:
     x = torch.randn(num_rows, size, generator=torch.Generator().manual_seed(1))
