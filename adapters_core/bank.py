@@ -69,7 +69,7 @@ class Bank:
     ) -> None:
         self.layout = layout
         self._bases = {
-            target: bases.get(part.method, part.shape, target, (layers or {}).get(target, {}))
+            target: bases.get(part.method, part.shape, target, (layers or {}).get(target))
             for target, part in layout.parts.items()
         }
         #: Address -> bytes of what its layers share with other banks and adapters.

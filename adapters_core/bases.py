@@ -49,7 +49,9 @@ class Bases:
         # What is made from the base's weights takes long: two loads do not make it twice.
         self._making = threading.RLock()
 
-    def get(self, method: Method, shape: Shape, path: str = "", layer: Coefficients = {}) -> Any:  # noqa: B006
+    def get(
+        self, method: Method, shape: Shape, path: str = "", layer: Coefficients | None = None
+    ) -> Any:
         """Return the basis of `method` for a layer of `shape`.
 
         Args:
@@ -69,7 +71,7 @@ class Bases:
         if not method.needs_base:
             return self._kept(key, method.basis(shape, self.device, dtype))
         assert self._weights is not None, f"{method.name} needs the base's weights"
-        site = Site(path, self._weights, layer)
+        site = Site(path, self._weights, layer or {})
         with self._making:
             found = self._found(key)
             if found is not None:

@@ -289,8 +289,7 @@ class FRoD(Method):
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: FRoDBasis
     ) -> Tensor:
-        slots = pad_rows(rows.slots)
-        mixed = gathered_rows(x, layer, slots, basis.cols, basis.rows, shape.in_)
+        mixed = gathered_rows(x, layer, rows.padded_slots, basis.cols, basis.rows, shape.in_)
         return F.linear(mixed, basis.u)[: rows.slots.shape[0]]
 
     def _count(self, width: int) -> int:

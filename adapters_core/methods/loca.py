@@ -52,7 +52,7 @@ from adapters_core.method import (
 )
 from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places
-from adapters_core.rows import pad_rows, padding_of
+from adapters_core.rows import padding_of
 from adapters_core.table import register
 from adapters_core.transforms.cosine import cosine_table, cosines, dct, idct, idct_of_half
 from adapters_core.transforms.cosine_sums import (
@@ -222,7 +222,7 @@ class LoCA(Method):
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: CosineBasis
     ) -> Tensor:
         if basis.out.turn is None:
-            update = idct(located_rows(x, layer, pad_rows(rows.slots), shape.out), basis.out)
+            update = idct(located_rows(x, layer, rows.padded_slots, shape.out), basis.out)
         else:
             half = located_spectrum(x, layer, rows.slots, basis.out.turn[2:], shape.out)
             update = idct_of_half(half, basis.out)

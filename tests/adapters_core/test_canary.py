@@ -38,13 +38,22 @@ class Faulty(FourierFT):
     def delta_many(self, layers: object, shape: Shape, basis: object) -> Tensor:
         return self._spoilt(super().delta_many(layers, shape, basis), "delta", shape, basis)
 
+    def merge_many(
+        self, layers: object, golden: object, out: list[Tensor], shape: Shape, basis: object
+    ) -> None:
+        super().merge_many(layers, golden, out, shape, basis)
+        for weight in out:
+            weight.copy_(self._spoilt(weight.clone(), "merge", shape, basis))
+
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: object
     ) -> Tensor:
         return self._spoilt(super().apply(x, layer, rows, shape, basis), "apply", shape, basis)
 
 
-FAULTS = ["delta", "apply", "delta NaN", "apply NaN", "delta one percent", "apply one percent"]
+FAULTS = [
+    f"{way}{how}" for way in ("delta", "merge", "apply") for how in ("", " NaN", " one percent")
+]
 
 
 def test_this_machine_passes(bases: Bases) -> None:
