@@ -115,13 +115,17 @@ class Answer:
         }
 
 
-def usage(prompts: Sequence[tuple[int, ...]], n: int, generated: int) -> Json:
-    """Return the token counts; a prompt counts once, however many choices it has."""
+def usage(prompts: Sequence[tuple[int, ...]], n: int, generated: int, cached: int) -> Json:
+    """Return the token counts; a prompt counts once, however many choices it has.
+
+    `cached` of the prompts' tokens were found computed.
+    """
     prompt = sum(map(len, prompts[::n]))
     return {
         "prompt_tokens": prompt,
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": cached},
     }
 
 

@@ -9,7 +9,9 @@ ServingError                 the root of the server's own errors
 ├── InvalidApiKey            the key is missing or wrong
 ├── PayloadTooLarge          the body is over the cap
 ├── Overloaded               the queue is full; try again later
+├── DeadlineExceeded         the request's own time is over
 ├── AdapterTooLarge          the adapter does not fit its cache at all
+│   └── PinLimit             pins would leave too little of a cache for everybody else
 ├── NotReady                 the base is still loading, or the canary failed
 ├── Draining                 the server is going down
 └── InternalError            our fault; nothing of the inside is told
@@ -78,13 +80,26 @@ class Overloaded(ServingError):
     """Too many requests wait; `retry_after_s` says when to come back."""
 
     code = "overloaded"
-    retry_after_s = 1
+
+    def __init__(self, message: str, param: str | None = None, retry_after_s: int = 1) -> None:
+        super().__init__(message, param)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ServingError):
+    """The answer had no end within the time that the request or the server gives it."""
+
+    code = "deadline_exceeded"
 
 
 class AdapterTooLarge(ServingError):
     """The adapter alone is larger than the memory set aside for adapters."""
 
     code = "too_large"
+
+
+class PinLimit(AdapterTooLarge):
+    """Pinning one adapter more would leave too little of its cache for all the others."""
 
 
 class NotReady(ServingError):
@@ -110,6 +125,7 @@ STATUS: dict[type[Exception], int] = {
     InvalidApiKey: 401,
     PayloadTooLarge: 413,
     Overloaded: 429,
+    DeadlineExceeded: 504,
     AdapterTooLarge: 413,
     NotReady: 503,
     Draining: 503,

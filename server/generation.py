@@ -106,7 +106,12 @@ class Run:
         return not self._open
 
     def submit(
-        self, samplings: Sequence[Sampling], digest: str | None, stops: tuple[str, ...]
+        self,
+        samplings: Sequence[Sampling],
+        digest: str | None,
+        stops: tuple[str, ...],
+        tenant: str,
+        timeout_s: float | None,
     ) -> None:
         """Accept every sequence, or none of them.
 
@@ -116,7 +121,9 @@ class Run:
         try:
             for number, (prompt, sampling) in enumerate(zip(self.prompts, samplings, strict=True)):
                 sink = self._mailbox.sink(number)
-                generation = self._service.runtime.submit(prompt, sampling, digest, sink)
+                generation = self._service.runtime.submit(
+                    prompt, sampling, digest, sink, tenant, timeout_s
+                )
                 self._generations.append(generation)
                 self._streams.append(self._service.text.stream(prompt, stops))
                 self._open.add(number)
@@ -158,6 +165,10 @@ class Run:
         if finish_reason:
             self._open.discard(number)
         return Delta(number, text, (sampled,), finish_reason)
+
+    def num_cached(self, n: int) -> int:
+        """Return how many prompt tokens were found computed; of `n` choices the first counts."""
+        return sum(one.sequence.num_cached for one in self._generations[::n])
 
     def close(self) -> None:
         """Cancel what is not over."""

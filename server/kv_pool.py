@@ -1,5 +1,9 @@
 """Which pages of the key-value cache belong to whom; numbers only, no tensors."""
 
+from bisect import bisect_left
+from itertools import islice
+from operator import lt
+
 
 class PagePool:
     """Hands out pages `1..num_pages`; page 0 takes the writes of padding rows.
@@ -30,10 +34,18 @@ class PagePool:
         del self._free[start : start + count]
         return taken
 
+    def allocate_after(self, page: int) -> int | None:
+        """Return one page, the next neighbour of `page` if it is free; None if none is."""
+        if not self._free:
+            return None
+        i = bisect_left(self._free, page + 1)
+        is_free = i < len(self._free) and self._free[i] == page + 1
+        return self._free.pop(i if is_free else 0)
+
     def release(self, pages: list[int]) -> None:
         """Take pages back."""
         self._free = sorted(self._free + pages)
-        assert len(set(self._free)) == len(self._free), "a page was freed twice"
+        assert all(map(lt, self._free, islice(self._free, 1, None))), "a page was freed twice"
 
     def _run_of(self, count: int) -> int:
         """Return where `count` neighbouring pages begin in the free list; 0 if nowhere."""

@@ -76,27 +76,45 @@ class Timing:
 
 
 class ApiKeys:
-    """Asks for a key on every path but the health checks and the page; without keys, on none."""
+    """Asks for a key on every path but the health checks and the page; without keys, on none.
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    The key says who the tenant is. A gateway that has one key for many may name the tenant in a
+    header; only the name of that header makes it believed.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], tenant_header: str | None = None) -> None:
         self._app = app
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._tenant_header = (tenant_header or "").lower().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
         is_open = scope["type"] != "http" or not self._digests or scope["path"] in _OPEN_PATHS
-        if is_open or self._knows(_header(scope, b"authorization")):
+        key = self._key_of(_header(scope, b"authorization"))
+        if is_open or self._knows(key):
+            if scope["type"] == "http":
+                scope.setdefault("state", {})["tenant"] = self._tenant(scope, key)
             await self._app(scope, receive, send)
             return
         error = InvalidApiKey("the API key is missing or wrong: send Authorization: Bearer KEY")
         await _answer(send, error)
 
-    def _knows(self, header: bytes) -> bool:
+    def _tenant(self, scope: Scope, key: bytes | None) -> str:
+        """Return a name for whoever pays for the request; nothing of a key can be read from it."""
+        own = hashlib.sha256(key).hexdigest()[:16] if self._digests and key else ""
+        named = _header(scope, self._tenant_header) if self._tenant_header else b""
+        return f"{own}/{named[:_MAX_ID_CHARS].decode('latin-1')}" if named else own
+
+    @staticmethod
+    def _key_of(header: bytes) -> bytes | None:
         scheme, _, key = header.partition(b" ")
-        given = hashlib.sha256(key.strip()).digest()
+        return key.strip() if scheme.lower() == b"bearer" else None
+
+    def _knows(self, key: bytes | None) -> bool:
+        given = hashlib.sha256(key or b"").digest()
         # Every key is compared, in constant time.
         found = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return scheme.lower() == b"bearer" and any(found)
+        return key is not None and any(found)
 
 
 class BodyLimit:

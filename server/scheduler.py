@@ -1,16 +1,22 @@
 """Continuous batching with chunked prefill: what the next step computes, and what came of it.
 
-Pure: no torch, no clock, no thread. A sequence is admitted once its adapter is ready and pages for
-its whole length are free, so that it can always run to its end. Sequences whose adapter is still
-loading wait aside; the others keep their order of arrival.
+Pure: no torch, no clock, no thread. Running sequences come first, a token each; what is left of
+the step's rows goes to prompts, tenant by tenant, the least served first. A sequence is admitted
+when its adapter is ready and pages for its prompt are there; when running ones grow out of the
+cache, the newest gives its pages up and runs again later. Its prompt is computed again, or found,
+and its tokens one by one as they were: with the same bits.
 """
 
-from collections import deque
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from server.fairness import GENERATED_WEIGHT, PROMPT_WEIGHT, FairQueue
+from server.kv_pages import KvPages
 from server.kv_pool import PagePool
 from server.sequence import Sampled, Sequence
+
+#: Of a step's rows, what running sequences leave to prompts that wait.
+_PROMPT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -49,29 +55,68 @@ class Batch:
         return sum(work.stop - work.start for work in self.works)
 
 
+@dataclass
+class _Plan:
+    """The prompts' part of a step while it is made.
+
+    Args:
+        resting: tenants that sit this step out.
+        closed: tenants whose prompts get no more rows.
+        pieces: what is computed of prompts.
+        victims: who was preempted for it; they do not come back in the same step.
+        is_full: somebody who is next does not fit; nobody overtakes him.
+    """
+
+    resting: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
+    pieces: list[Work] = field(default_factory=list)
+    victims: set[Sequence] = field(default_factory=set)
+    is_full: bool = False
+
+    def has(self, sequence: Sequence) -> bool:
+        """Return whether a piece of this sequence is in the step."""
+        return any(work.sequence is sequence for work in self.pieces)
+
+
 class Scheduler:
     """Holds the waiting and the running sequences.
 
     Args:
         pool: the cache's pages.
         max_rows: tokens in one step; long prompts are cut to fit.
-        max_running: sequences that run at a time.
+        max_running: sequences that run at a time; a tenant with less than its share of them is
+            let in beyond that, and all take turns.
+        max_age_s: who has waited longer is admitted before all others.
+        fair_rows: prompt tokens in one step of tenants that flood a shared server: short steps
+            keep the others' wait short.
+        keep_prefixes: whether prompts' pages are kept for prompts that begin the same.
     """
 
-    def __init__(self, pool: PagePool, max_rows: int, max_running: int) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        pool: PagePool,
+        max_rows: int,
+        max_running: int,
+        max_age_s: float = 30.0,
+        keep_prefixes: bool = True,
+        fair_rows: int = 32,
+    ) -> None:
+        self._pages = KvPages(pool, keep_prefixes)
         self._max_rows = max_rows
+        self._fair_rows = fair_rows
         self.max_running = max_running
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = FairQueue(max_age_s)
         self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self._plan = _Plan()
 
     def add(self, sequence: Sequence) -> None:
         """Accept a sequence; the caller has checked that it fits the pool at all."""
-        self.waiting.append(sequence)
+        self.waiting.add(sequence)
 
     def fits(self, num_tokens: int) -> bool:
         """Return whether a sequence of this length could ever run."""
-        return self._pool.pages_for(num_tokens) <= self._pool.num_pages
+        return self._pages.fits(num_tokens)
 
     def remove(self, sequence: Sequence) -> None:
         """Drop a sequence wherever it stands; nothing happens if it has ended."""
@@ -80,29 +125,35 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
+    def expired(self, now: float) -> list[Sequence]:
+        """Return the sequences whose deadline has passed."""
+        everyone = [*self.running, *self.waiting]
+        return [one for one in everyone if one.deadline is not None and one.deadline <= now]
+
+    def next_deadline(self) -> float | None:
+        """Return the earliest deadline, None if there is none."""
+        everyone = [*self.running, *self.waiting]
+        return min((one.deadline for one in everyone if one.deadline is not None), default=None)
+
     def next(self, now: float) -> Batch | None:
         """Return the next step, or None if nothing can run."""
-        decode = tuple(
-            Work.of(sequence, sequence.num_computed, len(sequence.tokens))
-            for sequence in self.running
-            if sequence.num_computed == len(sequence.tokens) - 1 and sequence.num_generated
-        )
-        prefill: list[Work] = []
-        budget = self._max_rows - len(decode)
-        for sequence in self.running:
-            if budget and sequence.num_computed < len(sequence.prompt):
-                prefill.append(self._piece(sequence, budget))
-                budget -= prefill[-1].stop - prefill[-1].start
-        while budget > 0 and (admitted := self._admit(now)):
-            prefill.append(self._piece(admitted, budget))
-            budget -= prefill[-1].stop - prefill[-1].start
-        return Batch(decode, tuple(prefill)) if decode or prefill else None
+        chosen = self._plan_step(self._resting(), now)
+        if self._plan.resting and not self._plan.pieces:  # for nothing
+            chosen = self._plan_step(set(), now)
+        # Admitting a prompt may have preempted a sequence that was about to go on.
+        going_on = [one for one in chosen if one not in self._plan.victims]
+        for one in going_on:
+            self.waiting.charge(one.tenant, GENERATED_WEIGHT)
+        decode = [Work.of(one, one.num_computed, one.num_computed + 1) for one in going_on]
+        pieces = self._plan.pieces
+        return Batch(tuple(decode), tuple(pieces)) if decode or pieces else None
 
     def advance(self, batch: Batch, sampled: Many[Sampled]) -> None:
         """Enter a step's results: `sampled` has one token per work that samples, in order."""
         tokens = iter(sampled)
         for work in batch.works:
             work.sequence.num_computed = work.stop
+            self._pages.keep(work.sequence)
             if work.samples:
                 self._enter(work.sequence, next(tokens).token)
 
@@ -115,32 +166,169 @@ class Scheduler:
         if sequence.finish_reason:
             self._end(sequence)
 
-    def _admit(self, now: float) -> Sequence | None:
-        """Move the first waiting sequence that is ready to the running ones, if it fits."""
-        ready = next((s for s in self.waiting if s.is_ready), None)
-        if ready is None or len(self.running) >= self.max_running:
-            return None
-        pages = self._pool.allocate(self._pool.pages_for(ready.max_length))
-        if pages is None:
-            return None
-        ready.pages, ready.admitted = pages, now
-        self.waiting.remove(ready)
-        self.running.append(ready)
-        return ready
+    def _plan_step(self, resting: set[str], now: float) -> list[Sequence]:
+        """Plan a step without the resting tenants; return whose single tokens it computes."""
+        self._plan = _Plan(resting, set(resting))
+        chosen = self._choose()
+        self._prefill(self._max_rows - len(chosen), now)
+        return chosen
 
-    @staticmethod
-    def _piece(sequence: Sequence, budget: int) -> Work:
-        start = sequence.num_computed
-        return Work.of(sequence, start, min(len(sequence.prompt), start + budget))
+    def _resting(self) -> set[str]:
+        """Return who floods, if another tenant's prompt is to be computed: they sit this one out.
+
+        The step is short, and the other's first token does not wait for rows of the flood. Who sat
+        out the last step is in this one.
+        """
+        flooding = self.waiting.flooding()
+        if not flooding or self._plan.resting:
+            return set()
+        everyone = [*(one for one in self.running if one.is_prefilling), *self.waiting]
+        found = any(one.tenant not in flooding and one.is_ready for one in everyone)
+        return flooding if found else set()
+
+    def _choose(self) -> list[Sequence]:
+        """Return the running sequences that compute one token, with room for it."""
+        beyond = [
+            one
+            for one in self.running
+            if not one.is_prefilling and one.tenant not in self._plan.resting
+        ]
+        chosen = beyond[: self._most_singles()]
+        if len(chosen) < len(beyond):  # the others come first in the next step
+            self.running = [one for one in self.running if one not in chosen] + chosen
+        for sequence in chosen:
+            self._grow(sequence)
+        return [one for one in chosen if one.pages]
+
+    def _most_singles(self) -> int:
+        waiting = any(one.is_prefilling for one in self.running) or any(
+            one.is_ready for one in self.waiting
+        )
+        left = max(1, int(_PROMPT_SHARE * self._max_rows)) if waiting else 0
+        return max(1, min(self.max_running, self._max_rows - left))
+
+    def _prefill(self, budget: int, now: float) -> None:
+        """Plan pieces of prompts, `budget` tokens at most."""
+        flooding = self.waiting.flooding() if self.waiting.is_shared(now) else set()
+        flood_budget = self._fair_rows
+        while budget > 0 and (sequence := self._next_prompt(now)):
+            is_flood = sequence.tenant in flooding
+            start = sequence.num_computed
+            rows = min(budget, flood_budget if is_flood else budget, len(sequence.prompt) - start)
+            self._plan.pieces.append(Work.of(sequence, start, start + rows))
+            self.waiting.charge(sequence.tenant, PROMPT_WEIGHT * rows)
+            budget -= rows
+            flood_budget -= rows if is_flood else 0
+            if flood_budget <= 0:
+                self._plan.closed |= flooding
+
+    def _next_prompt(self, now: float) -> Sequence | None:
+        """Return who computes a piece of a prompt next: the least served tenant's, begun first."""
+        for tenant in self.waiting.by_service():
+            if tenant in self._plan.closed:
+                continue
+            for one in self.running:
+                if one.tenant == tenant and one.is_prefilling and not self._plan.has(one):
+                    return one
+            if (admitted := self._admit(tenant, now)) is not None:
+                return admitted
+        return None
+
+    def _admit(self, tenant: str, now: float) -> Sequence | None:
+        """Let a tenant's first ready sequence run; before it, whoever has waited too long."""
+        if self._plan.is_full:
+            return None
+        for sequence in self.waiting.overdue(now) or self.waiting.of(tenant):
+            if not self._may_start(sequence):
+                continue
+            if not self._has_room(sequence.tenant):
+                return None
+            self._plan.is_full = not self._start(sequence, now)
+            return None if self._plan.is_full else sequence
+        return None
+
+    def _may_start(self, sequence: Sequence) -> bool:
+        return (
+            sequence.is_ready
+            and sequence not in self._plan.victims
+            and not self._pages.is_waiting_for_prefix(sequence, self.running)
+        )
+
+    def _has_room(self, tenant: str) -> bool:
+        """Return whether one more sequence of a tenant may run."""
+        share = self.waiting.share(self.max_running)
+        return len(self.running) < self.max_running or self.waiting.num_running(tenant) < share
+
+    def _start(self, sequence: Sequence, now: float) -> bool:
+        """Give a sequence its pages and let it run; False if there are not enough."""
+        while not self._pages.take(sequence, spare=len(self.running)):
+            if not self._make_room(sequence):
+                return False
+        if sequence.admitted is None:
+            sequence.admitted, sequence.num_cached = now, sequence.num_computed
+        self.waiting.start(sequence)
+        self.running.append(sequence)
+        return True
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Take back what is only lent, then preempt those who hold more than their share."""
+        if self._trim():
+            return True
+        share = self.waiting.share(self._pages.num_pages)
+        held = self._held()
+        if held.get(sequence.tenant, 0) + self._pages.needed(sequence) > share:
+            return False
+        over = {tenant for tenant, pages in held.items() if pages > share}
+        return self._preempt_newest(over - {sequence.tenant}) is not None
+
+    def _trim(self) -> bool:
+        """Take back all pages that are not needed yet; return whether there were any."""
+        before = sum(len(one.pages) for one in self.running)
+        for one in self.running:
+            self._pages.trim(one)
+        return sum(len(one.pages) for one in self.running) < before
+
+    def _grow(self, sequence: Sequence) -> None:
+        """Give a sequence the page of its next token; a newer one must yield, or itself."""
+        while sequence.pages and not self._pages.grow(sequence):
+            if not self._trim():
+                share = self.waiting.share(self._pages.num_pages)
+                over = {tenant for tenant, pages in self._held().items() if pages > share}
+                if self._preempt_newest(over) is None:
+                    self._preempt_newest(self.waiting.tenants)
+
+    def _held(self) -> dict[str, int]:
+        """Return how many pages each tenant's running sequences hold."""
+        held: dict[str, int] = {}
+        for one in self.running:
+            held[one.tenant] = held.get(one.tenant, 0) + len(one.pages)
+        return held
+
+    def _preempt_newest(self, tenants: set[str]) -> Sequence | None:
+        """Take the newest running sequence of these tenants out and let it wait again."""
+        able = [
+            one
+            for one in self.running
+            if one.tenant in tenants and not one.is_solid and not self._plan.has(one)
+        ]
+        if not able:
+            return None
+        victim = max(able, key=lambda one: one.number)
+        self.running.remove(victim)
+        self._pages.release(victim)
+        victim.num_computed = 0
+        victim.num_preempted += 1
+        self.num_preemptions += 1
+        self._plan.victims.add(victim)
+        self.waiting.put_back(victim)
+        return victim
 
     def _end(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self._pool.release(sequence.pages)
-        sequence.pages = []
+        self.waiting.end(sequence)
+        self._pages.release(sequence)
 
     def check_integrity(self) -> None:
-        """Assert that every page is free or held by exactly one running sequence."""
-        held = [page for sequence in self.running for page in sequence.pages]
-        assert len(held) == len(set(held)), "two sequences hold one page"
-        assert len(held) + self._pool.num_free == self._pool.num_pages, "a page is lost"
+        """Assert that every page is free, kept, or held by exactly one running sequence."""
+        self._pages.check_integrity(self.running)
         assert not any(sequence.pages for sequence in self.waiting)

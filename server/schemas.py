@@ -67,6 +67,7 @@ class GenerationRequest(BaseModel):
         ]
         | None
     ) = None
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
 

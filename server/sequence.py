@@ -1,13 +1,22 @@
 """One running generation: its tokens, where they lie in the cache, and what it still wants."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from server.prefix import Node
+
+#: Preempted so often, a sequence is next given pages for its whole length, for good.
+_MAX_PREEMPTIONS = 2
+
 
 class Lease(Protocol):
     """A claim on an adapter's memory; held from acceptance to the last token."""
+
+    @property
+    def key(self) -> Hashable:
+        """Return what the adapter computes: its digest and mode."""
 
     @property
     def is_ready(self) -> bool:
@@ -55,22 +64,51 @@ class Sequence:
         sampling: how to choose and stop.
         lease: the adapter's claim; None for the base itself.
         arrived: when it was accepted, seconds on the runtime's clock.
+        tenant: whose it is; tenants share the engine fairly and nothing else.
+        deadline: when its answer is worth nothing any more, on the same clock.
         admitted: when it began to run.
+        number: its place in the order of acceptance.
+        chain: the kept prefix that it reads; the first of its `pages`.
+        is_chained: whether it may still add to that.
+        num_cached: prompt tokens that were found instead of computed.
+        num_preempted: how often it had to give its pages up.
     """
 
     prompt: tuple[int, ...]
     sampling: Sampling
     lease: Lease | None = None
     arrived: float = 0.0
+    tenant: str = ""
+    deadline: float | None = None
     admitted: float | None = None
+    number: int = 0
     tokens: list[int] = field(default_factory=list)
     num_computed: int = 0
     pages: list[int] = field(default_factory=list)
+    chain: list[Node] = field(default_factory=list)
+    is_chained: bool = True
+    num_cached: int = 0
+    num_preempted: int = 0
     finish_reason: str | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
         self.random = Random(self.sampling.seed)
+
+    @property
+    def namespace(self) -> Hashable:
+        """Return what its keys and values depend on beside tokens, and whose they are."""
+        return self.tenant, None if self.lease is None else self.lease.key
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Return whether a part of its prompt is not computed yet."""
+        return self.num_computed < len(self.prompt)
+
+    @property
+    def is_solid(self) -> bool:
+        """Return whether it was preempted so often that it must not be again."""
+        return self.num_preempted >= _MAX_PREEMPTIONS
 
     @property
     def num_generated(self) -> int:

@@ -1,8 +1,8 @@
 """The program's group of commands: its own, and the application's, which are loaded when called.
 
 The application registers its commands as entry points of the group `overtone.commands`; each
-value is a plain function with typer's annotations. Importing one imports torch, so neither
-`overtone list` nor `overtone --help` does it.
+value is a plain function with typer's annotations, or a `typer.Typer` with commands of its own.
+Importing one imports torch, so neither `overtone list` nor `overtone --help` does it.
 """
 
 import sys
@@ -120,6 +120,8 @@ def _loaded(name: str) -> Any:
             f"`overtone {name}` cannot be loaded from {entry.value}: {error}. "
             "Install the application again with: pip install --upgrade overtone"
         ) from error
+    if isinstance(function, typer.Typer):
+        return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name)(function)
     return typer.main.get_command(single)

@@ -17,6 +17,7 @@ API_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130  # exit codes
 
 TRY_LATER = "try again in a moment"
 NEXT_STEPS: Mapping[str, str] = {
+    "deadline_exceeded": "give it more time (timeout_s), or ask for fewer tokens",
     "unsupported_parameter": "leave it out, or see the server's /openapi.json",
     "context_length_exceeded": "shorten the prompt, or ask for fewer tokens with --max-tokens",
     "invalid_api_key": "set OVERTONE_API_KEY, or give --api-key",

@@ -22,10 +22,11 @@ OvertoneError                    the root: catch this to catch all of them
 │   │   └── NonFinite                 a coefficient is NaN or infinite
 │   ├── Overloaded               429  too much at once; `retry_after` says when to try again
 │   ├── InternalError            500  the server's own fault; `request_id` finds it in its log
-│   └── Unavailable              503  the server cannot serve just now
-│       ├── RegistryUnavailable       its registry does not answer
-│       ├── Draining                  it is shutting down
-│       └── NotReady                  it is still starting
+│   ├── Unavailable              503  the server cannot serve just now
+│   │   ├── RegistryUnavailable       its registry does not answer
+│   │   ├── Draining                  it is shutting down
+│   │   └── NotReady                  it is still starting
+│   └── DeadlineExceeded         504  no end within the time the request has
 ├── ConnectionFailed             no connection to the server
 │   └── ConnectionLost           the connection broke before the answer was complete
 ├── Timeout                      the server did not answer in time
@@ -194,6 +195,12 @@ class Overloaded(APIError):
     """Too much at once; try again after `retry_after` seconds."""
 
     code, status = "overloaded", 429
+
+
+class DeadlineExceeded(APIError):
+    """The answer had no end within the time that the request or the server gives it."""
+
+    code, status = "deadline_exceeded", 504
 
 
 class InternalError(APIError):

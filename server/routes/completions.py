@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -11,11 +11,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from server.answers import Answer, usage
 from server.errors import InvalidRequest, body_of
 from server.generation import Answerer, Delta, Run, finish, resolve, samplings
-from server.routes.door import json_body, log_unexpected, service_of
+from server.routes.door import json_body, log_unexpected, service_of, unless_gone
 from server.schemas import ChatRequest, CompletionRequest, GenerationRequest
 
 router = APIRouter()
-T = TypeVar("T")
 
 _DEFAULT_MAX_TOKENS = 16
 
@@ -59,7 +58,8 @@ async def _answer(
     service = service_of(request)
     run = Run(service, prompts)
     chosen = samplings(body, service, prompts, max_tokens, num_logprobs)
-    run.submit(chosen, answerer.digest, body.stops)
+    timeout_s = body.timeout_s or service.settings.request_timeout_s
+    run.submit(chosen, answerer.digest, body.stops, request.state.tenant, timeout_s)
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)
     form = Answer(
@@ -72,8 +72,9 @@ async def _answer(
     headers = {"X-Overtone-Adapter": answerer.header}
     if body.stream:
         return await _streaming(request, body, run, form, headers)
-    choices = await _unless_gone(request, finish(run))
-    totals = usage(prompts, body.n, sum(len(choice.sampled) for choice in choices))
+    choices = await unless_gone(request, finish(run))
+    generated = sum(len(choice.sampled) for choice in choices)
+    totals = usage(prompts, body.n, generated, run.num_cached(body.n))
     return JSONResponse(form.whole(choices, totals, run.mode), headers=headers)
 
 
@@ -82,7 +83,7 @@ async def _streaming(
 ) -> Response:
     """Wait for the first token, so that an error before it is still a proper status."""
     deltas = run.deltas()
-    first = await _unless_gone(request, anext(deltas))
+    first = await unless_gone(request, anext(deltas))
     headers = headers | {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     events = _events(request, body, run, form, first, deltas)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
@@ -104,10 +105,12 @@ async def _events(
             piece = form.piece(delta, run.mode, delta.choice not in seen)
             seen.add(delta.choice)
             if run.is_over:
-                piece["usage"] = usage(run.prompts, body.n, generated)
+                cached = run.num_cached(body.n)
+                piece["usage"] = usage(run.prompts, body.n, generated, cached)
             yield _event(piece)
         if body.stream_options and body.stream_options.include_usage:
-            yield _event(form.closing(usage(run.prompts, body.n, generated), run.mode))
+            totals = usage(run.prompts, body.n, generated, run.num_cached(body.n))
+            yield _event(form.closing(totals, run.mode))
     except Exception as error:
         log_unexpected(request, error)
         yield _event(body_of(error))
@@ -124,23 +127,3 @@ async def _chain(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delt
 
 def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Return the result of `work`, or cancel it as soon as the caller has hung up."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise InvalidRequest("the caller has hung up")
-        return task.result()
-    finally:
-        for future in (task, gone):
-            future.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -33,6 +33,7 @@ CODES = {  # the table of the API's specification
     429: ["overloaded"],
     500: ["internal_error"],
     503: ["registry_unavailable", "draining", "not_ready"],
+    504: ["deadline_exceeded"],
 }
 ROWS = [(status, code) for status, codes in CODES.items() for code in codes]
 

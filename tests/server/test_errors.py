@@ -25,6 +25,7 @@ TABLE = {
     422: {"invalid_adapter", "unknown_method", "unused_tensors", "no_effect", "non_finite"},
     429: {"overloaded"},
     500: {"internal_error"},
+    504: {"deadline_exceeded"},
     503: {"registry_unavailable", "draining", "not_ready"},
 }
 CODES = sorted(set(itertools.chain.from_iterable(TABLE.values())))

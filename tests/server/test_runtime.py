@@ -15,11 +15,11 @@ from adapters_core.bases import Bases
 from adapters_core.export import write_adapter
 from adapters_core.inject import Injection, inject
 from server.engine import Engine
-from server.errors import Draining, InternalError, Overloaded
+from server.errors import DeadlineExceeded, Draining, InternalError, Overloaded
 from server.kv_pool import PagePool
 from server.loader import Loader
 from server.observer import NullObserver, StepStats
-from server.planner import Planner
+from server.placement import Placement
 from server.runtime import Event, FailedEvent, Generation, Runtime, TokenEvent
 from server.scheduler import Batch, Scheduler
 from server.sequence import Sampled
@@ -144,18 +144,21 @@ class Running:
         )
         faulty: Any = self.engine
         self.runtime = Runtime(
-            faulty, self.scheduler, self.loader, Planner(mode), self.observer, max_waiting
+            faulty, self.scheduler, Placement(self.loader, mode), self.observer, max_waiting
         )
 
     def submit(
-        self, length: int, max_tokens: int = 4, digest: str | None = None
+        self, length: int, max_tokens: int = 4, digest: str | None = None, **options: Any
     ) -> tuple[Generation, Heard]:
         heard = Heard()
         prompt = prompt_of(length, length)
-        return self.runtime.submit(prompt, greedy(max_tokens), digest, heard), heard
+        generation = self.runtime.submit(prompt, greedy(max_tokens), digest, heard, **options)
+        return generation, heard
 
-    def ask(self, length: int, max_tokens: int = 4, digest: str | None = None) -> Heard:
-        return self.submit(length, max_tokens, digest)[1]
+    def ask(
+        self, length: int, max_tokens: int = 4, digest: str | None = None, **options: Any
+    ) -> Heard:
+        return self.submit(length, max_tokens, digest, **options)[1]
 
     def hold(self) -> Heard:
         """Stop the loop in a step of one short sequence, so that what comes next is one batch."""
@@ -172,7 +175,7 @@ class Running:
 
     def check_all_given_back(self) -> None:
         assert self.runtime.num_open == 0
-        assert self.pool.num_free == NUM_PAGES
+        assert self.scheduler._pages.num_available == NUM_PAGES
         self.scheduler.check_integrity()
         assert not self.scheduler.running
         assert not self.scheduler.waiting
@@ -391,6 +394,34 @@ def test_a_full_queue_refuses_and_takes_again_later(running: Callable[..., Runni
     assert all(len(heard.tokens()) == 4 for heard in heards)
     eventually(lambda: r.runtime.num_open == 0)
     assert len(r.ask(5).tokens()) == 4
+
+
+def test_each_tenant_has_a_queue_of_its_own(running: Callable[..., Running]) -> None:
+    r = running(max_waiting=1, max_running=2)
+    r.engine.may_step.clear()
+    heards = [r.ask(5, tenant="flood") for _ in range(3)]
+    with pytest.raises(Overloaded):
+        r.ask(5, tenant="flood")
+    heards.append(r.ask(5, tenant="other"))
+    r.engine.may_step.set()
+    assert all(len(heard.tokens()) == 4 for heard in heards)
+
+
+def test_what_has_no_end_by_its_deadline_fails_and_gives_back(
+    running: Callable[..., Running],
+) -> None:
+    r = running()
+    r.store.hold("good2")
+    waits = r.ask(5, digest="good2", timeout_s=0.05)
+    assert isinstance(waits.error(), DeadlineExceeded)
+    heard = r.ask(5, max_tokens=900, timeout_s=0.2)
+    assert isinstance(heard.error(), DeadlineExceeded)
+    assert "tokens were made" in str(heard.error())
+    assert len(r.ask(5, timeout_s=60.0).tokens()) == 4
+    r.store.gates["good2"].set()
+    eventually(lambda: r.runtime.num_open == 0)
+    eventually(lambda: all(e.users == 0 for e in r.loader._caches["factored"].entries.values()))
+    r.check_all_given_back()
 
 
 def test_a_place_is_given_back_when_nothing_came_of_it(

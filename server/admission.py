@@ -1,0 +1,60 @@
+"""How many sequences are open, tenant by tenant, and when it is worth to come back. Pure."""
+
+import math
+from collections import Counter, deque
+
+from server.errors import Overloaded
+
+#: All tenants together may have so many times the open sequences of one.
+_QUEUES = 4
+_MAX_WAIT_S = 60
+
+
+class OpenSequences:
+    """Counts the sequences that were accepted and are not over.
+
+    Args:
+        limit: of one tenant.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: Counter[str] = Counter()
+        self._ends: deque[float] = deque(maxlen=64)  # when the last ones were over
+
+    @property
+    def total(self) -> int:
+        """Return how many are open."""
+        return self._open.total()
+
+    def begin(self, tenant: str, now: float) -> None:
+        """Count one more of a tenant.
+
+        Raises:
+            Overloaded: it has as many as it may, or all tenants together have.
+        """
+        for num_open, most in ((self._open[tenant], self._limit), (self.total, self._all)):
+            if num_open >= most:
+                wait_s = self._wait_s(most, now)
+                raise Overloaded(
+                    f"{num_open} sequences are open, the limit is {most}; try again in {wait_s} s",
+                    retry_after_s=wait_s,
+                )
+        self._open[tenant] += 1
+
+    def end(self, tenant: str, now: float) -> None:
+        """Count one less of a tenant."""
+        self._ends.append(now)
+        self._open[tenant] -= 1
+        if not self._open[tenant]:
+            del self._open[tenant]
+
+    @property
+    def _all(self) -> int:
+        return _QUEUES * self._limit
+
+    def _wait_s(self, most: int, now: float) -> int:
+        """Return in how many seconds a tenth of `most` will have ended, at the last ends' pace."""
+        seconds = now - self._ends[0] if self._ends else 0.0
+        pace_s = seconds / max(1, len(self._ends))
+        return min(_MAX_WAIT_S, max(1, math.ceil(most / 10 * pace_s)))

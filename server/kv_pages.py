@@ -1,0 +1,146 @@
+"""Who holds which pages: running sequences, and the prefixes that are kept for later. Pure.
+
+A sequence is given the pages of its whole length where they are free, because neighbouring pages
+are read without a copy. What it does not need yet is only lent: it goes back when others are short.
+"""
+
+from collections.abc import Iterable
+
+from server.kv_pool import PagePool
+from server.prefix import PrefixCache
+from server.sequence import Sequence
+
+#: Of all pages, what prefixes without a reader may keep: free runs for new sequences stay likely.
+_IDLE_SHARE = 0.5
+
+
+class KvPages:
+    """The pages of one cache.
+
+    Args:
+        pool: all of them.
+        keep_prefixes: whether prompts' pages are kept after their sequences.
+    """
+
+    def __init__(self, pool: PagePool, keep_prefixes: bool = True) -> None:
+        self._pool = pool
+        self._prefixes = PrefixCache(pool.page_size)
+        self._keep_prefixes = keep_prefixes
+
+    def needed(self, sequence: Sequence) -> int:
+        """Return how many pages it must have for the tokens it has and one more."""
+        return self._pool.pages_for(min(len(sequence.tokens) + 1, sequence.max_length))
+
+    def fits(self, num_tokens: int) -> bool:
+        """Return whether so many tokens fit the cache when nobody else runs."""
+        return self._pool.pages_for(num_tokens) <= self._pool.num_pages
+
+    def is_waiting_for_prefix(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
+        """Return whether a running sequence is about to keep the next page of this prompt."""
+        found = len(self._prefixes.find(sequence.namespace, sequence.prompt))
+        end = (found + 1) * self._pool.page_size
+        if not self._keep_prefixes or end >= len(sequence.prompt):
+            return False
+        start = sequence.prompt[:end]
+        return any(
+            other.is_chained
+            and other.namespace == sequence.namespace
+            and end > other.num_computed
+            and other.prompt[:end] == start
+            for other in running
+        )
+
+    def take(self, sequence: Sequence, spare: int) -> bool:
+        """Give a sequence what it needs, kept prefix included; False leaves all as it was.
+
+        Args:
+            sequence: that holds nothing yet.
+            spare: pages that must be left free or idle for those who run.
+        """
+        chain = self._prefixes.find(sequence.namespace, sequence.prompt)
+        self._prefixes.use(chain)  # what is found must not be evicted for the rest
+        whole = self._pool.pages_for(sequence.max_length) - len(chain)
+        least = whole if sequence.is_solid else self.needed(sequence) - len(chain)
+        if self.num_available < least + spare:
+            self._prefixes.leave(chain)
+            return False
+        self._evict(least - self._pool.num_free)
+        own = self._pool.allocate(whole if whole <= self._pool.num_free - spare else least)
+        assert own is not None, "as many as were counted"
+        sequence.chain = chain
+        sequence.pages = [node.page for node in chain] + own
+        sequence.num_computed = len(chain) * self._pool.page_size
+        return True
+
+    def grow(self, sequence: Sequence) -> bool:
+        """Give a running sequence the page of its next token; False if there is none."""
+        while len(sequence.pages) < self._pool.pages_for(sequence.num_computed + 1):
+            self._evict(1 - self._pool.num_free)
+            page = self._pool.allocate_after(sequence.pages[-1])
+            if page is None:
+                return False
+            sequence.pages.append(page)
+        return True
+
+    def trim(self, sequence: Sequence) -> None:
+        """Take back what a running sequence does not need yet."""
+        least = self.needed(sequence)
+        if not sequence.is_solid and len(sequence.pages) > least:
+            self._pool.release(sequence.pages[least:])
+            del sequence.pages[least:]
+
+    def keep(self, sequence: Sequence) -> None:
+        """Keep the pages that are full of computed prompt tokens.
+
+        Generated tokens' are not kept: they were computed one by one, and a prompt that holds
+        the same tokens computes them together, which may differ in the last bit.
+        """
+        size = self._pool.page_size
+        known = min(sequence.num_computed, len(sequence.prompt)) // size
+        while self._keep_prefixes and sequence.is_chained and len(sequence.chain) < known:
+            i = len(sequence.chain)
+            tokens = sequence.prompt[i * size : (i + 1) * size]
+            parent = sequence.chain[-1] if sequence.chain else None
+            node = self._prefixes.add(sequence.namespace, parent, tokens, sequence.pages[i])
+            if node is None:  # another one has computed the same meanwhile
+                sequence.is_chained = False
+            else:
+                sequence.chain.append(node)
+
+    def release(self, sequence: Sequence) -> None:
+        """Take all pages back from a sequence; kept ones stay."""
+        own = sequence.pages[len(sequence.chain) :]
+        self._prefixes.leave(sequence.chain)
+        self._pool.release(own)
+        sequence.pages, sequence.chain = [], []
+        sequence.is_chained = True
+        self._evict(self._prefixes.num_idle - int(_IDLE_SHARE * self._pool.num_pages))
+
+    @property
+    def num_kept(self) -> int:
+        """Return how many pages of prefixes are kept."""
+        return self._prefixes.num_pages
+
+    @property
+    def num_available(self) -> int:
+        """Return how many pages no sequence uses, kept prefixes among them."""
+        return self._pool.num_free + self._prefixes.num_idle
+
+    @property
+    def num_pages(self) -> int:
+        """Return how many pages there are."""
+        return self._pool.num_pages
+
+    def _evict(self, count: int) -> None:
+        if count > 0:
+            self._pool.release(self._prefixes.evict(count))
+
+    def check_integrity(self, running: Iterable[Sequence]) -> None:
+        """Assert that every page is free, kept, or held by exactly one running sequence."""
+        self._prefixes.check_integrity()
+        own = []
+        for sequence in running:
+            assert [node.page for node in sequence.chain] == sequence.pages[: len(sequence.chain)]
+            own += sequence.pages[len(sequence.chain) :]
+        assert len(own) == len(set(own)), "two sequences hold one page"
+        assert len(own) + self._prefixes.num_pages + self._pool.num_free == self.num_pages

@@ -1,0 +1,30 @@
+"""What one step of the engine was, from its batch and the scheduler after it."""
+
+from server.observer import StepStats
+from server.residency import Entry
+from server.scheduler import Batch, Scheduler, Work
+
+
+def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:
+    """Return the statistics of a step that took `seconds`."""
+    leases = [work.sequence.lease for work in batch.works]
+    keys = {lease.key for lease in leases if isinstance(lease, Entry)}
+    modes = {key[1] for key in keys if isinstance(key, tuple)}
+    modes |= {"base"} if None in leases else set()
+    return StepStats(
+        seconds=seconds,
+        mode=modes.pop() if len(modes) == 1 else "mixed",
+        num_rows=batch.num_rows,
+        num_adapters=len(keys),
+        num_running=len(scheduler.running),
+        num_waiting=len(scheduler.waiting),
+        prompt_tokens=sum(work.stop - work.start for work in batch.prefill),
+        generated_tokens=sum(work.samples for work in batch.works),
+        cached_tokens=sum(work.sequence.num_cached for work in batch.prefill if _is_first(work)),
+        num_preemptions=scheduler.num_preemptions,
+    )
+
+
+def _is_first(work: Work) -> bool:
+    """Return whether a sequence's very first piece is this."""
+    return work.start == work.sequence.num_cached and not work.sequence.num_preempted
