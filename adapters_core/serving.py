@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch.nn.functional as F
@@ -85,8 +86,18 @@ class ServingPlan:
     merged: Sequence[MergedGroup] = ()
     factored: Sequence[FactoredGroup] = ()
 
+    @cached_property
+    def _paths(self) -> frozenset[str]:
+        """Return the linears that any row changes."""
+        mappings: list[Mapping[str, object]] = [group.weights for group in self.merged]
+        mappings += [group.bank.layout.parts for group in self.factored]
+        return frozenset(path for mapping in mappings for path in mapping)
+
     def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
         """Return `[T, out]` for x `[T, in]`."""
+        if linear.path not in self._paths:
+            untouched: Tensor = linear.base(x)
+            return untouched
         if len(self.merged) == 1 and self.merged[0].index is None:
             return F.linear(x, self._weight(self.merged[0], linear), linear.bias())
         y = self._base_and_merged(linear, x) if self.merged else linear.base_rows(x)
@@ -108,4 +119,5 @@ class ServingPlan:
 
     @staticmethod
     def _weight(group: MergedGroup, linear: AdaptedLinear) -> Tensor:
-        return group.weights.get(linear.path, linear.golden())
+        weight = group.weights.get(linear.path)
+        return linear.golden() if weight is None else weight

@@ -1,0 +1,45 @@
+"""Every setting as a flag of `overtone serve`, so that none can be forgotten.
+
+Values stay text here: settings.py checks them, names the bad one, and gives the defaults.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from server.settings import Settings
+
+#: Secrets do not belong into a process's arguments, which everybody on the machine can read.
+_ENVIRONMENT_ONLY = {"api_keys"}
+
+
+def with_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command with a parameter for every setting; those not given are None.
+
+    `function` takes them as keywords, beside the parameters of its own.
+    """
+    own = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    flags = [_parameter(name) for name in Settings.model_fields if name not in _ENVIRONMENT_ONLY]
+    function.__signature__ = inspect.Signature([*flags, *own])  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in [*flags, *own]}
+    return function
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    is_switch = field.annotation is bool
+    shown = "" if field.is_required() or field.default is None else f" Default: {field.default}."
+    option = typer.Option(help=f"{field.description}{shown}", show_default=False)
+    kind = bool if is_switch else str
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
