@@ -5,8 +5,8 @@ The file names layers by the base's own module paths, as PEFT does:
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from adapters_core.files import (
     read_header,
     read_tensors,
 )
+from adapters_core.heads import Head, check_head, labels_in, saved_parameters
 from adapters_core.layer import Coefficients, FileView, TensorSpec
 from adapters_core.method import Method
 from adapters_core.peft_config import PeftConfig, parse_json
@@ -32,15 +33,22 @@ _SHARED_PREFIX = "base_model."
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
 METADATA_KEY = "overtone"
 _SHOWN = 5
+#: Fields of the config that are read for a base with a head.
+_HEAD_FIELDS = ("modules_to_save", "id2label")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter: its description, and method and coefficients of every adapted layer."""
+    """A checked adapter: its description, and method and coefficients of every adapted layer.
+
+    On a classifier it may have a head of its own, and names for that head's labels.
+    """
 
     description: AdapterDescription
     methods: Mapping[str, Method]
     layers: Mapping[str, Coefficients]
+    head: Head | None = None
+    labels: Sequence[str] | None = None
 
 
 def read_adapter(
@@ -53,26 +61,27 @@ def read_adapter(
     """
     config = PeftConfig.parse(config_bytes)
     kind = for_config(config)
-    config.refuse_unread(kind.peft_fields)
-    header = read_header(file, max_bytes)
-    own = _own_metadata(header)
+    config.refuse_unread([*kind.peft_fields, *(_HEAD_FIELDS if base.head else ())])
+    whole = read_header(file, max_bytes)
+    own = _own_metadata(whole)
     verified = _check_fingerprint(own, base)
+    saved, num_labels, header = _without_head(config, whole, base)
     shared, entries = _sorted_out(header, base, kind)
-    _check_targets(config, entries, base)
+    _check_targets(config, entries, base, saved)
     found = {t: {n: entry.shape for n, entry in entries[t].items()} for t in entries}
     shapes = {key: entry.shape for key, entry in shared.items()}
     methods: Mapping[str, Method] = kind.of_file(FileView(config, base.targets, found, shapes, own))
     keys = {t: _keys(methods[t], t, base) for t in methods}
     _check_tensors(header, keys, shared, entries)
     _check_places(own, methods, base)
-    tensors = read_tensors(file, header)
+    tensors = read_tensors(file, whole)
     layers = {
         target: {name: tensors[key] for name, (key, _) in keys[target].items()} for target in keys
     }
     methods = kind.with_values(methods, layers)
     for target, method in methods.items():
         _check_values(method, layers[target], base, target)
-    if all(methods[target].is_zero(layers[target]) for target in methods):
+    if not saved and all(methods[target].is_zero(layers[target]) for target in methods):
         raise NoEffect("every coefficient is zero: the base would answer under this name", "file")
     description = AdapterDescription(
         digest=digest_of(file, config.canonical()),
@@ -82,10 +91,28 @@ def read_adapter(
         base_fingerprint=base.fingerprint,
         base_verified=verified,
         target_modules=tuple(methods),
-        num_coefficients=sum(entry.count for entry in header.tensors.values()),
+        num_coefficients=sum(entry.count for entry in whole.tensors.values()),
         size_bytes=file.stat().st_size,
     )
-    return Adapter(description, methods, layers)
+    head = Head({name: tensors[PREFIX + name] for name in saved}, num_labels) if saved else None
+    labels = labels_in(config, num_labels) if base.head else None
+    return Adapter(description, methods, layers, head, labels)
+
+
+def _without_head(
+    config: PeftConfig, header: Header, base: BaseSpec
+) -> tuple[Sequence[str], int, Header]:
+    """Return the names of the head's parameters, its number of labels, and the header's rest."""
+    if base.head is None:
+        return (), 0, header
+    saved = saved_parameters(config, base.head)
+    keys = {PREFIX + name: name for name in saved}
+    entries = {keys[key]: entry for key, entry in header.tensors.items() if key in keys}
+    num_labels = check_head(entries, saved, base.head, PREFIX)
+    rest = {key: entry for key, entry in header.tensors.items() if key not in keys}
+    if not rest:
+        raise InvalidAdapter("the file has a head, but no coefficients of any layer", "file")
+    return saved, num_labels, replace(header, tensors=rest)
 
 
 def _own_metadata(header: Header) -> dict[str, Any]:
@@ -167,12 +194,20 @@ def _split(key: str, base: BaseSpec) -> tuple[str | None, str]:
     return None, key
 
 
-def _check_targets(config: PeftConfig, found: Mapping[str, Any], base: BaseSpec) -> None:
-    """Check that file and config speak of the same layers."""
+def _check_targets(
+    config: PeftConfig, found: Mapping[str, Any], base: BaseSpec, saved: Sequence[str]
+) -> None:
+    """Check that file and config speak of the same layers; a saved head's own are not adapted."""
+    replaced = {name.rpartition(".")[0] for name in saved}
+    for target in found:
+        if target in replaced:
+            more = ", ".join(list(found[target])[:_SHOWN])
+            message = f"{target} is replaced by the head, but the file has more for it: {more}"
+            raise InvalidAdapter(message, target)
     rule = config.raw.get("target_modules")
     if not rule or (isinstance(rule, str) and rule.lower() == "all-linear"):
         return
-    selected = [target for target in base.targets if config.selects(target)]
+    selected = [t for t in base.targets if t not in replaced and config.selects(t)]
     for target in selected:
         if target not in found:
             message = f"the config adapts {target}, but the file has no tensor for it"

@@ -46,8 +46,14 @@ class Layout:
         return cls(key, parts, offset)
 
 
+#: Holds zeros in every bank and is never handed out: a row that uses it gets no update.
+EMPTY_SLOT = 0
+#: On a GPU a buffer doubles up to so many bytes; from there on it grows by a quarter.
+_DOUBLED_BYTES = 256 << 20
+
+
 class Bank:
-    """Rows of packed coefficients on one device, `[slots, width]` float32, growing by doubling.
+    """Rows of packed coefficients on one device, `[slots, width]` float32, growing as needed.
 
     A slot's row is written before anybody is told its number, and not again before it is freed;
     growth copies rows and leaves running readers on the buffer they hold.
@@ -55,7 +61,7 @@ class Bank:
     Args:
         layout: of every row.
         bases: where the layers' bases come from.
-        slots: to begin with.
+        slots: to begin with, beside the empty one.
         layers: coefficients of one adapter of this layout; methods that need the base look at
             what they share.
     """
@@ -77,9 +83,11 @@ class Bank:
         for basis in self._bases.values():
             self.basis_memory |= memory_of(basis)
         self._keys = {target: self._key_of(target) for target in layout.parts}
-        self._buffer = torch.zeros(slots, layout.width, device=bases.device)
-        self._free = list(range(slots))[::-1]
-        self._lock = threading.Lock()
+        self._buffer = torch.zeros(slots + 1, layout.width, device=bases.device)
+        self._free = list(range(slots, EMPTY_SLOT, -1))
+        self._taken: set[int] = set()
+        self._lock = threading.Lock()  # guards the two above
+        self._writing = threading.Lock()
 
     @property
     def row_bytes(self) -> int:
@@ -89,7 +97,12 @@ class Bank:
     @property
     def is_empty(self) -> bool:
         """Return whether no slot is taken."""
-        return len(self._free) == self._buffer.shape[0]
+        return not self._taken
+
+    @property
+    def buffer(self) -> Tensor:
+        """Return what `apply` reads now, `[slots, width]`; growth puts another in its place."""
+        return self._buffer
 
     def pack(self, methods: Mapping[str, Method], layers: Mapping[str, Coefficients]) -> Tensor:
         """Return the row `[width]` of an adapter of this layout, target -> method and coefficients.
@@ -105,18 +118,26 @@ class Bank:
 
     @torch.inference_mode()
     def add(self, row: Tensor) -> int:
-        """Write a row and return its slot."""
-        with self._lock:
+        """Write a row and return its slot; others' slots may be given back meanwhile."""
+        with self._writing:
             if not self._free:
                 self._grow()
-            slot = self._free.pop()
+            with self._lock:
+                slot = self._free.pop()
+                self._taken.add(slot)
             self._buffer[slot] = row
             return slot
+
+    @torch.inference_mode()
+    def row(self, slot: int) -> Tensor:
+        """Return a copy of a taken slot's row `[width]` in host memory."""
+        return self._buffer[slot].clone().cpu()
 
     def remove(self, slot: int) -> None:
         """Give a slot back; the caller knows that no running row uses it."""
         with self._lock:
-            assert slot not in self._free, "a slot was freed twice"
+            assert slot in self._taken, "a slot was freed twice"
+            self._taken.remove(slot)
             self._free.append(slot)
 
     def analysis_key(self, target: str) -> Hashable | None:
@@ -152,8 +173,15 @@ class Bank:
         return self.apply_analysed(target, self.analyse(target, x), rows).to(x.dtype)
 
     def _grow(self) -> None:
+        """Copy all rows into a larger buffer; takes long, and holds up only those who add."""
         old = self._buffer
         slots = old.shape[0]
-        self._buffer = torch.zeros(2 * slots, self.layout.width, device=old.device)
-        self._buffer[:slots] = old
-        self._free.extend(range(2 * slots - 1, slots - 1, -1))
+        # On a CPU what is not written yet is not memory yet; on a GPU it is.
+        is_small = old.device.type == "cpu" or old.nbytes < _DOUBLED_BYTES
+        more = slots if is_small else slots // 4
+        # A slot is read only once its row is written.
+        larger = torch.empty(slots + more, self.layout.width, device=old.device)
+        larger[:slots] = old
+        with self._lock:
+            self._buffer = larger
+            self._free.extend(range(slots + more - 1, slots - 1, -1))

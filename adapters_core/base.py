@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters_core.layer import Shape
+
+if TYPE_CHECKING:
+    from adapters_core.heads import HeadSpec
 
 T = TypeVar("T")
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.
@@ -28,11 +31,13 @@ class BaseSpec:
         name: what people call it.
         fingerprint: `sha256:…` over its parameters (see `fingerprint`).
         targets: path -> shape of every linear that an adapter may change, in the model's order.
+        head: what a classifier's adapter may replace as a whole; None for all other bases.
     """
 
     name: str
     fingerprint: str
     targets: Mapping[str, Shape]
+    head: "HeadSpec | None" = None
 
 
 def spec_of(model: nn.Module, name: str) -> BaseSpec:

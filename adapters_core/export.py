@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 
-from adapters_core.adapter import METADATA_KEY, key_of
+from adapters_core.adapter import METADATA_KEY, PREFIX, key_of
 from adapters_core.base import BaseSpec
 from adapters_core.method import Coefficients, Method
 
@@ -20,6 +21,10 @@ def write_adapter(
     method: Method | Mapping[str, Method],
     layers: Mapping[str, Coefficients],
     base: BaseSpec,
+    *,
+    head: Coefficients | None = None,
+    labels: Sequence[str] | None = None,
+    task_type: str | None = "CAUSAL_LM",
 ) -> None:
     """Write `layers` (target -> coefficients) to `folder`; PEFT reads it unchanged.
 
@@ -30,6 +35,9 @@ def write_adapter(
         method: of every layer, or of each target; all of one kind.
         layers: what the file is to hold.
         base: which the adapter is for.
+        head: parameters after the base's body that are replaced, by name (`modules_to_save`).
+        labels: names of the head's rows.
+        task_type: PEFT's name of what the adapter is for; None where PEFT has none.
 
     Raises:
         InvalidAdapter: layers differ in a way that PEFT's config has no word for.
@@ -41,14 +49,20 @@ def write_adapter(
     for target, layer in layers.items():
         for name, spec in methods[target].tensors(base.targets[target]).items():
             tensors[key_of(target, name, spec)] = layer[name].detach().cpu().contiguous()
-    config = {
+    for name, tensor in (head or {}).items():
+        tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
+    config: dict[str, Any] = {
         "peft_type": kind.peft_type,
-        "task_type": "CAUSAL_LM",
+        "task_type": task_type,
         "base_model_name_or_path": base.name,
         "inference_mode": True,
         "target_modules": list(layers),
         "bias": "none",
     } | kind.config_of(methods)
+    if head:
+        config["modules_to_save"] = sorted({name.partition(".")[0] for name in head})
+    if labels is not None:
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     overtone = {"base": {"name": base.name, "fingerprint": base.fingerprint}}
     overtone |= kind.metadata_of(methods, base.targets)

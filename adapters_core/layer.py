@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -31,12 +31,16 @@ class TensorSpec:
         trained: whether training moves them.
         shared: the key after `base_model.` if the file holds it once for several layers; these
             then have one and the same tensor among their coefficients.
+        role: which of a job's learning rates moves it: that of coefficients or of places.
+        rate: what this learning rate is multiplied by.
     """
 
     shape: tuple[int, ...]
     floating: bool = True
     trained: bool = True
     shared: str | None = None
+    role: Literal["coefficients", "places"] = "coefficients"
+    rate: float = 1.0
 
 
 class Weights(Protocol):

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
@@ -286,9 +287,19 @@ class Method(ABC):
         """Return what training starts from, where that is more than the file holds."""
         return self.init(shape, generator, basis)
 
+    def training_tensors(self, shape: Shape) -> dict[str, TensorSpec]:
+        """Return the specs of what `training_init` gives."""
+        return self.tensors(shape)
+
     def training_delta(self, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         """Return the delta of what `training_init` gave, differentiable in all that is trained."""
         return self.delta(trained, shape, basis)
+
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
+    ) -> Tensor:
+        """Return `x @ training_delta.T` for x `[T, in_]`, differentiable; need not build it."""
+        return F.linear(x, self.training_delta(trained, shape, basis).to(x.dtype))
 
     def export(self, trained: Coefficients, shape: Shape) -> dict[str, Tensor]:
         """Return what the file holds of what was trained."""

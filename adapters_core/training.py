@@ -6,7 +6,6 @@ Training uses the same injected linears as serving; only the plan differs.
 from collections.abc import Iterator, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters_core.bases import Bases
@@ -50,6 +49,16 @@ class TrainingPlan:
                     seen.add(id(tensor))
                     yield tensor
 
+    def named(self) -> Iterator[tuple[str, TensorSpec, nn.Parameter]]:
+        """Yield a name, the spec and the tensor of all that a checkpoint holds, each once."""
+        seen: set[int] = set()
+        for target, layer in self.layers.items():
+            specs = self.methods[target].training_tensors(self._shapes[target])
+            for name, tensor in layer.items():
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield f"{target}.{name}", specs[name], tensor
+
     def hold_still(self, step: int, num_steps: int) -> None:
         """Forget the gradients of what the method's schedule does not move at this step.
 
@@ -82,10 +91,10 @@ class TrainingPlan:
     ) -> dict[str, nn.Parameter]:
         method = self.methods[target]
         basis = self._bases.get(method, shape, target)
-        specs = method.tensors(shape)
+        specs = method.training_tensors(shape)
         layer = {}
         for name, tensor in method.training_init(shape, generator, basis).items():
-            spec = specs.get(name, TensorSpec(()))
+            spec = specs[name]
             is_trained = tensor.is_floating_point() and spec.trained
             made = nn.Parameter(tensor.to(self._bases.device), is_trained)
             shared = spec.shared
@@ -100,5 +109,4 @@ class TrainingPlan:
             return y
         method = self.methods[linear.path]
         basis = self._bases.get(method, linear.shape, linear.path, layer)
-        delta = method.training_delta(layer, linear.shape, basis)
-        return y + F.linear(x, delta.to(x.dtype))
+        return y + method.training_apply(x, layer, linear.shape, basis).to(y.dtype)

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec
 from adapters_core.bases import Bases
@@ -36,6 +38,24 @@ def llama(width: int = 1024, layers: int = 8) -> nn.Module:
             if parameter.dim() == 2:
                 parameter.normal_(0, 1.2 / parameter.shape[-1] ** 0.5)
     return made.eval().requires_grad_(False)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token a byte, and made-up words for all other ids."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = alphabet + [f"<{i}>" for i in range(len(alphabet), VOCABULARY)]
+    made = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+def save_llama(folder: Path, width: int, layers: int) -> Path:
+    """Write the same base as a server loads it, and return its folder."""
+    disable_progress_bar()
+    llama(width, layers).save_pretrained(folder)  # type: ignore[operator]
+    tokenizer().save_pretrained(folder)
+    return folder
 
 
 def targets_of(spec: BaseSpec, which: str) -> list[str]:

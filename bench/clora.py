@@ -9,11 +9,11 @@ trains no adapter at all. LoRA's rank is the one with as many numbers as CLoRA w
 Why: the paper itself could not be had, so none of its numbers is a bar. What can be asked is
 the shape: does SADE make the spaces more different, and does that cost accuracy?
 
-    python -m bench.clora [--seeds 3] [--first-seed 0] [--images 10] [--sade 0.1 1]
+    overtone bench clora [--seeds 3] [--first-seed 0] [--images 10] [--sade 0.1 1]
 """
 
-import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from adapters_core.inject import Injection, inject
 from adapters_core.method import Method
 from adapters_core.methods import CLoRA, LoRA
 from adapters_core.training import TrainingPlan
+from bench.program import Parser, run_program
 from bench.timing import report
 
 _WIDTH, _CLASSES, _BATCH = 64, 5, 32
@@ -210,9 +211,9 @@ def contenders(weights: Sequence[float]) -> dict[str, Method | None]:
     return kinds
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="overtone bench clora", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=200)
@@ -220,7 +221,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--sade", type=float, nargs="+", default=[0.1])
     parser.add_argument("--pretraining", type=int, default=400, help="steps")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # matrices this small gain nothing from two
     model, known = pretrained(options.pretraining)
     bench = Bench.on(model, options.steps, options.images, options.rate)
@@ -231,4 +232,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

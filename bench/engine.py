@@ -6,15 +6,15 @@ merged adapter; and tokens/s of 32 sequences against `model.generate` on the sam
 Why: a decode step is memory traffic of the base's weights; what an adapter adds must be small.
 Ratios are what counts; both sides run in one process, interleaved.
 
-    python -m bench.engine [--rounds 15] [--width 1024] [--layers 8]
+    overtone bench engine [--only decode generate] [--rounds 15] [--width 1024] [--layers 8]
 """
 
-import argparse
+import sys
+from collections.abc import Sequence as Many
 from typing import Any
 
 import torch
 
-from adapters_core.bank import Bank, Layout
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection, inject
@@ -22,16 +22,19 @@ from adapters_core.merge import materialise
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoRA
 from bench.bases import llama, prompt_of, random_adapter, targets_of
+from bench.loop import PROMPT, Leases, factored, run_to_end
+from bench.program import Parser, run_program
 from bench.timing import interleaved, report
-from server.batch import Factored, Merged
+from server.batch import Merged
 from server.engine import Engine
 from server.kv_pool import PagePool
 from server.residency import Entry
-from server.scheduler import Batch, Scheduler, Work
 from server.sequence import Sampling, Sequence
+from server.work import Batch, Work
 
-_PROMPT, _NEW = 64, 64
+_NEW = 64
 _PAGES = 32 * 40
+_PARTS = ("decode", "generate")
 
 
 class Bench:
@@ -45,16 +48,9 @@ class Bench:
         self.engine = Engine(self.injection, _PAGES)
         self.pool = PagePool(_PAGES, 32)
 
-    def factored(self, method: Method, which: str, count: int) -> list[Entry | None]:
+    def factored(self, method: Method, which: str, count: int) -> Leases:
         """Return leases of `count` different adapters in one bank."""
-        targets = targets_of(self.spec, which)
-        shapes = {target: self.spec.targets[target] for target in targets}
-        bank = Bank(Layout.of(method.of_layers(shapes), shapes), self.bases)
-        leases: list[Entry | None] = []
-        for i in range(count):
-            slot = bank.add(bank.pack(*random_adapter(method, shapes, self.bases, i)))
-            leases.append(Entry((i, "factored"), payload=Factored(bank, slot)))
-        return leases
+        return factored(self.spec, self.bases, method, which, count)
 
     def merged(self, method: Method, which: str) -> Entry:
         """Return a lease of one merged adapter."""
@@ -64,34 +60,28 @@ class Bench:
         weights = materialise(methods, layers, self.injection.linears, self.bases)
         return Entry(("0", "merged"), payload=Merged(weights))
 
-    def decode(self, leases: list[Entry | None]) -> Batch:
+    def decode(self, leases: Leases) -> Batch:
         """Return a decode step of sequences that have their prompt in the cache."""
         works = []
         for i, lease in enumerate(leases):
             sampling = Sampling(max_tokens=_NEW, temperature=0)
-            sequence = Sequence(tuple(prompt_of(i, _PROMPT)), sampling, lease)
+            sequence = Sequence(tuple(prompt_of(i, PROMPT)), sampling, lease)
             sequence.pages = self.pool.allocate(self.pool.pages_for(sequence.max_length)) or []
-            self.engine.step(Batch((), (Work.of(sequence, 0, _PROMPT),)))
+            self.engine.step(Batch((), (Work.of(sequence, 0, PROMPT),)))
             sequence.tokens.append(1)
-            works.append(Work.of(sequence, _PROMPT, _PROMPT + 1))
+            works.append(Work.of(sequence, PROMPT, PROMPT + 1))
         return Batch(tuple(works), ())
 
-    def run(self, leases: list[Entry | None]) -> int:
+    def run(self, leases: Leases) -> int:
         """Generate for every lease from its prompt to its end; return the tokens generated."""
-        scheduler = Scheduler(PagePool(_PAGES, 32), 512, 64)
-        for i, lease in enumerate(leases):
-            sampling = Sampling(max_tokens=_NEW, temperature=0)
-            scheduler.add(Sequence(tuple(prompt_of(i, _PROMPT)), sampling, lease))
-        while batch := scheduler.next(0.0):
-            scheduler.advance(batch, [token for token in self.engine.step(batch) if token])
-        return _NEW * len(leases)
+        return run_to_end(self.engine, leases, _PAGES, _NEW)
 
 
 def step_rows(bench: Bench, rounds: int) -> list[dict[str, Any]]:
     """Return one row per number of rows and kind of adapter."""
     rows = []
     for count in (8, 32):
-        kinds: dict[str, list[Entry | None]] = {"base": [None] * count}
+        kinds: dict[str, Leases] = {"base": [None] * count}
         for which in ("qv", "seven"):
             for method in (FourierFT(1000, 300.0), LoRA(16, 16.0)):
                 kinds[f"{method.name} {which}"] = bench.factored(method, which, count)
@@ -113,7 +103,7 @@ def step_rows(bench: Bench, rounds: int) -> list[dict[str, Any]]:
 def generate_row(bench: Bench, rounds: int) -> dict[str, Any]:
     """Return tokens/s of 32 base sequences beside `model.generate` on the same batch."""
     reference = llama(bench.spec.targets["model.layers.0.self_attn.q_proj"].in_, _layers(bench))
-    ids = torch.tensor([prompt_of(i, _PROMPT) for i in range(32)])
+    ids = torch.tensor([prompt_of(i, PROMPT) for i in range(32)])
     mask = torch.ones_like(ids)
 
     def generate() -> None:
@@ -132,18 +122,20 @@ def _layers(bench: Bench) -> int:
     return sum(target.endswith("q_proj") for target in bench.spec.targets)
 
 
-def main() -> None:
+def main(arguments: Many[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="overtone bench engine", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
-    options = parser.parse_args()
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
+    options = parser.parse_args(arguments)
     bench = Bench(options.width, options.layers)
-    rows = step_rows(bench, options.rounds)
-    rows.append(generate_row(bench, max(5, options.rounds // 3)))
+    rows = step_rows(bench, options.rounds) if "decode" in options.only else []
+    if "generate" in options.only:
+        rows.append(generate_row(bench, max(5, options.rounds // 3)))
     report("engine", rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

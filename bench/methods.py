@@ -12,13 +12,13 @@ nor applying them may show it less.
 Both sides of every ratio run interleaved, medians over the rounds. Every linear has a parent of its
 own, so no analysis is shared; in a model q, k and v share theirs.
 
-    python -m bench.methods [--widths 512 1024 2048 4096] [--rounds 9] [--methods NAME ...]
+    overtone bench methods [--widths 512 1024 2048 4096] [--rounds 9] [--methods NAME ...]
 """
 
-import argparse
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
 from adapters_core.serving import FactoredGroup, ServingPlan
 from adapters_core.table import registered
 from bench.bases import random_adapter
+from bench.program import Parser, run_program
 from bench.timing import interleaved, report
 
 _ROWS = (1, 8, 32)
@@ -71,7 +72,7 @@ class Stack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x `[T, width]` after all linears."""
         for block in self.blocks:
-            x = block.linear(x)
+            x = block.linear(x)  # type: ignore[operator]
         return x
 
     def prepare_inputs_for_generation(self) -> None:
@@ -169,7 +170,7 @@ class Peft:
         """Every layer's dense delta."""
         for module in self.model.modules():
             if hasattr(module, "get_delta_weight"):
-                module.get_delta_weight("first")
+                module.get_delta_weight("first")  # type: ignore[operator]
 
     def cold(self) -> None:
         """Load and merge."""
@@ -233,14 +234,14 @@ def contenders(names: list[str], width: int) -> Mapping[str, Method]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="overtone bench methods", description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024, 2048, 4096])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--methods", nargs="+", default=[], choices=sorted(registered()))
     parser.add_argument("--only-apply", action="store_true", help="leave files and PEFT out")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rows = []
     for width in options.widths:
         with tempfile.TemporaryDirectory() as scratch:
@@ -257,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

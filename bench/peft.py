@@ -4,38 +4,36 @@ What: (1) 32 requests with 32 adapters: this engine from files to tokens, agains
 after the other, unmerged (`set_adapter` + `generate`, adapters loaded beforehand) and with
 load, merge, generate, unmerge; (2) a cold file to merged weights of all targets, and to its first
 factored use, against PEFT's `load_adapter` + `merge_adapter`.
-PEFT's requests are independent of each other, so a few of the 32 are timed and scaled.
+PEFT's requests are independent of each other, so a few of the 32 are timed and scaled. (3) The same
+merge against adding matrices of that size to others, which is the traffic that no merge can avoid.
 
-    python -m bench.peft [--rounds 5] [--width 1024] [--layers 8] [--new 64]
+    overtone bench peft [--rounds 5] [--width 1024] [--layers 8] [--new 64]
 """
 
-import argparse
+import sys
 import tempfile
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.bank import Bank, Layout
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.bases import Bases
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
 from adapters_core.methods import FourierFT
 from bench.bases import llama, prompt_of, targets_of, write_many
+from bench.loop import PROMPT, Leases, Packer, read, run_to_end
+from bench.program import Parser, run_program
 from bench.timing import interleaved, report
-from server.batch import Factored
 from server.engine import Engine
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sampling, Sequence
 
-_REQUESTS, _PROMPT, _PEFT_SAMPLE = 32, 64, 2
+_REQUESTS, _PEFT_SAMPLE = 32, 2
+_PAGES = 32 * 40
 
 
 class Ours:
@@ -46,43 +44,34 @@ class Ours:
         self.spec: BaseSpec = spec_of(model, "bench")
         self.injection: Injection = inject(model)
         self.bases = Bases(torch.device("cpu"))
-        self.engine = Engine(self.injection, 32 * 40)
-        self._merged: dict[str, torch.Tensor] = {}
-
-    def _read(self, folder: Path) -> Adapter:
-        config = (folder / CONFIG_NAME).read_bytes()
-        return read_adapter(folder / WEIGHTS_NAME, config, self.spec)
+        self.engine = Engine(self.injection, _PAGES)
+        self._merged: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
 
     def merge(self, folder: Path) -> None:
         """A cold file to merged weights, over those of the adapter that was evicted for it."""
-        adapter = read_adapter(
-            folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes(), self.spec
-        )
+        adapter = read(folder, self.spec)
         linears = self.injection.linears
         self._merged = materialise(
             adapter.methods, adapter.layers, linears, self.bases, self._merged
         )
 
-    def pack(self, folder: Path, bank: list[Bank]) -> Entry:
-        """A cold file to a slot in a bank."""
-        adapter = read_adapter(
-            folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes(), self.spec
-        )
-        if not bank:
-            bank.append(Bank(Layout.of(adapter.methods, self.spec.targets), self.bases))
-        slot = bank[0].add(bank[0].pack(adapter.methods, adapter.layers))
-        return Entry((str(folder), "factored"), payload=Factored(bank[0], slot))
+    def add(self) -> None:
+        """Add one matrix to another for all weights that `merge` makes, over earlier sums."""
+        for target, delta in self._merged.items():
+            golden = self.injection.linears[target].golden()
+            out = self._sums.setdefault(target, torch.empty_like(delta))
+            torch.add(golden, delta, out=out)
+
+    def packer(self) -> Packer:
+        """Return what makes slots of files, in a bank of its own."""
+        return Packer(self.spec, self.bases)
 
     def serve(self, folders: list[Path], new: int) -> None:
         """All requests at once, from files to their last tokens."""
-        bank: list[Bank] = []
-        scheduler = Scheduler(PagePool(32 * 40, 32), 512, 64)
-        for i, folder in enumerate(folders):
-            sampling = Sampling(max_tokens=new, temperature=0)
-            lease = self.pack(folder, bank)
-            scheduler.add(Sequence(tuple(prompt_of(i, _PROMPT)), sampling, lease))
-        while batch := scheduler.next(0.0):
-            scheduler.advance(batch, [token for token in self.engine.step(batch) if token])
+        packer = self.packer()
+        leases: Leases = [packer.from_file(folder) for folder in folders]
+        run_to_end(self.engine, leases, _PAGES, new)
 
 
 class Theirs:
@@ -94,7 +83,7 @@ class Theirs:
             self.model.load_adapter(folders[i], f"a{i}")
 
     def _generate(self, number: int, new: int) -> None:
-        ids = torch.tensor([prompt_of(number, _PROMPT)])
+        ids = torch.tensor([prompt_of(number, PROMPT)])
         with torch.inference_mode():
             self.model.generate(
                 input_ids=ids,
@@ -150,24 +139,26 @@ def request_rows(
 
 
 def load_rows(ours: Ours, theirs: Theirs, folders: list[Path], rounds: int) -> list[dict[str, Any]]:
-    """Return cold file -> merged and -> factored beside PEFT's load + merge."""
-    bank: list[Bank] = []
-    ours.pack(folders[0], bank)
+    """Return cold file -> merged and -> factored beside PEFT's load + merge and a plain addition.
+
+    The three of ours are over in milliseconds, so they have rounds of their own, more of them.
+    """
+    packer = ours.packer()
+    packer.from_file(folders[0])
 
     def factored() -> None:
-        entry = ours.pack(folders[1], bank)
+        entry = packer.from_file(folders[1])
         entry.payload.bank.remove(entry.payload.slot)
 
-    seconds = interleaved(
-        {
-            "merge": lambda: ours.merge(folders[1]),
-            "factored": factored,
-            "peft": lambda: theirs.merge(folders[1]),
-            "forget": theirs.forget,
-        },
-        rounds,
-    )
-    return [
+    quick: dict[str, Callable[[], object]] = {
+        "merge": lambda: ours.merge(folders[1]),
+        "add": ours.add,
+        "factored": factored,
+    }
+    slow = {"peft": lambda: theirs.merge(folders[1]), "forget": theirs.forget}
+    seconds = interleaved(quick | slow, rounds)
+    more = interleaved({name: quick[name] for name in ("merge", "add")}, 3 * rounds)
+    rows = [
         {
             "what": f"cold file to {way}, against PEFT load + merge",
             "ms": seconds[key] * 1e3,
@@ -176,17 +167,24 @@ def load_rows(ours: Ours, theirs: Theirs, folders: list[Path], rounds: int) -> l
         }
         for way, key in (("merged weights", "merge"), ("factored", "factored"))
     ]
+    addition = {
+        "what": "cold file to merged weights, against adding matrices of that size",
+        "ms": more["merge"] * 1e3,
+        "add_ms": more["add"] * 1e3,
+        "ratio": more["merge"] / more["add"],
+    }
+    return [*rows, addition]
 
 
-def main() -> None:
+def main(arguments: Many[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="overtone bench peft", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--only-load", action="store_true", help="leave the requests out")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     ours = Ours(options.width, options.layers)
     targets = targets_of(ours.spec, "qv")
     with tempfile.TemporaryDirectory() as scratch:
@@ -200,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

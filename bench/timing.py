@@ -1,14 +1,15 @@
 """Interleaved timing: every contender once a round, medians over the rounds, ratios."""
 
 import json
+import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
-
-import torch
 
 from adapters_core.memory import keep_freed_memory
 
@@ -34,21 +35,37 @@ def report(name: str, rows: list[dict[str, Any]]) -> None:
     """Print the rows for a person, then everything as the one JSON line."""
     for row in rows:
         print("  ".join(f"{k}={_short(v)}" for k, v in row.items()))
-    print(json.dumps({"bench": name, "machine": machine(), "rows": rows}))
+    print(json.dumps({"bench": name, "machine": machine(), "rows": rows}), flush=True)
 
 
 def machine() -> dict[str, Any]:
-    """Return where and on what code this was measured."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
+    """Return where and on what code this was measured; of torch only if this process uses it."""
+    torch = sys.modules.get("torch")
+    found: dict[str, Any] = {
         "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "commit": commit or None,
+        "cores": os.cpu_count(),
+        "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        found["torch"] = torch.__version__
+        is_gpu = torch.cuda.is_available()
+        found["device"] = torch.cuda.get_device_name() if is_gpu else "cpu"
+    return found
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this runs from, with a `+` if it was changed."""
+    checkout = Path(__file__).parent.parent
+    if not (checkout / ".git").exists():  # installed: a checkout around it is somebody else's
+        return None
+    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--exclude", "*"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _processor() -> str:

@@ -25,7 +25,7 @@ from server.errors import (
 from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
 from server.model import BaseNotLoadable
-from server.routes import adapters, completions, ops
+from server.routes import adapters, classify, completions, ops, residency
 from server.service import Service, sweep
 from server.settings import Settings
 
@@ -63,13 +63,14 @@ def create_app(
     app.state.draining = False
     app.state.why_not_ready = "the base is still loading; try again in a moment"
     app.state.metrics = metrics
-    for module in (completions, adapters, ops):
+    for module in (completions, classify, adapters, residency, ops):
         app.include_router(module.router)
     for family in (*FAMILIES, HTTPException, RequestValidationError):
         app.add_exception_handler(family, _answer_error)
     app.add_middleware(LastResort)
     app.add_middleware(BodyLimit, settings.max_body_bytes, settings.max_upload_bytes)
-    app.add_middleware(ApiKeys, [key.get_secret_value() for key in settings.api_keys])
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    app.add_middleware(ApiKeys, keys, settings.tenant_header)
     app.add_middleware(Timing, metrics)
     app.add_middleware(RequestId)
     return app

@@ -73,6 +73,10 @@ class PagedCache:
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
 
+    def begin(self, layout: StepLayout) -> None:
+        """Take the layout of the step that comes next."""
+        self.layout = layout
+
     def attach(self, model: nn.Module) -> None:
         """Make every attention module of the model, now set to `NAME`, use this cache."""
         for module in model.modules():
@@ -104,10 +108,13 @@ class PagedCache:
     def _stored(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the layer's flat cells `[pages * page_size, kv_heads, d]`, made at first use."""
         if layer not in self._keys:
-            cells = (self.num_pages + 1) * self.page_size
+            cells = self._num_cells()
             self._keys[layer] = k.new_zeros(cells, k.shape[1], k.shape[3])
             self._values[layer] = v.new_zeros(cells, v.shape[1], v.shape[3])
         return self._keys[layer], self._values[layer]
+
+    def _num_cells(self) -> int:
+        return (self.num_pages + 1) * self.page_size
 
     def _read(self, cells: Tensor, span: Span, start: int, stop: int) -> Tensor:
         """Return tokens `start..stop` of a sequence as `[1, kv_heads, stop - start, d]`."""

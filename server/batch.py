@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from adapters_core.bank import Bank
+from adapters_core.heads import Head
 from adapters_core.method import Rows, Segment
 from adapters_core.rows import padding_of
 from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
 from server.attention import Span, StepLayout
 from server.residency import Entry
-from server.scheduler import Batch, Work
+from server.work import Batch, Work
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Factored:
 
     bank: Bank
     slot: int
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Merged:
     """An adapter's own weights; an entry's payload in merged mode."""
 
     weights: dict[str, Tensor]
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _plan(
     merged: defaultdict[int, list[_Placed]] = defaultdict(list)
     base: list[_Placed] = []
     for p in placed:
-        payload = _payload(p.work)
+        payload = payload_of(p.work)
         if isinstance(payload, Factored):
             factored[id(payload.bank)].append(p)
         elif isinstance(payload, Merged):
@@ -148,13 +151,14 @@ def _plan(
     )
 
 
-def _payload(work: Work) -> object:
+def payload_of(work: Work) -> object:
+    """Return what the loader made of the work's adapter; None for the base itself."""
     lease = work.sequence.lease
     return lease.payload if isinstance(lease, Entry) else None
 
 
 def _merged_group(group: list[_Placed], only: bool, device: torch.device) -> MergedGroup:
-    payload = _payload(group[0].work)
+    payload = payload_of(group[0].work)
     assert isinstance(payload, Merged)
     rows = [row for p in group for row in p.rows]
     return MergedGroup(payload.weights, None if only else _index(rows, device))
@@ -171,13 +175,13 @@ def _factored_group(
     group: list[_Placed], num_decode: int, last: int, total: int, device: torch.device
 ) -> FactoredGroup:
     """Return one bank's rows; in place, without an index, if the whole batch is theirs."""
-    payload = _payload(group[0].work)
+    payload = payload_of(group[0].work)
     assert isinstance(payload, Factored)
     slots: list[int] = []
     segments: list[Segment] = []
     single = 0
     for p in group:
-        handle = _payload(p.work)
+        handle = payload_of(p.work)
         assert isinstance(handle, Factored)
         start = len(slots)
         slots += [handle.slot] * len(p.rows)

@@ -8,49 +8,28 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from server.serve_flags import with_flags
+
 BaseOption = Annotated[
     str | None, typer.Option(help="Folder or hub id of the base (or OVERTONE_BASE).")
 ]
-NameOption = Annotated[str | None, typer.Option(help="What requests call the base.")]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int | None, typer.Option(help="Port to listen on.")]
 RegistryOption = Annotated[str | None, typer.Option(help="embedded, or redis://HOST:PORT.")]
 DataOption = Annotated[str | None, typer.Option(help="Folder of the embedded registry and blobs.")]
-StoreOption = Annotated[str | None, typer.Option(help="Folder of the blobs, if not in --data.")]
 ModeOption = Annotated[str | None, typer.Option(help="auto, factored or merged.")]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
-DtypeOption = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
 
 
+@with_flags
 def serve(
-    base: BaseOption = None,
-    base_name: NameOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
-    registry: RegistryOption = None,
-    data: DataOption = None,
-    store: StoreOption = None,
-    mode: ModeOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
     check: Annotated[bool, typer.Option(help="Print the effective settings and stop.")] = False,
+    **flags: str | bool | None,
 ) -> None:
     """Serve a base and its adapters until Ctrl-C. Every flag is also OVERTONE_<NAME>."""
     from server.settings import BadSetting, read_settings
 
     try:
-        settings = read_settings(
-            base=base,
-            base_name=base_name,
-            host=host,
-            port=port,
-            registry=registry,
-            data=data,
-            store=store,
-            mode=mode,
-            device=device,
-            dtype=dtype,
-        )
+        settings = read_settings(**flags)
     except BadSetting as error:
         _stop(str(error), 2)
     if check:

@@ -2,19 +2,28 @@
 
 The base is any Hugging Face causal LM; attention and cache are ours (attention.py), adapters come
 in through the injected linears (adapters_core). The engine knows no names, no text and no clock.
+
+On a device other than the CPU, steps of single tokens run over static tensors and are recorded
+(graphs.py), tokens are chosen there (sampler_device.py), and the host waits once a step: for them.
 """
+
+import os
 
 import torch
 from torch import Tensor, nn
 
 from adapters_core.inject import Injection
+from adapters_core.serving import ServingPlan
 from server import attention
 from server.attention import PagedCache, UnsupportedAttention
+from server.attention_device import DeviceCache
 from server.batch import pack
+from server.graphs import DecodeGraphs
 from server.kv_pool import PagePool
 from server.sampler import sample
-from server.scheduler import Batch, Work
+from server.sampler_device import sample_on_device
 from server.sequence import Sampled, Sampling, Sequence
+from server.work import Batch, Work
 
 _CHECK_TOKENS = 40
 _CHECK_TOLERANCE = 1e-3
@@ -29,14 +38,32 @@ class Engine:
         injection: the base with its linears listening.
         num_pages: pages of the cache.
         page_size: tokens a page; 32 keeps a row's bits independent of its neighbours on a CPU.
+        deterministic: the same step gives the same bits again, on a GPU too, where that costs
+            time; a CPU always gives them.
+        on_device: whether to go the device's way; None: where the base is not on the CPU. Tests
+            go it on the CPU.
     """
 
-    def __init__(self, injection: Injection, num_pages: int, page_size: int = 32) -> None:
+    def __init__(
+        self,
+        injection: Injection,
+        num_pages: int,
+        page_size: int = 32,
+        deterministic: bool = False,
+        on_device: bool | None = None,
+    ) -> None:
         self._injection = injection
         self._model = injection.model
         self._device = next(self._model.parameters()).device
         self._page_size = page_size
+        self._on_device = self._device.type != "cpu" if on_device is None else on_device
         self._cache = PagedCache(num_pages, page_size)
+        self._graphs: DecodeGraphs | None = None
+        if self._on_device:
+            self._cache = DeviceCache(num_pages, page_size, deterministic)
+            self._graphs = DecodeGraphs(self._forward, self._cache, self._device)
+        if deterministic and self._device.type == "cuda":
+            _be_deterministic()
         _refuse_moving_rotations(self._model)
         expected = self._reference_logits()
         attention.register()
@@ -49,24 +76,42 @@ class Engine:
         """Run a batch; return a token for every work that samples, None where it went wrong."""
         logits = self.logits(batch)
         sequences = [work.sequence for work in batch.works if work.samples]
-        return sample(logits, sequences)
+        return (sample_on_device if self._on_device else sample)(logits, sequences)
 
     @torch.inference_mode()
     def logits(self, batch: Batch) -> Tensor:
-        """Return the logits `[B, vocabulary]` of the works that sample, in their order."""
+        """Return the logits `[B, vocabulary]` of the works that sample, in their order.
+
+        On a device the next step may write over them.
+        """
+        if self._graphs is not None:
+            replayed = self._graphs.logits(batch)
+            if replayed is not None:
+                return replayed
         step = pack(batch, self._page_size, self._device)
-        self._cache.layout = step.layout
-        self._injection.switch.plan = step.plan
+        self._cache.begin(step.layout)
+        logits = self._forward(step.ids, step.positions, step.plan, step.sampled)
+        return logits[: step.num_sampled]
+
+    def _forward(
+        self, ids: Tensor, positions: Tensor, plan: ServingPlan | None, keep: Tensor | int = 0
+    ) -> Tensor:
+        """Return the logits `[B, vocabulary]` of the rows `keep`; 0 stands for all of them."""
+        self._injection.switch.plan = plan
+        # Ours looks at no mask; a finished one keeps transformers from asking the device whether
+        # the positions are those of one text.
+        mask = ids.new_zeros(1, 1, 1, 1) if self._on_device else None
         try:
             output = self._model(
-                input_ids=step.ids,
-                position_ids=step.positions,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
                 use_cache=False,
-                logits_to_keep=step.sampled,
+                logits_to_keep=keep,
             )
         finally:  # the plan holds merged weights, which may be evicted before the next step
             self._injection.switch.plan = None
-        result: Tensor = output.logits[0, : step.num_sampled]
+        result: Tensor = output.logits[0]
         return result
 
     @torch.inference_mode()
@@ -102,6 +147,15 @@ class Engine:
                 f"this engine's logits differ by {error:.1e} from transformers' own for "
                 f"{type(self._model).__name__}: its attention is not supported"
             )
+
+
+def _be_deterministic() -> None:
+    """Have torch sum in one order, where it has such a way, for the whole process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Fills fresh memory by default: for debugging, and a kernel each time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
 
 def _vocabulary(model: nn.Module) -> int:

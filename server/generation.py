@@ -121,8 +121,9 @@ class Run:
         try:
             for number, (prompt, sampling) in enumerate(zip(self.prompts, samplings, strict=True)):
                 sink = self._mailbox.sink(number)
+                mode = self._generations[0].mode if self._generations else None
                 generation = self._service.runtime.submit(
-                    prompt, sampling, digest, sink, tenant, timeout_s
+                    prompt, sampling, digest, sink, tenant, timeout_s, mode
                 )
                 self._generations.append(generation)
                 self._streams.append(self._service.text.stream(prompt, stops))

@@ -15,9 +15,9 @@ from server.metrics import BuildInfo, Metrics
 from server.model import Base, load_base
 from server.service import Service, build
 from server.settings import Settings
+from server.shutdown import GracefulServer
 
 _LOG = logging.getLogger("overtone")
-_GRACE_S = 30
 
 
 def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda service: None) -> int:
@@ -46,8 +46,13 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
         server.should_exit = True
 
     app = create_app(settings, metrics, lambda: start_service(settings, metrics), on_ready, fail)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S)
+
+    def fail_open() -> None:
+        if app.state.service is not None:
+            app.state.service.serving.worker.stop(timeout_s=0)
+
+    server = GracefulServer(
+        uvicorn.Config(app, log_config=None, access_log=False), settings.grace_s, fail_open
     )
     with listener:
         server.run(sockets=[listener])
@@ -56,7 +61,9 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
 
 def start_service(settings: Settings, metrics: Metrics) -> Service:
     """Load the base, open the registry, prove the transforms, start the loop."""
-    base = load_base(settings.base, settings.base_name, settings.device, settings.dtype)
+    base = load_base(
+        settings.base, settings.base_name, settings.device, settings.dtype, settings.task
+    )
     registry = connect(
         settings.registry, settings.data, store=settings.store, observer=metrics.on_registry
     )
@@ -79,7 +86,8 @@ def _build_info(base: Base) -> BuildInfo:
 def _listen(host: str, port: int) -> socket.socket | None:
     """Return a listening socket, or say why there is none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named outright: only then asyncio turns Nagle's algorithm off on what it accepts.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

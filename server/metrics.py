@@ -6,7 +6,7 @@ names, and of those only some get a series: the number of series does not grow w
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from prometheus_client import (
@@ -21,9 +21,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from server.observer import CacheStats, LoadStats, StepStats
-
-OTHER = "other"
+from server.busy_names import BusyNames
+from server.observer import CacheStats, LoadStats, PlanStats, StepStats
 
 # Bounds in seconds. A quantile is guessed between two: they lie closest where a person looks.
 _FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -65,13 +64,15 @@ class Metrics:
 
     def __init__(self, max_adapters: int = 50) -> None:
         self._registry = _Registry()
-        self._names = _BusyNames(max_adapters)
+        self._num_preemptions = 0
+        self._names = BusyNames(max_adapters)
         self._state = _State()
         self._registry.register(self._state)
         self._build = Info("overtone_build", "What is running.", registry=self._registry)
         self._make_request_metrics()
         self._make_step_metrics()
         self._make_adapter_metrics()
+        self._make_plan_metrics()
         self._make_registry_metrics()
 
     def render(self) -> tuple[bytes, str]:
@@ -91,6 +92,9 @@ class Metrics:
         self._waiting.set(stats.num_waiting)
         self._prompt_tokens.inc(stats.prompt_tokens)
         self._generation_tokens.inc(stats.generated_tokens)
+        self._cached_tokens.inc(stats.cached_tokens)
+        self._preemptions.inc(stats.num_preemptions - self._num_preemptions)
+        self._num_preemptions = stats.num_preemptions
         self._batch_rows.observe(stats.num_rows)
         self._batch_adapters.observe(stats.num_adapters)
         self._step.labels(stats.mode).observe(stats.seconds)
@@ -102,6 +106,11 @@ class Metrics:
         self._load.observe(stats.seconds)
         if stats.materialise_s is not None:
             self._materialize.labels(stats.method).observe(stats.materialise_s)
+
+    def on_placed(self, stats: PlanStats) -> None:
+        self._placed.labels(stats.mode, stats.reason).inc()
+        self._planned.set(stats.num_planned)
+        self._saving.set(stats.saving)
 
     def on_first_token(self, seconds: float, queue_s: float) -> None:
         self._first_token.observe(seconds)
@@ -148,6 +157,12 @@ class Metrics:
         self._waiting = self._gauge("requests_waiting", "Sequences that wait for cache pages.")
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens computed.")
         self._generation_tokens = self._counter("generation_tokens", "Tokens sampled.")
+        self._cached_tokens = self._counter(
+            "prefix_cached_tokens", "Prompt tokens found computed: kept prefixes."
+        )
+        self._preemptions = self._counter(
+            "preemptions", "Sequences that gave up their cache pages and ran again later."
+        )
         self._batch_rows = self._histogram("batch_rows", "Token rows of a step.", _ROWS)
         self._batch_adapters = self._histogram(
             "batch_adapters", "Different adapters in a step.", _ADAPTERS
@@ -165,6 +180,15 @@ class Metrics:
         )
         self._materialize = self._histogram(
             "materialize_seconds", "Building one adapter's merged weights.", _LOAD_S, "method"
+        )
+
+    def _make_plan_metrics(self) -> None:
+        self._placed = self._counter(
+            "mode_requests", "Sequences for adapters, by mode and why.", "mode", "reason"
+        )
+        self._planned = self._gauge("planned_merges", "Adapters that the plan wants merged.")
+        self._saving = self._gauge(
+            "planned_saving_ratio", "Share of the modelled step time that the plan saves."
         )
 
     def _make_registry_metrics(self) -> None:
@@ -187,58 +211,16 @@ class Metrics:
         return Histogram(f"overtone_{name}", text, labels, registry=self._registry, buckets=bounds)
 
 
-class _BusyNames:
-    """Chooses whose requests are counted apart. A name that was chosen once stays so.
-
-    Counts therefore only grow, and their sum is the exact total at every moment. Dropping the
-    least busy of the chosen (as space-saving sketches do) would follow the traffic for ever, but
-    either takes its count out of the sum or pours it into `other`, where every rate would show a
-    rush that never was. The price: who becomes busy when all series are given is in `other` until
-    the next start. So that a few strays do not take them, only the first half is given at first
-    sight; the rest goes to names that have been seen `_EARNED` times.
-    """
-
-    _EARNED = 20
-    _MAX_CANDIDATES = 1000
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._chosen: set[str] = set()
-        self._seen: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def label_of(self, name: str) -> str:
-        """Return the label to count one more request for `name` under."""
-        with self._lock:
-            if name in self._chosen:
-                return name
-            if len(self._chosen) >= self._limit or not self._has_earned(name):
-                return OTHER
-            self._chosen.add(name)
-            return name
-
-    def _has_earned(self, name: str) -> bool:
-        if len(self._chosen) < self._limit // 2:
-            return True
-        self._seen[name] = self._seen.get(name, 0) + 1
-        if self._seen[name] >= self._EARNED:
-            del self._seen[name]
-            return True
-        if len(self._seen) > self._MAX_CANDIDATES:  # halve: the busy stay, the rare are forgotten
-            self._seen = {name: count // 2 for name, count in self._seen.items() if count > 1}
-        return False
-
-
 class _State(Collector):
     """What comes as it stands, not as events: the caches and the canary.
 
-    Both caches are there from the start, at zero. The canary has no sample until it has run, so
+    All caches are there from the start, at zero. The canary has no sample until it has run, so
     that "not yet" is not "failed".
     """
 
     def __init__(self) -> None:
         self._caches = {
-            name: CacheStats(name, 0, 0, 0, 0, 0) for name in ("coefficients", "merged")
+            name: CacheStats(name, 0, 0, 0, 0, 0) for name in ("coefficients", "host", "merged")
         }
         self._canary: bool | None = None
         self._lock = threading.Lock()
@@ -262,10 +244,11 @@ class _State(Collector):
         with self._lock:
             caches = dict(self._caches)
         coefficients, merged = caches["coefficients"], caches["merged"]
-        # One tier today: the memory of the device that computes.
-        tier = {"tier": "device"}
-        yield _gauge("coefficients_resident", "Adapters in memory.", coefficients.num_entries, tier)
-        yield _gauge("coefficient_bytes", "Bytes of their tensors.", coefficients.size_bytes, tier)
+        tiers = {"device": coefficients, "host": caches["host"]}
+        counts = {tier: stats.num_entries for tier, stats in tiers.items()}
+        sizes = {tier: stats.size_bytes for tier, stats in tiers.items()}
+        yield _gauges("coefficients_resident", "Adapters in memory.", "tier", counts)
+        yield _gauges("coefficient_bytes", "Bytes of their tensors.", "tier", sizes)
         yield _gauge("merged_resident", "Merged weights in memory.", merged.num_entries)
         yield _gauge("merged_bytes", "Bytes of these weights.", merged.size_bytes)
         yield _gauge("canary_ok", "1 if the transforms are right, 0 if not.", self._canary)
@@ -278,13 +261,19 @@ class _State(Collector):
             yield family
 
 
-def _gauge(
-    name: str, text: str, value: float | None, labels: dict[str, str] | None = None
-) -> Metric:
+def _gauge(name: str, text: str, value: float | None) -> Metric:
     """Return a gauge as it is rendered; without a value it has no sample."""
     metric = Metric(f"overtone_{name}", text, "gauge")
     if value is not None:
-        metric.add_sample(metric.name, labels or {}, value)
+        metric.add_sample(metric.name, {}, value)
+    return metric
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """Return a gauge with one sample per value of its label."""
+    metric = Metric(f"overtone_{name}", text, "gauge")
+    for value, number in values.items():
+        metric.add_sample(metric.name, {label: value}, number)
     return metric
 
 

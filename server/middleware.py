@@ -90,7 +90,8 @@ class ApiKeys:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
         is_open = scope["type"] != "http" or not self._digests or scope["path"] in _OPEN_PATHS
-        key = self._key_of(_header(scope, b"authorization"))
+        header = _header(scope, b"authorization") if scope["type"] == "http" else b""
+        key = self._key_of(header)
         if is_open or self._knows(key):
             if scope["type"] == "http":
                 scope.setdefault("state", {})["tenant"] = self._tenant(scope, key)

@@ -1,19 +1,43 @@
-"""Load the resident base: any Hugging Face causal LM, from a folder or the hub."""
+"""Load the resident base, from a folder or the hub, and say what kind of base it is.
 
-from dataclasses import dataclass
+A causal LM generates; a text classifier, an image classifier and an embedder answer in one forward
+pass (server/encoding). The kind comes from config.json, or from the setting `task`.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
+from adapters_core.heads import clear_untrained, head_spec_of
+from server.encoding.images import shape_of_pixels
+from server.encoding.kinds import Kind, Task, kind_of
+from server.encoding.pooling import Pooling, has_modules_file, pooling_of
+from server.encoding.probe import image_inputs, text_inputs, with_batched_targets
 
 
 class BaseNotLoadable(Exception):
     """The base cannot be loaded; the message says what to do."""
+
+
+_CLASSES: dict[Kind, Any] = {
+    "text classifier": AutoModelForSequenceClassification,
+    "image classifier": AutoModelForImageClassification,
+    "embedder": AutoModel,
+}
 
 
 @dataclass(frozen=True)
@@ -21,9 +45,13 @@ class Base:
     """The resident base and what the server must know of it.
 
     Args:
+        tokenizer: of a base that reads text.
         max_length: the most tokens a sequence may have.
         eos_ids: tokens that end an answer.
         kv_token_bytes: bytes of keys and values of one token over all layers.
+        kind: what the base is for.
+        images: transformers' image processor of a base that reads images.
+        pooling: how an embedder makes one vector of many.
     """
 
     model: nn.Module
@@ -33,23 +61,32 @@ class Base:
     vocabulary: int
     eos_ids: frozenset[int]
     kv_token_bytes: int
+    kind: Kind = "causal LM"
+    images: Any = None
+    pooling: Pooling | None = None
 
 
-def load_base(source: str, name: str | None, device: str, dtype: str) -> Base:
+def load_base(source: str, name: str | None, device: str, dtype: str, task: Task = "auto") -> Base:
     """Load `source` (a folder or a hub id) for inference.
 
     Without a GPU `auto` means float32 on the CPU, with one bfloat16 on it. No code that comes with
     a model is ever run.
 
     Raises:
-        BaseNotLoadable: it is missing or not a causal LM.
+        BaseNotLoadable: it is missing, or of no kind that is served.
     """
     chosen = torch.device(_device(device))
     disable_progress_bar()
-    kind = _dtype(dtype, chosen)
+    number_type = _dtype(dtype, chosen)
     try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        kind = kind_of(config, task, has_modules_file(source))
+        if kind != "causal LM":
+            return _load_encoder(source, name or Path(source).name, kind, chosen, number_type)
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=number_type, attn_implementation="sdpa"
+        )
     except (OSError, ValueError, KeyError) as error:
         raise BaseNotLoadable(
             f"base {source!r} cannot be loaded: {error}. Give a folder with config.json, "
@@ -59,7 +96,7 @@ def load_base(source: str, name: str | None, device: str, dtype: str) -> Base:
 
 
 def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
-    """Return the base around a model that is in memory."""
+    """Return the base around a causal LM that is in memory."""
     model.eval().requires_grad_(False)
     config: Any = model.config
     text = config.get_text_config()
@@ -75,6 +112,92 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
         eos_ids=_eos_ids(model, tokenizer),
         kv_token_bytes=2 * text.num_hidden_layers * heads * width * item,
     )
+
+
+def _load_encoder(
+    source: str, name: str, kind: Kind, device: torch.device, dtype: torch.dtype
+) -> Base:
+    """Load a base that answers in one forward pass."""
+    reads_images = kind == "image classifier"
+    reader = (AutoImageProcessor if reads_images else AutoTokenizer).from_pretrained(
+        source, trust_remote_code=False
+    )
+    model, info = _CLASSES[kind].from_pretrained(
+        source, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
+    untrained = sorted(info["missing_keys"])
+    _refuse_missing_body(model, untrained, kind)
+    clear_untrained(model, untrained)
+    pooling = pooling_of(source) if kind == "embedder" else None
+    model = nn.Module.to(model, device)
+    return make_encoder(model, reader, name, kind, pooling, untrained)
+
+
+def make_encoder(
+    model: nn.Module,
+    reader: Any,
+    name: str,
+    kind: Kind,
+    pooling: Pooling | None = None,
+    untrained: list[str] | None = None,
+) -> Base:
+    """Return the base around a classifier or an embedder that is in memory.
+
+    Args:
+        model: in the dtype and on the device where it is to compute.
+        reader: its tokenizer, or its image processor.
+        name: what requests call it.
+        kind: what it is for.
+        pooling: of an embedder.
+        untrained: parameters that its files had no values for.
+
+    Raises:
+        ValueError: a classifier without a head, or a tokenizer without padding.
+    """
+    model.eval().requires_grad_(False)
+    spec = spec_of(model, name)
+    if kind != "embedder":
+        spec = replace(spec, head=head_spec_of(model, untrained or ()))
+    weight = next(model.parameters())
+    if kind == "image classifier":
+        spec = with_batched_targets(spec, model, image_inputs(shape_of_pixels(reader), weight))
+        return Base(model, None, spec, 1, 0, frozenset(), 0, kind, reader)
+    config: Any = model.config
+    if config.pad_token_id is None:
+        config.pad_token_id = reader.pad_token_id
+    if config.pad_token_id is None:
+        raise ValueError("neither config.json nor the tokenizer has a pad_token_id")
+    length = _max_length(model, reader)
+    if pooling is not None and pooling.max_length is not None:
+        length = min(length, pooling.max_length)
+    inputs = text_inputs(config.vocab_size, length, weight.device)
+    spec = with_batched_targets(spec, model, inputs)
+    return Base(
+        model, reader, spec, length, config.vocab_size, frozenset(), 0, kind, pooling=pooling
+    )
+
+
+def _max_length(model: nn.Module, tokenizer: Any) -> int:
+    """Return how many tokens a text may have, those that the tokenizer adds included."""
+    config: Any = model.config
+    length: int = config.max_position_embeddings
+    for path, module in model.named_modules():
+        # RoBERTa counts positions from behind the padding's own.
+        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            length = module.num_embeddings
+            length -= 0 if module.padding_idx is None else module.padding_idx + 1
+    return min(length, tokenizer.model_max_length)
+
+
+def _refuse_missing_body(model: nn.Module, missing: list[str], kind: Kind) -> None:
+    """Refuse a base whose files lack more than a head, or a pooler that nothing here reads."""
+    if kind == "embedder":
+        lost = [name for name in missing if not name.startswith("pooler.")]
+    else:
+        body = str(model.base_model_prefix)
+        lost = [name for name in missing if name.partition(".")[0] == body]
+    if lost:
+        raise ValueError(f"its files have no values for {', '.join(lost[:3])}")
 
 
 def _device(setting: str) -> str:

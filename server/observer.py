@@ -20,6 +20,8 @@ class StepStats:
         num_waiting: sequences that do not yet.
         prompt_tokens: prompt tokens computed in this step.
         generated_tokens: tokens sampled in this step.
+        cached_tokens: prompt tokens that its new sequences found computed.
+        num_preemptions: sequences that gave their pages up, since the start.
     """
 
     seconds: float
@@ -30,11 +32,13 @@ class StepStats:
     num_waiting: int
     prompt_tokens: int
     generated_tokens: int
+    cached_tokens: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True)
 class CacheStats:
-    """A cache as it stands; counts since start. `cache` is `coefficients` or `merged`."""
+    """A cache as it stands; counts since start. `cache` is `coefficients`, `host` or `merged`."""
 
     cache: str
     num_entries: int
@@ -53,6 +57,24 @@ class LoadStats:
     materialise_s: float | None
 
 
+@dataclass(frozen=True)
+class PlanStats:
+    """One sequence for an adapter was given its mode.
+
+    Args:
+        mode: `factored` or `merged`.
+        reason: `forced` by a setting, `planned`, `merging` (factored until its merge is done) or
+            `resident` (merged because that is what was in memory).
+        num_planned: adapters that the plan wants merged.
+        saving: the share of the modelled time that the plan saves against all factored.
+    """
+
+    mode: str
+    reason: str
+    num_planned: int
+    saving: float
+
+
 class Observer(Protocol):
     """Receives what happened; must be quick and must not raise."""
 
@@ -67,6 +89,9 @@ class Observer(Protocol):
 
     def on_load(self, stats: LoadStats) -> None:
         """An adapter was loaded."""
+
+    def on_placed(self, stats: PlanStats) -> None:
+        """A sequence was given its mode."""
 
     def on_first_token(self, seconds: float, queue_s: float) -> None:
         """A sequence got its first token, `seconds` after its arrival, `queue_s` of it waiting."""
@@ -94,6 +119,7 @@ class NullObserver:
     def on_queue(self, num_running: int, num_waiting: int) -> None: ...
     def on_cache(self, stats: CacheStats) -> None: ...
     def on_load(self, stats: LoadStats) -> None: ...
+    def on_placed(self, stats: PlanStats) -> None: ...
     def on_first_token(self, seconds: float, queue_s: float) -> None: ...
     def on_next_token(self, seconds: float) -> None: ...
     def on_request(self, route: str, status: int, seconds: float) -> None: ...

@@ -1,11 +1,14 @@
 """Which adapters are in memory: LRU bounded in bytes, never evicting what is in use. Pure.
 
 An entry passes through loading -> ready, or loading -> failed. The loader charges its bytes before
-it allocates them; entries that somebody holds are never given up for that.
+it allocates them; entries that somebody holds are never given up for that. What finds no room
+stands in a line: its head takes what is idle at once, and entries in use *leave*: they serve those
+who hold them and take no new users, so that the head waits for one generation's end and not for a
+gap in the traffic.
 """
 
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections import OrderedDict, deque
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,33 +21,54 @@ class Entry:
         key: digest and mode.
         size_bytes: 0 until it is charged.
         users: sequences that hold it.
+        pins: how many names keep it in memory.
         payload: what the loader made of it: tensors, a slot.
         error: why it could not be loaded.
+        is_charged: whether its bytes are accounted for.
+        is_leaving: whether it goes with its last user.
     """
 
     key: Hashable
     size_bytes: int = 0
     users: int = 0
-    pinned: bool = False
+    pins: int = 0
     payload: Any = None
     error: Exception | None = None
+    is_charged: bool = False
+    is_leaving: bool = False
 
     @property
     def is_ready(self) -> bool:
         """Return whether the adapter may be used in the next step."""
         return self.payload is not None
 
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nobody would miss it."""
+        return self.users == 0 and self.pins == 0 and self.is_ready
+
 
 @dataclass
 class Residency:
-    """The entries of one cache, the least recently used first."""
+    """The entries of one cache, the least recently used first.
+
+    Args:
+        capacity_bytes: of all entries, those that leave included.
+        wanted: keys that are evicted only when nothing else is left.
+        leaving: entries that are found by no key any more and go with their last users.
+        line: entries that wait for room, the first to come at the head.
+    """
 
     capacity_bytes: int
     used_bytes: int = 0
+    pinned_bytes: int = 0
     hits: int = 0
     misses: int = 0
     evictions: int = 0
     entries: "OrderedDict[Hashable, Entry]" = field(default_factory=OrderedDict)
+    wanted: Collection[Hashable] = frozenset()
+    leaving: list[Entry] = field(default_factory=list)
+    line: deque[Entry] = field(default_factory=deque)
 
     def acquire(self, key: Hashable) -> tuple[Entry, bool]:
         """Return the entry of `key` with one user more, and whether the caller must load it."""
@@ -59,57 +83,149 @@ class Residency:
         entry.users += 1
         return entry, is_new
 
-    def release(self, entry: Entry) -> None:
-        """Give up one use; the entry stays until its bytes are wanted."""
+    def release(self, entry: Entry) -> bool:
+        """Give up one use; return whether the entry went with it (the caller frees its payload).
+
+        It stays until its bytes are wanted.
+        """
         assert entry.users > 0, "released more often than acquired"
         entry.users -= 1
-
-    def charge(self, entry: Entry, size_bytes: int) -> list[Entry] | None:
-        """Account for an entry's bytes; return what had to be evicted, or None if nothing helps.
-
-        None leaves everything as it was: the caller waits for a release and asks again.
-        """
-        assert entry.size_bytes == 0, "an entry is charged once"
-        victims, freed = [], self.capacity_bytes - self.used_bytes
-        for other in self.entries.values():
-            if freed >= size_bytes:
-                break
-            if other.users == 0 and not other.pinned and other.is_ready:
-                victims.append(other)
-                freed += other.size_bytes
-        if freed < size_bytes:
-            return None
-        for victim in victims:
-            self.drop(victim)
+        if entry.is_leaving and entry.users == 0:
+            self.drop(entry)
             self.evictions += 1
-        entry.size_bytes = size_bytes
+            return True
+        return False
+
+    def charge(
+        self, entry: Entry, size_bytes: int, can_wait: bool = True
+    ) -> tuple[bool, list[Entry]]:
+        """Account for an entry's bytes, evicting what is idle.
+
+        Returns whether that is done, and what was evicted. If it is not done, the entry stands in
+        the line: the caller waits for a release and asks again. One that cannot wait changes
+        nothing then.
+        """
+        assert not entry.is_charged, "an entry is charged once"
+        if not self._is_first(entry) or not (can_wait or self._has_idle(size_bytes)):
+            if can_wait and entry not in self.line:
+                self.line.append(entry)
+            return False, []
+        victims = self._evict_idle(size_bytes)
+        if self.used_bytes + size_bytes > self.capacity_bytes:
+            if entry not in self.line:
+                self.line.append(entry)
+            self._retire(size_bytes)
+            return False, victims
+        self._leave_line(entry)
+        entry.size_bytes, entry.is_charged = size_bytes, True
         self.used_bytes += size_bytes
-        return victims
+        self.pinned_bytes += size_bytes if entry.pins else 0
+        return True, victims
 
     def evict_one(self) -> Entry | None:
         """Drop the least recently used entry that nobody holds and return it; None if all are held.
 
         The caller frees its payload.
         """
-        for entry in self.entries.values():
-            if entry.users == 0 and not entry.pinned and entry.is_ready:
-                self.drop(entry)
-                self.evictions += 1
-                return entry
-        return None
+        victim = next(self._victims(), None)
+        if victim is not None:
+            self.drop(victim)
+            self.evictions += 1
+        return victim
+
+    def retire_one(self) -> None:
+        """Let the least recently used entry in use leave, unless one leaves already."""
+        oldest = next((e for e in self.entries.values() if e.is_ready and not e.pins), None)
+        if oldest is not None and not self.leaving:
+            self._let_leave(oldest)
+
+    def pin(self, entry: Entry) -> None:
+        """Keep an entry in memory, whoever uses it; as often as it is pinned, so it is unpinned."""
+        assert not entry.is_leaving, "it is not found by its key any more"
+        self.pinned_bytes += 0 if entry.pins else entry.size_bytes
+        entry.pins += 1
+
+    def unpin(self, entry: Entry) -> None:
+        """Take one pin away."""
+        assert entry.pins > 0, "unpinned more often than pinned"
+        entry.pins -= 1
+        self.pinned_bytes -= 0 if entry.pins else entry.size_bytes
 
     def drop(self, entry: Entry) -> None:
         """Forget an entry and its bytes; the caller frees its payload."""
-        del self.entries[entry.key]
+        self._leave_line(entry)
+        if entry.is_leaving:
+            self.leaving.remove(entry)
+        else:
+            del self.entries[entry.key]
         self.used_bytes -= entry.size_bytes
+        self.pinned_bytes -= entry.size_bytes if entry.pins else 0
 
     def contains(self, key: Hashable) -> bool:
         """Return whether `key` is ready in memory; does not count as a use."""
+        return self.ready(key) is not None
+
+    def ready(self, key: Hashable) -> Entry | None:
+        """Return the entry of `key` if it is ready in memory; does not count as a use."""
         entry = self.entries.get(key)
-        return entry is not None and entry.is_ready
+        return entry if entry is not None and entry.is_ready else None
 
     def check_integrity(self) -> None:
         """Assert that the books balance."""
-        assert self.used_bytes == sum(entry.size_bytes for entry in self.entries.values())
+        known = [*self.entries.values(), *self.leaving]
+        assert self.used_bytes == sum(entry.size_bytes for entry in known)
         assert self.used_bytes <= self.capacity_bytes
-        assert all(entry.users >= 0 for entry in self.entries.values())
+        assert self.pinned_bytes == sum(entry.size_bytes for entry in known if entry.pins)
+        assert all(entry.users >= 0 for entry in known)
+        assert all(e.is_leaving and e.users and not e.pins for e in self.leaving)
+        assert not any(entry.is_charged for entry in self.line)
+        assert all(self.entries.get(entry.key) is entry for entry in self.line)
+
+    def _is_first(self, entry: Entry) -> bool:
+        return not self.line or self.line[0] is entry
+
+    def _leave_line(self, entry: Entry) -> None:
+        if entry in self.line:
+            self.line.remove(entry)
+
+    def _victims(self) -> Iterator[Entry]:
+        """Yield what may be evicted, in order."""
+        yield from (e for e in self.entries.values() if e.is_idle and e.key not in self.wanted)
+        yield from (e for e in self.entries.values() if e.is_idle and e.key in self.wanted)
+
+    def _has_idle(self, size_bytes: int) -> bool:
+        free = self.capacity_bytes - self.used_bytes
+        for victim in self._victims():
+            if free >= size_bytes:
+                break
+            free += victim.size_bytes
+        return free >= size_bytes
+
+    def _evict_idle(self, size_bytes: int) -> list[Entry]:
+        """Drop idle entries until so much is free, or none is left."""
+        victims, free = [], self.capacity_bytes - self.used_bytes
+        for victim in self._victims():
+            if free >= size_bytes:
+                break
+            victims.append(victim)
+            free += victim.size_bytes
+        for victim in victims:
+            self.drop(victim)
+            self.evictions += 1
+        return victims
+
+    def _retire(self, size_bytes: int) -> None:
+        """Let so many entries leave that there will be room once their users are through."""
+        coming = self.capacity_bytes - self.used_bytes + sum(e.size_bytes for e in self.leaving)
+        for entry in list(self.entries.values()):
+            if coming >= size_bytes:
+                return
+            if entry.is_ready and not entry.pins:
+                self._let_leave(entry)
+                coming += entry.size_bytes
+
+    def _let_leave(self, entry: Entry) -> None:
+        assert entry.users > 0, "an idle entry is evicted at once"
+        del self.entries[entry.key]
+        entry.is_leaving = True
+        self.leaving.append(entry)

@@ -11,14 +11,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.admission import OpenSequences
 from server.engine import Engine
-from server.errors import Draining, InternalError, Overloaded
-from server.loader import Loader
-from server.observer import Observer, StepStats
-from server.planner import Mode, Planner
+from server.errors import DeadlineExceeded, Draining, InternalError
+from server.observer import Observer
+from server.placement import Placement
+from server.planner import Mode
 from server.residency import Entry
-from server.scheduler import Batch, Scheduler
+from server.scheduler import Scheduler
 from server.sequence import Sampled, Sampling, Sequence
+from server.step_stats import stats_of
+from server.work import Batch
 
 _LOG = logging.getLogger("overtone.runtime")
 
@@ -65,8 +68,7 @@ class Runtime:
         self,
         engine: Engine,
         scheduler: Scheduler,
-        loader: Loader,
-        planner: Planner,
+        placement: Placement,
         observer: Observer,
         max_waiting: int,
         flush: Callable[[], None] = lambda: None,
@@ -74,15 +76,13 @@ class Runtime:
     ) -> None:
         self._engine = engine
         self._scheduler = scheduler
-        self._loader = loader
-        self._planner = planner
+        self._placement = placement
         self._observer = observer
-        self._max_waiting = max_waiting
         self._flush = flush
         self._clock = clock
         self._inbox: deque[Callable[[], None]] = deque()
         self._generations: dict[Sequence, Generation] = {}
-        self._num_open = 0
+        self._open = OpenSequences(max_waiting + scheduler.max_running)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._draining = False
@@ -94,31 +94,46 @@ class Runtime:
         self._thread.start()
 
     def submit(
-        self, prompt: tuple[int, ...], sampling: Sampling, digest: str | None, sink: Sink
+        self,
+        prompt: tuple[int, ...],
+        sampling: Sampling,
+        digest: str | None,
+        sink: Sink,
+        tenant: str = "",
+        timeout_s: float | None = None,
+        mode: Mode | None = None,
     ) -> Generation:
         """Accept a sequence for the adapter `digest` (None: the base); safe from any thread.
 
+        Args:
+            prompt: token ids.
+            sampling: how to go on.
+            digest: of the adapter.
+            sink: told every event.
+            tenant: whose sequence it is; each has a queue of its own length.
+            timeout_s: from now on; what has no end by then fails.
+            mode: keep to this one: another sequence of the same request has it.
+
         Raises:
-            Overloaded: too many sequences are waiting.
+            Overloaded: too many of the tenant's sequences are open.
             Draining: the server is going down.
         """
         with self._lock:
             if self._draining:
                 raise Draining("the server is going down; send the request to another one")
-            if self._num_open >= self._max_waiting + self._scheduler.max_running:
-                raise Overloaded(f"{self._num_open} sequences are open; try again in a second")
-            self._num_open += 1
-            mode = self._planner.choose(digest) if digest else None
+            self._open.begin(tenant, self._clock())
+            num_open = self.num_open - 1
         try:
-            lease = self._loader.acquire(digest, mode) if digest and mode else None
+            placed = self._placement.place(digest, len(prompt), sampling.max_tokens, num_open, mode)
         except Exception:
             with self._lock:
-                self._num_open -= 1
+                self._open.end(tenant, self._clock())
             self._wake.set()
             raise
         now = self._clock()
-        sequence = Sequence(prompt, sampling, lease, now)
-        generation = Generation(sequence, sink, mode, now)
+        deadline = None if timeout_s is None else now + timeout_s
+        sequence = Sequence(prompt, sampling, placed.lease, now, tenant, deadline)
+        generation = Generation(sequence, sink, placed.mode, now)
         self._post(lambda: self._accept(generation))
         return generation
 
@@ -139,7 +154,7 @@ class Runtime:
         """Drain, let open generations end for up to `timeout_s`, fail the rest, end the loop."""
         self.drain()
         deadline = self._clock() + timeout_s
-        while self._num_open and self._clock() < deadline and self._thread.is_alive():
+        while self.num_open and self._clock() < deadline and self._thread.is_alive():
             self._thread.join(0.02)
         self._stopping = True
         self._wake.set()
@@ -153,7 +168,7 @@ class Runtime:
     @property
     def num_open(self) -> int:
         """Return how many generations were accepted and are not over."""
-        return self._num_open
+        return self._open.total
 
     def _run(self) -> None:
         try:
@@ -170,22 +185,23 @@ class Runtime:
         self._wake.clear()
         self._read_inbox()
         self._fail_unloadable()
+        self._fail_expired()
         batch = self._scheduler.next(self._clock())
         if batch is None:
             self._flush()
-            self._wake.wait()
+            self._wake.wait(self._seconds_to_deadline())
         else:
             self._step(batch)
 
     def _end_all(self) -> None:
         """Fail what is open; what was counted as open may still be on its way to the inbox."""
-        while self._num_open:
+        while self.num_open:
             self._wake.clear()
             self._read_inbox()
             for generation in list(self._generations.values()):
                 self._fail(generation, Draining("the server went down"))
             self._flush()
-            if self._num_open:
+            if self.num_open:
                 self._wake.wait()
 
     def _step(self, batch: Batch) -> None:
@@ -200,7 +216,7 @@ class Runtime:
             return
         self._deliver(batch, tokens)
         self._flush()
-        self._observer.on_step(self._stats(batch, self._clock() - started))
+        self._observer.on_step(stats_of(batch, self._scheduler, self._clock() - started))
 
     def _deliver(self, batch: Batch, tokens: list[Sampled | None]) -> None:
         """Advance the scheduler and tell every sequence its token."""
@@ -226,23 +242,6 @@ class Runtime:
             self._observer.on_next_token(now - generation.last_event_at)
         generation.last_event_at = now
 
-    def _stats(self, batch: Batch, seconds: float) -> StepStats:
-        leases = [work.sequence.lease for work in batch.works]
-        keys = {lease.key for lease in leases if isinstance(lease, Entry)}
-        modes = {key[1] for key in keys if isinstance(key, tuple)} | (
-            {"base"} if None in leases else set()
-        )
-        return StepStats(
-            seconds=seconds,
-            mode=modes.pop() if len(modes) == 1 else "mixed",
-            num_rows=batch.num_rows,
-            num_adapters=len(keys),
-            num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting),
-            prompt_tokens=sum(work.stop - work.start for work in batch.prefill),
-            generated_tokens=sum(work.samples for work in batch.works),
-        )
-
     def _post(self, action: Callable[[], None]) -> None:
         self._inbox.append(action)
         self._wake.set()
@@ -262,6 +261,15 @@ class Runtime:
             if isinstance(lease, Entry) and lease.error is not None:
                 self._fail(self._generations[sequence], lease.error)
 
+    def _fail_expired(self) -> None:
+        for sequence in self._scheduler.expired(self._clock()):
+            message = f"no end within the request's time; {sequence.num_generated} tokens were made"
+            self._fail(self._generations[sequence], DeadlineExceeded(message))
+
+    def _seconds_to_deadline(self) -> float | None:
+        deadline = self._scheduler.next_deadline()
+        return None if deadline is None else max(0.0, deadline - self._clock())
+
     def _fail(self, generation: Generation, error: Exception) -> None:
         if not generation.is_over:
             generation.sink(FailedEvent(error))
@@ -275,6 +283,6 @@ class Runtime:
         self._scheduler.remove(generation.sequence)
         self._generations.pop(generation.sequence, None)
         if isinstance(generation.sequence.lease, Entry):
-            self._loader.release(generation.sequence.lease)
+            self._placement.release(generation.sequence.lease)
         with self._lock:
-            self._num_open -= 1
+            self._open.end(generation.sequence.tenant, self._clock())

@@ -14,45 +14,10 @@ from server.fairness import GENERATED_WEIGHT, PROMPT_WEIGHT, FairQueue
 from server.kv_pages import KvPages
 from server.kv_pool import PagePool
 from server.sequence import Sampled, Sequence
+from server.work import Batch, Work
 
 #: Of a step's rows, what running sequences leave to prompts that wait.
 _PROMPT_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Work:
-    """Tokens `start..stop` of a sequence that a step runs through the model.
-
-    `samples` says whether the step ends with a new token for it: these are the last ones it has.
-    """
-
-    sequence: Sequence
-    start: int
-    stop: int
-    samples: bool
-
-    @classmethod
-    def of(cls, sequence: Sequence, start: int, stop: int) -> "Work":
-        """Return the work on these tokens of a sequence as it stands."""
-        return cls(sequence, start, stop, stop == len(sequence.tokens))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step: single tokens of running sequences, then pieces of prompts."""
-
-    decode: tuple[Work, ...]
-    prefill: tuple[Work, ...]
-
-    @property
-    def works(self) -> tuple[Work, ...]:
-        """Return all works in the order of their rows."""
-        return self.decode + self.prefill
-
-    @property
-    def num_rows(self) -> int:
-        """Return how many tokens run through the model."""
-        return sum(work.stop - work.start for work in self.works)
 
 
 @dataclass

@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.canary import CanaryReport, run_canary, usual_methods
-from adapters_core.inject import inject
+from adapters_core.inject import Injection, inject
 from adapters_core.memory import keep_freed_memory
 from registry import Registry
+from server.auto_mode import ModeOptions, placement_of
+from server.calibration import Calibration
 from server.delivery import Deliveries
+from server.encoding.batcher import Limits
+from server.encoding.heads import plain_heads
+from server.encoding.kinds import USES
+from server.encoding.serving import Encoding, encoding_of
 from server.engine import Engine
+from server.errors import InvalidRequest
 from server.kv_pool import PagePool
 from server.loader import Loader
 from server.metrics import Metrics
 from server.model import Base
-from server.planner import Planner
+from server.pins import Pins
+from server.placement import Placement
+from server.planner import Mode
 from server.runtime import Runtime
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -28,25 +37,94 @@ _LOG = logging.getLogger("overtone")
 
 
 @dataclass(frozen=True)
+class Generating:
+    """What serves a base that generates text."""
+
+    text: Text
+    runtime: Runtime
+    deliveries: Deliveries
+    placement: Placement
+    calibration: Calibration | None = None
+
+    @property
+    def worker(self) -> Runtime:
+        """Return what computes."""
+        return self.runtime
+
+
+@dataclass(frozen=True)
 class Service:
-    """The parts that routes use."""
+    """The parts that routes use; `serving` is what this kind of base needs."""
 
     settings: Settings
     base: Base
-    text: Text
     registry: Registry
-    runtime: Runtime
     loader: Loader
+    pins: Pins
     bases: Bases
-    deliveries: Deliveries
     metrics: Metrics
     canary: CanaryReport
     max_length: int
     started: float
+    serving: Generating | Encoding
+
+    @property
+    def text(self) -> Text:
+        """Return the tokenizer of a base that generates."""
+        return self._generating.text
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the loop of a base that generates."""
+        return self._generating.runtime
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Return the loop's way to the event loop."""
+        return self._generating.deliveries
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Return what the planner knows of this device; None where nothing is planned."""
+        return self.serving.calibration if isinstance(self.serving, Generating) else None
+
+    def mode_of(self, digest: str) -> Mode:
+        """Return the mode in which a request for `digest` would be served now."""
+        if isinstance(self.serving, Generating):
+            return self.serving.placement.mode_of(digest)
+        return _limits(self.settings).mode
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the thread that computes runs."""
+        return self.serving.worker.is_alive
+
+    @property
+    def encoding(self) -> Encoding:
+        """Return what serves a classifier or an embedder.
+
+        Raises:
+            InvalidRequest: the base is none; the message says what it is for.
+        """
+        if not isinstance(self.serving, Encoding):
+            raise self.wrong_base()
+        return self.serving
+
+    @property
+    def _generating(self) -> Generating:
+        if not isinstance(self.serving, Generating):
+            raise self.wrong_base()
+        return self.serving
+
+    def wrong_base(self) -> InvalidRequest:
+        """Return the answer to a request that this kind of base cannot serve."""
+        kind = self.base.kind
+        message = f"the base {self.base.spec.name!r} is a {kind}; {USES[kind]}"
+        return InvalidRequest(message, "model")
 
     def close(self) -> None:
         """End the loop, the loaders and the registry, in this order."""
-        self.runtime.stop()
+        self.serving.worker.stop()
         self.loader.close()
         self.registry.close()
 
@@ -59,13 +137,12 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     """
     keep_freed_memory()
     weights = weights_of(base.model, base.spec, settings.data / "bases")
+    forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
     injection = inject(base.model)
     device = next(base.model.parameters()).device
     bases = Bases(device, weights, max_bytes=settings.basis_bytes)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)
     metrics.on_canary(True)
-    pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
-    deliveries = Deliveries()
     loader = Loader(
         registry.blobs.open,
         base.spec,
@@ -75,32 +152,79 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         settings.basis_bytes,
         settings.merged_bytes,
         metrics,
-        on_change=lambda entry: runtime.wake(),
+        on_change=lambda entry: serving.worker.wake(),
+        host_bytes=settings.host_bytes,
     )
+    serving: Generating | Encoding
+    if base.kind == "causal LM":
+        serving = _generating(settings, base, injection, bases, loader, metrics)
+    else:
+        limits = _limits(settings)
+        serving = encoding_of(base, injection, forms, loader, metrics, limits)
+    registry.directory.start()
+    serving.worker.start()
+    return Service(
+        settings=settings,
+        base=base,
+        registry=registry,
+        loader=loader,
+        pins=Pins(loader),
+        bases=bases,
+        metrics=metrics,
+        canary=canary,
+        max_length=_max_length(settings, base),
+        started=time.time(),
+        serving=serving,
+    )
+
+
+def _generating(
+    settings: Settings,
+    base: Base,
+    injection: Injection,
+    bases: Bases,
+    loader: Loader,
+    metrics: Metrics,
+) -> Generating:
+    """Return what serves a causal LM; its loop is not started."""
+    pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
+    deliveries = Deliveries()
+    engine = Engine(injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
+    options = ModeOptions(
+        settings.mode,
+        settings.deterministic,
+        settings.merged_bytes,
+        settings.max_running,
+        settings.calibration_s,
+    )
+    placement, calibration = placement_of(loader, injection, bases, options, metrics)
     runtime = Runtime(
-        Engine(injection, pool.num_pages, PAGE_SIZE),
-        Scheduler(pool, settings.max_step_tokens, settings.max_running),
-        loader,
-        Planner(settings.mode, can_merge=settings.merged_bytes > 0),
+        engine,
+        Scheduler(
+            pool,
+            settings.max_step_tokens,
+            settings.max_running,
+            settings.max_age_s,
+            settings.prefix_cache,
+        ),
+        placement,
         metrics,
         settings.max_waiting,
         flush=deliveries.flush,
     )
-    registry.directory.start()
-    runtime.start()
-    return Service(
-        settings=settings,
-        base=base,
-        text=Text(base.tokenizer, base.vocabulary),
-        registry=registry,
-        runtime=runtime,
-        loader=loader,
-        bases=bases,
-        deliveries=deliveries,
-        metrics=metrics,
-        canary=canary,
-        max_length=min(base.max_length, pool.num_pages * PAGE_SIZE),
-        started=time.time(),
+    text = Text(base.tokenizer, base.vocabulary)
+    return Generating(text, runtime, deliveries, placement, calibration)
+
+
+def _limits(settings: Settings) -> Limits:
+    """Return how much an encoder takes at once; without measurements its rows go factored."""
+    is_merged = settings.mode == "merged" and settings.merged_bytes > 0
+    return Limits(
+        mode="merged" if is_merged else "factored",
+        max_batch=settings.max_running,
+        max_tokens=settings.max_step_tokens,
+        max_open=settings.max_running + settings.max_waiting,
+        max_pixels=settings.max_image_pixels,
     )
 
 
@@ -110,6 +234,13 @@ def sweep(service: Service) -> None:
     removed = registry.blobs.sweep(registry.adapters.digest_is_live, _SWEEP_AGE_S, time.time())
     if removed:
         _LOG.info("removed %d blobs that no record names", len(removed))
+
+
+def _max_length(settings: Settings, base: Base) -> int:
+    """Return the most tokens of a sequence that the base and the cache can hold."""
+    if base.kind != "causal LM":
+        return base.max_length
+    return min(base.max_length, _num_pages(settings, base) * PAGE_SIZE)
 
 
 def _num_pages(settings: Settings, base: Base) -> int:

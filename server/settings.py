@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.encoding.kinds import Task
 from server.planner import ModeSetting
 
 _GIB = 1 << 30
@@ -18,28 +19,70 @@ class BadSetting(Exception):
 class Settings(BaseSettings):
     """One frozen object per process; components receive plain values from it."""
 
-    model_config = SettingsConfigDict(env_prefix="OVERTONE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="OVERTONE_", frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     base: str
+    """Folder or hub id of the base."""
     base_name: str | None = None
+    """What requests call the base; its folder's name if not given."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one."""
     registry: str = "embedded"
+    """`embedded`, or `redis://HOST:PORT`."""
     data: Path = Path.home() / ".overtone"
+    """Folder of the embedded registry, the blobs and what is kept of bases."""
     store: Path | None = None
+    """Folder of the blobs, if not in the data folder."""
     mode: ModeSetting = "auto"
+    """`factored` or `merged` for all, or `auto`: by cost and traffic."""
+    deterministic: bool = False
+    """One mode per adapter for its life, so that answers repeat bit by bit."""
+    calibration_s: Annotated[float, Field(ge=0, le=600)] = 1.5
+    """Seconds that measuring this device may take at start; 0 measures nothing."""
+    task: Task = "auto"
+    """`auto` (by the base), `generate`, `classify` or `embed`."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1` …"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the base; `auto` is float32 on a CPU and bfloat16 on a GPU."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Separated by commas; none asks for none. Better in the environment than in a flag."""
     max_running: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Sequences that run at a time."""
     max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 512
+    """Sequences of one tenant that may wait beyond these; more are refused with 429."""
     max_step_tokens: Annotated[int, Field(ge=16, le=65536)] = 512
+    """Token rows of one step; long prompts are cut to fit."""
+    max_age_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """Who has waited so long is next in any case."""
+    request_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Time of a request that names none itself; none if not given."""
+    prefix_cache: bool = True
+    """Keep the pages of prompts for prompts that begin the same."""
+    tenant_header: str | None = None
+    """Header in which a trusted gateway names the tenant."""
     kv_bytes: Annotated[int, Field(ge=1 << 20)] = 2 * _GIB
+    """For keys and values."""
     coefficient_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB
+    """For adapters' coefficients on the device."""
+    host_bytes: Annotated[int, Field(ge=0)] = _GIB // 2
+    """For coefficients that had to leave the device."""
     basis_bytes: Annotated[int, Field(ge=1 << 10)] = 4 * _GIB
+    """For what adapters' transforms share."""
     merged_bytes: Annotated[int, Field(ge=0)] = 2 * _GIB
+    """For merged weights; 0 merges nothing."""
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
+    """How long requests may go on after SIGTERM."""
     max_upload_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB // 2
+    """Of one coefficient file."""
+    max_image_pixels: Annotated[int, Field(ge=1)] = 1 << 24
+    """Of one image to classify."""
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20
+    """Of any other request."""
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -2,7 +2,8 @@
 
 from server.observer import StepStats
 from server.residency import Entry
-from server.scheduler import Batch, Scheduler, Work
+from server.scheduler import Scheduler
+from server.work import Batch, Work
 
 
 def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:

@@ -131,7 +131,7 @@ def running(
     app = create_app(settings, metrics, partial(chosen, metrics))
     options: dict[str, Any] = {"log_config": None, "access_log": False, "ws": "none"}
     server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=5, **options))
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(512)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

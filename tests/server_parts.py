@@ -75,25 +75,38 @@ def given(
 class Served:
     """A base with its linears injected, an engine on it, and a copy that nobody touches."""
 
-    def __init__(self, model: nn.Module, num_pages: int = 100) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_pages: int = 100,
+        on_device: bool | None = None,
+        deterministic: bool = False,
+    ) -> None:
         self.plain = copy.deepcopy(model)
         self.spec = spec_of(model, "tiny")
-        self.bases = Bases(CPU, weights_of(model, self.spec))
+        device = next(model.parameters()).device
+        self.bases = Bases(device, weights_of(model, self.spec))
         self.injection: Injection = inject(model)
         self.num_pages = num_pages
-        self.engine = Engine(self.injection, num_pages, PAGE_SIZE)
+        self.engine = Engine(self.injection, num_pages, PAGE_SIZE, deterministic, on_device)
         self._banks: dict[object, Bank] = {}
+        self._num_entries = 0
 
     def entry(self, adapter: Given, mode: Mode) -> Entry:
         """Return the adapter as a loader would have it in memory."""
         if mode == "merged":
             linears = self.injection.linears
             weights = materialise(adapter.methods, adapter.layers, linears, self.bases)
-            return Entry(("test", mode), payload=Merged(weights))
+            return Entry(self._key(mode), payload=Merged(weights))
         layout = Layout.of(adapter.methods, self.spec.targets)
         bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, 2, adapter.layers))
         slot = bank.add(bank.pack(adapter.methods, adapter.layers))
-        return Entry(("test", mode), payload=Factored(bank, slot))
+        return Entry(self._key(mode), payload=Factored(bank, slot))
+
+    def _key(self, mode: Mode) -> tuple[str, Mode]:
+        """Return a key of its own: adapters with one key would share their prompts' pages."""
+        self._num_entries += 1
+        return f"test {self._num_entries}", mode
 
     def merged_copy(self, adapter: Given | None) -> nn.Module:
         """Return a plain copy of the base with the adapter's dense deltas added."""

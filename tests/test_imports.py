@@ -60,6 +60,7 @@ HOMES = {
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
     "numba": ("adapters_core.kernels",),
+    "PIL": ("server.encoding.images", "trainer.data_images"),
     "regex": ("adapters_core.peft_config",),
     "peft": ("bench",),  # the tests' reference, and what the benches compare with
 }
@@ -69,8 +70,15 @@ HOMES = {
 PURE = {
     "server.scheduler": {"torch", "time", "redis", "registry", "datetime"},
     "server.residency": {"torch", "time", "redis", "datetime"},
+    "server.encoding.line": {"torch", "time", "threading", "redis", "datetime"},
     "server.planner": {"torch", "time", "redis", "registry", "datetime"},
-    "server.sequence": {"redis", "registry", "fastapi"},
+    "server.sequence": {"torch", "redis", "registry", "fastapi"},
+    "server.work": {"torch", "time"},
+    "server.kv_pages": {"torch", "time", "threading"},
+    "server.prefix": {"torch", "time", "threading"},
+    "server.fairness": {"torch", "time", "threading"},
+    "server.admission": {"torch", "time", "threading"},
+    "server.costs": {"torch", "time", "threading"},
 }
 
 #: No pickle anywhere, and nothing else that runs what a file says.

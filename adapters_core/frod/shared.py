@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.frod.joint import Factors, Joint, factors
 from adapters_core.layer import Site
+from adapters_core.transforms.factored import Core, PlainLine, through_core
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ class FRoDBasis:
             self.places, values, tuple(self.v.shape), check_invariants=False
         )
         return result + torch.sparse.mm(sparse, self.v.T)
+
+    def through(self, x: Tensor, lambda_: Tensor, values: Tensor | None) -> Tensor:
+        """Return the rows x `[T, in]` through U (S + diag(lambda - lambda0)) V^T: `[T, out]`."""
+        line = PlainLine(self.v.shape[0])
+        core = Core(line, line, self.rows.long(), self.cols.long())
+        held = self.stretch(lambda_)
+        if values is not None:
+            held = torch.cat([held, values.to(self.dtype)])
+        return F.linear(through_core(x.to(self.dtype) @ self.v, held, core), self.u).to(x.dtype)
 
 
 def basis_of(

@@ -33,6 +33,8 @@ class SpectralPlan:
         reads, writes, stops: the same for the compiled loop, uint32: `[n]` and `[W]` offsets into
             interleaved real and imaginary parts, `[2 W]` where the conjugate and the plain
             coefficients of each written frequency end.
+        terms: int64 `[size, most]`, the coefficients that each frequency sums, n where there are
+            no more; None where the loop is compiled.
     """
 
     order: Tensor
@@ -43,6 +45,7 @@ class SpectralPlan:
     reads: Any
     writes: Any
     stops: Any
+    terms: Tensor | None = None
 
 
 def spectral_plan(
@@ -74,7 +77,16 @@ def spectral_plan(
         _offsets(2 * cols),
         _offsets(2 * writes),
         _offsets(stops),
+        None if device.type == "cpu" else terms_of(rows, size).to(device),
     )
+
+
+def terms_of(rows: Tensor, size: int) -> Tensor:
+    """Return int64 `[size, most]`: where ascending rows `[n]` have each number, n behind them."""
+    counts = torch.bincount(rows, minlength=size)
+    starts = counts.cumsum(0) - counts
+    steps = torch.arange(int(counts.max()))
+    return torch.where(steps < counts[:, None], starts[:, None] + steps, rows.numel())
 
 
 def _offsets(numbers: Tensor) -> Any:
@@ -119,6 +131,8 @@ def spectral_rows(
         slots: int64 `[T]`.
         plan: where they read and write.
     """
+    if plan.terms is not None:
+        return spectral_rows_summed(spectrum, layer, slots, plan)
     if spectrum.device.type != "cpu" or spectrum.dtype != torch.complex64:
         return spectral_rows_reference(spectrum, layer, slots, plan)
     out = np.zeros((spectrum.shape[0], plan.size), dtype=np.complex64)
@@ -145,3 +159,18 @@ def spectral_rows_reference(
     core = torch.complex(read.real * values, read.imag * values * signs)
     out = torch.zeros(spectrum.shape[0], plan.size, dtype=spectrum.dtype, device=spectrum.device)
     return out.index_add_(1, plan.rows, core)
+
+
+def spectral_rows_summed(
+    spectrum: Tensor, layer: PackedLayer, slots: Tensor, plan: SpectralPlan
+) -> Tensor:
+    """Return what `spectral_rows` does by a gather and a sum in place of a scatter.
+
+    A scatter on a GPU adds in the order in which threads arrive; this gives the same bits always.
+    """
+    assert plan.terms is not None
+    parts = torch.view_as_real(spectrum)[:, plan.cols]  # [T, n, 2]
+    values = layer.rows()[slots].to(parts.dtype)
+    real, imag = parts[..., 0] * values, parts[..., 1] * (values * plan.signs.to(parts.dtype))
+    core = torch.nn.functional.pad(torch.stack([real, imag], dim=-1), (0, 0, 0, 1))
+    return torch.view_as_complex(core[:, plan.terms].sum(dim=2))

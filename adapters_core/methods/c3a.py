@@ -120,12 +120,35 @@ class C3A(Method):
         padded = pad_rows(x.to(basis))
         spectra = torch.fft.rfft(padded.view(-1, inputs, self.block_size))
         product = spectra.new_zeros(padded.shape[0], outputs, self._frequencies)
-        # One row at a time: the sums have one shape, so no row feels how many there are.
-        for t, slot in enumerate(rows.slots.tolist()):
-            packed = layer.rows()[slot].view(outputs, inputs, self._frequencies, 2)
-            product[t] = (torch.view_as_complex(packed) * spectra[t]).sum(dim=1)
+        if x.device.type == "cpu":
+            # One row at a time: the sums have one shape, so no row feels how many there are.
+            for t, slot in enumerate(rows.slots.tolist()):
+                product[t] = (self._kernels(layer, slot, shape) * spectra[t]).sum(dim=1)
+        else:
+            self._multiply(spectra, layer, rows, shape, product)
         update = torch.fft.irfft(product, n=self.block_size, norm="forward")
         return update.reshape(-1, shape.out)[: x.shape[0]].to(x.dtype)
+
+    def _multiply(
+        self, spectra: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, out: Tensor
+    ) -> None:
+        """Write every row's product of blocks to out `[T, outputs, F]`, without asking the device.
+
+        A prompt's rows share their kernels, which are far larger than a row.
+        """
+        single = slice(0, rows.num_decode)
+        kernels = self._kernels(layer, rows.slots[single], shape)
+        out[single] = (kernels * spectra[single, None]).sum(dim=2)
+        for segment in rows.segments:
+            own = slice(segment.start, segment.stop)
+            kernel = self._kernels(layer, segment.slot, shape)
+            out[own] = torch.einsum("tif,oif->tof", spectra[own], kernel)
+
+    def _kernels(self, layer: PackedLayer, slots: Tensor | int, shape: Shape) -> Tensor:
+        """Return the spectra of the blocks of a slot or of several: `[..., out/b, in/b, F]`."""
+        packed = layer.rows()[slots]
+        blocks = (*self._blocks(shape), self._frequencies, 2)
+        return torch.view_as_complex(packed.reshape(*packed.shape[:-1], *blocks))
 
     def fitted(self, shape: Shape) -> Self:
         common = math.gcd(shape.out, shape.in_)

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
@@ -130,6 +131,12 @@ class CLoRA(Method):
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         return self._mapped_up(coefficients, shape) @ coefficients[_DOWN].float()
+
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
+    ) -> Tensor:
+        hidden = F.linear(x, trained[_DOWN].to(x.dtype))
+        return F.linear(hidden, self._mapped_up(trained, shape).to(x.dtype))
 
     def cells(
         self,

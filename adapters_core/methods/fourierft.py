@@ -48,6 +48,7 @@ from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
 from adapters_core.rows import pad_rows
 from adapters_core.table import register
+from adapters_core.transforms.factored import Core, FourierLine, through_core
 from adapters_core.transforms.fourier_sums import (
     HalfSpectrum,
     dense_sums,
@@ -165,12 +166,32 @@ class FourierFT(Method):
         shape: Shape,
         basis: FourierBasis,
     ) -> None:
+        if golden[0].device.type != "cpu":  # blocks are for a processor's cache
+            super().merge_many(layers, golden, out, shape, basis)
+            return
         for layer, weight, merged in zip(layers, golden, out, strict=True):
             write_sums(self._values(layer, shape, basis), basis.half, weight, merged)
 
     def _values(self, layer: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
         factor = 0.5 * self.scale / (shape.out * shape.in_)
         return layer[_SPECTRUM].to(basis.dtype) * factor
+
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: FourierBasis
+    ) -> Tensor:
+        plan = basis.plan
+        values = (self.scale / (shape.out * shape.in_)) * trained[_SPECTRUM].to(basis.dtype)
+        values = values[plan.order]
+        # Each coefficient reads a frequency, or its conjugate, and writes another.
+        reads, writes = 2 * plan.cols, 2 * plan.rows
+        core = Core(
+            FourierLine(shape.out),
+            FourierLine(shape.in_),
+            torch.cat([writes, writes + 1]),
+            torch.cat([reads, reads + 1]),
+        )
+        both = torch.cat([values, values * plan.signs.to(values.dtype)])
+        return through_core(x, both, core).to(x.dtype)
 
     def cells(
         self,

@@ -254,6 +254,11 @@ class FRoD(Method):
         mixed = basis.mixed(coefficients[LAMBDA], coefficients.get(VALUES))
         return (basis.u @ mixed).float()
 
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: FRoDBasis
+    ) -> Tensor:
+        return basis.through(x, trained[LAMBDA], trained.get(VALUES))
+
     def cells(
         self,
         coefficients: Coefficients,

@@ -63,6 +63,7 @@ from adapters_core.transforms.cosine_sums import (
     sums_of,
     whole_places,
 )
+from adapters_core.transforms.factored import Core, CosineLine, through_learned
 
 _SPECTRUM, _LOCATIONS = "loca_spectrum", "loca_locations"
 #: What training moves in the locations' stead: float32 `[2, n]` in 0..1, over rows and columns.
@@ -245,6 +246,19 @@ class LoCA(Method):
     ) -> dict[str, Tensor]:
         positions = _POSITION_END * torch.rand(2, self.n, generator=generator)
         return {_SPECTRUM: torch.zeros(self.n), _POSITIONS: positions}
+
+    def training_tensors(self, shape: Shape) -> dict[str, TensorSpec]:
+        positions = TensorSpec((2, self.n), role="places")
+        return {_SPECTRUM: self.tensors(shape)[_SPECTRUM], _POSITIONS: positions}
+
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: CosineBasis
+    ) -> Tensor:
+        places = _scaled(trained[_POSITIONS], shape)
+        rows, cols = whole_places(places.detach(), shape)
+        core = Core(CosineLine(basis.out), CosineLine(basis.in_), rows, cols)
+        values = self.scale * trained[_SPECTRUM].to(basis.dtype)
+        return through_learned(x, values, places, core).to(x.dtype)
 
     def training_delta(self, trained: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
         places = _scaled(trained[_POSITIONS], shape)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
@@ -89,6 +90,12 @@ class LoRA(Method):
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         return self.scale * (coefficients[_B].float() @ coefficients[_A].float())
+
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
+    ) -> Tensor:
+        hidden = F.linear(x, trained[_A].to(x.dtype))
+        return F.linear(hidden, (self.scale * trained[_B]).to(x.dtype))
 
     def cells(
         self,

@@ -36,6 +36,7 @@ from adapters_core.method import (
 from adapters_core.peft_config import PeftConfig
 from adapters_core.places import flat_places
 from adapters_core.table import register
+from adapters_core.transforms.factored import Core, PlainLine, through_core
 
 _WEIGHT, _INDICES = "shira_weight", "shira_indices"
 #: With one place of so many cells or more, a dense sum is as fast as one at the places.
@@ -92,6 +93,13 @@ class SHiRA(Method):
         rows, cols = coefficients[_INDICES].long()
         flat = weight.new_zeros(shape.out * shape.in_)
         return flat.index_add(0, rows * shape.in_ + cols, weight).view(shape.out, shape.in_)
+
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
+    ) -> Tensor:
+        rows, cols = trained[_INDICES].long()
+        core = Core(PlainLine(shape.out), PlainLine(shape.in_), rows, cols)
+        return through_core(x, trained[_WEIGHT].float(), core).to(x.dtype)
 
     def changed_cells(
         self, coefficients: Coefficients, shape: Shape, basis: Any

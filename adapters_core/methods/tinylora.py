@@ -202,6 +202,14 @@ class TinyLoRA(Method):
         core = self._core(coefficients, shape).to(basis.dtype)
         return (basis.up[:, :r] @ core @ basis.down[:r]).float()
 
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: FactorBasis
+    ) -> Tensor:
+        r = self._rank(shape)
+        core = self._core(trained, shape)
+        hidden = F.linear(F.linear(x, basis.down[:r].to(x.dtype)), core.to(x.dtype))
+        return F.linear(hidden, basis.up[:, :r].to(x.dtype))
+
     def cells(
         self,
         coefficients: Coefficients,

@@ -203,6 +203,13 @@ class VeRA(Method):
         down = coefficients[_SCALE_RANK].to(basis.dtype)[:, None] * basis.down[: self.r]
         return (up @ down).float()
 
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: ProjectionBasis
+    ) -> Tensor:
+        hidden = F.linear(x, basis.down[: self.r].to(x.dtype)) * trained[_SCALE_RANK].to(x.dtype)
+        wide = F.linear(hidden, basis.up[:, : self.r].to(x.dtype))
+        return wide * trained[_SCALE_OUT].to(x.dtype)
+
     def cells(
         self,
         coefficients: Coefficients,

@@ -55,6 +55,7 @@ from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
 from adapters_core.table import register
 from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
+from adapters_core.transforms.factored import Core, WaveletLine, through_core
 from adapters_core.transforms.pyramid import Pyramid, deepest
 from adapters_core.transforms.wavelet_basis import WaveletBasis, wavelet_basis
 from adapters_core.transforms.wavelets import WAVELETS, FilterBank, wavelet_bank
@@ -188,6 +189,19 @@ class WaveletFT(Method):
         flat = values.new_zeros(shape.out * shape.in_)
         flat = flat.index_copy(0, basis.parts.cells, basis.parts.addends(values))
         return flat.view(*shape).float()
+
+    def training_apply(
+        self, x: Tensor, trained: Coefficients, shape: Shape, basis: WaveletBasis
+    ) -> Tensor:
+        pyramid = basis.pyramid
+        core = Core(
+            WaveletLine(pyramid, shape.out),
+            WaveletLine(pyramid, shape.in_),
+            basis.row_atoms.long(),
+            basis.col_atoms.long(),
+        )
+        values = self._values(trained, basis)[basis.order]
+        return through_core(x, values, core).to(x.dtype)
 
     def changed_cells(
         self, coefficients: Coefficients, shape: Shape, basis: WaveletBasis

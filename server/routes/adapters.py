@@ -19,6 +19,7 @@ from adapters_core.adapter import read_adapter
 from adapters_core.files import DEFAULT_MAX_FILE_BYTES
 from adapters_core.peft_config import MAX_CONFIG_BYTES
 from registry import AdapterEntry, Record, publish, withdraw
+from server.encoding.labels import with_labels
 from server.errors import InvalidRequest
 from server.routes.digests import check_content_digest
 from server.routes.door import json_body, service_of
@@ -115,6 +116,7 @@ def _publish(
     limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
     adapter = read_adapter(folder / "file", config, service.base.spec, limit)
     service.bases.check(adapter.methods, adapter.layers)
+    metadata = with_labels(metadata, adapter)
     registry = service.registry
     return publish(
         registry.adapters,
@@ -219,6 +221,9 @@ async def _delete(service: Service, name: str, version: int | None) -> dict[str,
     registry = service.registry
     await _call(withdraw, registry.adapters, registry.blobs, name, version)
     registry.directory.forget(name)
+    if version is None:
+        service.pins.remove(name)
+    await _call(service.pins.drop_dead, registry.adapters.digest_is_live)
     return {"object": "adapter.deleted", "name": name, "version": version, "deleted": True}
 
 

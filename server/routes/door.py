@@ -1,7 +1,9 @@
 """What every route's door shares: the service, a checked JSON body, and the log of surprises."""
 
+import asyncio
 import json
 import logging
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -12,6 +14,7 @@ from server.service import Service
 
 _LOG = logging.getLogger("overtone")
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 def service_of(request: Request) -> Service:
@@ -68,3 +71,23 @@ def log_unexpected(request: Request, error: Exception) -> None:
     """Log an error that no table knows; it is our fault."""
     if not isinstance(error, FAMILIES):
         _LOG.error("request %s failed", request.state.request_id, exc_info=error)
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """Return the result of `work`, or cancel it as soon as the caller has hung up."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise InvalidRequest("the caller has hung up")
+        return task.result()
+    finally:
+        for future in (task, gone):
+            future.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

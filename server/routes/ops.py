@@ -38,7 +38,7 @@ async def ready(request: Request) -> Response:
         service = service_of(request)
     except Exception as error:
         return JSONResponse(body_of(error), status_of(error))
-    if not service.runtime.is_alive:
+    if not service.is_alive:
         ended = NotReady("the engine's loop has ended; restart the server")
         return JSONResponse(body_of(ended), status_of(ended))
     return JSONResponse({"status": "ready", "base": service.base.spec.name})
@@ -63,6 +63,7 @@ async def version(request: Request) -> dict[str, Any]:
             "checked": service.canary.checked,
             "rerouted": [[name, list(shape)] for name, shape in service.canary.rerouted],
         },
+        "calibration": service.calibration and service.calibration.shown(),
     }
 
 

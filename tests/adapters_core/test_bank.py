@@ -59,7 +59,7 @@ def test_freed_slots_are_used_again_and_fully_overwritten(bases: Bases) -> None:
     assert bank.add(row) == first
     assert torch.equal(bank._buffer[first], row)
     assert torch.equal(bank._buffer[second], torch.full((24,), 8.0))
-    assert bank._buffer.shape[0] == 2
+    assert bank._buffer.shape[0] == 3  # and the empty one
 
 
 def test_double_free_is_a_broken_invariant(bases: Bases) -> None:
@@ -176,7 +176,7 @@ class BankMachine(RuleBasedStateMachine):
         for bank, live in zip(self.banks, self.live, strict=True):
             assert len(set(bank._free)) == len(bank._free)
             assert not set(bank._free) & set(live)
-            assert len(bank._free) + len(live) == bank._buffer.shape[0]
+            assert len(bank._free) + len(live) == bank._buffer.shape[0] - 1  # and the empty one
 
 
 BankMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
@@ -199,3 +199,14 @@ def test_float64_is_for_one_method_and_shape(bases: Bases) -> None:
     bases.use_float64("fourierft", Shape(8, 8))
     assert bases.get(FourierFT(n=4), Shape(8, 8)).dtype == torch.float64
     assert bases.get(FourierFT(n=4), Shape(8, 6)).dtype == torch.float32
+
+
+def test_slots_are_given_back_while_the_bank_grows(bases: Bases) -> None:
+    """Growth copies everything: whoever adds waits for that, and nobody else."""
+    bank = bank_of(METHODS, bases, slots=1)
+    slot = bank.add(torch.full((24,), 7.0))
+    with bank._writing:
+        assert torch.equal(bank.row(slot), torch.full((24,), 7.0))
+        bank.remove(slot)
+    assert bank.is_empty
+    assert bank.add(torch.zeros(24)) == slot

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from server.attention import PagedCache, StepLayout, UnsupportedAttention, _attention
 from server.batch import pack
 from server.kv_pool import PagePool
-from server.scheduler import Batch, Work
 from server.sequence import Sampling, Sequence
+from server.work import Batch, Work
 from server_parts import CPU, torch_threads
 
 PAGE_SIZE = 32

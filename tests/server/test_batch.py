@@ -9,8 +9,8 @@ from torch import Tensor
 from adapters_core.method import Segment
 from server.batch import Factored, Merged, StepInput, pack
 from server.residency import Entry
-from server.scheduler import Batch, Work
 from server.sequence import Sampling, Sequence
+from server.work import Batch, Work
 from server_parts import CPU
 
 PAGE = 8

@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import BuildInfo, Metrics
-from server.observer import CacheStats, LoadStats, Observer, StepStats
+from server.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
 
 BUILD = BuildInfo("0.1.0", "demo", "sha256:12ab", "cpu", "2.13.0")
 
@@ -36,6 +36,8 @@ EXPECTED = [
     ("overtone_queue_seconds", "histogram", set()),
     ("overtone_prompt_tokens", "counter", set()),
     ("overtone_generation_tokens", "counter", set()),
+    ("overtone_prefix_cached_tokens", "counter", set()),
+    ("overtone_preemptions", "counter", set()),
     ("overtone_batch_rows", "histogram", set()),
     ("overtone_batch_adapters", "histogram", set()),
     ("overtone_step_seconds", "histogram", {"mode"}),
@@ -49,6 +51,9 @@ EXPECTED = [
     ("overtone_cache_evictions", "counter", {"cache"}),
     ("overtone_materialize_seconds", "histogram", {"method"}),
     ("overtone_adapter_load_seconds", "histogram", set()),
+    ("overtone_mode_requests", "counter", {"mode", "reason"}),
+    ("overtone_planned_merges", "gauge", set()),
+    ("overtone_planned_saving_ratio", "gauge", set()),
     ("overtone_registry_seconds", "histogram", {"op"}),
     ("overtone_registry_errors", "counter", {"op"}),
     ("overtone_build_info", "gauge", {"version", "base", "fingerprint", "device", "torch"}),
@@ -81,6 +86,7 @@ def fill(observer: Observer) -> None:
     """Tell each kind of thing once. (The annotation has mypy check that Metrics is an Observer.)"""
     observer.on_step(STEP)
     observer.on_cache(CacheStats("coefficients", 3, 9000, hits=7, misses=3, evictions=1))
+    observer.on_placed(PlanStats("factored", "merging", num_planned=1, saving=0.02))
     observer.on_cache(CacheStats("merged", 1, 4_000_000, hits=5, misses=2, evictions=1))
     observer.on_load(LoadStats("fourierft", 0.03, materialise_s=0.02))
     observer.on_first_token(0.2, queue_s=0.05)
@@ -189,6 +195,25 @@ def test_factored_load_is_not_a_materialisation(metrics: Metrics) -> None:
     assert values(metrics, "overtone_materialize_seconds_count") == {}
 
 
+def test_modes_are_counted_with_their_reasons(metrics: Metrics) -> None:
+    metrics.on_placed(PlanStats("factored", "merging", num_planned=1, saving=0.02))
+    metrics.on_placed(PlanStats("merged", "planned", num_planned=2, saving=0.05))
+    assert values(metrics, "overtone_mode_requests_total") == {
+        ("factored", "merging"): 1,
+        ("merged", "planned"): 1,
+    }
+    assert value(metrics, "overtone_planned_merges") == 2
+    assert value(metrics, "overtone_planned_saving_ratio") == 0.05
+
+
+def test_both_tiers_have_their_gauges(metrics: Metrics) -> None:
+    metrics.on_cache(CacheStats("coefficients", 3, 9000, hits=7, misses=3, evictions=1))
+    metrics.on_cache(CacheStats("host", 2, 6000, hits=1, misses=2, evictions=0))
+    resident = {("device",): 3, ("host",): 2}
+    assert values(metrics, "overtone_coefficients_resident") == resident
+    assert values(metrics, "overtone_coefficient_bytes") == {("device",): 9000, ("host",): 6000}
+
+
 def test_registry_errors_are_zero_before_the_first(metrics: Metrics) -> None:
     metrics.on_registry("publish", 0.01, ok=True)
     assert value(metrics, "overtone_registry_errors_total", "publish") == 0
@@ -206,7 +231,11 @@ def test_canary_is_unknown_until_it_ran(metrics: Metrics) -> None:
 
 
 def test_caches_are_there_before_their_first_use(metrics: Metrics) -> None:
-    assert values(metrics, "overtone_cache_hits_total") == {("coefficients",): 0, ("merged",): 0}
+    assert values(metrics, "overtone_cache_hits_total") == {
+        ("coefficients",): 0,
+        ("host",): 0,
+        ("merged",): 0,
+    }
     assert value(metrics, "overtone_coefficients_resident", "device") == 0
 
 

@@ -10,13 +10,21 @@ from server.residency import Entry, Residency
 CAPACITY = 100
 
 
-def loaded(cache: Residency, key: str, size: int) -> Entry:
-    """Return an entry that is ready and that nobody holds."""
+def charged(cache: Residency, entry: Entry, size: int) -> list[Entry]:
+    """Charge an entry that must find room at once; return what was evicted for it."""
+    done, victims = cache.charge(entry, size)
+    assert done
+    return victims
+
+
+def loaded(cache: Residency, key: str, size: int, held: bool = False) -> Entry:
+    """Return an entry that is ready and that nobody holds, unless it is `held`."""
     entry, is_new = cache.acquire(key)
     assert is_new
-    assert cache.charge(entry, size) is not None
+    charged(cache, entry, size)
     entry.payload = "tensors"
-    cache.release(entry)
+    if not held:
+        cache.release(entry)
     return entry
 
 
@@ -35,7 +43,7 @@ def test_the_least_recently_used_goes_first() -> None:
     entries = {key: loaded(cache, key, 30) for key in "abc"}
     cache.release(cache.acquire("a")[0])
     new, _ = cache.acquire("d")
-    assert cache.charge(new, 40) == [entries["b"]]
+    assert charged(cache, new, 40) == [entries["b"]]
     assert list(cache.entries) == ["c", "a", "d"]
     assert (cache.used_bytes, cache.evictions) == (100, 1)
 
@@ -46,39 +54,126 @@ def test_asking_whether_it_is_there_is_no_use() -> None:
         loaded(cache, key, 50)
     assert cache.contains("a")
     new, _ = cache.acquire("c")
-    victims = cache.charge(new, 50)
-    assert victims is not None
-    assert [victim.key for victim in victims] == ["a"]
+    assert [victim.key for victim in charged(cache, new, 50)] == ["a"]
 
 
-def test_what_is_used_pinned_or_loading_stays() -> None:
+def test_what_is_wanted_goes_last() -> None:
+    cache = Residency(CAPACITY, wanted={"a"})
+    for key in "ab":
+        loaded(cache, key, 50)
+    new, _ = cache.acquire("c")
+    assert [victim.key for victim in charged(cache, new, 50)] == ["b"]
+    larger, _ = cache.acquire("d")
+    assert [victim.key for victim in charged(cache, larger, 40)] == ["a"]
+
+
+def test_what_is_used_pinned_or_loading_is_not_evicted() -> None:
     cache = Residency(CAPACITY)
-    loaded(cache, "used", 30)
-    cache.acquire("used")
-    loaded(cache, "pinned", 30).pinned = True
+    loaded(cache, "used", 30, held=True)
+    cache.pin(loaded(cache, "pinned", 30))
     loading, _ = cache.acquire("loading")
-    cache.charge(loading, 30)
+    charged(cache, loading, 30)
     cache.release(loading)
     new, _ = cache.acquire("new")
-    assert cache.charge(new, 20) is None
-    assert cache.charge(new, 10) == []
+    assert cache.charge(new, 20, can_wait=False) == (False, [])
+    assert charged(cache, new, 10) == []
 
 
-def test_no_room_leaves_everything_as_it_was() -> None:
+def test_what_cannot_wait_changes_nothing() -> None:
     cache = Residency(CAPACITY)
     loaded(cache, "a", 60)
-    held, _ = cache.acquire("held")
-    cache.charge(held, 40)
+    held = loaded(cache, "held", 40, held=True)
     new, _ = cache.acquire("new")
-    assert cache.charge(new, 61) is None
+    assert cache.charge(new, 61, can_wait=False) == (False, [])
     assert cache.contains("a")
+    assert not held.is_leaving
+    assert not cache.line
     assert (cache.used_bytes, cache.evictions, new.size_bytes) == (100, 0, 0)
+
+
+def test_a_leaving_entry_serves_its_users_and_takes_no_new_ones() -> None:
+    cache = Residency(CAPACITY)
+    old = loaded(cache, "a", 100, held=True)
+    new, _ = cache.acquire("b")
+    assert cache.charge(new, 50) == (False, [])
+    assert old.is_leaving
+    assert old.is_ready
+    assert not cache.contains("a")
+    again, is_new = cache.acquire("a")
+    assert is_new
+    assert again is not old
+    assert cache.charge(again, 100) == (False, []), "it overtook what waits"
+    assert cache.release(old), "it did not go with its last user"
+    assert charged(cache, new, 50) == []
+    cache.check_integrity()
+
+
+def test_no_more_leave_than_the_head_of_the_line_needs() -> None:
+    cache = Residency(CAPACITY)
+    entries = [loaded(cache, key, 25, held=True) for key in "abcd"]
+    new, _ = cache.acquire("new")
+    for _ in range(3):  # however often it asks
+        cache.charge(new, 40)
+    assert [entry.is_leaving for entry in entries] == [True, True, False, False]
+
+
+def test_room_is_kept_for_the_head_of_the_line() -> None:
+    """Nobody takes what was freed for it, however small he is."""
+    cache = Residency(CAPACITY)
+    first, second = (loaded(cache, key, 50, held=True) for key in "ab")
+    large, _ = cache.acquire("large")
+    assert cache.charge(large, 100) == (False, [])
+    assert cache.release(first)
+    small, _ = cache.acquire("small")
+    assert cache.charge(small, 1) == (False, [])
+    assert cache.charge(small, 1, can_wait=False) == (False, [])
+    assert cache.release(second)
+    assert cache.charge(small, 1) == (False, [])
+    assert charged(cache, large, 100) == []
+
+
+@pytest.mark.parametrize("can_wait", [True, False])
+def test_overlapping_users_starve_nobody(can_wait: bool) -> None:
+    """Two adapters fill the cache, and each has a next user before its last one goes.
+
+    What stands in line gets its room all the same; what may not, never does.
+    """
+    cache = Residency(CAPACITY)
+    held = {key: loaded(cache, key, 50, held=True) for key in "ab"}
+    new, _ = cache.acquire("new")
+    for _ in range(100):
+        if cache.charge(new, 50, can_wait)[0]:
+            break
+        for key, last in list(held.items()):
+            held[key], _ = cache.acquire(key)
+            cache.release(last)
+    assert new.is_charged == can_wait
+    cache.check_integrity()
+
+
+def test_pins_are_counted_by_their_bytes() -> None:
+    cache = Residency(CAPACITY)
+    entry = loaded(cache, "a", 30)
+    for _ in range(2):
+        cache.pin(entry)
+    assert cache.pinned_bytes == 30
+    cache.unpin(entry)
+    assert (cache.pinned_bytes, entry.is_idle) == (30, False)
+    cache.unpin(entry)
+    assert (cache.pinned_bytes, entry.is_idle) == (0, True)
+    loading, _ = cache.acquire("b")
+    cache.pin(loading)
+    assert cache.pinned_bytes == 0
+    charged(cache, loading, 20)
+    assert cache.pinned_bytes == 20
+    cache.drop(loading)
+    cache.check_integrity()
 
 
 def test_a_dropped_entry_is_loaded_again() -> None:
     cache = Residency(CAPACITY)
     first, _ = cache.acquire("a")
-    cache.charge(first, 10)
+    charged(cache, first, 10)
     cache.drop(first)
     assert cache.used_bytes == 0
     second, is_new = cache.acquire("a")
@@ -86,6 +181,15 @@ def test_a_dropped_entry_is_loaded_again() -> None:
     assert second is not first
     cache.release(first)
     assert (first.users, second.users) == (0, 1)
+
+
+def test_one_in_use_leaves_when_it_is_asked_for() -> None:
+    cache = Residency(CAPACITY)
+    entries = [loaded(cache, key, 30, held=True) for key in "ab"]
+    assert cache.evict_one() is None
+    for _ in range(2):
+        cache.retire_one()
+    assert [entry.is_leaving for entry in entries] == [True, False]
 
 
 def test_releasing_too_often_is_a_broken_invariant() -> None:
@@ -97,7 +201,7 @@ def test_releasing_too_often_is_a_broken_invariant() -> None:
 
 
 class ResidencyMachine(RuleBasedStateMachine):
-    """Users, loads and failures in any order, against a plain list of recent uses."""
+    """Users, loads, pins and failures in any order, against a plain list of recent uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +209,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.recent: list[Entry] = []  # the least recently used first
         self.held: list[Entry] = []
         self.loading: list[Entry] = []
+        self.asked: dict[int, int] = {}  # id of a waiting entry -> the bytes it asks for
 
     @rule(key=st.sampled_from("abcdefgh"))
     def acquire(self, key: str) -> None:
@@ -122,33 +227,45 @@ class ResidencyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        self.cache.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+        entry = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        gone = self.cache.release(entry)
+        assert gone == (entry.is_leaving and entry not in self.held)
+        if gone:
+            entry.payload = None
 
-    @precondition(lambda self: any(not entry.size_bytes for entry in self.loading))
-    @rule(data=st.data(), size=st.integers(1, CAPACITY))
-    def charge(self, data: st.DataObject, size: int) -> None:
-        entry = data.draw(st.sampled_from([e for e in self.loading if not e.size_bytes]))
-        may_go = [e for e in self.recent if self._may_go(e)]
-        free = CAPACITY - self.cache.used_bytes
-        victims = self.cache.charge(entry, size)
-        if victims is None:
-            assert free + sum(e.size_bytes for e in may_go) < size
-            return
-        assert victims == may_go[: len(victims)], "not the least recently used"
+    @precondition(lambda self: any(not entry.is_charged for entry in self.loading))
+    @rule(data=st.data(), size=st.integers(1, CAPACITY), can_wait=st.booleans())
+    def charge(self, data: st.DataObject, size: int, can_wait: bool) -> None:
+        entry = data.draw(st.sampled_from([e for e in self.loading if not e.is_charged]))
+        size = self.asked.get(id(entry), size)
+        line, idle = list(self.cache.line), [e for e in self.recent if self._is_idle(e)]
+        free, leaving = CAPACITY - self.cache.used_bytes, list(self.cache.leaving)
+        done, victims = self.cache.charge(entry, size, can_wait)
+        fits = free + sum(e.size_bytes for e in idle) >= size
+        assert done == (fits and (not line or line[0] is entry))
+        assert victims == idle[: len(victims)], "not the least recently used"
         freed = [e.size_bytes for e in victims]
-        assert free + sum(freed) >= size
         assert not freed or free + sum(freed[:-1]) < size, "more was evicted than needed"
         for victim in victims:
             self.recent.remove(victim)
             victim.payload = None
+        if done:
+            return
+        if not can_wait:
+            assert (list(self.cache.line), self.cache.leaving) == (line, leaving)
+            assert not victims
+            return
+        self.asked[id(entry)] = size
+        assert entry in self.cache.line
+        self.recent = [e for e in self.recent if not e.is_leaving]
 
-    def _may_go(self, entry: Entry) -> bool:
-        return entry.is_ready and not entry.pinned and entry not in self.held
+    def _is_idle(self, entry: Entry) -> bool:
+        return entry.is_ready and not entry.pins and entry not in self.held
 
-    @precondition(lambda self: any(entry.size_bytes for entry in self.loading))
+    @precondition(lambda self: any(entry.is_charged for entry in self.loading))
     @rule(data=st.data())
     def becomes_ready(self, data: st.DataObject) -> None:
-        entry = data.draw(st.sampled_from([e for e in self.loading if e.size_bytes]))
+        entry = data.draw(st.sampled_from([e for e in self.loading if e.is_charged]))
         self.loading.remove(entry)
         entry.payload = "tensors"
 
@@ -159,19 +276,25 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.cache.drop(entry)
         self.recent.remove(entry)
         assert entry.key not in self.cache.entries
+        assert entry not in self.cache.line
 
     @precondition(lambda self: self.recent)
     @rule(data=st.data())
     def pin(self, data: st.DataObject) -> None:
-        entry = data.draw(st.sampled_from(self.recent))
-        entry.pinned = not entry.pinned
+        self.cache.pin(data.draw(st.sampled_from(self.recent)))
+
+    @precondition(lambda self: any(entry.pins for entry in self.recent))
+    @rule(data=st.data())
+    def unpin(self, data: st.DataObject) -> None:
+        self.cache.unpin(data.draw(st.sampled_from([e for e in self.recent if e.pins])))
 
     @invariant()
     def books_balance(self) -> None:
         self.cache.check_integrity()
         assert list(self.cache.entries.values()) == self.recent
-        for entry in self.recent:
+        for entry in [*self.recent, *self.cache.leaving]:
             assert entry.users == self.held.count(entry)
+            assert not entry.is_leaving or entry.is_ready
 
 
 ResidencyMachine.TestCase.settings = settings(

@@ -21,8 +21,9 @@ from server.loader import Loader
 from server.observer import NullObserver, StepStats
 from server.placement import Placement
 from server.runtime import Event, FailedEvent, Generation, Runtime, TokenEvent
-from server.scheduler import Batch, Scheduler
+from server.scheduler import Scheduler
 from server.sequence import Sampled
+from server.work import Batch
 from server_parts import (
     CPU,
     FOURIERFT,

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from server.kv_pool import PagePool
-from server.scheduler import Batch, Scheduler, Work
+from server.scheduler import Scheduler
 from server.sequence import Sampled, Sampling, Sequence
+from server.work import Batch, Work
 
 STOP = 9
 PAGE_SIZE = 4

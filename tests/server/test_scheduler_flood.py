@@ -10,8 +10,9 @@ from random import Random
 import pytest
 
 from server.kv_pool import PagePool
-from server.scheduler import Batch, Scheduler
+from server.scheduler import Scheduler
 from server.sequence import Sampled, Sampling, Sequence
+from server.work import Batch
 
 LIGHT = "light"
 PROMPT, NEW = 64, 32

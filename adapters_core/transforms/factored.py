@@ -1,0 +1,223 @@
+"""Updates that training goes through without building them: transform, sparse core, transform back.
+
+    y = B^T S A x,     S[rows[k], cols[k]] += values[k]
+
+A and B analyse lines of the layer's two sides; B^T is B's own `synthesise`, its exact transpose. So
+the backward pass is made of the same parts: with the incoming gradient g of each row,
+
+    z = A x,   h = B g,   dvalues[k] = sum_t h[t, rows[k]] z[t, cols[k]],   dx = A^T S^T h
+
+Only z is kept for it. An update of a 1024-wide layer with a thousand values costs two transforms a
+row and some thousand multiplications instead of a million, forwards and backwards.
+
+Tensors of atoms lie as `[atoms, T]`, so that what one value reads and writes is one stretch of
+memory; T is cut into pieces that keep a piece's reads in the cache.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from adapters_core.transforms.cosine import CosineTable, dct, idct
+from adapters_core.transforms.pyramid import Pyramid
+
+#: Numbers that one gather makes at a time: four megabytes.
+_AT_ONCE = 1 << 20
+
+
+class Line(Protocol):
+    """A linear map of lines of `size` numbers, and its transpose."""
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Return A x for the rows x `[T, size]`: `[T, atoms]`."""
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """Return A^T z for the rows z `[T, atoms]`: `[T, size]`."""
+
+    def num_atoms(self) -> int:
+        """Return how many atoms a line has."""
+
+
+@dataclass(frozen=True)
+class PlainLine:
+    """Changes nothing."""
+
+    size: int
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """Return z."""
+        return z
+
+    def num_atoms(self) -> int:
+        """Return the size."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class CosineLine:
+    """The orthonormal cosine transform."""
+
+    table: CosineTable
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Return the cosine transform of each row."""
+        return dct(x, self.table)
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """Return the inverse, which is the transpose."""
+        return idct(z, self.table)
+
+    def num_atoms(self) -> int:
+        """Return the size."""
+        return self.table.size
+
+
+@dataclass(frozen=True)
+class WaveletLine:
+    """Products with a pyramid's atoms, and their sums."""
+
+    pyramid: Pyramid
+    size: int
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Return each row's products with all atoms."""
+        return self.pyramid.analyse(x)
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """Return the sum of the atoms."""
+        return self.pyramid.synthesise(z, self.size)
+
+    def num_atoms(self) -> int:
+        """Return the number of atoms on all levels."""
+        return self.pyramid.num_atoms(self.size)
+
+
+@dataclass(frozen=True)
+class FourierLine:
+    """The half spectrum of real lines: re and im of frequency f are atoms 2 f and 2 f + 1."""
+
+    size: int
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Return sum_q x[q] cos(2 pi f q / N) and minus the same with the sine."""
+        return torch.view_as_real(torch.fft.rfft(x)).flatten(-2)
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """Return sum_f z[2 f] cos(2 pi f q / N) - z[2 f + 1] sin(2 pi f q / N)."""
+        half = torch.view_as_complex(z.unflatten(-1, (-1, 2)).contiguous()) * 0.5
+        # An inverse transform counts all frequencies twice but these, whose conjugates they are.
+        ends = [0, self.size // 2] if self.size % 2 == 0 and self.size > 1 else [0]
+        half[:, ends] *= 2
+        return torch.fft.irfft(half, n=self.size, norm="forward")
+
+    def num_atoms(self) -> int:
+        """Return two for each frequency of the half spectrum."""
+        return 2 * (self.size // 2 + 1)
+
+
+@dataclass(frozen=True)
+class Core:
+    """Where the values of a sparse core stand between two lines.
+
+    Args:
+        out, in_: the lines of the layer's two sides.
+        rows, cols: int64 `[K]`, the atom that each value writes and the one it reads.
+    """
+
+    out: Line
+    in_: Line
+    rows: Tensor
+    cols: Tensor
+
+
+def through_core(x: Tensor, values: Tensor, core: Core) -> Tensor:
+    """Return the rows of x `[T, in_]` through the update: `[T, out]`, in the dtype of values.
+
+    Differentiable in x and in values `[K]`.
+    """
+    result: Tensor = _Through.apply(x, values, None, core)  # type: ignore[no-untyped-call]
+    return result
+
+
+def through_learned(x: Tensor, values: Tensor, places: Tensor, core: Core) -> Tensor:
+    """As `through_core`, with places `[2, K]` that are learned too; the core's are their rounded.
+
+    With K = B g x^T A^T the gradient of the whole core, a row's place has the gradient
+
+        clamp( values[k] / 2 (K[r + 1, c] - K[r - 1, c]), -1, 1 )
+
+    as transforms/cosine_sums.py gives it; and so have columns.
+    """
+    result: Tensor = _Through.apply(x, values, places, core)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, places: Tensor | None, core: Core) -> Tensor:
+        z = _analysed(core.in_, x, values.dtype)
+        ctx.save_for_backward(z, values)
+        ctx.core, ctx.x_dtype = core, x.dtype
+        return _sparse(z, values, core.cols, core.rows, core.out)
+
+    @staticmethod
+    def backward(
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        z, values = ctx.saved_tensors
+        core = ctx.core
+        h = _analysed(core.out, gradients[0], values.dtype)
+        dx = dvalues = dplaces = None
+        if ctx.needs_input_grad[1]:
+            dvalues = _products(h, z, core.rows, core.cols)
+        if ctx.needs_input_grad[2]:
+            dplaces = _slopes(h, z, core) * (values / 2)
+            dplaces = dplaces.clamp(-1, 1)
+        if ctx.needs_input_grad[0]:
+            dx = _sparse(h, values, core.rows, core.cols, core.in_).to(ctx.x_dtype)
+        return dx, dvalues, dplaces, None
+
+
+def _slopes(h: Tensor, z: Tensor, core: Core) -> Tensor:
+    """Return K's differences between the neighbours of each place, along rows and columns."""
+    rows, cols = core.rows, core.cols
+    above, below = (rows - 1).clamp(min=0), (rows + 1).clamp(max=h.shape[0] - 1)
+    left, right = (cols - 1).clamp(min=0), (cols + 1).clamp(max=z.shape[0] - 1)
+    along_rows = _products(h, z, below, cols) - _products(h, z, above, cols)
+    along_cols = _products(h, z, rows, right) - _products(h, z, rows, left)
+    return torch.stack([along_rows, along_cols])
+
+
+def _analysed(line: Line, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the atoms of the rows x as `[atoms, T]`."""
+    return line.analyse(x.to(dtype)).T.contiguous()
+
+
+def _sparse(z: Tensor, values: Tensor, read: Tensor, written: Tensor, line: Line) -> Tensor:
+    """Return the line's synthesis of what the values send from `read` to `written`."""
+    core = z.new_zeros(line.num_atoms(), z.shape[1])
+    for piece in _pieces(z, read):
+        part = z[:, piece].index_select(0, read).mul_(values[:, None])
+        core[:, piece].index_add_(0, written, part)
+    return line.synthesise(core.T)
+
+
+def _products(h: Tensor, z: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """Return `sum_t h[rows[k], t] z[cols[k], t]` for every k."""
+    total = z.new_zeros(len(rows))
+    for piece in _pieces(z, cols):
+        total += (h[:, piece].index_select(0, rows) * z[:, piece].index_select(0, cols)).sum(1)
+    return total
+
+
+def _pieces(z: Tensor, places: Tensor) -> Iterator[slice]:
+    step = max(16, _AT_ONCE // max(1, len(places)))
+    for start in range(0, z.shape[1], step):
+        yield slice(start, start + step)

@@ -1,0 +1,81 @@
+"""`overtone bench`: one sub-command for each program; imports nothing heavy before it is called."""
+
+import sys
+from importlib import import_module
+
+import typer
+
+from overtone_client import InvalidArgument
+
+#: Program -> what its line in the help says.
+PROGRAMS = {
+    "serving": "A running server under traffic: first tokens, gaps, goodput, fairness.",
+    "engine": "A decode step with every row another adapter, and model.generate.",
+    "peft": "Beside PEFT: 32 requests with 32 adapters, and cold files.",
+    "http": "What HTTP, uploads and residency add, on a real server.",
+    "scale": "10 to 10,000 registered adapters, two servers in turns.",
+    "training": "A training step beside PEFT's: time and memory.",
+    "methods": "Every method beside PEFT and LoRA, layer by layer.",
+    "clora": "CLoRA's parts, one by one.",
+    "flood": "One tenant floods the server: what another one waits for meanwhile.",
+    "modes": "Factored, merged and auto side by side, over 1 to 32 adapters in one batch.",
+    "numerics": "What bfloat16 costs in the answer, token by token.",
+    "gpu": "Everything that needs a GPU.",
+    "table": "All bars in one JSON and one table.",
+}
+#: What only some programs need -> what brings it.
+_EXTRAS = {"peft": "peft==0.21.2", "sklearn": "scikit-learn"}
+_FORWARDED = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": list[str](),
+}
+
+bench = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run the product's own benchmarks. The last line of each one's output is one JSON object.",
+)
+
+
+def run(name: str, arguments: list[str]) -> None:
+    """Run a program.
+
+    Raises:
+        InvalidArgument: it needs a package that is not installed, or an option is wrong.
+        OvertoneError: there is no server, or it cannot be measured.
+    """
+    try:
+        program = import_module(f"bench.{name}")
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing not in _EXTRAS:
+            raise
+        raise InvalidArgument(
+            f"`overtone bench {name}` needs {missing}: pip install {_EXTRAS[missing]}"
+        ) from error
+    before = sys.argv
+    sys.argv = [f"overtone bench {name}", *arguments]  # where the programs look for their options
+    try:
+        program.main()
+    finally:
+        sys.argv = before
+
+
+def _add(name: str, line: str) -> None:
+    @bench.command(name, help=line, context_settings=_FORWARDED)
+    def program(ctx: typer.Context) -> None:
+        given = list(ctx.args)
+        session = ctx.obj
+        if name == "serving" and session is not None:  # the program's own options come first
+            given = ["--url", session.url, *given]
+            if session.api_key:
+                given = ["--api-key", session.api_key, *given]
+            if session.as_json:
+                given = ["--json", *given]
+        run(name, given)
+
+
+for _name, _line in PROGRAMS.items():
+    _add(_name, _line)

@@ -1,0 +1,270 @@
+"""A running server under traffic: first tokens, gaps, throughput, goodput, fairness.
+
+What: requests of random prompts go to many adapters of a server, by URL, as an open loop (Poisson
+arrivals, which wait for no answer) or a closed one (callers who ask again once they are answered).
+Every answer is held against the digest that was asked for and the length that was wanted.
+Why: a step's speed says little about what a caller waits for when a hundred others ask too.
+In an open loop times count from when a request was due, so a server that stalls cannot hide it; how
+late requests were sent (`late_s`) and how many were dropped says what the generator itself added.
+
+    overtone bench serving --url http://HOST:8000 --adapters 100 --zipf 1.0 --loop closed
+    overtone bench serving --make 50 --base DIR --loop open --rate 20 --duration 60 --picture a.png
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from secrets import randbits
+from typing import Any
+
+from rich.console import Console
+
+from bench.drive import (
+    Ending,
+    Model,
+    Record,
+    Target,
+    Tell,
+    closed_loop,
+    connected,
+    open_loop,
+)
+from bench.load import FORMS, Lengths, Load
+from bench.picture import check_picture, draw
+from bench.program import Parser, positive, run_program
+from bench.summary import Promise, summary
+from bench.timing import machine
+from bench.uploads import made_adapters
+from overtone_client import Adapter, Client, InvalidArgument
+
+_DEFAULT_DURATION_S = 30.0
+_WARM_UP_CLIENTS = 8
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="overtone bench serving", description=__doc__.splitlines()[0])
+    server = parser.add_argument_group("the server")
+    server.add_argument("--url", default=os.environ.get("OVERTONE_URL", "http://127.0.0.1:8000"))
+    server.add_argument("--api-key", default=os.environ.get("OVERTONE_API_KEY") or None)
+    server.add_argument("--timeout", type=positive, default=120.0, help="seconds for one answer")
+    who = parser.add_argument_group("who is asked")
+    who.add_argument("--adapters", type=int, help="so many of the registered ones; 0: the base")
+    who.add_argument("--prefix", help="only adapters whose names begin so")
+    who.add_argument("--make", type=int, help="upload so many random ones; deleted at the end")
+    who.add_argument("--method", default="fourierft", help="of --make")
+    who.add_argument("--config", type=json.loads, default={}, help="of --make: '{\"n\": 1000}'")
+    who.add_argument(
+        "--base", default=os.environ.get("OVERTONE_BASE"), help="of --make: its shapes"
+    )
+    who.add_argument("--zipf", type=float, default=1.0, help="skew over the adapters; 0 is even")
+    load = parser.add_argument_group("the load")
+    load.add_argument("--loop", choices=["open", "closed"], default="closed")
+    load.add_argument("--rate", type=positive, help="requests a second of an open loop")
+    load.add_argument("--clients", type=int, default=8, help="callers of a closed loop")
+    load.add_argument("--outstanding", type=int, default=1024, help="most at once in an open loop")
+    load.add_argument("--duration", type=positive, help=f"seconds ({_DEFAULT_DURATION_S:g})")
+    load.add_argument("--requests", type=int, help="stop after so many requests")
+    load.add_argument("--warm-up", type=int, default=32, help="requests before it, not counted")
+    load.add_argument("--prompt", type=_lengths, default="lognormal:128:0.5", help=FORMS)
+    load.add_argument("--output", type=_lengths, default="lognormal:64:0.5", help=FORMS)
+    load.add_argument("--vocabulary", type=int, default=256, help="prompts' ids are below this")
+    load.add_argument("--seed", type=int, help="the same traffic again; its prompts may be cached")
+    report = parser.add_argument_group("the report")
+    report.add_argument("--slo-ttft", type=positive, default=1.0, help="promised seconds")
+    report.add_argument(
+        "--slo-itl", type=positive, default=0.2, help="promised seconds, on average"
+    )
+    report.add_argument("--out", type=Path, help="also write the JSON here")
+    report.add_argument("--picture", type=Path, help="a .png, .pdf or .svg")
+    report.add_argument("--json", action="store_true", help="print nothing but the JSON")
+    return parser
+
+
+def _lengths(text: str) -> Lengths:
+    """Return what `Lengths.parse` does, with an error that argparse shows whole."""
+    try:
+        return Lengths.parse(text)
+    except InvalidArgument as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+
+
+def _checked(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options with what follows from them. Raises InvalidArgument."""
+    if options.loop == "open" and options.rate is None:
+        raise InvalidArgument("an open loop needs --rate: requests a second")
+    for name in ("clients", "outstanding", "requests", "make"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise InvalidArgument(f"--{name} must be at least 1, not {getattr(options, name)}")
+    if options.zipf < 0 or options.warm_up < 0 or options.vocabulary < 2:
+        raise InvalidArgument("--zipf and --warm-up are not negative, --vocabulary is at least 2")
+    if not isinstance(options.config, dict):
+        raise InvalidArgument("--config is not a JSON object of the method's hyper-parameters")
+    if options.make is not None and options.base is None:
+        raise InvalidArgument("--make needs --base: the folder or hub id that the server serves")
+    if options.duration is None and options.requests is None:
+        options.duration = _DEFAULT_DURATION_S
+    if options.seed is None:
+        options.seed = randbits(32)
+    if options.picture is not None:
+        check_picture(options.picture)
+    return options
+
+
+class _Speaker:
+    """Progress, for a person at a terminal only."""
+
+    def __init__(self, is_quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._shows = self._console.is_terminal and not is_quiet
+
+    def say(self, text: str) -> None:
+        """Show one line over the one before."""
+        if self._shows:
+            self._console.print(text, end="\r", soft_wrap=True)
+
+    def on_record(self, record: Record) -> None:
+        """Show how far a run is."""
+        failed = sum(seen.code is not None for seen in record.seen[-1000:])
+        at = record.seen[-1].done_s
+        self.say(
+            f"{at:6.1f} s  {len(record.seen)} answered  {record.dropped} dropped  {failed} bad"
+        )
+
+
+@contextmanager
+def _models(
+    options: argparse.Namespace, client: Client, version: dict[str, Any], speaker: _Speaker
+) -> Iterator[list[Model]]:
+    """What is asked: made ones, registered ones, or the base."""
+    if options.make is not None:
+        fingerprint = version["base"]["fingerprint"]
+        given = (options.make, options.method, options.config, options.base, fingerprint)
+        with made_adapters(client, *given, speaker.say) as made:
+            yield _named(made)
+    elif options.adapters == 0:
+        yield [Model(version["base"]["name"], None)]
+    else:
+        found = client.list_adapters(limit=options.adapters, prefix=options.prefix)
+        adapters = list(islice(found, options.adapters))
+        wanted = options.adapters or 1
+        if len(adapters) < wanted:
+            raise InvalidArgument(
+                f"{len(adapters)} adapters are registered at {options.url}, {wanted} are wanted; "
+                "upload some, let --make N --base DIR do it, or ask the base with --adapters 0"
+            )
+        yield _named(adapters)
+
+
+def _named(adapters: Sequence[Adapter]) -> list[Model]:
+    return [Model(adapter.name, adapter.digest) for adapter in adapters]
+
+
+async def _version(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the server says it is."""
+    async with connected(options.url, options.api_key) as wires:
+        exchange = await wires.request("GET", "/version")
+    try:
+        found: dict[str, Any] = json.loads(exchange.body())
+        refusal = found["error"]["message"] if exchange.status != 200 else None
+        if refusal is None:
+            found["base"]["name"], found["base"]["fingerprint"], found["max_length"]
+    except (ValueError, LookupError, TypeError) as wrong:
+        raise InvalidArgument(f"{options.url} is not an Overtone server's URL") from wrong
+    if refusal is not None:
+        raise InvalidArgument(f"{options.url} cannot be measured: {refusal}")
+    return found
+
+
+async def measure(
+    options: argparse.Namespace, models: Sequence[Model], longest: int, tell: Tell
+) -> Record:
+    """Warm up, run the loop, and return what was seen."""
+    load = Load(
+        len(models),
+        options.zipf,
+        options.prompt,
+        options.output,
+        options.rate if options.loop == "open" else None,
+        longest,
+    )
+    ending = Ending(options.duration, options.requests)
+    async with connected(options.url, options.api_key) as wires:
+
+        def target(seed: int) -> Target:
+            return Target(wires, models, seed, options.vocabulary, options.timeout)
+
+        if options.warm_up:
+            others = load.requests(options.seed + 1)
+            warm = Ending(requests=options.warm_up)
+            await closed_loop(target(options.seed + 1), others, _WARM_UP_CLIENTS, warm)
+        requests = load.requests(options.seed)
+        if options.loop == "open":
+            asked = target(options.seed)
+            return await open_loop(asked, requests, options.outstanding, ending, tell)
+        return await closed_loop(target(options.seed), requests, options.clients, ending, tell)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options for the report, without the key."""
+    kept = {name: value for name, value in vars(options).items() if name != "api_key"}
+    return {
+        name: str(value) if isinstance(value, Path | Lengths) else value
+        for name, value in kept.items()
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    """Print the main figures for a person."""
+    for name in ("requests", "throughput", "goodput"):
+        print(name, {k: _short(v) for k, v in found[name].items()})
+    for name in ("ttft_s", "itl_s", "latency_s", "late_s"):
+        print(name, {k: _short(v) for k, v in (found[name] or {}).items()})
+    fairness = {k: _short(v) for k, v in found["fairness"].items() if k != "busiest"}
+    print("fairness", fairness)
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print.
+
+    Raises:
+        OvertoneError: there is no server, nothing to ask, or an option that cannot be used.
+    """
+    options = _checked(_parser().parse_args(arguments))
+    speaker = _Speaker(options.json)
+    version = asyncio.run(_version(options))
+    with (
+        Client(options.url, options.api_key) as client,
+        _models(options, client, version, speaker) as models,
+    ):
+        longest = version["max_length"]
+        record = asyncio.run(measure(options, models, longest, speaker.on_record))
+    figures = summary(record, models, options.zipf, Promise(options.slo_ttft, options.slo_itl))
+    found = {
+        "bench": "serving",
+        "machine": machine(),
+        "server": version,
+        "settings": _settings(options) | {"num_models": len(models)},
+        **figures,
+    }
+    if options.picture is not None:
+        title = f"{options.loop} loop, {len(models)} adapters, Zipf {options.zipf:g}"
+        draw(record, title, options.picture)
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
+    if not options.json:
+        _print(found)
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,269 @@
+"""Attention on a device: static tensors say who sees what, so that a step can be replayed.
+
+The cache is the same as on a CPU (attention.py), and so is what attention computes; other bits.
+Single tokens of all sequences go in one call, over a block table `[R, P]` and the lengths `[R]`,
+both on the device: nothing here asks the device for a number. Two ways:
+
+- `varlen_attn` of torch reads the pages where they lie. Its paging needs FlashAttention 3 (the
+  package flash_attn_interface, on Hopper), so it is tried at start and held against the other way.
+- Everywhere else the keys are gathered and go through `scaled_dot_product_attention`.
+
+What is not to be seen is read from a page of zeros that nobody writes: zero times what an earlier
+sequence left there might be NaN.
+"""
+
+import inspect
+import logging
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from server.attention import PagedCache, Span, StepLayout
+
+_LOG = logging.getLogger("overtone.attention")
+_PROBE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class DeviceLayout:
+    """Where the rows of one step lie, on the device: single tokens first, then prompt pieces.
+
+    Args:
+        write: int64 `[T]`, the flat cache cell of every row.
+        pages: int32 `[N, P]`, the block table; behind a sequence's own stand zeros.
+        lengths: int32 `[N]`, tokens in the cache after the step.
+        starts: int32 `[N + 1]`, the first row of each sequence, and behind the last one's end.
+        num_single: how many sequences, the first, have one row each.
+        spans: those of the prompt pieces.
+    """
+
+    write: Tensor
+    pages: Tensor
+    lengths: Tensor
+    starts: Tensor
+    num_single: int
+    spans: tuple[Span, ...] = ()
+    #: Window -> what the single rows see; the same in every layer of a step.
+    seen: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
+
+    @property
+    def longest_piece(self) -> int:
+        """Return the most rows that any sequence has."""
+        return max((span.count for span in self.spans), default=1)
+
+
+class DeviceCache(PagedCache):
+    """Keys and values of all layers, on a device, behind the same interface.
+
+    Args:
+        num_pages, page_size: of the cache.
+        deterministic: never split a row's keys among thread blocks: how that is done depends on
+            the longest sequence of a batch.
+    """
+
+    def __init__(self, num_pages: int, page_size: int, deterministic: bool = False) -> None:
+        super().__init__(num_pages, page_size)
+        self.on_device: DeviceLayout | None = None
+        self._num_splits = 1 if deterministic else None
+        self._reads_pages: bool | None = None
+
+    @property
+    def zero_page(self) -> int:
+        """Return the page behind all others; it is never written."""
+        return self.num_pages + 1
+
+    def begin(self, layout: StepLayout) -> None:
+        """Put a step's layout onto the device, from the numbers that the host has."""
+        spans, device = layout.decode + layout.prefill, layout.write.device
+        most = max((len(span.pages) for span in spans), default=1)
+        table = [[*span.pages, *[0] * (most - len(span.pages))] for span in spans]
+        starts = [span.first for span in spans]
+        starts.append(spans[-1].first + spans[-1].count if spans else 0)
+
+        def put(numbers: list[int]) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.int32, device=device)
+
+        self.layout = layout
+        self.on_device = DeviceLayout(
+            write=layout.write,
+            pages=torch.tensor(table, dtype=torch.int32, device=device).view(-1, most),
+            lengths=put([span.length for span in spans]),
+            starts=put(starts),
+            num_single=len(layout.decode),
+            spans=layout.prefill,
+        )
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
+    ) -> Tensor:
+        """Return `[1, T, heads, head_dim]` for q `[1, heads, T, d]`, k and v `[1, kv_heads, T, d]`.
+
+        Keys and values of the step's rows are in the cache afterwards.
+        """
+        layout = self.on_device
+        assert layout is not None, "the engine sets the layout before the forward pass"
+        keys, values = self._stored(layer, k, v)
+        for cells, rows in ((keys, k), (values, v)):
+            cells.index_copy_(0, layout.write, rows[0].transpose(0, 1))
+        rows = q[0].transpose(0, 1)  # [T, heads, d]
+        if self._reads_pages is None:
+            self._reads_pages = self._probe(q, keys)
+        if self._reads_pages:
+            return self._paged(rows, keys, values, layout, scale, window).unsqueeze(0)
+        out = rows.new_zeros(*rows.shape[:2], v.shape[3])
+        if layout.num_single:
+            out[: layout.num_single] = self._gathered(rows, keys, values, layout, scale, window)
+        for number, span in enumerate(layout.spans, layout.num_single):
+            own = slice(span.first, span.first + span.count)
+            out[own] = self._prompt(rows[own], keys, values, number, layout, scale, window)
+        return out.unsqueeze(0)
+
+    def _num_cells(self) -> int:
+        return (self.zero_page + 1) * self.page_size
+
+    def _gathered(
+        self,
+        rows: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        layout: DeviceLayout,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """Return `[R, heads, d]` of the single rows over their gathered keys."""
+        count, heads, kv_heads = layout.num_single, rows.shape[1], keys.shape[1]
+        if window not in layout.seen:
+            layout.seen[window] = self._seen_by_single(layout, window)
+        cells, mask = layout.seen[window]
+        grouped = rows[:count].reshape(count, kv_heads, heads // kv_heads, rows.shape[2])
+        k, v = keys[cells].transpose(1, 2), values[cells].transpose(1, 2)  # [R, kv_heads, K, d]
+        out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scale)
+        return out.reshape(count, heads, -1)
+
+    def _seen_by_single(self, layout: DeviceLayout, window: int | None) -> tuple[Tensor, Tensor]:
+        """Return the cells `[R, K]` that the single rows read and which of them they see."""
+        pages = layout.pages[: layout.num_single].long()
+        lengths = layout.lengths[: layout.num_single, None]
+        own = torch.arange(pages.shape[1] * self.page_size, device=pages.device)
+        seen = own < lengths
+        if window:
+            seen = seen & (own >= lengths - window)
+        offsets = torch.arange(self.page_size, device=pages.device)
+        cells = (pages[:, :, None] * self.page_size + offsets).flatten(1)
+        zero = self.zero_page * self.page_size
+        return torch.where(seen, cells, zero), seen[:, None, None, :]
+
+    def _prompt(
+        self,
+        rows: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        number: int,
+        layout: DeviceLayout,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """Return `[count, heads, d]` of a piece of a prompt, sequence `number` of the step."""
+        span = layout.spans[number - layout.num_single]
+        num_pages = -(-span.length // self.page_size)
+        pages = layout.pages[number, :num_pages].long()
+        offsets = torch.arange(self.page_size, device=pages.device)
+        cells = (pages[:, None] * self.page_size + offsets).flatten()[: span.length]
+        groups = rows.shape[1] // keys.shape[1]
+        k = keys[cells].transpose(0, 1).repeat_interleave(groups, dim=0)  # [heads, K, d]
+        v = values[cells].transpose(0, 1).repeat_interleave(groups, dim=0)
+        own = torch.arange(span.position, span.length, device=rows.device)[:, None]
+        other = torch.arange(span.length, device=rows.device)
+        mask = other <= own
+        if window:
+            mask = mask & (other > own - window)
+        queries = rows.transpose(0, 1)
+        out = F.scaled_dot_product_attention(queries[None], k[None], v[None], mask, scale=scale)
+        return out[0].transpose(0, 1)
+
+    def _paged(
+        self,
+        rows: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        layout: DeviceLayout,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """Return `[T, heads, d]` of all rows by torch's kernel, which reads the pages in place."""
+        from torch.nn.attention.varlen import varlen_attn
+
+        paged = (-1, self.page_size, *keys.shape[1:])
+        out = varlen_attn(
+            rows.contiguous(),
+            keys.view(paged),
+            values.view(paged),
+            layout.starts,
+            None,
+            layout.longest_piece,
+            layout.pages.shape[1] * self.page_size,
+            scale=scale,
+            window_size=(window - 1 if window else -1, 0),
+            enable_gqa=True,
+            seqused_k=layout.lengths,
+            block_table=layout.pages,
+            num_splits=self._num_splits,
+        )
+        assert isinstance(out, Tensor)
+        return out
+
+    def _probe(self, q: Tensor, keys: Tensor) -> bool:
+        """Return whether torch's paged kernel is here and right for these heads."""
+        if q.device.type != "cuda" or not has_paging() or not _activate():
+            return False
+        return self._agrees(q, keys)
+
+    @torch.inference_mode()
+    def _agrees(self, q: Tensor, keys: Tensor) -> bool:
+        """Return whether the paged kernel gives what gathered keys do, and reads nothing else."""
+        pages = torch.tensor([[2, 1], [3, 0]], dtype=torch.int32, device=q.device)
+        lengths = torch.tensor([self.page_size + 5, 3], dtype=torch.int32, device=q.device)
+        starts = torch.arange(3, dtype=torch.int32, device=q.device)
+        layout = DeviceLayout(pages.flatten(), pages, lengths, starts, num_single=2)
+        small = DeviceCache(3, self.page_size, self._num_splits is not None)
+        cells, mask = small._seen_by_single(layout, None)
+        k, v = (q.new_full((small._num_cells(), *keys.shape[1:]), torch.nan) for _ in range(2))
+        for cache in (k, v):
+            cache[cells[mask[:, 0, 0]]] = torch.randn_like(cache[cells[mask[:, 0, 0]]])
+            cache[small.zero_page * self.page_size :] = 0
+        rows = torch.randn(2, q.shape[1], q.shape[3], device=q.device).to(q.dtype)
+        true = small._gathered(rows, k, v, layout, None, None)
+        try:
+            got = small._paged(rows, k, v, layout, None, None)
+        except (RuntimeError, ValueError, TypeError) as error:
+            _LOG.info("torch's paged attention is not for this device (%s); SDPA is used", error)
+            return False
+        return bool((got - true).float().norm() <= _PROBE_TOLERANCE * true.float().norm())
+
+
+def has_paging() -> bool:
+    """Return whether the installed torch has attention over a block table."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    wanted = {"block_table", "seqused_k", "num_splits", "window_size", "enable_gqa"}
+    return wanted <= inspect.signature(varlen_attn).parameters.keys()
+
+
+def _activate() -> bool:
+    """Make torch use FlashAttention 3, if it is installed; without it there is no paging."""
+    try:
+        from torch.nn.attention import (
+            activate_flash_attention_impl,
+            current_flash_attention_impl,
+        )
+
+        if current_flash_attention_impl() != "FA3":
+            activate_flash_attention_impl("FA3")
+    except (ImportError, RuntimeError, ValueError) as error:
+        _LOG.info("FlashAttention 3 is not here (%s); SDPA is used", error)
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""Puts the planner together: measures this device and base where `auto` will ask for it."""
+
+from dataclasses import dataclass
+
+from adapters_core.bases import Bases
+from adapters_core.canary import usual_methods
+from adapters_core.inject import Injection
+from adapters_core.method import Method
+from server.calibration import Calibration, calibrate
+from server.loader import Loader
+from server.observer import Observer
+from server.placement import Placement
+from server.planner import ModeSetting, Planner
+
+#: Measured first; the others as far as the time reaches.
+_FIRST = ("fourierft", "lora", "loca", "waveletft")
+
+
+@dataclass(frozen=True)
+class ModeOptions:
+    """The settings that decide about modes.
+
+    Args:
+        setting: `auto` chooses; `factored` and `merged` are for all.
+        deterministic: keep one mode per adapter.
+        merged_bytes: capacity of the merged cache.
+        max_running: sequences that run at a time.
+        calibration_s: seconds that measuring may take; 0: do not measure, factor everything.
+    """
+
+    setting: ModeSetting
+    deterministic: bool
+    merged_bytes: int
+    max_running: int
+    calibration_s: float
+
+    @property
+    def plans(self) -> bool:
+        """Return whether anything is left to plan."""
+        chooses = self.setting == "auto" and not self.deterministic
+        return chooses and self.merged_bytes > 0 and self.calibration_s > 0
+
+
+def placement_of(
+    loader: Loader, injection: Injection, bases: Bases, options: ModeOptions, observer: Observer
+) -> tuple[Placement, Calibration | None]:
+    """Return what gives requests their modes, and what was measured for it."""
+    if not options.plans:
+        fixed = Placement(loader, options.setting, None, None, options.deterministic, observer)
+        return fixed, None
+    methods = sorted(usual_methods(), key=_usual_first)
+    measured = calibrate(injection, bases, methods, options.calibration_s)
+    item_bytes = next(iter(injection.linears.values())).golden().element_size()
+    placement = Placement(
+        loader,
+        options.setting,
+        Planner(options.merged_bytes, options.max_running),
+        lambda layout: measured.costs_of(layout, item_bytes),
+        observer=observer,
+    )
+    return placement, measured
+
+
+def _usual_first(method: Method) -> int:
+    return _FIRST.index(method.name) if method.name in _FIRST else len(_FIRST)

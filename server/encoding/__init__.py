@@ -1,0 +1,1 @@
+"""Bases that answer in one forward pass: text and image classifiers, and embedders."""

@@ -1,0 +1,286 @@
+"""The thread that collects inputs of any adapters into batches and answers them.
+
+Every accepted request ends once: with all its results, with an error, or cancelled. An adapter
+that is not in memory loads while others go on.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from server.encoding.encoder import Encoder, Group, Input, group_of
+from server.encoding.line import Line, Waiting
+from server.errors import Draining, InternalError, Overloaded
+from server.loader import Loader
+from server.observer import Observer, StepStats
+from server.planner import Mode
+from server.residency import Entry
+
+_LOG = logging.getLogger("overtone.encoding")
+
+
+@dataclass(eq=False)
+class Ticket:
+    """An accepted request: `future` gets the results in the inputs' order, or an error."""
+
+    mode: Mode | None
+    lease: Entry | None
+    results: list[Tensor | None]
+    arrived: float
+    future: "Future[list[Tensor]]" = field(default_factory=Future)
+    waiting: list[Waiting["Part"]] = field(default_factory=list)
+    is_over: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One input of a request."""
+
+    ticket: Ticket
+    number: int
+    given: Input
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an encoder takes at once, and which way adapters' rows take.
+
+    Args:
+        max_batch: inputs of one batch.
+        max_tokens: tokens of one batch, padding included; a longer text goes alone.
+        max_open: inputs that may be open before a request is turned away.
+        max_pixels: of an image as it comes.
+    """
+
+    mode: Mode
+    max_batch: int
+    max_tokens: int
+    max_open: int
+    max_pixels: int
+
+
+class Batcher:
+    """Owns the line; its state changes on the batcher's thread.
+
+    Args:
+        encoder, loader, observer: what computes, what brings adapters, what is told.
+        limits: how much at once.
+        max_length: of a text, in tokens.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        loader: Loader,
+        observer: Observer,
+        limits: Limits,
+        max_length: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._encoder = encoder
+        self._loader = loader
+        self._observer = observer
+        self._mode = limits.mode
+        self._max_length = max_length
+        self._max_open = limits.max_open
+        self._clock = clock
+        self._line: Line[Part] = Line(limits.max_batch, limits.max_tokens)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._tickets: dict[Ticket, None] = {}
+        self._num_open = 0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._draining = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="overtone-encoder", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, inputs: Sequence[Input], digest: str | None) -> Ticket:
+        """Accept all inputs for the adapter `digest` (None: the base), or none; from any thread.
+
+        Raises:
+            Overloaded: too many inputs are open.
+            Draining: the server is going down.
+        """
+        with self._lock:
+            if self._draining:
+                raise Draining("the server is going down; send the request to another one")
+            if self._num_open >= self._max_open:
+                raise Overloaded(f"{self._num_open} inputs are open; try again in a second")
+            self._num_open += len(inputs)
+        try:
+            lease = self._loader.acquire(digest, self._mode) if digest else None
+        except Exception:
+            self._forget(len(inputs))
+            raise
+        mode = self._mode if digest else None
+        ticket = Ticket(mode, lease, [None] * len(inputs), self._clock())
+        for number, given in enumerate(inputs):
+            group = group_of(given, self._max_length)
+            part = Part(ticket, number, given)
+            ticket.waiting.append(Waiting(part, group, max(1, group.length)))
+        self._post(lambda: self._accept(ticket))
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give up what of a request is not computed; nothing happens if it is over."""
+        self._post(lambda: self._close(ticket))
+
+    def wake(self) -> None:
+        """Look for work again: an adapter has become ready or has failed."""
+        self._wake.set()
+
+    def drain(self) -> None:
+        """Take nothing new; what is open goes on."""
+        with self._lock:
+            self._draining = True
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Drain, let open requests end for up to `timeout_s`, fail the rest, end the thread."""
+        self.drain()
+        deadline = self._clock() + timeout_s
+        while self._num_open and self._clock() < deadline and self._thread.is_alive():
+            self._thread.join(0.02)
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def num_open(self) -> int:
+        """Return how many inputs were accepted and are not answered."""
+        return self._num_open
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+        except Exception:
+            _LOG.exception("the batcher has died")
+        finally:
+            self.drain()
+            self._end_all()
+
+    def _turn(self) -> None:
+        """Answer one batch, or wait until there is something to do."""
+        self._wake.clear()
+        while self._inbox:
+            self._inbox.popleft()()
+        self._fail_unloadable()
+        batch = self._line.next(lambda part: _is_ready(part.ticket))
+        if batch:
+            self._answer([entry.item for entry in batch], batch[0].group)
+        else:
+            self._observer.on_queue(0, len(self._line))
+            self._wake.wait()
+
+    def _answer(self, parts: list[Part], group: object) -> None:
+        assert isinstance(group, Group)
+        started = self._clock()
+        leases = [part.ticket.lease for part in parts]
+        payloads = [lease.payload if lease else None for lease in leases]
+        try:
+            results = self._encoder.run([part.given for part in parts], group, payloads)
+        except Exception:
+            _LOG.exception("a batch failed; its %d inputs' requests end", len(parts))
+            for part in parts:
+                self._close(part.ticket, InternalError("the engine failed"))
+            return
+        for part, result in zip(parts, results, strict=True):
+            self._tell(part, result)
+        self._observer.on_step(self._stats(parts, self._clock() - started))
+
+    def _tell(self, part: Part, result: Tensor) -> None:
+        ticket = part.ticket
+        if ticket.is_over:
+            return
+        if not bool(result.isfinite().all()):
+            error = "the answer is not finite (NaN): the adapter's coefficients are too large"
+            self._close(ticket, InternalError(error))
+            return
+        ticket.results[part.number] = result
+        if all(known is not None for known in ticket.results):
+            self._close(ticket)
+
+    def _stats(self, parts: list[Part], seconds: float) -> StepStats:
+        modes = {part.ticket.mode or "base" for part in parts}
+        leases = {part.ticket.lease for part in parts}
+        num_tokens = sum(len(p.given) for p in parts if isinstance(p.given, tuple))
+        return StepStats(
+            seconds=seconds,
+            mode=modes.pop() if len(modes) == 1 else "mixed",
+            num_rows=num_tokens or len(parts),
+            num_adapters=len(leases - {None}),
+            num_running=len(parts),
+            num_waiting=len(self._line),
+            prompt_tokens=num_tokens,
+            generated_tokens=0,
+        )
+
+    def _accept(self, ticket: Ticket) -> None:
+        self._tickets[ticket] = None
+        self._line.add(ticket.waiting)
+        if not ticket.results:
+            self._close(ticket)
+
+    def _fail_unloadable(self) -> None:
+        for ticket in list(self._tickets):
+            if ticket.lease is not None and ticket.lease.error is not None:
+                self._close(ticket, ticket.lease.error)
+
+    def _close(self, ticket: Ticket, error: Exception | None = None) -> None:
+        """End a request: with what is there, with an error, or cancelled; once."""
+        if ticket.is_over:
+            return
+        ticket.is_over = True
+        self._tickets.pop(ticket, None)
+        for entry in ticket.waiting:
+            self._line.remove(entry)
+        if ticket.lease is not None:
+            self._loader.release(ticket.lease)
+        self._forget(len(ticket.results))
+        results = [known for known in ticket.results if known is not None]
+        if not ticket.future.set_running_or_notify_cancel():
+            return
+        if error is not None:
+            ticket.future.set_exception(error)
+        elif len(results) < len(ticket.results):
+            ticket.future.set_exception(Draining("the request was given up"))
+        else:
+            ticket.future.set_result(results)
+
+    def _end_all(self) -> None:
+        """Fail what is open; what was counted as open may still be on its way to the inbox."""
+        while self._num_open:
+            self._wake.clear()
+            while self._inbox:
+                self._inbox.popleft()()
+            for ticket in list(self._tickets):
+                self._close(ticket, Draining("the server went down"))
+            if self._num_open:
+                self._wake.wait()
+
+    def _forget(self, count: int) -> None:
+        with self._lock:
+            self._num_open -= count
+
+    def _post(self, action: Callable[[], None]) -> None:
+        self._inbox.append(action)
+        self._wake.set()
+
+
+def _is_ready(ticket: Ticket) -> bool:
+    return ticket.lease is None or ticket.lease.is_ready

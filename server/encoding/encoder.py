@@ -1,0 +1,116 @@
+"""One forward pass over a batch of sequences or images, each with its own adapter.
+
+Attention stays transformers' own; the linears ask the plan, the head's modules the switch.
+
+**The same answer whoever else is in the batch**: sequences of one padded length make a batch
+(`group_of`), linears compute over a multiple of four rows, and there is always a mask or never one.
+docs/decisions.md says what was measured.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.inject import Injection
+from server.batch import Factored, Merged
+from server.encoding.heads import HeadSwitch
+from server.encoding.plan import EncodingPlan, Payload
+from server.encoding.pooling import Pooling
+
+LENGTH_MULTIPLE = 16
+#: What one sequence brings: its tokens, or float32 pixels `[channels, height, width]`.
+Input = tuple[int, ...] | Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Inputs that may share a batch: padded length (0 for images), and whether one fills it."""
+
+    length: int
+    is_full: bool
+    form: Hashable = None
+
+
+def group_of(given: Input, max_length: int) -> Group:
+    """Return which inputs `given` may share a batch with.
+
+    A text ends in padding as long as the base has room for it. transformers drops a mask that masks
+    nothing, and its attention then takes another way: so full ones keep to themselves.
+    """
+    if isinstance(given, Tensor):
+        return Group(0, False, tuple(given.shape))
+    length = len(given)
+    padded = min((length // LENGTH_MULTIPLE + 1) * LENGTH_MULTIPLE, max_length)
+    return Group(padded, length == padded)
+
+
+class Encoder:
+    """The injected base.
+
+    Args:
+        injection: of the base.
+        switch: of its head's modules; None for a base without a head.
+        num_labels: of the base's own head.
+        pad_id: the padding's token.
+        pooling: of an embedder.
+    """
+
+    def __init__(
+        self,
+        injection: Injection,
+        switch: HeadSwitch | None,
+        num_labels: int,
+        pad_id: int,
+        pooling: Pooling | None,
+    ) -> None:
+        self._injection = injection
+        self._model: nn.Module = injection.model
+        self._switch = switch
+        self._num_labels = num_labels
+        self._pad_id = pad_id
+        self._pooling = pooling
+        first = next(self._model.parameters())
+        self._device, self._dtype = first.device, first.dtype
+
+    @torch.inference_mode()
+    def run(
+        self, inputs: Sequence[Input], group: Group, payloads: Sequence[Payload]
+    ) -> list[Tensor]:
+        """Return each input's logits `[labels]` or vector `[width]`, float32 on the CPU.
+
+        Args:
+            inputs: all of one group.
+            group: theirs.
+            payloads: each one's adapter in memory.
+        """
+        given = self._tensors(inputs, group)
+        switch = self._injection.switch
+        switch.plan = EncodingPlan(payloads, self._device)
+        heads = [p.head if isinstance(p, Factored | Merged) else None for p in payloads]
+        if self._switch is not None:
+            self._switch.heads = heads
+        try:
+            output: Any = self._model(**given)
+        finally:  # they hold weights that may be evicted before the next batch
+            switch.plan = None
+            if self._switch is not None:
+                self._switch.heads = ()
+        if self._pooling is not None:
+            return list(self._pooling(output.last_hidden_state, given["attention_mask"]).cpu())
+        widths = [head.num_labels if head else self._num_labels for head in heads]
+        logits = output.logits.float().cpu()
+        return [row[:width] for row, width in zip(logits, widths, strict=True)]
+
+    def _tensors(self, inputs: Sequence[Input], group: Group) -> dict[str, Tensor]:
+        pixels = [given for given in inputs if isinstance(given, Tensor)]
+        if pixels:
+            return {"pixel_values": torch.stack(pixels).to(self._device, self._dtype)}
+        ids = torch.full((len(inputs), group.length), self._pad_id)
+        mask = torch.zeros_like(ids)
+        for row, given in enumerate(inputs):
+            ids[row, : len(given)] = torch.tensor(given)
+            mask[row, : len(given)] = 1
+        return {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}

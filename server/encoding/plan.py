@@ -1,0 +1,94 @@
+"""What each row of an encoder's forward pass gets: every sequence of a batch has its own adapter.
+
+A linear sees `B * n` rows, n of each sequence: as many as its tokens in the body, one in a pooler
+or a head. The plan for an n is made when the first linear asks for it.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adapters_core.linear import AdaptedLinear
+from adapters_core.method import Rows, Segment
+from adapters_core.rows import pad_rows, padding_of
+from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from server.batch import Factored, Merged
+
+Payload = Factored | Merged | None
+
+
+class EncodingPlan:
+    """A `Plan` for one batch.
+
+    Args:
+        payloads: what each sequence's adapter is in memory; None is the base.
+        device: of the rows.
+    """
+
+    def __init__(self, payloads: Sequence[Payload], device: torch.device) -> None:
+        self.payloads = payloads
+        self._device = device
+        self._plans: dict[int, ServingPlan] = {}
+
+    def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
+        """Return `[B * n, out]` for x `[B * n, in]`, computed over a multiple of four rows."""
+        num_rows = x.shape[0]
+        each, rest = divmod(num_rows, len(self.payloads))
+        assert rest == 0, "a linear that was not seen at the start"
+        if each not in self._plans:
+            self._plans[each] = self._plan(each)
+        return self._plans[each].forward(linear, pad_rows(x))[:num_rows]
+
+    def _plan(self, each: int) -> ServingPlan:
+        """Return what every row gets if each sequence has so many."""
+        factored: defaultdict[int, list[int]] = defaultdict(list)
+        merged: defaultdict[int, list[int]] = defaultdict(list)
+        others: list[int] = []
+        for number, payload in enumerate(self.payloads):
+            if isinstance(payload, Merged):
+                merged[id(payload)].append(number)
+                continue
+            others.append(number)
+            if isinstance(payload, Factored):
+                factored[id(payload.bank)].append(number)
+        total = each * len(self.payloads)
+        padding = list(range(total, total + padding_of(total)))
+        base = _rows(others, each) + padding
+        return ServingPlan(
+            base=self._padded(base) if merged and base else None,
+            merged=[self._merged(group, each) for group in merged.values()],
+            factored=[self._factored(group, each) for group in factored.values()],
+        )
+
+    def _merged(self, group: list[int], each: int) -> MergedGroup:
+        payload = self.payloads[group[0]]
+        assert isinstance(payload, Merged)
+        return MergedGroup(payload.weights, self._padded(_rows(group, each)))
+
+    def _factored(self, group: list[int], each: int) -> FactoredGroup:
+        """Return one bank's rows; without an index if they are the whole batch."""
+        payloads = [self.payloads[number] for number in group]
+        slots = [payload.slot for payload in payloads if isinstance(payload, Factored)]
+        segments = tuple(Segment(i * each, (i + 1) * each, slot) for i, slot in enumerate(slots))
+        of_rows = [slot for slot in slots for _ in range(each)]
+        num_decode = len(slots) if each == 1 else 0
+        rows = Rows(self._tensor(of_rows), num_decode, () if each == 1 else segments)
+        total = each * len(self.payloads)
+        is_whole = len(of_rows) == total and padding_of(total) == 0
+        first = payloads[0]
+        assert isinstance(first, Factored)
+        return FactoredGroup(
+            first.bank, rows, None if is_whole else self._tensor(_rows(group, each))
+        )
+
+    def _padded(self, rows: list[int]) -> Tensor:
+        return self._tensor(rows + [rows[-1]] * padding_of(len(rows)))
+
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self._device)
+
+
+def _rows(sequences: list[int], each: int) -> list[int]:
+    return [row for number in sequences for row in range(number * each, (number + 1) * each)]

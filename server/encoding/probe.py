@@ -1,0 +1,97 @@
+"""Which linears of an encoder may be adapted sequence by sequence: found out at every start.
+
+An adapter of one sequence changes that sequence's rows. That is right where a linear sees each
+sequence's rows together and in the batch's order; a linear that sees something that all sequences
+share (a table of relative positions, say) is left to the base, and no adapter may change it.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.base import BaseSpec, adaptable
+
+_LOG = logging.getLogger("overtone.encoding")
+_SEQUENCES = 3
+_TOKENS = 24
+_TOLERANCE = 0.05
+
+Inputs = Mapping[str, Tensor]
+#: Path -> one number for every row, call by call.
+_Seen = dict[str, list[Tensor]]
+
+
+def with_batched_targets(spec: BaseSpec, model: nn.Module, inputs: Inputs) -> BaseSpec:
+    """Return `spec` without the targets whose rows are not the batch's.
+
+    Args:
+        spec: of the model.
+        model: before anything is injected into it.
+        inputs: a few different sequences, as the model takes them.
+    """
+    whole = _seen(model, inputs)
+    count = len(next(iter(inputs.values())))
+    alone = [_seen(model, {k: t[i : i + 1] for k, t in inputs.items()}) for i in range(count)]
+    good = {
+        path: shape
+        for path, shape in spec.targets.items()
+        if _is_batched(whole.get(path, []), [one.get(path, []) for one in alone])
+    }
+    for path in spec.targets.keys() - good.keys():
+        _LOG.warning("no adapter may change %s: its rows are not the batch's", path)
+    return replace(spec, targets=good)
+
+
+def _is_batched(whole: list[Tensor], alone: list[list[Tensor]]) -> bool:
+    if any(len(one) != len(whole) for one in alone):
+        return False
+    for number, rows in enumerate(whole):
+        expected = torch.cat([one[number] for one in alone])
+        if rows.shape != expected.shape:
+            return False
+        if not (rows - expected).norm() <= _TOLERANCE * expected.norm():
+            return False
+    return True
+
+
+@torch.inference_mode()
+def _seen(model: nn.Module, inputs: Inputs) -> _Seen:
+    """Return what each linear saw, a random projection of every row."""
+    seen: defaultdict[str, list[Tensor]] = defaultdict(list)
+    hooks = []
+
+    def watch(path: str, module: nn.Module) -> None:
+        def look(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0].reshape(-1, args[0].shape[-1]).float()
+            direction = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(0))
+            seen[path].append((x @ direction.to(x.device)).cpu())
+
+        hooks.append(module.register_forward_pre_hook(look))
+
+    for path, module in adaptable(model):
+        watch(path, module)
+    try:
+        model(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def text_inputs(vocabulary: int, max_length: int, device: torch.device) -> Inputs:
+    """Return a few different texts of one length."""
+    length = min(_TOKENS, max_length)
+    ids = (7 + 31 * torch.arange(_SEQUENCES * length)) % vocabulary
+    ids = ids.view(_SEQUENCES, length).to(device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def image_inputs(shape: tuple[int, ...], like: Tensor) -> Inputs:
+    """Return a few different images of `shape` `[channels, height, width]`, in `like`'s dtype."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(_SEQUENCES, *shape, generator=generator)
+    return {"pixel_values": pixels.to(like.device, like.dtype)}

@@ -1,0 +1,97 @@
+"""All that a base which answers in one forward pass needs beside what every base has."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from adapters_core.inject import Injection
+from server.encoding.batcher import Batcher, Limits
+from server.encoding.encoder import Encoder, Input
+from server.encoding.heads import switch_heads
+from server.encoding.images import Images
+from server.encoding.kinds import Kind
+from server.encoding.labels import labels_of_base
+from server.encoding.schemas import MAX_IMAGES
+from server.encoding.texts import Texts
+from server.errors import InvalidRequest
+from server.loader import Loader
+from server.model import Base
+from server.observer import Observer
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The batcher, and what makes its inputs and reads its results.
+
+    Args:
+        labels: of the base's own head; empty for an embedder.
+        problem: of the base's config: what its logits mean.
+        has_own_head: whether the base itself can classify.
+    """
+
+    batcher: Batcher
+    kind: Kind
+    texts: Texts | None
+    images: Images | None
+    labels: Sequence[str]
+    problem: str | None
+    has_own_head: bool
+
+    @property
+    def worker(self) -> Batcher:
+        """Return what computes."""
+        return self.batcher
+
+    def inputs(self, given: Sequence[str | list[int]], truncate: bool) -> list[Input]:
+        """Return what the base reads; takes its time.
+
+        Raises:
+            InvalidRequest, PromptTooLong, PayloadTooLarge: an input cannot be read.
+        """
+        if self.texts is not None:
+            return [self.texts.tokens(one, truncate) for one in given]
+        assert self.images is not None
+        if len(given) > MAX_IMAGES:
+            raise InvalidRequest(f"{len(given)} images; at most {MAX_IMAGES} a request", "input")
+        urls = [one for one in given if isinstance(one, str)]
+        if len(urls) < len(given):
+            raise InvalidRequest("this base reads images, not token ids", "input")
+        return [self.images.pixels(url) for url in urls]
+
+
+def encoding_of(
+    base: Base,
+    injection: Injection,
+    forms: Mapping[str, nn.Module],
+    loader: Loader,
+    observer: Observer,
+    limits: Limits,
+) -> Encoding:
+    """Return what serves `base`; its batcher is not started.
+
+    Args:
+        base: a classifier or an embedder.
+        injection: of it.
+        forms: its head's modules as they were before (`heads.plain_heads`).
+        loader: of its adapters.
+        observer: is told of every batch.
+        limits: how much at once.
+    """
+    config: Any = base.model.config
+    head = base.spec.head
+    switch = switch_heads(injection, forms) if forms else None
+    pad_id = getattr(config, "pad_token_id", None) or 0
+    encoder = Encoder(injection, switch, head.num_labels if head else 0, pad_id, base.pooling)
+    batcher = Batcher(encoder, loader, observer, limits, base.max_length)
+    reads_images = base.kind == "image classifier"
+    return Encoding(
+        batcher=batcher,
+        kind=base.kind,
+        texts=None if reads_images else Texts(base.tokenizer, base.vocabulary, base.max_length),
+        images=Images(base.images, limits.max_pixels) if reads_images else None,
+        labels=labels_of_base(config) if head else (),
+        problem=config.problem_type if head else None,
+        has_own_head=head is not None and not head.untrained,
+    )

@@ -1,0 +1,52 @@
+"""Texts to tokens for bases that read a text as a whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from server.errors import InvalidRequest, PromptTooLong
+
+
+class Texts:
+    """An encoder's tokenizer.
+
+    Args:
+        tokenizer: transformers'.
+        vocabulary: how many token ids there are.
+        max_length: of a text in tokens, those that the tokenizer adds included.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: int, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._max_length = max_length
+        self._special = frozenset(tokenizer.all_special_ids)
+
+    def tokens(self, given: str | Sequence[int], truncate: bool) -> tuple[int, ...]:
+        """Return the tokens of one text with the special ones; token ids are taken as they are.
+
+        Args:
+            given: the text, or its token ids.
+            truncate: cut what is too long instead of refusing it.
+
+        Raises:
+            InvalidRequest: it is empty, or a token id is not in the vocabulary.
+            PromptTooLong: more tokens than the base reads.
+        """
+        if not given:
+            raise InvalidRequest("an input is empty: at least one character or token", "input")
+        # The tokenizer's own truncation is a state that threads would share.
+        ids = tuple(self._tokenizer(given)["input_ids"] if isinstance(given, str) else given)
+        wrong = next((token for token in ids if not 0 <= token < self._vocabulary), None)
+        if wrong is not None or not ids:
+            message = f"token id {wrong} is not in the vocabulary of {self._vocabulary}"
+            raise InvalidRequest(message if ids else "an input has no tokens", "input")
+        if len(ids) <= self._max_length:
+            return ids
+        if not truncate:
+            raise PromptTooLong(
+                f"an input has {len(ids)} tokens; at most {self._max_length} are read. "
+                "Shorten it, or send truncate: true",
+                "input",
+            )
+        end = ids[-1:] if ids[-1] in self._special else ()
+        return ids[: self._max_length - len(end)] + end

@@ -1,0 +1,133 @@
+"""What is in memory: load an adapter before its first request, keep it there, let it go again."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, get_args
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from registry import AdapterNotFound, Record
+from server.errors import InvalidRequest, PinLimit
+from server.generation import resolve
+from server.planner import Mode
+from server.residency import Entry
+from server.routes.door import service_of
+from server.service import Service
+
+router = APIRouter()
+
+_WAIT_S = 60.0
+
+
+@router.post("/v1/adapters/{name}/warm")
+async def warm(
+    request: Request,
+    name: str,
+    mode: str | None = None,
+    timeout_s: float = Query(default=_WAIT_S, ge=0, le=600),
+) -> Response:
+    """Load an adapter before its first request; 202 if that takes longer than `timeout_s`."""
+    service = service_of(request)
+    record = await _record(service, name)
+    entry = service.loader.acquire(record.digest, _mode(service, record, mode))
+    try:
+        is_done = await _done(service, entry, timeout_s)
+    finally:
+        service.loader.release(entry)
+    return JSONResponse(_body(service, record), 200 if is_done else 202)
+
+
+@router.put("/v1/adapters/{name}/pin")
+async def pin(
+    request: Request,
+    name: str,
+    mode: str | None = None,
+    timeout_s: float = Query(default=_WAIT_S, ge=0, le=600),
+) -> Response:
+    """Load an adapter and keep it in memory; 202 if it is not loaded, and not pinned, in time."""
+    service = service_of(request)
+    record = await _record(service, name)
+    entry = service.loader.acquire(record.digest, _mode(service, record, mode))
+    try:
+        is_done = await _done(service, entry, timeout_s)
+        if is_done:
+            await asyncio.to_thread(_pin, service, record.name, entry)
+    finally:
+        service.loader.release(entry)
+    return JSONResponse(_body(service, record), 200 if is_done else 202)
+
+
+@router.delete("/v1/adapters/{name}/pin")
+async def unpin(request: Request, name: str) -> dict[str, Any]:
+    """Let an adapter leave memory again; harmless if it is not pinned, or deleted meanwhile."""
+    service = service_of(request)
+    plain = name.partition("@")[0]
+    if service.pins.remove(plain):
+        return {"object": "adapter.residency", "name": plain, "pinned": False}
+    record = await _record(service, name)
+    return _body(service, record)
+
+
+def _pin(service: Service, name: str, entry: Entry) -> None:
+    """Pin an entry; pins of adapters that another server has deleted make room for it."""
+    try:
+        service.pins.set(name, entry)
+    except PinLimit:
+        if not service.pins.drop_dead(service.registry.adapters.digest_is_live):
+            raise
+        service.pins.set(name, entry)
+
+
+async def _record(service: Service, name: str) -> Record:
+    answerer = await asyncio.to_thread(resolve, service, name)
+    if answerer.record is None:
+        raise AdapterNotFound(f"{name!r} is the base itself; it is always in memory")
+    return answerer.record
+
+
+def _mode(service: Service, record: Record, asked: str | None) -> Mode:
+    """Return the mode that was asked for, else the one that requests would get.
+
+    Raises:
+        InvalidRequest: there is no such mode here.
+    """
+    if asked is None:
+        return service.mode_of(record.digest)
+    for mode in get_args(Mode):
+        if asked == mode:
+            return mode
+    raise InvalidRequest(f"mode = {asked!r}; it is 'factored' or 'merged'", "mode")
+
+
+async def _done(service: Service, entry: Entry, timeout_s: float) -> bool:
+    """Wait until an entry is ready; return whether it is in time. No thread waits.
+
+    Raises:
+        Exception: why it could not be loaded.
+    """
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(done.set)
+
+    service.loader.when_done(entry, tell)
+    try:
+        await asyncio.wait_for(done.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    if entry.error is not None:
+        raise entry.error
+    return True
+
+
+def _body(service: Service, record: Record) -> dict[str, Any]:
+    return {
+        "object": "adapter.residency",
+        "name": record.name,
+        "version": record.version,
+        "digest": record.digest,
+        "residency": service.loader.is_resident(record.digest),
+        "pinned": service.pins.digest_of(record.name) == record.digest,
+    }

@@ -1,0 +1,80 @@
+"""The server's end: what was accepted is answered, within a grace; a second signal ends it at once.
+
+The first SIGTERM or Ctrl-C closes the port. What is open goes on for as long as the grace; what is
+left then fails with an error that says so, in the middle of a stream too. Nothing hangs.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+_LOG = logging.getLogger("overtone")
+#: For the last errors to reach their callers; after it connections are cut.
+_LAST_WORDS_S = 5.0
+
+
+class GracefulServer(uvicorn.Server):
+    """uvicorn's server, which ends as above.
+
+    Args:
+        config: uvicorn's own; its limit for a shutdown is set here.
+        grace_s: how long open answers may take after the signal.
+        fail_open: fails what is still open then; called on another thread.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, grace_s: float, fail_open: Callable[[], None]
+    ) -> None:
+        config.timeout_graceful_shutdown = int(grace_s + _LAST_WORDS_S)
+        super().__init__(config)
+        self._grace_s = grace_s
+        self._fail_open = fail_open
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal; return after SIGTERM, raise KeyboardInterrupt after Ctrl-C."""
+        if threading.current_thread() is not threading.main_thread():
+            super().run(sockets)
+            return
+        before = signal.signal(signal.SIGTERM, self._end_unless_over)
+        try:
+            super().run(sockets)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end at the first signal; at the second one, end."""
+        if self.should_exit:
+            _die_by(sig)
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for what is open as long as the grace allows."""
+        limit = asyncio.create_task(self._fail_after_grace())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            limit.cancel()
+            await asyncio.gather(limit, return_exceptions=True)
+
+    async def _fail_after_grace(self) -> None:
+        await asyncio.sleep(self._grace_s)
+        _LOG.warning("the grace of %g s is over; what is still open fails", self._grace_s)
+        await asyncio.to_thread(self._fail_open)
+
+    def _end_unless_over(self, sig: int, frame: FrameType | None) -> None:
+        """Take a SIGTERM from before uvicorn listens for it, or its echo when uvicorn has ended."""
+        if not self.should_exit:
+            _die_by(sig)
+
+
+def _die_by(sig: int) -> None:
+    """End this process as a signal does that nobody catches; no thread is waited for."""
+    signal.signal(sig, signal.SIG_DFL)
+    os.kill(os.getpid(), sig)

@@ -1,0 +1,41 @@
+"""What one step computes: a scheduler makes it, an engine runs it."""
+
+from dataclasses import dataclass
+
+from server.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens `start..stop` of a sequence that a step runs through the model.
+
+    `samples` says whether the step ends with a new token for it: these are the last ones it has.
+    """
+
+    sequence: Sequence
+    start: int
+    stop: int
+    samples: bool
+
+    @classmethod
+    def of(cls, sequence: Sequence, start: int, stop: int) -> "Work":
+        """Return the work on these tokens of a sequence as it stands."""
+        return cls(sequence, start, stop, stop == len(sequence.tokens))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: single tokens of running sequences, then pieces of prompts."""
+
+    decode: tuple[Work, ...]
+    prefill: tuple[Work, ...]
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """Return all works in the order of their rows."""
+        return self.decode + self.prefill
+
+    @property
+    def num_rows(self) -> int:
+        """Return how many tokens run through the model."""
+        return sum(work.stop - work.start for work in self.works)

@@ -1,0 +1,107 @@
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bench import command
+from overtone_client import _plugins
+from overtone_client.cli import app
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point as pyproject.toml has it."""
+    value = PROJECT["project"]["entry-points"][_plugins.GROUP]["bench"]
+    found = EntryPoints([EntryPoint("bench", value, _plugins.GROUP)])
+    monkeypatch.setattr(_plugins, "entry_points", lambda group: found)
+    for name in ("OVERTONE_URL", "OVERTONE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """What programs would have been run with."""
+    made: list[tuple[str, list[str]]] = []
+
+    def program(name: str) -> Any:
+        module = name.removeprefix("bench.")
+        return SimpleNamespace(main=lambda: made.append((module, sys.argv[1:])))
+
+    monkeypatch.setattr(command, "import_module", program)
+    return made
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_package_is_installed_with_the_application() -> None:
+    assert "bench" in PROJECT["tool"]["setuptools"]["packages"]
+
+
+def test_every_program_is_listed_and_there_is_a_file_for_it() -> None:
+    shown = run("bench", "--help").stdout
+    for name in command.PROGRAMS:
+        assert name in shown
+        assert (ROOT / "bench" / f"{name}.py").exists()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from overtone_client.cli import app; import bench.command, bench.serving\n"
+        "heavy = {'torch', 'transformers', 'peft', 'scipy', 'server'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_options_are_handed_on_as_they_are(calls: list[Any]) -> None:
+    done = run("bench", "engine", "--rounds", "3", "--only", "decode", "-h")
+    assert done.exit_code == 0, done.stderr
+    assert calls == [("engine", ["--rounds", "3", "--only", "decode", "-h"])]
+
+
+def test_the_programs_global_options_reach_serving(calls: list[Any]) -> None:
+    run("--url", "http://there:1", "--api-key", "k", "--json", "bench", "serving", "--zipf", "0")
+    given = ["--json", "--api-key", "k", "--url", "http://there:1", "--zipf", "0"]
+    assert calls == [("serving", given)]
+
+
+def test_a_program_that_does_not_exist_is_one_line() -> None:
+    wrong = run("bench", "nothing")
+    assert wrong.exit_code == 2
+    assert "nothing" in wrong.stderr
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_a_wrong_option_is_one_line_and_names_it() -> None:
+    wrong = run("bench", "serving", "--speed", "3")
+    assert wrong.exit_code == 2
+    assert "--speed" in wrong.stderr
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    gone = run("bench", "serving", "--url", "http://127.0.0.1:1")
+    assert gone.exit_code == 1
+    assert gone.stderr.startswith("error: connection_failed: cannot reach http://127.0.0.1:1")
+
+
+def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'peft'", name="peft.tuners")
+
+    monkeypatch.setattr(command, "import_module", missing)
+    wrong = run("bench", "peft")
+    assert wrong.exit_code == 2
+    assert "pip install peft" in wrong.stderr

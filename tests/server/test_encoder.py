@@ -1,0 +1,184 @@
+"""The encoder's numbers: alone and in company, against transformers, factored and merged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, DebertaV2Config
+
+import tiny_encoders as te
+from adapters_core.adapter import read_adapter
+from adapters_core.bank import Bank, Layout
+from adapters_core.base import weights_of
+from adapters_core.bases import Bases
+from adapters_core.inject import inject
+from adapters_core.merge import materialise
+from live import CONFIG, FILE
+from server.batch import Factored, Merged
+from server.encoding.encoder import Encoder, Input, group_of
+from server.encoding.heads import plain_heads, switch_heads
+from server.encoding.plan import Payload
+from server.encoding.pooling import Pooling
+from server.model import Base, make_encoder
+from server_parts import torch_threads
+
+CPU = torch.device("cpu")
+KINDS: dict[str, Any] = {"vit": "image classifier"}
+
+
+class Injected:
+    """A base with an encoder on it, and adapters in memory."""
+
+    def __init__(self, base: Base) -> None:
+        self.spec = base.spec
+        self.max_length = base.max_length
+        weights = weights_of(base.model, base.spec)
+        forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
+        self.injection = inject(base.model)
+        self.bases = Bases(CPU, weights)
+        switch = switch_heads(self.injection, forms) if forms else None
+        labels = base.spec.head.num_labels if base.spec.head else 0
+        pad = getattr(base.model.config, "pad_token_id", None) or 0
+        self.encoder = Encoder(self.injection, switch, labels, pad, base.pooling)
+        self._banks: dict[object, Bank] = {}
+
+    def payload(self, folder: Path, is_merged: bool = False) -> Payload:
+        config = (folder / CONFIG).read_bytes()
+        adapter = read_adapter(folder / FILE, config, self.spec)
+        if is_merged:
+            linears = self.injection.linears
+            weights = materialise(adapter.methods, adapter.layers, linears, self.bases)
+            return Merged(weights, adapter.head)
+        layout = Layout.of(adapter.methods, self.spec.targets)
+        bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, 2, adapter.layers))
+        return Factored(bank, bank.add(bank.pack(adapter.methods, adapter.layers)), adapter.head)
+
+    def run(self, inputs: list[Input], payloads: list[Payload]) -> list[Tensor]:
+        groups = {group_of(given, self.max_length) for given in inputs}
+        assert len(groups) == 1, "these may not share a batch"
+        return self.encoder.run(inputs, groups.pop(), payloads)
+
+
+def base_of(shape: str, model: nn.Module) -> Base:
+    kind = KINDS.get(shape, "text classifier")
+    reader: Any = te.tokenizer()
+    if shape == "vit":
+        from transformers import ViTImageProcessorPil
+
+        reader = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    return make_encoder(model, reader, "tiny", kind)
+
+
+def inputs_for(shape: str, count: int, length: int = 21) -> list[Input]:
+    generator = torch.Generator().manual_seed(length)
+    if shape == "vit":
+        return [torch.randn(3, 32, 32, generator=generator) for _ in range(count)]
+    rows = torch.randint(0, 256, (count, length), generator=generator)
+    return [tuple(row[: length - i % 3].tolist()) for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "threads"), [*((shape, 1) for shape in te.CLASSIFIERS), ("vit", 1), ("bert", 2)]
+)
+def test_an_answer_has_the_same_bits_alone_and_in_any_company(
+    shape: str, threads: int, tmp_path: Path
+) -> None:
+    injected = Injected(base_of(shape, te.model(shape)))
+    payloads: list[Payload] = [None]
+    for number, config in enumerate(te.configs(shape, None, ["classifier"])):
+        made = te.make(te.model(shape), config, tmp_path / str(number), number)
+        payloads += [injected.payload(tmp_path / made.name, m) for m in (False, True)]
+    inputs = inputs_for(shape, len(payloads))
+    with torch_threads(threads):
+        alone = [
+            injected.run([given], [payload])[0]
+            for given, payload in zip(inputs, payloads, strict=True)
+        ]
+        for picked in (range(9), range(8, -1, -1), range(3), (0, 1), (1, 3, 5), (1, 1, 2, 1, 1, 1)):
+            got = injected.run([inputs[i] for i in picked], [payloads[i] for i in picked])
+            for row, number in zip(got, picked, strict=True):
+                assert torch.equal(row, alone[number])
+
+
+def test_heads_of_several_widths_share_a_batch(tmp_path: Path) -> None:
+    injected = Injected(base_of("bert", te.model("bert")))
+    widths, payloads, made = (5, 2, 3), [], []
+    for number, width in enumerate(widths):
+        config = te.configs("bert", "SEQ_CLS", None)[number]
+        model = te.model("bert", num_labels=width)
+        made.append(te.make(model, config, tmp_path / str(number), number))
+        payloads.append(injected.payload(tmp_path / str(number)))
+    inputs = inputs_for("bert", 3)
+    for row, one, given, width in zip(
+        injected.run(inputs, payloads), made, inputs, widths, strict=True
+    ):
+        assert row.shape == (width,)
+        ids = torch.tensor([given])
+        want = one.logits(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+        assert torch.allclose(row, want, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, te.MAX_LENGTH - 1, te.MAX_LENGTH])
+def test_padding_changes_no_vector(length: int) -> None:
+    model = te.model("roberta", is_embedder=True)
+    plain = te.model("roberta", is_embedder=True)
+    base = make_encoder(model, te.tokenizer(), "tiny", "embedder", Pooling())
+    assert base.max_length == te.MAX_LENGTH
+    (given,) = inputs_for("roberta", 1, length)
+    (got,) = Injected(base).run([given], [None])
+    with torch.inference_mode():
+        hidden = plain(input_ids=torch.tensor([given])).last_hidden_state[0]
+    assert torch.allclose(got, F.normalize(hidden.mean(0), dim=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["cls", "mean", "max", "lasttoken", "mean_sqrt_len_tokens"])
+def test_pooling_reads_the_tokens_and_not_the_padding(way: Any) -> None:
+    hidden = torch.randn(2, 5, 7)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    got = Pooling(way, normalize=False)(hidden, mask)
+    for row, vectors, length in zip(got, hidden, (3, 5), strict=True):
+        real = vectors[:length]
+        want = {
+            "cls": real[0],
+            "mean": real.mean(0),
+            "max": real.amax(0),
+            "lasttoken": real[-1],
+            "mean_sqrt_len_tokens": real.sum(0) / length**0.5,
+        }[way]
+        assert torch.allclose(row, want, atol=1e-6)
+
+
+def test_a_full_text_and_a_padded_one_share_no_batch() -> None:
+    short, full = ((1,) * (te.MAX_LENGTH - 1), (1,) * te.MAX_LENGTH)
+    assert group_of(short, te.MAX_LENGTH) != group_of(full, te.MAX_LENGTH)
+    assert group_of((1,) * 16, te.MAX_LENGTH).length == 32
+
+
+def test_a_linear_that_sees_what_all_sequences_share_is_no_target() -> None:
+    settings = DebertaV2Config(
+        vocab_size=te.VOCABULARY,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        pad_token_id=te.PAD,
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+        max_relative_positions=32,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(settings).eval()
+    targets = make_encoder(model, te.tokenizer(), "tiny", "text classifier").spec.targets
+    assert "deberta.encoder.layer.0.attention.self.query_proj" in targets
+    assert "deberta.encoder.layer.0.attention.self.pos_key_proj" not in targets
+    assert "classifier" in targets
+
+
+@pytest.mark.parametrize("shape", [*te.CLASSIFIERS, "vit"])
+def test_every_linear_of_the_usual_shapes_is_a_target(shape: str) -> None:
+    model = te.model(shape)
+    linears = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    assert list(base_of(shape, model).spec.targets) == linears

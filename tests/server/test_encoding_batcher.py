@@ -1,0 +1,285 @@
+"""The batcher: every request ends once, and nobody waits for somebody else's adapter."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny_encoders as te
+from adapters_core.base import weights_of
+from adapters_core.bases import Bases
+from adapters_core.inject import inject
+from server.encoding.batcher import Batcher, Limits, Ticket
+from server.encoding.encoder import Encoder, Group, Input
+from server.encoding.heads import plain_heads
+from server.encoding.plan import Payload
+from server.encoding.serving import encoding_of
+from server.errors import AdapterTooLarge, Draining, InternalError, Overloaded
+from server.loader import Loader
+from server.model import make_encoder
+from server.observer import NullObserver, StepStats
+from server_parts import CPU, Store, eventually
+
+TEXT: Input = tuple(range(10, 20))
+LIMITS = Limits("factored", max_batch=4, max_tokens=128, max_open=16, max_pixels=1)
+
+
+class Watched(NullObserver):
+    """Remembers the steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepStats] = []
+
+    def on_step(self, stats: StepStats) -> None:
+        self.steps.append(stats)
+
+
+@dataclass
+class Parts:
+    batcher: Batcher
+    loader: Loader
+    store: Store
+    observer: Watched
+    encoder: Encoder
+
+    def hold(self) -> tuple[threading.Event, threading.Event]:
+        """Make the next batch wait; return what says that it runs, and what lets it go."""
+        running, go, real = threading.Event(), threading.Event(), self.encoder.run
+
+        def held(inputs: Any, group: Group, payloads: list[Payload]) -> list[Tensor]:
+            self.encoder.run = real  # type: ignore[method-assign]
+            running.set()
+            assert go.wait(30)
+            return real(inputs, group, payloads)
+
+        self.encoder.run = held  # type: ignore[assignment, method-assign]
+        return running, go
+
+
+@pytest.fixture
+def start(tmp_path: Path, few_threads: None) -> Iterator[Callable[..., Parts]]:
+    with ExitStack() as stack:
+
+        def run(
+            limits: Limits = LIMITS, coefficient_bytes: int = 1 << 24, host_bytes: int = 0
+        ) -> Parts:
+            base = make_encoder(te.model("bert"), te.tokenizer(), "tiny", "text classifier")
+            assert base.spec.head is not None
+            weights, forms = (
+                weights_of(base.model, base.spec),
+                plain_heads(base.model, base.spec.head),
+            )
+            injection, observer = inject(base.model), Watched()
+            store = Store(tmp_path, base.spec)
+            bases = Bases(CPU, weights)
+            sizes = (coefficient_bytes, 1 << 26, 1 << 24)
+            loader = Loader(
+                store.open,
+                base.spec,
+                injection,
+                bases,
+                *sizes,
+                observer,
+                lambda entry: batcher.wake(),
+                host_bytes=host_bytes,
+            )
+            encoding = encoding_of(base, injection, forms, loader, observer, limits)
+            batcher = encoding.batcher
+            batcher.start()
+            stack.callback(loader.close)
+            stack.callback(batcher.stop, 0.0)
+            return Parts(batcher, loader, store, observer, batcher._encoder)
+
+        yield run
+
+
+def adapter(parts: Parts, digest: str, seed: int = 0) -> str:
+    config = te.configs("bert", "SEQ_CLS", None)[seed % 4]
+    te.make(te.model("bert"), config, parts.store.root / digest, seed)
+    return digest
+
+
+def result(ticket: Ticket) -> list[Tensor]:
+    return ticket.future.result(30)
+
+
+def test_a_request_of_many_inputs_is_answered_in_order(start: Callable[..., Parts]) -> None:
+    parts = start()
+    inputs: list[Input] = [tuple(range(n, n + 5 + 7 * (n % 3))) for n in range(9)]
+    alone = [result(parts.batcher.submit([given], None))[0] for given in inputs]
+    together = result(parts.batcher.submit(inputs, None))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+    assert all(step.num_running <= 4 for step in parts.observer.steps)
+    assert parts.batcher.num_open == 0
+
+
+def test_different_adapters_share_a_batch(start: Callable[..., Parts]) -> None:
+    parts = start()
+    digests = [adapter(parts, f"d{seed}", seed) for seed in range(3)]
+    alone = [result(parts.batcher.submit([TEXT], digest))[0] for digest in digests]
+    running, go = parts.hold()
+    first = parts.batcher.submit([TEXT], None)
+    assert running.wait(30)
+    tickets = [parts.batcher.submit([TEXT], digest) for digest in digests]
+    go.set()
+    for ticket, expected in zip(tickets, alone, strict=True):
+        assert torch.equal(result(ticket)[0], expected)
+    result(first)
+    assert parts.observer.steps[-1].num_adapters == 3
+    assert parts.observer.steps[-1].mode == "factored"
+
+
+def test_others_go_on_while_an_adapter_loads(start: Callable[..., Parts]) -> None:
+    parts = start()
+    gate = parts.store.hold(adapter(parts, "slow"))
+    slow = parts.batcher.submit([TEXT], "slow")
+    result(parts.batcher.submit([TEXT], None))
+    assert not slow.future.done()
+    gate.set()
+    assert result(slow)[0].shape == (3,)
+
+
+def test_an_adapter_that_cannot_be_loaded_fails_its_own_requests(
+    start: Callable[..., Parts],
+) -> None:
+    parts = start()
+    lost = parts.batcher.submit([TEXT, TEXT], "lost")
+    with pytest.raises(FileNotFoundError):
+        result(lost)
+    assert result(parts.batcher.submit([TEXT], None))
+    eventually(lambda: parts.batcher.num_open == 0)
+
+
+def test_a_heads_bytes_are_charged_before_it_is_loaded(start: Callable[..., Parts]) -> None:
+    parts = start(coefficient_bytes=1 << 12)
+    config = te.configs("bert", "SEQ_CLS", None)[0]
+    config.target_modules = {"encoder.layer.0.attention.self.query"}
+    base = te.model("bert", num_labels=100)  # the coefficients alone would fit
+    te.make(base, config, parts.store.root / "wide", 0)
+    with pytest.raises(AdapterTooLarge):
+        result(parts.batcher.submit([TEXT], "wide"))
+
+
+@pytest.mark.parametrize("host_bytes", [0, 1 << 20])
+def test_an_evicted_adapter_comes_back_with_its_head(
+    start: Callable[..., Parts], host_bytes: int
+) -> None:
+    parts = start(coefficient_bytes=8000, host_bytes=host_bytes)  # room for one
+    digests = [adapter(parts, "d0", 0), adapter(parts, "d4", 4)]
+    before = [result(parts.batcher.submit([TEXT], digest))[0] for digest in digests]
+    assert parts.loader.is_resident("d0") == []
+    opened = len(parts.store.opened)
+    after = [result(parts.batcher.submit([TEXT], digest))[0] for digest in digests]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert (len(parts.store.opened) == opened) == bool(host_bytes)
+
+
+def test_a_cancelled_request_gives_back_what_it_held(start: Callable[..., Parts]) -> None:
+    parts = start()
+    digest = adapter(parts, "d")
+    result(parts.batcher.submit([TEXT], digest))
+    running, go = parts.hold()
+    ticket = parts.batcher.submit([TEXT] * 9, digest)
+    assert running.wait(30)
+    parts.batcher.cancel(ticket)
+    parts.batcher.cancel(ticket)
+    assert not ticket.is_over  # its adapter is in use until the batch is through
+    go.set()
+    with pytest.raises(Draining):
+        result(ticket)
+    eventually(lambda: parts.batcher.num_open == 0)
+    assert ticket.lease is not None
+    assert ticket.lease.users == 0
+
+
+def test_a_future_that_its_receiver_gave_up_harms_nobody(start: Callable[..., Parts]) -> None:
+    parts = start()
+    running, go = parts.hold()
+    ticket = parts.batcher.submit([TEXT], None)
+    assert running.wait(30)
+    assert ticket.future.cancel()
+    go.set()
+    with pytest.raises(CancelledError):
+        result(ticket)
+    assert result(parts.batcher.submit([TEXT], None))
+
+
+def test_a_full_line_turns_requests_away(start: Callable[..., Parts]) -> None:
+    parts = start()
+    running, go = parts.hold()
+    open_ = parts.batcher.submit([TEXT] * 16, None)
+    assert running.wait(30)
+    with pytest.raises(Overloaded, match="16 inputs are open"):
+        parts.batcher.submit([TEXT], None)
+    go.set()
+    assert len(result(open_)) == 16
+    assert result(parts.batcher.submit([TEXT], None))
+
+
+def test_a_failing_batch_ends_its_requests_and_the_next_one_is_answered(
+    start: Callable[..., Parts],
+) -> None:
+    parts = start()
+    real = parts.encoder.run
+
+    def broken(*args: Any) -> list[Tensor]:
+        parts.encoder.run = real  # type: ignore[method-assign]
+        raise RuntimeError("out of memory")
+
+    parts.encoder.run = broken  # type: ignore[method-assign]
+    with pytest.raises(InternalError):
+        result(parts.batcher.submit([TEXT], None))
+    assert result(parts.batcher.submit([TEXT], None))
+
+
+def test_an_answer_that_is_not_finite_is_a_failure(start: Callable[..., Parts]) -> None:
+    parts = start()
+    digest = adapter(parts, "huge")
+    config = te.configs("bert", "SEQ_CLS", None)[0]
+    made = te.model("bert")
+    with torch.no_grad():
+        made.classifier.weight.fill_(3e38)
+    te.make(made, config, parts.store.root / digest, 0)
+    with pytest.raises(InternalError, match="not finite"):
+        result(parts.batcher.submit([TEXT], digest))
+    assert result(parts.batcher.submit([TEXT], None))
+
+
+def test_stopping_answers_what_is_open_and_takes_nothing_new(start: Callable[..., Parts]) -> None:
+    parts = start()
+    running, go = parts.hold()
+    ticket = parts.batcher.submit([TEXT] * 6, None)
+    assert running.wait(30)
+    stopping = threading.Thread(target=parts.batcher.stop)
+    stopping.start()
+
+    def is_draining() -> bool:
+        try:
+            parts.batcher.submit([], None)
+        except Draining:
+            return True
+        return False
+
+    eventually(is_draining)
+    go.set()
+    stopping.join(30)
+    assert len(result(ticket)) == 6
+    assert not parts.batcher.is_alive
+
+
+def test_what_cannot_end_in_time_is_failed_by_the_stop(start: Callable[..., Parts]) -> None:
+    parts = start()
+    gate = parts.store.hold(adapter(parts, "slow"))
+    ticket = parts.batcher.submit([TEXT], "slow")
+    parts.batcher.stop(timeout_s=0.0)
+    with pytest.raises(Draining):
+        result(ticket)
+    assert parts.batcher.num_open == 0
+    gate.set()
