@@ -9,6 +9,7 @@ exactly the keys it has. A GEMM sums over 200 keys in other blocks than over 300
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class Span:
     @property
     def is_contiguous(self) -> bool:
         """Return whether the pages are neighbours in order."""
-        return self.pages[-1] - self.pages[0] == len(self.pages) - 1
+        return all(after == page + 1 for page, after in pairwise(self.pages))
 
 
 @dataclass(frozen=True)

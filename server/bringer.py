@@ -83,8 +83,12 @@ class Bringer:
         return self._return(digest, charge) or self._place(self._read(digest), charge)
 
     def _read(self, digest: str) -> Adapter:
-        blob = self._open_blob(digest)
-        return read_adapter(blob.file, blob.config.read_bytes(), self._spec)
+        try:
+            blob = self._open_blob(digest)
+            return read_adapter(blob.file, blob.config.read_bytes(), self._spec)
+        except FileNotFoundError:  # deleted between opening and reading: the store says so
+            self._open_blob(digest)
+            raise
 
     def _merge(self, adapter: Adapter, charge: Charge) -> Brought:
         linears, head = self._injection.linears, self._placed(adapter.head)

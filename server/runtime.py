@@ -189,6 +189,8 @@ class Runtime:
         batch = self._scheduler.next(self._clock())
         if batch is None:
             self._flush()
+            scheduler = self._scheduler
+            self._observer.on_queue(len(scheduler.running), len(scheduler.waiting))
             self._wake.wait(self._seconds_to_deadline())
         else:
             self._step(batch)

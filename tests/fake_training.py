@@ -91,7 +91,8 @@ def _finished(
 ) -> Trained:
     method = FourierFT(n=4, scale=16.0, seed=spec.seed)
     values = torch.tensor(struct.unpack("<4H", state[:8]), dtype=torch.float32)
-    write_adapter(folder / "adapter", method, {"layers.0": {"spectrum": values}}, base.spec)
+    (name,) = method.tensors(base.spec.targets["layers.0"])
+    write_adapter(folder / "adapter", method, {"layers.0": {name: values}}, base.spec)
     metrics = {"eval_loss": 1.0, "accuracy": 0.5, **wish.get("metrics", {})}
     digest = "sha256:" + hashlib.sha256(state).hexdigest()
     config = {"n_frequency": 4, "scaling": 16.0}

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from registry import BlobMissing
 from server.answers import Answer, usage
 from server.errors import InvalidRequest, body_of
 from server.generation import Answerer, Delta, Run, finish, resolve, samplings
@@ -29,7 +30,7 @@ async def completions(request: Request) -> Response:
     tokens = await asyncio.to_thread(lambda: [service.text.prompt(p) for p in body.prompts])
     prompts = [prompt for prompt in tokens for _ in range(body.n)]
     max_tokens = body.max_tokens or _DEFAULT_MAX_TOKENS
-    return await _answer(request, body, answerer, prompts, max_tokens, body.logprobs)
+    return await _answer_by_name(request, body, answerer, prompts, max_tokens, body.logprobs)
 
 
 @router.post("/v1/chat/completions")
@@ -44,7 +45,29 @@ async def chat_completions(request: Request) -> Response:
     prompt = await asyncio.to_thread(service.text.chat_prompt, messages)
     max_tokens = body.max_completion_tokens or body.max_tokens
     num_logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    return await _answer(request, body, answerer, [prompt] * body.n, max_tokens, num_logprobs)
+    prompts = [prompt] * body.n
+    return await _answer_by_name(request, body, answerer, prompts, max_tokens, num_logprobs)
+
+
+async def _answer_by_name(
+    request: Request,
+    body: GenerationRequest,
+    answerer: Answerer,
+    prompts: list[tuple[int, ...]],
+    max_tokens: int | None,
+    num_logprobs: int | None,
+) -> Response:
+    """Answer; if the version was deleted before it was loaded, by the one the name means now."""
+    service = service_of(request)
+    try:
+        return await _answer(request, body, answerer, prompts, max_tokens, num_logprobs)
+    except BlobMissing:
+        if answerer.record is not None:
+            service.registry.directory.forget(answerer.record.name)
+        now = await asyncio.to_thread(resolve, service, body.model)
+        if now.digest == answerer.digest:
+            raise
+        return await _answer(request, body, now, prompts, max_tokens, num_logprobs)
 
 
 async def _answer(

@@ -1,15 +1,14 @@
 """The real program: killed, interrupted, without its registry, misconfigured."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,99 +17,63 @@ import psutil
 import pytest
 
 import spectra
-from live import BASE, Files, parts, until
+from live import BASE, until
+from program import PROGRAM, Program, environment
 
-PROGRAM = str(Path(sys.executable).with_name("overtone"))
 REDIS = Path("/usr/bin/redis-server")
 NUM_BEFORE = 4
-
-
-def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OVERTONE_")}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+#: More than run at once, so that some wait for their turn.
+NUM_CALLERS = 20
+CROWDED = {"max_running": 16, "kv_bytes": 1 << 26, "calibration_s": 0}
 
 
 @dataclass
-class Program:
-    """`overtone serve` as a process, on one port and one data folder."""
+class Caller:
+    """One stream, read to its end on a thread of its own."""
 
-    base: Path
-    data: Path
-    port: int
-    registry: str
-    log: Path
-    process: subprocess.Popen[bytes]
-    http: httpx2.Client
+    url: str
+    max_tokens: int
+    status: int = 0
+    error: str | None = None
+    tokens: list[int] = field(default_factory=list)
+    is_done: bool = False
+    cut: Exception | None = None
 
-    @classmethod
-    def start(cls, base: Path, data: Path, log: Path, registry: str = "embedded") -> "Program":
-        port = free_port()
-        http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
-        made = cls(base, data, port, registry, log, _serve(base, data, port, registry, log), http)
-        made.wait_until_ready()
-        return made
+    def call(self) -> None:
+        body = {"model": "last", "prompt": "Once", "max_tokens": self.max_tokens, "stream": True}
+        body |= {"temperature": 0, "ignore_eos": True, "return_token_ids": True}
+        place = f"{self.url}/v1/completions"
+        try:
+            with httpx2.stream("POST", place, json=body, timeout=60, trust_env=False) as answer:
+                self.status = answer.status_code
+                for line in answer.iter_lines():
+                    self._read(line)
+        except httpx2.TransportError as error:
+            self.cut = error
 
-    def wait_until_ready(self) -> None:
-        def is_ready() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                return self.http.get("/health/ready").status_code == 200
-            except httpx2.TransportError:
-                return False
-
-        until(is_ready, 90)
-
-    def restart(self) -> None:
-        self.process = _serve(self.base, self.data, self.port, self.registry, self.log)
-        self.wait_until_ready()
-
-    def kill(self) -> None:
-        """End the server as a power cut would; its own valkey ends with it."""
-        children = self.children()
-        self.process.kill()
-        self.process.wait(30)
-        psutil.wait_procs(children, 30)
-
-    def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def valkey(self) -> psutil.Process:
-        """Return the embedded registry's process."""
-        (found,) = [p for p in self.children() if "valkey" in p.name()]
-        return found
-
-    def upload(self, name: str, files: Files) -> httpx2.Response:
-        return self.http.post("/v1/adapters", data={"name": name}, files=parts(files))
-
-    def tokens(self, name: str) -> list[int]:
-        fixed = {"max_tokens": 8, "temperature": 0, "return_token_ids": True}
-        body = {"model": name, "prompt": "Once", **fixed}
-        answer = self.http.post("/v1/completions", json=body)
-        assert answer.status_code == 200, answer.text
-        ids: list[int] = answer.json()["choices"][0]["token_ids"]
-        return ids
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(30)
-        self.http.close()
+    def _read(self, line: str) -> None:
+        data = line.removeprefix("data: ")
+        self.is_done |= data == "[DONE]"
+        if data.startswith("{"):
+            told = json.loads(data)
+            self.error = told["error"]["code"] if "error" in told else self.error
+            for choice in told.get("choices", ()):
+                self.tokens += choice["token_ids"]
 
 
-def _serve(
-    base: Path, data: Path, port: int, registry: str, log: Path
-) -> "subprocess.Popen[bytes]":
-    flags = {"base": base, "base-name": BASE, "port": port, "data": data, "registry": registry}
-    command = [PROGRAM, "serve", *(f"--{name}={value}" for name, value in flags.items())]
-    with log.open("ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, env=environment())
+@contextmanager
+def calling(program: Program, max_tokens: int) -> Iterator[list[Caller]]:
+    """Open streams, some of which wait for their turn; they have all ended after the block."""
+    callers = [Caller(program.url, max_tokens) for _ in range(NUM_CALLERS)]
+    threads = [threading.Thread(target=caller.call) for caller in callers]
+    for thread in threads:
+        thread.start()
+    until(lambda: program.metrics("overtone_requests_running") == CROWDED["max_running"])
+    until(lambda: program.metrics("overtone_requests_waiting") == NUM_CALLERS - 16)
+    yield callers
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a caller was left hanging"
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +85,7 @@ def llama(base_folder: Callable[[str], Path]) -> Path:
 def program(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """One program for the tests that kill it or its valkey; each leaves it running."""
     folder = tmp_path_factory.mktemp("survival")
-    made = Program.start(llama, folder / "data", folder / "log")
+    made = Program(llama, folder / "data", folder / "log", settings=CROWDED)
     yield made
     made.close()
 
@@ -147,10 +110,15 @@ def test_a_killed_server_has_lost_nothing_it_said_it_had(program: Program) -> No
             if i >= NUM_BEFORE + 8:
                 enough.set()
 
+    assert program.upload("last", spectra.files(900)).status_code == 201
     uploads = threading.Thread(target=go_on_uploading)
     uploads.start()
     assert enough.wait(60)
-    program.kill()
+    with calling(program, 900) as callers:
+        program.kill()
+        killed = time.monotonic()
+    assert time.monotonic() - killed < 5
+    assert all(isinstance(caller.cut, httpx2.TransportError) for caller in callers)
     uploads.join(60)
     assert not uploads.is_alive()
     program.restart()
@@ -189,7 +157,7 @@ def test_a_registry_that_goes_away_and_comes_back_is_used_again(
 ) -> None:
     place = f"unix://{tmp_path}/redis.sock"
     redis = _start_redis(tmp_path)
-    program = Program.start(llama, tmp_path / "data", tmp_path / "log", place)
+    program = Program(llama, tmp_path / "data", tmp_path / "log", place)
     try:
         assert program.upload("known", spectra.files(1)).status_code == 201
         tokens = program.tokens("known")
@@ -222,35 +190,87 @@ def _start_redis(folder: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([str(REDIS), *given], stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_answers_end_and_then_the_server_and_its_valkey(
-    llama: Path, tmp_path: Path, how: signal.Signals
-) -> None:
-    program = Program.start(llama, tmp_path / "data", tmp_path / "log")
-    try:
-        assert program.upload("last", spectra.files(1)).status_code == 201
-        children = program.children()
-        assert children
-        body = {"model": "last", "prompt": "Once", "stream": True, "ignore_eos": True}
-        body |= {"max_tokens": 300}
-        with program.http.stream("POST", "/v1/completions", json=body) as answer:
-            lines = answer.iter_lines()
-            assert next(lines).startswith("data: ")
-            program.process.send_signal(how)
-            told = [line for line in lines if line]
-        assert len(told) == 300
-        assert told[-1] == "data: [DONE]"
-        program.process.wait(30)
-        gone, alive = psutil.wait_procs(children, 10)
-        assert not alive
-        log = program.log.read_text()
-        assert f"listening on http://127.0.0.1:{program.port}" in log
-        assert f"ready: serving {BASE}" in log
-        assert "Traceback" not in log
-        with pytest.raises(httpx2.TransportError):
-            program.http.get("/health/live")
-    finally:
+@pytest.fixture
+def crowded(llama: Path, tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Return what starts a program with one adapter; it is ended with the test."""
+    started: list[Program] = []
+
+    def start(**settings: object) -> Program:
+        made = Program(llama, tmp_path / "data", tmp_path / "log", settings=CROWDED | settings)
+        started.append(made)
+        assert made.upload("last", spectra.files(1)).status_code == 201
+        return made
+
+    yield start
+    for program in started:
         program.close()
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_lets_all_that_was_accepted_end_and_then_the_server_and_its_valkey(
+    crowded: Callable[..., Program], how: signal.Signals, code: int
+) -> None:
+    program = crowded()
+    alone = program.tokens("last")
+    children = program.children()
+    assert children
+    with calling(program, 200) as callers:
+        program.process.send_signal(how)
+        until(lambda: is_refused(program))
+    for caller in callers:
+        assert (caller.status, caller.error, caller.cut) == (200, None, None)
+        assert len(caller.tokens) == 200
+        assert caller.tokens == callers[0].tokens
+        assert caller.is_done
+    assert callers[0].tokens[: len(alone)] == alone
+    assert program.process.wait(30) == code
+    _, alive = psutil.wait_procs(children, 10)
+    assert not alive
+    log = program.log.read_text()
+    assert f"listening on {program.url}" in log
+    assert f"ready: serving {BASE}" in log
+    assert "Traceback" not in log
+
+
+def is_refused(program: Program) -> bool:
+    """Return whether the server takes nothing new; an answer is a clean no, or none at all."""
+    try:
+        answer = httpx2.get(f"{program.url}/health/ready", timeout=30, trust_env=False)
+    except httpx2.TransportError:
+        return True
+    assert answer.status_code in (200, 503)
+    return answer.status_code == 503
+
+
+def test_what_the_grace_is_too_short_for_ends_with_an_error_and_no_caller_hangs(
+    crowded: Callable[..., Program],
+) -> None:
+    program = crowded(grace_s=0.2)
+    with calling(program, 1000) as callers:
+        program.process.terminate()
+        told = time.monotonic()
+    assert time.monotonic() - told < 5
+    assert {caller.status for caller in callers} == {200, 503}
+    for caller in callers:
+        assert caller.cut is None
+        assert len(caller.tokens) < 1000
+        if caller.status == 200:
+            assert (caller.error, caller.is_done) == ("draining", True)
+    assert program.process.wait(30) == 0
+    assert "the grace of 0.2 s is over" in program.log.read_text()
+
+
+def test_a_second_signal_ends_the_server_at_once(crowded: Callable[..., Program]) -> None:
+    program = crowded()
+    children = program.children()
+    with calling(program, 1000) as callers:
+        program.process.terminate()
+        until(lambda: is_refused(program))
+        program.process.terminate()
+        assert program.process.wait(5) == -signal.SIGTERM
+    assert all(isinstance(caller.cut, httpx2.TransportError) for caller in callers)
+    _, alive = psutil.wait_procs(children, 10)
+    assert not alive
 
 
 def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

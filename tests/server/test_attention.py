@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from server.attention import PagedCache, StepLayout, UnsupportedAttention, _attention
+from server.attention import PagedCache, Span, StepLayout, UnsupportedAttention, _attention
 from server.batch import pack
 from server.kv_pool import PagePool
 from server.sequence import Sampling, Sequence
@@ -209,3 +209,14 @@ def test_arguments_that_change_nothing_are_taken() -> None:
     )
     assert out.shape == (1, 1, 1, HEAD_DIM)
     assert weights is None
+
+
+@pytest.mark.parametrize(
+    ("pages", "contiguous"),
+    [((4,), True), ((4, 5, 6), True), ((10, 3, 12), False), ((5, 4), False), ((1, 2, 4), False)],
+)
+def test_only_neighbours_in_order_are_read_as_a_slice(
+    pages: tuple[int, ...], contiguous: bool
+) -> None:
+    """A kept prefix lies before or behind a sequence's own pages, so ends alone say nothing."""
+    assert Span(0, 1, 0, pages).is_contiguous == contiguous

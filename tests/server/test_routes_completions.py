@@ -37,6 +37,29 @@ def events_of(answer: httpx2.Response) -> list[str]:
     return [event.removeprefix("data: ") for event in events]
 
 
+def test_a_version_deleted_before_it_is_loaded_is_answered_by_the_names_newer_one(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (51, 52):
+        assert live.upload("moving", spectra.files(seed)).status_code == 201
+    older = live.http.get("/v1/adapters/moving/versions").json()["data"][-1]["digest"]
+    bringer = live.service.loader._bringer
+    open_blob = bringer._open_blob
+
+    def overtaken(digest: str) -> Any:
+        if digest == older:
+            assert live.upload("moving", spectra.files(53)).status_code == 201
+            assert live.http.delete("/v1/adapters/moving/versions/2").status_code == 200
+        return open_blob(digest)
+
+    monkeypatch.setattr(bringer, "_open_blob", overtaken)
+    for stream in (False, True):
+        answer = live.complete("moving", stream=stream)
+        assert answer.status_code == 200
+        assert answer.headers["X-Overtone-Adapter"].startswith("moving@3 ")
+    assert live.complete("moving@2").status_code == 404
+
+
 # The stream
 
 

@@ -104,6 +104,10 @@ class Steps(NullObserver):
     steps: list[StepStats] = field(default_factory=list)
     first: list[tuple[float, float]] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    queue: tuple[int, int] | None = None
+
+    def on_queue(self, num_running: int, num_waiting: int) -> None:
+        self.queue = (num_running, num_waiting)
 
     def on_step(self, stats: StepStats) -> None:
         self.steps.append(stats)
@@ -562,3 +566,12 @@ def test_a_generation_knows_its_mode(running: Callable[..., Running], setting: s
     heard.tokens()
     assert r.loader.is_resident("good0") == [setting]
     assert r.submit(5)[0].mode is None
+
+
+def test_the_observer_hears_when_nothing_runs_any_more(running: Callable[..., Running]) -> None:
+    r = running()
+    generation, _ = r.submit(5, max_tokens=900)
+    eventually(lambda: bool(r.observer.steps))
+    assert r.observer.steps[-1].num_running == 1
+    r.runtime.cancel(generation)
+    eventually(lambda: r.observer.queue == (0, 0))
