@@ -4,6 +4,7 @@ Adapters that change the same layers with methods of the same signatures share a
 it a bank. A batch may then hold rows of any of them in one call per layer.
 """
 
+import mmap
 import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -176,12 +177,22 @@ class Bank:
         """Copy all rows into a larger buffer; takes long, and holds up only those who add."""
         old = self._buffer
         slots = old.shape[0]
-        # On a CPU what is not written yet is not memory yet; on a GPU it is.
         is_small = old.device.type == "cpu" or old.nbytes < _DOUBLED_BYTES
         more = slots if is_small else slots // 4
-        # A slot is read only once its row is written.
-        larger = torch.empty(slots + more, self.layout.width, device=old.device)
+        larger = _unwritten(slots + more, self.layout.width, old.device)
         larger[:slots] = old
         with self._lock:
             self._buffer = larger
             self._free.extend(range(slots + more - 1, slots - 1, -1))
+
+
+def _unwritten(slots: int, width: int, device: torch.device) -> Tensor:
+    """Return a buffer `[slots, width]`; a slot is read only once its row is written.
+
+    On a CPU it comes from the system itself, not from the process's heap: what is not written yet
+    is not memory yet, and what is given up is given back.
+    """
+    if device.type != "cpu" or not width:
+        return torch.empty(slots, width, device=device)
+    pages = mmap.mmap(-1, 4 * slots * width)
+    return torch.frombuffer(pages, dtype=torch.float32).view(slots, width)

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -118,9 +119,11 @@ class Bases:
 
 
 def memory_of(basis: Any) -> dict[int, int]:
-    """Return address -> bytes of the tensors in a basis, so that shared ones count once."""
+    """Return address -> bytes of what a basis holds, so that shared parts count once."""
     if isinstance(basis, Tensor):
         return {basis.data_ptr(): basis.numel() * basis.element_size()}
+    if isinstance(basis, np.ndarray):
+        return {basis.ctypes.data: basis.nbytes}
     found: dict[int, int] = {}
     if is_dataclass(basis):
         for field in fields(basis):

@@ -84,6 +84,66 @@ def backwards(typing_context, value):  # type: ignore[no-untyped-def]
     return _LANES_TYPE(_LANES_TYPE), generate
 
 
+def _pick(order: list[int]) -> Any:
+    """Return a shuffle's mask: below 16 a lane of its first vector, from 16 on of its second."""
+    return ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+
+
+def _interleaving(first: int) -> Callable[..., Any]:
+    order = [lane for i in range(first, first + LANES // 2) for lane in (i, i + LANES)]
+
+    @intrinsic
+    def apply(typing_context, a, b):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return builder.shuffle_vector(args[0], args[1], _pick(order))
+
+        return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), generate
+
+    made: Callable[..., Any] = apply
+    return made
+
+
+#: a0 b0 a1 b1 … of the lower and of the upper halves of two vectors.
+interleave_low, interleave_high = _interleaving(0), _interleaving(LANES // 2)
+
+
+def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
+    """Swap the off-diagonal halves of blocks of two, then of four, eight and sixteen."""
+    lanes, size = range(LANES), 1
+    while size < LANES:
+        upper = _pick([lane if not lane & size else lane - size + LANES for lane in lanes])
+        lower = _pick([lane + size if not lane & size else lane + LANES for lane in lanes])
+        for i in (i for i in lanes if not i & size):
+            a, b = rows[i], rows[i + size]
+            rows[i] = builder.shuffle_vector(a, b, upper)
+            rows[i + size] = builder.shuffle_vector(a, b, lower)
+        size *= 2
+    return rows
+
+
+@intrinsic
+def transpose(typing_context, source, at, target):  # type: ignore[no-untyped-def]
+    """Write the 16 x 16 numbers at `source[at:]` to `target[0:]`, rows and columns exchanged."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def step(start: Any, i: int) -> Any:
+            return builder.add(start, ir.Constant(start.type, i * LANES))
+
+        def loaded(i: int) -> Any:
+            place = _address(context, builder, signature.args[0], args[0], step(args[1], i))
+            value = builder.load(place)
+            value.align = 4
+            return value
+
+        zero = ir.Constant(args[1].type, 0)
+        for i, row in enumerate(_transpose(builder, [loaded(i) for i in range(LANES)])):
+            place = _address(context, builder, signature.args[2], args[2], step(zero, i))
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.uintp, target), generate
+
+
 def _binary(operation: str) -> Callable[..., Any]:
     @intrinsic
     def apply(typing_context, a, b):  # type: ignore[no-untyped-def]

@@ -35,6 +35,13 @@ from adapters_core.kernels.lane_spectra import (
     lane_tables,
     lane_update,
 )
+from adapters_core.kernels.lane_sums import (
+    SumsPlan,
+    fits_lane_sums,
+    has_lane_sums,
+    lane_sums,
+    sums_plan,
+)
 from adapters_core.method import (
     Coefficients,
     Method,
@@ -69,6 +76,7 @@ class FourierBasis:
         plan: which frequency each packed coefficient reads and which it writes.
         weight: float32 `[n]`, what each packed coefficient is multiplied by.
         lanes: for sixteen rows at a time; None where that way cannot go.
+        sums: for dense sums sixteen rows at a time; None where that way cannot go.
         dtype: of the transforms.
     """
 
@@ -77,6 +85,7 @@ class FourierBasis:
     plan: SpectralPlan
     weight: Tensor
     lanes: LaneTables | None
+    sums: SumsPlan | None
     dtype: torch.dtype
 
 
@@ -154,8 +163,8 @@ class FourierFT(Method):
         if values.device.type != "cpu" or (torch.is_grad_enabled() and values.requires_grad):
             return dense_sums(values, basis.half).float()
         deltas = torch.empty(len(layers), *shape)
-        for own, delta in zip(values, deltas, strict=True):
-            write_sums(own, basis.half, None, delta)
+        for layer, delta in zip(layers, deltas, strict=True):
+            self._write(layer, None, delta, basis)
         return deltas
 
     def merge_many(
@@ -170,9 +179,20 @@ class FourierFT(Method):
             super().merge_many(layers, golden, out, shape, basis)
             return
         for layer, weight, merged in zip(layers, golden, out, strict=True):
-            write_sums(self._values(layer, shape, basis), basis.half, weight, merged)
+            self._write(layer, weight, merged, basis)
+
+    def _write(
+        self, layer: Coefficients, golden: Tensor | None, out: Tensor, basis: FourierBasis
+    ) -> None:
+        """Write the delta, on top of `golden` if given, to `out`."""
+        values = self._values(layer, basis.half.shape, basis)
+        if basis.sums is not None and fits_lane_sums(golden, out):
+            lane_sums(values, basis.sums, golden, out)
+        else:
+            write_sums(values, basis.half, golden, out)
 
     def _values(self, layer: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
+        """Return half of what each coefficient adds: it stands in both halves of the spectrum."""
         factor = 0.5 * self.scale / (shape.out * shape.in_)
         return layer[_SPECTRUM].to(basis.dtype) * factor
 
@@ -252,7 +272,9 @@ class FourierFT(Method):
         half = half_spectrum(flat, shape, device)
         compiled = device.type == "cpu" and dtype == torch.float32 and has_lanes(shape)
         lanes = lane_tables(shape) if compiled else None
-        return FourierBasis(flat.to(device), half, plan, weight.to(device), lanes, dtype)
+        in_lanes = device.type == "cpu" and dtype == torch.float32 and has_lane_sums(shape, self.n)
+        sums = sums_plan(flat, shape) if in_lanes else None
+        return FourierBasis(flat.to(device), half, plan, weight.to(device), lanes, sums, dtype)
 
     def _places(self, shape: Shape) -> Tensor:
         """Return the flat places, int64 `[n]`, row-major over `[out, in_]`."""
