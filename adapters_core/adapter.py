@@ -265,6 +265,6 @@ def _check_values(method: Method, layer: Coefficients, base: BaseSpec, target: s
 
 def _common_config(methods: Mapping[str, Method]) -> dict[str, Any]:
     """Return the hyper-parameters; a value that differs between layers becomes a sorted list."""
-    configs = [method.config() for method in methods.values()]
+    configs = [method.config() for method in set(methods.values())]
     values = {name: {config[name] for config in configs} for name in configs[0]}
     return {name: v.pop() if len(v) == 1 else sorted(v) for name, v in values.items()}

@@ -295,9 +295,7 @@ class Method(ABC):
         """Return the delta of what `training_init` gave, differentiable in all that is trained."""
         return self.delta(trained, shape, basis)
 
-    def training_apply(
-        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
-    ) -> Tensor:
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         """Return `x @ training_delta.T` for x `[T, in_]`, differentiable; need not build it."""
         return F.linear(x, self.training_delta(trained, shape, basis).to(x.dtype))
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,7 @@ class PeftConfig:
 
     raw: dict[str, Any]
     _matcher: _Matcher = field(default_factory=_Matcher, repr=False, compare=False)
+    _names: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def parse(cls, data: bytes) -> "PeftConfig":
@@ -212,9 +213,11 @@ class PeftConfig:
             return False
         if isinstance(rule, str):
             return self._matcher.match(rule, target, name, full=True) is not None
-        if not isinstance(rule, list) or not all(isinstance(item, str) for item in rule):
-            raise InvalidAdapter(f"{name} is neither a pattern nor a list of names", name)
-        return any(target == item or target.endswith(f".{item}") for item in rule)
+        if name not in self._names:
+            if not isinstance(rule, list) or not all(isinstance(item, str) for item in rule):
+                raise InvalidAdapter(f"{name} is neither a pattern nor a list of names", name)
+            self._names[name] = frozenset(rule)
+        return any(ending in self._names[name] for ending in _endings(target))
 
     def _layer_of(self, target: str) -> int | None:
         patterns = self.raw.get("layers_pattern") or []
@@ -230,6 +233,15 @@ class PeftConfig:
                 layer = found.groupdict().get("idx") or ""
                 return int(layer) if layer.isdecimal() else None
         return None
+
+
+def _endings(path: str) -> Iterator[str]:
+    """Yield a path and what follows each of its dots."""
+    yield path
+    dot = path.find(".")
+    while dot >= 0:
+        yield path[dot + 1 :]
+        dot = path.find(".", dot + 1)
 
 
 def parse_json(data: bytes) -> Any:

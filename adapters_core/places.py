@@ -6,6 +6,7 @@ map of the touched cells. torch's generator is mt19937, and so is numpy's Random
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 #: From this size on torch's randperm draws 64-bit words in another order (ATen TensorFactories).
 LARGE = (2**32 - 1) // 20
 _MT19937_SEEDS = 2**32
+#: Adapters of one seed ask for the same places again and again; larger sets are drawn anew.
+_KEPT_PLACES = 4096
+_NUM_KEPT = 64
 
 
 def flat_places(seed: int, n: int, size: int, skip: int = 0) -> Tensor:
@@ -27,6 +31,10 @@ def flat_places(seed: int, n: int, size: int, skip: int = 0) -> Tensor:
     """
     if not 1 <= n <= size:
         raise ValueError(f"n = {n} is not in 1..{size}")
+    return (_kept if n <= _KEPT_PLACES else _drawn)(seed, n, size, skip).clone()
+
+
+def _drawn(seed: int, n: int, size: int, skip: int) -> Tensor:
     if size >= LARGE or not 0 <= seed < _MT19937_SEEDS:
         if skip:
             raise ValueError(f"skip = {skip} for size {size} and seed {seed}")
@@ -36,6 +44,9 @@ def flat_places(seed: int, n: int, size: int, skip: int = 0) -> Tensor:
     words_of(skip, output=False)
     words = words_of(n)
     return torch.from_numpy(_first_of_shuffle(words, n, size))
+
+
+_kept = lru_cache(_NUM_KEPT)(_drawn)
 
 
 def _first_of_shuffle(words: np.ndarray, n: int, size: int) -> np.ndarray:

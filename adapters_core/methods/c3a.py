@@ -89,6 +89,14 @@ class C3A(Method):
         blocks = twice.unfold(-1, self.block_size, 1)[..., 1:, :].flip(-2)  # [L, m, n, b, b]
         return blocks.transpose(2, 3).reshape(len(layers), shape.out, shape.in_)
 
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        _, inputs = self._blocks(shape)
+        scaled = trained[_KERNEL].to(basis) / (shape.in_ * self.block_size)
+        spectra = torch.fft.rfft(x.to(basis).reshape(-1, inputs, self.block_size))
+        product = torch.einsum("tif,oif->tof", spectra, torch.fft.rfft(scaled).conj())
+        update = torch.fft.irfft(product, n=self.block_size, norm="forward")
+        return update.reshape(-1, shape.out).to(x.dtype)
+
     def cells(
         self,
         coefficients: Coefficients,

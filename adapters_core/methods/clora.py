@@ -132,9 +132,7 @@ class CLoRA(Method):
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         return self._mapped_up(coefficients, shape) @ coefficients[_DOWN].float()
 
-    def training_apply(
-        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
-    ) -> Tensor:
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         hidden = F.linear(x, trained[_DOWN].to(x.dtype))
         return F.linear(hidden, self._mapped_up(trained, shape).to(x.dtype))
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.method import (
@@ -105,6 +106,13 @@ class DoRA(Method):
         turned = self._turned(trained, basis)
         growth = _growth(trained[_MAGNITUDE], turned.detach())
         return (growth[:, None] * turned - basis.weight).float()
+
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        with torch.no_grad():
+            turned = self._turned(trained, basis)
+        growth = _growth(trained[_MAGNITUDE], turned).to(x.dtype)
+        plain = F.linear(x, basis.weight.to(x.dtype))
+        return growth * (plain + self.lora.training_apply(x, trained, shape, None)) - plain
 
     def cells(
         self,

@@ -55,7 +55,7 @@ from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
 from adapters_core.rows import pad_rows
 from adapters_core.table import register
-from adapters_core.transforms.factored import Core, FourierLine, through_core
+from adapters_core.transforms.factored import Core, FourierLine, is_narrow, through_core
 from adapters_core.transforms.fourier_sums import (
     HalfSpectrum,
     dense_sums,
@@ -186,10 +186,14 @@ class FourierFT(Method):
     ) -> None:
         """Write the delta, on top of `golden` if given, to `out`."""
         values = self._values(layer, basis.half.shape, basis)
-        if basis.sums is not None and fits_lane_sums(golden, out):
-            lane_sums(values, basis.sums, golden, out)
-        else:
+        if basis.sums is None:
             write_sums(values, basis.half, golden, out)
+        elif fits_lane_sums(golden, out):
+            lane_sums(values, basis.sums, golden, out)
+        else:  # half precision, or a weight that lies the other way round
+            delta = torch.empty(out.shape)
+            lane_sums(values, basis.sums, None, delta)
+            out.copy_(delta if golden is None else golden + delta)
 
     def _values(self, layer: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
         """Return half of what each coefficient adds: it stands in both halves of the spectrum."""
@@ -199,6 +203,8 @@ class FourierFT(Method):
     def training_apply(
         self, x: Tensor, trained: Coefficients, shape: Shape, basis: FourierBasis
     ) -> Tensor:
+        if is_narrow(shape, 2 * self.n):
+            return super().training_apply(x, trained, shape, basis)
         plan = basis.plan
         values = (self.scale / (shape.out * shape.in_)) * trained[_SPECTRUM].to(basis.dtype)
         values = values[plan.order]

@@ -63,7 +63,7 @@ from adapters_core.transforms.cosine_sums import (
     sums_of,
     whole_places,
 )
-from adapters_core.transforms.factored import Core, CosineLine, through_learned
+from adapters_core.transforms.factored import Core, CosineLine, is_narrow, through_learned
 
 _SPECTRUM, _LOCATIONS = "loca_spectrum", "loca_locations"
 #: What training moves in the locations' stead: float32 `[2, n]` in 0..1, over rows and columns.
@@ -254,6 +254,8 @@ class LoCA(Method):
     def training_apply(
         self, x: Tensor, trained: Coefficients, shape: Shape, basis: CosineBasis
     ) -> Tensor:
+        if is_narrow(shape, self.n):
+            return super().training_apply(x, trained, shape, basis)
         places = _scaled(trained[_POSITIONS], shape)
         rows, cols = whole_places(places.detach(), shape)
         core = Core(CosineLine(basis.out), CosineLine(basis.in_), rows, cols)

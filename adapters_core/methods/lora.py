@@ -91,9 +91,7 @@ class LoRA(Method):
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         return self.scale * (coefficients[_B].float() @ coefficients[_A].float())
 
-    def training_apply(
-        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
-    ) -> Tensor:
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         hidden = F.linear(x, trained[_A].to(x.dtype))
         return F.linear(hidden, (self.scale * trained[_B]).to(x.dtype))
 

@@ -94,9 +94,7 @@ class SHiRA(Method):
         flat = weight.new_zeros(shape.out * shape.in_)
         return flat.index_add(0, rows * shape.in_ + cols, weight).view(shape.out, shape.in_)
 
-    def training_apply(
-        self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any
-    ) -> Tensor:
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         rows, cols = trained[_INDICES].long()
         core = Core(PlainLine(shape.out), PlainLine(shape.in_), rows, cols)
         return through_core(x, trained[_WEIGHT].float(), core).to(x.dtype)

@@ -202,12 +202,9 @@ class TinyLoRA(Method):
         core = self._core(coefficients, shape).to(basis.dtype)
         return (basis.up[:, :r] @ core @ basis.down[:r]).float()
 
-    def training_apply(
-        self, x: Tensor, trained: Coefficients, shape: Shape, basis: FactorBasis
-    ) -> Tensor:
-        r = self._rank(shape)
-        core = self._core(trained, shape)
-        hidden = F.linear(F.linear(x, basis.down[:r].to(x.dtype)), core.to(x.dtype))
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        r, core = self._rank(shape), self._core(trained, shape).to(x.dtype)
+        hidden = F.linear(F.linear(x, basis.down[:r].to(x.dtype)), core)
         return F.linear(hidden, basis.up[:, :r].to(x.dtype))
 
     def cells(

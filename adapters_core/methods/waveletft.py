@@ -55,7 +55,7 @@ from adapters_core.peft_config import Pattern, PeftConfig
 from adapters_core.places import flat_places, places_digest
 from adapters_core.table import register
 from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
-from adapters_core.transforms.factored import Core, WaveletLine, through_core
+from adapters_core.transforms.factored import Core, WaveletLine, is_narrow, through_core
 from adapters_core.transforms.pyramid import Pyramid, deepest
 from adapters_core.transforms.wavelet_basis import WaveletBasis, wavelet_basis
 from adapters_core.transforms.wavelets import WAVELETS, FilterBank, wavelet_bank
@@ -193,6 +193,8 @@ class WaveletFT(Method):
     def training_apply(
         self, x: Tensor, trained: Coefficients, shape: Shape, basis: WaveletBasis
     ) -> Tensor:
+        if is_narrow(shape, self.n):
+            return super().training_apply(x, trained, shape, basis)
         pyramid = basis.pyramid
         core = Core(
             WaveletLine(pyramid, shape.out),

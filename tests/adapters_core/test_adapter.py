@@ -271,6 +271,7 @@ def test_a_torch_that_shuffles_otherwise_is_noticed(
     folder = written(tmp_path, llama_spec, FourierFT(n=30))
     true = places._first_of_shuffle
     monkeypatch.setattr(places, "_first_of_shuffle", lambda *a: true(*a)[::-1].copy())
+    monkeypatch.setattr(places, "_kept", places._drawn)  # as in a new process
     assert "other places" in refused(read, folder, InvalidAdapter).message
 
 
