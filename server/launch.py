@@ -16,8 +16,12 @@ from server.model import Base, load_base
 from server.service import Service, build
 from server.settings import Settings
 from server.shutdown import GracefulServer
+from server.with_worker import WithWorker
 
 _LOG = logging.getLogger("overtone")
+#: Longer than balancers keep theirs: whoever closes an idle connection first is never the server,
+#: which would cut off a request that is on its way.
+_KEEP_ALIVE_S = 75
 
 
 def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda service: None) -> int:
@@ -45,15 +49,23 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(settings, metrics, lambda: start_service(settings, metrics), on_ready, fail)
+    def ready(service: Service) -> None:
+        if settings.with_worker:
+            app.state.closers.append(WithWorker(settings, app.state.is_stopping).close)
+        on_ready(service)
+
+    app = create_app(settings, metrics, lambda: start_service(settings, metrics), ready, fail)
 
     def fail_open() -> None:
         if app.state.service is not None:
             app.state.service.serving.worker.stop(timeout_s=0)
 
     server = GracefulServer(
-        uvicorn.Config(app, log_config=None, access_log=False), settings.grace_s, fail_open
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_S),
+        settings.grace_s,
+        fail_open,
     )
+    app.state.is_stopping = lambda: server.should_exit  # streams without an end of their own
     with listener:
         server.run(sockets=[listener])
     return 1 if failures else 0

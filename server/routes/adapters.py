@@ -167,7 +167,8 @@ async def versions(request: Request, name: str) -> dict[str, Any]:
     """List all versions, the oldest first."""
     service = service_of(request)
     records = await _call(service.registry.adapters.versions, name)
-    return {"object": "list", "data": [_body(service, record) for record in records]}
+    entry = await _call(service.registry.adapters.get, name)
+    return {"object": "list", "data": [_body(service, record, entry) for record in records]}
 
 
 @router.get("/v1/adapters/{name}/versions/{version}/content")

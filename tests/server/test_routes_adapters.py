@@ -201,6 +201,8 @@ def test_an_alias_moves_only_from_where_its_caller_saw_it(server: Live) -> None:
     late = server.http.put(path, json={"version": 1}, headers={"If-Match": etag})
     assert (late.status_code, error_of(late)["code"]) == (412, "precondition_failed")
     assert server.http.get("/v1/adapters/moved").json()["aliases"]["prod"] == 2
+    versions = server.http.get("/v1/adapters/moved/versions").json()["data"]
+    assert all(version["aliases"]["prod"] == 2 for version in versions)
 
 
 def test_an_alias_points_only_to_what_is_there(server: Live) -> None:
