@@ -23,6 +23,7 @@ WORKDIR /build
 COPY constraints.txt pyproject.toml ./
 COPY client client
 COPY adapters_core adapters_core
+COPY bench bench
 COPY registry registry
 COPY server server
 COPY trainer trainer

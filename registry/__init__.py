@@ -3,6 +3,7 @@
 from registry.adapters import AdapterEntry, Adapters
 from registry.blobs import BlobPaths, BlobStore
 from registry.changes import Change, follow
+from registry.claims import Claims
 from registry.connect import Registry, connect
 from registry.directory import Directory, Following
 from registry.embedded import EmbeddedServer
@@ -11,13 +12,23 @@ from registry.errors import (
     AdapterNotFound,
     BlobMissing,
     CorruptRecord,
+    FenceLost,
+    FileNotFound,
     InvalidArgument,
     InvalidName,
+    JobConflict,
+    JobNotFound,
     NameConflict,
     PreconditionFailed,
     RegistryError,
     RegistryUnavailable,
 )
+from registry.files import FileRecord, Files
+from registry.job_folders import JobFolders
+from registry.job_log import Checkpoint, Event, MetricPoint
+from registry.job_record import Fence, JobError, JobRecord, JobResult, Progress, State
+from registry.job_spec import Hyperparameters, JobSpec, PublishGate
+from registry.jobs import Jobs
 from registry.names import Reference, check_alias, check_digest, check_name
 from registry.publish import publish, withdraw
 from registry.records import Record
@@ -32,20 +43,41 @@ __all__ = [
     "BlobPaths",
     "BlobStore",
     "Change",
+    "Checkpoint",
+    "Claims",
     "CorruptRecord",
     "Directory",
     "EmbeddedServer",
+    "Event",
+    "Fence",
+    "FenceLost",
+    "FileNotFound",
+    "FileRecord",
+    "Files",
     "Following",
+    "Hyperparameters",
     "InvalidArgument",
     "InvalidName",
+    "JobConflict",
+    "JobError",
+    "JobFolders",
+    "JobNotFound",
+    "JobRecord",
+    "JobResult",
+    "JobSpec",
+    "Jobs",
+    "MetricPoint",
     "NameConflict",
     "Observer",
     "PreconditionFailed",
+    "Progress",
+    "PublishGate",
     "Record",
     "Reference",
     "Registry",
     "RegistryError",
     "RegistryUnavailable",
+    "State",
     "check_alias",
     "check_digest",
     "check_name",

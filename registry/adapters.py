@@ -15,10 +15,12 @@ from registry import keys
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
+    FenceLost,
     InvalidArgument,
     NameConflict,
     PreconditionFailed,
 )
+from registry.job_record import Fence
 from registry.names import Reference, check_alias, check_digest, check_method, check_name
 from registry.records import Record, stored_form
 from registry.scripts import Observer, Scripts
@@ -77,15 +79,18 @@ class Adapters:
         metadata: dict[str, Any],
         metrics: dict[str, Any],
         now: float,
+        fence: Fence | None = None,
     ) -> tuple[Record, bool]:
         """Return the name's record of these bytes, and whether it is new.
 
         Twice is harmless: the same digest gives the same version, and does not undo a rollback.
-        `alias`, if given, points to the version afterwards in both cases.
+        `alias`, if given, points to the version afterwards in both cases. With a training job's
+        `fence` the job has one version, whatever bytes it comes with a second time.
 
         Raises:
             InvalidName: the name, the alias or the digest breaks its rule.
             InvalidArgument: metadata or metrics cannot be stored.
+            FenceLost: the job does not run, or under another claim.
         """
         check_name(name)
         if alias is not None:
@@ -97,9 +102,13 @@ class Adapters:
             metadata=metadata,
             metrics=metrics,
         )
-        facts = (description.digest, description.method, stored, alias or "")
-        version, created, found = self._write("publish", name, *facts)
-        return _record(name, version, found), bool(created)
+        facts = [description.digest, description.method, stored, alias or ""]
+        held = [] if fence is None else [keys.job(fence.job)]
+        facts += [] if fence is None else [str(fence.number)]
+        version, *rest = self._write("publish", name, *facts, also=held)
+        if version == b"fenced":
+            raise FenceLost(f"the job is {rest[0].decode()}, or another attempt holds it now")
+        return _record(name, version, rest[1]), bool(rest[0])
 
     def resolve(self, reference: str) -> Record:
         """Return the record that `reference` means now.
@@ -230,9 +239,9 @@ class Adapters:
         """True while any record of any name refers to `digest`."""
         return bool(self._scripts.run("digest_is_live", [keys.DIGESTS], [check_digest(digest)]))
 
-    def _write(self, op: str, name: str, *args: str | int) -> Any:
+    def _write(self, op: str, name: str, *args: str | int, also: Sequence[str] = ()) -> Any:
         """Run a writing script: all take the same keys and begin with the same arguments."""
-        touched = keys.adapter(check_name(name)) + keys.shared()
+        touched = [*keys.adapter(check_name(name)), *keys.shared(), *also]
         return self._scripts.run(op, touched, [name, keys.MAX_CHANGES, keys.METHOD_NAMES, *args])
 
 

@@ -9,9 +9,13 @@ import redis
 
 from registry.adapters import Adapters
 from registry.blobs import BlobStore
+from registry.claims import Claims
 from registry.client import open_client
 from registry.directory import Directory
 from registry.embedded import EmbeddedServer
+from registry.files import Files
+from registry.job_folders import JobFolders
+from registry.jobs import Jobs
 from registry.scripts import Observer
 
 EMBEDDED = "embedded"
@@ -25,6 +29,10 @@ class Registry:
         client: the Redis behind it, answering bytes.
         adapters: names, versions and aliases.
         blobs: the bytes.
+        jobs: training jobs, as their callers see them.
+        claims: the same, as their workers do.
+        files: what is uploaded to train on.
+        job_folders: where jobs' processes work.
         directory: this process's mirror of names; a server starts it, others need not.
         server: the embedded server, if this is one.
     """
@@ -32,6 +40,10 @@ class Registry:
     client: redis.Redis
     adapters: Adapters
     blobs: BlobStore
+    jobs: Jobs
+    claims: Claims
+    files: Files
+    job_folders: JobFolders
     directory: Directory
     server: EmbeddedServer | None
 
@@ -62,7 +74,7 @@ def connect(
     Args:
         url: `embedded`, `redis://...`, `rediss://...` or `unix://...`.
         folder: the application's data: the embedded server lives in `registry/`.
-        store: where the blobs are, `folder / "blobs"` if not given.
+        store: where blobs, files and jobs' folders are, `folder / "blobs"` if not given.
         observer: told of every exchange with the server: operation, seconds, answered.
 
     Raises:
@@ -72,10 +84,15 @@ def connect(
     server = EmbeddedServer(folder / "registry") if url == EMBEDDED else None
     client = open_client(server.url if server else url)
     adapters = Adapters(client, observer)
+    bytes_ = store or folder / "blobs"
     return Registry(
         client=client,
         adapters=adapters,
-        blobs=BlobStore(store or folder / "blobs"),
+        blobs=BlobStore(bytes_),
+        jobs=Jobs(client, observer),
+        claims=Claims(client, observer),
+        files=Files(client, bytes_ / "files", observer),
+        job_folders=JobFolders(bytes_ / "jobs"),
         directory=Directory(adapters, client),
         server=server,
     )

@@ -5,6 +5,10 @@ RegistryError                the root: catch this to catch all of them
 │   └── BlobMissing          the record is there, its file is not
 ├── NameConflict             the name's present state does not allow this
 ├── AdapterInUse             an alias still points to the version to be deleted
+├── JobNotFound              no such training job
+├── FileNotFound             no such uploaded file
+├── JobConflict              the job's, or the file's, present state does not allow this
+│   └── FenceLost            another attempt holds the job now
 ├── PreconditionFailed       somebody else moved the alias first
 ├── InvalidArgument          a value breaks a rule, before anything was asked or written
 │   └── InvalidName          a name, alias, version or digest breaks its rule
@@ -48,6 +52,28 @@ class AdapterInUse(RegistryError):
     """The version cannot be deleted while an alias points to it; the message lists the aliases."""
 
     code = "adapter_in_use"
+
+
+class JobNotFound(RegistryError):
+    """No training job has this id, or none that the caller may see."""
+
+    code = "not_found"
+
+
+class FileNotFound(RegistryError):
+    """No uploaded file has this id, or none that the caller may see."""
+
+    code = "not_found"
+
+
+class JobConflict(RegistryError):
+    """The job is in a state that does not allow this; or a job still needs the file."""
+
+    code = "invalid_request"
+
+
+class FenceLost(JobConflict):
+    """The caller's claim of the job is over: it was taken back, paused or cancelled."""
 
 
 class PreconditionFailed(RegistryError):

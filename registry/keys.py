@@ -21,6 +21,21 @@ CHANGES = PREFIX + "changes"  # STREAM: what changed, for the servers' mirrors
 SEQUENCE = PREFIX + "sequence"  # STRING: number of changes so far, so that a reader sees a gap
 MAX_CHANGES = 10_000
 
+# Training jobs and the files they read. A job's record is kept for ever; what it said for
+# KEPT_LOG_S after its end. The queues themselves are RQ's, under `rq:`, and can be lost.
+JOBS = PREFIX + "jobs"  # ZSET: every job's id by its creation
+JOBS_IN_STATE = PREFIX + "jobs:state:"  # + state, ZSET: the jobs in it by their creation
+JOBS_OF = PREFIX + "jobs:of:"  # + tenant, ZSET: his jobs by their creation
+TOTALS = PREFIX + "train-totals"  # HASH: steps and tokens trained since ever, the latest loss
+FILES = PREFIX + "files"  # HASH: file's id -> record as JSON
+FILES_IN_ORDER = PREFIX + "files:order"  # ZSET: every file's id by its creation
+FILES_OF = PREFIX + "files:of:"  # + tenant, ZSET: his files by their creation
+FILE_USERS = PREFIX + "file-users:"  # + file's id, SET: the jobs that still need it
+JOB = PREFIX + "job:"  # + job's id, HASH: its record
+MAX_EVENTS = 5_000  # of one job, about
+MAX_METRICS = 50_000  # steps of one job, about
+KEPT_LOG_S = 90 * 24 * 3600
+
 
 def records(name: str) -> str:
     """HASH version -> record as JSON. Lives as long as the name has a version."""
@@ -40,6 +55,31 @@ def by_digest(name: str) -> str:
 def aliases(name: str) -> str:
     """HASH alias -> version, with `latest` among them. Lives as long as the name."""
     return f"{PREFIX}aliases:{name}"
+
+
+def job(id_: str) -> str:
+    """HASH of one job's record: its spec as JSON, its state, and the rest as plain words."""
+    return JOB + id_
+
+
+def job_events(id_: str) -> str:
+    """STREAM of what happened to a job, trimmed to about MAX_EVENTS."""
+    return f"{PREFIX}job-events:{id_}"
+
+
+def job_metrics(id_: str) -> str:
+    """STREAM of a job's measurements, placed by their step, trimmed to about MAX_METRICS."""
+    return f"{PREFIX}job-metrics:{id_}"
+
+
+def job_checkpoints(id_: str) -> str:
+    """STREAM of a job's checkpoints, placed by their step."""
+    return f"{PREFIX}job-checkpoints:{id_}"
+
+
+def job_logs(id_: str) -> list[str]:
+    """Return the keys of what a job says, in the order in which every script takes them."""
+    return [job_events(id_), job_metrics(id_), job_checkpoints(id_)]
 
 
 def adapter(name: str) -> list[str]:

@@ -1,13 +1,15 @@
 -- Give a name a new version, or find the one that already holds these bytes.
 --
--- KEYS  records versions by_digest aliases | names digests counters changes sequence
--- ARGV  name max_changes method_prefix digest method body alias('' for none)
--- Returns {version, 1 if created else 0, body}.
+-- KEYS  records versions by_digest aliases | names digests counters changes sequence | job
+-- ARGV  name max_changes method_prefix digest method body alias('' for none) fence
+--       job and fence: only of a training job; it publishes once, and only while it holds the job
+-- Returns {version, 1 if created else 0, body} | {'fenced', state of the job}.
 -- Work: constant but for the logarithm of the ordered indexes.
 local records, versions, by_digest, aliases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local names, digests, counters, changes, sequence = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local name, max_changes, method_prefix = ARGV[1], ARGV[2], ARGV[3]
 local digest, method, body, alias = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local job, fence = KEYS[10], ARGV[8]
 
 local function announce(kind, version)
   redis.call('XADD', changes, 'MAXLEN', '~', max_changes, '*',
@@ -22,7 +24,18 @@ local function leave_index_of_latest()
   redis.call('ZREM', method_prefix .. before, name)
 end
 
-local version = redis.call('HGET', by_digest, digest)
+local made
+if job then
+  local state = redis.call('HGET', job, 'state')
+  if state ~= 'running' or redis.call('HGET', job, 'fence') ~= fence then
+    return {'fenced', state or 'missing'}
+  end
+  made = redis.call('HGET', job, 'version')
+  if made and redis.call('HEXISTS', records, made) == 0 then made = false end
+  if made then digest = redis.call('HGET', job, 'digest') end
+end
+
+local version = made or redis.call('HGET', by_digest, digest)
 local created = 0
 if not version then
   created = 1
@@ -41,4 +54,5 @@ if alias ~= '' and redis.call('HGET', aliases, alias) ~= version then
   redis.call('HSET', aliases, alias, version)
   announce('aliased', version)
 end
+if job and not made then redis.call('HSET', job, 'version', version, 'digest', digest) end
 return {version, created, redis.call('HGET', records, version)}

@@ -13,6 +13,7 @@ from adapters_core.description import AdapterDescription
 from registry.adapters import Adapters
 from registry.blobs import BlobStore
 from registry.errors import RegistryUnavailable
+from registry.job_record import Fence
 from registry.names import check_alias, check_name
 from registry.records import Record, check_notes
 
@@ -30,6 +31,7 @@ def publish(
     metadata: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
     now: float,
+    fence: Fence | None = None,
 ) -> tuple[Record, bool]:
     """Make a checked adapter a version of `name`; return its record and whether it is new.
 
@@ -47,8 +49,10 @@ def publish(
         metadata: the publisher's own JSON object.
         metrics: what evaluation measured, a JSON object.
         now: seconds since 1970.
+        fence: a training job's claim, checked in the transaction that writes the record.
 
     Raises:
+        FenceLost: the job does not run, or under another claim.
         InvalidArgument: the name, alias, digest, metadata or metrics break a rule.
         RegistryUnavailable: the record may or may not be written; ask again.
         OSError: the store cannot be written.
@@ -67,6 +71,7 @@ def publish(
             metadata=metadata or {},
             metrics=metrics or {},
             now=now,
+            fence=fence,
         )
 
 

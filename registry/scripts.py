@@ -25,6 +25,12 @@ SCRIPTS = (
     "versions",
     "page",
     "digest_is_live",
+    "job_create",
+    "job_claim",
+    "job_move",
+    "job_report",
+    "job_page",
+    "file_put",
 )
 
 
@@ -53,12 +59,12 @@ class Scripts:
         Raises:
             RegistryUnavailable: no answer in time, no connection, or the server refused.
         """
-        with self._asking(op):
+        with self.asking(op):
             return self._scripts[op](keys=touched, args=args)
 
     @contextmanager
-    def _asking(self, op: str) -> Iterator[None]:
-        """The one place where a fault of the connection becomes an error of ours."""
+    def asking(self, op: str) -> Iterator[None]:
+        """Name a plain command; here alone a fault of the connection becomes an error of ours."""
         started, answered = self._clock(), False
         try:
             yield

@@ -25,9 +25,10 @@ from server.errors import (
 from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
 from server.model import BaseNotLoadable
-from server.routes import adapters, classify, completions, ops, residency
+from server.routes import adapters, classify, completions, files, fine_tuning, ops, residency
 from server.service import Service, sweep
 from server.settings import Settings
+from server.training_plot import Curves
 
 _LOG = logging.getLogger("overtone")
 #: Failures of a start whose message says it all; others are logged with their traceback.
@@ -55,20 +56,30 @@ def create_app(
         yield
         app.state.draining = True
         await asyncio.gather(starting, return_exceptions=True)
+        for close in app.state.closers:
+            await asyncio.to_thread(close)
         if app.state.service is not None:
             await asyncio.to_thread(app.state.service.close)
 
     app = FastAPI(title="Overtone", version=version("overtone"), lifespan=life)
     app.state.service = None
     app.state.draining = False
+    app.state.is_stopping = lambda: False
+    app.state.closers = []  # of what uses the service and ends before it
+    app.state.curves = Curves()
+    app.state.num_job_streams = 0
     app.state.why_not_ready = "the base is still loading; try again in a moment"
     app.state.metrics = metrics
-    for module in (completions, classify, adapters, residency, ops):
+    for module in (completions, classify, adapters, residency, files, fine_tuning, ops):
         app.include_router(module.router)
     for family in (*FAMILIES, HTTPException, RequestValidationError):
         app.add_exception_handler(family, _answer_error)
     app.add_middleware(LastResort)
-    app.add_middleware(BodyLimit, settings.max_body_bytes, settings.max_upload_bytes)
+    uploads = {
+        "/v1/adapters": settings.max_upload_bytes,
+        "/v1/files": settings.max_training_file_bytes,
+    }
+    app.add_middleware(BodyLimit, settings.max_body_bytes, uploads)
     keys = [key.get_secret_value() for key in settings.api_keys]
     app.add_middleware(ApiKeys, keys, settings.tenant_header)
     app.add_middleware(Timing, metrics)

@@ -32,6 +32,7 @@ def run_demo(
         port=port,
         data=data or str(Path.home() / ".overtone" / "demo"),
         mode=mode,
+        with_worker=True,
     )
     _say(f"Loading the demo base; data under {settings.data}")
     return launch(settings, on_ready=lambda service: _welcome(service, settings, folder))

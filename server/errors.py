@@ -12,6 +12,7 @@ ServingError                 the root of the server's own errors
 ├── DeadlineExceeded         the request's own time is over
 ├── AdapterTooLarge          the adapter does not fit its cache at all
 │   └── PinLimit             pins would leave too little of a cache for everybody else
+├── StorageFull              the server's disk has no room for the upload
 ├── NotReady                 the base is still loading, or the canary failed
 ├── Draining                 the server is going down
 └── InternalError            our fault; nothing of the inside is told
@@ -102,6 +103,12 @@ class PinLimit(AdapterTooLarge):
     """Pinning one adapter more would leave too little of its cache for all the others."""
 
 
+class StorageFull(ServingError):
+    """The server's disk has no room for an upload; nothing of it was kept."""
+
+    code = "storage_full"
+
+
 class NotReady(ServingError):
     """The base is not loaded yet, or this machine failed the canary."""
 
@@ -127,6 +134,7 @@ STATUS: dict[type[Exception], int] = {
     Overloaded: 429,
     DeadlineExceeded: 504,
     AdapterTooLarge: 413,
+    StorageFull: 507,
     NotReady: 503,
     Draining: 503,
     ServingError: 500,

@@ -1,4 +1,4 @@
-"""Everything a running server tells Prometheus. The only file that knows `prometheus_client`.
+"""Everything a running server tells Prometheus; of jobs: training_metrics.py.
 
 `Metrics` is the `Observer` of observer.py: the parts of the server tell it what happened, and
 `GET /metrics` renders what it holds. No label takes its values from a caller, but for the adapters'
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from server.busy_names import BusyNames
 from server.observer import CacheStats, LoadStats, PlanStats, StepStats
+from server.training_metrics import TrainingMetrics
 
 # Bounds in seconds. A quantile is guessed between two: they lie closest where a person looks.
 _FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -68,6 +69,8 @@ class Metrics:
         self._names = BusyNames(max_adapters)
         self._state = _State()
         self._registry.register(self._state)
+        self.training = TrainingMetrics()
+        self._registry.register(self.training)
         self._build = Info("overtone_build", "What is running.", registry=self._registry)
         self._make_request_metrics()
         self._make_step_metrics()

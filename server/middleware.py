@@ -7,7 +7,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -119,12 +119,18 @@ class ApiKeys:
 
 
 class BodyLimit:
-    """Refuses a body over its cap, by its declared length or as soon as it is exceeded."""
+    """Refuses a body over its cap, by its declared length or as soon as it is exceeded.
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_upload_bytes: int) -> None:
+    Args:
+        app: what is asked next.
+        max_bytes: of any body but
+        uploads: path -> cap of the file that is posted there; a little is added for the form.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, uploads: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._max_upload_bytes = max_upload_bytes
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 413."""
@@ -150,8 +156,8 @@ class BodyLimit:
         await self._app(scope, receive_and_count, send)
 
     def _limit(self, scope: Scope) -> int:
-        is_upload = scope["path"] == "/v1/adapters" and scope["method"] == "POST"
-        return self._max_upload_bytes + (1 << 20) if is_upload else self._max_bytes
+        upload = self._uploads.get(scope["path"]) if scope["method"] == "POST" else None
+        return self._max_bytes if upload is None else upload + (1 << 20)
 
 
 def _too_large(size: int, limit: int) -> PayloadTooLarge:

@@ -232,8 +232,9 @@ def sweep(service: Service) -> None:
     """Remove what a crash between blob and record has left behind, if it is over an hour old."""
     registry = service.registry
     removed = registry.blobs.sweep(registry.adapters.digest_is_live, _SWEEP_AGE_S, time.time())
+    removed += registry.files.sweep(_SWEEP_AGE_S, time.time())
     if removed:
-        _LOG.info("removed %d blobs that no record names", len(removed))
+        _LOG.info("removed %d blobs and files that no record names", len(removed))
 
 
 def _max_length(settings: Settings, base: Base) -> int:

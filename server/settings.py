@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     """How long requests may go on after SIGTERM."""
     max_upload_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB // 2
     """Of one coefficient file."""
+    max_training_file_bytes: Annotated[int, Field(ge=1 << 10)] = 2 * _GIB
+    """Of one file to train on."""
+    with_worker: bool = False
+    """Start a trainer worker beside the server, and end it with the server."""
+    worker_threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Of that worker's jobs."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of one image to classify."""
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20

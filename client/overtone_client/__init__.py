@@ -8,6 +8,7 @@
 """
 
 from .async_client import AsyncClient
+from .async_training import AsyncTraining
 from .client import Client
 from .errors import (
     AdapterInUse,
@@ -36,6 +37,7 @@ from .errors import (
     OvertoneError,
     PreconditionFailed,
     RegistryUnavailable,
+    StorageFull,
     Timeout,
     TooLarge,
     Unavailable,
@@ -43,6 +45,8 @@ from .errors import (
     UnsupportedParameter,
     UnusedTensors,
 )
+from .training import Training
+from .training_types import CurvePoint, Job, JobCheckpoint, JobEvent, JobFault, TrainingFile
 from .types import (
     Adapter,
     Alias,
@@ -67,6 +71,7 @@ __all__ = [
     "Alias",
     "AnsweredBy",
     "AsyncClient",
+    "AsyncTraining",
     "Base",
     "BaseMismatch",
     "ChatChoice",
@@ -80,6 +85,7 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionLost",
     "ContextLengthExceeded",
+    "CurvePoint",
     "DeadlineExceeded",
     "Draining",
     "Health",
@@ -90,6 +96,10 @@ __all__ = [
     "InvalidArgument",
     "InvalidRequest",
     "InvalidResponse",
+    "Job",
+    "JobCheckpoint",
+    "JobEvent",
+    "JobFault",
     "Message",
     "Model",
     "ModelNotFound",
@@ -102,11 +112,14 @@ __all__ = [
     "OvertoneError",
     "PreconditionFailed",
     "RegistryUnavailable",
+    "StorageFull",
     "Timeout",
     "TooLarge",
+    "Training",
+    "TrainingFile",
     "Unavailable",
     "UnknownMethod",
     "UnsupportedParameter",
-    "Usage",
     "UnusedTensors",
+    "Usage",
 ]

@@ -39,7 +39,7 @@ def upload(
     """Publish an adapter."""
     session: Session = ctx.obj
     pairs = _pairs(metadata or [])
-    with session.client() as client, _progress_bar(session) as on_progress:
+    with session.client() as client, upload_progress(session) as on_progress:
         adapter = client.upload(
             directory,
             name,
@@ -116,7 +116,8 @@ def rollback(ctx: typer.Context, name: Name) -> None:
 
 
 @contextmanager
-def _progress_bar(session: Session) -> Iterator[_upload.Progress]:
+def upload_progress(session: Session) -> Iterator[_upload.Progress]:
+    """A bar for the bytes of an upload, where somebody watches."""
     is_hidden = session.as_json or not sys.stderr.isatty()
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
     console = Console(stderr=True)

@@ -23,7 +23,6 @@ APPLICATION = {  # shown in the help without importing anything, installed or no
     "serve": "Start the inference server.",
     "worker": "Start a trainer worker.",
     "demo": "Start everything with a small base and a few adapters, and say what to try.",
-    "train": "File a training job, and show its progress.",
     "bench": "Run the product's own benchmarks.",
     "convert": "Turn an adapter into another format or another method.",
     "inspect": "Show what an adapter holds and what it does to each layer.",

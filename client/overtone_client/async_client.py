@@ -12,6 +12,7 @@ from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
 from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
+from .async_training import AsyncTraining
 from .errors import Unavailable
 from .types import (
     Adapter,
@@ -43,6 +44,7 @@ class AsyncClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._http = httpx2.AsyncClient(**options(base_url, api_key, timeout), transport=transport)
+        self.training = AsyncTraining(self._send, self._stream)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -8,6 +8,7 @@ import typer
 
 from . import _adapter_commands as adapters
 from . import _answer_commands as answers
+from . import _training_commands as training
 from ._connection import DEFAULT_URL
 from ._plugins import CommandGroup
 from ._session import Session
@@ -24,6 +25,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": answers.models,
     "chat": answers.chat,
     "complete": answers.complete,
+    "train": training.train,
+    "jobs": training.jobs,
+    "job": training.job,
+    "reproduce": training.reproduce,
 }
 for name, command in COMMANDS.items():
     app.command(name, epilog="--url, --api-key and --json may also stand after the command.")(

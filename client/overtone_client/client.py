@@ -13,6 +13,7 @@ from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, opti
 from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
 from .errors import Unavailable
+from .training import Training
 from .types import (
     Adapter,
     Alias,
@@ -32,7 +33,8 @@ T = TypeVar("T")
 class Client:
     """A connection pool to one Overtone server; close it, or use it in a `with` block.
 
-    Safe to use from several threads. Every method raises `OvertoneError`s only (errors.py).
+    Safe to use from several threads. Every method raises `OvertoneError`s only (errors.py). What is
+    about training stands under `training`: `client.training.jobs()`.
 
     Args:
         base_url: the server's root, with or without `/v1`.
@@ -50,6 +52,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self._http = httpx2.Client(**options(base_url, api_key, timeout), transport=transport)
+        self.training = Training(self._send, self._stream)
 
     def __enter__(self) -> Self:
         self._http.__enter__()

@@ -26,7 +26,8 @@ OvertoneError                    the root: catch this to catch all of them
 │   │   ├── RegistryUnavailable       its registry does not answer
 │   │   ├── Draining                  it is shutting down
 │   │   └── NotReady                  it is still starting
-│   └── DeadlineExceeded         504  no end within the time the request has
+│   ├── DeadlineExceeded         504  no end within the time the request has
+│   └── StorageFull              507  the server's disk has no room
 ├── ConnectionFailed             no connection to the server
 │   └── ConnectionLost           the connection broke before the answer was complete
 ├── Timeout                      the server did not answer in time
@@ -201,6 +202,12 @@ class DeadlineExceeded(APIError):
     """The answer had no end within the time that the request or the server gives it."""
 
     code, status = "deadline_exceeded", 504
+
+
+class StorageFull(APIError):
+    """The server's disk has no room for the upload; nothing of it was kept."""
+
+    code, status = "storage_full", 507
 
 
 class InternalError(APIError):

@@ -47,6 +47,18 @@ async def json_body(request: Request, model: type[M]) -> M:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
 
 
+async def parsed_json(request: Request) -> Any:
+    """Return the request's body as a JSON value.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        return _parsed(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+
+
 def _parsed(body: bytes) -> Any:
     """Return the JSON value.
 

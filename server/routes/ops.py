@@ -47,7 +47,10 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
-    body, content_type = request.app.state.metrics.render()
+    state = request.app.state
+    if state.service is not None:
+        await asyncio.to_thread(state.metrics.training.refresh, state.service.registry.jobs)
+    body, content_type = state.metrics.render()
     return Response(body, media_type=content_type)
 
 

@@ -87,14 +87,26 @@ def test_half_precision_rows_keep_coefficients_in_float32(method: Method) -> Non
     assert all(gradient.dtype == torch.float32 for gradient in moved)
 
 
+@each_method
+def test_no_update_of_a_wide_layer_is_built(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = Shape(480, 480)
+    method = at(method, shape)
+    layer, basis = started(method, shape), basis_of(method, shape)
+    for name in ("delta", "training_delta", "delta_many"):
+        monkeypatch.setattr(type(method), name, None)
+    method.training_apply(torch.ones(2, 480), layer, shape, basis)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 700])
-def test_pieces_of_many_rows_add_up(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_taken_one_by_one_add_up(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapters_core.methods import FourierFT
     from adapters_core.transforms import factored
 
-    shape, method = Shape(96, 60), FourierFT(n=300)
+    shape, method = Shape(96, 60), FourierFT(n=30)
     basis = method.basis(shape, torch.device("cpu"), torch.float32)
-    layer = {"fourierft_spectrum": torch.randn(300, generator=torch.Generator().manual_seed(0))}
+    layer = {"fourierft_spectrum": torch.randn(30, generator=torch.Generator().manual_seed(0))}
     x = torch.randn(rows, 60, generator=torch.Generator().manual_seed(1))
     whole = method.training_apply(x, layer, shape, basis)
     monkeypatch.setattr(factored, "_AT_ONCE", 1)

@@ -15,6 +15,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from .fake_training import Training, add_training
+
 API_KEY = "sk-right"
 caller_left = threading.Event()  # set when the caller of `hangs` has closed its stream
 
@@ -33,6 +35,7 @@ class State:
     calls: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     form: dict[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
     next_fault: Fault | None = None
     needs_key: bool = False
 
@@ -78,7 +81,12 @@ def create_app(state: State) -> FastAPI:
     _add_adapters(app, state)
     _add_aliases(app, state)
     _add_answers(app, state)
+    add_training(app, state, _missing)
     return app
+
+
+def _missing(kind: str, id_: str) -> Any:
+    raise Fault(404, "not_found", f"no {kind} {id_!r}")
 
 
 def _answer_faults(app: FastAPI, state: State) -> None:

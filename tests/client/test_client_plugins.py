@@ -22,8 +22,8 @@ def serve(ctx: typer.Context, base: Annotated[str, typer.Option(help="The base."
 def doctor() -> int:
     """Look."""
     return 3
-def train(ctx: typer.Context):
-    """Train."""
+def convert(ctx: typer.Context):
+    """Convert."""
     raise NotFound("no such file")
 '''
 
@@ -38,7 +38,7 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "serve": "heavy_application:serve",
         "doctor": "heavy_application:doctor",
-        "train": "heavy_application:train",
+        "convert": "heavy_application:convert",
         "bench": "broken_application:bench",
         "extra": "heavy_application:renamed",
     }
@@ -82,7 +82,7 @@ def test_returned_number_is_the_exit_code() -> None:
 
 
 def test_error_of_the_client_in_the_application_is_one_line() -> None:
-    failed = run("train")
+    failed = run("convert")
     assert failed.exit_code == 1
     assert failed.stderr.startswith("error: not_found: no such file")
 

@@ -27,6 +27,7 @@ TABLE = {
     500: {"internal_error"},
     504: {"deadline_exceeded"},
     503: {"registry_unavailable", "draining", "not_ready"},
+    507: {"storage_full"},
 }
 CODES = sorted(set(itertools.chain.from_iterable(TABLE.values())))
 

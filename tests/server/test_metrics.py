@@ -4,13 +4,16 @@ import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from registry import Jobs, RegistryUnavailable
 from server.metrics import BuildInfo, Metrics
 from server.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
+from server.training_metrics import TrainingMetrics
 
 BUILD = BuildInfo("0.1.0", "demo", "sha256:12ab", "cpu", "2.13.0")
 
@@ -58,6 +61,10 @@ EXPECTED = [
     ("overtone_registry_errors", "counter", {"op"}),
     ("overtone_build_info", "gauge", {"version", "base", "fingerprint", "device", "torch"}),
     ("overtone_canary_ok", "gauge", set()),
+    ("overtone_jobs", "gauge", {"state"}),
+    ("overtone_train_steps", "counter", set()),
+    ("overtone_train_tokens", "counter", set()),
+    ("overtone_train_loss", "gauge", set()),
 ]
 
 
@@ -97,9 +104,26 @@ def fill(observer: Observer) -> None:
     observer.on_canary(ok=True)
 
 
+class OneJob:
+    """What the registry says of jobs, or that it says nothing."""
+
+    def __init__(self) -> None:
+        self.is_down, self.asked = False, 0
+
+    def counts(self) -> dict[str, int]:
+        self.asked += 1
+        if self.is_down:
+            raise RegistryUnavailable("no answer")
+        return {"running": 1}
+
+    def totals(self) -> dict[str, float]:
+        return {"steps": 5.0, "tokens": 70.0, "loss": 1.5}
+
+
 def fed() -> Metrics:
     metrics = built()
     fill(metrics)
+    metrics.training.refresh(cast(Jobs, OneJob()))
     return metrics
 
 
@@ -139,6 +163,20 @@ def test_build_info_is_replaced_once_the_base_is_known(metrics: Metrics) -> None
     metrics.set_build(replace(BUILD, fingerprint="sha256:34cd", device="cuda:0"))
     [sample] = families(metrics)["overtone_build_info"].samples
     assert (sample.labels["fingerprint"], sample.labels["device"]) == ("sha256:34cd", "cuda:0")
+
+
+def test_jobs_are_asked_for_once_a_second_and_forgotten_when_nobody_answers() -> None:
+    now, jobs = [0.0], OneJob()
+    training = TrainingMetrics(lambda: now[0])
+    for _ in range(5):
+        training.refresh(cast(Jobs, jobs))
+    assert jobs.asked == 1
+    samples = {s.name: s.value for family in training.collect() for s in family.samples}
+    assert samples["overtone_train_steps_total"] == 5
+    now[0], jobs.is_down = 1.5, True
+    training.refresh(cast(Jobs, jobs))
+    assert jobs.asked == 2
+    assert [s for family in training.collect() for s in family.samples] == []
 
 
 def test_content_type_is_prometheus_text(metrics: Metrics) -> None:

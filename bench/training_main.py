@@ -1,0 +1,73 @@
+"""The program of every study: its options, its runs, its table and its JSON."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from bench.picture import check_picture
+from bench.program import Parser
+from bench.timing import report
+from bench.training_picture import draw
+from bench.training_runs import Contender, Study, run_elsewhere, run_one, summed_up
+from overtone_client import InvalidArgument
+
+
+def study_main(study: Study, about: str, arguments: Sequence[str] | None) -> None:
+    """Run a study's contenders, one process each, and report them.
+
+    Raises:
+        InvalidArgument: an option is wrong.
+    """
+    options = _options(study, about, arguments)
+    chosen = [one for one in study.contenders if not options.only or one.what in options.only]
+    if not chosen:
+        known = ", ".join(one.what for one in study.contenders)
+        raise InvalidArgument(f"--only {options.only} is none of: {known}")
+    if options.run:
+        torch.set_num_threads(options.threads)
+        print(json.dumps(run_one(study, chosen[0], options.seed, options.run)), flush=True)
+        return
+    if options.picture:
+        check_picture(options.picture)
+    rows = _rows(study, chosen, options)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    table = summed_up(study, rows)
+    if options.picture:
+        draw(study, table, options.picture)
+    report(study.name, table)
+
+
+def _rows(study: Study, chosen: Sequence[Contender], options: Any) -> list[dict[str, Any]]:
+    with TemporaryDirectory() as name:
+        work = Path(name)
+        study.prepare(work, options.examples)
+        return [
+            _told(run_elsewhere(study, one, seed, work, options.threads), study.metric)
+            for seed in range(options.seed, options.seed + options.seeds)
+            for one in chosen
+        ]
+
+
+def _told(row: dict[str, Any], metric: str) -> dict[str, Any]:
+    value, before = row["after"][metric], row["before"][metric]
+    print(f"{row['what']}, seed {row['seed']}: {metric} {before:.3f} -> {value:.3f}", flush=True)
+    return row
+
+
+def _options(study: Study, about: str, arguments: Sequence[str] | None) -> Any:
+    prog = f"overtone bench {study.name}"
+    parser = Parser(prog=prog, description=about.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each contender")
+    parser.add_argument("--seed", type=int, default=0, help="the first of them")
+    parser.add_argument("--only", action="append", help="a contender, by its name; may be repeated")
+    parser.add_argument("--examples", type=int, help="read so many only")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--json", type=Path, help="write every single run there")
+    parser.add_argument("--picture", type=Path, help="draw the table there (.png, .svg, .pdf)")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="one run on prepared data")
+    return parser.parse_args(arguments)

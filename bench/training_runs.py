@@ -1,0 +1,211 @@
+"""What the studies of the trainer share: contenders, one run in a process of its own, and rows.
+
+A run of one of our methods is a whole job: `trainer.run.run_job`, its presets, its two files. What
+is no method of ours (the head alone, all weights, PEFT's own adapters) goes through the same loop
+over the same examples in the same order, so that nothing differs but what is trained.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from safetensors import safe_open
+
+from adapters_core.export import WEIGHTS_NAME
+from bench.training_references import Reference
+from registry.job_spec import Hyperparameters, JobSpec, Task
+from trainer.base import LoadedBase
+from trainer.data import open_data
+from trainer.evaluate import evaluate
+from trainer.presets import Rates
+from trainer.report import JobFiles, Quiet
+from trainer.run import run_job
+from trainer.schedule import schedule_of
+from trainer.tasks import task_of
+from trainer.train import EVAL_BATCH, Trainer
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One line of a study's table.
+
+    Args:
+        what: as the table shows it.
+        method: one of ours, by its name; or `head`, `full`, `peft`.
+        config: fields of adapter_config.json; for PEFT, the whole of it.
+        hyper: fields of Hyperparameters that differ from the study's; none, for presets alone.
+        group: which of the study's budgets or texts it is for, where there are several.
+    """
+
+    what: str
+    method: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Return whether the product trains it."""
+        return self.method not in ("head", "full", "peft")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A base, data and hyper-parameters that all contenders share.
+
+    Args:
+        name: of the module that it stands in, `bench.<name>`.
+        task: of the jobs.
+        hyper: of all of them.
+        metric: that the table is about.
+        contenders: in the table's order.
+        prepare: writes the data, and a base that is not there yet, into a folder; of the data
+            only so many examples, where a number is given.
+        base: loads the base, given that folder.
+        files: finds a contender's data there.
+    """
+
+    name: str
+    task: Task
+    hyper: Hyperparameters
+    metric: str
+    contenders: Sequence[Contender]
+    prepare: Callable[[Path, int | None], object]
+    base: Callable[[Path], LoadedBase]
+    files: Callable[[Path, Contender], JobFiles]
+
+    def contender(self, what: str) -> Contender:
+        """Return the contender of this name."""
+        return next(one for one in self.contenders if one.what == what)
+
+
+def run_one(study: Study, contender: Contender, seed: int, work: Path) -> dict[str, Any]:
+    """Return the row of one run: metrics before and after, size, seconds, peak memory.
+
+    Seconds are the processor's, not the clock's: with one thread, and less disturbed by others.
+    """
+    base, files = study.base(work), study.files(work, contender)
+    spec = _spec(study, contender, seed, base)
+    with TemporaryDirectory() as folder:
+        before, started = _reset_peak(), time.process_time()
+        run = _ours if contender.is_ours else _reference
+        row = run(spec, base, files, Path(folder) / "job")
+        row |= {"cpu_s": time.process_time() - started, "peak_mib": (_peak() - before) / _MIB}
+    return {"what": contender.what, "seed": seed} | row
+
+
+def _spec(study: Study, contender: Contender, seed: int, base: LoadedBase) -> JobSpec:
+    return JobSpec(
+        id="ftjob-" + "0" * 24,
+        name="study",
+        base_name=base.spec.name,
+        base_fingerprint=base.spec.fingerprint,
+        task=study.task,
+        training_file="file-study",
+        method=contender.method,
+        method_config=dict(contender.config),
+        hyperparameters=replace(study.hyper, **contender.hyper),
+        seed=seed,
+    )
+
+
+def _ours(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> dict[str, Any]:
+    trained = run_job(spec, base, files, folder, Quiet())
+    size = (folder / WEIGHTS_NAME).stat().st_size
+    numbers = coefficients_in(folder / WEIGHTS_NAME, base)
+    rates = trained.details["learning_rates"]
+    found = {"coefficients": numbers, "bytes": size, "rate": rates["coefficients"]}
+    config = trained.method_config
+    return found | {"before": trained.base_metrics, "after": trained.metrics, "config": config}
+
+
+def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    task = task_of(spec.task, base, spec.hyperparameters, Quiet())
+    data = open_data(files, task, spec.seed, folder / "data.json")
+    learner = Reference(base, task, spec.seed, spec.method, spec.method_config)
+    hyper = spec.hyperparameters
+    rate, head = hyper.learning_rate or 1e-4, hyper.head_learning_rate or 5e-3
+    before = evaluate(learner, data.held_out, EVAL_BATCH, lambda: None)
+    schedule = schedule_of(hyper, len(data.train), spec.seed)
+    rates = Rates(rate, rate, head)
+    Trainer(learner, data.train, data.held_out, schedule, hyper, rates, folder, Quiet(), {}).run()
+    after = evaluate(learner, data.held_out, EVAL_BATCH, lambda: None)
+    numbers = learner.num_coefficients
+    size = 4 * (numbers + learner.num_head)
+    return {"coefficients": numbers, "bytes": size, "rate": rate, "before": before, "after": after}
+
+
+def coefficients_in(file: Path, base: LoadedBase) -> int:
+    """Return how many trained numbers a file holds, those of the head and whole numbers apart."""
+    head = base.spec.head.parameters if base.spec.head else {}
+    count = 0
+    with safe_open(file, "pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118  (no mapping)
+            tensor = tensors.get_tensor(key)
+            is_head = any(key.endswith(f".{name}") for name in head)
+            count += tensor.numel() if tensor.is_floating_point() and not is_head else 0
+    return count
+
+
+def run_elsewhere(
+    study: Study, contender: Contender, seed: int, work: Path, threads: int
+) -> dict[str, Any]:
+    """Return the row of one run in a fresh process, so that its peak memory is its own."""
+    given = [f"--only={contender.what}", f"--seed={seed}", f"--threads={threads}"]
+    command = [sys.executable, "-m", f"bench.{study.name}", f"--run={work}", *given]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def summed_up(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a contender: the mean and the range of its seeds."""
+    table = []
+    for contender in study.contenders:
+        own = [row for row in rows if row["what"] == contender.what]
+        if not own:
+            continue
+        values = [row["after"][study.metric] for row in own]
+        table.append(
+            {
+                "what": contender.what,
+                "coefficients": own[0]["coefficients"],
+                "bytes": own[0]["bytes"],
+                study.metric: statistics.mean(values),
+                "least": min(values),
+                "most": max(values),
+                "before": own[0]["before"][study.metric],
+                "cpu_s": statistics.median(row["cpu_s"] for row in own),
+                "peak_mib": statistics.median(row["peak_mib"] for row in own),
+                "seeds": len(own),
+            }
+        )
+    return table
+
+
+def _reset_peak() -> int:
+    """Begin the peak anew and return what the process holds now; 0 off Linux."""
+    if sys.platform != "linux":
+        return 0
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    return _status("VmHWM") if sys.platform == "linux" else 0
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = (line for line in lines if line.startswith(name + ":"))
+    return 1024 * int(found.split()[1])

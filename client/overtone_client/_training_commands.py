@@ -1,0 +1,251 @@
+"""The commands about training: train, jobs, job, reproduce."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ._adapter_commands import upload_progress
+from ._follow import follow
+from ._reproduce import Reproduction, reproduced
+from ._session import API_ERROR, Session, printable
+from .client import Client
+from .errors import InvalidArgument, OvertoneError
+from .training_types import Job, TrainingFile
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, ftjob-…")]
+IsFollowed = Annotated[
+    bool, typer.Option("--follow", help="Show progress, loss and time left, to the job's end.")
+]
+Plot = Annotated[Path | None, typer.Option(help="Write the training curve there, as PNG.")]
+
+
+class BadTrainingFile(OvertoneError):
+    """The server has looked at the file and cannot train on it."""
+
+    code = "invalid_training_file"
+
+
+class JobFailed(OvertoneError):
+    """The job that was followed has failed; `code` is the job's own."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def train(
+    ctx: typer.Context,
+    data: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="JSONL, CSV, or a zip of images.")
+    ],
+    name: Annotated[str, typer.Option(help="The adapter's name; a known one gets a new version.")],
+    method: Annotated[str, typer.Option(help="Such as fourierft, loca, waveletft; or auto.")] = (
+        "fourierft"
+    ),
+    validation: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Else a part of the data is held out."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="What is learned; else by the base.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples of one step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any hyper-parameter; repeatable."),
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A field of adapter_config.json; repeatable."),
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="Moved to the new version.")] = None,
+    better_than: Annotated[
+        str | None, typer.Option(help="base or alias:NAME; else the alias stays where it is.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Which must be better.")] = "eval_loss",
+    is_followed: IsFollowed = False,
+    plot: Plot = None,
+) -> None:
+    """File a training job: upload the data, and let a worker make an adapter of it."""
+    session: Session = ctx.obj
+    hyper = {"n_epochs": epochs, "batch_size": batch_size, **_values(option or [], "--set")}
+    gate = {"metric": metric, "better_than": better_than} if better_than else None
+    with session.client() as client:
+        base = _base_of(client)
+        files = [
+            None if path is None else _uploaded(client, session, path).id
+            for path in (data, validation)
+        ]
+        job = client.training.create(
+            base,
+            str(files[0]),
+            name=name,
+            method=method,
+            config=_values(config or [], "--config") or None,
+            task=task,
+            validation_file=files[1],
+            hyperparameters=hyper,
+            seed=seed,
+            alias=alias,
+            publish_if=gate,
+        )
+        _finish(client, session, job, is_followed or plot is not None, plot)
+
+
+def jobs(
+    ctx: typer.Context,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = 20,
+) -> None:
+    """List the training jobs, the newest first."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        found = list(client.training.jobs(limit=limit))
+    document = {"object": "list", "data": [job.raw for job in found]}
+    session.emit(document, _job_table(found) if found else Text("There are no jobs."))
+
+
+def job(
+    ctx: typer.Context,
+    job: JobId,
+    is_followed: IsFollowed = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End it for good.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Hold it.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let it go on.")] = False,
+    plot: Plot = None,
+) -> None:
+    """Show a training job; follow, cancel, pause or resume it."""
+    session: Session = ctx.obj
+    if cancel + pause + resume > 1:
+        raise InvalidArgument("give one of --cancel, --pause and --resume")
+    with session.client() as client:
+        training = client.training
+        moves = {training.cancel: cancel, training.pause: pause, training.resume: resume}
+        act = next((move for move, is_wanted in moves.items() if is_wanted), training.job)
+        _finish(client, session, act(job), is_followed, plot)
+
+
+def reproduce(
+    ctx: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="What a job made.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="If the server has the file no more."),
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Likewise.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep what was made again.")] = False,
+) -> None:
+    """Run a version's training job again, and compare what comes out bit by bit."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        plan = Reproduction.of(client, reference, data, validation)
+        made = follow(client, session, plan.filed(client))
+        _raise_if_failed(made)
+        is_same = reproduced(client, plan, made, keep=keep)
+    words = "the same bytes" if is_same else "other bytes"
+    told = f"{reference}: trained again, {words} ({plan.digest} and {made.digest})"
+    document = {"reference": reference, "same": is_same, "digest": plan.digest}
+    session.emit(document | {"again": made.digest, "job": made.id}, Text(printable(told)))
+    if not is_same:
+        raise typer.Exit(API_ERROR)
+
+
+def _finish(
+    client: Client, session: Session, job: Job, is_followed: bool, plot: Path | None
+) -> None:
+    if is_followed:
+        job = follow(client, session, job)
+    if plot is not None:
+        try:
+            plot.write_bytes(client.training.plot(job.id))
+        except OSError as error:
+            raise InvalidArgument(f"cannot write {plot}: {error.strerror}") from error
+    if is_followed:
+        _raise_if_failed(job)
+    session.emit(job.raw, _shown(job))
+
+
+def _raise_if_failed(job: Job) -> None:
+    if job.status == "failed" and job.error:
+        raise JobFailed(f"{job.id}: {job.error.message}", job.error.code)
+    if job.status == "cancelled":
+        raise JobFailed(f"{job.id} was cancelled", "cancelled")
+
+
+def _base_of(client: Client) -> str:
+    """The name of the base that the server trains on."""
+    found = [model.id for model in client.models() if model.parent is None]
+    if not found:
+        raise InvalidArgument("the server has no base to train on")
+    return found[0]
+
+
+def _uploaded(client: Client, session: Session, path: Path) -> TrainingFile:
+    """The file on the server; one that cannot be trained on is deleted there again."""
+    with upload_progress(session) as on_progress:
+        file = client.training.upload(path, on_progress=on_progress)
+    if file.faults:
+        client.training.delete_file(file.id)
+        raise BadTrainingFile(f"{path.name}: {file.faults}")
+    return file
+
+
+def _values(pairs: list[str], flag: str) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON if it can be read as such, else a text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise InvalidArgument(f"{flag} takes KEY=VALUE, not {pair!r}")
+        try:
+            values[key] = json.loads(text)
+        except ValueError:
+            values[key] = text
+    return values
+
+
+def _shown(job: Job) -> Table | Text:
+    if not job.is_final and job.status != "paused":
+        text = f"{job.id} is {job.status}; `overtone job {job.id} --follow` shows how it goes"
+        return Text(printable(text))
+    facts = {
+        "job": job.id,
+        "status": job.status,
+        "made": job.fine_tuned_model,
+        "digest": job.digest,
+        "method": job.method,
+        "error": job.error.message if job.error else None,
+        "steps": f"{job.step}/{job.num_steps}" if job.num_steps else None,
+        "metrics": _numbers(job.metrics),
+        "base alone": _numbers(job.metrics.get("base") or {}),
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for label, value in facts.items():
+        if value:
+            table.add_row(label, Text(printable(str(value))))
+    return table
+
+
+def _numbers(metrics: Any) -> str:
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
+
+
+def _job_table(found: list[Job]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("JOB", "STATUS", "ADAPTER", "METHOD", "STEP", "CREATED"):
+        table.add_column(title, overflow="fold")
+    for job in found:
+        created = f"{job.created_at:%Y-%m-%d %H:%M}" if job.created_at else ""
+        adapter = job.fine_tuned_model or job.name or ""
+        steps = f"{job.step}/{job.num_steps}" if job.num_steps else ""
+        cells = (job.id, job.status, adapter, job.method or "", steps, created)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table

@@ -1,0 +1,90 @@
+"""Parsers of the answers about training."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import httpx2
+
+from ._responses import _time as moment
+from ._responses import understood
+from .training_types import CurvePoint, Job, JobCheckpoint, JobEvent, JobFault, TrainingFile
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+
+
+def parse(response: httpx2.Response, build: Callable[[Any], T]) -> T:
+    """One value. Raises InvalidResponse where the body is not of the expected shape."""
+    return understood(str(response.url), build, response.json)
+
+
+def parse_page(response: httpx2.Response, build: Callable[[Any], T]) -> tuple[Sequence[T], Json]:
+    """The values of one page, and its body."""
+
+    def both(body: Json) -> tuple[Sequence[T], Json]:
+        return [build(item) for item in body["data"]], body
+
+    return parse(response, both)
+
+
+def to_file(body: Json) -> TrainingFile:
+    """An uploaded file from its JSON."""
+    own = body.get("overtone") or {}
+    return TrainingFile(
+        id=str(body["id"]),
+        filename=str(body.get("filename", "")),
+        size_bytes=int(body["bytes"]),
+        created_at=moment(body.get("created_at")),
+        faults=body.get("status_details") if body.get("status") == "error" else None,
+        digest=own.get("digest"),
+        num_examples=own.get("num_examples"),
+        raw=body,
+    )
+
+
+def to_job(body: Json) -> Job:
+    """A job from its JSON."""
+    adapter, own = body.get("adapter") or {}, body.get("overtone") or {}
+    progress, result = own.get("progress") or {}, own.get("result") or {}
+    fault = body.get("error")
+    return Job(
+        id=str(body["id"]),
+        status=str(body["status"]),
+        model=str(body["model"]),
+        name=adapter.get("name"),
+        method=adapter.get("method"),
+        fine_tuned_model=body.get("fine_tuned_model"),
+        error=fault and JobFault(str(fault["code"]), str(fault["message"]), fault.get("param")),
+        step=int(progress.get("step", 0)),
+        num_steps=int(progress.get("num_steps", 0)),
+        seconds_left=progress.get("seconds_left"),
+        metrics=result.get("metrics") or {},
+        digest=result.get("digest"),
+        created_at=moment(body.get("created_at")),
+        raw=body,
+    )
+
+
+def to_event(body: Json) -> JobEvent:
+    """An event from its JSON."""
+    return JobEvent(
+        id=str(body["id"]),
+        created_at=moment(body.get("created_at")),
+        level=str(body.get("level", "info")),
+        message=str(body["message"]),
+        type=str(body.get("type") or "message"),
+        data=body.get("data") or {},
+        raw=body,
+    )
+
+
+def to_checkpoint(body: Json) -> JobCheckpoint:
+    """A checkpoint from its JSON."""
+    step, made = int(body["step_number"]), moment(body.get("created_at"))
+    return JobCheckpoint(str(body["id"]), step, made, body)
+
+
+def to_point(body: Json) -> CurvePoint:
+    """One step's numbers from their JSON."""
+    names = body.keys() - {"id", "step"}
+    return CurvePoint(int(body["step"]), {name: float(body[name]) for name in sorted(names)})

@@ -1,0 +1,153 @@
+"""Training jobs as their workers see them: claimed, kept alive, given back and brought to an end.
+
+A claim gives a fence (job_record.py). A holder must beat: whoever watches and sees none for a while
+takes the job back. Time between beats is the watcher's own to measure, so no two machines' clocks
+are compared, and a registry that was down does not look like a worker that died.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import redis
+
+from registry import keys
+from registry.errors import JobConflict, JobNotFound
+from registry.job_log import Entry, flat
+from registry.job_moves import Move, Moves, failed, record_of
+from registry.job_record import Fence, JobError, JobRecord, State, check_job_id
+from registry.jobs import MAX_PAGE, Jobs
+from registry.scripts import Observer, Scripts
+
+#: Attempts that may end badly one after the other with no checkpoint between them.
+MAX_FAILURES = 3
+#: Claims of one job, however far each of them came.
+MAX_ATTEMPTS = 100
+#: A job whose files nobody has checked for so long is left to its worker to check.
+UNCHECKED_S = 60.0
+
+
+class Claims:
+    """What a worker and its job's process do with jobs; safe to use from many threads.
+
+    Every method raises `RegistryUnavailable` when the server does not answer; those that take a
+    fence raise `FenceLost` when the job is not that claim's any more.
+
+    Args:
+        client: answers bytes and has socket timeouts, longer than what `take` waits.
+        observer: told of every exchange.
+    """
+
+    def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
+        self._scripts = Scripts(client, observer)
+        self._moves = Moves(client, self._scripts)
+        self._jobs = Jobs(client, observer)
+
+    def take(self, base_name: str, worker: str, wait_s: int, *, now: float) -> JobRecord | None:
+        """Claim the next job in this base's line; None if there is none within `wait_s`."""
+        id_ = self._moves.queues.take(base_name, wait_s)
+        return None if id_ is None else self.claim(id_, worker, now=now)
+
+    def claim(self, id_: str, worker: str, *, now: float) -> JobRecord | None:
+        """Make a queued job this worker's, under a new fence; None if it is not queued."""
+        touched = [keys.job(check_job_id(id_)), keys.job_events(id_)]
+        args: list[str | int] = [id_, keys.JOBS_IN_STATE, repr(now), worker, keys.MAX_EVENTS]
+        state, found = self._scripts.run("job_claim", touched, args)
+        return record_of(id_, found) if state == b"claimed" else None
+
+    def beat(self, fence: Fence) -> State | None:
+        """Say that the holder lives; return the job's state, or None if it is not his any more."""
+        return self.report(fence, None, ())
+
+    def report(self, fence: Fence, number: int | None, entries: Sequence[Entry]) -> State | None:
+        """Take a job's news; return its state, or None if the fence is old: nothing was taken.
+
+        Args:
+            fence: of the claim.
+            number: counts the reports of a fence from 1: one that is sent again, because its
+                answer was lost, is not taken twice. None for no news.
+            entries: made by `job_log`.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        touched = [keys.job(fence.job), *keys.job_logs(fence.job), keys.TOTALS]
+        counted = "" if number is None else str(number)
+        limits = [keys.MAX_EVENTS, keys.MAX_METRICS]
+        args: list[str | int] = [str(fence.number), counted, *limits, *flat(entries)]
+        reply = self._scripts.run("job_report", touched, args)
+        if not reply:
+            raise JobNotFound(f"no fine-tuning job {fence.job!r}")
+        state: State = reply[0].decode()
+        return state if int(reply[1]) == fence.number and state != "queued" else None
+
+    def give_back(self, fence: Fence, why: str, *, now: float) -> JobRecord:
+        """Put a running job first in line again: its worker stops, the job did nothing wrong."""
+        move = Move("queued", why, fence=fence, only=("running",))
+        return self._moves.make(fence.job, move, now, first=True)
+
+    def failed_attempt(self, fence: Fence, error: JobError, *, now: float) -> JobRecord:
+        """Put a job in line again whose attempt ended badly; fail it if that was once too often."""
+        return self._try_again(self._jobs.get(fence.job), fence, None, error, now)
+
+    def fail(self, fence: Fence, error: JobError, *, now: float) -> JobRecord:
+        """End a running job as failed."""
+        return self._moves.make(fence.job, failed(error, fence), now)
+
+    def finish(self, fence: Fence, metrics: dict[str, Any], *, now: float) -> JobRecord:
+        """End a running job as succeeded; it has published before."""
+        fields = {"metrics": json.dumps(metrics, allow_nan=False)}
+        return self._moves.make(
+            fence.job, Move("succeeded", "The job succeeded", fence=fence, fields=fields), now
+        )
+
+    def running(self, base_name: str) -> list[JobRecord]:
+        """Return the jobs of a base that somebody holds."""
+        found = self._jobs.list(MAX_PAGE, state="running")
+        return [record for record in found if record.spec.base_name == base_name]
+
+    def take_back(self, seen: JobRecord, *, now: float) -> JobRecord | None:
+        """Put a job in line again whose holder gave no sign of life since `seen` was read.
+
+        Returns:
+            its record; None if he did give one, or somebody else was first.
+        """
+        error = JobError("worker_lost", f"worker {seen.worker} gave no sign of life any more")
+        try:
+            return self._try_again(seen, Fence(seen.id, seen.fence), seen.beats, error, now)
+        except JobConflict:
+            return None
+
+    def mend(self, base_name: str, *, now: float) -> int:
+        """Put in line what is queued and not in line, and what nobody checked; return how many.
+
+        A crash between a record and its line leaves such jobs.
+        """
+        waiting = self._of(base_name, "validating_files")
+        old = [record for record in waiting if now - record.created_at > UNCHECKED_S]
+        for record in old:
+            with suppress(JobConflict):  # another worker was first
+                self._jobs.queue(record.id, now=now)
+        queued = self._of(base_name, "queued")  # before the line: what leaves both is in neither
+        in_line = set(self._moves.queues.waiting(base_name))
+        lost = [record for record in queued if record.id not in in_line]
+        for record in lost:
+            self._moves.queues.put(base_name, record.id)
+        return len(old) + len(lost)
+
+    def _of(self, base_name: str, state: State) -> list[JobRecord]:
+        """Return a base's jobs in a state, the oldest first."""
+        found = self._jobs.list(MAX_PAGE, state=state)
+        return [record for record in reversed(found) if record.spec.base_name == base_name]
+
+    def _try_again(
+        self, record: JobRecord, fence: Fence, beats: int | None, error: JobError, now: float
+    ) -> JobRecord:
+        failures = record.failures + 1
+        if failures >= MAX_FAILURES or record.attempts >= MAX_ATTEMPTS:
+            return self._moves.make(fence.job, failed(error, fence, beats), now)
+        why = f"Attempt {record.attempts} ended: {error.message}; it is tried again"
+        fields = {"failures": str(failures)}
+        again = Move("queued", why, "warn", ("running",), fence, beats, fields)
+        return self._moves.make(fence.job, again, now)

@@ -1,0 +1,263 @@
+"""Uploaded training files: their bytes in a folder, their records in Redis.
+
+    <folder>/<id>            complete and on the disk before its record is written; never changes
+    <folder>/.tmp/<random>   being written
+
+As with adapters, a record that can be read has bytes that can be read. A file that an unfinished
+job reads cannot be deleted.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from registry import keys
+from registry.errors import CorruptRecord, FileNotFound, InvalidArgument, JobConflict
+from registry.scripts import Observer, Scripts
+
+FILE_ID = re.compile(r"file-[0-9a-f]{24}")
+MAX_PAGE = 1000
+MAX_NAME_CHARS = 255
+MAX_FACTS_BYTES = 64 * 1024
+_CHUNK = 1 << 20
+
+Records = list["FileRecord"]  # `list` is a method's name inside the class
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One uploaded file.
+
+    Args:
+        id: `file-` and 24 hex digits.
+        filename: as the uploader calls it; never a path here.
+        purpose: such as `fine-tune`.
+        size_bytes: of its content.
+        digest: `sha256:` and 64 hex digits, of its content.
+        created_at: seconds since 1970.
+        created_by: the tenant.
+        facts: what its check found, a JSON object.
+    """
+
+    id: str
+    filename: str
+    purpose: str
+    size_bytes: int
+    digest: str
+    created_at: float
+    created_by: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, id_: str, stored: bytes) -> Self:
+        """Read a stored record; fields that a later program added are left aside.
+
+        Raises:
+            CorruptRecord: it is not what this program writes.
+        """
+        try:
+            given = json.loads(stored)
+            known = {name: given[name] for name in cls.__dataclass_fields__ if name != "id"}
+            return cls(id=id_, **known)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptRecord(f"{keys.FILES} field {id_} is not a file's record") from error
+
+
+class Files:
+    """The uploaded files; safe to use from many threads and processes.
+
+    Args:
+        client: answers bytes and has socket timeouts.
+        folder: of the bytes; made when first written to.
+        observer: told of every exchange.
+    """
+
+    def __init__(self, client: redis.Redis, folder: Path, observer: Observer | None = None) -> None:
+        self._client = client
+        self._scripts = Scripts(client, observer)
+        self._folder = folder
+        self._temporary = folder / ".tmp"
+
+    def begin(self) -> Path:
+        """Return a new empty file to write an upload to; `put` it, or unlink it."""
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(dir=self._temporary)
+        os.close(descriptor)
+        return Path(path)
+
+    def put(
+        self,
+        path: Path,
+        *,
+        filename: str,
+        purpose: str,
+        created_by: str,
+        facts: dict[str, Any],
+        now: float,
+    ) -> FileRecord:
+        """Make what `begin` gave a file of its own, and return its record.
+
+        Raises:
+            InvalidArgument: the name, purpose or facts cannot be stored.
+            RegistryUnavailable: there is no record; the bytes are removed again.
+            OSError: the disk is full or cannot be written.
+        """
+        _check_words(filename, purpose)
+        id_ = f"file-{secrets.token_hex(12)}"
+        facts_ = (filename, purpose, path.stat().st_size, _digest_of(path), now, created_by, facts)
+        record = FileRecord(id_, *facts_)
+        body = _body(record)
+        _sync(path)
+        os.replace(path, self._folder / id_)
+        _sync(self._folder)
+        touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + id_]
+        args = ["put", id_, keys.FILES_OF, created_by, repr(now), body]
+        try:
+            self._scripts.run("file_put", touched, args)
+        except BaseException:
+            (self._folder / id_).unlink(missing_ok=True)
+            raise
+        return record
+
+    def get(self, id_: str) -> FileRecord:
+        """Return a file's record.
+
+        Raises:
+            FileNotFound: there is none.
+        """
+        with self._scripts.asking("file"):
+            stored: Any = self._client.hget(keys.FILES, check_file_id(id_))
+        if stored is None:
+            raise FileNotFound(f"no file {id_!r}")
+        return FileRecord.read(id_, stored)
+
+    def open(self, id_: str) -> Path:
+        """Return where a file's bytes are.
+
+        Raises:
+            FileNotFound: they are not there: never uploaded, deleted, or in another store.
+        """
+        path = self._folder / check_file_id(id_)
+        if not path.is_file():
+            raise FileNotFound(f"the store has no file {id_!r}; upload it again")
+        return path
+
+    def list(self, limit: int, after: str | None = None, created_by: str | None = None) -> Records:
+        """Return up to `limit` files, the newest first; as `Jobs.list`.
+
+        Raises:
+            FileNotFound: `after` is no file of this list.
+            InvalidArgument: the limit is out of range.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidArgument(f"limit {limit} is not between 1 and {MAX_PAGE}")
+        index = keys.FILES_IN_ORDER if created_by is None else keys.FILES_OF + created_by
+        reply = self._scripts.run(
+            "job_page", [index], ["", after and check_file_id(after) or "", limit]
+        )
+        if reply == [b"missing"]:
+            raise FileNotFound(f"no file {after!r} to list what comes after")
+        ids = [id_.decode() for id_ in reply[::2]]
+        return self._records(ids)
+
+    def delete(self, id_: str) -> None:
+        """Delete a file: its record, then its bytes.
+
+        Raises:
+            FileNotFound: there is none.
+            JobConflict: a job that has not ended reads it.
+        """
+        record = self.get(id_)
+        touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + id_]
+        args = ["delete", id_, keys.FILES_OF, record.created_by]
+        state, *users = self._scripts.run("file_put", touched, args)
+        if state == b"missing":
+            raise FileNotFound(f"no file {id_!r}")
+        if state == b"in_use":
+            jobs = ", ".join(sorted(user.decode() for user in users)[:3])
+            raise JobConflict(f"file {id_!r} is read by {jobs}; cancel that first, or wait")
+        with suppress(OSError):  # a sweep removes it later
+            (self._folder / id_).unlink(missing_ok=True)
+
+    def sweep(self, older_than_s: float, now: float) -> Sequence[str]:
+        """Remove what crashes left: bytes without a record, and unfinished uploads; return ids."""
+        removed = []
+        for path in [*self._temporary.glob("*"), *self._folder.glob("file-*")]:
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < now - older_than_s and not self._is_known(path):
+                    path.unlink()
+                    removed.append(path.name)
+        return removed
+
+    def free_bytes(self) -> int:
+        """Return how much more the folder's disk takes."""
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._folder).free
+
+    def _is_known(self, path: Path) -> bool:
+        with self._scripts.asking("file"):
+            return path.parent == self._folder and bool(self._client.hexists(keys.FILES, path.name))
+
+    def _records(self, ids: Sequence[str]) -> Records:
+        if not ids:
+            return []
+        with self._scripts.asking("files"):
+            stored: Any = self._client.hmget(keys.FILES, list(ids))
+        found = zip(ids, stored, strict=True)
+        return [FileRecord.read(id_, body) for id_, body in found if body is not None]
+
+
+def check_file_id(id_: str) -> str:
+    """Return `id_` unchanged; it may be part of a path afterwards.
+
+    Raises:
+        FileNotFound: no file can have it.
+    """
+    if not FILE_ID.fullmatch(id_):
+        raise FileNotFound(f"no file {ascii(id_[:60])}: an id is 'file-' and 24 hex digits")
+    return id_
+
+
+def _check_words(filename: str, purpose: str) -> None:
+    for name, text in (("filename", filename), ("purpose", purpose)):
+        if not 1 <= len(text) <= MAX_NAME_CHARS or not text.isprintable():
+            raise InvalidArgument(
+                f"{name} {ascii(text[:60])} is not 1 to {MAX_NAME_CHARS} printable characters"
+            )
+
+
+def _body(record: FileRecord) -> str:
+    try:
+        body = json.dumps(asdict(record), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgument("a file's facts must be a JSON object of finite numbers") from error
+    if len(body) > MAX_FACTS_BYTES:
+        raise InvalidArgument(f"a file's facts are over {MAX_FACTS_BYTES} bytes as JSON")
+    return body
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

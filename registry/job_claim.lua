@@ -1,0 +1,20 @@
+-- Give a queued job to a worker, under a new fence: whoever had it before is shut out.
+--
+-- KEYS  job events
+-- ARGV  id state_prefix now worker max_events
+-- Returns {'claimed', {field, value...}} | {'state', state or ''}.
+local job, events = KEYS[1], KEYS[2]
+local id, state_prefix, now, worker, max_events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
+local state = redis.call('HGET', job, 'state')
+if state ~= 'queued' then return {'state', state or ''} end
+
+redis.call('HINCRBY', job, 'fence', 1)
+local attempt = redis.call('HINCRBY', job, 'attempts', 1)
+redis.call('HSETNX', job, 'started_at', now)
+redis.call('HSET', job, 'state', 'running', 'worker', worker, 'beats', 0, 'reports', 0)
+redis.call('ZREM', state_prefix .. 'queued', id)
+redis.call('ZADD', state_prefix .. 'running', redis.call('HGET', job, 'created_at'), id)
+redis.call('XADD', events, 'MAXLEN', '~', max_events, '*', 'created_at', now, 'level', 'info',
+  'message', 'Attempt ' .. attempt .. ' begins on ' .. worker, 'type', 'message', 'data', '{}')
+return {'claimed', redis.call('HGETALL', job)}

@@ -1,0 +1,112 @@
+"""The one way in which a job changes its state: `job_move.lua`, and the line behind it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import redis
+
+from registry import keys
+from registry.errors import FenceLost, JobConflict, JobNotFound
+from registry.job_log import shown
+from registry.job_record import FROM, Fence, JobError, JobRecord, State, check_job_id
+from registry.queue import JobQueues
+from registry.scripts import Scripts
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change of state.
+
+    Args:
+        to: the new state.
+        message: said in the job's events.
+        level: of that event.
+        only: the states it may come from, if not all that the graph allows.
+        fence: the claim under which it is made; None for anybody.
+        beats: the signs of life that were seen; None for any number.
+        fields: what is written beside the state.
+    """
+
+    to: State
+    message: str
+    level: str = "info"
+    only: Sequence[State] | None = None
+    fence: Fence | None = None
+    beats: int | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+def failed(error: JobError, fence: Fence | None = None, beats: int | None = None) -> Move:
+    """Return the move that ends a job as failed."""
+    error = JobError(error.code, shown(error.message), error.param)
+    fields = {"error": json.dumps(asdict(error))}
+    return Move("failed", error.message, "error", None, fence, beats, fields)
+
+
+class Moves:
+    """Makes moves, and keeps the lines of waiting jobs in step.
+
+    Args:
+        client: answers bytes and has socket timeouts.
+        scripts: on the same client.
+    """
+
+    def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
+        self._scripts = scripts
+        self.queues = JobQueues(client, scripts)
+
+    def make(self, id_: str, move: Move, now: float, first: bool = False) -> JobRecord:
+        """Return the job's record after the move; one that was made already is made again quietly.
+
+        Args:
+            id_: whose state.
+            move: what is to change.
+            now: seconds since 1970.
+            first: a queued job goes before all others in its line.
+
+        Raises:
+            JobNotFound: there is no such job.
+            FenceLost: the fence is an older claim's, or the job gave a sign of life.
+            JobConflict: the present state does not allow it.
+        """
+        touched = [keys.job(check_job_id(id_)), *keys.job_logs(id_)]
+        state, *rest = self._scripts.run("job_move", touched, _words(id_, move, now))
+        if state not in (b"moved", b"already"):
+            raise _refusal(id_, move, state, rest)
+        record = record_of(id_, rest[0])
+        base = record.spec.base_name
+        if record.state == "queued":
+            self.queues.put(base, id_, first)
+        elif record.state in ("paused", "cancelled"):
+            self.queues.remove(base, id_)
+        return record
+
+
+def record_of(id_: str, pairs: Sequence[bytes]) -> JobRecord:
+    """Return the record that a script gave as field, value, field, value..."""
+    return JobRecord.read(id_, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+
+
+def _words(id_: str, move: Move, now: float) -> list[str | bytes | int]:
+    prefixes = [keys.JOBS_IN_STATE, keys.FILE_USERS]
+    before = ",".join(move.only or FROM[move.to])
+    fence = "" if move.fence is None else str(move.fence.number)
+    beats = "" if move.beats is None else str(move.beats)
+    limits = [keys.KEPT_LOG_S, keys.MAX_EVENTS]
+    news = [move.level, shown(move.message)]
+    beside = [word for pair in move.fields.items() for word in pair]
+    return [id_, *prefixes, repr(now), move.to, before, fence, beats, *limits, *news, *beside]
+
+
+def _refusal(id_: str, move: Move, state: bytes, rest: Sequence[Any]) -> Exception:
+    if state == b"missing":
+        return JobNotFound(f"no fine-tuning job {id_!r}")
+    if state == b"fence":
+        return FenceLost(f"job {id_!r} is held by another attempt now")
+    if state == b"published":
+        return JobConflict(f"job {id_!r} has published its adapter already; delete that instead")
+    present = rest[0].decode()
+    text = f"job {id_!r} is {present}; it cannot become {move.to} from there"
+    return JobConflict(text) if move.fence is None else FenceLost(text)

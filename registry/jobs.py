@@ -1,0 +1,221 @@
+"""Training jobs as their callers see them: made, stopped, and read. Workers: claims.py.
+
+The graph of states: job_record.py. Every change is one transaction; what stands in line for a
+worker (queue.py) may be lost and is put right from the records.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import redis
+
+from registry import keys
+from registry.errors import FileNotFound, InvalidArgument, JobNotFound
+from registry.job_log import Checkpoint, Event, MetricPoint
+from registry.job_moves import Move, Moves, failed, record_of
+from registry.job_record import STATES, JobError, JobRecord, State, check_job_id
+from registry.job_spec import JobSpec
+from registry.names import check_alias, check_name
+from registry.records import check_notes
+from registry.scripts import Observer, Scripts
+
+MAX_PAGE = 1000
+#: The published version's record holds all of it once, its method's config twice.
+MAX_SPEC_BYTES = 24 * 1024
+
+Records = list[JobRecord]  # `list` is a method's name inside the class
+
+
+class Jobs:
+    """The training jobs behind one Redis client; safe to use from many threads.
+
+    Every method raises `RegistryUnavailable` when the server does not answer, and `JobNotFound`
+    when there is no such job.
+
+    Args:
+        client: answers bytes (`decode_responses=False`) and has socket timeouts.
+        observer: told of every exchange: operation, seconds, and whether the server answered.
+    """
+
+    def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
+        self._client = client
+        self._scripts = Scripts(client, observer)
+        self._moves = Moves(client, self._scripts)
+
+    def create(self, spec: JobSpec, *, now: float) -> JobRecord:
+        """Write a job's record in `validating_files`; `queue` it when its files are checked.
+
+        Twice is harmless: the same id gives the record that is there.
+
+        Raises:
+            FileNotFound: a file of it is not uploaded.
+            InvalidName: the adapter's name or alias breaks its rule.
+            InvalidArgument: the spec is too large, or not JSON.
+        """
+        check_job_id(spec.id)
+        check_name(spec.name)
+        if spec.alias is not None:
+            check_alias(spec.alias)
+        files = [each for each in (spec.training_file, spec.validation_file) if each]
+        touched = [keys.job(spec.id), keys.job_events(spec.id), keys.JOBS, keys.FILES]
+        prefixes = [keys.JOBS_IN_STATE, keys.JOBS_OF, keys.FILE_USERS]
+        facts = [repr(now), STATES[0], spec.created_by, _stored(spec), *files]
+        state, found = self._scripts.run("job_create", touched, [spec.id, *prefixes, *facts])
+        if state == b"no_file":
+            raise FileNotFound(f"no file {found.decode()!r}; upload it first, or name another")
+        return record_of(spec.id, found)
+
+    def queue(self, id_: str, *, now: float) -> JobRecord:
+        """Put a job in line whose files are checked.
+
+        Raises:
+            JobConflict: it is not in `validating_files`.
+        """
+        move = Move("queued", "The files are valid", only=("validating_files",))
+        return self._moves.make(id_, move, now)
+
+    def refuse(self, id_: str, error: JobError, *, now: float) -> JobRecord:
+        """End a job as failed whose files or words turned out wrong before it ran.
+
+        Raises:
+            JobConflict: it has ended, or runs.
+        """
+        return self._moves.make(id_, failed(error), now)
+
+    def cancel(self, id_: str, *, now: float) -> JobRecord:
+        """End a job for good; a running one stops within a step.
+
+        Raises:
+            JobConflict: it has ended otherwise, or has published already.
+        """
+        return self._moves.make(id_, Move("cancelled", "The job was cancelled"), now)
+
+    def pause(self, id_: str, *, now: float) -> JobRecord:
+        """Hold a job until it is resumed; a running one writes a checkpoint within a step.
+
+        Raises:
+            JobConflict: it is neither queued nor running.
+        """
+        return self._moves.make(id_, Move("paused", "The job was paused"), now)
+
+    def resume(self, id_: str, *, now: float) -> JobRecord:
+        """Put a paused job in line again.
+
+        Raises:
+            JobConflict: it is not paused.
+        """
+        return self._moves.make(id_, Move("queued", "The job was resumed", only=("paused",)), now)
+
+    def get(self, id_: str) -> JobRecord:
+        """Return a job as it stands."""
+        with self._scripts.asking("job"):
+            stored: Any = self._client.hgetall(keys.job(check_job_id(id_)))
+        if not stored:
+            raise JobNotFound(f"no fine-tuning job {id_!r}")
+        return JobRecord.read(id_, stored)
+
+    def list(
+        self,
+        limit: int,
+        after: str | None = None,
+        created_by: str | None = None,
+        state: State | None = None,
+    ) -> Records:
+        """Return up to `limit` jobs, the newest first.
+
+        Args:
+            limit: 1 to 1000. Fewer than this means that there are no more.
+            after: the last job of the page before.
+            created_by: only this tenant's jobs.
+            state: only jobs in it, of all tenants.
+
+        Raises:
+            JobNotFound: `after` is no job of this list.
+            InvalidArgument: the limit is out of range.
+        """
+        index = keys.JOBS if created_by is None else keys.JOBS_OF + created_by
+        index = keys.JOBS_IN_STATE + state if state else index
+        args: list[str | int] = [keys.JOB, after and check_job_id(after) or "", _limit(limit)]
+        reply = self._scripts.run("job_page", [index], args)
+        if reply == [b"missing"]:
+            raise JobNotFound(f"no fine-tuning job {after!r} to list what comes after")
+        rows = zip(reply[::2], reply[1::2], strict=True)
+        return [record_of(name.decode(), pairs) for name, pairs in rows]
+
+    def counts(self) -> dict[State, int]:
+        """Return how many jobs are in each state."""
+        with self._scripts.asking("job_counts"), self._client.pipeline(transaction=False) as pipe:
+            for state in STATES:
+                pipe.zcard(keys.JOBS_IN_STATE + state)
+            return dict(zip(STATES, map(int, pipe.execute()), strict=True))
+
+    def totals(self) -> dict[str, float]:
+        """Return the `steps` and `tokens` trained since ever, and the latest `loss` if any."""
+        with self._scripts.asking("job_totals"):
+            stored: Any = self._client.hgetall(keys.TOTALS)
+        found = {name.decode(): float(value) for name, value in stored.items()}
+        return {"steps": 0.0, "tokens": 0.0, **found}
+
+    def events(self, id_: str, limit: int, after: str | None = None) -> Sequence[Event]:
+        """Return up to `limit` events after the one of that id, the oldest first."""
+        found = self._entries("job_events", keys.job_events(check_job_id(id_)), limit, after)
+        return [Event.read(*entry) for entry in found]
+
+    def last_events(self, id_: str, limit: int, before: str | None = None) -> Sequence[Event]:
+        """Return up to `limit` events before the one of that id, the newest first."""
+        key, end = keys.job_events(check_job_id(id_)), f"({_place(before)}" if before else "+"
+        with self._scripts.asking("job_events"):
+            found: Any = self._client.xrevrange(key, end, "-", count=_limit(limit))
+        return [Event.read(*entry) for entry in found]
+
+    def metrics(self, id_: str, limit: int, after: str | None = None) -> Sequence[MetricPoint]:
+        """Return up to `limit` measurements after the one of that id, by their steps."""
+        found = self._entries("job_metrics", keys.job_metrics(check_job_id(id_)), limit, after)
+        return [MetricPoint.read(*entry) for entry in found]
+
+    def checkpoints(
+        self, id_: str, limit: int = MAX_PAGE, after: str | None = None
+    ) -> Sequence[Checkpoint]:
+        """Return up to `limit` checkpoints after the one of that id, by their steps."""
+        key = keys.job_checkpoints(check_job_id(id_))
+        return [Checkpoint.read(*e) for e in self._entries("job_checkpoints", key, limit, after)]
+
+    def _entries(self, op: str, key: str, limit: int, after: str | None) -> Any:
+        start = f"({_place(after)}" if after else "-"
+        with self._scripts.asking(op):
+            return self._client.xrange(key, start, "+", count=_limit(limit))
+
+
+def _place(id_: str) -> str:
+    """Return a stream entry's id, which a caller gave, if it is one.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    milliseconds, _, count = id_.partition("-")
+    if not (milliseconds.isdecimal() and count.isdecimal() and id_.isascii() and len(id_) <= 40):
+        raise InvalidArgument(f"{ascii(id_[:60])} is not the id of an entry, such as '12-0'")
+    return id_
+
+
+def _limit(limit: int) -> int:
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidArgument(f"limit {limit} is not between 1 and {MAX_PAGE}")
+    return limit
+
+
+def _stored(spec: JobSpec) -> str:
+    """Return the spec as it is stored, if the version that it makes can tell of it, too.
+
+    Raises:
+        InvalidArgument: it is not JSON, too deep or too large.
+    """
+    check_notes({"training": {"spec": asdict(spec)}}, {})
+    text = spec.to_json()
+    if len(text) > MAX_SPEC_BYTES:
+        raise InvalidArgument(
+            f"the job is {len(text)} bytes as JSON, of which metadata and the method's config are "
+            f"yours; the limit is {MAX_SPEC_BYTES}"
+        )
+    return text

@@ -1,0 +1,167 @@
+"""Training files over REST, in OpenAI's shapes: upload, list, show, content, delete.
+
+A file is checked line by line when it arrives. One that cannot be trained on is kept all the same,
+as OpenAI does it: its status is `error`, `status_details` names the lines, and a job on it fails.
+"""
+
+import asyncio
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse
+from starlette.datastructures import FormData, UploadFile
+
+from registry import FileRecord
+from registry.training_data import check_lines
+from server.errors import InvalidRequest, StorageFull, UnsupportedParameter
+from server.routes.door import service_of
+from server.service import Service
+from server.training_answers import file_object, page_object
+from server.training_jobs import own_file
+
+router = APIRouter()
+T = TypeVar("T")
+
+PURPOSE = "fine-tune"
+_FIELDS = {"file", "purpose"}
+#: Left on the disk for everybody else, and for what an upload needs beside itself.
+_RESERVE_BYTES = 64 << 20
+_MAX_PAGE = 1000
+
+
+async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Run a blocking call beside the event loop."""
+    return await asyncio.to_thread(partial(function, *args, **kwargs))
+
+
+@router.post("/v1/files")
+async def upload(request: Request) -> dict[str, Any]:
+    """Take a training file: JSONL, CSV, or a zip of images with labels."""
+    service = service_of(request)
+    await _call(_check_room, service, request.headers.get("content-length", "0"))
+    with _full_disks():
+        async with request.form(max_files=1, max_fields=8) as form:
+            file = _checked_form(form)
+            record = await _call(_keep, service, file, request.state.tenant)
+    return file_object(record)
+
+
+@router.get("/v1/files")
+async def list_files(
+    request: Request,
+    limit: int = Query(default=_MAX_PAGE, ge=1, le=10_000),
+    after: str | None = None,
+    purpose: str | None = None,
+    order: str = "desc",
+) -> dict[str, Any]:
+    """List the caller's files, the newest first."""
+    if order != "desc":
+        raise UnsupportedParameter(f"order = {order[:80]!r}: only 'desc' is supported", "order")
+    registry, size = service_of(request).registry, min(limit, _MAX_PAGE)
+    if purpose not in (None, PURPOSE):
+        return page_object([], file_object, has_more=False)
+    found = await _call(registry.files.list, size, after, request.state.tenant)
+    return page_object(found, file_object, has_more=len(found) == size)
+
+
+@router.get("/v1/files/{file_id}")
+async def show(request: Request, file_id: str) -> dict[str, Any]:
+    """Show a file and what its check found."""
+    registry = service_of(request).registry
+    return file_object(await _call(own_file, registry, file_id, request.state.tenant))
+
+
+@router.get("/v1/files/{file_id}/content")
+async def content(request: Request, file_id: str) -> FileResponse:
+    """Return the bytes as they were uploaded."""
+    registry = service_of(request).registry
+    record = await _call(own_file, registry, file_id, request.state.tenant)
+    path = await _call(registry.files.open, file_id)
+    return FileResponse(path, media_type="application/octet-stream", filename=record.filename)
+
+
+@router.delete("/v1/files/{file_id}")
+async def delete(request: Request, file_id: str) -> dict[str, Any]:
+    """Delete a file that no unfinished job reads."""
+    registry = service_of(request).registry
+    await _call(own_file, registry, file_id, request.state.tenant)
+    await _call(registry.files.delete, file_id)
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+def _check_room(service: Service, declared: str) -> None:
+    size = int(declared) if declared.isdecimal() else 0
+    free = service.registry.files.free_bytes()
+    if size + _RESERVE_BYTES > free:
+        raise StorageFull(
+            f"the upload has {size} bytes and the server's disk {free} free, of which it keeps "
+            f"{_RESERVE_BYTES}; delete files, or ask the server's operator for room"
+        )
+
+
+def _checked_form(form: FormData) -> UploadFile:
+    """Return the file of an upload whose other fields are right."""
+    for name in sorted(set(form) - _FIELDS):
+        raise UnsupportedParameter(f"field {name!r} is not supported for a training file", name)
+    purpose, file = form.get("purpose"), form.get("file")
+    if purpose != PURPOSE:
+        shown = repr(purpose)[:80]
+        raise InvalidRequest(f"purpose = {shown}: only {PURPOSE!r} is taken here", "purpose")
+    if not isinstance(file, UploadFile):
+        raise InvalidRequest("field 'file' is missing, or no file: give it a filename", "file")
+    return file
+
+
+def _keep(service: Service, upload: UploadFile, tenant: str) -> FileRecord:
+    """Copy the upload into the store, check it there, and write its record last."""
+    files = service.registry.files
+    path = files.begin()
+    try:
+        with path.open("wb") as out:
+            shutil.copyfileobj(upload.file, out, 1 << 20)
+        return files.put(
+            path,
+            filename=_shown_name(upload.filename),
+            purpose=PURPOSE,
+            created_by=tenant,
+            facts=_facts(path),
+            now=time.time(),
+        )
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        # Between two steps of it, the engine's thread gets the interpreter.
+        report = check_lines(file, pause=partial(time.sleep, 0))
+    return {
+        "kind": report.kind,
+        "num_examples": report.num_examples,
+        "forms": report.forms,
+        "faults": [{"line": fault.line, "message": fault.message} for fault in report.faults],
+        "shown": report.shown(),
+    }
+
+
+def _shown_name(name: str | None) -> str:
+    """Return the last part of a filename: it is never a path here."""
+    return (name or "").replace("\\", "/").rpartition("/")[2] or "file"
+
+
+@contextmanager
+def _full_disks() -> Iterator[None]:
+    """Turn a full disk, the temporary files' too, into an answer that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageFull("the server's disk is full; nothing was kept, try later") from error

@@ -1,0 +1,173 @@
+"""OpenAI's fine-tuning API: jobs, their events, checkpoints and curves.
+
+Only a tenant's own jobs are there for him; a worker does what these routes write down.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from registry import Checkpoint, JobNotFound, JobRecord, Registry
+from server.errors import UnsupportedParameter
+from server.routes.door import parsed_json, service_of
+from server.routes.job_stream import check_streams, told
+from server.training_answers import (
+    checkpoint_object,
+    checkpoint_step,
+    event_object,
+    event_place,
+    job_object,
+    page_object,
+    point_object,
+)
+from server.training_jobs import file_job
+from server.training_schemas import JobRequest, checked
+
+router = APIRouter()
+T = TypeVar("T")
+
+_JOBS = "/v1/fine_tuning/jobs"
+_MAX_PAGE = 1000
+
+
+async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Run a blocking call beside the event loop."""
+    return await asyncio.to_thread(partial(function, *args, **kwargs))
+
+
+@router.post(_JOBS)
+async def create(request: Request) -> dict[str, Any]:
+    """File a job; a worker of this base takes it."""
+    body = checked(JobRequest, await parsed_json(request))
+    job = await _call(file_job, service_of(request), body, request.state.tenant)
+    return job_object(job)
+
+
+@router.get(_JOBS)
+async def list_jobs(
+    request: Request,
+    limit: int = Query(default=20, ge=1, le=_MAX_PAGE),
+    after: str | None = None,
+) -> dict[str, Any]:
+    """List the caller's jobs, the newest first."""
+    for name in request.query_params:
+        if name.partition("[")[0] == "metadata":
+            raise UnsupportedParameter("jobs cannot be filtered by metadata here", "metadata")
+    registry = service_of(request).registry
+    found = await _call(registry.jobs.list, limit, after, request.state.tenant)
+    return page_object(found, job_object, has_more=len(found) == limit)
+
+
+@router.get(_JOBS + "/{job_id}")
+async def show(request: Request, job_id: str) -> dict[str, Any]:
+    """Show a job as it stands."""
+    return job_object(await _own_job(request, job_id))
+
+
+@router.post(_JOBS + "/{job_id}/cancel")
+async def cancel(request: Request, job_id: str) -> dict[str, Any]:
+    """End a job for good; a running one stops within a step."""
+    return await _moved(request, job_id, lambda jobs: jobs.cancel)
+
+
+@router.post(_JOBS + "/{job_id}/pause")
+async def pause(request: Request, job_id: str) -> dict[str, Any]:
+    """Hold a job until it is resumed; a running one writes a checkpoint first."""
+    return await _moved(request, job_id, lambda jobs: jobs.pause)
+
+
+@router.post(_JOBS + "/{job_id}/resume")
+async def resume(request: Request, job_id: str) -> dict[str, Any]:
+    """Put a paused job in line again."""
+    return await _moved(request, job_id, lambda jobs: jobs.resume)
+
+
+@router.get(_JOBS + "/{job_id}/events")
+async def events(
+    request: Request,
+    job_id: str,
+    limit: int = Query(default=20, ge=1, le=_MAX_PAGE),
+    after: str | None = None,
+    stream: bool = False,
+    after_step: int = Query(default=-1, ge=-1),
+) -> Any:
+    """List what happened, the newest first; as a stream, from the oldest on and to the job's end.
+
+    A stream also has each step's numbers, from the one after `after_step` on.
+    """
+    job = await _own_job(request, job_id)
+    jobs = service_of(request).registry.jobs
+    if stream:
+        check_streams(request)
+        lines = told(request, jobs, job, event_place(after), after_step)
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+    found = await _call(jobs.last_events, job.id, limit, event_place(after))
+    return page_object(found, event_object, has_more=len(found) == limit)
+
+
+@router.get(_JOBS + "/{job_id}/checkpoints")
+async def checkpoints(
+    request: Request,
+    job_id: str,
+    limit: int = Query(default=10, ge=1, le=_MAX_PAGE),
+    after: str | None = None,
+) -> dict[str, Any]:
+    """List the states that the job can go on from, the newest first."""
+    step = checkpoint_step(after)
+    job = await _own_job(request, job_id)
+    known = await _call(_all_checkpoints, service_of(request).registry, job)
+    newest = [one for one in reversed(known) if step is None or one.step < step]
+    shape = partial(checkpoint_object, job=job)
+    return page_object(newest[:limit], shape, has_more=len(newest) > limit)
+
+
+@router.get(_JOBS + "/{job_id}/metrics")
+async def curve(
+    request: Request,
+    job_id: str,
+    limit: int = Query(default=_MAX_PAGE, ge=1, le=_MAX_PAGE),
+    after: str | None = None,
+) -> dict[str, Any]:
+    """Return each step's numbers, from the first on."""
+    job = await _own_job(request, job_id)
+    found = await _call(service_of(request).registry.jobs.metrics, job.id, limit, after)
+    return page_object(found, point_object, has_more=len(found) == limit)
+
+
+@router.get(_JOBS + "/{job_id}/plot.png")
+async def plot(request: Request, job_id: str) -> Response:
+    """Return the training curve so far as a picture."""
+    job = await _own_job(request, job_id)
+    curves = request.app.state.curves
+    picture = await _call(curves.plot, service_of(request).registry.jobs, job)
+    return Response(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
+
+
+async def _own_job(request: Request, job_id: str) -> JobRecord:
+    """Return a job of the caller's; another tenant's is as if it were not there."""
+    job = await _call(service_of(request).registry.jobs.get, job_id)
+    if job.spec.created_by != request.state.tenant:
+        raise JobNotFound(f"no fine-tuning job {job_id!r}")
+    return job
+
+
+async def _moved(request: Request, job_id: str, move: Callable[[Any], Any]) -> dict[str, Any]:
+    job = await _own_job(request, job_id)
+    jobs = service_of(request).registry.jobs
+    return job_object(await _call(partial(move(jobs), job.id, now=time.time())))
+
+
+def _all_checkpoints(registry: Registry, job: JobRecord) -> list[Checkpoint]:
+    found: list[Checkpoint] = []
+    while True:
+        after = f"{found[-1].step}-1" if found else None
+        page = registry.jobs.checkpoints(job.id, _MAX_PAGE, after)
+        found += page
+        if len(page) < _MAX_PAGE:
+            return found

@@ -1,0 +1,125 @@
+"""A job's events and numbers as server-sent events, as they come, to the job's end."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from registry import JobRecord, RegistryUnavailable
+from registry.jobs import MAX_PAGE, Jobs
+from server.errors import Draining, Overloaded, body_of
+from server.routes.door import log_unexpected
+from server.training_answers import event_object, metrics_event
+
+Json = dict[str, Any]
+
+#: Between two looks; longer and longer while nothing happens.
+_FIRST_WAIT_S, _LAST_WAIT_S = 0.2, 1.0
+#: Every stream asks the registry again and again.
+MAX_STREAMS = 64
+#: A line that means nothing, so that a caller who is gone is found, and a proxy does not give up.
+_ALIVE_S = 10.0
+_PATIENCE_S = 60.0
+
+
+@dataclass
+class _Reader:
+    """Reads what is new; remembers how far it came."""
+
+    jobs: Jobs
+    job: JobRecord
+    event: str | None
+    point: str | None
+    is_over: bool = False
+
+    def news(self) -> list[Json]:
+        """Return what was said since; the last word, which may be the end, after all numbers."""
+        self.job = self.jobs.get(self.job.id)  # first: an end that it sees has been written down
+        events = self.jobs.events(self.job.id, MAX_PAGE, self.event)
+        points = self.jobs.metrics(self.job.id, MAX_PAGE, self.point)
+        is_all = len(events) < MAX_PAGE and len(points) < MAX_PAGE
+        if len(points) == MAX_PAGE:  # more numbers come first
+            events = events[:-1]
+        self.event = events[-1].id if events else self.event
+        self.point = points[-1].id if points else self.point
+        self.is_over = self.job.is_final and is_all
+        numbers = [metrics_event(point, self.job) for point in points]
+        shaped = [event_object(event) for event in events]
+        return [*shaped[:-1], *numbers, *shaped[-1:]]
+
+
+def check_streams(request: Request) -> None:
+    """Refuse one stream more than this server keeps up with.
+
+    Raises:
+        Overloaded: there are so many already.
+    """
+    if request.app.state.num_job_streams >= MAX_STREAMS:
+        message = f"{MAX_STREAMS} jobs are followed here already; ask for the list of events"
+        raise Overloaded(message, "stream", retry_after_s=5)
+
+
+async def told(
+    request: Request, jobs: Jobs, job: JobRecord, after: str | None, after_step: int
+) -> AsyncIterator[str]:
+    """Yield a job's story as server-sent events, ending in `[DONE]`.
+
+    Args:
+        request: of the caller.
+        jobs: of the registry.
+        job: whose story.
+        after: the place of an event that is known already.
+        after_step: the last step whose numbers are known already.
+    """
+    # The greatest place of a step: the registry counts what came later at the same step.
+    point = f"{after_step}-{2**63}" if after_step >= 0 else None
+    reader = _Reader(jobs, job, after, point)
+    state = request.app.state
+    state.num_job_streams += 1
+    try:
+        async for line in _lines(reader, _stopping(request)):
+            yield line
+    except Exception as error:
+        log_unexpected(request, error)
+        yield _event(body_of(error))
+    finally:
+        state.num_job_streams -= 1
+    yield "data: [DONE]\n\n"
+
+
+async def _lines(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncIterator[str]:
+    spoken = heard = time.monotonic()
+    wait_s = _FIRST_WAIT_S
+    while not reader.is_over:
+        if is_stopping():
+            raise Draining("the server is going down; ask another one for the rest")
+        try:
+            news = await asyncio.to_thread(reader.news)
+            heard = time.monotonic()
+        except RegistryUnavailable:
+            if time.monotonic() > heard + _PATIENCE_S:
+                raise
+            news = []
+        for body in news:
+            yield _event(body)
+        if news:
+            spoken = time.monotonic()
+        elif time.monotonic() > spoken + _ALIVE_S:
+            spoken = time.monotonic()
+            yield ": alive\n\n"
+        wait_s = _FIRST_WAIT_S if news else min(1.5 * wait_s, _LAST_WAIT_S)
+        if not reader.is_over:
+            await asyncio.sleep(wait_s)
+
+
+def _stopping(request: Request) -> Callable[[], bool]:
+    state = request.app.state
+    return lambda: bool(state.draining or state.is_stopping())
+
+
+def _event(body: Json) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,216 @@
+"""From a checked request to a job: its base, task, method, targets and files must fit each other.
+
+What needs the base's tokenizer or weights is checked by the job itself, before its first step.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import adapters_core.methods  # noqa: F401  (registers the methods)
+from adapters_core.base import BaseSpec
+from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
+from adapters_core.method import Method
+from adapters_core.peft_config import PeftConfig
+from adapters_core.table import registered
+from registry import (
+    AdapterNotFound,
+    FileNotFound,
+    FileRecord,
+    JobError,
+    JobRecord,
+    JobSpec,
+    Registry,
+)
+from registry.job_spec import AUTO, Task
+from server.encoding.kinds import Kind
+from server.errors import InvalidRequest
+from server.service import Service
+from server.training_schemas import RESERVED_METADATA, AdapterRequest, JobRequest
+
+#: It stands in the job, and twice in the record of the version that the job makes.
+MAX_CONFIG_BYTES = 8 * 1024
+#: What a base of each kind can learn and then serve; the first where a job does not say.
+_TASKS: Mapping[Kind, tuple[Task, ...]] = {
+    "causal LM": ("causal_lm",),
+    "text classifier": ("sequence_classification", "regression"),
+    "image classifier": ("image_classification",),
+    "embedder": (),
+}
+#: Which forms of examples a task reads.
+_FORMS: Mapping[Task, frozenset[str]] = {
+    "causal_lm": frozenset({"chat", "completion", "text", "label"}),
+    "sequence_classification": frozenset({"label"}),
+    "regression": frozenset({"label"}),
+    "image_classification": frozenset({"image"}),
+}
+
+
+def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
+    """File a job and put it in line; one whose files do not fit is there, and has failed.
+
+    Raises:
+        InvalidRequest, AdapterError: a word of the request does not fit the base; `param` names it.
+        AdapterNotFound: the model is not this server's base.
+        FileNotFound: a file is not there, or not this tenant's.
+    """
+    registry = service.registry
+    spec = _spec_of(service, body, tenant)
+    given = {"training_file": spec.training_file, "validation_file": spec.validation_file}
+    files = {n: own_file(registry, id_, tenant) for n, id_ in given.items() if id_ is not None}
+    job = registry.jobs.create(spec, now=time.time())
+    fault = next((f for f in (_unfit(spec, n, r) for n, r in files.items()) if f), None)
+    if fault is not None:
+        return registry.jobs.refuse(job.id, fault, now=time.time())
+    return registry.jobs.queue(job.id, now=time.time())
+
+
+def own_file(registry: Registry, id_: str, tenant: str) -> FileRecord:
+    """Return a tenant's own file; another's is as if it were not there.
+
+    Raises:
+        FileNotFound: there is none.
+    """
+    record = registry.files.get(id_)
+    if record.created_by != tenant:
+        raise FileNotFound(f"no file {id_!r}")
+    return record
+
+
+def _spec_of(service: Service, body: JobRequest, tenant: str) -> JobSpec:
+    adapter, base = body.adapter, service.base.spec
+    _check_model(service, body.model)
+    if RESERVED_METADATA in body.metadata:
+        message = f"metadata: the key {RESERVED_METADATA!r} is the record's own; use another"
+        raise InvalidRequest(message, "metadata")
+    if adapter.publish_if is not None and adapter.alias is None:
+        message = "publish_if decides about an alias; give adapter.alias too"
+        raise InvalidRequest(message, "adapter.publish_if")
+    id_ = f"ftjob-{secrets.token_hex(12)}"
+    name = adapter.name or body.suffix or f"{base.name}-{id_[-8:]}"
+    if name == base.name:
+        raise InvalidRequest(f"{name!r} is the base's own name", "adapter.name")
+    _check_method(adapter, base)
+    return JobSpec(
+        id=id_,
+        name=name,
+        base_name=base.name,
+        base_fingerprint=base.fingerprint,
+        task=_task(service, adapter.task),
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        method=adapter.method,
+        method_config=adapter.config,
+        hyperparameters=body.chosen,
+        seed=secrets.randbelow(1 << 31) if body.seed is None else body.seed,
+        alias=adapter.alias,
+        publish_if=adapter.publish_if.chosen() if adapter.publish_if else None,
+        created_by=tenant,
+        metadata=dict(body.metadata),
+    )
+
+
+def _check_model(service: Service, model: str) -> None:
+    name = service.base.spec.name
+    if model == name:
+        return
+    try:
+        service.registry.directory.resolve(model)
+    except AdapterNotFound:
+        message = f"no model {ascii(model[:120])} here to train on; this server's base is {name!r}"
+        raise AdapterNotFound(message) from None
+    message = f"model {model!r} is an adapter; jobs train on the base, {name!r}"
+    raise InvalidRequest(message, "model")
+
+
+def _task(service: Service, wanted: Task | None) -> Task:
+    kind = service.base.kind
+    possible = _TASKS[kind]
+    if not possible:
+        raise InvalidRequest(
+            "this server embeds texts, and an embedder cannot be trained; serve the base with "
+            "--task classify to train classifiers on it",
+            "model",
+        )
+    if wanted is not None and wanted not in possible:
+        message = f"adapter.task = {wanted!r}: this base is a {kind}; it learns {possible[0]}"
+        raise InvalidRequest(message, "adapter.task")
+    config: Any = service.base.model.config
+    is_regression = getattr(config, "problem_type", None) == "regression"
+    usual: Task = "regression" if is_regression and "regression" in possible else possible[0]
+    return wanted or usual
+
+
+def _check_method(adapter: AdapterRequest, base: BaseSpec) -> None:
+    """Refuse an unknown method, a field that it does not read, and targets of another base.
+
+    Raises:
+        UnknownMethod, InvalidAdapter: `param` names the field.
+    """
+    kinds = registered()
+    if adapter.method != AUTO and adapter.method not in kinds:
+        known = ", ".join([*sorted(kinds), AUTO])
+        message = f"adapter.method = {adapter.method!r} is not known; known: {known}"
+        raise UnknownMethod(message, "adapter.method")
+    try:
+        text = json.dumps(adapter.config, allow_nan=False)
+    except ValueError as error:
+        raise InvalidAdapter(f"adapter.config is not JSON: {error}", "adapter.config") from error
+    if len(text) > MAX_CONFIG_BYTES:
+        message = f"adapter.config has {len(text)} bytes; at most {MAX_CONFIG_BYTES} are taken"
+        raise InvalidAdapter(message, "adapter.config")
+    if adapter.method == AUTO:
+        if adapter.config:
+            message = "adapter.config: method auto chooses it; leave it out, or name a method"
+            raise InvalidAdapter(message, "adapter.config")
+        return
+    _check_config(kinds[adapter.method], adapter.config, base)
+
+
+def _check_config(kind: type[Method], own: Mapping[str, Any], base: BaseSpec) -> None:
+    config = PeftConfig.parse(json.dumps({"peft_type": kind.peft_type} | dict(own)).encode())
+    if not kind.reads(config):
+        message = f"peft_type = {own.get('peft_type')!r} is not one of method {kind.name!r}"
+        raise InvalidAdapter(message, "peft_type")
+    config.refuse_unread(kind.peft_fields)
+    targets = [path for path in base.targets if config.selects(path)]
+    if own.get("target_modules") == "all-linear":
+        targets = list(base.targets)
+    if own.get("target_modules") is not None and not targets:
+        some = ", ".join(sorted({path.rpartition(".")[2] for path in base.targets})[:12])
+        message = f"target_modules select no layer of base {base.name!r}; it has {some}"
+        raise InvalidAdapter(message, "target_modules")
+    _check_values(kind, own, targets or list(base.targets), base)
+
+
+def _check_values(
+    kind: type[Method], own: Mapping[str, Any], targets: list[str], base: BaseSpec
+) -> None:
+    """Refuse values that the method refuses; what the presets give is the job's to check."""
+    raw = {"peft_type": kind.peft_type} | kind().to_peft() | dict(own)
+    config = PeftConfig.parse(json.dumps(raw).encode())
+    try:
+        for target in targets:
+            method = kind.from_peft(config, target, {})
+            shape = base.targets[target]
+            method.fitted(shape).tensors(shape)
+    except AdapterError as error:
+        if error.param in own:
+            raise
+
+
+def _unfit(spec: JobSpec, param: str, record: FileRecord) -> JobError | None:
+    """Return why a file cannot be trained on, if that is known already."""
+    shown = str(record.facts.get("shown") or "")
+    if shown:
+        return JobError("invalid_training_file", f"{param}: {shown}", param)
+    forms = record.facts.get("forms") or {}
+    wrong = sorted(set(forms) - _FORMS[spec.task])
+    if wrong:
+        wanted = ", ".join(sorted(_FORMS[spec.task]))
+        message = f"{param}: {forms[wrong[0]]} of its examples are {wrong[0]} examples; "
+        message += f"{spec.task} reads {wanted}"
+        return JobError("invalid_training_file", message, param)
+    return None

@@ -1,0 +1,64 @@
+"""What `GET /metrics` says of training jobs: read from the registry when somebody scrapes.
+
+Jobs run in workers, which may be on other machines and serve no metrics; the registry has their
+sums, so every server shows the same. Seven states, three numbers: few series, whatever is trained.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from registry import Jobs, RegistryError
+
+_FRESH_S = 1.0
+
+
+class TrainingMetrics(Collector):
+    """Holds the jobs' numbers as they were a moment ago; without a registry it has none.
+
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._counts: Mapping[str, int] = {}
+        self._totals: Mapping[str, float] = {}
+
+    def refresh(self, jobs: Jobs) -> None:
+        """Ask the registry, at most once a second, however many scrape."""
+        with self._lock:
+            if self._clock() < self._read_at + _FRESH_S:
+                return
+            try:
+                self._counts = {str(state): count for state, count in jobs.counts().items()}
+                self._totals = jobs.totals()
+            except RegistryError:  # numbers of a while ago would look like numbers of now
+                self._counts, self._totals = {}, {}
+            self._read_at = self._clock()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, empty ones too, so that their types are always known."""
+        states = GaugeMetricFamily("overtone_jobs", "Training jobs by state.", labels=["state"])
+        for state, count in self._counts.items():
+            states.add_metric([state], count)
+        yield states
+        totals = self._totals
+        yield _counter("steps", "Optimiser steps of all jobs.", totals.get("steps"))
+        yield _counter("tokens", "Tokens trained on by all jobs.", totals.get("tokens"))
+        loss = GaugeMetricFamily("overtone_train_loss", "The latest step's loss, of any job.")
+        if "loss" in totals:
+            loss.add_metric([], totals["loss"])
+        yield loss
+
+
+def _counter(name: str, text: str, value: float | None) -> Metric:
+    family = CounterMetricFamily(f"overtone_train_{name}", text)
+    if value is not None:
+        family.add_metric([], value)
+    return family

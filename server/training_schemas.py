@@ -1,0 +1,171 @@
+"""Requests of OpenAI's fine-tuning API, and the product's own part of them, checked at the door.
+
+Every field is known or refused by name. `"auto"` and null mean: as if it were not there.
+"""
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from registry.job_spec import AUTO, Hyperparameters, PublishGate, Task
+from server.errors import InvalidRequest, UnsupportedParameter
+
+#: As OpenAI has them; both end in the record of the version that the job makes.
+MAX_METADATA = 16
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=MAX_METADATA),
+]
+#: The record's own word for how a version was made.
+RESERVED_METADATA = "training"
+
+Whole = Annotated[int, Field(ge=1, le=10_000_000)]
+Few = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Request(BaseModel):
+    """Unknown fields are refused; null and `"auto"` are as if not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        kept = cls._keeping_auto()
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None and (value != "auto" or name in kept)
+        }
+
+    @classmethod
+    def _keeping_auto(cls) -> frozenset[str]:
+        return frozenset()
+
+
+class HyperparametersRequest(_Request):
+    """OpenAI's three, and the rest of a job's `Hyperparameters`; missing: the preset's."""
+
+    n_epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    batch_size: Few | None = None
+    learning_rate_multiplier: Rate | None = None
+    max_steps: Whole | None = None
+    gradient_accumulation: Few | None = None
+    learning_rate: Rate | None = None
+    head_learning_rate: Rate | None = None
+    location_learning_rate: Rate | None = None
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    schedule: Literal["linear", "cosine", "constant"] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=10)] | None = None
+    max_grad_norm: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    max_length: Annotated[int, Field(ge=2, le=1 << 20)] | None = None
+    packing: bool | None = None
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    eval_every: Whole | None = None
+    checkpoint_every_steps: Whole | None = None
+    checkpoint_every_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    gradient_checkpointing: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_accumulation(self) -> Self:
+        chosen = self.chosen()
+        if chosen.gradient_accumulation > chosen.batch_size:
+            raise ValueError(
+                f"gradient_accumulation = {chosen.gradient_accumulation} forward passes for a "
+                f"batch_size of {chosen.batch_size}: at most one for each example"
+            )
+        return self
+
+    def chosen(self) -> Hyperparameters:
+        """Return them with the defaults of what was not given."""
+        return Hyperparameters(**self.model_dump(exclude_none=True))
+
+
+class GateRequest(_Request):
+    """When the alias may move to the new version."""
+
+    metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    better_than: Annotated[str, Field(pattern=r"^(base|alias:[a-z][a-z0-9_-]{0,31})$")]
+
+    def chosen(self) -> PublishGate:
+        """Return the gate as a job keeps it."""
+        return PublishGate(self.metric, self.better_than)
+
+
+class AdapterRequest(_Request):
+    """What the job makes: `extra_body={"adapter": {...}}` of OpenAI's client."""
+
+    method: Annotated[str, Field(min_length=1, max_length=64)] = "fourierft"
+    config: dict[str, Any] = Field(default_factory=dict)
+    name: Annotated[str, Field(max_length=96)] | None = None
+    task: Task | None = None
+    alias: str | None = None
+    publish_if: GateRequest | None = None
+
+    @classmethod
+    def _keeping_auto(cls) -> frozenset[str]:
+        return frozenset({"method"})  # `auto` is a way to choose one
+
+    @property
+    def tries_methods(self) -> bool:
+        """Whether the job is to find the method itself."""
+        return self.method == AUTO
+
+
+class SupervisedRequest(_Request):
+    """`method.supervised`."""
+
+    hyperparameters: HyperparametersRequest = Field(default_factory=HyperparametersRequest)
+
+
+class MethodRequest(_Request):
+    """OpenAI's `method`: how is learned, not what; `adapter.method` is the kind of adapter."""
+
+    type: Literal["supervised"]
+    supervised: SupervisedRequest = Field(default_factory=SupervisedRequest)
+
+
+class JobRequest(_Request):
+    """POST /v1/fine_tuning/jobs."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    training_file: Annotated[str, Field(min_length=1, max_length=128)]
+    validation_file: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    suffix: Annotated[str, Field(max_length=64)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    method: MethodRequest | None = None
+    hyperparameters: HyperparametersRequest | None = None
+    integrations: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
+    adapter: AdapterRequest = Field(default_factory=AdapterRequest)
+
+    @classmethod
+    def _keeping_auto(cls) -> frozenset[str]:
+        return frozenset({"model", "suffix"})
+
+    @property
+    def chosen(self) -> Hyperparameters:
+        """Return the hyper-parameters; `hyperparameters` is OpenAI's older place for them."""
+        given = self.method.supervised.hyperparameters if self.method else self.hyperparameters
+        return (given or HyperparametersRequest()).chosen()
+
+
+def checked(model: type[M], given: Any) -> M:
+    """Return a parsed body as `model`.
+
+    Raises:
+        InvalidRequest: a field is missing, wrong or unknown; `param` is the whole path to it.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UnsupportedParameter(f"parameter {path!r} is not supported", path) from error
+        shown = repr(first["input"])[:80]
+        raise InvalidRequest(f"{path or 'body'} = {shown}: {first['msg']}", path or None) from error

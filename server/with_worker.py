@@ -1,0 +1,112 @@
+"""`serve --with-worker`: a trainer worker beside the server, as a process of its own.
+
+It steps back behind serving (niced, few threads), is started again when it ends by itself, and ends
+with the server: told so when that stops, by the kernel when that is killed.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from registry import tethered
+from server.settings import Settings
+
+_LOG = logging.getLogger("overtone")
+
+#: A program of its own: the server knows its name, not its code.
+_MODULE = "trainer.commands"
+_NICE = 19
+_LOOK_S = 0.25
+_FIRST_WAIT_S, _LAST_WAIT_S, _LONG_LIFE_S = 1.0, 60.0, 60.0
+
+
+class WithWorker:
+    """A worker that runs until `close`.
+
+    Args:
+        settings: of the server; the worker has the same base, registry and store.
+        is_stopping: whether the server goes down; asked now and then.
+    """
+
+    def __init__(self, settings: Settings, is_stopping: Callable[[], bool]) -> None:
+        self._settings, self._is_stopping = settings, is_stopping
+        self._closing = threading.Event()
+        self._guard = threading.Lock()  # guards _process against a start while closing
+        self._process: subprocess.Popen[bytes] | None = None
+        # On Linux the worker is tied to the thread that starts it: this one, which lives as long.
+        self._thread = threading.Thread(target=self._supervise, name="worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int | None:
+        """Return the worker's process id, if one runs."""
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
+
+    def close(self) -> None:
+        """Let the worker write a checkpoint and give its job back, as long as the grace allows."""
+        self._begin_to_close()
+        self._thread.join(self._settings.grace_s)
+        if self._thread.is_alive() and self._process is not None:
+            _LOG.warning("the worker did not end in time; its job is taken back later")
+            self._process.kill()
+            self._thread.join()
+
+    def _begin_to_close(self) -> None:
+        with self._guard:
+            if not self._closing.is_set() and self._process is not None:
+                self._process.terminate()
+            self._closing.set()
+
+    def _supervise(self) -> None:
+        wait_s = _FIRST_WAIT_S
+        while (process := self._start()) is not None:
+            started = time.monotonic()
+            code = self._end_of(process)
+            if self._closing.is_set():
+                return
+            wait_s = _FIRST_WAIT_S if time.monotonic() - started > _LONG_LIFE_S else wait_s
+            _LOG.warning("the worker ended with %d; it is started again in %g s", code, wait_s)
+            self._closing.wait(wait_s)
+            wait_s = min(2 * wait_s, _LAST_WAIT_S)
+
+    def _end_of(self, process: "subprocess.Popen[bytes]") -> int:
+        """Return the code with which it ends; it is asked to, as soon as the server stops."""
+        while True:
+            try:
+                return process.wait(_LOOK_S)
+            except subprocess.TimeoutExpired:
+                if self._is_stopping():
+                    self._begin_to_close()
+
+    def _start(self) -> "subprocess.Popen[bytes] | None":
+        tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
+        with self._guard:
+            if self._closing.is_set():
+                return None
+            self._process = subprocess.Popen(
+                [*tie, sys.executable, "-m", _MODULE],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **_variables(self._settings)},
+                start_new_session=True,  # Ctrl-C ends us first, and we end it
+            )
+            return self._process
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """Return the worker's settings; a registry's URL may hold a password, so none is a flag."""
+    given = {
+        "BASE": settings.base,
+        "BASE_NAME": settings.base_name,
+        "REGISTRY": settings.registry,
+        "DATA": settings.data,
+        "STORE": settings.store,
+        "DEVICE": settings.device,
+        "WORKER_THREADS": settings.worker_threads,
+        "WORKER_NICE": _NICE,
+    }
+    return {f"OVERTONE_{name}": str(v) for name, v in given.items() if v is not None}

@@ -1,0 +1,117 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import training_digits
+from bench.training_main import study_main
+from bench.training_runs import Contender, run_one, summed_up
+from overtone_client import InvalidArgument
+from trainer.data_images import ZipImages
+
+EXAMPLES = 20
+STUDY = dataclasses.replace(
+    training_digits.STUDY, hyper=dataclasses.replace(training_digits.STUDY.hyper, n_epochs=2)
+)
+LORA = {"r": 2, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("digits")
+    STUDY.prepare(made, EXAMPLES)
+    return made
+
+
+def row_of(method: str, work: Path, config: dict[str, Any]) -> dict[str, Any]:
+    return run_one(STUDY, Contender("one", method, config), 0, work)
+
+
+def test_peft_and_we_train_as_many_numbers(work: Path) -> None:
+    ours = row_of("lora", work, LORA)
+    theirs = row_of("peft", work, LORA | {"peft_type": "LORA", "task_type": None})
+    assert ours["coefficients"] == theirs["coefficients"] == 4 * 2 * 2 * (64 + 64)
+
+
+def test_the_head_alone_trains_nothing_else(work: Path) -> None:
+    row = row_of("head", work, {})
+    assert row["coefficients"] == 0
+    assert row["bytes"] == 4 * 5 * (64 + 1)
+    assert row["after"]["eval_loss"] < row["before"]["eval_loss"]
+
+
+def test_all_weights_are_all_but_the_head(work: Path) -> None:
+    row = row_of("full", work, {})
+    base = STUDY.base(work)
+    assert base.spec.head is not None
+    sizes = {name: p.numel() for name, p in base.model.named_parameters()}
+    body = sum(size for name, size in sizes.items() if name not in base.spec.head.parameters)
+    assert row["coefficients"] == body
+
+
+def test_a_run_is_the_same_again_and_says_what_it_took(work: Path) -> None:
+    config = {"n_frequency": 20}
+    first, again = row_of("fourierft", work, config), row_of("fourierft", work, config)
+    assert first["after"] == again["after"]
+    assert first["coefficients"] == 8 * 20
+    assert first["bytes"] > 4 * 8 * 20
+    assert first["cpu_s"] > 0
+
+
+def test_pictures_to_learn_to_tune_on_and_held_out_are_apart(tmp_path: Path) -> None:
+    parts = []
+    for tune in (False, True):
+        files = training_digits.write_files(tmp_path, None, tune)
+        assert files.validation is not None
+        parts += [_pictures(files.training), _pictures(files.validation)]
+    train, held, same, tuned = parts
+    assert train == same
+    assert not train & held
+    assert not train & tuned
+    assert not held & tuned
+
+
+def _pictures(file: Path) -> set[bytes]:
+    rows = ZipImages(file, "training_file")
+    return {rows.row(index)["image"].tobytes() for index in range(len(rows))}
+
+
+def test_rows_become_means_and_ranges() -> None:
+    rows = [
+        {
+            "what": "LoRA r=1",
+            "coefficients": 10,
+            "bytes": 40,
+            "cpu_s": seconds,
+            "peak_mib": 5.0,
+            "before": {"accuracy": 0.2},
+            "after": {"accuracy": value},
+        }
+        for seconds, value in ((1.0, 0.5), (9.0, 0.7), (2.0, 0.9))
+    ]
+    (row,) = summed_up(STUDY, rows)
+    assert row["accuracy"] == pytest.approx(0.7)
+    assert (row["least"], row["most"], row["cpu_s"], row["seeds"]) == (0.5, 0.9, 2.0, 3)
+
+
+def test_an_unknown_contender_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidArgument, match=r"--only.*none of: head alone, LoRA r=1"):
+        study_main(STUDY, "about", ["--only", "nothing"])
+
+
+def test_the_program_prints_one_json_object_and_draws(tmp_path: Path) -> None:
+    picture, single = tmp_path / "p.svg", tmp_path / "rows.json"
+    command = [sys.executable, "-m", "bench.training_digits", "--only", "FourierFT n=128"]
+    command += ["--seeds", "1", "--examples", "6"]
+    command += ["--picture", str(picture), "--json", str(single)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert row["what"] == "FourierFT n=128"
+    assert row["coefficients"] == 8 * 128
+    assert picture.stat().st_size > 1000
+    assert len(json.loads(single.read_text())) == 1

@@ -1,0 +1,137 @@
+"""Training through the client: files, jobs, and both twins alike."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overtone_client import AsyncClient, AsyncTraining, Client, InvalidArgument, NotFound, Training
+
+from .fake_overtone import State
+from .fake_training import PNG
+
+METHODS = sorted(name for name in vars(Training) if not name.startswith("_"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "a"}\n')
+    return path
+
+
+def test_twins_have_the_same_methods() -> None:
+    assert {name for name in vars(AsyncTraining) if not name.startswith("_")} == set(METHODS)
+    assert len(METHODS) == 16
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_twins_take_the_same_arguments_and_one_is_described(name: str) -> None:
+    ours, theirs = getattr(Training, name), getattr(AsyncTraining, name)
+    assert inspect.signature(ours).parameters == inspect.signature(theirs).parameters
+    kinds = [
+        inspect.formatannotation(inspect.signature(f).return_annotation) for f in (ours, theirs)
+    ]
+    ours_, theirs_ = (kind.replace("collections.abc.", "").replace("Async", "") for kind in kinds)
+    assert ours_.replace(", None, None]", "]") == theirs_.replace(", None]", "]")
+    assert ours.__doc__
+
+
+def test_a_file_goes_up_and_comes_back(client: Client, data: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    file = client.training.upload(data, on_progress=lambda *at: seen.append(at))
+    assert (file.filename, file.size_bytes, file.faults) == ("lines.jsonl", 14, None)
+    assert seen[-1] == (14, 14)
+    assert client.training.file(file.id) == file
+    assert client.training.file_content(file.id) == data.read_bytes()
+    client.training.delete_file(file.id)
+    with pytest.raises(NotFound, match="no file"):
+        client.training.file(file.id)
+
+
+def test_a_file_that_is_not_there_is_not_sent(client: Client, state: State) -> None:
+    with pytest.raises(InvalidArgument, match="there is no file"):
+        client.training.upload("/no/such/file")
+    assert state.calls == []
+
+
+def test_lists_are_walked_page_by_page(client: Client, state: State, data: Path) -> None:
+    ids = [client.training.upload(data).id for _ in range(5)]
+    assert [file.id for file in client.training.files()] == ids[::-1]
+    assert [file.id for file in client.training.files(limit=3)] == ids[:1:-1]
+    jobs = [client.training.create("tiny", ids[0]).id for _ in range(3)]
+    assert [job.id for job in client.training.jobs()] == jobs[::-1]
+    assert [event.message for event in client.training.events(jobs[0])] == [
+        "word 3",
+        "word 2",
+        "word 1",
+    ]
+    assert [point.step for point in client.training.curve(jobs[0])] == [1, 2, 3]
+    assert [one.step for one in client.training.checkpoints(jobs[0])] == [5]
+    with pytest.raises(InvalidArgument, match="at least 1"):
+        client.training.jobs(limit=0)
+
+
+def test_a_job_says_all_that_was_given_and_nothing_else(client: Client, state: State) -> None:
+    client.training.create("tiny", "file-1")
+    client.training.create(
+        "tiny",
+        "file-1",
+        name="poet",
+        method="loca",
+        config={"n_frequency": 5},
+        hyperparameters={"n_epochs": 2, "batch_size": None},
+        seed=0,
+        alias="prod",
+        publish_if={"metric": "eval_loss", "better_than": "base"},
+        metadata={"a": "b"},
+    )
+    assert state.training.bodies == [
+        {"model": "tiny", "training_file": "file-1", "adapter": {}},
+        {
+            "model": "tiny",
+            "training_file": "file-1",
+            "seed": 0,
+            "metadata": {"a": "b"},
+            "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+            "adapter": {
+                "name": "poet",
+                "method": "loca",
+                "config": {"n_frequency": 5},
+                "alias": "prod",
+                "publish_if": {"metric": "eval_loss", "better_than": "base"},
+            },
+        },
+    ]
+
+
+def test_a_job_is_paused_resumed_cancelled_and_drawn(client: Client) -> None:
+    id_ = client.training.create("tiny", "file-1").id
+    assert client.training.pause(id_).status == "paused"
+    assert client.training.resume(id_).status == "queued"
+    assert client.training.cancel(id_).is_final
+    assert client.training.plot(id_) == PNG
+
+
+def test_a_stream_ends_with_the_job(client: Client) -> None:
+    id_ = client.training.create("tiny", "file-1", name="poet").id
+    events = list(client.training.stream(id_))
+    assert [event.type for event in events] == ["message", "metrics", "metrics", "message"]
+    assert events[1].data["train_loss"] == 2.0
+    job = client.training.job(id_)
+    assert (job.status, job.fine_tuned_model) == ("succeeded", "poet@1")
+    assert (job.step, job.num_steps, job.metrics["eval_loss"]) == (2, 2, 1.25)
+
+
+@pytest.mark.anyio
+async def test_the_async_twin_does_the_same(async_client: AsyncClient, data: Path) -> None:
+    training = async_client.training
+    file = await training.upload(data)
+    assert await training.file_content(file.id) == data.read_bytes()
+    job = await training.create("tiny", file.id, name="poet")
+    assert [each.id async for each in training.jobs()] == [job.id]
+    events: list[Any] = [event async for event in training.stream(job.id)]
+    assert len(events) == 4
+    assert (await training.job(job.id)).fine_tuned_model == "poet@1"
+    assert await training.plot(job.id) == PNG

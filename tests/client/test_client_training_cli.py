@@ -1,0 +1,207 @@
+"""train, jobs, job and reproduce at the command line."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from overtone_client import _follow
+from overtone_client._follow import sparkline
+from overtone_client.cli import app
+
+from .fake_overtone import State
+from .fake_training import PNG
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_follow, "_AGAIN_S", 0.0)
+
+
+@pytest.fixture
+def run(url: str) -> Run:
+    return lambda *arguments: CliRunner().invoke(app, ["--url", url, *map(str, arguments)])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "a"}\n')
+    return path
+
+
+def test_train_uploads_files_and_says_how_to_follow(run: Run, state: State, data: Path) -> None:
+    done = run("train", "--data", data, "--name", "poet", "--method", "loca", "--epochs", 2)
+    assert done.exit_code == 0, done.output
+    assert "is queued; `overtone job ftjob-" in done.stdout
+    (body,) = state.training.bodies
+    assert (body["model"], body["training_file"]) == ("tiny", next(iter(state.training.files)))
+    assert body["adapter"] == {"name": "poet", "method": "loca"}
+    assert body["method"]["supervised"]["hyperparameters"] == {"n_epochs": 2}
+
+
+def test_any_hyperparameter_and_field_can_be_set(run: Run, state: State, data: Path) -> None:
+    words = ["--set", "learning_rate=0.1", "--set", "schedule=cosine", "--config", "n_frequency=9"]
+    words += ["--alias", "prod", "--better-than", "base", "--validation", data, "--seed", 3]
+    assert run("train", "--data", data, "--name", "poet", *words).exit_code == 0
+    (body,) = state.training.bodies
+    hyper = body["method"]["supervised"]["hyperparameters"]
+    assert hyper == {"learning_rate": 0.1, "schedule": "cosine"}
+    assert body["adapter"]["config"] == {"n_frequency": 9}
+    assert body["adapter"]["publish_if"] == {"metric": "eval_loss", "better_than": "base"}
+    assert (body["validation_file"], body["seed"]) == (list(state.training.files)[1], 3)
+
+
+def test_following_shows_every_word_and_the_end(run: Run, data: Path) -> None:
+    done = run("train", "--data", data, "--name", "poet", "--follow")
+    assert done.exit_code == 0, done.output
+    assert "info  word 1" in done.stderr
+    assert "info  word 9" in done.stderr
+    assert "poet@1" in done.stdout
+    assert "eval_loss=1.25" in done.stdout
+    assert "eval_loss=2.5" in done.stdout
+
+
+def test_a_stream_that_breaks_is_taken_up_where_it_broke(
+    run: Run, state: State, data: Path
+) -> None:
+    state.training.breaks = 2
+    done = run("train", "--data", data, "--name", "poet", "--follow")
+    assert done.exit_code == 0, done.output
+    assert "trying again" in done.stderr
+    again = {"stream": "true", "after": "ftevent-1-0", "after_step": "1"}
+    assert state.training.streams == [{"stream": "true"}, again, again]
+
+
+def test_as_json_it_is_the_job_alone(run: Run, data: Path) -> None:
+    done = run("train", "--data", data, "--name", "poet", "--follow", "--json")
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["fine_tuned_model"] == "poet@1"
+
+
+@pytest.mark.parametrize(("ending", "words"), [("failed", "NaN at step 1"), ("cancelled", "was")])
+def test_a_job_that_did_not_succeed_is_an_error(
+    run: Run, state: State, data: Path, ending: str, words: str
+) -> None:
+    state.training.ending = ending
+    done = run("train", "--data", data, "--name", "poet", "--follow")
+    assert done.exit_code == 1
+    assert words in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+
+
+def test_a_file_with_faults_is_told_and_not_left_behind(run: Run, state: State, data: Path) -> None:
+    state.training.faults = "line 3: is not JSON"
+    done = run("train", "--data", data, "--name", "poet")
+    assert done.exit_code == 1
+    assert "error: invalid_training_file: lines.jsonl: line 3: is not JSON" in done.stderr
+    assert state.training.files == {}
+    assert state.training.bodies == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data", "/no/such/file", "--name", "a"],
+        ["--name", "a"],
+        ["--data", __file__, "--name", "a", "--set", "novalue"],
+    ],
+)
+def test_wrong_usage_is_two_and_files_no_job(run: Run, state: State, words: list[str]) -> None:
+    assert run("train", *words).exit_code == 2
+    assert state.training.bodies == []
+
+
+def test_jobs_are_a_table_or_one_document(run: Run, data: Path) -> None:
+    assert run("jobs").stdout == "There are no jobs.\n"
+    run("train", "--data", data, "--name", "poet", "--follow")
+    lines = run("jobs").stdout.splitlines()
+    assert lines[0].split() == ["JOB", "STATUS", "ADAPTER", "METHOD", "STEP", "CREATED"]
+    assert lines[1].split()[1:5] == ["succeeded", "poet@1", "fourierft", "2/2"]
+    assert len(json.loads(run("jobs", "--json").stdout)["data"]) == 1
+
+
+def test_a_job_can_be_held_and_ended(run: Run, state: State, data: Path, tmp_path: Path) -> None:
+    run("train", "--data", data, "--name", "poet")
+    (id_,) = state.training.jobs
+    assert "paused" in run("job", id_, "--pause").stdout
+    assert "is queued" in run("job", id_, "--resume").stdout
+    picture = tmp_path / "curve.png"
+    assert run("job", id_, "--plot", picture).exit_code == 0
+    assert picture.read_bytes() == PNG
+    assert "cancelled" in run("job", id_, "--cancel").stdout
+    assert run("job", id_, "--cancel", "--pause").exit_code == 2
+    assert run("job", "ftjob-none").exit_code == 1
+
+
+def test_a_curve_fits_into_a_line() -> None:
+    assert sparkline([3.0, 2.0, 1.0]) == "█▄▁"
+    assert sparkline([1.0]) == "▁"
+    assert len(sparkline([float(n) for n in range(1000)])) <= 24
+
+
+# reproduce
+
+
+def trained(state: State, data: Path, digest: str) -> None:
+    """A version that a job has made of the file, as its record says."""
+    content = data.read_bytes()
+    file = state.training.add_file(data.name, content)
+    whole = hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()
+    spec: dict[str, Any] = {"base_name": "tiny", "training_file": file["id"], "seed": 5}
+    spec |= {"method": "loca", "method_config": {"n_frequency": 4}, "task": "causal_lm"}
+    spec |= {"hyperparameters": {"n_epochs": 2, "max_steps": None}, "validation_file": None}
+    made = {"spec": spec, "data_digest": f"sha256:{whole}"}
+    state.add("poet", metadata={"training": made}, digest=digest)
+
+
+def test_reproduce_files_the_same_job_and_compares(run: Run, state: State, data: Path) -> None:
+    trained(state, data, state.training.digest)
+    state.adapters["poet-again-000000"] = []
+    done = run("reproduce", "poet@1", "--keep")
+    assert done.exit_code == 0, done.output
+    assert "poet@1: trained again, the same bytes" in done.stdout
+    (body,) = state.training.bodies
+    assert body["adapter"].pop("name").startswith("poet-again-")
+    assert body == {
+        "model": "tiny",
+        "training_file": next(iter(state.training.files)),
+        "seed": 5,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+        "adapter": {"method": "loca", "config": {"n_frequency": 4}, "task": "causal_lm"},
+    }
+
+
+def test_reproduce_says_when_other_bytes_come_out(run: Run, state: State, data: Path) -> None:
+    trained(state, data, "sha256:" + "2" * 64)
+    done = run("reproduce", "poet", "--keep", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["same"] is False
+
+
+def test_reproduce_takes_the_file_again_if_it_is_the_same(
+    run: Run, state: State, data: Path
+) -> None:
+    trained(state, data, state.training.digest)
+    state.training.files.clear()
+    refused = run("reproduce", "poet@1", "--keep")
+    assert refused.exit_code == 2
+    assert "--data" in refused.stderr
+    assert run("reproduce", "poet@1", "--keep", "--data", data).exit_code == 0
+    data.write_text('{"text": "b"}\n')
+    other = run("reproduce", "poet@1", "--keep", "--data", data)
+    assert other.exit_code == 2
+    assert "these are other data" in other.stderr
+
+
+def test_what_was_uploaded_cannot_be_reproduced(run: Run, state: State) -> None:
+    state.add("poet")
+    assert "nothing to repeat" in run("reproduce", "poet@1").stderr
+    assert run("reproduce", "poet@7").exit_code == 2
+    assert run("reproduce", "nobody").exit_code == 1

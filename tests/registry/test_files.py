@@ -1,0 +1,180 @@
+"""An uploaded file that can be seen is whole, and stays while a job needs it."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs_made import claim, fence_of, files_in, spec_for, upload
+from registry import keys
+from registry.claims import Claims
+from registry.errors import (
+    CorruptRecord,
+    FileNotFound,
+    InvalidArgument,
+    JobConflict,
+    RegistryUnavailable,
+)
+from registry.files import Files
+from registry.jobs import Jobs
+
+LATER = 10_000_000_000.0
+NOBODY = "file-" + "0" * 24
+
+
+@pytest.fixture
+def files(client, tmp_path):
+    return files_in(client, tmp_path)
+
+
+def test_an_uploaded_file_is_there_with_its_facts(files):
+    content = b'{"text": "\xc3\xa9"}\n' * 1000
+    record = upload(files, content, filename="ü.jsonl", facts={"examples": 1000}, now=7.5)
+
+    assert files.get(record.id) == record
+    assert (record.filename, record.purpose, record.created_at) == ("ü.jsonl", "fine-tune", 7.5)
+    assert (record.size_bytes, record.facts) == (len(content), {"examples": 1000})
+    assert record.digest == "sha256:" + hashlib.sha256(content).hexdigest()
+    assert files.open(record.id).read_bytes() == content
+    assert files.list(10) == [record]
+
+
+@pytest.mark.parametrize("id_", [NOBODY, "../blobs", "file-1/../../x", "", "file-" + "A" * 24])
+def test_what_is_no_file_is_not_looked_for(files, id_):
+    for ask in (files.get, files.open, files.delete, lambda id_: files.list(1, after=id_ or "x")):
+        with pytest.raises(FileNotFound):
+            ask(id_)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"filename": ""},
+        {"filename": "a\nb"},
+        {"filename": "x" * 256},
+        {"purpose": ""},
+        {"facts": {"a": float("nan")}},
+        {"facts": {"a": object()}},
+        {"facts": {"a": "x" * 70_000}},
+    ],
+)
+def test_words_that_cannot_be_stored_leave_no_file(files, bad):
+    with pytest.raises(InvalidArgument):
+        upload(files, **bad)
+
+    assert files.list(10) == []
+
+
+def test_an_upload_that_nobody_finished_is_seen_by_nobody(files):
+    files.begin().write_bytes(b"half")
+
+    assert files.list(10) == []
+    assert len(files.sweep(0, LATER)) == 1
+    assert files.sweep(0, LATER) == []
+
+
+def test_a_file_without_its_record_is_swept(client, files, tmp_path):
+    record = upload(files)
+    stray = tmp_path / "files" / NOBODY
+    stray.write_bytes(b"its record was never written")
+
+    assert files.sweep(0, 0.0) == []  # nothing is old enough
+    assert files.sweep(0, LATER) == [NOBODY]
+    assert files.open(record.id).read_bytes()
+
+
+def test_no_record_no_bytes(files, monkeypatch, tmp_path):
+    def down(*args):
+        raise RegistryUnavailable("down")
+
+    monkeypatch.setattr(files._scripts, "run", down)
+    with pytest.raises(RegistryUnavailable):
+        upload(files)
+
+    assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
+
+
+def test_a_store_that_cannot_be_written_leaves_no_record(client, tmp_path, monkeypatch):
+    files = Files(client, tmp_path / "files")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="space"):
+        upload(files)
+
+    assert files.list(10) == []
+
+
+def test_a_deleted_file_is_gone_with_its_bytes(files):
+    record = upload(files)
+    path = files.open(record.id)
+
+    files.delete(record.id)
+
+    assert not path.exists()
+    assert files.list(10) == []
+    for ask in (files.get, files.open, files.delete):
+        with pytest.raises(FileNotFound):
+            ask(record.id)
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "failed", "succeeded", "refused"])
+def test_a_file_stays_while_a_job_needs_it(client, files, ending):
+    jobs, claims = Jobs(client), Claims(client)
+    record, held_out = upload(files), upload(files)
+    spec = spec_for(record, validation_file=held_out.id)
+    jobs.create(spec, now=1.0)
+    for each in (record, held_out):
+        with pytest.raises(JobConflict, match=spec.id):
+            files.delete(each.id)
+
+    end(jobs, claims, spec.id, ending)
+
+    files.delete(record.id)
+    files.delete(held_out.id)
+    assert files.list(10) == []
+    assert not client.keys(keys.FILE_USERS + "*")
+
+
+def end(jobs, claims, id_, ending):
+    from registry.job_record import JobError
+
+    fault = JobError("x", "y")
+    if ending == "refused":
+        jobs.refuse(id_, fault, now=2.0)
+        return
+    jobs.queue(id_, now=2.0)
+    fence = fence_of(claim(claims))
+    if ending == "cancelled":
+        jobs.cancel(id_, now=2.0)
+    elif ending == "failed":
+        claims.fail(fence, fault, now=2.0)
+    else:
+        claims.finish(fence, {}, now=2.0)
+
+
+def test_files_are_listed_newest_first_page_by_page_and_by_tenant(files):
+    mine = [upload(files, now=float(i)) for i in range(5)]
+    upload(files, created_by="you", now=9.0)
+
+    assert len(files.list(100)) == 6
+    assert files.list(3, created_by="me") == mine[:1:-1]
+    assert files.list(3, after=mine[2].id, created_by="me") == [mine[1], mine[0]]
+    assert files.list(3, created_by="nobody") == []
+    with pytest.raises(InvalidArgument):
+        files.list(0)
+
+
+def test_rubbish_in_a_files_record_is_named(client, files):
+    client.hset(keys.FILES, NOBODY, "[]")
+
+    with pytest.raises(CorruptRecord, match=NOBODY):
+        files.get(NOBODY)
+
+
+def test_free_space_is_that_of_the_disk(files, tmp_path):
+    assert 0 < files.free_bytes() <= os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
+    assert isinstance(files.begin(), Path)

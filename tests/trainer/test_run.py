@@ -1,0 +1,264 @@
+"""A whole job: what it leaves behind, and what it does when it is disturbed or wrong."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters_core.adapter import read_adapter
+from adapters_core.base import fingerprint
+from adapters_core.table import registered
+from trainer.base import LoadedBase
+from trainer.errors import (
+    Cancelled,
+    InvalidHyperparameter,
+    InvalidMethod,
+    LossNotFinite,
+    Paused,
+    TrainerError,
+    WrongBase,
+)
+from trainer.presets import CANDIDATES
+from trainer.report import JobFiles
+from trainer.run import run_job
+
+from .small_jobs import Killed, Watcher, files_of, job, killing_at, lines, lm_base, sums
+
+STEPS = 14  # 27 examples, four a step, two epochs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base() -> LoadedBase:
+    return lm_base()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> JobFiles:
+    return JobFiles(sums(tmp_path_factory.mktemp("files") / "sums.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    base: LoadedBase, files: JobFiles, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[bytes, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_job(job(base), base, files, folder, Watcher())
+    return files_of(folder)
+
+
+def test_a_job_leaves_an_adapter_that_a_server_reads(
+    base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    before = fingerprint(base.model)
+    watcher = Watcher()
+    done = run_job(job(base), base, files, tmp_path, watcher)
+    config = (tmp_path / "adapter_config.json").read_bytes()
+    adapter = read_adapter(tmp_path / "adapter_model.safetensors", config, base.spec)
+    assert adapter.description.base_verified
+    assert adapter.description.digest == done.details["digest"]
+    assert done.steps == STEPS
+    assert done.method == "fourierft"
+    assert done.method_config["n_frequency"] == 40
+    assert done.metrics["eval_loss"] < done.base_metrics["eval_loss"]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert fingerprint(base.model) == before
+    assert [type(m).__name__ for m in base.model.modules()].count("AdaptedLinear") == 0
+
+
+def test_a_job_tells_every_step(base: LoadedBase, files: JobFiles, tmp_path: Path) -> None:
+    watcher = Watcher()
+    run_job(job(base), base, files, tmp_path, watcher)
+    steps = [step for step, values in watcher.values if "train_loss" in values]
+    assert steps == list(range(1, STEPS + 1))
+    assert [step for step, values in watcher.values if "eval_loss" in values] == [0, STEPS]
+    assert [place[:2] for place in watcher.places][-1] == (STEPS, STEPS)
+    assert watcher.places[-1][2] == 0
+    assert watcher.checkpoints == [(step, f"step-{step:08d}") for step in (3, 6, 9, 12)]
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-00000009", "step-00000012"]
+
+
+def test_a_job_killed_anywhere_ends_in_the_undisturbed_bytes(
+    base: LoadedBase, files: JobFiles, undisturbed: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    for number in random.Random(3).choices(range(1, 8), k=6):
+        with pytest.raises(Killed):
+            run_job(job(base), base, files, tmp_path, Watcher(killing_at(number)))
+        assert not (tmp_path / "adapter_model.safetensors").exists()
+    watcher = Watcher()
+    run_job(job(base), base, files, tmp_path, watcher)
+    assert files_of(tmp_path) == undisturbed
+    assert any("going on from the checkpoint" in message for _, message in watcher.events)
+
+
+def test_a_finished_job_that_is_run_again_gives_the_same_bytes(
+    base: LoadedBase, files: JobFiles, undisturbed: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    first = run_job(job(base), base, files, tmp_path, Watcher())
+    again = run_job(job(base), base, files, tmp_path, Watcher())
+    assert files_of(tmp_path) == undisturbed
+    assert again.metrics["eval_loss"] == first.metrics["eval_loss"]
+
+
+@pytest.mark.parametrize(("wanted", "raised"), [("pause", Paused), ("cancel", Cancelled)])
+def test_a_job_stops_within_a_step_and_goes_on_from_there(
+    base: LoadedBase,
+    files: JobFiles,
+    undisturbed: tuple[bytes, bytes],
+    tmp_path: Path,
+    wanted: str,
+    raised: type[Exception],
+) -> None:
+    watcher = Watcher(lambda asked: "go" if asked < 7 else wanted)  # type: ignore[arg-type,return-value]
+    with pytest.raises(raised):
+        run_job(job(base), base, files, tmp_path, watcher)
+    assert watcher.asked == 7
+    assert watcher.checkpoints[-1][0] == watcher.places[-1][0]
+    run_job(job(base), base, files, tmp_path, Watcher())
+    assert files_of(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("method", sorted(registered()))
+def test_every_method_learns_by_its_preset_and_resumes_exactly(
+    method: str, base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    small = {"c3a": {"block_size": 8}, "vera": {"r": 16}, "tinylora": {"u": 8}}
+    spec = job(base, method=method, method_config=small.get(method, {}))
+    done = run_job(spec, base, files, tmp_path / "whole", Watcher())
+    assert done.metrics["eval_loss"] < done.base_metrics["eval_loss"]
+    with pytest.raises(Killed):
+        run_job(spec, base, files, tmp_path / "cut", Watcher(killing_at(11)))
+    run_job(spec, base, files, tmp_path / "cut", Watcher())
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+
+
+def test_another_seed_is_another_adapter(
+    base: LoadedBase, files: JobFiles, undisturbed: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    run_job(job(base, seed=1), base, files, tmp_path, Watcher())
+    assert files_of(tmp_path) != undisturbed
+
+
+def test_packing_and_accumulation_change_nothing_but_rounding(
+    base: LoadedBase, files: JobFiles, undisturbed: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    run_job(job(base), base, files, tmp_path / "plain", Watcher())
+    expected = load_file(tmp_path / "plain" / "adapter_model.safetensors")
+    for number, changes in enumerate(({"packing": False}, {"gradient_accumulation": 3})):
+        folder = tmp_path / str(number)
+        run_job(job(base, **changes, max_steps=3), base, files, folder, Watcher())
+        run_job(job(base, max_steps=3), base, files, tmp_path / "three", Watcher())
+        found = load_file(folder / "adapter_model.safetensors")
+        three = load_file(tmp_path / "three" / "adapter_model.safetensors")
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            assert (tensor - three[name]).norm() < 1e-2 * three[name].norm()
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(
+    base: LoadedBase, files: JobFiles, undisturbed: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    run_job(job(base, gradient_checkpointing=True), base, files, tmp_path, Watcher())
+    assert files_of(tmp_path)[0] == undisturbed[0]
+
+
+def test_a_base_in_half_precision_trains_float32_coefficients(
+    files: JobFiles, tmp_path: Path
+) -> None:
+    half = lm_base()
+    half.model.to(torch.bfloat16)
+    spec = replace(job(half), base_fingerprint=half.spec.fingerprint)
+    done = run_job(spec, half, files, tmp_path, Watcher())
+    assert done.metrics["eval_loss"] < done.base_metrics["eval_loss"]
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_with_its_step_and_rate(
+    base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    huge = {"n_frequency": 40, "scaling": 1e30}
+    spec = job(base, method_config=huge, learning_rate=1e6, warmup_ratio=0.0, max_grad_norm=0.0)
+    with pytest.raises(LossNotFinite) as raised:
+        run_job(spec, base, files, tmp_path, Watcher())
+    assert raised.value.code == "loss_not_finite"
+    assert raised.value.details["step"] == raised.value.step >= 1
+    assert raised.value.details["learning_rate"] > 1e5
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+    assert fingerprint(base.model) == base.spec.fingerprint
+    run_job(job(base), base, files, tmp_path, Watcher())  # the base is as it was
+
+
+def test_a_job_stops_early_and_keeps_its_best(base: LoadedBase, tmp_path: Path) -> None:
+    rows = sums(tmp_path / "few.jsonl", 8)
+    files = JobFiles(rows, lines(tmp_path / "other.jsonl", [{"text": "zzzz"}, {"text": "qqqq"}]))
+    watcher = Watcher()
+    spec = job(base, n_epochs=30, eval_every=2, early_stopping_patience=2)
+    done = run_job(spec, base, files, tmp_path / "job", watcher)
+    losses = [values["eval_loss"] for _, values in watcher.values if "eval_loss" in values]
+    assert done.steps < 60
+    assert any("stopped early" in message for _, message in watcher.events)
+    assert done.metrics["eval_loss"] == pytest.approx(min(losses[1:]), rel=1e-5)
+    with pytest.raises(Killed):
+        run_job(spec, base, files, tmp_path / "cut", Watcher(killing_at(9)))
+    run_job(spec, base, files, tmp_path / "cut", Watcher())
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "job")
+
+
+def test_auto_trains_the_best_of_its_short_runs(
+    base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    spec = job(base, method="auto", method_config={}, max_steps=4)
+    with pytest.raises(Killed):
+        run_job(spec, base, files, tmp_path, Watcher(killing_at(25)))
+    done = run_job(spec, base, files, tmp_path, Watcher())
+    tried = json.loads((tmp_path / "auto.json").read_text())
+    assert set(tried) == set(CANDIDATES)
+    assert done.method == min(tried, key=lambda name: tried[name])
+    assert done.metrics["eval_loss"] == pytest.approx(min(tried.values()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "param"),
+    [
+        ({"method": "nonsense"}, InvalidMethod, "method"),
+        ({"method_config": {"n_frequency": 0}}, InvalidMethod, "n_frequency"),
+        ({"method_config": {"n_frequency": "many"}}, InvalidMethod, "n_frequency"),
+        ({"method_config": {"rank": 3}}, InvalidMethod, "rank"),
+        ({"method_config": {"n_frequency_pattern": {"v_proj": 3}}}, InvalidMethod, None),
+        ({"method_config": {"target_modules": ["k_prj"]}}, InvalidMethod, "target_modules"),
+        ({"n_epochs": 0}, InvalidHyperparameter, "n_epochs"),
+        ({"batch_size": "4"}, InvalidHyperparameter, "batch_size"),
+        ({"learning_rate": -1.0}, InvalidHyperparameter, "learning_rate"),
+        ({"max_length": 5000}, InvalidHyperparameter, "max_length"),
+        ({"schedule": "steps"}, InvalidHyperparameter, "schedule"),
+        ({"gradient_accumulation": 5}, InvalidHyperparameter, "gradient_accumulation"),
+        ({"warmup_ratio": float("nan")}, InvalidHyperparameter, "warmup_ratio"),
+        ({"task": "poetry"}, InvalidHyperparameter, "task"),
+        ({"base_fingerprint": "sha256:0"}, WrongBase, "model"),
+    ],
+)
+def test_what_cannot_be_trained_is_named_before_anything_is_read(
+    base: LoadedBase,
+    tmp_path: Path,
+    changes: dict[str, object],
+    error: type[TrainerError],
+    param: str | None,
+) -> None:
+    with pytest.raises(error) as raised:
+        run_job(job(base, **changes), base, JobFiles(tmp_path / "none"), tmp_path / "x", Watcher())
+    assert raised.value.param == (param or "n_frequency_pattern")
+    assert raised.value.code

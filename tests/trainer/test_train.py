@@ -1,0 +1,192 @@
+"""The loop: what moves at which rate, what a step costs, and what is the same each time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from adapters_core.inject import inject
+from registry.job_spec import Hyperparameters
+from trainer.base import LoadedBase
+from trainer.learner import Learner
+from trainer.presets import setting_of
+from trainer.report import JobFiles
+from trainer.run import run_job
+from trainer.schedule import schedule_of
+from trainer.task_lm import CausalLM
+from trainer.train import Trainer
+
+from .small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base() -> LoadedBase:
+    return lm_base()
+
+
+class Listed(list[Any]):
+    """Examples that are in memory."""
+
+
+def trainer_of(
+    base: LoadedBase, folder: Path, method: str = "loca", **changes: Any
+) -> tuple[Trainer, Learner]:
+    hyper = Hyperparameters(**{"n_epochs": 50, "batch_size": 4, "warmup_ratio": 0.0} | changes)
+    task = CausalLM(tiny.tokenizer(), 100, False, True)
+    examples = Listed(task.example({"text": text * 3}) for text in ("ab", "cd", "ef", "gh"))
+    setting = setting_of(method, {}, hyper, base.spec)
+    learner = Learner(base, setting.method, setting.targets, task, seed=0)
+    schedule = schedule_of(hyper, len(examples), 0)
+    made = Trainer(
+        learner,
+        examples,  # type: ignore[arg-type]
+        examples,  # type: ignore[arg-type]
+        schedule,
+        hyper,
+        setting.rates,
+        folder,
+        Watcher(),
+        {},
+    )
+    return made, learner
+
+
+def values_of(learner: Learner) -> dict[str, torch.Tensor]:
+    return {one.name: one.tensor.detach().clone() for one in learner.moved()}
+
+
+def test_learned_places_take_turns_by_optimiser_steps_whatever_the_accumulation(
+    base: LoadedBase, tmp_path: Path
+) -> None:
+    for accumulation in (1, 2):
+        folder = tmp_path / str(accumulation)
+        folder.mkdir()
+        trainer, learner = trainer_of(base, folder, gradient_accumulation=accumulation)
+        try:
+            moved = []
+            for _ in range(12):
+                before = values_of(learner)
+                trainer._step()
+                after = values_of(learner)
+                moved.append(
+                    {n.rpartition("_")[2] for n in before if not torch.equal(before[n], after[n])}
+                )
+        finally:
+            learner.undo()
+        assert moved == [{"spectrum"}] * 10 + [{"positions"}] * 2
+
+
+def test_roles_have_rates_of_their_own_and_places_do_not_decay(
+    base: LoadedBase, tmp_path: Path
+) -> None:
+    trainer, learner = trainer_of(
+        base, tmp_path, learning_rate=0.5, location_learning_rate=0.25, weight_decay=0.1
+    )
+    learner.undo()
+    groups = [(g["peak"], g["weight_decay"]) for g in trainer._optimizer.param_groups]
+    assert sorted(groups) == [(0.25, 0.0), (0.5, 0.1)]
+
+
+def test_gradients_are_clipped_and_told_unclipped(base: LoadedBase, tmp_path: Path) -> None:
+    trainer, learner = trainer_of(base, tmp_path, "lora", max_grad_norm=1e-3)
+    try:
+        trainer._gradients(0)
+        told = trainer._clipped()
+        grads = [one.tensor.grad for one in learner.moved() if one.tensor.grad is not None]
+        norm = float(torch.stack([grad.norm() for grad in grads]).norm())
+    finally:
+        learner.undo()
+    assert told > 1e-2
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_fresh_learner_computes_what_the_base_computes_and_leaves_it_alone(
+    base: LoadedBase, tmp_path: Path
+) -> None:
+    ids = torch.arange(12)[None]
+    expected = base.model(input_ids=ids).logits
+    _, learner = trainer_of(base, tmp_path, "fourierft")
+    try:
+        assert torch.allclose(base.model(input_ids=ids).logits, expected, atol=1e-6)
+        kinds = {type(module).__name__ for module in base.model.modules()}
+        assert "AdaptedLinear" in kinds
+    finally:
+        learner.undo()
+        learner.undo()
+    assert torch.equal(base.model(input_ids=ids).logits, expected)
+    inject(base.model).undo()
+
+
+def test_a_regulariser_is_part_of_the_gradient(base: LoadedBase, tmp_path: Path) -> None:
+    trainer, learner = trainer_of(base, tmp_path, "clora")
+    try:
+        trainer._gradients(0)
+        own = learner.plan.regulariser()
+        assert own is not None
+        downs = [one for one in learner.moved() if "down" in one.name]
+        # Maps are zero at first: the spaces' only gradient is the regulariser's.
+        assert all(one.tensor.grad is not None and one.tensor.grad.any() for one in downs)
+    finally:
+        learner.undo()
+
+
+def test_a_base_with_dropout_resumes_exactly(tmp_path: Path) -> None:
+    base = lm_base("gpt2")
+    assert base.model.config.attn_pdrop > 0  # type: ignore[union-attr]
+    files = JobFiles(sums(tmp_path / "sums.jsonl", 12))
+    spec = job(base)
+    run_job(spec, base, files, tmp_path / "whole", Watcher())
+    with pytest.raises(Exception, match="stop"):
+        run_job(spec, base, files, tmp_path / "cut", Watcher(_stopping_at(7)))
+    torch.manual_seed(12345)
+    run_job(spec, base, files, tmp_path / "cut", Watcher())
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+
+
+def _stopping_at(number: int) -> Any:
+    def disturb(asked: int) -> Any:
+        if asked == number:
+            raise RuntimeError("stop")
+        return "go"
+
+    return disturb
+
+
+def test_a_checkpoint_of_another_setting_is_not_gone_on_from(
+    base: LoadedBase, tmp_path: Path
+) -> None:
+    files = JobFiles(sums(tmp_path / "sums.jsonl", 12))
+    with pytest.raises(RuntimeError):
+        run_job(job(base), base, files, tmp_path / "job", Watcher(_stopping_at(7)))
+    assert list((tmp_path / "job" / "checkpoints").iterdir())
+    watcher = Watcher()
+    run_job(job(base, learning_rate=0.01), base, files, tmp_path / "job", watcher)
+    assert not any("going on" in message for _, message in watcher.events)
+
+
+def test_time_makes_a_checkpoint_too(base: LoadedBase, tmp_path: Path) -> None:
+    files = JobFiles(sums(tmp_path / "sums.jsonl", 12))
+    watcher = Watcher()
+    spec = job(base, checkpoint_every_steps=1000, checkpoint_every_s=0.0)
+    done = run_job(spec, base, files, tmp_path / "job", watcher)
+    assert [step for step, _ in watcher.checkpoints] == list(range(1, done.steps))
+
+
+def test_a_job_evaluates_on_its_way(base: LoadedBase, tmp_path: Path) -> None:
+    files = JobFiles(sums(tmp_path / "sums.jsonl", 12))
+    watcher = Watcher()
+    done = run_job(job(base, eval_every=2), base, files, tmp_path / "job", watcher)
+    evaluated = [step for step, values in watcher.values if "eval_loss" in values]
+    assert evaluated == [0, *range(2, done.steps, 2), done.steps]
+    assert QUICK.eval_every is None

@@ -1,0 +1,156 @@
+"""One attempt at a job, inside its own process: train, publish, move the alias, say how it ended.
+
+Each step may be done twice, by this attempt or by a later one that finds the job half done:
+training goes on from its checkpoint, a job publishes once, an alias that is there is left alone.
+"""
+
+import errno
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adapters_core.errors import AdapterError
+from registry.connect import Registry
+from registry.errors import FenceLost, FileNotFound, InvalidArgument
+from registry.job_record import Fence, JobError, JobRecord
+from registry.job_spec import JobSpec
+from registry.records import Record
+from trainer.child_task import ChildTask
+from trainer.errors import BaseNotLoadable, Stopped, TrainerError
+from trainer.gate import open_alias
+from trainer.patience import Interrupted, patiently
+from trainer.publishing import publish_trained
+from trainer.report import JobFiles
+from trainer.reporting import Reporting
+from trainer.tidy import tidy
+
+log = logging.getLogger(__name__)
+
+#: Faults of the job itself: they would come again, so it fails at once.
+_CLEAR = (TrainerError, AdapterError, InvalidArgument, FileNotFound)
+
+
+class Attempt:
+    """One claim's work.
+
+    Args:
+        task: what the worker said.
+        registry: to read from and report to.
+        stop: set when this process is to end soon.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        task: ChildTask,
+        registry: Registry,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._task, self._registry, self._stop, self._clock = task, registry, stop, clock
+        self._fence = Fence(task.job, task.fence)
+
+    def run(self) -> None:
+        """Do the job, and leave its record in the state that it deserves."""
+        self._run()
+        self._patiently(lambda: tidy(self._registry, self._task.job))
+
+    def _run(self) -> None:
+        try:
+            with Reporting(self._registry.claims, self._fence, self._stop, self._clock) as report:
+                self._until_done(report)
+        except (FenceLost, Interrupted) as error:
+            log.info("%s: %s", self._task.job, error)
+        except Stopped:
+            self._end_stopped(report)
+        except _CLEAR as error:
+            self._end_failed(error)
+        except Exception as error:  # a fault of ours or of the machine: another attempt may do
+            log.exception("%s: the attempt failed", self._task.job)
+            fault = fault_of(error)
+            self._say(lambda now: self._registry.claims.failed_attempt(self._fence, fault, now=now))
+
+    def _until_done(self, report: Reporting) -> None:
+        job = self._patiently(lambda: self._registry.jobs.get(self._task.job))
+        record = self._published(job) or self._trained(job.spec, report)
+        report.event("info", f"Published as {record.reference}", {"digest": record.digest})
+        adapters = self._registry.adapters
+        reason = self._patiently(lambda: open_alias(adapters, job.spec, record))
+        if reason is not None:
+            report.event("warn", f"Alias {job.spec.alias!r} stays where it is: {reason}")
+        report.close()
+        claims, fence = self._registry.claims, self._fence
+        self._patiently(lambda: claims.finish(fence, record.metrics, now=self._clock()))
+
+    def _published(self, job: JobRecord) -> Record | None:
+        """Return what an earlier attempt published before it ended."""
+        result = job.result
+        if result is None:
+            return None
+        return self._patiently(lambda: self._registry.adapters.resolve(result.reference))
+
+    def _trained(self, spec: JobSpec, report: Reporting) -> Record:
+        folder = self._registry.job_folders.take(self._fence)
+        report.keep_in(folder)
+        files = _files_of(self._registry, spec)
+        load, run = named(self._task.load), named(self._task.run)
+        base = load(self._task.base, spec.task, self._task.base_name, self._task.device)
+        trained = run(spec, base, files, folder, report)
+        registry, fence = self._registry, self._fence
+        return self._patiently(
+            lambda: publish_trained(registry, fence, spec, base.spec, trained, self._clock())
+        )
+
+    def _end_stopped(self, report: Reporting) -> None:
+        """Give the job back if it is this process that ends; else its record says it already."""
+        if report.state == "running":
+            why = f"Given back by {self._task.worker}: it stops"
+            self._say(lambda now: self._registry.claims.give_back(self._fence, why, now=now))
+
+    def _end_failed(self, error: Any) -> None:
+        log.error("%s: %s", self._task.job, error)
+        fault = JobError(error.code, error.message, getattr(error, "param", None))
+        claims = self._registry.claims
+        again = isinstance(error, BaseNotLoadable)  # this worker's fault, perhaps not another's
+        end = claims.failed_attempt if again else claims.fail
+        self._say(lambda now: end(self._fence, fault, now=now))
+
+    def _say(self, say: Callable[[float], object]) -> None:
+        try:
+            self._patiently(lambda: say(self._clock()))
+        except (FenceLost, Interrupted) as error:
+            log.info("%s: %s", self._task.job, error)
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        never = threading.Event()  # the worker ends us if this takes too long
+        return patiently(ask, never.wait)
+
+
+def named(path: str) -> Callable[..., Any]:
+    """Return the function that `module:function` names."""
+    module, _, name = path.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def fault_of(error: Exception) -> JobError:
+    """Return what callers may know of a fault that is not the job's own."""
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+        return JobError(
+            "out_of_memory", "memory ran out; try a smaller batch_size or max_length", "batch_size"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return JobError("storage_full", "the disk is full; make room, then file the job again")
+    return JobError("internal_error", f"{kind} in the job's process; its worker's log has it all")
+
+
+def _files_of(registry: Registry, spec: JobSpec) -> JobFiles:
+    validation: Path | None = None
+    if spec.validation_file is not None:
+        validation = registry.files.open(spec.validation_file)
+    return JobFiles(registry.files.open(spec.training_file), validation)

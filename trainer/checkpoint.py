@@ -1,0 +1,131 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, each folder there whole or not at all.
+
+A checkpoint is written beside its place, flushed to the disk and renamed. Two are kept, so that
+one which the disk lost with the power still leaves the other.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from trainer.errors import StorageFull
+
+_TENSORS, _STATE = "state.safetensors", "state.json"
+_KEPT = 2
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is needed to go on as if nothing had happened.
+
+    Args:
+        step: optimiser steps that are done.
+        tensors: by name.
+        state: JSON values.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, given: Checkpoint) -> str:
+    """Write a checkpoint below `folder` and return its name; older ones but one are removed.
+
+    Raises:
+        StorageFull: the disk took it only in part; nothing of it is left.
+    """
+    name = f"{_PREFIX}{given.step:08d}"
+    part = folder / f".{name}.part"
+    with _room(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            tensors = {key: tensor.detach().cpu() for key, tensor in given.tensors.items()}
+            _flushed(part / _TENSORS, save({k: t.contiguous() for k, t in tensors.items()}))
+            state = dict(given.state) | {"step": given.step}
+            _flushed(part / _STATE, json.dumps(state, sort_keys=True).encode())
+            shutil.rmtree(folder / name, ignore_errors=True)
+            part.rename(folder / name)
+            _flush_folder(folder)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    for old in _names(folder)[:-_KEPT]:
+        shutil.rmtree(folder / old, ignore_errors=True)
+    return name
+
+
+def last_checkpoint(folder: Path, fits: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the newest checkpoint that can be read and whose state has what `fits` says."""
+    for name in reversed(_names(folder)):
+        found = _read(folder / name)
+        if found is not None and all(found.state.get(key) == fits[key] for key in fits):
+            return found
+    return None
+
+
+def _read(folder: Path) -> Checkpoint | None:
+    try:
+        state = json.loads((folder / _STATE).read_text())
+        return Checkpoint(int(state["step"]), load_file(folder / _TENSORS), state)
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None  # the one before it is whole
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the checkpoints of a folder, oldest first."""
+    return sorted(path.name for path in folder.glob(f"{_PREFIX}*"))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        StorageFull: the disk has no room.
+    """
+    part = path.with_name(f".{path.name}.part")
+    with _room(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _flushed(part, data)
+        os.replace(part, path)
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"no room is left where the job's folder {folder.name!r} lies; free some and run "
+                "the job again: it goes on from its last checkpoint"
+            ) from error
+        raise
+
+
+def _flushed(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

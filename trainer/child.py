@@ -1,0 +1,51 @@
+"""The process of one job: `python -m trainer.child`, started by a worker, its task on stdin.
+
+It dies with its worker, however that dies: whoever takes the job next is alone with it. On SIGTERM
+it writes a checkpoint and gives the job back.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from trainer.child_task import ChildTask
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Do the task on standard input; return the process's exit code."""
+    task = ChildTask.from_json(sys.stdin.read())
+    if not tie_to(task.parent):
+        return 1
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(task.nice)
+    _work(task, stop)
+    return 0
+
+
+def tie_to(parent: int) -> bool:
+    """Have this process killed when its parent dies; return whether that parent still lives."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def _work(task: ChildTask, stop: threading.Event) -> None:
+    from registry.connect import connect
+    from trainer.attempt import Attempt
+
+    store = None if task.store is None else Path(task.store)
+    with connect(task.registry, Path(task.data), store=store) as registry:
+        Attempt(task, registry, stop).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""A job's examples: opened, checked to the last line, split by the seed, read one by one.
+
+The kind of a file is seen by its first bytes, not by its name: a zip, JSON objects, else a table.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.checkpoint import write_whole
+from trainer.data_images import ZipImages
+from trainer.data_lines import CsvLines, JsonLines, Rows
+from trainer.errors import MAX_FAULTS, Fault, InvalidTrainingFile
+from trainer.report import JobFiles
+from trainer.task import Example, Task
+
+#: Of all examples without a validation file, but no more than `MAX_HELD_OUT`.
+HELD_OUT_PART = 10
+#: Examples that an evaluation reads; of a longer file, as many drawn by the seed.
+MAX_HELD_OUT = 2000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading all examples once has shown.
+
+    Args:
+        digest: `sha256:…` over the files' bytes.
+        num_train, num_held_out: examples.
+        num_tokens: of the training examples, as they are read; images have one each.
+        num_trained_tokens: of these, the ones that enter the loss.
+        num_cut: training examples that were cut at `max_length`.
+        num_cut_tokens: what was cut off.
+        labels: of a classification, sorted; None for other tasks.
+    """
+
+    digest: str
+    num_train: int
+    num_held_out: int
+    num_tokens: int
+    num_trained_tokens: int
+    num_cut: int
+    num_cut_tokens: int
+    labels: tuple[str, ...] | None
+
+
+class Examples:
+    """Some records of a file, as the task reads them."""
+
+    def __init__(self, rows: Rows, ids: Sequence[int] | Tensor, task: Task, param: str) -> None:
+        self._rows, self._ids, self._task, self._param = rows, ids, task, param
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> Example:
+        number = int(self._ids[index])
+        try:
+            return self._task.example(self._rows.row(number))
+        except ValueError as error:
+            fault = Fault(self._rows.line(number), str(error))
+            raise InvalidTrainingFile([fault], self._param) from error
+
+    def batches(self, size: int) -> Iterator[list[Example]]:
+        """Yield the examples in order."""
+        for start in range(0, len(self), size):
+            yield [self[index] for index in range(start, min(start + size, len(self)))]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and held-out examples, and what is known of them."""
+
+    train: Examples
+    held_out: Examples
+    facts: Facts
+
+
+def open_data(
+    files: JobFiles,
+    task: Task,
+    seed: int,
+    known: Path,
+    still_wanted: Callable[[], None] = lambda: None,
+) -> Data:
+    """Return the examples of a job, every one of them checked.
+
+    Args:
+        files: of the job.
+        task: reads a record.
+        seed: draws what is held out, and what of a long validation file is read.
+        known: where the facts are kept, so that a resumed job need not read all again.
+        still_wanted: asked now and then; what it raises ends the reading.
+
+    Raises:
+        InvalidTrainingFile: with the first ten faults and their lines.
+    """
+    train = open_rows(files.training, "training_file")
+    held = open_rows(files.validation, "validation_file") if files.validation else None
+    digest = _digest(files)
+    train_ids, held_ids = _split(len(train), len(held) if held else None, seed)
+    held_rows, held_param = (held, "validation_file") if held else (train, "training_file")
+    facts = _known(known, digest)
+    if facts is None:
+        counts, labels = _checked(train, task, "training_file", still_wanted)
+        if held is not None:
+            _, others = _checked(held, task, "validation_file", still_wanted, labels)
+        facts = Facts(digest, len(train_ids), len(held_ids), *counts, task.labels_of(labels))
+        _keep(known, facts)
+    task.use_labels(facts.labels)
+    return Data(
+        Examples(train, train_ids, task, "training_file"),
+        Examples(held_rows, held_ids, task, held_param),
+        facts,
+    )
+
+
+def open_rows(path: Path, param: str = "training_file") -> Rows:
+    """Return the records of a file.
+
+    Raises:
+        InvalidTrainingFile: it cannot be read at all, or holds nothing.
+    """
+    with path.open("rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    rows: Rows
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        rows = ZipImages(path, param)
+    elif head.startswith((b"{", b"[")) or b"\0" in head:
+        rows = JsonLines(path, param)
+    else:
+        rows = CsvLines(path, param)
+    if not len(rows):
+        raise InvalidTrainingFile([Fault(0, "the file holds no example")], param)
+    return rows
+
+
+def _split(
+    num_train: int, num_held: int | None, seed: int
+) -> tuple[Sequence[int] | Tensor, Tensor]:
+    """Return the numbers of the training and of the held-out examples."""
+    generator = torch.Generator().manual_seed(seed)
+    if num_held is not None:
+        held = torch.randperm(num_held, generator=generator)[:MAX_HELD_OUT]
+        return range(num_train), held.sort().values
+    if num_train < 2:
+        message = "the file has one example; at least 2 are needed, or a validation_file"
+        raise InvalidTrainingFile([Fault(0, message)], "training_file")
+    order = torch.randperm(num_train, generator=generator)
+    count = min(MAX_HELD_OUT, max(1, num_train // HELD_OUT_PART))
+    return order[count:].sort().values, order[:count].sort().values
+
+
+def _checked(
+    rows: Rows,
+    task: Task,
+    param: str,
+    still_wanted: Callable[[], None],
+    labels: frozenset[str] | None = None,
+) -> tuple[tuple[int, int, int, int], frozenset[str]]:
+    """Return the counts of all examples, and the labels that stand there.
+
+    Args:
+        rows: of the file.
+        task: reads them.
+        param: of messages.
+        still_wanted: asked now and then.
+        labels: that training knows; None where this is the training file.
+    """
+    faults: list[Fault] = []
+    found: set[str] = set()
+    tokens = trained = cut = cut_tokens = 0
+    for index in range(len(rows)):
+        if index % 256 == 0:
+            still_wanted()
+        try:
+            example = task.example(rows.row(index))
+            task.check_label(example, labels)
+        except ValueError as error:
+            faults.append(Fault(rows.line(index), str(error)))
+            if len(faults) == MAX_FAULTS:
+                break
+            continue
+        found |= {example.label} if isinstance(example.label, str) else set()
+        tokens, trained = tokens + example.num_tokens, trained + example.num_trained
+        cut, cut_tokens = cut + (example.num_cut > 0), cut_tokens + example.num_cut
+    if faults:
+        raise InvalidTrainingFile(faults, param)
+    return (tokens, trained, cut, cut_tokens), frozenset(found)
+
+
+def _digest(files: JobFiles) -> str:
+    digest = hashlib.sha256()
+    for path in (files.training, files.validation):
+        if path is not None:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return "sha256:" + digest.hexdigest()
+
+
+def _known(path: Path, digest: str) -> Facts | None:
+    """Return the facts of an earlier run over the same bytes."""
+    if not path.exists():
+        return None
+    raw: dict[str, Any] = json.loads(path.read_text())
+    labels = raw["labels"]
+    facts = Facts(**raw | {"labels": None if labels is None else tuple(labels)})
+    return facts if facts.digest == digest else None
+
+
+def _keep(path: Path, facts: Facts) -> None:
+    write_whole(path, json.dumps(asdict(facts)).encode())

@@ -1,0 +1,136 @@
+"""What can go wrong with a training job.
+
+TrainerError                 the root: catch this to catch all of them
+├── InvalidTrainingFile      a line of a training file is not what the task needs
+├── InvalidHyperparameter    a number of the job is out of range, or does not fit the base
+├── InvalidMethod            the method is unknown, or its config does not fit the base
+├── BaseNotLoadable          the base cannot be loaded for this task
+├── WrongBase                the job was made for another base than the one that is loaded
+├── LossNotFinite            the loss or a gradient became NaN or infinite
+└── StorageFull              nothing more can be written to the job's folder
+
+Stopped                      no error: somebody asked for it; a checkpoint lies in the job's folder
+├── Paused
+└── Cancelled
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+#: Of one file; more of them rarely say more.
+MAX_FAULTS = 10
+_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one line of a file; `line` counts from 1, 0 stands for the whole file."""
+
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        text = self.message if len(self.message) <= _SHOWN_CHARS else self.message[:197] + "..."
+        return f"line {self.line}: {text}" if self.line else text
+
+
+class TrainerError(Exception):
+    """Any failure of a job; `param` names the field at fault, `details` are JSON values."""
+
+    code: ClassVar[str] = "training_failed"
+
+    def __init__(
+        self, message: str, param: str | None = None, details: dict[str, Any] | None = None
+    ) -> None:
+        self.message, self.param, self.details = message, param, details or {}
+        super().__init__(message)
+
+
+class InvalidTrainingFile(TrainerError):
+    """A file is of no kind that is read, or lines of it are wrong.
+
+    Args:
+        faults: the first ten, in the file's order.
+        param: `training_file` or `validation_file`.
+    """
+
+    code = "invalid_training_file"
+
+    def __init__(self, faults: Sequence[Fault], param: str = "training_file") -> None:
+        self.faults = tuple(faults[:MAX_FAULTS])
+        shown = "; ".join(map(str, self.faults))
+        message = f"{param}: {shown}"
+        if len(self.faults) == MAX_FAULTS:
+            message += f" (the first {MAX_FAULTS}; there may be more)"
+        lines = [{"line": fault.line, "message": str(fault)} for fault in self.faults]
+        super().__init__(message, param, {"faults": lines})
+
+    @property
+    def line(self) -> int:
+        """Return the first line at fault; 0 where the whole file is."""
+        return self.faults[0].line
+
+
+class InvalidHyperparameter(TrainerError):
+    """A hyper-parameter is out of range; `param` is its name."""
+
+    code = "invalid_hyperparameter"
+
+
+class InvalidMethod(TrainerError):
+    """The method is not registered, or a field of its config is refused; `param` is the field."""
+
+    code = "invalid_method"
+
+
+class BaseNotLoadable(TrainerError):
+    """The base's folder is missing, malformed or of another kind than the task needs."""
+
+    code = "base_not_loadable"
+
+
+class WrongBase(TrainerError):
+    """The base that is loaded has another fingerprint than the job's."""
+
+    code = "base_mismatch"
+
+
+class LossNotFinite(TrainerError):
+    """Training diverged; nothing of it is kept but the checkpoints before.
+
+    Args:
+        what: `loss` or `gradient`.
+        step: the optimiser's step, from 1.
+        rate: the coefficients' learning rate at this step.
+        value: NaN or an infinity.
+    """
+
+    code = "loss_not_finite"
+
+    def __init__(self, what: str, step: int, rate: float, value: float) -> None:
+        self.step, self.rate = step, rate
+        super().__init__(
+            f"the {what} is {value} at step {step} with learning rate {rate:.3g}; nothing was "
+            "published. Try a smaller learning_rate_multiplier, or a longer warm-up",
+            "learning_rate_multiplier",
+            {"step": step, "learning_rate": rate},
+        )
+
+
+class StorageFull(TrainerError):
+    """The job's folder takes no more bytes; what lay there is whole."""
+
+    code = "storage_full"
+
+
+class Stopped(Exception):
+    """The job was asked to stop; it goes on from its checkpoint when run again."""
+
+
+class Paused(Stopped):
+    """Until somebody resumes it."""
+
+
+class Cancelled(Stopped):
+    """For good."""

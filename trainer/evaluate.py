@@ -1,0 +1,54 @@
+"""How well a model does on the held-out examples."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from registry.job_spec import Hyperparameters
+from trainer.data import Examples
+from trainer.learner import Learner
+from trainer.precision import autocast
+from trainer.task import LOWER_IS_BETTER, Score
+
+#: Examples of one forward pass, if a training step's are not fewer.
+EVAL_BATCH = 32
+
+
+def at_once(hyper: Hyperparameters) -> int:
+    """Return how many examples an evaluation reads together: what fits in training fits here."""
+    return min(EVAL_BATCH, -(-hyper.batch_size // hyper.gradient_accumulation))
+
+
+@torch.no_grad()
+def evaluate(
+    learner: Learner, examples: Examples, batch_size: int, still_wanted: Callable[[], None]
+) -> dict[str, float]:
+    """Return the task's metrics of the learner as it is.
+
+    Args:
+        learner: left in evaluation mode.
+        examples: held out.
+        batch_size: examples of one forward pass.
+        still_wanted: asked before each batch; what it raises ends the evaluation.
+    """
+    model, task, score = learner.model.eval(), learner.task, Score()
+    for some in examples.batches(batch_size):
+        still_wanted()
+        batch = task.batch(some, learner.base.device)
+        with autocast(model):
+            loss, logits = task.loss(model, batch)
+        task.collect(score, loss, logits, batch)
+    return {name: _finite(value) for name, value in task.metrics(score).items()}
+
+
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Return whether a metric's value is better than another."""
+    if math.isnan(value):
+        return False
+    return math.isnan(than) or (value < than if metric in LOWER_IS_BETTER else value > than)
+
+
+def _finite(value: float) -> float:
+    """Return a value that JSON can carry; a perplexity may be too large for it."""
+    return value if math.isfinite(value) else float(torch.finfo(torch.float32).max)

@@ -1,0 +1,149 @@
+"""What learns: a method's coefficients on a base's layers and, for labels, a head beside them.
+
+Training uses the linears that serving uses; only the plan differs. The base gets its own head back
+when the learner is undone, and its weights are never written to.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.base import weights_of
+from adapters_core.bases import Bases
+from adapters_core.export import write_adapter
+from adapters_core.heads import HeadSpec
+from adapters_core.inject import inject
+from adapters_core.method import Method
+from adapters_core.training import TrainingPlan
+from trainer.base import LoadedBase
+from trainer.task import Task
+
+_DEVIATION = 0.02
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One tensor that a checkpoint holds; `rate` times the learning rate of its role moves it."""
+
+    name: str
+    role: str
+    rate: float
+    tensor: nn.Parameter
+
+
+class Learner:
+    """A base with fresh coefficients, ready to be trained.
+
+    Args:
+        base: whose model is used; `undo` gives it back as it was.
+        method: of all layers.
+        targets: paths of the layers.
+        task: says whether there is a head, and how large.
+        seed: draws the coefficients and the head.
+    """
+
+    def __init__(
+        self, base: LoadedBase, method: Method, targets: list[str], task: Task, seed: int
+    ) -> None:
+        self.base, self.task = base, task
+        generator = torch.Generator().manual_seed(seed)
+        bases = Bases(base.device, weights_of(base.model, base.spec))
+        shapes = {target: base.spec.targets[target] for target in targets}
+        self.plan = TrainingPlan(method, shapes, bases, generator)
+        self.head = _Head(base, task.num_outputs, generator)
+        self._injection = inject(base.model, targets)
+        self._injection.switch.plan = self.plan
+
+    @property
+    def model(self) -> nn.Module:
+        """Return the model; it computes with the coefficients and the head."""
+        return self.base.model
+
+    def tensors(self) -> list[Tracked]:
+        """Return everything a checkpoint holds, in an order that never changes."""
+        found = [
+            Tracked(f"layer.{name}", spec.role, spec.rate, tensor)
+            for name, spec, tensor in self.plan.named()
+        ]
+        head = self.head.parameters.items()
+        return found + [Tracked(f"head.{name}", "head", 1.0, tensor) for name, tensor in head]
+
+    def moved(self) -> list[Tracked]:
+        """Return what an optimiser moves."""
+        return [one for one in self.tensors() if one.tensor.requires_grad]
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Let the base answer for itself, with the head as it is, while the block runs."""
+        self._injection.switch.plan = None
+        try:
+            yield
+        finally:
+            self._injection.switch.plan = self.plan
+
+    def write(self, folder: Path) -> None:
+        """Write the adapter's two files."""
+        write_adapter(
+            folder,
+            self.plan.methods,
+            self.plan.exported(),
+            self.base.spec,
+            head=self.head.parameters,
+            labels=self.task.labels,
+            task_type=self.task.peft_task,
+        )
+
+    def undo(self) -> None:
+        """Give the base back as it was; safe to call twice."""
+        self._injection.undo()
+        self.head.undo()
+
+
+class _Head:
+    """The head's parameters, trained in float32 in the place of the base's own."""
+
+    def __init__(
+        self, base: LoadedBase, num_outputs: int | None, generator: torch.Generator
+    ) -> None:
+        self._model = base.model
+        self._own: dict[str, nn.Parameter] = {}
+        self.parameters: dict[str, nn.Parameter] = {}
+        if base.spec.head is None or num_outputs is None:
+            return
+        fresh = _fresh_head(self._model, base.spec.head, num_outputs, generator)
+        for name, tensor in fresh.items():
+            self._own[name] = self._model.get_parameter(name)
+            self.parameters[name] = nn.Parameter(tensor.to(base.device))
+            self._put(name, self.parameters[name])
+
+    def undo(self) -> None:
+        for name, parameter in self._own.items():
+            self._put(name, parameter)
+
+    def _put(self, name: str, parameter: nn.Parameter) -> None:
+        path, _, own = name.rpartition(".")
+        setattr(self._model.get_submodule(path), own, parameter)
+
+
+def _fresh_head(
+    model: nn.Module, spec: HeadSpec, num_outputs: int, generator: torch.Generator
+) -> Mapping[str, Tensor]:
+    """Return where each of the head's parameters begins: the base's values, if they fit."""
+    config: Any = model.config
+    deviation = getattr(config, "initializer_range", None) or _DEVIATION
+    fresh = {}
+    for name, shape in spec.parameters.items():
+        size = (num_outputs, *shape[1:]) if name in spec.label_rows else shape
+        if name not in spec.untrained and size == shape:
+            fresh[name] = model.get_parameter(name).detach().float().clone()
+        elif len(size) == 1:
+            is_norm = name.endswith("weight")
+            fresh[name] = torch.ones(size) if is_norm else torch.zeros(size)
+        else:
+            fresh[name] = deviation * torch.randn(size, generator=generator)
+    return fresh

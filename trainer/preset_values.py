@@ -1,0 +1,60 @@
+"""The presets as a table: what each method is trained with where a job does not say.
+
+A pure table; `trainer/presets.py` reads it and moves it to a base. Rates and scales were found in
+short runs on texts (MiniLM, 384 wide) and looked at again on pictures (64 wide) and on language
+(128 wide); docs/training.md has what they reach.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapters_core.layer import Shape
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One method's settings.
+
+    Args:
+        rate: AdamW's peak, of coefficients.
+        config: fields of adapter_config.json that differ from the method's own defaults.
+        head_rate: of a head beside the coefficients.
+        places_rate: of learned places.
+        step: rate times the norm of one atom; None where the scale is not moved to the base.
+        scale: the config's field that an atom's norm is proportional to.
+        atom: shape -> the norm of one atom at scale 1.
+    """
+
+    rate: float
+    config: Mapping[str, Any] = field(default_factory=dict)
+    head_rate: float = 5e-3
+    places_rate: float = 1e-4
+    step: float | None = None
+    scale: str = "scaling"
+    atom: Callable[[Shape], float] = lambda shape: 1.0
+
+
+def fourier_atom(shape: Shape) -> float:
+    """Return the norm of the cosine that one Fourier coefficient adds, at scale 1."""
+    return 1 / math.sqrt(2 * shape.out * shape.in_)
+
+
+PRESETS: Mapping[str, Preset] = {
+    "fourierft": Preset(5e-2, {"n_frequency": 1000}, step=5e-2, atom=fourier_atom),
+    "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=5e-2),
+    "loca": Preset(5e-2, {"n_frequency": 1000}, step=5e-2),
+    "frod": Preset(5e-3, {"sparse_rate": 0.01}),
+    "clora": Preset(2e-3),
+    "lora": Preset(3e-3, {"r": 8, "lora_alpha": 16.0}),
+    "dora": Preset(1e-3, {"r": 8, "lora_alpha": 16.0}),
+    "vera": Preset(2e-2),
+    "tinylora": Preset(2e-2),
+    "c3a": Preset(3e-1, {"block_size": 64}),
+    "shira": Preset(1e-3, {"r": 1}),
+}
+#: Of a method that nobody has written a preset for.
+PLAIN = Preset(1e-3)
+#: What a job with the method `auto` tries, in this order.
+CANDIDATES = ("fourierft", "waveletft", "loca", "lora")

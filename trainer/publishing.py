@@ -1,0 +1,76 @@
+"""From a job's finished folder to a version in the registry: once, however often it is tried."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from adapters_core.adapter import read_adapter
+from adapters_core.base import BaseSpec
+from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from registry.connect import Registry
+from registry.errors import InvalidArgument
+from registry.job_record import Fence
+from registry.job_spec import JobSpec
+from registry.publish import publish
+from registry.records import Record, check_notes
+from trainer.gate import BASE
+from trainer.report import Trained
+
+#: Under this name a version's metadata says how it was made.
+TRAINING = "training"
+
+
+def publish_trained(
+    registry: Registry, fence: Fence, spec: JobSpec, base: BaseSpec, trained: Trained, now: float
+) -> Record:
+    """Check the finished adapter as any upload is checked, publish it, and return its record.
+
+    Raises:
+        AdapterError: it is not what the base takes.
+        FenceLost: this attempt does not hold the job any more.
+    """
+    file = trained.folder / WEIGHTS_NAME
+    config = (trained.folder / CONFIG_NAME).read_bytes()
+    adapter = read_adapter(file, config, base)
+    record, _ = publish(
+        registry.adapters,
+        registry.blobs,
+        adapter.description,
+        file,
+        config,
+        spec.name,
+        created_by=spec.id,
+        metadata=metadata_of(spec, trained),
+        metrics={**_finite(trained.metrics), BASE: _finite(trained.base_metrics)},
+        now=now,
+        fence=fence,
+    )
+    return record
+
+
+def metadata_of(spec: JobSpec, trained: Trained) -> dict[str, Any]:
+    """Return the caller's metadata, and beside it all that is needed to make the adapter again."""
+    words = json.loads(json.dumps(asdict(spec)))
+    own = words.pop("metadata")
+    made = {
+        "job": spec.id,
+        "spec": words,
+        "data_digest": trained.data_digest,
+        "method": trained.method,
+        "method_config": trained.method_config,
+        "seed": trained.seed,
+        "steps": trained.steps,
+        "code_version": trained.code_version,
+    }
+    whole = {**own, TRAINING: {**made, "details": trained.details}}
+    try:
+        check_notes(whole, {})
+    except InvalidArgument:  # a job's spec alone always fits, and nothing trained is thrown away
+        return {**own, TRAINING: made}
+    return whole
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

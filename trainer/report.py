@@ -1,0 +1,90 @@
+"""What a running job tells the outside, what it is told, and what it hands back."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Wanted = Literal["go", "pause", "cancel"]
+
+
+class Reporter(Protocol):
+    """Where a running job's news go; whatever it raises ends the run, which can be resumed."""
+
+    def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
+        """Take a line for people; `level` is `info`, `warn` or `error`."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Take the numbers of an optimiser's step, counted from 1; 0 is before all of them."""
+
+    def checkpoint(self, step: int, name: str) -> None:
+        """Take the name of a checkpoint that is complete on disk."""
+
+    def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
+        """Take how far the job is; None where nothing can be said of the time yet."""
+
+    def wanted(self) -> Wanted:
+        """Return what the job is to do; asked once a step."""
+
+
+class Quiet:
+    """A reporter that hears everything and wants nothing."""
+
+    def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
+        """Do nothing."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Do nothing."""
+
+    def checkpoint(self, step: int, name: str) -> None:
+        """Do nothing."""
+
+    def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
+        """Do nothing."""
+
+    def wanted(self) -> Wanted:
+        """Return `go`."""
+        return "go"
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The uploaded files of a job, on this machine; their kind is seen by their first bytes.
+
+    Args:
+        training: JSONL, CSV, or a zip of images.
+        validation: likewise; None holds out a part of the first.
+    """
+
+    training: Path
+    validation: Path | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished job.
+
+    Args:
+        folder: holds `adapter_model.safetensors` and `adapter_config.json`, complete.
+        metrics: on the held-out examples, and `train_loss`.
+        base_metrics: of the base on the same examples.
+        steps: of the optimiser.
+        seed: of everything random.
+        data_digest: `sha256:…` over the training and the validation file.
+        method: the one that was trained, also where the job said `auto`.
+        method_config: its whole config, in the words of adapter_config.json.
+        code_version: of this program.
+        labels: of a classifier, in the order of its head's rows.
+        details: more that a record may keep, as JSON values.
+    """
+
+    folder: Path
+    metrics: dict[str, float]
+    base_metrics: dict[str, float]
+    steps: int
+    seed: int
+    data_digest: str
+    method: str
+    method_config: dict[str, Any]
+    code_version: str
+    labels: tuple[str, ...] | None = None
+    details: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,153 @@
+"""A running job's news to the registry, and what the registry wants of it.
+
+One thread sends and asks, ten times a second; the training itself never waits for the network. A
+registry that is down is waited out: the job trains on, and what it had to say is said later.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from registry import job_log
+from registry.claims import Claims
+from registry.errors import RegistryError, RegistryUnavailable
+from registry.job_record import Fence, State
+from trainer.journal import Journal
+from trainer.patience import LAST_WAIT_S
+from trainer.report import Wanted
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 0.1
+MAX_BATCH = 500
+#: Entries kept while the registry is down; the oldest go first.
+MAX_KEPT = 100_000
+
+
+class Reporting:
+    """The reporter of one claim; a context manager that has said everything when it ends.
+
+    Args:
+        claims: of the registry.
+        fence: of this claim.
+        stop: set when this process is to end: the job is then to pause.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        fence: Fence,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._claims, self._fence, self._stop, self._clock = claims, fence, stop, clock
+        self._lock = threading.Lock()  # guards the three below
+        self._kept: deque[job_log.Entry] = deque(maxlen=MAX_KEPT)
+        self._progress: tuple[int, int, float | None] | None = None
+        self._journal: Journal | None = None
+        self._number = 0  # of the latest report
+        self._state: State | None = "running"
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="job-reports", daemon=True)
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep measurements in the job's folder, and say those of earlier attempts again.
+
+        The registry takes only what it has not heard.
+        """
+        self._journal = Journal(folder)
+        for step, values in self._journal.read():
+            self._keep(job_log.metrics_entry(step, values))
+
+    @property
+    def state(self) -> State | None:
+        """The job's state as last heard."""
+        return self._state
+
+    def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
+        """Take a line for people."""
+        self._keep(job_log.event_entry(level, message, data, self._clock()))
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Take the numbers of a step."""
+        if self._journal is not None:
+            self._journal.add(step, values)
+        self._keep(job_log.metrics_entry(step, values))
+
+    def checkpoint(self, step: int, name: str) -> None:
+        """Take the name of a checkpoint that is complete on disk."""
+        self._keep(job_log.checkpoint_entry(step, name, self._clock()))
+
+    def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
+        """Take how far the job is; only the latest is ever sent."""
+        with self._lock:
+            self._progress = step, num_steps, seconds_left
+
+    def wanted(self) -> Wanted:
+        """Return what the job is to do, as heard at most a tenth of a second ago."""
+        if self._state == "paused" or (self._state == "running" and self._stop.is_set()):
+            return "pause"
+        return "go" if self._state == "running" else "cancel"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Say what is left, waiting for the registry if need be. Safe to call twice."""
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _keep(self, entry: job_log.Entry) -> None:
+        with self._lock:
+            self._kept.append(entry)
+
+    def _run(self) -> None:
+        wait_s = PERIOD_S
+        batch: list[job_log.Entry] = []
+        never = threading.Event()
+        while self._state is not None:
+            ending = self._ending.wait(wait_s)
+            batch = batch or self._take()
+            try:
+                self._send(batch)
+                batch, wait_s = [], PERIOD_S
+                if ending and not self._has_more():
+                    return
+            except RegistryUnavailable:
+                wait_s = min(2 * wait_s, LAST_WAIT_S)
+                never.wait(wait_s if ending else 0)
+            except RegistryError as error:  # the job's record is gone: nobody wants it any more
+                log.error("%s", error)
+                self._state = None
+
+    def _take(self) -> list[job_log.Entry]:
+        with self._lock:
+            batch = [self._kept.popleft() for _ in range(min(MAX_BATCH, len(self._kept)))]
+            if self._progress is not None:
+                batch.append(job_log.progress_entry(*self._progress))
+                self._progress = None
+            self._number += bool(batch)
+            return batch
+
+    def _has_more(self) -> bool:
+        with self._lock:
+            return bool(self._kept) or self._progress is not None
+
+    def _send(self, batch: list[job_log.Entry]) -> None:
+        self._state = self._claims.report(self._fence, self._number if batch else None, batch)

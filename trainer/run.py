@@ -1,0 +1,239 @@
+"""One training job, from its spec to the adapter's two files.
+
+    validate, evaluate, train, evaluate, write, read back
+
+Everything lies in the job's own folder, and a job that is run again there goes on where it stood.
+Nothing is published here: the caller does that with the two files.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from adapters_core.adapter import Adapter, read_adapter
+from adapters_core.errors import AdapterError
+from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from registry.job_spec import AUTO, Hyperparameters, JobSpec
+from trainer.auto import best_of_all
+from trainer.base import LoadedBase
+from trainer.checkpoint import write_whole
+from trainer.data import Data, open_data
+from trainer.errors import Cancelled, Paused, TrainerError, WrongBase
+from trainer.evaluate import at_once, evaluate, is_better
+from trainer.learner import Learner
+from trainer.plots import draw_curve
+from trainer.presets import Setting, setting_of
+from trainer.report import JobFiles, Reporter, Trained
+from trainer.schedule import check, schedule_of
+from trainer.task import Task
+from trainer.tasks import task_of
+from trainer.train import Trainer
+
+
+def run_job(
+    spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path, report: Reporter
+) -> Trained:
+    """Train an adapter; its two files lie in `folder` afterwards.
+
+    Args:
+        spec: of the job.
+        base: given back as it was, whatever happens.
+        files: uploaded for the job.
+        folder: the job's own, on one disk; what lies there of an earlier run is gone on from.
+        report: hears of everything; asked once a step what is wanted.
+
+    Raises:
+        TrainerError: see trainer/errors.py.
+        Paused, Cancelled: the reporter wanted it; a checkpoint lies in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if spec.base_fingerprint and spec.base_fingerprint != base.spec.fingerprint:
+        raise WrongBase(
+            f"the job is for base {spec.base_name!r} with {spec.base_fingerprint}; "
+            f"the base that is loaded is {base.spec.name!r} with {base.spec.fingerprint}",
+            "model",
+        )
+    check(spec.hyperparameters)
+    if spec.method != AUTO:  # what is wrong with it is said before the files are read
+        setting_of(spec.method, spec.method_config, spec.hyperparameters, base.spec)
+    task = task_of(spec.task, base, spec.hyperparameters, report)
+    data = open_data(files, task, spec.seed, folder / "data.json", _obeying(report))
+    _tell_of_data(data, spec.hyperparameters, report)
+    if spec.method == AUTO:
+        num_steps = schedule_of(spec.hyperparameters, len(data.train), spec.seed).num_steps
+
+        def tried(trial: JobSpec, own: Path, quiet: Reporter) -> Trained:
+            return _trained(trial, base, task, data, own, quiet)
+
+        spec = best_of_all(spec, num_steps, tried, folder, report)
+    return _trained(spec, base, task, data, folder, report)
+
+
+def _trained(
+    spec: JobSpec, base: LoadedBase, task: Task, data: Data, folder: Path, report: Reporter
+) -> Trained:
+    """Train with one method, evaluate before and after, write and read back."""
+    setting = setting_of(spec.method, spec.method_config, spec.hyperparameters, base.spec)
+    learner = Learner(base, setting.method, setting.targets, task, spec.seed)
+    try:
+        with _less_memory(base.model, spec.hyperparameters.gradient_checkpointing):
+            before = _before(learner, data, at_once(spec.hyperparameters), folder, report)
+            trainer = _trainer(spec, setting, learner, data, folder, report)
+            progress = trainer.run()
+        size = at_once(spec.hyperparameters)
+        after = evaluate(learner, data.held_out, size, _obeying(report))
+        report.metrics(progress.step, after)
+        learner.write(folder)
+    finally:
+        learner.undo()
+        base.model.eval()
+    adapter = _read_back(folder, base)
+    draw_curve(folder, f"{spec.name}: {spec.method}")
+    config = {k: v for k, v in json.loads((folder / CONFIG_NAME).read_text()).items() if v}
+    report.event("info", _summary(before, after), {"before": before, "after": after})
+    return Trained(
+        folder=folder,
+        metrics=after | {"train_loss": progress.train_loss},
+        base_metrics=before,
+        steps=progress.step,
+        seed=spec.seed,
+        data_digest=data.facts.digest,
+        method=spec.method,
+        method_config={k: v for k, v in config.items() if k not in _NOT_OF_THE_METHOD},
+        code_version=code_version(),
+        labels=task.labels,
+        details={
+            "digest": adapter.description.digest,
+            "data": asdict(data.facts),
+            "learning_rates": asdict(setting.rates),
+            "hyperparameters": asdict(spec.hyperparameters),
+        },
+    )
+
+
+#: Of adapter_config.json, what says nothing of the method.
+_NOT_OF_THE_METHOD = frozenset(
+    ("base_model_name_or_path", "task_type", "inference_mode", "bias", "modules_to_save")
+    + ("id2label",)
+)
+
+
+def _trainer(
+    spec: JobSpec, setting: Setting, learner: Learner, data: Data, folder: Path, report: Reporter
+) -> Trainer:
+    hyper = spec.hyperparameters
+    schedule = schedule_of(hyper, len(data.train), spec.seed)
+    # A checkpoint of another data, base or setting is not gone on from.
+    fits = {"job": spec.id, "data": data.facts.digest, "base": learner.base.spec.fingerprint}
+    fits |= {"method": str(setting.method), "hyper": json.dumps(asdict(hyper), sort_keys=True)}
+    report.event(
+        "info",
+        f"training {spec.method} on {len(setting.targets)} layers, {schedule.num_steps} steps of "
+        f"{schedule.batch_size} examples, learning rate {setting.rates.coefficients:.3g}",
+        {"method": setting.method.config(), "learning_rates": asdict(setting.rates)},
+    )
+    return Trainer(
+        learner,
+        data.train,
+        data.held_out,
+        schedule,
+        hyper,
+        setting.rates,
+        folder,
+        report,
+        fits,
+    )
+
+
+def _before(
+    learner: Learner, data: Data, size: int, folder: Path, report: Reporter
+) -> dict[str, float]:
+    """Return the metrics of the base itself, computed once for a job.
+
+    A fresh adapter changes nothing, so these are the ones before training, too.
+    """
+    path = folder / "before.json"
+    if path.exists():
+        known = json.loads(path.read_text())
+        if known["digest"] == data.facts.digest:
+            return dict(known["metrics"])
+    with learner.silent():
+        metrics = evaluate(learner, data.held_out, size, _obeying(report))
+    write_whole(path, json.dumps({"digest": data.facts.digest, "metrics": metrics}).encode())
+    report.metrics(0, metrics)
+    return metrics
+
+
+def _read_back(folder: Path, base: LoadedBase) -> Adapter:
+    """Return the finished adapter as a server reads it: what fails here would fail there."""
+    try:
+        return read_adapter(folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes(), base.spec)
+    except AdapterError as error:
+        raise TrainerError(f"the trained adapter is of no use: {error.message}") from error
+
+
+def _obeying(report: Reporter) -> Callable[[], None]:
+    """Return what raises when the job is not to go on."""
+
+    def obey() -> None:
+        wanted = report.wanted()
+        if wanted != "go":
+            raise Paused if wanted == "pause" else Cancelled
+
+    return obey
+
+
+@contextmanager
+def _less_memory(model: nn.Module, wanted: bool) -> Any:
+    """Let the model keep no activations but each layer's input while the block runs."""
+    if not wanted:
+        yield
+        return
+    own: Any = model
+    # transformers 5.20 gave it another name.
+    what = "activation" if hasattr(own, "activation_checkpointing_enable") else "gradient"
+    arguments = {f"{what}_checkpointing_kwargs": {"use_reentrant": False}}
+    getattr(own, f"{what}_checkpointing_enable")(**arguments)
+    try:
+        yield
+    finally:
+        getattr(own, f"{what}_checkpointing_disable")()
+
+
+def _tell_of_data(data: Data, hyper: Hyperparameters, report: Reporter) -> None:
+    facts = data.facts
+    report.event(
+        "info",
+        f"{facts.num_train} training and {facts.num_held_out} held-out examples, "
+        f"{facts.num_tokens} tokens, {facts.num_trained_tokens} of them learned",
+        asdict(facts),
+    )
+    if facts.num_cut:
+        report.event(
+            "warn",
+            f"{facts.num_cut} examples were cut at {hyper.max_length} tokens, "
+            f"{facts.num_cut_tokens} tokens in all",
+        )
+
+
+def _summary(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    shown = (
+        f"{name} {after[name]:.4f} ({'better' if is_better(name, after[name], value) else 'not'}"
+        f"{'' if is_better(name, after[name], value) else ' better'} than {value:.4f})"
+        for name, value in before.items()
+    )
+    return "held out: " + ", ".join(shown)
+
+
+def code_version() -> str:
+    """Return this program's version."""
+    try:
+        return version("overtone")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,205 @@
+"""Classification of texts and images, and regression: one label an example."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adapters_core.heads import MAX_LABELS
+from trainer.errors import Fault, InvalidTrainingFile
+from trainer.scores import accuracy, f1, matthews, pearson
+from trainer.task import Batch, Example, Score, Task
+
+_MAX_LABEL_CHARS = 256
+
+
+class _Labelled(Task):
+    """What classification and regression share: a loss over `[B, labels]` logits."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = model(**batch.inputs).logits.float()
+        return self._loss(logits, batch.expected), logits
+
+    def _loss(self, logits: Tensor, expected: Tensor) -> Tensor:
+        return F.cross_entropy(logits, expected, reduction="sum")
+
+    def collect(self, score: Score, loss: Tensor, logits: Tensor, batch: Batch) -> None:
+        score.loss += float(loss)
+        score.count += len(logits)
+        score.predicted.append(self._answers(logits).cpu())
+        score.expected.append(batch.expected.cpu())
+
+    def _answers(self, logits: Tensor) -> Tensor:
+        return logits.argmax(-1)
+
+    def _expected(self, examples: Sequence[Example]) -> Tensor:
+        raise NotImplementedError
+
+
+class _Classes(_Labelled):
+    """Labels are classes, whose names the training file gives."""
+
+    _labels: tuple[str, ...] = ()
+
+    @property
+    def num_outputs(self) -> int | None:
+        return len(self._labels)
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        return self._labels
+
+    def labels_of(self, found: frozenset[str]) -> tuple[str, ...] | None:
+        if len(found) < 2:
+            message = f"the file has one label only, {min(found)!r}; at least 2 are needed"
+            raise InvalidTrainingFile([Fault(0, message)])
+        if len(found) > MAX_LABELS:
+            message = f"the file has {len(found)} labels; at most {MAX_LABELS} are taken"
+            raise InvalidTrainingFile([Fault(0, message)])
+        are_numbers = all(label.isdecimal() for label in found)
+        return tuple(sorted(found, key=lambda one: (int(one) if are_numbers else 0, one)))
+
+    def use_labels(self, labels: tuple[str, ...] | None) -> None:
+        assert labels is not None
+        self._labels = labels
+        self._numbers = {label: number for number, label in enumerate(labels)}
+
+    def check_label(self, example: Example, known: frozenset[str] | None) -> None:
+        if known is not None and example.label not in known:
+            some = ", ".join(sorted(known)[:8])
+            raise ValueError(f"has the label {example.label!r}, unknown in training ({some})")
+
+    def _expected(self, examples: Sequence[Example]) -> Tensor:
+        return torch.tensor([self._numbers[str(example.label)] for example in examples])
+
+    def metrics(self, score: Score) -> dict[str, float]:
+        got, true = torch.cat(score.predicted), torch.cat(score.expected)
+        return {
+            "eval_loss": score.mean,
+            "accuracy": accuracy(got, true),
+            "f1": f1(got, true),
+            "matthews": matthews(got, true),
+        }
+
+
+class _Texts(_Labelled):
+    """What reads texts through a tokenizer.
+
+    Args:
+        tokenizer: the base's.
+        max_length: the most tokens of a text, those that the tokenizer adds included.
+        cuts: whether longer ones are cut; else they are refused.
+    """
+
+    peft_task: ClassVar[str | None] = "SEQ_CLS"
+
+    def __init__(self, tokenizer: Any, max_length: int, cuts: bool) -> None:
+        self._tokenizer, self._max_length, self._cuts = tokenizer, max_length, cuts
+
+    def example(self, row: Mapping[str, Any]) -> Example:
+        text, label = row.get("text"), self._label(row.get("label"))
+        if not isinstance(text, str) or not text:
+            raise ValueError("has no text under `text`; expected `text` and `label`")
+        ids = self._tokenizer(text, verbose=False)["input_ids"]
+        if len(ids) <= self._max_length:
+            return Example(ids, label=label)
+        if not self._cuts:
+            raise ValueError(
+                f"has {len(ids)} tokens, the base takes {self._max_length}; shorten it, or set "
+                "max_length to cut"
+            )
+        kept = self._tokenizer(text, truncation=True, max_length=self._max_length)["input_ids"]
+        return Example(kept, label=label, num_cut=len(ids) - len(kept))
+
+    def _label(self, value: Any) -> str | float:
+        raise NotImplementedError
+
+    def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
+        padded = self._tokenizer.pad(
+            {"input_ids": [list(example.ids) for example in examples]}, return_tensors="pt"
+        )
+        names = ("input_ids", "attention_mask")
+        inputs = {name: padded[name].to(device) for name in names}
+        count = sum(len(example.ids) for example in examples)
+        return Batch(inputs, self._expected(examples).to(device), count)
+
+
+class TextClasses(_Classes, _Texts):
+    """`text` and `label`."""
+
+    def _label(self, value: Any) -> str | float:
+        return class_of(value)
+
+
+class Regression(_Texts):
+    """`text` and a number under `label`; the loss is the squared error."""
+
+    @property
+    def num_outputs(self) -> int | None:
+        return 1
+
+    def _label(self, value: Any) -> str | float:
+        try:
+            number = float(value) if not isinstance(value, bool) else math.nan
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"has the label {str(value)[:40]!r}; a regression needs a number")
+        return number
+
+    def _expected(self, examples: Sequence[Example]) -> Tensor:
+        return torch.tensor([float(example.label or 0.0) for example in examples])
+
+    def _loss(self, logits: Tensor, expected: Tensor) -> Tensor:
+        return F.mse_loss(logits[:, 0], expected, reduction="sum")
+
+    def _answers(self, logits: Tensor) -> Tensor:
+        return logits[:, 0]
+
+    def metrics(self, score: Score) -> dict[str, float]:
+        got, true = torch.cat(score.predicted), torch.cat(score.expected)
+        return {"eval_loss": score.mean, "pearson": pearson(got, true)}
+
+
+class ImageClasses(_Classes):
+    """Images with labels; `processor` is the base's own.
+
+    Args:
+        processor: transformers', which knows size, mean and deviation.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def example(self, row: Mapping[str, Any]) -> Example:
+        if "image" not in row:
+            raise ValueError("has no image; images come as a zip with labels")
+        given = self._processor(images=row["image"], return_tensors="np")["pixel_values"][0]
+        pixels = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
+        return Example(label=class_of(row["label"]), pixels=pixels)
+
+    def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
+        pixels = torch.stack([example.pixels for example in examples if example.pixels is not None])
+        expected = self._expected(examples).to(device)
+        return Batch({"pixel_values": pixels.to(device)}, expected, len(examples))
+
+
+def class_of(value: Any) -> str:
+    """Return a label's name.
+
+    Raises:
+        ValueError: it is no short text and no integer.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        shown = "no `label`" if value is None else f"the label {str(value)[:40]!r}"
+        raise ValueError(f"has {shown}; expected a text or an integer")
+    name = str(value)
+    if not 0 < len(name) <= _MAX_LABEL_CHARS:
+        raise ValueError(
+            f"has a label of {len(name)} characters; 1 to {_MAX_LABEL_CHARS} are taken"
+        )
+    return name

@@ -1,0 +1,48 @@
+"""The task of a job, made for its base."""
+
+from typing import Any
+
+from registry.job_spec import TASKS, Hyperparameters
+from trainer.base import LoadedBase
+from trainer.errors import InvalidHyperparameter
+from trainer.report import Reporter
+from trainer.task import Task
+from trainer.task_labels import ImageClasses, Regression, TextClasses
+from trainer.task_lm import CausalLM, keeps_texts_apart
+
+
+def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporter) -> Task:
+    """Return the task called `name` for this base.
+
+    Raises:
+        InvalidHyperparameter: no such task, or `max_length` is more than the base takes.
+    """
+    if name not in TASKS:
+        message = f"task {name[:80]!r} is not known; known: {', '.join(TASKS)}"
+        raise InvalidHyperparameter(message, "task")
+    if name == "image_classification":
+        return ImageClasses(base.reader)
+    length = _max_length(base, hyper)
+    cuts = hyper.max_length is not None
+    if name == "causal_lm":
+        return CausalLM(base.reader, length, cuts, hyper.packing and _packs(base, report))
+    kind = Regression if name == "regression" else TextClasses
+    return kind(base.reader, length, cuts)
+
+
+def _max_length(base: LoadedBase, hyper: Hyperparameters) -> int:
+    if hyper.max_length is not None and hyper.max_length > base.max_length:
+        raise InvalidHyperparameter(
+            f"max_length = {hyper.max_length}, but base {base.spec.name!r} takes "
+            f"{base.max_length} tokens at most",
+            "max_length",
+        )
+    return hyper.max_length or base.max_length
+
+
+def _packs(base: LoadedBase, report: Reporter) -> bool:
+    config: Any = base.model.config
+    if keeps_texts_apart(base.model, config.get_text_config().vocab_size):
+        return True
+    report.event("info", "texts are not packed: this base would let them see each other")
+    return False

@@ -1,0 +1,295 @@
+"""The training loop.
+
+Whatever a step needs follows from its number and the seed: its examples, its dropout, its rates.
+So a job that goes on from a checkpoint ends, on a CPU in float32, in the same bytes as one that was
+never disturbed.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from registry.job_spec import Hyperparameters
+from trainer.checkpoint import Checkpoint, last_checkpoint, save_checkpoint
+from trainer.data import Examples
+from trainer.errors import Cancelled, LossNotFinite, Paused
+from trainer.evaluate import EVAL_BATCH, at_once, evaluate
+from trainer.learner import Learner, Tracked
+from trainer.precision import autocast
+from trainer.presets import Rates
+from trainer.report import Reporter
+from trainer.schedule import Schedule, mixed
+
+__all__ = ["EVAL_BATCH", "Progress", "Trainer"]
+
+#: A job without `eval_every` that may stop early is evaluated so many times.
+_EVALUATIONS = 10
+
+
+@dataclass
+class Progress:
+    """Where a job stands; with the tensors, all that a checkpoint holds.
+
+    Args:
+        step: optimiser steps that are done.
+        best_loss: of the evaluations so far.
+        best_step: after which it was.
+        evaluations_since: of these, the ones after the best.
+        is_over: no further step is wanted.
+        train_loss: a running mean.
+    """
+
+    step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    evaluations_since: int = 0
+    is_over: bool = False
+    train_loss: float = math.nan
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+_NUMBERS = tuple(name for name in Progress.__dataclass_fields__ if name != "best")
+
+
+class Trainer:
+    """One run of the loop.
+
+    Args:
+        learner: what is trained.
+        train: examples to learn from.
+        held_out: examples to be evaluated on.
+        schedule: of the steps.
+        hyper: of the job.
+        rates: peak learning rates.
+        folder: where checkpoints and the curve's numbers go.
+        report: hears of everything.
+        fits: what a checkpoint must say to be gone on from.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        train: Examples,
+        held_out: Examples,
+        schedule: Schedule,
+        hyper: Hyperparameters,
+        rates: Rates,
+        folder: Path,
+        report: Reporter,
+        fits: Mapping[str, Any],
+    ) -> None:
+        self._learner, self._train, self._held_out = learner, train, held_out
+        self._schedule, self._hyper, self._rates = schedule, hyper, rates
+        self._folder, self._report, self._fits = folder / "checkpoints", report, dict(fits)
+        self._curve = folder / "curve.jsonl"
+        self._tracked = learner.moved()
+        self._optimizer = _optimizer(self._tracked, rates, hyper.weight_decay)
+        self.progress = Progress()
+        self._saved = (0, time.monotonic())
+
+    def run(self) -> Progress:
+        """Train to the end and return how it went; goes on from the last checkpoint.
+
+        Raises:
+            LossNotFinite: it diverged.
+            Paused, Cancelled: it was asked to; a checkpoint is written first.
+        """
+        self._resume()
+        started, first = time.monotonic(), self.progress.step
+        while self.progress.step < self._schedule.num_steps and not self.progress.is_over:
+            self._obey()
+            self._step()
+            self._evaluate_if_due()
+            self._save_if_due()
+            self._tell(started, first)
+        self._use_best()
+        return self.progress
+
+    def _step(self) -> None:
+        """Take one optimiser step."""
+        step = self.progress.step
+        share = self._schedule.share(step)
+        torch.manual_seed(mixed(self._schedule.seed, step))  # the base's dropout
+        loss, num_tokens = self._gradients(step)
+        self._learner.plan.hold_still(step, self._schedule.num_steps)
+        norm = self._clipped()
+        rate = share * self._rates.coefficients
+        for what, value in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(value):
+                raise LossNotFinite(what, step + 1, rate, value)
+        for group in self._optimizer.param_groups:
+            group["lr"] = share * group["peak"]
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        mean = self.progress.train_loss
+        self.progress.train_loss = loss if math.isnan(mean) else 0.95 * mean + 0.05 * loss
+        self.progress.step = step + 1
+        values = {"train_loss": loss, "learning_rate": rate, "grad_norm": norm}
+        self._note(values | {"tokens": float(num_tokens)})
+
+    def _gradients(self, step: int) -> tuple[float, int]:
+        """Add up the gradients of a step's examples; return their mean loss and tokens."""
+        learner, task, model = self._learner, self._learner.task, self._learner.model.train()
+        examples = [self._train[index] for index in self._schedule.examples(step)]
+        count = sum(example.num_trained for example in examples)
+        size = -(-len(examples) // self._hyper.gradient_accumulation)
+        total, num_tokens = 0.0, 0
+        for start in range(0, len(examples), size):
+            batch = task.batch(examples[start : start + size], learner.base.device)
+            with autocast(model):
+                loss, _ = task.loss(model, batch)
+            (loss / count).backward()
+            total, num_tokens = total + float(loss.detach()), num_tokens + batch.num_tokens
+        own = learner.plan.regulariser()
+        if own is not None:
+            own.backward()
+        return total / count, num_tokens
+
+    def _clipped(self) -> float:
+        most = self._hyper.max_grad_norm or math.inf
+        norm = nn.utils.clip_grad_norm_([one.tensor for one in self._tracked], most)
+        return float(norm)
+
+    def _obey(self) -> None:
+        """Stop where somebody wants it; what was done so far is kept."""
+        wanted = self._report.wanted()
+        if wanted == "go":
+            return
+        self._save()
+        raise Paused if wanted == "pause" else Cancelled
+
+    def _evaluate_if_due(self) -> None:
+        progress, every = self.progress, self._eval_every()
+        if every is None or progress.step % every or progress.step == self._schedule.num_steps:
+            return
+        metrics = self._evaluated(self._obey_before_evaluation)
+        self._note(metrics)
+        self._judge(metrics["eval_loss"])
+
+    def _evaluated(self, still_wanted: Callable[[], None]) -> dict[str, float]:
+        return evaluate(self._learner, self._held_out, at_once(self._hyper), still_wanted)
+
+    def _obey_before_evaluation(self) -> None:
+        """Let a cancel through; a step that has been done but not judged is done again."""
+        if self._report.wanted() == "cancel":
+            raise Cancelled
+
+    def _judge(self, loss: float) -> None:
+        """Remember the best tensors of a job that may stop early, and whether it is over."""
+        progress, patience = self.progress, self._hyper.early_stopping_patience
+        if patience is None:
+            return
+        if loss < progress.best_loss:
+            progress.best_loss, progress.best_step = loss, progress.step
+            progress.evaluations_since = 0
+            progress.best = {one.name: one.tensor.detach().clone() for one in self._tracked}
+            return
+        progress.evaluations_since += 1
+        if progress.evaluations_since >= patience:
+            progress.is_over = True
+            self._report.event(
+                "info",
+                f"stopped early at step {progress.step}: the held-out loss was best at step "
+                f"{progress.best_step}",
+            )
+
+    def _use_best(self) -> None:
+        """Go back to the best evaluation, where the job looks for one."""
+        if self._hyper.early_stopping_patience is None:
+            return
+        if not self.progress.is_over:
+            metrics = self._evaluated(lambda: None)
+            self._judge(metrics["eval_loss"])
+        with torch.no_grad():
+            for one in self._tracked:
+                one.tensor.copy_(self.progress.best[one.name])
+
+    def _eval_every(self) -> int | None:
+        if self._hyper.eval_every or self._hyper.early_stopping_patience is None:
+            return self._hyper.eval_every
+        return max(1, self._schedule.num_steps // _EVALUATIONS)
+
+    # News and checkpoints.
+
+    def _note(self, values: dict[str, float]) -> None:
+        step = self.progress.step
+        with self._curve.open("a") as file:
+            file.write(json.dumps({"step": step} | values) + "\n")
+        self._report.metrics(step, values)
+
+    def _tell(self, started: float, first: int) -> None:
+        done, num_steps = self.progress.step, self._schedule.num_steps
+        each = (time.monotonic() - started) / max(1, done - first)
+        self._report.progress(done, num_steps, each * (num_steps - done))
+
+    def _save_if_due(self) -> None:
+        step, at = self._saved
+        due = self.progress.step - step >= self._hyper.checkpoint_every_steps
+        late = time.monotonic() - at >= self._hyper.checkpoint_every_s
+        if (due or late) and self.progress.step < self._schedule.num_steps:
+            self._save()
+
+    def _save(self) -> None:
+        if self.progress.step == self._saved[0]:
+            return
+        state = {name: getattr(self.progress, name) for name in _NUMBERS}
+        checkpoint = Checkpoint(self.progress.step, self._tensors(), state | self._fits)
+        name = save_checkpoint(self._folder, checkpoint)
+        self._saved = (self.progress.step, time.monotonic())
+        self._report.checkpoint(self.progress.step, name)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {one.name: one.tensor for one in self._learner.tensors()}
+        for one in self._tracked:
+            for key, value in self._optimizer.state[one.tensor].items():
+                tensors[f"adam.{one.name}.{key}"] = value
+        return tensors | {f"best.{name}": tensor for name, tensor in self.progress.best.items()}
+
+    @torch.no_grad()
+    def _resume(self) -> None:
+        """Go on from the last checkpoint of this very job, if there is one."""
+        found = last_checkpoint(self._folder, self._fits)
+        if found is None:
+            return
+        for one in self._learner.tensors():
+            one.tensor.copy_(found.tensors[one.name])
+        for one in self._tracked:
+            state = _below(found, f"adam.{one.name}.")
+            if state:
+                device = one.tensor.device
+                moved = {k: v if k == "step" else v.to(device) for k, v in state.items()}
+                self._optimizer.state[one.tensor] = moved
+        best = {k: v.to(self._learner.base.device) for k, v in _below(found, "best.").items()}
+        self.progress = Progress(**{name: found.state[name] for name in _NUMBERS}, best=best)
+        self._saved = (found.step, time.monotonic())
+        self._report.event("info", f"going on from the checkpoint of step {found.step}")
+
+
+def _optimizer(tracked: list[Tracked], rates: Rates, decay: float) -> torch.optim.AdamW:
+    """Return AdamW with one group for each role and rate; places do not decay."""
+    groups: dict[tuple[str, float], list[Tensor]] = {}
+    for one in tracked:
+        groups.setdefault((one.role, one.rate), []).append(one.tensor)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": tensors,
+                "peak": rates.of(role) * rate,
+                "weight_decay": 0.0 if role == "places" else decay,
+            }
+            for (role, rate), tensors in groups.items()
+        ],
+        lr=rates.coefficients,
+    )
+
+
+def _below(found: Checkpoint, start: str) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors whose names start so, by the rest of their names."""
+    return {k.removeprefix(start): v for k, v in found.tensors.items() if k.startswith(start)}

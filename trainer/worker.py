@@ -1,0 +1,206 @@
+"""A worker: claims jobs of its base, runs each in a process of its own, and survives what it can.
+
+    look after the others · claim · start a process · beat until it ends · say how it ended
+
+Any number of workers may share a registry; each has one job at a time. A worker that dies takes
+its job's process along; the next worker to notice takes the job back, and it goes on from its last
+checkpoint. Asked to stop, a worker lets its job write a checkpoint and gives it back.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry.connect import Registry, connect
+from registry.errors import FenceLost, RegistryError, RegistryUnavailable
+from registry.job_record import Fence, JobError, JobRecord
+from trainer.child_task import LOAD, RUN, ChildTask
+from trainer.job_process import JobProcess
+from trainer.patience import Interrupted, patiently
+from trainer.tidy import tidy_all
+from trainer.watch import Watch
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+CLAIM_WAIT_S = 1
+
+
+def default_name() -> str:
+    """Return what tells this worker from all others, for people."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a worker works.
+
+    Args:
+        base: folder or hub id.
+        base_name: as the server calls it: whose jobs are taken.
+        data, store, registry: as for `registry.connect`.
+        device: `auto`, `cpu` or `cuda:1`; one worker a device.
+        threads: of a job's matrix products; None leaves it to torch.
+        nice: how far a job steps back behind everything else on its machine.
+        name: shown as the job's worker.
+        beat_s: between signs of life.
+        lost_after_s: without one, a job is taken back.
+        grace_s: for a job that is to stop, before it is killed.
+        run, load: `module:function` of what trains, and of what loads the base.
+    """
+
+    base: str
+    base_name: str
+    data: Path
+    store: Path | None = None
+    registry: str = "embedded"
+    device: str = "auto"
+    threads: int | None = None
+    nice: int = 5
+    name: str = field(default_factory=default_name)
+    beat_s: float = 5.0
+    lost_after_s: float = 30.0
+    grace_s: float = 60.0
+    run: str = RUN
+    load: str = LOAD
+
+
+class Worker:
+    """One worker; `run` returns after `stop`.
+
+    Args:
+        settings: how it works.
+        registry: open, and closed by the caller.
+    """
+
+    def __init__(self, settings: WorkerSettings, registry: Registry) -> None:
+        self._settings, self._registry, self._claims = settings, registry, registry.claims
+        self._watch = Watch(registry.claims, settings.base_name, settings.lost_after_s)
+        self._next_look = 0.0
+        self._is_tidy = False  # of what was left before this worker's time
+        self._stopping, self._hurrying = threading.Event(), threading.Event()
+
+    def stop(self) -> None:
+        """End soon, giving the job back; asked again, at once."""
+        (self._hurrying if self._stopping.is_set() else self._stopping).set()
+
+    def run(self) -> None:
+        """Work until stopped. From the main thread: a job's process dies with the starting one."""
+        log.info("worker %s waits for jobs of %r", self._settings.name, self._settings.base_name)
+        while not self._stopping.is_set():
+            try:
+                job = patiently(self._next, self._stopping.wait)
+            except Interrupted:
+                break
+            except RegistryError:  # one job's rubbish must not keep all workers from the others
+                log.exception("the registry holds what it should not; going on")
+                self._stopping.wait(CLAIM_WAIT_S)
+                continue
+            if job is not None:
+                self._work(job)
+
+    def _next(self) -> JobRecord | None:
+        settings = self._settings
+        self._look()
+        return self._claims.take(settings.base_name, settings.name, CLAIM_WAIT_S, now=time.time())
+
+    def _look(self) -> None:
+        at = time.monotonic()
+        if at >= self._next_look:
+            self._next_look = at + self._settings.lost_after_s / 6
+            if not self._is_tidy:
+                tidy_all(self._registry)
+                self._is_tidy = True
+            self._watch.look(at, time.time())
+
+    def _work(self, job: JobRecord) -> None:
+        log.info("%s: attempt %d of %r", job.id, job.attempts, job.spec.name)
+        fence = Fence(job.id, job.fence)
+        process = JobProcess(self._task(fence))
+        try:
+            self._supervise(process, fence)
+        finally:
+            process.kill()
+        log.info("%s: its process ended with %s", job.id, process.ending)
+        if process.code != 0:
+            self._report_death(process, fence)
+
+    def _supervise(self, process: JobProcess, fence: Fence) -> None:
+        """Return when the process has ended, by itself or by us."""
+        next_beat, end_at, holds = 0.0, float("inf"), True
+        while not process.wait(POLL_S):
+            at = time.monotonic()
+            if at >= next_beat:
+                next_beat = at + self._settings.beat_s
+                holds = self._beat(fence)
+            if end_at == float("inf") and (self._stopping.is_set() or not holds):
+                end_at = at + self._settings.grace_s
+                process.ask_to_stop()
+            if at >= end_at or self._hurrying.is_set():
+                process.kill()
+
+    def _beat(self, fence: Fence) -> bool:
+        """Return whether the job is to go on; a registry that is down changes nothing."""
+        try:
+            state = self._claims.beat(fence)
+            self._look()
+        except RegistryUnavailable as error:
+            log.warning("%s: %s", fence.job, error)
+            return True
+        except RegistryError:
+            log.exception("%s: its registry holds what it should not", fence.job)
+            return True
+        return state == "running"
+
+    def _report_death(self, process: JobProcess, fence: Fence) -> None:
+        """Say of a process that could not say it itself how it ended."""
+        fault = JobError("process_died", f"the job's process ended with {process.ending}")
+        why = f"Given back by {self._settings.name}: it stops"
+
+        def say() -> JobRecord:
+            if self._stopping.is_set():
+                return self._claims.give_back(fence, why, now=time.time())
+            return self._claims.failed_attempt(fence, fault, now=time.time())
+
+        try:
+            patiently(say, self._stopping.wait)
+        except (FenceLost, Interrupted) as error:
+            log.info("%s: %s", fence.job, error)
+
+    def _task(self, fence: Fence) -> ChildTask:
+        settings, server = self._settings, self._registry.server
+        return ChildTask(
+            registry=server.url if server is not None else settings.registry,
+            data=str(settings.data),
+            store=None if settings.store is None else str(settings.store),
+            job=fence.job,
+            fence=fence.number,
+            worker=settings.name,
+            base=settings.base,
+            base_name=settings.base_name,
+            device=settings.device,
+            nice=settings.nice,
+            threads=settings.threads,
+            parent=os.getpid(),
+            run=settings.run,
+            load=settings.load,
+        )
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Run a worker until SIGTERM or Ctrl-C; return the program's exit code.
+
+    Raises:
+        RegistryError: the registry's URL is wrong, or the embedded one does not come up.
+    """
+    with connect(settings.registry, settings.data, store=settings.store) as registry:
+        worker = Worker(settings, registry)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        worker.run()
+    return 0
