@@ -22,7 +22,7 @@ from trainer.base import LoadedBase, load
 from trainer.report import JobFiles
 
 STYLES = ("legalese", "shouting")
-_PIECE = 600  # characters
+_PIECE = 300  # characters: of capitals, as many tokens
 _PIECES = 640  # of each text, of the training half
 _BASE = Path(demo_data.__file__).parent / "demo" / "base"
 _PEFT = {"target_modules": ["q_proj", "v_proj"], "task_type": None}

@@ -27,8 +27,8 @@ def study_main(study: Study, about: str, arguments: Sequence[str] | None) -> Non
     if not chosen:
         known = ", ".join(one.what for one in study.contenders)
         raise InvalidArgument(f"--only {options.only} is none of: {known}")
+    torch.set_num_threads(options.threads)
     if options.run:
-        torch.set_num_threads(options.threads)
         print(json.dumps(run_one(study, chosen[0], options.seed, options.run)), flush=True)
         return
     if options.picture:

@@ -12,6 +12,8 @@ from server.sequence import Sequence
 
 #: Of all pages, what prefixes without a reader may keep: free runs for new sequences stay likely.
 _IDLE_SHARE = 0.5
+#: So many times a sequence's own length of kept pages may go to find it a free run.
+_EVICTIONS = 3
 
 
 class KvPages:
@@ -65,7 +67,9 @@ class KvPages:
             self._prefixes.leave(chain)
             return False
         self._evict(least - self._pool.num_free)
-        own = self._pool.allocate(whole if whole <= self._pool.num_free - spare else least)
+        count = whole if whole <= self._pool.num_free - spare else least
+        self._evict_for_neighbours(count)
+        own = self._pool.allocate(count)
         assert own is not None, "as many as were counted"
         sequence.chain = chain
         sequence.pages = [node.page for node in chain] + own
@@ -130,6 +134,17 @@ class KvPages:
     def num_pages(self) -> int:
         """Return how many pages there are."""
         return self._pool.num_pages
+
+    def _evict_for_neighbours(self, count: int) -> None:
+        """Give up a few kept pages, if that makes `count` free ones lie side by side.
+
+        The beginnings that are kept break the cache up, and pages that are no neighbours are
+        copied at every token: worth more than the oldest of what is kept.
+        """
+        for _ in range(_EVICTIONS):
+            if self._pool.has_run(count) or not self._prefixes.num_idle:
+                return
+            self._evict(count)
 
     def _evict(self, count: int) -> None:
         if count > 0:

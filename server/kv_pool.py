@@ -47,6 +47,12 @@ class PagePool:
         self._free = sorted(self._free + pages)
         assert all(map(lt, self._free, islice(self._free, 1, None))), "a page was freed twice"
 
+    def has_run(self, count: int) -> bool:
+        """Return whether `count` free pages are neighbours."""
+        start = self._run_of(count)
+        taken = self._free[start : start + count]
+        return len(taken) == count and (not count or taken[-1] - taken[0] == count - 1)
+
     def _run_of(self, count: int) -> int:
         """Return where `count` neighbouring pages begin in the free list; 0 if nowhere."""
         start = 0

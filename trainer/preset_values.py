@@ -45,7 +45,7 @@ PRESETS: Mapping[str, Preset] = {
     "fourierft": Preset(5e-2, {"n_frequency": 1000}, step=5e-2, atom=fourier_atom),
     "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=5e-2),
     "loca": Preset(5e-2, {"n_frequency": 1000}, step=5e-2),
-    "frod": Preset(5e-3, {"sparse_rate": 0.01}),
+    "frod": Preset(2e-2, {"sparse_rate": 0.01}),
     "clora": Preset(2e-3),
     "lora": Preset(3e-3, {"r": 8, "lora_alpha": 16.0}),
     "dora": Preset(1e-3, {"r": 8, "lora_alpha": 16.0}),

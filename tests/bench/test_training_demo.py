@@ -1,8 +1,10 @@
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import training_demo
 from bench.training_runs import run_one
@@ -11,6 +13,15 @@ from trainer.base import LoadedBase
 STUDY = dataclasses.replace(
     training_demo.STUDY, hyper=dataclasses.replace(training_demo.STUDY.hyper, max_steps=2)
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than they bring, at such sizes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

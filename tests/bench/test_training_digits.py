@@ -2,10 +2,12 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench import training_digits
 from bench.training_main import study_main
@@ -18,6 +20,15 @@ STUDY = dataclasses.replace(
     training_digits.STUDY, hyper=dataclasses.replace(training_digits.STUDY.hyper, n_epochs=2)
 )
 LORA = {"r": 2, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than they bring, at such sizes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -6,6 +7,15 @@ import torch
 from adapters_core.layer import Shape
 from adapters_core.methods import LoRA
 from bench import training_toys as toys
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than they bring, at such sizes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_every_line_of_the_first_toy_has_128_numbers() -> None:

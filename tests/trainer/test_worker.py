@@ -220,7 +220,7 @@ def test_kills_of_child_worker_and_registry_leave_one_version(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)  # on cores that others use, too
 def test_twenty_kills_at_random_points_leave_one_version_each(
     scene: Scene, digest: Callable[[int], str]
 ) -> None:
@@ -239,7 +239,7 @@ def test_twenty_kills_at_random_points_leave_one_version_each(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_twenty_kills_of_one_job_leave_one_version(
     scene: Scene, digest: Callable[[int], str]
 ) -> None:
