@@ -46,7 +46,7 @@ PRESETS: Mapping[str, Preset] = {
     "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=5e-2),
     "loca": Preset(5e-2, {"n_frequency": 1000}, step=5e-2),
     "frod": Preset(2e-2, {"sparse_rate": 0.01}),
-    "clora": Preset(2e-3),
+    "clora": Preset(1e-2),
     "lora": Preset(3e-3, {"r": 8, "lora_alpha": 16.0}),
     "dora": Preset(1e-3, {"r": 8, "lora_alpha": 16.0}),
     "vera": Preset(2e-2),

@@ -204,7 +204,7 @@ def test_kills_of_child_worker_and_registry_leave_one_version(
     scene: Scene, digest: Callable[[int], str]
 ) -> None:
     scene.start()
-    spec = scene.file()
+    spec = scene.file(500)
     found = scene.at_step(spec, 20)
     assert scene.child().cmdline()[1:] == ["-m", "trainer.child"]  # and no password
     kill_registry(scene)  # the job trains on: no attempt is lost
@@ -215,7 +215,7 @@ def test_kills_of_child_worker_and_registry_leave_one_version(
     assert found.attempts == 2
     strike(scene, "worker")
 
-    assert_one_version(scene, spec, digest(STEPS))
+    assert_one_version(scene, spec, digest(500))
     assert scene.ended(spec).attempts == 3
 
 
