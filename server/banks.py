@@ -22,7 +22,8 @@ class Banks:
         bases: where the banks' bases come from.
         basis_bytes: what the bases of all banks may take together.
         room: guards everything here; the caller of `drop_if_empty` holds it.
-        make_room: evicts an adapter of some bank, or waits until one may be; called under `room`.
+        make_room: evicts an adapter of some bank, or waits until one may be; called under `room`
+            and told whether another load holds a bank, which makes room sooner or later.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Banks:
         bases: Bases,
         basis_bytes: int,
         room: threading.Condition,
-        make_room: Callable[[], None],
+        make_room: Callable[[bool], None],
     ) -> None:
         self._bases = bases
         self._basis_bytes = basis_bytes
@@ -64,6 +65,7 @@ class Banks:
                 self._loads[layout.key] -= 1
                 self._loads += Counter()  # drops zeros
                 self.drop_if_empty(bank)
+                self._room.notify_all()
 
     def drop_if_empty(self, bank: Bank) -> None:
         """Forget a bank that no adapter is in and no load holds."""
@@ -87,7 +89,7 @@ class Banks:
             )
         with self._room:
             while self._bytes_with(bank) > self._basis_bytes:
-                self._make_room()
+                self._make_room(bool(self._loads))
             self._by_layout[layout.key] = bank
             self._loads[layout.key] += 1
         return bank

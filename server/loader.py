@@ -230,7 +230,7 @@ class Loader:
         with self._room:
             return self._host.take(digest)
 
-    def _evict_or_wait(self) -> None:
+    def _evict_or_wait(self, is_loading: bool) -> None:
         """Make an adapter's bank smaller by one, now or when one is given back."""
         cache = self._caches["factored"]
         victim = cache.evict_one()
@@ -240,8 +240,10 @@ class Loader:
         if self._closed:
             raise Draining("the server is going down")
         cache.retire_one()
-        if not cache.leaving and not any(
-            e.is_charged and not e.pins for e in cache.entries.values()
+        if (
+            not is_loading
+            and not cache.leaving
+            and not any(e.is_charged and not e.pins for e in cache.entries.values())
         ):
             raise AdapterTooLarge("the bases of pinned adapters leave no room for this one's")
         self._room.wait()

@@ -22,7 +22,9 @@ class Preset:
         config: fields of adapter_config.json that differ from the method's own defaults.
         head_rate: of a head beside the coefficients.
         places_rate: of learned places.
-        step: rate times the norm of one atom; None where the scale is not moved to the base.
+        step: rate times the norm of one atom, where a layer has few coefficients for its width;
+            None where the scale is not moved to the base.
+        count: the config's field of how many coefficients a layer has.
         scale: the config's field that an atom's norm is proportional to.
         atom: shape -> the norm of one atom at scale 1.
     """
@@ -32,8 +34,21 @@ class Preset:
     head_rate: float = 5e-3
     places_rate: float = 1e-4
     step: float | None = None
+    count: str = "n_frequency"
     scale: str = "scaling"
     atom: Callable[[Shape], float] = lambda shape: 1.0
+
+    def step_on(self, shape: Shape, config: Mapping[str, Any]) -> float | None:
+        """Return the step on a layer, smaller the more coefficients crowd it.
+
+        All of them move at once, each with a sign of its own: together they change the weight by
+        a spectral norm of about step times sqrt(count / width). Beyond two a row it is this norm
+        that stays the same.
+        """
+        count = config.get(self.count)
+        if self.step is None or not isinstance(count, int) or count < 1:
+            return self.step
+        return self.step * min(1.0, math.sqrt(2 * min(shape) / count))
 
 
 def fourier_atom(shape: Shape) -> float:

@@ -99,17 +99,19 @@ def setting_of(
     except AdapterError as error:
         raise InvalidMethod(error.message, error.param) from error
     rate = preset.rate
-    if preset.step is not None:
+    step = preset.step_on(shape, own)
+    if step is not None:
         scale = abs(float(own[preset.scale])) * preset.atom(shape)
-        rate = preset.step / scale if scale else preset.rate
+        rate = step / scale if scale else preset.rate
     return Setting(method, targets, _rates(preset, rate, hyper))
 
 
 def _scaled(preset: Preset, config: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """Return the job's config over the preset's, with the scale that gives the preset's step."""
     own = dict(preset.config) | dict(config)
-    if preset.step is not None and own.get(preset.scale) is None:
-        exact = preset.step / (preset.rate * preset.atom(shape))
+    step = preset.step_on(shape, own)
+    if step is not None and own.get(preset.scale) is None:
+        exact = step / (preset.rate * preset.atom(shape))
         own[preset.scale] = float(f"{exact:.4g}")
     return own
 

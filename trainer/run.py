@@ -27,7 +27,6 @@ from trainer.data import Data, open_data
 from trainer.errors import Cancelled, Paused, TrainerError, WrongBase
 from trainer.evaluate import at_once, evaluate, is_better
 from trainer.learner import Learner
-from trainer.plots import draw_curve
 from trainer.presets import Setting, setting_of
 from trainer.report import JobFiles, Reporter, Trained
 from trainer.schedule import check, schedule_of
@@ -94,7 +93,6 @@ def _trained(
         learner.undo()
         base.model.eval()
     adapter = _read_back(folder, base)
-    draw_curve(folder, f"{spec.name}: {spec.method}")
     config = {k: v for k, v in json.loads((folder / CONFIG_NAME).read_text()).items() if v}
     report.event("info", _summary(before, after), {"before": before, "after": after})
     return Trained(

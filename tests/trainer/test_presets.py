@@ -48,10 +48,17 @@ def test_every_method_has_a_preset_and_auto_tries_known_ones() -> None:
 @pytest.mark.parametrize("width", [64, 96, 256])
 @pytest.mark.parametrize("name", SCALED)
 def test_a_step_moves_the_weight_as_much_at_any_width(name: str, width: int) -> None:
-    found = setting(name, width)
+    found = setting(name, width, n_frequency=2 * width)  # few enough not to crowd the layer
     moved = found.rates.coefficients * atom_norm(found.method, Shape(width, width))
     assert moved == pytest.approx(PRESETS[name].step, rel=1e-3)
     assert found.rates.coefficients == pytest.approx(PRESETS[name].rate, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_many_coefficients_move_less_each(name: str) -> None:
+    few, many = (setting(name, 64, n_frequency=n) for n in (128, 512))
+    moved = [s.rates.coefficients * atom_norm(s.method, Shape(64, 64)) for s in (few, many)]
+    assert moved[1] == pytest.approx(moved[0] / 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", SCALED)
