@@ -1,6 +1,8 @@
 """Load a base for training: its model, what reads its inputs, what adapters may know of it."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,10 @@ def load(
         BaseNotLoadable: it is missing, or of another kind than the task needs.
     """
     disable_progress_bar()
-    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # of missing heads
     chosen = torch.device(_device(device))
     try:
-        model, reader, untrained = _loaded(str(source), task, _dtype(dtype, chosen))
+        with _silence():
+            model, reader, untrained = _loaded(str(source), task, _dtype(dtype, chosen))
         model = nn.Module.to(model, chosen)
         return make(model, reader, name or Path(source).name, task, untrained)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -79,6 +81,24 @@ def load(
             "config.json, model.safetensors and a tokenizer or image processor",
             "model",
         ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep transformers from warning of heads that are not there: they are to be trained.
+
+    By a filter: with its logger's level raised, transformers warns of a tensor-parallel plan.
+    """
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(nothing)
 
 
 def make(
