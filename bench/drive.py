@@ -41,7 +41,7 @@ class Seen:
 
     Args:
         planned: what was to be sent.
-        due_s: when it was to be sent; in a closed loop when it was.
+        due_s: when it was to be sent; in a closed loop when its caller was free to ask.
         sent_s: when it was sent.
         tokens_s: when each token arrived.
         done_s: when the answer was over.
@@ -90,7 +90,7 @@ class Target:
     vocabulary: int = 256
     timeout_s: float = 120.0
 
-    async def ask(self, planned: Planned, start: float, due_s: float | None = None) -> Seen:
+    async def ask(self, planned: Planned, start: float, due_s: float) -> Seen:
         """Send one request and return what became of it; nothing is raised but a cancellation."""
         sent = time.perf_counter()
         tokens: tuple[float, ...] = ()
@@ -104,9 +104,8 @@ class Target:
             code = error.code
         except (ValueError, LookupError, TypeError):  # of an answer that is no Overtone server's
             code = INVALID_RESPONSE
-        due = sent - start if due_s is None else due_s
         after = tuple(at - start for at in tokens)
-        return Seen(planned, due, sent - start, after, time.perf_counter() - start, code)
+        return Seen(planned, due_s, sent - start, after, time.perf_counter() - start, code)
 
     def _body(self, planned: Planned) -> dict[str, Any]:
         return {
@@ -183,9 +182,10 @@ async def closed_loop(
 
     async def client() -> None:
         for planned in left:
-            if ending.is_over(time.perf_counter() - start) or _is_gone(record):
+            due = time.perf_counter() - start
+            if ending.is_over(due) or _is_gone(record):
                 return
-            record.seen.append(await target.ask(planned, start))
+            record.seen.append(await target.ask(planned, start, due))
             tell(record)
             if record.seen[-1].code is not None:
                 await asyncio.sleep(_TURNED_AWAY_S)
