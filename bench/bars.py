@@ -1,11 +1,15 @@
 """The bars of the CPU, and how each figure is read from the programs' rows. Pure."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
 Read = Callable[[Sequence[Row]], float]
+
+#: Method -> whose step it is held against.
+_TRAINED = (("fourierft", "PEFT's"), ("waveletft", "PEFT's"), ("loca", "LoRA's"))
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,10 @@ def _server_bars() -> Iterator[Bar]:
 
 
 def _training_bars() -> Iterator[Bar]:
-    for method, other in (("fourierft", "PEFT's"), ("waveletft", "PEFT's"), ("loca", "LoRA's")):
+    for which, (method, other) in itertools.product(("qv", "seven"), _TRAINED):
         time, memory = (1.3, 1.3) if method == "loca" else (0.5, 0.7)
-        row = f"training step, {method} "
-        what = f"training step, {method}, of {other}"
+        row = f"training step, {which}, {method} "
+        what = f"training step, {which}, {method}, of {other}"
         yield Bar(f"{what} time", "training", time, True, value(row, "time_ratio"))
         yield Bar(f"{what} memory", "training", memory, True, value(row, "memory_ratio"))
 

@@ -37,7 +37,8 @@ SCALE = [
     for what in ("register one more, ms", "tokens/s")
 ]
 TRAINING = [
-    {"what": f"training step, {name} against x", "time_ratio": 0.4, "memory_ratio": None}
+    {"what": f"training step, {which}, {name} against x", "time_ratio": 0.4, "memory_ratio": None}
+    for which in ("qv", "seven")
     for name in ("fourierft", "waveletft", "loca")
 ]
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -75,7 +76,11 @@ def figures(parts: dict[str, Any]) -> dict[str, Any]:
 def test_every_bar_finds_its_figure() -> None:
     rows = figures({name: part(rows) for name, rows in ROWS.items()})
     missing = [row["what"] for row in rows.values() if row["figure"] is None]
-    assert missing == [f"training step, {m}, of {o} memory" for m, o in TRAINED]
+    assert missing == [
+        f"training step, {which}, {method}, of {other} memory"
+        for which in ("qv", "seven")
+        for method, other in TRAINED
+    ]
     assert {bar.part for bar in BARS} == set(table.PARTS) == set(ROWS)
 
 
