@@ -53,7 +53,7 @@ CONTENDERS = (
     Contender("FourierFT n=1536", "fourierft", {"n_frequency": 1536}, group="middle"),
     Contender("LoCA n=1536", "loca", {"n_frequency": 1536}, group="middle"),
     Contender("WaveletFT n=1536", "waveletft", {"n_frequency": 1536}, group="middle"),
-    Contender("CLoRA r=4 K=4", "clora", {"r": 4, "num_spaces": 4}, group="middle"),
+    Contender("FRoD s=0.0078", "frod", {"sparse_rate": 0.0078}, group="middle"),
     Contender("LoRA r=8", "lora", {"r": 8}),
     Contender("all weights", "full", hyper={"learning_rate": 3e-4}),
     Contender("PEFT FourierFT n=1000", "peft", _PEFT | {"peft_type": "FOURIERFT"}),

@@ -24,7 +24,8 @@ class Preset:
         places_rate: of learned places.
         step: rate times the norm of one atom, where a layer has few coefficients for its width;
             None where the scale is not moved to the base.
-        count: the config's field of how many coefficients a layer has.
+        count: the config's field of how many coefficients a layer has; None where they do not
+            crowd each other: the step is the same, however many there are.
         scale: the config's field that an atom's norm is proportional to.
         atom: shape -> the norm of one atom at scale 1.
     """
@@ -34,7 +35,7 @@ class Preset:
     head_rate: float = 5e-3
     places_rate: float = 1e-4
     step: float | None = None
-    count: str = "n_frequency"
+    count: str | None = None
     scale: str = "scaling"
     atom: Callable[[Shape], float] = lambda shape: 1.0
 
@@ -45,7 +46,7 @@ class Preset:
         a spectral norm of about step times sqrt(count / width). Beyond two a row it is this norm
         that stays the same.
         """
-        count = config.get(self.count)
+        count = None if self.count is None else config.get(self.count)
         if self.step is None or not isinstance(count, int) or count < 1:
             return self.step
         return self.step * min(1.0, math.sqrt(2 * min(shape) / count))
@@ -57,17 +58,19 @@ def fourier_atom(shape: Shape) -> float:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "fourierft": Preset(5e-2, {"n_frequency": 1000}, step=5e-2, atom=fourier_atom),
-    "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=5e-2),
+    "fourierft": Preset(
+        5e-2, {"n_frequency": 1000}, step=5e-2, count="n_frequency", atom=fourier_atom
+    ),
+    "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=7e-2),
     "loca": Preset(5e-2, {"n_frequency": 1000}, step=5e-2),
     "frod": Preset(2e-2, {"sparse_rate": 0.01}),
-    "clora": Preset(1e-2),
-    "lora": Preset(3e-3, {"r": 8, "lora_alpha": 16.0}),
-    "dora": Preset(1e-3, {"r": 8, "lora_alpha": 16.0}),
-    "vera": Preset(2e-2),
-    "tinylora": Preset(2e-2),
+    "clora": Preset(2e-2),
+    "lora": Preset(5e-3, {"r": 8, "lora_alpha": 16.0}),
+    "dora": Preset(3e-3, {"r": 8, "lora_alpha": 16.0}),
+    "vera": Preset(6e-2),
+    "tinylora": Preset(6e-3),
     "c3a": Preset(3e-1, {"block_size": 64}),
-    "shira": Preset(1e-3, {"r": 1}),
+    "shira": Preset(1e-2, {"r": 1}),
 }
 #: Of a method that nobody has written a preset for.
 PLAIN = Preset(1e-3)
