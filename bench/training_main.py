@@ -11,7 +11,7 @@ import torch
 from bench.picture import check_picture
 from bench.program import Parser
 from bench.timing import report
-from bench.training_picture import draw
+from bench.training_picture import draw, markdown
 from bench.training_runs import Contender, Study, run_elsewhere, run_one, summed_up
 from overtone_client import InvalidArgument
 
@@ -33,24 +33,44 @@ def study_main(study: Study, about: str, arguments: Sequence[str] | None) -> Non
         return
     if options.picture:
         check_picture(options.picture)
-    rows = _rows(study, chosen, options)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    table = summed_up(study, rows)
+    table = summed_up(study, _rows(study, chosen, options))
     if options.picture:
         draw(study, table, options.picture)
+    if options.markdown:
+        options.markdown.write_text(markdown(study, table))
     report(study.name, table)
 
 
 def _rows(study: Study, chosen: Sequence[Contender], options: Any) -> list[dict[str, Any]]:
+    """Return all rows; those that the JSON has already are not run again."""
+    rows = _kept(options.json)
+    have = {(row["what"], row["seed"]) for row in rows}
+    seeds = range(options.seed, options.seed + options.seeds)
+    wanted = [(one, seed) for seed in seeds for one in chosen if (one.what, seed) not in have]
     with TemporaryDirectory() as name:
         work = Path(name)
-        study.prepare(work, options.examples)
-        return [
-            _told(run_elsewhere(study, one, seed, work, options.threads), study.metric)
-            for seed in range(options.seed, options.seed + options.seeds)
-            for one in chosen
-        ]
+        if wanted:
+            study.prepare(work, options.examples)
+        for one, seed in wanted:
+            row = run_elsewhere(study, one, seed, work, options.threads)
+            rows.append(_told(row, study.metric))
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def _kept(file: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run. Raises InvalidArgument if the file is something else."""
+    if file is None or not file.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(file.read_text())
+        are_runs = all({"what", "seed", "before", "after"} <= set(row) for row in rows)
+    except (ValueError, TypeError):
+        are_runs = False
+    if not are_runs:
+        raise InvalidArgument(f"{file} is there, but no earlier study; name another")
+    return rows
 
 
 def _told(row: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -67,7 +87,8 @@ def _options(study: Study, about: str, arguments: Sequence[str] | None) -> Any:
     parser.add_argument("--only", action="append", help="a contender, by its name; may be repeated")
     parser.add_argument("--examples", type=int, help="read so many only")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
-    parser.add_argument("--json", type=Path, help="write every single run there")
+    parser.add_argument("--json", type=Path, help="every single run; those there are kept")
+    parser.add_argument("--markdown", type=Path, help="write the table there")
     parser.add_argument("--picture", type=Path, help="draw the table there (.png, .svg, .pdf)")
     parser.add_argument("--run", type=Path, metavar="DIR", help="one run on prepared data")
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""A study as one picture: what each contender reaches, over how many numbers it trains."""
+"""A study as one picture, what each contender reaches over how many numbers, and as a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,3 +33,18 @@ def _point(axes: Any, study: Study, row: dict[str, Any]) -> None:
     axes.annotate(
         row["what"], (row["coefficients"], value), (4, 3), textcoords="offset points", fontsize=7
     )
+
+
+def markdown(study: Study, table: Sequence[dict[str, Any]]) -> str:
+    """Return the table that `summed_up` gave as docs/training.md has it."""
+    lines = [
+        f"| contender | trained numbers | file, bytes | {study.metric} | least - most | s | MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        spread = f"{row['least']:.3f} - {row['most']:.3f}"
+        lines.append(
+            f"| {row['what']} | {row['coefficients']:,} | {row['bytes']:,} | "
+            f"{row[study.metric]:.3f} | {spread} | {row['cpu_s']:.0f} | {row['peak_mib']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -85,7 +85,7 @@ def test_pictures_to_learn_to_tune_on_and_held_out_are_apart(tmp_path: Path) -> 
 
 
 def _pictures(file: Path) -> set[bytes]:
-    rows = ZipImages(file, "training_file")
+    rows = ZipImages(file)
     return {rows.row(index)["image"].tobytes() for index in range(len(rows))}
 
 
@@ -122,4 +122,19 @@ def test_the_program_prints_one_json_object_and_draws(
     assert row["what"] == "FourierFT n=128"
     assert row["coefficients"] == 8 * 128
     assert picture.stat().st_size > 1000
-    assert len(json.loads(single.read_text())) == 1
+    (kept,) = json.loads(single.read_text())
+    kept["after"]["accuracy"] = 0.125
+    single.write_text(json.dumps([kept]))
+    table = tmp_path / "table.md"
+    training_digits.main([*given, "--json", str(single), "--markdown", str(table)])
+    assert "| FourierFT n=128 | 1,024 |" in table.read_text()
+    assert "| 0.125 |" in table.read_text()  # it was not run again
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"bench": "table"}'])
+def test_a_file_of_something_else_is_not_written_over(tmp_path: Path, content: str) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(content)
+    with pytest.raises(InvalidArgument, match="no earlier study"):
+        training_digits.main(["--only", "LoRA r=1", "--json", str(other)])
+    assert other.read_text() == content
