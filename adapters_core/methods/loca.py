@@ -21,9 +21,9 @@ a position beyond an end has no gradient. Fresh positions are uniform in 0..0.99
 them can move (the authors': in 0..1); two may share a cell, `distinct_places` counts. Their
 gradient is the central difference of cosine_sums.py. Spectrum and positions take turns, 10 and 20
 steps, in the first tenth of a run; then the positions rest. The authors count forward passes; here
-the optimiser's steps count, which gradient accumulation does not change. A run of fewer than 300
-steps has one cycle all the same, in its first half. Positions want a smaller rate than the
-spectrum: one of 1e-4 moves a place of a 1024-wide layer by a tenth under Adam.
+the optimiser's steps count, which gradient accumulation does not change. So a run of up to 100
+steps leaves the places where they are: its steps are worth more to the spectrum. Positions want a
+smaller rate than it: one of 1e-4 moves a place of a 1024-wide layer by a tenth under Adam.
 
 Fast ways. cosine_sums.py makes dense deltas. For a batch, the rows are transformed, gathered,
 multiplied and scattered, each at the places of its own slot, and transformed back; so places are
@@ -271,9 +271,7 @@ class LoCA(Method):
     def training_schedule(self, step: int, num_steps: int) -> Collection[str]:
         """Return the spectrum or the positions: never both, and first and last the spectrum."""
         cycle = _COEFFICIENT_STEPS + _POSITION_STEPS
-        # A run too short for a tenth to hold a cycle gives one, but no more than its half.
-        learning = max(num_steps // _PARTS, min(cycle, num_steps // 2))
-        if step >= learning or step % cycle < _COEFFICIENT_STEPS:
+        if step >= num_steps // _PARTS or step % cycle < _COEFFICIENT_STEPS:
             return {_SPECTRUM}
         return {_POSITIONS}
 

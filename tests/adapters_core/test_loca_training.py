@@ -197,9 +197,8 @@ def moves(num_steps: int) -> str:
         (1200, (10 * "s" + 20 * "p") * 4 + 1080 * "s"),
         (1150, (10 * "s" + 20 * "p") * 3 + 10 * "s" + 15 * "p" + 1035 * "s"),
         (300, 10 * "s" + 20 * "p" + 270 * "s"),
-        (60, 10 * "s" + 20 * "p" + 30 * "s"),
-        (40, 10 * "s" + 10 * "p" + 20 * "s"),
-        (8, 8 * "s"),
+        (200, 10 * "s" + 10 * "p" + 180 * "s"),
+        (100, 100 * "s"),
         (1, "s"),
     ],
 )
@@ -262,8 +261,8 @@ def test_gradient_accumulation_does_not_advance_the_schedule() -> None:
     start = whole.layer[POSITIONS].detach().clone()
     for step in range(12):
         before = {name: tensor.detach().clone() for name, tensor in gathered.layer.items()}
-        whole.step(step, 60)
-        gathered.step(step, 60, pieces=4)
+        whole.step(step, 300)
+        gathered.step(step, 300, pieces=4)
         moved = {name for name, t in gathered.layer.items() if not torch.equal(t, before[name])}
         assert moved == {SPECTRUM if step < 10 else POSITIONS}
     assert not torch.equal(whole.layer[POSITIONS], start)
