@@ -32,12 +32,14 @@ class BaseSpec:
         fingerprint: `sha256:…` over its parameters (see `fingerprint`).
         targets: path -> shape of every linear that an adapter may change, in the model's order.
         head: what a classifier's adapter may replace as a whole; None for all other bases.
+        left_out: linears that no adapter may change, for their rows are not the batch's (probe.py).
     """
 
     name: str
     fingerprint: str
     targets: Mapping[str, Shape]
     head: "HeadSpec | None" = None
+    left_out: tuple[str, ...] = ()
 
 
 def spec_of(model: nn.Module, name: str) -> BaseSpec:

@@ -22,6 +22,8 @@ PROGRAMS = {
     "methods": "Every method beside PEFT and LoRA, layer by layer.",
     "clora": "CLoRA's parts, one by one.",
     "flood": "One tenant floods the server: what another one waits for meanwhile.",
+    "beside": "A worker trains beside a server: what those who are served notice.",
+    "handover": "From a job's last step to the first answer with what it made.",
     "modes": "Factored, merged and auto side by side, over 1 to 32 adapters in one batch.",
     "numerics": "What bfloat16 costs in the answer, token by token.",
     "gpu": "Everything that needs a GPU.",

@@ -4,12 +4,21 @@ Pure: the server checks and stores it, a worker reads it; neither knows the othe
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
 Task = Literal["causal_lm", "sequence_classification", "regression", "image_classification"]
 TASKS: tuple[str, ...] = get_args(Task)
 AUTO = "auto"
+_OF_CLASSES = ("eval_loss", "accuracy", "f1", "matthews")
+#: What is measured on the held-out examples, of the new version and of the base.
+METRICS: Mapping[Task, tuple[str, ...]] = {
+    "causal_lm": ("eval_loss", "perplexity", "accuracy"),
+    "sequence_classification": _OF_CLASSES,
+    "image_classification": _OF_CLASSES,
+    "regression": ("eval_loss", "pearson"),
+}
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,37 @@
 """What a training file must look like, whatever base or task it is for: checked line by line.
 
-Pure and streaming: a file of a gigabyte costs the memory of its longest line. The kind is seen by
+Pure and streaming: a file of a gigabyte costs the memory of its longest record. The kind is seen by
 the first bytes, not by the name: a zip of images, JSON objects, else a table with a header. Lengths
-and labels, which need a base, are checked by the job.
+and labels, which need a base, are checked by the job. How records are read: training_lines.py.
 """
 
-import csv
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, get_args
 
-from registry.training_zip import Unreadable, image_names
+from registry.training_lines import (
+    MAX_FAULTS,
+    Kind,
+    LineFault,
+    Table,
+    Unreadable,
+    named,
+    object_of,
+    objects_of,
+    shown,
+    sniffed,
+)
+from registry.training_zip import image_names
 
-Kind = Literal["jsonl", "csv", "images"]
 #: chat: `messages`; completion: `prompt` and `completion`; label: `text` and `label`.
 Form = Literal["chat", "completion", "text", "label", "image"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
-#: Of one file; more of them rarely say more.
-MAX_FAULTS = 10
-#: Of one line; a file without line ends must not fill the memory.
-MAX_LINE_BYTES = 4 << 20
-_SHOWN_CHARS = 200
-_BOM = b"\xef\xbb\xbf"
 _PAUSE_EVERY = 64
 _EXPECTED = "`messages`, `prompt` and `completion`, `text`, or `text` and `label`"
-
-
-@dataclass(frozen=True)
-class LineFault:
-    """What is wrong with one line, counted from 1; 0 stands for the whole file."""
-
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.message}" if self.line else self.message
+#: OpenAI's, of chats that call functions; a chat without them would be another one.
+_NOT_TAKEN = ("tools", "functions", "parallel_tool_calls")
 
 
 @dataclass(frozen=True)
@@ -63,9 +57,7 @@ class FileReport:
 
     def shown(self) -> str:
         """Return the faults as one text; empty if there are none."""
-        text = "; ".join(map(str, self.faults))
-        more = len(self.faults) == MAX_FAULTS
-        return f"{text} (the first {MAX_FAULTS}; there may be more)" if more else text
+        return shown(self.faults)
 
 
 @dataclass
@@ -88,9 +80,8 @@ class _Tally:
             self.fault(line, str(error))
 
     def fault(self, line: int, message: str) -> None:
-        """Note a fault; long ones are cut, for they quote the file."""
-        cut = message if len(message) <= _SHOWN_CHARS else message[: _SHOWN_CHARS - 3] + "..."
-        self.faults.append(LineFault(line, cut.encode("utf-8", "backslashreplace").decode()))
+        """Note a fault."""
+        self.faults.append(LineFault.of(line, message))
 
     @property
     def is_full(self) -> bool:
@@ -111,21 +102,12 @@ def check_lines(
     tally = _Tally(pause)
     try:
         _READERS[chosen](stream, tally)
-    except _Broken as error:
+    except Unreadable as error:
         tally.fault(error.line, str(error))
     count = sum(tally.forms.values())
     if not count and not tally.faults:
         tally.fault(0, "the file holds no example")
     return FileReport(chosen, count, dict(tally.forms), tuple(tally.faults[:MAX_FAULTS]))
-
-
-def sniffed(stream: BinaryIO) -> Kind:
-    """Return the kind of a file by its first bytes."""
-    stream.seek(0)
-    head = stream.read(64).removeprefix(_BOM).lstrip()
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "images"
-    return "jsonl" if head.startswith((b"{", b"[")) or b"\0" in head else "csv"
 
 
 def form_of(row: Mapping[str, Any]) -> Form:
@@ -135,7 +117,10 @@ def form_of(row: Mapping[str, Any]) -> Form:
         ValueError: it is none; the message follows upon "line 3: ".
     """
     if "messages" in row:
-        _check_messages(row["messages"])
+        check_messages(row["messages"])
+        extra = [name for name in _NOT_TAKEN if row.get(name)]
+        if extra:
+            raise ValueError(f"has `{extra[0]}`; chats with functions are not taken")
         return "chat"
     if "prompt" in row or "completion" in row:
         _check_text(row, "prompt", may_be_empty=True)
@@ -152,53 +137,45 @@ def form_of(row: Mapping[str, Any]) -> Form:
     return "label"
 
 
-class _Broken(Exception):
-    """Nothing can be read from this line on."""
+def check_messages(messages: Any) -> None:
+    """Refuse what is no chat with an answer to learn from.
 
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
+    Raises:
+        ValueError: as `form_of`.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("has messages that are no list of messages")
+    for number, message in enumerate(messages):
+        words = [message.get(name) for name in ("role", "content")] if _is_object(message) else []
+        if not words or not all(isinstance(word, str) for word in words):
+            which = f"a message, number {number + 1}, without role and content as texts"
+            raise ValueError(f"has {which}")
+        if message.get("weight", 1) not in (0, 1):
+            raise ValueError(f"has a weight of {str(message['weight'])[:40]!r}; 0 and 1 are known")
+    if not any(message["role"] == "assistant" for message in messages):
+        raise ValueError("has no message of the role assistant to learn from")
 
 
 def _read_jsonl(stream: BinaryIO, tally: _Tally) -> None:
-    for number, line in _lines(stream):
-        if line.strip(b"\xef\xbb\xbf \t\r\n"):
-            tally.take(number, lambda raw=line: form_of(_object(raw)))  # type: ignore[misc]
+    for number, _, line in objects_of(stream):
+        tally.take(number, lambda raw=line: form_of(object_of(raw)))  # type: ignore[misc]
         if tally.is_full:
             return
 
 
 def _read_csv(stream: BinaryIO, tally: _Tally) -> None:
-    at = 1
-
-    def texts() -> Iterator[str]:
-        nonlocal at
-        for at, line in _lines(stream):
-            try:
-                yield line.removeprefix(_BOM if at == 1 else b"").decode()
-            except UnicodeDecodeError as error:
-                raise _Broken(at, "is not UTF-8") from error
-
-    reader = csv.reader(texts(), strict=True)
-    try:
-        names = _header(next(reader, []), at)
-        start = at + 1
-        for values in reader:
-            if values:
-                tally.take(start, lambda: form_of(_named(names, values)))  # noqa: B023
-            start = at + 1
-            if tally.is_full:
-                return
-    except csv.Error as error:
-        raise _Broken(at, f"is not CSV: {error}") from error
+    table = Table(stream)
+    if table.names and not set(table.names) & {"messages", "prompt", "completion", "text"}:
+        columns = _names(dict.fromkeys(table.names))
+        raise Unreadable(f"has the columns {columns}; expected {_EXPECTED}", table.line)
+    for number, _, values in table:
+        tally.take(number, lambda own=values: form_of(named(table.names, own)))  # type: ignore[misc]
+        if tally.is_full:
+            return
 
 
 def _read_images(stream: BinaryIO, tally: _Tally) -> None:
-    try:
-        names = image_names(stream)
-    except Unreadable as error:
-        raise _Broken(error.line, str(error)) from error
-    for _ in names:
+    for _ in image_names(stream):
         tally.take(0, lambda: "image")
 
 
@@ -207,58 +184,6 @@ _READERS: Mapping[Kind, Callable[[BinaryIO, _Tally], None]] = {
     "csv": _read_csv,
     "images": _read_images,
 }
-
-
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    stream.seek(0)
-    number = 0
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            limit = f"has more than {MAX_LINE_BYTES} bytes; one example stands on one line"
-            raise _Broken(number, limit)
-        yield number, line
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(raw.removeprefix(_BOM).decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 (byte {error.start + 1})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}") from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"is a JSON {type(value).__name__}, expected an object")
-    return value
-
-
-def _header(values: Sequence[str], line: int) -> list[str]:
-    names = [value.strip() for value in values]
-    if len(set(names)) != len(names) or not all(names):
-        raise _Broken(line, "is no CSV header: its names are empty or stand twice")
-    if names and not set(names) & {"messages", "prompt", "completion", "text"}:
-        shown = ", ".join(f"`{name}`" for name in names[:6])
-        raise _Broken(line, f"has the columns {shown}; expected {_EXPECTED}")
-    return names
-
-
-def _named(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    if len(values) != len(names):
-        raise ValueError(f"has {len(values)} columns, the header {len(names)}")
-    return dict(zip(names, values, strict=True))
-
-
-def _check_messages(messages: Any) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise ValueError("has messages that are no list of messages")
-    for number, message in enumerate(messages):
-        words = [message.get(name) for name in ("role", "content")] if _is_object(message) else []
-        if not words or not all(isinstance(word, str) for word in words):
-            raise ValueError(f"has a message, number {number + 1}, without role and content")
-    if not any(message["role"] == "assistant" for message in messages):
-        raise ValueError("has no message of the role assistant to learn from")
 
 
 def _is_object(value: Any) -> bool:

@@ -13,6 +13,8 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from registry.training_lines import Unreadable
+
 MAX_IMAGES = 1 << 20
 _MAX_DIRECTORY_BYTES = 256 << 20
 _MAX_TABLE_BYTES = 256 << 20
@@ -21,14 +23,6 @@ _TABLES = ("labels.jsonl", "labels.csv")
 _END = struct.Struct("<4s4H2LH")  # the end record; its sixth field is the directory's size
 _END64 = struct.Struct("<4sQ2H2L4Q")  # likewise of large zips; its ninth
 _LOCATOR_BYTES = 20
-
-
-class Unreadable(Exception):
-    """The zip cannot be trained on; `line` is that of its table of labels, 0 for the whole file."""
-
-    def __init__(self, message: str, line: int = 0) -> None:
-        super().__init__(message)
-        self.line = line
 
 
 def image_names(stream: BinaryIO) -> list[tuple[str, str]]:

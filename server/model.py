@@ -23,10 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.heads import clear_untrained, head_spec_of
-from server.encoding.images import shape_of_pixels
+from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
 from server.encoding.kinds import Kind, Task, kind_of
 from server.encoding.pooling import Pooling, has_modules_file, pooling_of
-from server.encoding.probe import image_inputs, text_inputs, with_batched_targets
 
 
 class BaseNotLoadable(Exception):
@@ -160,7 +159,7 @@ def make_encoder(
         spec = replace(spec, head=head_spec_of(model, untrained or ()))
     weight = next(model.parameters())
     if kind == "image classifier":
-        spec = with_batched_targets(spec, model, image_inputs(shape_of_pixels(reader), weight))
+        spec = with_batched_targets(spec, model, image_inputs(reader, weight))
         return Base(model, None, spec, 1, 0, frozenset(), 0, kind, reader)
     config: Any = model.config
     if config.pad_token_id is None:

@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     """Start a trainer worker beside the server, and end it with the server."""
     worker_threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Of that worker's jobs."""
+    worker_nice: Annotated[int, Field(ge=0, le=19)] = 19
+    """How far its jobs step back behind serving: at 19 they have what it leaves."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of one image to classify."""
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20

@@ -15,6 +15,7 @@ from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
 from adapters_core.method import Method
 from adapters_core.peft_config import PeftConfig
 from adapters_core.table import registered
+from adapters_core.target_rules import check_targets, is_all_linear
 from registry import (
     AdapterNotFound,
     FileNotFound,
@@ -24,7 +25,7 @@ from registry import (
     JobSpec,
     Registry,
 )
-from registry.job_spec import AUTO, Task
+from registry.job_spec import AUTO, METRICS, Task
 from server.encoding.kinds import Kind
 from server.errors import InvalidRequest
 from server.service import Service
@@ -82,23 +83,23 @@ def own_file(registry: Registry, id_: str, tenant: str) -> FileRecord:
 def _spec_of(service: Service, body: JobRequest, tenant: str) -> JobSpec:
     adapter, base = body.adapter, service.base.spec
     _check_model(service, body.model)
-    if RESERVED_METADATA in body.metadata:
-        message = f"metadata: the key {RESERVED_METADATA!r} is the record's own; use another"
+    for key in sorted(RESERVED_METADATA & body.metadata.keys()):
+        message = f"metadata: the key {key!r} is the record's own; use another"
         raise InvalidRequest(message, "metadata")
-    if adapter.publish_if is not None and adapter.alias is None:
-        message = "publish_if decides about an alias; give adapter.alias too"
-        raise InvalidRequest(message, "adapter.publish_if")
     id_ = f"ftjob-{secrets.token_hex(12)}"
     name = adapter.name or body.suffix or f"{base.name}-{id_[-8:]}"
     if name == base.name:
         raise InvalidRequest(f"{name!r} is the base's own name", "adapter.name")
     _check_method(adapter, base)
+    _check_max_length(service, body)
+    task = _task(service, adapter.task)
+    _check_gate(adapter, task)
     return JobSpec(
         id=id_,
         name=name,
         base_name=base.name,
         base_fingerprint=base.fingerprint,
-        task=_task(service, adapter.task),
+        task=task,
         training_file=body.training_file,
         validation_file=body.validation_file,
         method=adapter.method,
@@ -143,6 +144,27 @@ def _task(service: Service, wanted: Task | None) -> Task:
     return wanted or usual
 
 
+def _check_max_length(service: Service, body: JobRequest) -> None:
+    length, most = body.chosen.max_length, service.base.max_length
+    if length is not None and service.base.kind != "image classifier" and length > most:
+        message = f"max_length = {length}, but base {service.base.spec.name!r} takes {most} tokens"
+        raise InvalidRequest(message, "method.supervised.hyperparameters.max_length")
+
+
+def _check_gate(adapter: AdapterRequest, task: Task) -> None:
+    """Refuse a gate that could never be passed, or that has nothing behind it."""
+    gate = adapter.publish_if
+    if gate is None:
+        return
+    if adapter.alias is None:
+        message = "publish_if decides about an alias; give adapter.alias too"
+        raise InvalidRequest(message, "adapter.publish_if")
+    if gate.metric not in METRICS[task]:
+        known = ", ".join(METRICS[task])
+        message = f"adapter.publish_if.metric = {gate.metric!r}: {task} measures {known}"
+        raise InvalidRequest(message, "adapter.publish_if.metric")
+
+
 def _check_method(adapter: AdapterRequest, base: BaseSpec) -> None:
     """Refuse an unknown method, a field that it does not read, and targets of another base.
 
@@ -175,13 +197,10 @@ def _check_config(kind: type[Method], own: Mapping[str, Any], base: BaseSpec) ->
         message = f"peft_type = {own.get('peft_type')!r} is not one of method {kind.name!r}"
         raise InvalidAdapter(message, "peft_type")
     config.refuse_unread(kind.peft_fields)
+    check_targets(config, base)
     targets = [path for path in base.targets if config.selects(path)]
-    if own.get("target_modules") == "all-linear":
+    if is_all_linear(own.get("target_modules")):
         targets = list(base.targets)
-    if own.get("target_modules") is not None and not targets:
-        some = ", ".join(sorted({path.rpartition(".")[2] for path in base.targets})[:12])
-        message = f"target_modules select no layer of base {base.name!r}; it has {some}"
-        raise InvalidAdapter(message, "target_modules")
     _check_values(kind, own, targets or list(base.targets), base)
 
 

@@ -5,7 +5,7 @@ Every field is known or refused by name. `"auto"` and null mean: as if it were n
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from registry.job_spec import AUTO, Hyperparameters, PublishGate, Task
 from server.errors import InvalidRequest, UnsupportedParameter
@@ -16,12 +16,13 @@ Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=MAX_METADATA),
 ]
-#: The record's own word for how a version was made.
-RESERVED_METADATA = "training"
+#: The record's own words: how a version was made, and what a classifier's labels are called.
+RESERVED_METADATA = frozenset({"training", "labels"})
 
-Whole = Annotated[int, Field(ge=1, le=10_000_000)]
-Few = Annotated[int, Field(ge=1, le=4096)]
-Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+# Strict: true is no number, and "3" none either.
+Whole = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+Few = Annotated[int, Field(ge=1, le=4096, strict=True)]
+Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -50,7 +51,7 @@ class _Request(BaseModel):
 class HyperparametersRequest(_Request):
     """OpenAI's three, and the rest of a job's `Hyperparameters`; missing: the preset's."""
 
-    n_epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    n_epochs: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
     batch_size: Few | None = None
     learning_rate_multiplier: Rate | None = None
     max_steps: Whole | None = None
@@ -58,17 +59,17 @@ class HyperparametersRequest(_Request):
     learning_rate: Rate | None = None
     head_learning_rate: Rate | None = None
     location_learning_rate: Rate | None = None
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    warmup_ratio: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
     schedule: Literal["linear", "cosine", "constant"] | None = None
-    weight_decay: Annotated[float, Field(ge=0, le=10)] | None = None
-    max_grad_norm: Annotated[float, Field(ge=0, le=1e6)] | None = None
-    max_length: Annotated[int, Field(ge=2, le=1 << 20)] | None = None
-    packing: bool | None = None
-    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=10, strict=True)] | None = None
+    max_grad_norm: Annotated[float, Field(ge=0, le=1e6, strict=True)] | None = None
+    max_length: Annotated[int, Field(ge=2, le=1 << 20, strict=True)] | None = None
+    packing: StrictBool | None = None
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
     eval_every: Whole | None = None
     checkpoint_every_steps: Whole | None = None
-    checkpoint_every_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
-    gradient_checkpointing: bool | None = None
+    checkpoint_every_s: Annotated[float, Field(ge=0, le=1e9, strict=True)] | None = None
+    gradient_checkpointing: StrictBool | None = None
 
     @model_validator(mode="after")
     def _check_accumulation(self) -> Self:
@@ -136,16 +137,26 @@ class JobRequest(_Request):
     training_file: Annotated[str, Field(min_length=1, max_length=128)]
     validation_file: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     suffix: Annotated[str, Field(max_length=64)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 63, strict=True)] | None = None
     metadata: Metadata = Field(default_factory=dict)
     method: MethodRequest | None = None
     hyperparameters: HyperparametersRequest | None = None
-    integrations: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
+    integrations: list[Any] = Field(default_factory=list)
     adapter: AdapterRequest = Field(default_factory=AdapterRequest)
 
     @classmethod
     def _keeping_auto(cls) -> frozenset[str]:
         return frozenset({"model", "suffix"})
+
+    @model_validator(mode="after")
+    def _check_integrations(self) -> Self:
+        if self.integrations:
+            raise UnsupportedParameter(
+                "integrations are not supported: nothing is sent to other services; "
+                "a job's numbers are under its /metrics and its stream of events",
+                "integrations",
+            )
+        return self
 
     @property
     def chosen(self) -> Hyperparameters:

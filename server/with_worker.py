@@ -19,7 +19,6 @@ _LOG = logging.getLogger("overtone")
 
 #: A program of its own: the server knows its name, not its code.
 _MODULE = "trainer.commands"
-_NICE = 19
 _LOOK_S = 0.25
 _FIRST_WAIT_S, _LAST_WAIT_S, _LONG_LIFE_S = 1.0, 60.0, 60.0
 
@@ -107,6 +106,6 @@ def _variables(settings: Settings) -> dict[str, str]:
         "STORE": settings.store,
         "DEVICE": settings.device,
         "WORKER_THREADS": settings.worker_threads,
-        "WORKER_NICE": _NICE,
+        "WORKER_NICE": settings.worker_nice,
     }
     return {f"OVERTONE_{name}": str(v) for name, v in given.items() if v is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 # A shell starts background jobs with Ctrl-C ignored, and programs under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Jobs step back behind everything else on a machine, and that is other tests here.
+os.environ["OVERTONE_WORKER_NICE"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import struct
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ def _misbehave(wish: dict[str, Any], folder: Path) -> None:
         raise RuntimeError("a fault of the program")
     if wish.get("exit"):
         os._exit(wish["exit"])
+    if wish.get("hang") and not (folder / "hung").exists():  # the next attempt does better
+        (folder / "hung").touch()
+        threading.Event().wait()
 
 
 def _resume(folder: Path, fresh: bytes) -> tuple[int, bytes]:

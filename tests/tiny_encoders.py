@@ -25,6 +25,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     BertConfig,
+    DebertaV2Config,
     ModernBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -109,6 +110,19 @@ def model(shape: str, is_embedder: bool = False, **changes: Any) -> nn.Module:
                 parameter.normal_(0, 1.2 / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.1)
+    return made.eval()
+
+
+def deberta() -> nn.Module:
+    """Return a base with linears over what all texts of a batch share: relative positions."""
+    sizes = {k: v for k, v in _SIZES.items() if k != "attn_implementation"}
+    more = {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "max_relative_positions": 32,
+    }
+    torch.manual_seed(0)
+    made = AutoModelForSequenceClassification.from_config(DebertaV2Config(**sizes | more))
     return made.eval()
 
 

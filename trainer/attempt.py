@@ -5,7 +5,6 @@ training goes on from its checkpoint, a job publishes once, an alias that is the
 """
 
 import errno
-import importlib
 import logging
 import threading
 import time
@@ -15,23 +14,26 @@ from typing import Any
 
 from adapters_core.errors import AdapterError
 from registry.connect import Registry
-from registry.errors import FenceLost, FileNotFound, InvalidArgument
+from registry.errors import AdapterNotFound, FenceLost, FileNotFound, InvalidArgument
 from registry.job_record import Fence, JobError, JobRecord
 from registry.job_spec import JobSpec
 from registry.records import Record
-from trainer.child_task import ChildTask
-from trainer.errors import BaseNotLoadable, Stopped, TrainerError
+from trainer.child_task import ChildTask, named
+from trainer.devices import devices_of
+from trainer.errors import BaseNotLoadable, RankLost, Stopped, TrainerError
 from trainer.gate import open_alias
 from trainer.patience import Interrupted, patiently
 from trainer.publishing import publish_trained
-from trainer.report import JobFiles
+from trainer.pulse import Pulse
+from trainer.report import JobFiles, Reporter, Trained
 from trainer.reporting import Reporting
+from trainer.tensorboard import written
 from trainer.tidy import tidy
 
 log = logging.getLogger(__name__)
 
 #: Faults of the job itself: they would come again, so it fails at once.
-_CLEAR = (TrainerError, AdapterError, InvalidArgument, FileNotFound)
+_CLEAR = (TrainerError, AdapterError, InvalidArgument, FileNotFound, AdapterNotFound)
 
 
 class Attempt:
@@ -53,6 +55,7 @@ class Attempt:
     ) -> None:
         self._task, self._registry, self._stop, self._clock = task, registry, stop, clock
         self._fence = Fence(task.job, task.fence)
+        self._pulse = Pulse(task.pulse)
 
     def run(self) -> None:
         """Do the job, and leave its record in the state that it deserves."""
@@ -61,7 +64,8 @@ class Attempt:
 
     def _run(self) -> None:
         try:
-            with Reporting(self._registry.claims, self._fence, self._stop, self._clock) as report:
+            words = (self._registry.claims, self._fence, self._stop, self._clock, self._pulse)
+            with Reporting(*words) as report:
                 self._until_done(report)
         except (FenceLost, Interrupted) as error:
             log.info("%s: %s", self._task.job, error)
@@ -97,13 +101,29 @@ class Attempt:
         folder = self._registry.job_folders.take(self._fence)
         report.keep_in(folder)
         files = _files_of(self._registry, spec)
-        load, run = named(self._task.load), named(self._task.run)
-        base = load(self._task.base, spec.task, self._task.base_name, self._task.device)
-        trained = run(spec, base, files, folder, report)
+        with written(report, self._task.tensorboard, spec.id) as heard:
+            base, trained = self._run_job(spec, files, folder, heard)
         registry, fence = self._registry, self._fence
         return self._patiently(
             lambda: publish_trained(registry, fence, spec, base.spec, trained, self._clock())
         )
+
+    def _run_job(
+        self, spec: JobSpec, files: JobFiles, folder: Path, report: Reporter
+    ) -> tuple[Any, Trained]:
+        """Return the base and what was trained on it, alone or with other ranks."""
+        task = self._task
+        load, run = named(task.load), named(task.run)
+        first, *others = devices_of(task.device, task.ranks)
+        if not others:
+            base = load(task.base, spec.task, task.base_name, first)
+            return base, run(spec, base, files, folder, report)
+        from trainer.rank_processes import crew_of
+
+        source = (task.base, task.base_name)
+        with crew_of([first, *others], source, spec.task, files, folder, task.load) as crew:
+            base = load(task.base, spec.task, task.base_name, first)
+            return base, run(spec, base, files, folder, report, crew)
 
     def _end_stopped(self, report: Reporting) -> None:
         """Give the job back if it is this process that ends; else its record says it already."""
@@ -126,15 +146,14 @@ class Attempt:
             log.info("%s: %s", self._task.job, error)
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
-        never = threading.Event()  # the worker ends us if this takes too long
-        return patiently(ask, never.wait)
+        """Wait a registry out, however long: the worker ends us when it is to end itself."""
+        never = threading.Event()
 
+        def waiting(seconds: float) -> bool:
+            self._pulse()
+            return never.wait(seconds)
 
-def named(path: str) -> Callable[..., Any]:
-    """Return the function that `module:function` names."""
-    module, _, name = path.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+        return patiently(ask, waiting)
 
 
 def fault_of(error: Exception) -> JobError:
@@ -144,6 +163,8 @@ def fault_of(error: Exception) -> JobError:
         return JobError(
             "out_of_memory", "memory ran out; try a smaller batch_size or max_length", "batch_size"
         )
+    if isinstance(error, RankLost):
+        return JobError("process_died", str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return JobError("storage_full", "the disk is full; make room, then file the job again")
     return JobError("internal_error", f"{kind} in the job's process; its worker's log has it all")

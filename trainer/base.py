@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.heads import clear_untrained, head_spec_of
+from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
 from trainer.errors import BaseNotLoadable
 
 _CLASSES: dict[str, Any] = {
@@ -123,9 +124,14 @@ def make(
     if task != "causal_lm":
         spec = replace(spec, head=head_spec_of(model, untrained or ()))
     if task == "image_classification":
-        return LoadedBase(model, reader, spec, 1)
+        inputs = image_inputs(reader, next(model.parameters()))
+        return LoadedBase(model, reader, with_batched_targets(spec, model, inputs), 1)
     _set_padding(config, reader, task)
-    return LoadedBase(model, reader, spec, _max_length(model, reader))
+    length = _max_length(model, reader)
+    if task != "causal_lm":  # what is not served is not trained
+        inputs = text_inputs(config.vocab_size, length, next(model.parameters()).device)
+        spec = with_batched_targets(spec, model, inputs)
+    return LoadedBase(model, reader, spec, length)
 
 
 def _loaded(source: str, task: str, dtype: torch.dtype) -> tuple[nn.Module, Any, list[str]]:

@@ -110,8 +110,8 @@ def _room(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                f"no room is left where the job's folder {folder.name!r} lies; free some and run "
-                "the job again: it goes on from its last checkpoint"
+                "no room is left on the disk where the worker keeps the job's folder "
+                f"{folder.name!r}; make some there"
             ) from error
         raise
 

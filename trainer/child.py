@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from trainer.child_task import ChildTask
+from trainer.niceness import step_back
 
 PR_SET_PDEATHSIG = 1
 
@@ -26,7 +27,7 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(task.nice)
+    step_back(task.nice)
     _work(task, stop)
     return 0
 

@@ -4,9 +4,11 @@ Not on the command line, which every user of a machine can read: the registry's 
 password.
 """
 
+import importlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 RUN = "trainer.run:run_job"
 LOAD = "trainer.base:load"
@@ -22,11 +24,13 @@ class ChildTask:
         job, fence: the claim.
         worker: who made it, for people.
         base, base_name: what is trained on.
-        device: as for `trainer.base.load`.
+        device, ranks: as for `trainer.devices.devices_of`.
         nice: added to the process's niceness.
         threads: of the process's matrix products; None leaves it to torch.
         parent: the worker's process id; who finds another parent ends at once.
         run, load: `module:function` of what trains, and of what loads the base.
+        pulse: descriptor of the pipe in which the process says that it gets on.
+        tensorboard: folder of its event files; None writes none.
     """
 
     registry: str
@@ -43,6 +47,9 @@ class ChildTask:
     parent: int
     run: str = RUN
     load: str = LOAD
+    pulse: int | None = None
+    ranks: int = 1
+    tensorboard: str | None = None
 
     def to_json(self) -> str:
         """Return what `from_json` reads."""
@@ -52,3 +59,10 @@ class ChildTask:
     def from_json(cls, text: str) -> Self:
         """Return the task that a worker wrote."""
         return cls(**json.loads(text))
+
+
+def named(path: str) -> Callable[..., Any]:
+    """Return the function that `module:function` names."""
+    module, _, name = path.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found

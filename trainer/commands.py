@@ -32,8 +32,15 @@ def worker(
         typer.Option(envvar="OVERTONE_STORE", help="Folder of the blobs, if not there."),
     ] = None,
     device: Annotated[
-        str, typer.Option(envvar="OVERTONE_DEVICE", help="auto, cpu, cuda:1 …; one worker each.")
+        str,
+        typer.Option(
+            envvar="OVERTONE_DEVICE", help="auto, cpu, cuda:1; cuda:0,cuda:1: one job over both."
+        ),
     ] = "auto",
+    ranks: Annotated[
+        int,
+        typer.Option(envvar="OVERTONE_WORKER_RANKS", min=1, help="Processes of a job on the CPU."),
+    ] = 1,
     threads: Annotated[
         int | None,
         typer.Option(envvar="OVERTONE_WORKER_THREADS", min=1, help="Of a job; else torch's own."),
@@ -41,7 +48,19 @@ def worker(
     nice: Annotated[
         int,
         typer.Option(envvar="OVERTONE_WORKER_NICE", min=0, max=19, help="How far jobs step back."),
-    ] = 5,
+    ] = 19,
+    stalled_after: Annotated[
+        float,
+        typer.Option(
+            envvar="OVERTONE_WORKER_STALLED_AFTER",
+            min=10,
+            help="Seconds without any progress after which a job's process is ended.",
+        ),
+    ] = 1800,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(envvar="OVERTONE_TENSORBOARD", help="Folder for event files, one run a job."),
+    ] = None,
 ) -> None:
     """Train the jobs of one base, one at a time, until SIGTERM or Ctrl-C."""
     from registry import RegistryError
@@ -50,16 +69,22 @@ def worker(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    settings = WorkerSettings(
-        base=base,
-        base_name=base_name or Path(base).name,
-        data=data,
-        store=store,
-        registry=registry,
-        device=device,
-        threads=threads,
-        nice=nice,
-    )
+    try:
+        settings = WorkerSettings(
+            base=base,
+            base_name=base_name or Path(base).name,
+            data=data,
+            store=store,
+            registry=registry,
+            device=device,
+            threads=threads,
+            nice=nice,
+            stalled_after_s=stalled_after,
+            ranks=ranks,
+            tensorboard=tensorboard,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     try:
         code = run_worker(settings)
     except RegistryError as error:

@@ -5,7 +5,7 @@ The kind of a file is seen by its first bytes, not by its name: a zip, JSON obje
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from registry.training_lines import MAX_FAULTS, Kind, Unreadable, sniffed
 from trainer.checkpoint import write_whole
 from trainer.data_images import ZipImages
 from trainer.data_lines import CsvLines, JsonLines, Rows
-from trainer.errors import MAX_FAULTS, Fault, InvalidTrainingFile
+from trainer.errors import Fault, InvalidTrainingFile
 from trainer.report import JobFiles
 from trainer.task import Example, Task
 
+_READERS: Mapping[Kind, Callable[[Path], Rows]] = {
+    "jsonl": JsonLines,
+    "csv": CsvLines,
+    "images": ZipImages,
+}
 #: Of all examples without a validation file, but no more than `MAX_HELD_OUT`.
 HELD_OUT_PART = 10
 #: Examples that an evaluation reads; of a longer file, as many drawn by the seed.
@@ -128,14 +134,11 @@ def open_rows(path: Path, param: str = "training_file") -> Rows:
         InvalidTrainingFile: it cannot be read at all, or holds nothing.
     """
     with path.open("rb") as file:
-        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    rows: Rows
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        rows = ZipImages(path, param)
-    elif head.startswith((b"{", b"[")) or b"\0" in head:
-        rows = JsonLines(path, param)
-    else:
-        rows = CsvLines(path, param)
+        kind = sniffed(file)
+    try:
+        rows = _READERS[kind](path)
+    except Unreadable as error:
+        raise InvalidTrainingFile([Fault(error.line, str(error))], param) from error
     if not len(rows):
         raise InvalidTrainingFile([Fault(0, "the file holds no example")], param)
     return rows

@@ -9,30 +9,19 @@ TrainerError                 the root: catch this to catch all of them
 ├── LossNotFinite            the loss or a gradient became NaN or infinite
 └── StorageFull              nothing more can be written to the job's folder
 
+RankLost                     another process of the job died; the job is tried again
+
 Stopped                      no error: somebody asked for it; a checkpoint lies in the job's folder
 ├── Paused
 └── Cancelled
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-#: Of one file; more of them rarely say more.
-MAX_FAULTS = 10
-_SHOWN_CHARS = 200
+from registry.training_lines import MAX_FAULTS, LineFault, shown
 
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with one line of a file; `line` counts from 1, 0 stands for the whole file."""
-
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        text = self.message if len(self.message) <= _SHOWN_CHARS else self.message[:197] + "..."
-        return f"line {self.line}: {text}" if self.line else text
+Fault = LineFault
 
 
 class TrainerError(Exception):
@@ -58,11 +47,8 @@ class InvalidTrainingFile(TrainerError):
     code = "invalid_training_file"
 
     def __init__(self, faults: Sequence[Fault], param: str = "training_file") -> None:
-        self.faults = tuple(faults[:MAX_FAULTS])
-        shown = "; ".join(map(str, self.faults))
-        message = f"{param}: {shown}"
-        if len(self.faults) == MAX_FAULTS:
-            message += f" (the first {MAX_FAULTS}; there may be more)"
+        self.faults = tuple(Fault.of(one.line, one.message) for one in faults[:MAX_FAULTS])
+        message = f"{param}: {shown(self.faults)}"
         lines = [{"line": fault.line, "message": str(fault)} for fault in self.faults]
         super().__init__(message, param, {"faults": lines})
 
@@ -122,6 +108,10 @@ class StorageFull(TrainerError):
     """The job's folder takes no more bytes; what lay there is whole."""
 
     code = "storage_full"
+
+
+class RankLost(RuntimeError):
+    """Another rank died or did not answer: the attempt is over, the job goes on with the next."""
 
 
 class Stopped(Exception):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.adapters import AdapterEntry, Adapters
-from registry.errors import PreconditionFailed
+from registry.errors import AdapterNotFound, PreconditionFailed
 from registry.job_spec import JobSpec, PublishGate
 from registry.records import Record
 from trainer.evaluate import is_better
@@ -19,12 +19,18 @@ def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
 
     Returns:
         why it was not moved; None if it was, or if there is no alias.
+
+    Raises:
+        AdapterNotFound: somebody has deleted the whole adapter.
     """
     while spec.alias is not None:
         entry = adapters.get(spec.name)
         if entry.aliases.get(spec.alias) == record.version:
             return None
-        reason = _objection(adapters, spec, record, entry)
+        try:
+            reason = _objection(adapters, spec, record, entry)
+        except AdapterNotFound:  # that version was deleted just now: look again
+            continue
         if reason is not None:
             return reason
         try:
@@ -43,7 +49,9 @@ def _objection(
         return None
     other = _other(adapters, gate, record, entry)
     if other is None:
-        return None
+        alias = gate.better_than.partition(":")[2]
+        first = alias == spec.alias  # nothing stands there that could be better
+        return None if first else f"{entry.name} has no alias {alias!r} to be better than"
     mine, theirs = _number(record.metrics, gate.metric), _number(other, gate.metric)
     if mine is None or theirs is None:
         whose = "the new version" if mine is None else gate.better_than

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 from trainer.child_task import ChildTask
+from trainer.pulse import Silence
 
 #: What the libraries under torch read their number of threads from.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -22,13 +24,19 @@ class JobProcess:
 
     def __init__(self, task: ChildTask) -> None:
         threads = {} if task.threads is None else dict.fromkeys(_THREADS, str(task.threads))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.child"],
-            stdin=subprocess.PIPE,
-            env={**os.environ, **threads},
-            start_new_session=True,
-            text=True,
-        )
+        heard, said = os.pipe()
+        self._silence, task = Silence(heard), replace(task, pulse=said)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "trainer.child"],
+                stdin=subprocess.PIPE,
+                env={**os.environ, **threads},
+                pass_fds=(said,),
+                start_new_session=True,
+                text=True,
+            )
+        finally:
+            os.close(said)
         assert self._process.stdin is not None
         try:
             with self._process.stdin as pipe:
@@ -61,8 +69,14 @@ class JobProcess:
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
+            self._silence.listen()
             return False
         return True
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds that were waited for it since it last said that it gets on."""
+        return self._silence.seconds
 
     def ask_to_stop(self) -> None:
         """Have it write a checkpoint and end."""
@@ -72,3 +86,4 @@ class JobProcess:
         """End it now, if it has not ended, and wait until it is gone."""
         self._process.kill()
         self._process.wait()
+        self._silence.close()

@@ -18,8 +18,8 @@ from registry.records import Record, check_notes
 from trainer.gate import BASE
 from trainer.report import Trained
 
-#: Under this name a version's metadata says how it was made.
-TRAINING = "training"
+#: Under these names a version's metadata says how it was made, and what its answers are called.
+TRAINING, LABELS = "training", "labels"
 
 
 def publish_trained(
@@ -54,6 +54,8 @@ def metadata_of(spec: JobSpec, trained: Trained) -> dict[str, Any]:
     """Return the caller's metadata, and beside it all that is needed to make the adapter again."""
     words = json.loads(json.dumps(asdict(spec)))
     own = words.pop("metadata")
+    if trained.labels is not None:
+        own[LABELS] = list(trained.labels)
     made = {
         "job": spec.id,
         "spec": words,

@@ -37,6 +37,7 @@ class Reporting:
         fence: of this claim.
         stop: set when this process is to end: the job is then to pause.
         clock: seconds since 1970.
+        pulse: called whenever the job says or asks something: it gets on.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Reporting:
         fence: Fence,
         stop: threading.Event,
         clock: Callable[[], float] = time.time,
+        pulse: Callable[[], None] = lambda: None,
     ) -> None:
         self._claims, self._fence, self._stop, self._clock = claims, fence, stop, clock
+        self._pulse = pulse
         self._lock = threading.Lock()  # guards the three below
         self._kept: deque[job_log.Entry] = deque(maxlen=MAX_KEPT)
         self._progress: tuple[int, int, float | None] | None = None
@@ -86,11 +89,13 @@ class Reporting:
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
         """Take how far the job is; only the latest is ever sent."""
+        self._pulse()
         with self._lock:
             self._progress = step, num_steps, seconds_left
 
     def wanted(self) -> Wanted:
         """Return what the job is to do, as heard at most a tenth of a second ago."""
+        self._pulse()
         if self._state == "paused" or (self._state == "running" and self._stop.is_set()):
             return "pause"
         return "go" if self._state == "running" else "cancel"
@@ -114,6 +119,7 @@ class Reporting:
             self._thread.join()
 
     def _keep(self, entry: job_log.Entry) -> None:
+        self._pulse()
         with self._lock:
             self._kept.append(entry)
 
@@ -131,7 +137,9 @@ class Reporting:
                     return
             except RegistryUnavailable:
                 wait_s = min(2 * wait_s, LAST_WAIT_S)
-                never.wait(wait_s if ending else 0)
+                if ending:  # the job is done and waits for this
+                    self._pulse()
+                    never.wait(wait_s)
             except RegistryError as error:  # the job's record is gone: nobody wants it any more
                 log.error("%s", error)
                 self._state = None

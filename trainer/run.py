@@ -19,15 +19,18 @@ from torch import nn
 from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.errors import AdapterError
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.peft_config import PeftConfig
+from adapters_core.target_rules import check_targets
 from registry.job_spec import AUTO, Hyperparameters, JobSpec
 from trainer.auto import best_of_all
 from trainer.base import LoadedBase
 from trainer.checkpoint import write_whole
 from trainer.data import Data, open_data
-from trainer.errors import Cancelled, Paused, TrainerError, WrongBase
+from trainer.errors import Cancelled, InvalidMethod, Paused, TrainerError, WrongBase
 from trainer.evaluate import at_once, evaluate, is_better
 from trainer.learner import Learner
 from trainer.presets import Setting, setting_of
+from trainer.ranks import Ranks
 from trainer.report import JobFiles, Reporter, Trained
 from trainer.schedule import check, schedule_of
 from trainer.task import Task
@@ -36,7 +39,12 @@ from trainer.train import Trainer
 
 
 def run_job(
-    spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path, report: Reporter
+    spec: JobSpec,
+    base: LoadedBase,
+    files: JobFiles,
+    folder: Path,
+    report: Reporter,
+    ranks: Ranks | None = None,
 ) -> Trained:
     """Train an adapter; its two files lie in `folder` afterwards.
 
@@ -46,12 +54,15 @@ def run_job(
         files: uploaded for the job.
         folder: the job's own, on one disk; what lies there of an earlier run is gone on from.
         report: hears of everything; asked once a step what is wanted.
+        ranks: who share each step's examples; None: this process has them all.
 
     Raises:
         TrainerError: see trainer/errors.py.
         Paused, Cancelled: the reporter wanted it; a checkpoint lies in the folder.
+        RankLost: another rank died, or does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    ranks = ranks or Ranks()
     if spec.base_fingerprint and spec.base_fingerprint != base.spec.fingerprint:
         raise WrongBase(
             f"the job is for base {spec.base_name!r} with {spec.base_fingerprint}; "
@@ -59,8 +70,7 @@ def run_job(
             "model",
         )
     check(spec.hyperparameters)
-    if spec.method != AUTO:  # what is wrong with it is said before the files are read
-        setting_of(spec.method, spec.method_config, spec.hyperparameters, base.spec)
+    _check_method(spec, base)  # what is wrong with it is said before the files are read
     task = task_of(spec.task, base, spec.hyperparameters, report)
     data = open_data(files, task, spec.seed, folder / "data.json", _obeying(report))
     _tell_of_data(data, spec.hyperparameters, report)
@@ -68,22 +78,40 @@ def run_job(
         num_steps = schedule_of(spec.hyperparameters, len(data.train), spec.seed).num_steps
 
         def tried(trial: JobSpec, own: Path, quiet: Reporter) -> Trained:
-            return _trained(trial, base, task, data, own, quiet)
+            return _trained(trial, base, task, data, own, quiet, ranks)
 
         spec = best_of_all(spec, num_steps, tried, folder, report)
-    return _trained(spec, base, task, data, folder, report)
+    return _trained(spec, base, task, data, folder, report, ranks)
+
+
+def _check_method(spec: JobSpec, base: LoadedBase) -> None:
+    """Refuse a method, a config or layers that the base cannot be trained with."""
+    if spec.method == AUTO:
+        return
+    try:
+        check_targets(PeftConfig(dict(spec.method_config)), base.spec)
+    except AdapterError as error:
+        raise InvalidMethod(error.message, error.param) from error
+    setting_of(spec.method, spec.method_config, spec.hyperparameters, base.spec)
 
 
 def _trained(
-    spec: JobSpec, base: LoadedBase, task: Task, data: Data, folder: Path, report: Reporter
+    spec: JobSpec,
+    base: LoadedBase,
+    task: Task,
+    data: Data,
+    folder: Path,
+    report: Reporter,
+    ranks: Ranks,
 ) -> Trained:
     """Train with one method, evaluate before and after, write and read back."""
+    ranks.begin(spec)
     setting = setting_of(spec.method, spec.method_config, spec.hyperparameters, base.spec)
     learner = Learner(base, setting.method, setting.targets, task, spec.seed)
     try:
-        with _less_memory(base.model, spec.hyperparameters.gradient_checkpointing):
+        with less_memory(base.model, spec.hyperparameters.gradient_checkpointing):
             before = _before(learner, data, at_once(spec.hyperparameters), folder, report)
-            trainer = _trainer(spec, setting, learner, data, folder, report)
+            trainer = _trainer(spec, setting, learner, data, folder, report, ranks)
             progress = trainer.run()
         size = at_once(spec.hyperparameters)
         after = evaluate(learner, data.held_out, size, _obeying(report))
@@ -111,6 +139,7 @@ def _trained(
             "data": asdict(data.facts),
             "learning_rates": asdict(setting.rates),
             "hyperparameters": asdict(spec.hyperparameters),
+            "ranks": ranks.count,
         },
     )
 
@@ -123,7 +152,13 @@ _NOT_OF_THE_METHOD = frozenset(
 
 
 def _trainer(
-    spec: JobSpec, setting: Setting, learner: Learner, data: Data, folder: Path, report: Reporter
+    spec: JobSpec,
+    setting: Setting,
+    learner: Learner,
+    data: Data,
+    folder: Path,
+    report: Reporter,
+    ranks: Ranks,
 ) -> Trainer:
     hyper = spec.hyperparameters
     schedule = schedule_of(hyper, len(data.train), spec.seed)
@@ -133,7 +168,8 @@ def _trainer(
     report.event(
         "info",
         f"training {spec.method} on {len(setting.targets)} layers, {schedule.num_steps} steps of "
-        f"{schedule.batch_size} examples, learning rate {setting.rates.coefficients:.3g}",
+        f"{schedule.batch_size} examples, learning rate {setting.rates.coefficients:.3g}"
+        + (f", by {ranks.count} processes" if ranks.count > 1 else ""),
         {"method": setting.method.config(), "learning_rates": asdict(setting.rates)},
     )
     return Trainer(
@@ -146,6 +182,7 @@ def _trainer(
         folder,
         report,
         fits,
+        ranks,
     )
 
 
@@ -188,7 +225,7 @@ def _obeying(report: Reporter) -> Callable[[], None]:
 
 
 @contextmanager
-def _less_memory(model: nn.Module, wanted: bool) -> Any:
+def less_memory(model: nn.Module, wanted: bool) -> Any:
     """Let the model keep no activations but each layer's input while the block runs."""
     if not wanted:
         yield
@@ -196,12 +233,18 @@ def _less_memory(model: nn.Module, wanted: bool) -> Any:
     own: Any = model
     # transformers 5.20 gave it another name.
     what = "activation" if hasattr(own, "activation_checkpointing_enable") else "gradient"
+    # A cache of keys and values would keep what is to be thrown away; transformers warns of it.
+    cached = getattr(own.config, "use_cache", None)
+    if cached is not None:
+        own.config.use_cache = False
     arguments = {f"{what}_checkpointing_kwargs": {"use_reentrant": False}}
     getattr(own, f"{what}_checkpointing_enable")(**arguments)
     try:
         yield
     finally:
         getattr(own, f"{what}_checkpointing_disable")()
+        if cached is not None:
+            own.config.use_cache = cached
 
 
 def _tell_of_data(data: Data, hyper: Hyperparameters, report: Reporter) -> None:

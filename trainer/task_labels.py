@@ -1,5 +1,6 @@
 """Classification of texts and images, and regression: one label an example."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from trainer.scores import accuracy, f1, matthews, pearson
 from trainer.task import Batch, Example, Score, Task
 
 _MAX_LABEL_CHARS = 256
+#: Of all labels as JSON: they stand in the version's record, beside how it was made.
+_MAX_LABELS_BYTES = 24 * 1024
 
 
 class _Labelled(Task):
@@ -59,6 +62,11 @@ class _Classes(_Labelled):
             raise InvalidTrainingFile([Fault(0, message)])
         if len(found) > MAX_LABELS:
             message = f"the file has {len(found)} labels; at most {MAX_LABELS} are taken"
+            raise InvalidTrainingFile([Fault(0, message)])
+        size = len(json.dumps(sorted(found), ensure_ascii=False).encode())
+        if size > _MAX_LABELS_BYTES:
+            message = f"the names of the file's {len(found)} labels have {size} bytes; at most "
+            message += f"{_MAX_LABELS_BYTES} are taken: use shorter names, or numbers"
             raise InvalidTrainingFile([Fault(0, message)])
         are_numbers = all(label.isdecimal() for label in found)
         return tuple(sorted(found, key=lambda one: (int(one) if are_numbers else 0, one)))

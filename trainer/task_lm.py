@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from jinja2.exceptions import TemplateError
 from torch import Tensor, nn
 
+from registry.training_data import form_of
 from trainer.task import Batch, Example, Score, Task
 
 IGNORED = -100
 #: A row of packed texts and padding is padded to a multiple of it.
 _ROW_MULTIPLE = 8
-_FIELDS = "`text`, `prompt` and `completion`, or `messages`"
 
 
 class CausalLM(Task):
@@ -44,18 +44,17 @@ class CausalLM(Task):
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """Return the tokens and what each is to predict."""
-        if "messages" in row:
+        form = form_of(row)
+        if form == "chat":
             ids, learned = self._chat(row["messages"])
-        elif "prompt" in row or "completion" in row:
-            prompt, completion = _text(row, "prompt", empty=True), _text(row, "completion")
+        elif form == "completion":
+            prompt = row["prompt"]
             ids = self._tokens(prompt, special=True) if prompt else self._start()
-            answer = self._ended(self._tokens(completion))
+            answer = self._ended(self._tokens(row["completion"]))
             ids, learned = ids + answer, [False] * len(ids) + [True] * len(answer)
-        elif "text" in row:
-            ids = self._ended(self._tokens(_text(row, "text"), special=True))
-            learned = [True] * len(ids)
         else:
-            raise ValueError(f"has the fields {_names(row)}; expected {_FIELDS}")
+            ids = self._ended(self._tokens(row["text"], special=True))
+            learned = [True] * len(ids)
         return self._fitted(ids, learned)
 
     def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
@@ -104,7 +103,6 @@ class CausalLM(Task):
 
     def _chat(self, messages: Any) -> tuple[list[int], list[bool]]:
         """Return a chat's tokens by the base's template, and which of them are learned."""
-        _check_messages(messages)
         if not self._tokenizer.chat_template:
             raise ValueError("is a chat, but the base has no chat template; use prompt, completion")
         ids: list[int] = []
@@ -197,29 +195,3 @@ def keeps_texts_apart(model: nn.Module, vocabulary: int) -> bool:
     packed = model(input_ids=both, position_ids=positions, use_cache=False).logits[0, 6:]
     tolerance = 1e-3 if alone.dtype == torch.float32 else 0.1
     return bool((packed - alone).norm() <= tolerance * alone.norm())
-
-
-def _check_messages(messages: Any) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise ValueError("has messages that are no list of messages")
-    for number, message in enumerate(messages):
-        good = isinstance(message, dict) and all(
-            isinstance(message.get(name), str) for name in ("role", "content")
-        )
-        if not good:
-            raise ValueError(f"has a message, number {number + 1}, without role and content")
-        if message.get("weight", 1) not in (0, 1):
-            raise ValueError(f"has a weight of {message['weight']!r}; 0 and 1 are known")
-
-
-def _text(row: Mapping[str, Any], name: str, empty: bool = False) -> str:
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"has no text under `{name}`; its fields are {_names(row)}")
-    if not value and not empty:
-        raise ValueError(f"has an empty `{name}`")
-    return value
-
-
-def _names(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}`" for name in list(row)[:6]) or "none"

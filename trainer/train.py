@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from torch import Tensor, nn
 from registry.job_spec import Hyperparameters
 from trainer.checkpoint import Checkpoint, last_checkpoint, save_checkpoint
 from trainer.data import Examples
-from trainer.errors import Cancelled, LossNotFinite, Paused
+from trainer.errors import Cancelled, LossNotFinite, Paused, StorageFull
 from trainer.evaluate import EVAL_BATCH, at_once, evaluate
+from trainer.gradients import Gradients
 from trainer.learner import Learner, Tracked
-from trainer.precision import autocast
 from trainer.presets import Rates
+from trainer.ranks import Ranks
 from trainer.report import Reporter
-from trainer.schedule import Schedule, mixed
+from trainer.schedule import Schedule
 
 __all__ = ["EVAL_BATCH", "Progress", "Trainer"]
 
@@ -71,6 +73,7 @@ class Trainer:
         folder: where checkpoints and the curve's numbers go.
         report: hears of everything.
         fits: what a checkpoint must say to be gone on from.
+        ranks: who share each step; this is the first of them.
     """
 
     def __init__(
@@ -84,12 +87,14 @@ class Trainer:
         folder: Path,
         report: Reporter,
         fits: Mapping[str, Any],
+        ranks: Ranks | None = None,
     ) -> None:
-        self._learner, self._train, self._held_out = learner, train, held_out
+        self._learner, self._held_out, self._ranks = learner, held_out, ranks or Ranks()
         self._schedule, self._hyper, self._rates = schedule, hyper, rates
         self._folder, self._report, self._fits = folder / "checkpoints", report, dict(fits)
         self._curve = folder / "curve.jsonl"
         self._tracked = learner.moved()
+        self._gradients = Gradients(learner, train, schedule, hyper, self._ranks)
         self._optimizer = _optimizer(self._tracked, rates, hyper.weight_decay)
         self.progress = Progress()
         self._saved = (0, time.monotonic())
@@ -100,8 +105,10 @@ class Trainer:
         Raises:
             LossNotFinite: it diverged.
             Paused, Cancelled: it was asked to; a checkpoint is written first.
+            RankLost: another rank died, or does not answer.
         """
         self._resume()
+        self._ranks.compare(self._learner)
         started, first = time.monotonic(), self.progress.step
         while self.progress.step < self._schedule.num_steps and not self.progress.is_over:
             self._obey()
@@ -116,8 +123,7 @@ class Trainer:
         """Take one optimiser step."""
         step = self.progress.step
         share = self._schedule.share(step)
-        torch.manual_seed(mixed(self._schedule.seed, step))  # the base's dropout
-        loss, num_tokens = self._gradients(step)
+        loss, num_tokens = self._gradients.add(step)
         self._learner.plan.hold_still(step, self._schedule.num_steps)
         norm = self._clipped()
         rate = share * self._rates.coefficients
@@ -133,24 +139,6 @@ class Trainer:
         self.progress.step = step + 1
         values = {"train_loss": loss, "learning_rate": rate, "grad_norm": norm}
         self._note(values | {"tokens": float(num_tokens)})
-
-    def _gradients(self, step: int) -> tuple[float, int]:
-        """Add up the gradients of a step's examples; return their mean loss and tokens."""
-        learner, task, model = self._learner, self._learner.task, self._learner.model.train()
-        examples = [self._train[index] for index in self._schedule.examples(step)]
-        count = sum(example.num_trained for example in examples)
-        size = -(-len(examples) // self._hyper.gradient_accumulation)
-        total, num_tokens = 0.0, 0
-        for start in range(0, len(examples), size):
-            batch = task.batch(examples[start : start + size], learner.base.device)
-            with autocast(model):
-                loss, _ = task.loss(model, batch)
-            (loss / count).backward()
-            total, num_tokens = total + float(loss.detach()), num_tokens + batch.num_tokens
-        own = learner.plan.regulariser()
-        if own is not None:
-            own.backward()
-        return total / count, num_tokens
 
     def _clipped(self) -> float:
         most = self._hyper.max_grad_norm or math.inf
@@ -220,7 +208,7 @@ class Trainer:
 
     def _note(self, values: dict[str, float]) -> None:
         step = self.progress.step
-        with self._curve.open("a") as file:
+        with suppress(OSError), self._curve.open("a") as file:  # a full disk costs the line only
             file.write(json.dumps({"step": step} | values) + "\n")
         self._report.metrics(step, values)
 
@@ -241,8 +229,13 @@ class Trainer:
             return
         state = {name: getattr(self.progress, name) for name in _NUMBERS}
         checkpoint = Checkpoint(self.progress.step, self._tensors(), state | self._fits)
-        name = save_checkpoint(self._folder, checkpoint)
         self._saved = (self.progress.step, time.monotonic())
+        try:
+            name = save_checkpoint(self._folder, checkpoint)
+        except StorageFull as error:  # what it may cost is time, and only after a death
+            step = self.progress.step
+            self._report.event("warn", f"no checkpoint at step {step}: {error.message}")
+            return
         self._report.checkpoint(self.progress.step, name)
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -19,7 +19,9 @@ from pathlib import Path
 from registry.connect import Registry, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.job_record import Fence, JobError, JobRecord
+from trainer import tensorboard
 from trainer.child_task import LOAD, RUN, ChildTask
+from trainer.devices import devices_of, threads_of
 from trainer.job_process import JobProcess
 from trainer.patience import Interrupted, patiently
 from trainer.tidy import tidy_all
@@ -44,14 +46,22 @@ class WorkerSettings:
         base: folder or hub id.
         base_name: as the server calls it: whose jobs are taken.
         data, store, registry: as for `registry.connect`.
-        device: `auto`, `cpu` or `cuda:1`; one worker a device.
+        device: `auto`, `cpu` or `cuda:1`; one worker a device. A list is of one job over all.
         threads: of a job's matrix products; None leaves it to torch.
-        nice: how far a job steps back behind everything else on its machine.
+        nice: how far a job steps back behind everything else on its machine; at 19 it has what
+            that leaves, which costs a job nothing that is alone there.
         name: shown as the job's worker.
         beat_s: between signs of life.
         lost_after_s: without one, a job is taken back.
         grace_s: for a job that is to stop, before it is killed.
+        stalled_after_s: a job's process that so long does no step, and nothing else of which it
+            would tell, is killed; its attempt has failed.
+        ranks: processes of one job on the CPU.
+        tensorboard: folder of event files, one run a job; None writes none.
         run, load: `module:function` of what trains, and of what loads the base.
+
+    Raises:
+        ValueError: device and ranks do not go together, or TensorBoard's files cannot be written.
     """
 
     base: str
@@ -61,13 +71,21 @@ class WorkerSettings:
     registry: str = "embedded"
     device: str = "auto"
     threads: int | None = None
-    nice: int = 5
+    nice: int = 19
     name: str = field(default_factory=default_name)
     beat_s: float = 5.0
     lost_after_s: float = 30.0
     grace_s: float = 60.0
+    stalled_after_s: float = 1800.0
+    ranks: int = 1
+    tensorboard: Path | None = None
     run: str = RUN
     load: str = LOAD
+
+    def __post_init__(self) -> None:
+        devices_of(self.device, self.ranks)
+        if self.tensorboard is not None:
+            tensorboard.check(self.tensorboard)
 
 
 class Worker:
@@ -82,7 +100,7 @@ class Worker:
         self._settings, self._registry, self._claims = settings, registry, registry.claims
         self._watch = Watch(registry.claims, settings.base_name, settings.lost_after_s)
         self._next_look = 0.0
-        self._is_tidy = False  # of what was left before this worker's time
+        self._is_tidy = False  # of what dead processes left
         self._stopping, self._hurrying = threading.Event(), threading.Event()
 
     def stop(self) -> None:
@@ -128,6 +146,7 @@ class Worker:
             process.kill()
         log.info("%s: its process ended with %s", job.id, process.ending)
         if process.code != 0:
+            self._is_tidy = False  # it may have ended before it had tidied up
             self._report_death(process, fence)
 
     def _supervise(self, process: JobProcess, fence: Fence) -> None:
@@ -141,7 +160,8 @@ class Worker:
             if end_at == float("inf") and (self._stopping.is_set() or not holds):
                 end_at = at + self._settings.grace_s
                 process.ask_to_stop()
-            if at >= end_at or self._hurrying.is_set():
+            is_stalled = process.silent_s >= self._settings.stalled_after_s
+            if at >= end_at or is_stalled or self._hurrying.is_set():
                 process.kill()
 
     def _beat(self, fence: Fence) -> bool:
@@ -155,11 +175,12 @@ class Worker:
         except RegistryError:
             log.exception("%s: its registry holds what it should not", fence.job)
             return True
-        return state == "running"
+        # A process that has said how its job ended has to tidy up, and ends by itself.
+        return state in ("running", "succeeded", "failed")
 
     def _report_death(self, process: JobProcess, fence: Fence) -> None:
         """Say of a process that could not say it itself how it ended."""
-        fault = JobError("process_died", f"the job's process ended with {process.ending}")
+        fault = _fault_of(process, self._settings.stalled_after_s)
         why = f"Given back by {self._settings.name}: it stops"
 
         def say() -> JobRecord:
@@ -174,6 +195,7 @@ class Worker:
 
     def _task(self, fence: Fence) -> ChildTask:
         settings, server = self._settings, self._registry.server
+        ranks = len(devices_of(settings.device, settings.ranks))
         return ChildTask(
             registry=server.url if server is not None else settings.registry,
             data=str(settings.data),
@@ -184,12 +206,22 @@ class Worker:
             base=settings.base,
             base_name=settings.base_name,
             device=settings.device,
+            ranks=settings.ranks,
+            tensorboard=None if settings.tensorboard is None else str(settings.tensorboard),
             nice=settings.nice,
-            threads=settings.threads,
+            threads=threads_of(settings.threads, ranks),
             parent=os.getpid(),
             run=settings.run,
             load=settings.load,
         )
+
+
+def _fault_of(process: JobProcess, stalled_after_s: float) -> JobError:
+    """Return why a process that could not say it itself has ended."""
+    if process.silent_s >= stalled_after_s:
+        silent = f"the job's process did nothing for {stalled_after_s:g} s and was ended"
+        return JobError("process_stalled", f"{silent}; the worker's --stalled-after is the limit")
+    return JobError("process_died", f"the job's process ended with {process.ending}")
 
 
 def run_worker(settings: WorkerSettings) -> int:

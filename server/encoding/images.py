@@ -65,13 +65,6 @@ class Images:
             )
 
 
-def shape_of_pixels(processor: Any) -> tuple[int, ...]:
-    """Return the shape `[channels, height, width]` of what a processor makes of any image."""
-    blank = Image.new("RGB", (64, 64))
-    shape = processor(images=blank, return_tensors="np")["pixel_values"][0].shape
-    return tuple(int(length) for length in shape)
-
-
 def _parts(url: str) -> tuple[bytes, str]:
     """Return the bytes of a data URL and their format."""
     head, comma, body = url.partition(",")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from registry import training_data
-from registry.training_data import MAX_FAULTS, FileReport, check_lines
+from registry import training_lines
+from registry.training_data import FileReport, check_lines
+from registry.training_lines import MAX_FAULTS
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
@@ -62,6 +63,16 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over() -> None:
         (b'{"messages": [{"role": "user"}]}', "number 1, without role and content"),
         (b'{"messages": [{"role": "user", "content": "a"}]}', "no message of the role assistant"),
         (b"[" * 100_000, "is nested too deeply"),
+        (b'{"text": "a \\uD83D b"}', r"has half of a character, '\ud83d'"),
+        (b'{"text": ' + b"1" * 5000 + b"}", "a number of too many digits"),
+        (
+            b'{"messages": [{"role": "assistant", "content": "a", "weight": 2}]}',
+            "has a weight of '2'; 0 and 1 are known",
+        ),
+        (
+            b'{"messages": [{"role": "assistant", "content": "a"}], "tools": [{}]}',
+            "has `tools`; chats with functions are not taken",
+        ),
     ],
 )
 def test_a_wrong_line_is_named_with_its_number(row: bytes, words: str) -> None:
@@ -82,7 +93,7 @@ def test_the_first_ten_faults_are_told_and_no_more_is_read() -> None:
 
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_data, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(training_lines, "MAX_LINE_BYTES", 100)
     (fault,) = report(lines({"text": "a"}) + b'{"text": "' + b"x" * 10_000).faults
     assert (fault.line, fault.message[:22]) == (2, "has more than 100 byte")
 
@@ -96,6 +107,8 @@ def test_an_empty_file_is_refused(content: bytes) -> None:
 def test_a_table_is_read_by_its_header_and_over_several_lines() -> None:
     found = report(b'text,label\n"a\nb",x\nc,y\n')
     assert (found.kind, found.forms, found.faults) == ("csv", {"label": 2}, ())
+    chats = report(b'messages\n"[{""role"": ""assistant"", ""content"": ""a""}]"\n')
+    assert (chats.forms, chats.faults) == ({"chat": 1}, ())
 
 
 @pytest.mark.parametrize(
@@ -105,6 +118,8 @@ def test_a_table_is_read_by_its_header_and_over_several_lines() -> None:
         (b"text,text\n", 1, "stand twice"),
         (b'text\n"a\nb"\nc,d\n', 4, "has 2 columns, the header 1"),
         (b'text\n"a', 2, "is not CSV"),
+        (b"text\n, \n\n b,c\n", 4, "has 2 columns"),
+        (b'messages\n"[{"\n', 2, "has `messages` that are no JSON"),
         (b"text\na\n\xff\n", 3, "is not UTF-8"),
         (b"\x89PNG\r\n\x1a\n", 1, "is not UTF-8"),
     ],

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, DebertaV2Config
 
 import tiny_encoders as te
 from adapters_core.adapter import read_adapter
@@ -158,19 +157,7 @@ def test_a_full_text_and_a_padded_one_share_no_batch() -> None:
 
 
 def test_a_linear_that_sees_what_all_sequences_share_is_no_target() -> None:
-    settings = DebertaV2Config(
-        vocab_size=te.VOCABULARY,
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        pad_token_id=te.PAD,
-        relative_attention=True,
-        pos_att_type=["c2p", "p2c"],
-        max_relative_positions=32,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(settings).eval()
+    model = te.deberta()
     targets = make_encoder(model, te.tokenizer(), "tiny", "text classifier").spec.targets
     assert "deberta.encoder.layer.0.attention.self.query_proj" in targets
     assert "deberta.encoder.layer.0.attention.self.pos_key_proj" not in targets

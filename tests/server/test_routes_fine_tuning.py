@@ -25,6 +25,7 @@ from training_parts import (
 )
 
 JOBS = "/v1/fine_tuning/jobs"
+HYPER = "method.supervised.hyperparameters"
 NOBODY = f"ftjob-{'0' * 24}"
 
 
@@ -106,8 +107,10 @@ def hyper(**values: Any) -> dict[str, Any]:
         ({"training_file": 3}, 400, "invalid_request", "training_file"),
         ({"seed": -1}, 400, "invalid_request", "seed"),
         ({"colour": "red"}, 400, "unsupported_parameter", "colour"),
-        ({"integrations": [{"type": "wandb"}]}, 400, "invalid_request", "integrations"),
+        ({"integrations": [{"type": "wandb"}]}, 400, "unsupported_parameter", "integrations"),
+        ({"seed": True}, 400, "invalid_request", "seed"),
         ({"metadata": {"training": "x"}}, 400, "invalid_request", "metadata"),
+        ({"metadata": {"labels": "x"}}, 400, "invalid_request", "metadata"),
         ({"metadata": {"a": "x" * 600}}, 400, "invalid_request", "metadata.a"),
         ({"method": {"type": "dpo"}}, 400, "invalid_request", "method.type"),
         (
@@ -123,6 +126,16 @@ def hyper(**values: Any) -> dict[str, Any]:
             400,
             "invalid_request",
             "method.supervised.hyperparameters",
+        ),
+        *(
+            (hyper(**{name: value}), 400, "invalid_request", f"{HYPER}.{name}")
+            for name, value in {
+                "batch_size": True,
+                "n_epochs": "3",
+                "learning_rate": "0.1",
+                "packing": "yes",
+                "max_length": 100_000,
+            }.items()
         ),
         ({"adapter": {"methd": "loca"}}, 400, "unsupported_parameter", "adapter.methd"),
         ({"adapter": {"name": "a b"}}, 400, "invalid_request", None),
@@ -142,13 +155,19 @@ def hyper(**values: Any) -> dict[str, Any]:
             "invalid_request",
             "adapter.publish_if.better_than",
         ),
+        (
+            {"adapter": {"alias": "a", "publish_if": {"metric": "f1", "better_than": "base"}}},
+            400,
+            "invalid_request",
+            "adapter.publish_if.metric",
+        ),
         ({"adapter": {"method": "magic"}}, 422, "unknown_method", "adapter.method"),
         ({"adapter": {"config": {"n_freq": 3}}}, 422, "invalid_adapter", "n_freq"),
         ({"adapter": {"config": {"n_frequency": "x"}}}, 422, "invalid_adapter", "n_frequency"),
         ({"adapter": {"config": {"n_frequency": 0}}}, 422, "invalid_adapter", "n_frequency"),
         ({"adapter": {"config": {"r": 8}}}, 422, "invalid_adapter", "r"),
         (
-            {"adapter": {"config": {"target_modules": ["nothing"]}}},
+            {"adapter": {"config": {"target_modules": ["q_proj", "nothing"]}}},
             422,
             "invalid_adapter",
             "target_modules",

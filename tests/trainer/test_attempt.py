@@ -19,7 +19,8 @@ from registry.job_spec import Hyperparameters, JobSpec, PublishGate
 from trainer.attempt import Attempt, fault_of
 from trainer.child_task import ChildTask
 from trainer.patience import Interrupted, patiently
-from trainer.report import Wanted
+from trainer.publishing import metadata_of
+from trainer.report import Trained, Wanted
 from trainer.reporting import Reporting
 from trainer.tidy import tidy_all
 from trainer.watch import Watch
@@ -132,6 +133,16 @@ def test_details_that_a_record_cannot_keep_are_left_out(registry: Registry) -> N
     made = registry.adapters.resolve("poet").metadata["training"]
     assert made["spec"]["name"] == "poet"
     assert "details" not in made
+
+
+def test_a_classifiers_labels_stand_where_answers_take_them_from() -> None:
+    spec = spec_for("file-1", metadata={"mine": "1"})
+    words: Any = (Path(), {}, {}, 1, 0, "sha256:0", "fourierft", {}, "test")
+    assert metadata_of(spec, Trained(*words, labels=("no", "yes")))["labels"] == ["no", "yes"]
+    assert "labels" not in metadata_of(spec, Trained(*words))
+    large = Trained(*words, labels=("no", "yes"), details={"words": "x" * 70_000})
+    made = metadata_of(spec, large)
+    assert (made["mine"], made["labels"]) == ("1", ["no", "yes"])
 
 
 def test_a_file_that_is_gone_fails_the_job(registry: Registry) -> None:
@@ -303,7 +314,7 @@ def test_a_death_around_publishing_leaves_one_version(
         (PublishGate("f1", "base"), {}, False, "has no metric 'f1'"),
         (PublishGate("accuracy", "alias:prod"), {"accuracy": 0.9}, True, ""),
         (PublishGate("accuracy", "alias:prod"), {"accuracy": 0.6}, False, "alias:prod's is 0.7"),
-        (PublishGate("accuracy", "alias:none"), {"accuracy": 0.1}, True, ""),
+        (PublishGate("accuracy", "alias:none"), {"accuracy": 0.9}, False, "has no alias 'none'"),
     ],
 )
 def test_a_worse_adapter_is_not_put_under_the_alias(
@@ -321,6 +332,53 @@ def test_a_worse_adapter_is_not_put_under_the_alias(
     assert registry.adapters.get("poet").aliases == {"latest": 2, "prod": 2 if moved else 1}
     assert says in texts(registry, spec.id)
     assert ("stays where it is" in texts(registry, spec.id)) == (not moved)
+
+
+def test_the_first_version_opens_the_alias_that_it_is_to_beat(registry: Registry) -> None:
+    gate = PublishGate("accuracy", "alias:prod")
+    spec = file_job(registry, alias="prod", publish_if=gate)
+    attempt(registry, claimed(registry, spec))
+    assert registry.adapters.get("poet").aliases == {"latest": 1, "prod": 1}
+
+
+def test_a_version_that_goes_while_it_is_compared_with_is_looked_up_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = file_job(registry, alias="prod", seed=1)
+    attempt(registry, claimed(registry, first))
+    real = registry.adapters.resolve
+    gone = [AdapterNotFound("gone")]
+
+    def resolve(reference: str) -> Any:
+        if gone:
+            raise gone.pop()
+        return real(reference)
+
+    gate = PublishGate("accuracy", "alias:prod")
+    wish = {"fake": {"metrics": {"accuracy": 0.9}}}
+    spec = file_job(registry, alias="prod", publish_if=gate, metadata=wish)
+    monkeypatch.setattr(registry.adapters, "resolve", resolve)
+    assert attempt(registry, claimed(registry, spec)).state == "succeeded"
+    assert not gone
+    assert registry.adapters.get("poet").aliases["prod"] == 2
+
+
+def test_an_adapter_deleted_before_its_job_ends_fails_the_job_at_once(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = registry.adapters.publish
+
+    def publish(*args: Any, **named: Any) -> Any:
+        made = real(*args, **named)
+        registry.adapters.delete("poet")
+        return made
+
+    monkeypatch.setattr(registry.adapters, "publish", publish)
+    spec = file_job(registry, alias="prod")
+    end = attempt(registry, claimed(registry, spec))
+    assert end.error is not None
+    assert (end.state, end.error.code, end.attempts) == ("failed", "model_not_found", 1)
+    assert "poet" in end.error.message
 
 
 def test_a_job_trains_on_while_the_registry_is_down_and_reports_later(
@@ -342,6 +400,35 @@ def test_a_job_trains_on_while_the_registry_is_down_and_reports_later(
     assert len(refused) == 3
     points = registry.jobs.metrics(spec.id, 100)
     assert [point.step for point in points] == list(range(STEPS + 1))
+
+
+def test_a_registry_that_is_down_when_a_job_ends_is_waited_out(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def failing(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def ask(*args: Any, **named: Any) -> Any:
+            if refused.count(name) < 2:
+                refused.append(name)
+                raise RegistryUnavailable("down")
+            return real(*args, **named)
+
+        monkeypatch.setattr(owner, name, ask)
+
+    failing(registry.adapters, "publish")
+    failing(registry.adapters, "move_alias")
+    failing(registry.claims, "finish")
+    spec = file_job(registry, alias="prod")
+
+    end = attempt(registry, claimed(registry, spec))
+
+    assert sorted(refused) == ["finish", "finish", "move_alias", "move_alias", "publish", "publish"]
+    assert (end.state, end.attempts) == ("succeeded", 1)
+    assert [record.version for record in registry.adapters.versions("poet")] == [1]
+    assert registry.adapters.get("poet").aliases["prod"] == 1
 
 
 def test_what_a_killed_process_had_not_said_is_said_by_the_next(

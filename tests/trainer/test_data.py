@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import random
+import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from registry.training_lines import MAX_FAULTS, MAX_LINE_BYTES
 from trainer.data import HELD_OUT_PART, Data, open_data, open_rows
-from trainer.data_lines import MAX_LINE_BYTES, JsonLines
-from trainer.errors import MAX_FAULTS, Cancelled, InvalidTrainingFile
+from trainer.data_lines import JsonLines
+from trainer.errors import Cancelled, InvalidTrainingFile
 from trainer.report import JobFiles
 from trainer.task import Batch, Example, Score, Task
 
@@ -215,13 +218,25 @@ def test_an_image_that_cannot_be_decoded_is_named(
         out.writestr("cat/broken.png", b"\x89PNG nothing")
     with pytest.raises(ValueError, match=r"cat/broken\.png"):
         open_rows(tmp_path / "z").row(0)
-    missing = open_rows(pngs(tmp_path / "m", ["1.png"], "file,label\n2.png,0\n"))
-    with pytest.raises(ValueError, match="not in the zip"):
-        missing.row(0)
+    with pytest.raises(InvalidTrainingFile, match="not in the zip"):
+        open_rows(pngs(tmp_path / "m", ["1.png"], "file,label\n2.png,0\n"))
     large = open_rows(pngs(tmp_path / "l", ["a/1.png"], size=40))
     monkeypatch.setattr("trainer.data_images.MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="1600 pixels"):
         large.row(0)
+
+
+def test_a_png_that_claims_a_gigapixel_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    header = struct.pack(">2I5B", 40_000, 40_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"x"))
+    with zipfile.ZipFile(tmp_path / "z", "w") as out:
+        out.writestr("cat/bomb.png", bomb)
+    with pytest.raises(ValueError, match=r"cat/bomb\.png: cannot be decoded"):
+        open_rows(tmp_path / "z").row(0)
 
 
 def test_reading_stops_when_nobody_wants_it(tmp_path: Path) -> None:
@@ -242,7 +257,7 @@ def test_a_large_file_is_not_in_memory(tmp_path: Path) -> None:
             file.write(line)
     tracemalloc.start()
     try:
-        rows = JsonLines(tmp_path / "large", "training_file")
+        rows = JsonLines(tmp_path / "large")
         assert len(rows.row(299)["text"]) == 100_000
         peak = tracemalloc.get_traced_memory()[1]
     finally:

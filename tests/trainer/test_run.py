@@ -1,6 +1,7 @@
 """A whole job: what it leaves behind, and what it does when it is disturbed or wrong."""
 
 import json
+import logging
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import tiny_encoders
 from adapters_core.adapter import read_adapter
 from adapters_core.base import fingerprint
 from adapters_core.table import registered
-from trainer.base import LoadedBase
+from trainer.base import LoadedBase, make
 from trainer.errors import (
     Cancelled,
     InvalidHyperparameter,
@@ -172,6 +174,25 @@ def test_gradient_checkpointing_changes_nothing_but_memory(
 ) -> None:
     run_job(job(base, gradient_checkpointing=True), base, files, tmp_path, Watcher())
     assert files_of(tmp_path)[0] == undisturbed[0]
+
+
+def test_gradient_checkpointing_of_a_classifier_warns_of_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    task = "sequence_classification"
+    base = make(tiny_encoders.model("bert"), tiny_encoders.tokenizer(), "tiny", task)
+    uses_cache = base.model.config.use_cache  # type: ignore[union-attr]
+    files = JobFiles(lines(tmp_path / "a", ({"text": f"{i}", "label": i % 2} for i in range(20))))
+    written = []
+    for is_on in (True, False):
+        folder = tmp_path / str(is_on)
+        spec = job(base, task, max_steps=3, gradient_checkpointing=is_on)
+        run_job(spec, base, files, folder, Watcher())
+        written.append(files_of(folder)[0])
+    assert written[0] == written[1]
+    assert base.model.config.use_cache == uses_cache  # type: ignore[union-attr]
+    assert not [record.getMessage() for record in caplog.records]
 
 
 def test_a_base_in_half_precision_trains_float32_coefficients(

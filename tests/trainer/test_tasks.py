@@ -17,9 +17,9 @@ import tiny_encoders
 from adapters_core.adapter import read_adapter
 from adapters_core.base import fingerprint
 from adapters_core.heads import clear_untrained
-from registry.job_spec import Hyperparameters
+from registry.job_spec import METRICS, Hyperparameters
 from trainer.base import LoadedBase, load, make
-from trainer.errors import BaseNotLoadable, InvalidTrainingFile
+from trainer.errors import BaseNotLoadable, InvalidMethod, InvalidTrainingFile
 from trainer.report import JobFiles, Quiet
 from trainer.run import run_job
 from trainer.task import Example, Score
@@ -78,7 +78,7 @@ def test_of_a_chat_only_the_answers_are_learned() -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({}, "expected `text`"),
+        ({}, "expected `messages`"),
         ({"label": 3}, "`label`"),
         ({"text": 3}, "no text under `text`"),
         ({"text": ""}, "empty"),
@@ -154,6 +154,7 @@ def test_the_loss_is_transformers_own() -> None:
     score = Score()
     task.collect(score, loss, logits, task.batch([example], CPU))
     metrics = task.metrics(score)
+    assert set(metrics) == set(METRICS["causal_lm"])
     assert metrics["eval_loss"] == pytest.approx(float(expected), rel=1e-5)
     assert metrics["perplexity"] == pytest.approx(math.exp(float(expected)), rel=1e-5)
 
@@ -188,7 +189,8 @@ def test_a_classifier_learns_with_a_head_of_its_own(shape: str, tmp_path: Path) 
     done = run_job(spec, base, files, tmp_path / "job", Watcher())
     assert done.labels == ("blue", "green", "red")
     assert done.metrics["accuracy"] > 0.8
-    assert set(done.metrics) >= {"eval_loss", "accuracy", "f1", "matthews", "train_loss"}
+    assert set(done.base_metrics) == set(METRICS["sequence_classification"])
+    assert set(done.metrics) == {*METRICS["sequence_classification"], "train_loss"}
     config = (tmp_path / "job" / "adapter_config.json").read_bytes()
     adapter = read_adapter(tmp_path / "job" / "adapter_model.safetensors", config, base.spec)
     assert adapter.head is not None
@@ -205,6 +207,7 @@ def test_a_regression_learns_a_number(tmp_path: Path) -> None:
     spec = job(base, "regression", n_epochs=6, method="lora", method_config={})
     done = run_job(spec, base, JobFiles(lines(tmp_path / "a", rows)), tmp_path / "job", Watcher())
     assert done.labels is None
+    assert set(done.base_metrics) == set(METRICS["regression"])
     assert done.metrics["pearson"] > 0.8
     assert done.metrics["eval_loss"] < done.base_metrics["eval_loss"]
 
@@ -223,6 +226,7 @@ def test_images_of_digits_are_told_apart(tmp_path: Path) -> None:
     spec = job(base, "image_classification", n_epochs=6, method="lora", method_config={})
     done = run_job(spec, base, JobFiles(tmp_path / "digits.zip"), tmp_path / "job", Watcher())
     assert done.labels == ("0", "1", "2", "3")
+    assert set(done.base_metrics) == set(METRICS["image_classification"])
     assert done.metrics["accuracy"] > done.base_metrics["accuracy"]
 
 
@@ -235,6 +239,7 @@ def test_images_of_digits_are_told_apart(tmp_path: Path) -> None:
         ([{"text": "x", "label": "a" * 300}] * 3, "300 characters"),
         ([{"label": "a"}] * 3, "no text"),
         ([{"text": "x" * 200, "label": "a"}] * 3, "takes 96"),
+        ([{"text": "x", "label": f"{i:0200}"} for i in range(150)], "use shorter names"),
     ],
 )
 def test_labels_that_do_not_fit_are_named(
@@ -289,6 +294,45 @@ def test_a_base_without_a_head_gets_the_servers_fingerprint(tmp_path: Path) -> N
     assert ours.spec == theirs.spec
     assert ours.spec.head is not None
     assert ours.spec.head.untrained
+
+
+def test_what_is_not_served_is_not_trained(tmp_path: Path) -> None:
+    from server.model import make_encoder
+
+    task, words = "sequence_classification", tiny_encoders.tokenizer()
+    base = make(tiny_encoders.deberta(), words, "tiny", task)
+    served = make_encoder(tiny_encoders.deberta(), words, "tiny", "text classifier").spec
+    assert base.spec == served
+    assert any("pos_key_proj" in path for path in base.spec.left_out)
+    files = JobFiles(colours(tmp_path / "a"))
+    method: dict[str, Any] = {"n_frequency": 40, "target_modules": "all-linear"}
+    run_job(job(base, task, max_steps=2, method_config=method), base, files, tmp_path, Quiet())
+    adapter = tmp_path / "adapter_model.safetensors"
+    config = (tmp_path / "adapter_config.json").read_bytes()
+    layers = read_adapter(adapter, config, served).layers
+    assert any("query_proj" in path for path in layers)
+    assert not set(layers) & set(base.spec.left_out)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (["query_proj", "pos_key_proj"], "pos_key_proj and 1 more layers .* no adapter may change"),
+        (".*key_proj", "no adapter may change"),
+        (["query_proj", "nope"], "name 'nope', which is no layer of base 'tiny'; it has .*dense"),
+        ("nope", "select no layer"),
+        ([], "select no layer"),
+    ],
+)
+def test_targets_that_cannot_be_had_are_named_before_the_files_are_read(
+    rule: Any, said: str, tmp_path: Path
+) -> None:
+    task = "sequence_classification"
+    base = make(tiny_encoders.deberta(), tiny_encoders.tokenizer(), "tiny", task)
+    spec = job(base, task, method_config={"target_modules": rule})
+    with pytest.raises(InvalidMethod, match=said) as raised:
+        run_job(spec, base, JobFiles(tmp_path / "none"), tmp_path / "job", Quiet())
+    assert raised.value.param == "target_modules"
 
 
 @pytest.mark.parametrize("task", ["causal_lm", "image_classification"])

@@ -72,7 +72,9 @@ def test_learned_places_take_turns_by_optimiser_steps_whatever_the_accumulation(
     for accumulation in (1, 2):
         folder = tmp_path / str(accumulation)
         folder.mkdir()
-        trainer, learner = trainer_of(base, folder, gradient_accumulation=accumulation)
+        trainer, learner = trainer_of(
+            base, folder, gradient_accumulation=accumulation, n_epochs=300
+        )
         try:
             moved = []
             for _ in range(12):
@@ -101,7 +103,7 @@ def test_roles_have_rates_of_their_own_and_places_do_not_decay(
 def test_gradients_are_clipped_and_told_unclipped(base: LoadedBase, tmp_path: Path) -> None:
     trainer, learner = trainer_of(base, tmp_path, "lora", max_grad_norm=1e-3)
     try:
-        trainer._gradients(0)
+        trainer._gradients.add(0)
         told = trainer._clipped()
         grads = [one.tensor.grad for one in learner.moved() if one.tensor.grad is not None]
         norm = float(torch.stack([grad.norm() for grad in grads]).norm())
@@ -131,7 +133,7 @@ def test_a_fresh_learner_computes_what_the_base_computes_and_leaves_it_alone(
 def test_a_regulariser_is_part_of_the_gradient(base: LoadedBase, tmp_path: Path) -> None:
     trainer, learner = trainer_of(base, tmp_path, "clora")
     try:
-        trainer._gradients(0)
+        trainer._gradients.add(0)
         own = learner.plan.regulariser()
         assert own is not None
         downs = [one for one in learner.moved() if "down" in one.name]

@@ -70,6 +70,7 @@ class Scene:
     registry: Registry
     data: Path
     workers: list[psutil.Popen] = field(default_factory=list)
+    patience_s: float = 60.0
 
     def start(self, **changes: Any) -> psutil.Popen:
         name = f"worker-{len(self.workers)}"
@@ -100,10 +101,11 @@ class Scene:
             is_there = found.fence > fence and found.progress.step >= step
             return found if found.is_final or (is_there and found.state == "running") else None
 
-        return until(reached)
+        return until(reached, self.patience_s)
 
     def ended(self, spec: JobSpec) -> JobRecord:
-        return until(lambda: found if (found := self.job(spec)).is_final else None)
+        last = self.patience_s
+        return until(lambda: found if (found := self.job(spec)).is_final else None, last)
 
     def child(self) -> psutil.Process:
         """Return the process of the job that runs."""
@@ -345,6 +347,21 @@ def test_a_process_that_ends_by_itself_is_tried_again_and_given_up(scene: Scene)
     assert end.error is not None
     assert end.error.code == "process_died"
     assert "code 7" in end.error.message
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_process_that_hangs_is_ended_and_tried_again(
+    scene: Scene, digest: Callable[[int], str]
+) -> None:
+    scene.patience_s = 300.0
+    scene.start(stalled_after_s=30.0)  # a start on cores that others use is silent for a while
+    spec = scene.file(metadata={"fake": {"hang": True}})
+
+    assert_one_version(scene, spec, digest(STEPS))
+    assert scene.ended(spec).attempts == 2
+    messages = [event.message for event in scene.registry.jobs.events(spec.id, 100)]
+    assert any("did nothing for 30 s" in message for message in messages)
 
 
 @pytest.mark.slow

@@ -2,20 +2,23 @@
 
 An adapter of one sequence changes that sequence's rows. That is right where a linear sees each
 sequence's rows together and in the batch's order; a linear that sees something that all sequences
-share (a table of relative positions, say) is left to the base, and no adapter may change it.
+share (a table of relative positions, say) is left to the base, and no adapter may change it: none
+is served on it, so none is trained on it.
 """
 
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adapters_core.base import BaseSpec, adaptable
 
-_LOG = logging.getLogger("overtone.encoding")
+_LOG = logging.getLogger(__name__)
 _SEQUENCES = 3
 _TOKENS = 24
 _TOLERANCE = 0.05
@@ -26,7 +29,7 @@ _Seen = dict[str, list[Tensor]]
 
 
 def with_batched_targets(spec: BaseSpec, model: nn.Module, inputs: Inputs) -> BaseSpec:
-    """Return `spec` without the targets whose rows are not the batch's.
+    """Return `spec` without the targets whose rows are not the batch's; `left_out` names them.
 
     Args:
         spec: of the model.
@@ -41,9 +44,10 @@ def with_batched_targets(spec: BaseSpec, model: nn.Module, inputs: Inputs) -> Ba
         for path, shape in spec.targets.items()
         if _is_batched(whole.get(path, []), [one.get(path, []) for one in alone])
     }
-    for path in spec.targets.keys() - good.keys():
+    left_out = tuple(path for path in spec.targets if path not in good)
+    for path in left_out:
         _LOG.warning("no adapter may change %s: its rows are not the batch's", path)
-    return replace(spec, targets=good)
+    return replace(spec, targets=good, left_out=left_out)
 
 
 def _is_batched(whole: list[Tensor], alone: list[list[Tensor]]) -> bool:
@@ -90,8 +94,10 @@ def text_inputs(vocabulary: int, max_length: int, device: torch.device) -> Input
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def image_inputs(shape: tuple[int, ...], like: Tensor) -> Inputs:
-    """Return a few different images of `shape` `[channels, height, width]`, in `like`'s dtype."""
+def image_inputs(processor: Any, like: Tensor) -> Inputs:
+    """Return a few different images of the size that a base's processor makes, as `like`."""
+    blank = np.zeros((64, 64, 3), dtype=np.uint8)
+    shape = processor(images=blank, return_tensors="np")["pixel_values"][0].shape
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(_SEQUENCES, *shape, generator=generator)
     return {"pixel_values": pixels.to(like.device, like.dtype)}

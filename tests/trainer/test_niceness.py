@@ -1,0 +1,82 @@
+"""A job's process steps back, and with it its session where the system counts by sessions."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer import niceness
+
+GROUP = Path("/proc/self/autogroup")
+PROGRAM = """
+import os
+from pathlib import Path
+from trainer.niceness import step_back
+step_back({nice}, Path({group!r}))
+print(os.nice(0))
+"""
+
+needs_groups = pytest.mark.skipif(not GROUP.exists(), reason="this system has no autogroups")
+
+
+def stepped_back(nice: int, own_session: bool, group: Path = GROUP, then: str = "") -> list[str]:
+    """Return what a process says that steps back: its niceness, and what `then` prints."""
+    code = PROGRAM.format(nice=nice, group=str(group)) + then
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, start_new_session=own_session
+    )
+    return done.stdout.split("\n")[:-1]
+
+
+def now() -> int:
+    """Return this process's own niceness."""
+    return int(subprocess.run(["nice"], capture_output=True, text=True, check=True).stdout)
+
+
+@needs_groups
+def test_a_session_of_its_own_steps_back_with_its_process() -> None:
+    nice, group = stepped_back(7, True, then=f"print(Path({str(GROUP)!r}).read_text().strip())\n")
+    assert int(nice) == min(19, now() + 7)
+    assert group.endswith(f" nice {nice}")
+
+
+@needs_groups
+def test_a_session_that_others_share_keeps_its_share() -> None:
+    before = GROUP.read_text()
+    (nice,) = stepped_back(7, False)
+    assert int(nice) == min(19, now() + 7)
+    assert GROUP.read_text() == before
+
+
+def test_no_niceness_is_asked_for_nothing(tmp_path: Path) -> None:
+    group = tmp_path / "autogroup"
+    group.write_text("as it was")
+    (nice,) = stepped_back(0, True, group)
+    assert int(nice) == now()
+    # A test that runs niced hands its own niceness on.
+    assert group.read_text() == ("as it was" if now() == 0 else nice)
+
+
+def test_a_system_without_groups_or_with_a_closed_proc_is_no_obstacle(tmp_path: Path) -> None:
+    (without,) = stepped_back(3, True, tmp_path / "missing")
+    (closed,) = stepped_back(3, True, tmp_path)  # a folder cannot be written: an OSError
+    assert int(without) == int(closed) == min(19, now() + 3)
+
+
+class Busy(type(Path())):  # type: ignore[misc]
+    """A file that is busy twice, as the kernel's is within a tenth of a second of another's."""
+
+    words: list[str] = []
+
+    def write_text(self, data: str, *rest: object, **more: object) -> int:
+        self.words.append(data)
+        if len(self.words) < 3:
+            raise BlockingIOError
+        return len(data)
+
+
+def test_a_kernel_that_is_busy_is_asked_again() -> None:
+    niceness._write(Busy("group"), 19)
+    assert Busy.words == ["19"] * 3

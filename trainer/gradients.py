@@ -1,0 +1,66 @@
+"""The gradients of one optimiser step: all of it, or one rank's share, summed over the ranks."""
+
+from dataclasses import dataclass
+
+import torch
+
+from registry.job_spec import Hyperparameters
+from trainer.data import Examples
+from trainer.learner import Learner
+from trainer.precision import autocast
+from trainer.ranks import Ranks
+from trainer.schedule import Schedule, mixed
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What each rank of a job has, so that a step's number says all that it is to do.
+
+    Args:
+        learner: what is trained.
+        train: examples to learn from.
+        schedule: of the steps.
+        hyper: of the job.
+        ranks: who share a step's examples.
+    """
+
+    learner: Learner
+    train: Examples
+    schedule: Schedule
+    hyper: Hyperparameters
+    ranks: Ranks
+
+    def add(self, step: int) -> tuple[float, int]:
+        """Add up the gradients of a step's examples; return their mean loss and tokens.
+
+        The first rank has them all afterwards, divided by what all ranks have learned from.
+
+        Raises:
+            RankLost: another rank does not answer.
+        """
+        ranks, numbers = self.ranks, self.schedule.examples(step)
+        moved = [one.tensor for one in self.learner.moved()]
+        ranks.open(step, moved)
+        torch.manual_seed(ranks.seed(mixed(self.schedule.seed, step)))  # the base's dropout
+        # A forward pass has as many examples as without other ranks: what fits there fits here.
+        size = -(-len(numbers) // self.hyper.gradient_accumulation)
+        loss, count, num_tokens = self._backward(ranks.share(numbers), size)
+        loss, num_tokens = ranks.sum(moved, loss, num_tokens)
+        return loss / count, num_tokens
+
+    def _backward(self, numbers: list[int], size: int) -> tuple[float, int, int]:
+        """Return the summed loss of some examples, what all ranks' are divided by, and tokens."""
+        learner, task, model = self.learner, self.learner.task, self.learner.model.train()
+        examples = [self.train[number] for number in numbers]
+        count = self.ranks.total(sum(example.num_trained for example in examples))
+        total, num_tokens = 0.0, 0
+        for start in range(0, len(examples), size):
+            batch = task.batch(examples[start : start + size], learner.base.device)
+            with autocast(model):
+                loss, _ = task.loss(model, batch)
+            (loss / count).backward()
+            total, num_tokens = total + float(loss.detach()), num_tokens + batch.num_tokens
+        own = learner.plan.regulariser() if self.ranks.number == 0 else None
+        if own is not None:
+            own.backward()
+        return total, count, num_tokens

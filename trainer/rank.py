@@ -1,0 +1,130 @@
+"""The process of a rank beyond the first: `python -m trainer.rank`, its orders on standard input.
+
+It has the base, the training examples and, for as long as a run lasts, a learner; all that it says
+are gradients. It dies with the first rank, however that dies.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+from registry.job_spec import JobSpec
+from trainer.base import LoadedBase
+from trainer.child import tie_to
+from trainer.child_task import named
+from trainer.data import open_data
+from trainer.errors import TrainerError, WrongBase
+from trainer.gradients import Gradients
+from trainer.learner import Learner
+from trainer.presets import setting_of
+from trainer.rank_task import RankTask
+from trainer.ranks import Together
+from trainer.report import JobFiles, Quiet
+from trainer.run import less_memory
+from trainer.schedule import schedule_of
+from trainer.tasks import task_of
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Do what standard input says; return the process's exit code."""
+    task = RankTask.from_json(sys.stdin.readline())
+    if not tie_to(task.parent):
+        return 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w")  # what libraries print is no answer
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        base = named(task.load)(task.base, task.task, task.base_name, task.device)
+    except Exception as error:
+        log.exception("rank %d cannot load the base", task.number)
+        why = error.message if isinstance(error, TrainerError) else type(error).__name__
+        _say(answers, {"error": why})
+        return 1
+    _say(answers, {"ready": True})
+    with Rank(task, base) as rank:
+        for line in sys.stdin:
+            rank.obey(json.loads(line))
+    return 0
+
+
+def _say(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+class Rank:
+    """A rank's part of a job.
+
+    Args:
+        task: what the first rank said.
+        base: loaded; given back as it was.
+    """
+
+    def __init__(self, task: RankTask, base: LoadedBase) -> None:
+        self._task, self._base = task, base
+        self._ranks = Together(task.number, task.count, base.device)
+        self._run = ExitStack()  # what ends with a training run
+        self._gradients: Gradients | None = None
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Do one order; see rank_task.py.
+
+        Raises:
+            RankLost: the other ranks do not answer.
+        """
+        if "join" in order:
+            self._ranks.join(Path(self._task.meeting), self._task.timeout_s)
+        elif "begin" in order:
+            self._begin(JobSpec.from_json(order["begin"]))
+        elif "compare" in order:
+            self._ranks.compare(self._at_work.learner)
+        else:
+            self._at_work.add(order["step"])
+
+    def __enter__(self) -> "Rank":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._run.close()
+        if kind is None:  # NCCL would wait for those that are lost
+            self._ranks.leave()
+
+    @property
+    def _at_work(self) -> Gradients:
+        assert self._gradients is not None, "an order before the first run"
+        return self._gradients
+
+    def _begin(self, spec: JobSpec) -> None:
+        """Make the learner that the first rank has."""
+        self._run.close()
+        hyper, base, given = spec.hyperparameters, self._base, self._task
+        if spec.base_fingerprint not in ("", base.spec.fingerprint):  # its folder has changed
+            raise WrongBase(f"the base is {base.spec.fingerprint}, not {spec.base_fingerprint}")
+        task = task_of(spec.task, base, hyper, Quiet())
+        validation = None if given.validation is None else Path(given.validation)
+        files = JobFiles(Path(given.training), validation)
+        data = open_data(files, task, spec.seed, Path(given.known))
+        setting = setting_of(spec.method, spec.method_config, hyper, base.spec)
+        learner = Learner(base, setting.method, setting.targets, task, spec.seed)
+        self._run.callback(learner.undo)
+        self._run.enter_context(less_memory(base.model, hyper.gradient_checkpointing))
+        schedule = schedule_of(hyper, len(data.train), spec.seed)
+        self._gradients = Gradients(learner, data.train, schedule, hyper, self._ranks)
+
+
+if __name__ == "__main__":
+    code = 1
+    try:
+        code = main()
+    except Exception:
+        log.exception("a rank gives up")
+    logging.shutdown()
+    os._exit(code)  # to take torch down takes a second, in which the adapter could be served
