@@ -18,9 +18,13 @@ _START_S = 90
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment without settings of Overtone's, on one thread."""
+    """Return this process's environment without settings of Overtone's, on one thread.
+
+    Jobs do not step back: what else runs on the machine are other tests.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OVERTONE_")}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    alone = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OVERTONE_WORKER_NICE": "0"}
+    return {**kept, **alone}
 
 
 def free_port() -> int:
