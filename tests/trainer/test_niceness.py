@@ -9,6 +9,7 @@ import pytest
 from trainer import niceness
 
 GROUP = Path("/proc/self/autogroup")
+READ = f"Path({str(GROUP)!r}).read_text().strip()"
 PROGRAM = """
 import os
 from pathlib import Path
@@ -20,12 +21,16 @@ print(os.nice(0))
 needs_groups = pytest.mark.skipif(not GROUP.exists(), reason="this system has no autogroups")
 
 
-def stepped_back(nice: int, own_session: bool, group: Path = GROUP, then: str = "") -> list[str]:
-    """Return what a process says that steps back: its niceness, and what `then` prints."""
+def stepped_back(nice: int, group: Path = GROUP, then: str = "", under: str = "") -> list[str]:
+    """Return what a process says that steps back, its niceness first, then what `then` prints.
+
+    It is the first one of a session of its own, unless a program is, `under` which it is started.
+    """
     code = PROGRAM.format(nice=nice, group=str(group)) + then
-    command = [sys.executable, "-c", code]
+    first = ["-c", under, sys.executable] if under else []
+    command = [sys.executable, *first, "-c", code]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, start_new_session=own_session
+        command, capture_output=True, text=True, check=True, start_new_session=True
     )
     return done.stdout.split("\n")[:-1]
 
@@ -37,31 +42,32 @@ def now() -> int:
 
 @needs_groups
 def test_a_session_of_its_own_steps_back_with_its_process() -> None:
-    nice, group = stepped_back(7, True, then=f"print(Path({str(GROUP)!r}).read_text().strip())\n")
+    nice, group = stepped_back(7, then=f"print({READ})\n")
     assert int(nice) == min(19, now() + 7)
     assert group.endswith(f" nice {nice}")
 
 
 @needs_groups
 def test_a_session_that_others_share_keeps_its_share() -> None:
-    before = GROUP.read_text()
-    (nice,) = stepped_back(7, False)
+    run = "import subprocess, sys\nfrom pathlib import Path\n"
+    run += f"print({READ}, flush=True)\nsubprocess.run(sys.argv[1:], check=True)\nprint({READ})\n"
+    before, nice, after = stepped_back(7, under=run)
     assert int(nice) == min(19, now() + 7)
-    assert GROUP.read_text() == before
+    assert before == after
 
 
 def test_no_niceness_is_asked_for_nothing(tmp_path: Path) -> None:
     group = tmp_path / "autogroup"
     group.write_text("as it was")
-    (nice,) = stepped_back(0, True, group)
+    (nice,) = stepped_back(0, group)
     assert int(nice) == now()
     # A test that runs niced hands its own niceness on.
     assert group.read_text() == ("as it was" if now() == 0 else nice)
 
 
 def test_a_system_without_groups_or_with_a_closed_proc_is_no_obstacle(tmp_path: Path) -> None:
-    (without,) = stepped_back(3, True, tmp_path / "missing")
-    (closed,) = stepped_back(3, True, tmp_path)  # a folder cannot be written: an OSError
+    (without,) = stepped_back(3, tmp_path / "missing")
+    (closed,) = stepped_back(3, tmp_path)  # a folder cannot be written: an OSError
     assert int(without) == int(closed) == min(19, now() + 3)
 
 
