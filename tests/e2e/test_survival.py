@@ -19,6 +19,7 @@ import pytest
 import spectra
 from live import BASE, until
 from program import PROGRAM, Program, environment
+from registry.connect import connect
 
 REDIS = Path("/usr/bin/redis-server")
 NUM_BEFORE = 4
@@ -160,6 +161,7 @@ def test_a_registry_that_goes_away_and_comes_back_is_used_again(
     program = Program(llama, tmp_path / "data", tmp_path / "log", place)
     try:
         assert program.upload("known", spectra.files(1)).status_code == 201
+        _hear_all(program, place, tmp_path)
         tokens = program.tokens("known")
         redis.kill()
         redis.wait(30)
@@ -181,6 +183,16 @@ def test_a_registry_that_goes_away_and_comes_back_is_used_again(
         program.close()
         redis.kill()
         redis.wait(30)
+
+
+def _hear_all(program: Program, place: str, folder: Path) -> None:
+    """Return when the server has heard of all changes so far: it forgets what they name."""
+    assert program.upload("marker", spectra.files(8)).status_code == 201
+    assert program.tokens("marker")
+    with connect(place, folder / "data") as elsewhere:
+        elsewhere.adapters.delete("marker")
+    body = {"model": "marker", "prompt": "Once", "max_tokens": 1}
+    until(lambda: program.http.post("/v1/completions", json=body).status_code == 404, 30)
 
 
 def _start_redis(folder: Path) -> "subprocess.Popen[bytes]":
