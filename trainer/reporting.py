@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,7 +51,10 @@ class Reporting:
     ) -> None:
         self._claims, self._fence, self._stop, self._clock = claims, fence, stop, clock
         self._pulse = pulse
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards the four below
+        # Words and checkpoints never wait behind the measurements of earlier attempts: a death is
+        # forgiven if a checkpoint came before it, and progress must not be heard before that.
+        self._news: deque[job_log.Entry] = deque(maxlen=MAX_KEPT)
         self._kept: deque[job_log.Entry] = deque(maxlen=MAX_KEPT)
         self._progress: tuple[int, int, float | None] | None = None
         self._journal: Journal | None = None
@@ -66,7 +70,7 @@ class Reporting:
         """
         self._journal = Journal(folder)
         for step, values in self._journal.read():
-            self._keep(job_log.metrics_entry(step, values))
+            self._keep(self._kept, job_log.metrics_entry(step, values))
 
     @property
     def state(self) -> State | None:
@@ -75,17 +79,17 @@ class Reporting:
 
     def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
         """Take a line for people."""
-        self._keep(job_log.event_entry(level, message, data, self._clock()))
+        self._keep(self._news, job_log.event_entry(level, message, data, self._clock()))
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
         if self._journal is not None:
             self._journal.add(step, values)
-        self._keep(job_log.metrics_entry(step, values))
+        self._keep(self._kept, job_log.metrics_entry(step, values))
 
     def checkpoint(self, step: int, name: str) -> None:
         """Take the name of a checkpoint that is complete on disk."""
-        self._keep(job_log.checkpoint_entry(step, name, self._clock()))
+        self._keep(self._news, job_log.checkpoint_entry(step, name, self._clock()))
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
         """Take how far the job is; only the latest is ever sent."""
@@ -118,10 +122,10 @@ class Reporting:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _keep(self, entry: job_log.Entry) -> None:
+    def _keep(self, line: deque[job_log.Entry], entry: job_log.Entry) -> None:
         self._pulse()
         with self._lock:
-            self._kept.append(entry)
+            line.append(entry)
 
     def _run(self) -> None:
         wait_s = PERIOD_S
@@ -146,7 +150,8 @@ class Reporting:
 
     def _take(self) -> list[job_log.Entry]:
         with self._lock:
-            batch = [self._kept.popleft() for _ in range(min(MAX_BATCH, len(self._kept)))]
+            waiting = (line for line in (self._news, self._kept) for _ in range(len(line)))
+            batch = [line.popleft() for line in islice(waiting, MAX_BATCH)]
             if self._progress is not None:
                 batch.append(job_log.progress_entry(*self._progress))
                 self._progress = None
@@ -155,7 +160,7 @@ class Reporting:
 
     def _has_more(self) -> bool:
         with self._lock:
-            return bool(self._kept) or self._progress is not None
+            return bool(self._news or self._kept) or self._progress is not None
 
     def _send(self, batch: list[job_log.Entry]) -> None:
         self._state = self._claims.report(self._fence, self._number if batch else None, batch)

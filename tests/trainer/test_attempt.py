@@ -476,6 +476,37 @@ def test_a_report_whose_answer_was_lost_is_not_taken_twice(
     assert [lines.count(f"line {number}") for number in range(5)] == [1] * 5
 
 
+def test_a_checkpoint_does_not_wait_behind_what_earlier_attempts_measured(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that dies meanwhile would seem to have got nowhere, and that is forgiven twice."""
+    spec = file_job(registry)
+    first = Reporting(registry.claims, claimed(registry, spec), threading.Event())  # never sends
+    first.keep_in(tmp_path)
+    for step in range(1, 1201):
+        first.metrics(step, {"train_loss": 1.0})
+    registry.claims.take_back(registry.jobs.get(spec.id), now=3.0)
+    assert registry.jobs.get(spec.id).failures == 1
+
+    real, heard = registry.claims.report, list[tuple[int, int]]()
+
+    def report(*args: Any) -> Any:
+        answer = real(*args)
+        found = registry.jobs.get(spec.id)
+        heard.append((found.failures, found.progress.step))
+        return answer
+
+    monkeypatch.setattr(registry.claims, "report", report)
+    second = Reporting(registry.claims, claimed(registry, spec), threading.Event())
+    second.keep_in(tmp_path)
+    second.progress(1201, 2000, None)
+    second.checkpoint(1201, "step-1201")
+    with second:
+        pass
+    assert heard[0] == (0, 1201)
+    assert len(heard) > 2
+
+
 def test_patience_ends_when_told() -> None:
     waits: list[float] = []
 
