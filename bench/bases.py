@@ -16,6 +16,11 @@ from adapters_core.export import write_adapter
 from adapters_core.method import Method, Shape
 
 VOCABULARY = 8192
+#: Which linears of every layer -> how their paths end.
+ENDINGS = {
+    "qv": ["q_proj", "v_proj"],
+    "seven": [f"{end}_proj" for end in ("q", "k", "v", "o", "gate", "up", "down")],
+}
 
 
 def llama(width: int = 1024, layers: int = 8) -> nn.Module:
@@ -60,8 +65,7 @@ def save_llama(folder: Path, width: int, layers: int) -> Path:
 
 def targets_of(spec: BaseSpec, which: str) -> list[str]:
     """Return the paths of `qv` or of all `seven` linears of every layer."""
-    endings = ("q_proj", "v_proj")
-    return [t for t in spec.targets if which == "seven" or t.endswith(endings)]
+    return [t for t in spec.targets if t.endswith(tuple(ENDINGS[which]))]
 
 
 def random_adapter(

@@ -30,15 +30,11 @@ from adapters_core.inject import inject
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoCA, WaveletFT
 from adapters_core.training import TrainingPlan
-from bench.bases import VOCABULARY, llama, targets_of
+from bench.bases import ENDINGS, VOCABULARY, llama, targets_of
 from bench.program import Parser, run_program
 from bench.timing import interleaved, report
 
 _N = 1000
-_ENDINGS = {
-    "qv": ["q_proj", "v_proj"],
-    "seven": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}
 _MEMORY_STEPS = 3
 
 Step = Callable[[], object]
@@ -61,7 +57,7 @@ def _ours(method: Method) -> Adapted:
 def _theirs(config: PeftConfig) -> Adapted:
     def adapted(base: nn.Module, which: str) -> tuple[nn.Module, Iterable[nn.Parameter]]:
         own = copy.copy(config)
-        own.target_modules = set(_ENDINGS[which])  # type: ignore[attr-defined]
+        own.target_modules = set(ENDINGS[which])  # type: ignore[attr-defined]
         model: nn.Module = get_peft_model(base, own)
         return model, (p for p in model.parameters() if p.requires_grad)
 
@@ -172,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=128, help="of each row")
     parser.add_argument(
-        "--targets", nargs="+", choices=sorted(_ENDINGS), default=list(_ENDINGS), help="linears"
+        "--targets", nargs="+", choices=sorted(ENDINGS), default=list(ENDINGS), help="linears"
     )
     parser.add_argument(
         "--peak-of", nargs=2, metavar=("NAME", "TARGETS"), help="one contender's memory only"

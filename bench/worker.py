@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from bench.bases import ENDINGS
 from bench.servers import Served, served, stop
 from overtone_client import Client, Job
 
@@ -21,10 +22,6 @@ _WORKER = [sys.executable, "-c", "from overtone_client.cli import main; main()",
 _CHILD = "trainer.child"
 _POLL_S = 0.02
 _WAIT_S = 300.0
-_TARGETS = {
-    "qv": ["q_proj", "v_proj"],
-    "seven": [f"{end}_proj" for end in ("q", "k", "v", "o", "gate", "up", "down")],
-}
 T = TypeVar("T")
 _CHAT_TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
@@ -105,7 +102,7 @@ def write_texts(file: Path, lines: int, length: int) -> Path:
 
 def filed(client: Client, file_id: str, name: str, targets: str, **hyper: Any) -> Job:
     """File a job of FourierFT on `qv` or all `seven` linears of every layer; return its record."""
-    config = {"target_modules": _TARGETS[targets]}
+    config = {"target_modules": ENDINGS[targets]}
     return client.training.create(
         "bench", file_id, name=name, config=config, hyperparameters=hyper, seed=0
     )

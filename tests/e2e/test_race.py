@@ -79,10 +79,10 @@ def race_whole(program: Program, oracle: Oracle, seconds: float) -> Report:
     assert program.metrics("overtone_requests_running") == 0
     assert program.metrics("overtone_requests_waiting") == 0
     assert "Traceback" not in program.log.read_text()
-    # A fraction of what a quiet machine reaches: fewer would put nothing to the test.
-    assert report.changes_a_second + evictions / report.seconds >= 8
-    assert report.answers >= 10 * seconds
-    assert report.cut >= seconds / 2
+    # Half of what a quiet machine reaches: fewer would put nothing to the test.
+    assert report.changes_a_second + evictions / report.seconds >= 25
+    assert report.answers >= 20 * seconds
+    assert report.cut >= seconds
     assert found(program)[0], "no prefix was put to the test"
     assert {"factored", "merged", "base"} <= set(report.modes)
     assert len(report.digests) >= len(oracle.contents) / 2

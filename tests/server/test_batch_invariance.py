@@ -136,7 +136,6 @@ def test_a_row_has_the_same_bits_alone_in_a_crowd_and_in_pieces(base: str) -> No
         check(base, SHORT, (sum(SHORT), *CHUNKS))
 
 
-@pytest.mark.timeout(400)  # two threads that wait for each other while others have the cores
 @pytest.mark.parametrize("base", ["llama", "llama-128"])
 def test_two_threads_too(base: str) -> None:
     with torch_threads(2):
