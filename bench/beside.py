@@ -13,10 +13,11 @@ The load generator shares the machine with both: what it costs is part of every 
 import asyncio
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,14 @@ _PROMPT, _ANSWER = Lengths("fixed", (16,)), Lengths("uniform", (96, 160))
 _EPOCHS = 1000
 
 
+@dataclass(frozen=True)
 class _Called(Ending):
     """An ending that somebody calls out."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        object.__setattr__(self, "called", False)
-
-    def call(self) -> None:
-        object.__setattr__(self, "called", True)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def is_over(self, at_s: float) -> bool:
-        return bool(self.called)  # type: ignore[attr-defined]
+        return self.over.is_set()
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Callers:
                 await asyncio.to_thread(wait)
             finally:
                 seconds = time.perf_counter() - started
-                ending.call()
+                ending.over.set()
             seen = checked(await traffic).seen
         kept = [replace(one, tokens_s=_until(seconds, one.tokens_s)) for one in seen]
         arrived = sum(len(one.tokens_s) for one in kept)
