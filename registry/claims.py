@@ -16,7 +16,7 @@ from registry import keys
 from registry.errors import JobConflict, JobNotFound
 from registry.job_log import Entry, flat
 from registry.job_moves import Move, Moves, failed, record_of
-from registry.job_record import Fence, JobError, JobRecord, State, check_job_id
+from registry.job_record import HELD, Fence, JobError, JobRecord, State, check_job_id
 from registry.jobs import MAX_PAGE, Jobs
 from registry.scripts import Observer, Scripts
 
@@ -50,7 +50,10 @@ class Claims:
         return None if id_ is None else self.claim(id_, worker, now=now)
 
     def claim(self, id_: str, worker: str, *, now: float) -> JobRecord | None:
-        """Make a queued job this worker's, under a new fence; None if it is not queued."""
+        """Make a queued job this worker's, under a new fence; None if it is not queued.
+
+        It is in `validating_files` then, until its process says that it is `validated`.
+        """
         touched = [keys.job(check_job_id(id_)), keys.job_events(id_)]
         args: list[str | int] = [id_, keys.JOBS_IN_STATE, repr(now), worker, keys.MAX_EVENTS]
         state, found = self._scripts.run("job_claim", touched, args)
@@ -82,9 +85,13 @@ class Claims:
         state: State = reply[0].decode()
         return state if int(reply[1]) == fence.number and state != "queued" else None
 
+    def validated(self, fence: Fence, *, now: float) -> JobRecord:
+        """Say that nothing is wrong with a claimed job's words and files: it runs."""
+        return self._moves.make(fence.job, Move("running", "The files are valid", fence=fence), now)
+
     def give_back(self, fence: Fence, why: str, *, now: float) -> JobRecord:
-        """Put a running job first in line again: its worker stops, the job did nothing wrong."""
-        move = Move("queued", why, fence=fence, only=("running",))
+        """Put a claimed job first in line again: its worker stops, the job did nothing wrong."""
+        move = Move("queued", why, fence=fence, only=HELD)
         return self._moves.make(fence.job, move, now, first=True)
 
     def failed_attempt(self, fence: Fence, error: JobError, *, now: float) -> JobRecord:
@@ -92,7 +99,7 @@ class Claims:
         return self._try_again(self._jobs.get(fence.job), fence, None, error, now)
 
     def fail(self, fence: Fence, error: JobError, *, now: float) -> JobRecord:
-        """End a running job as failed."""
+        """End a claimed job as failed."""
         return self._moves.make(fence.job, failed(error, fence), now)
 
     def finish(self, fence: Fence, metrics: dict[str, Any], *, now: float) -> JobRecord:
@@ -102,10 +109,11 @@ class Claims:
             fence.job, Move("succeeded", "The job succeeded", fence=fence, fields=fields), now
         )
 
-    def running(self, base_name: str) -> list[JobRecord]:
+    def held(self, base_name: str) -> list[JobRecord]:
         """Return the jobs of a base that somebody holds."""
-        found = self._jobs.list(MAX_PAGE, state="running")
-        return [record for record in found if record.spec.base_name == base_name]
+        found = [record for state in HELD for record in self._jobs.list(MAX_PAGE, state=state)]
+        own = {r.id: r for r in found if r.is_held and r.spec.base_name == base_name}
+        return list(own.values())  # one that began to run between the two lists is in both
 
     def take_back(self, seen: JobRecord, *, now: float) -> JobRecord | None:
         """Put a job in line again whose holder gave no sign of life since `seen` was read.
@@ -124,10 +132,10 @@ class Claims:
 
         A crash between a record and its line leaves such jobs.
         """
-        waiting = self._of(base_name, "validating_files")
-        old = [record for record in waiting if now - record.created_at > UNCHECKED_S]
+        new = [each for each in self._of(base_name, "validating_files") if not each.is_held]
+        old = [record for record in new if now - record.created_at > UNCHECKED_S]
         for record in old:
-            with suppress(JobConflict):  # another worker was first
+            with suppress(JobConflict):  # another was first
                 self._jobs.queue(record.id, now=now)
         queued = self._of(base_name, "queued")  # before the line: what leaves both is in neither
         in_line = set(self._moves.queues.waiting(base_name))
@@ -149,5 +157,5 @@ class Claims:
             return self._moves.make(fence.job, failed(error, fence, beats), now)
         why = f"Attempt {record.attempts} ended: {error.message}; it is tried again"
         fields = {"failures": str(failures)}
-        again = Move("queued", why, "warn", ("running",), fence, beats, fields)
+        again = Move("queued", why, "warn", HELD, fence, beats, fields)
         return self._moves.make(fence.job, again, now)

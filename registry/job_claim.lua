@@ -1,4 +1,5 @@
--- Give a queued job to a worker, under a new fence: whoever had it before is shut out.
+-- Give a queued job to a worker, under a new fence: whoever had it before is shut out. Its process
+-- begins with a look at its files.
 --
 -- KEYS  job events
 -- ARGV  id state_prefix now worker max_events
@@ -12,9 +13,10 @@ if state ~= 'queued' then return {'state', state or ''} end
 redis.call('HINCRBY', job, 'fence', 1)
 local attempt = redis.call('HINCRBY', job, 'attempts', 1)
 redis.call('HSETNX', job, 'started_at', now)
-redis.call('HSET', job, 'state', 'running', 'worker', worker, 'beats', 0, 'reports', 0)
+redis.call('HSET', job, 'state', 'validating_files', 'worker', worker, 'beats', 0, 'reports', 0)
 redis.call('ZREM', state_prefix .. 'queued', id)
-redis.call('ZADD', state_prefix .. 'running', redis.call('HGET', job, 'created_at'), id)
+redis.call('ZADD', state_prefix .. 'validating_files', redis.call('HGET', job, 'created_at'), id)
 redis.call('XADD', events, 'MAXLEN', '~', max_events, '*', 'created_at', now, 'level', 'info',
-  'message', 'Attempt ' .. attempt .. ' begins on ' .. worker, 'type', 'message', 'data', '{}')
+  'message', 'Attempt ' .. attempt .. ' begins on ' .. worker, 'type', 'message',
+  'data', cjson.encode({from = 'queued', to = 'validating_files'}))
 return {'claimed', redis.call('HGETALL', job)}

@@ -18,7 +18,7 @@ end
 
 local state = redis.call('HGET', job, 'state')
 if not state then return {'missing'} end
-if fence ~= '' and fence ~= redis.call('HGET', job, 'fence') then return {'fence'} end
+if fence ~= '' and fence ~= (redis.call('HGET', job, 'fence') or '0') then return {'fence'} end
 if state == to then return {'already', redis.call('HGETALL', job)} end
 if not has(from, state) then return {'state', state} end
 if beats ~= '' and beats ~= redis.call('HGET', job, 'beats') then return {'fence'} end
@@ -30,7 +30,7 @@ redis.call('ZREM', state_prefix .. state, id)
 redis.call('ZADD', state_prefix .. to, redis.call('HGET', job, 'created_at'), id)
 if message ~= '' then
   redis.call('XADD', events, 'MAXLEN', '~', max_events, '*', 'created_at', now, 'level', level,
-    'message', message, 'type', 'message', 'data', '{}')
+    'message', message, 'type', 'message', 'data', cjson.encode({from = state, to = to}))
 end
 if final then
   redis.call('HSET', job, 'finished_at', now)

@@ -1,15 +1,16 @@
 """What the registry knows of one training job, and which states may follow each other.
 
-    validating_files ──> queued ──> running ──> succeeded
-            │              │ ▲        │ │ ▲
-            │              │ └────────┘ │ └── only by a claim, which gives a new fence
-            │              │ given back,│
-            │              │ taken back,│
-            │              │ tried again│
-            │              ▼            ▼
-            │            paused <───────┤        paused ──> queued (resumed)
-            ▼              ▼            ▼
-            └──────────> failed, cancelled  (as succeeded: for ever; paused may be cancelled too)
+    validating_files ──> queued ──> validating_files ──> running ──> succeeded
+       (new)              │ ▲  a claim     (held)           │
+                          │ └───────────────┴───────────────┘
+                          │   given back, taken back, tried again
+                          └──> paused <── held; paused ──> queued (resumed)
+
+Failed, cancelled: from everywhere but the end; a paused job cannot fail. As succeeded, for ever.
+
+`validating_files` is what a job is before anybody looked at its words and files, and again while
+the process that claimed it reads every example as its base will. What is wrong with a job is found
+in this state.
 
 A *fence* is the number of a claim. Who holds an older one than the record's can report nothing and
 publish nothing: that is what keeps a worker which was believed dead from doing harm.
@@ -30,12 +31,15 @@ State = Literal[
 ]
 STATES: tuple[State, ...] = get_args(State)
 FINAL: tuple[State, ...] = ("succeeded", "failed", "cancelled")
+#: A claimed job is in one of these.
+HELD: tuple[State, ...] = ("validating_files", "running")
 
-#: State -> those it may be reached from. `running` is reached by a claim alone.
+#: State -> those it may be reached from. `validating_files` is reached by a claim alone.
 FROM: dict[State, tuple[State, ...]] = {
+    "validating_files": ("queued",),
     "queued": ("validating_files", "running", "paused"),
-    "running": ("queued",),
-    "paused": ("queued", "running"),
+    "running": ("validating_files",),
+    "paused": ("validating_files", "queued", "running"),
     "succeeded": ("running",),
     "failed": ("validating_files", "queued", "running"),
     "cancelled": ("validating_files", "queued", "running", "paused"),
@@ -125,6 +129,11 @@ class JobRecord:
     def is_final(self) -> bool:
         """Whether nothing will change any more."""
         return self.state in FINAL
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a claim holds it."""
+        return self.state in HELD and self.fence > 0
 
     @classmethod
     def read(cls, id_: str, stored: Mapping[bytes, bytes]) -> Self:

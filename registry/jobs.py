@@ -14,7 +14,7 @@ from registry import keys
 from registry.errors import FileNotFound, InvalidArgument, JobNotFound
 from registry.job_log import Checkpoint, Event, MetricPoint
 from registry.job_moves import Move, Moves, failed, record_of
-from registry.job_record import STATES, JobError, JobRecord, State, check_job_id
+from registry.job_record import STATES, Fence, JobError, JobRecord, State, check_job_id
 from registry.job_spec import JobSpec
 from registry.names import check_alias, check_name
 from registry.records import check_notes
@@ -67,19 +67,20 @@ class Jobs:
         return record_of(spec.id, found)
 
     def queue(self, id_: str, *, now: float) -> JobRecord:
-        """Put a job in line whose files are checked.
+        """Put a new job in line whose words and files are as far as can be seen without its base.
 
         Raises:
-            JobConflict: it is not in `validating_files`.
+            JobConflict: it is not new any more.
         """
-        move = Move("queued", "The files are valid", only=("validating_files",))
+        fresh = Fence(id_, 0)
+        move = Move("queued", "The job is queued", only=("validating_files",), fence=fresh)
         return self._moves.make(id_, move, now)
 
     def refuse(self, id_: str, error: JobError, *, now: float) -> JobRecord:
         """End a job as failed whose files or words turned out wrong before it ran.
 
         Raises:
-            JobConflict: it has ended, or runs.
+            JobConflict: it has ended, or is paused.
         """
         return self._moves.make(id_, failed(error), now)
 
@@ -95,7 +96,7 @@ class Jobs:
         """Hold a job until it is resumed; a running one writes a checkpoint within a step.
 
         Raises:
-            JobConflict: it is neither queued nor running.
+            JobConflict: it has ended.
         """
         return self._moves.make(id_, Move("paused", "The job was paused"), now)
 

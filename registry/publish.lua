@@ -27,7 +27,9 @@ end
 local made
 if job then
   local state = redis.call('HGET', job, 'state')
-  if state ~= 'running' or redis.call('HGET', job, 'fence') ~= fence then
+  -- That a trained job runs may be heard after what it made.
+  local held = state == 'running' or state == 'validating_files'
+  if not held or redis.call('HGET', job, 'fence') ~= fence then
     return {'fenced', state or 'missing'}
   end
   made = redis.call('HGET', job, 'version')

@@ -46,6 +46,7 @@ def run_job(
     content = files.training.read_bytes()
     if b"broken" in content:
         raise InvalidTrainingFile([Fault(2, "no JSON object")])
+    report.validated()
     wish = spec.metadata.get("fake", {})
     _misbehave(wish, folder)
     total = spec.hyperparameters.max_steps or 10

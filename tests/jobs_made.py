@@ -41,6 +41,11 @@ def claim(claims: Claims, worker: str = "one") -> JobRecord:
     return record
 
 
+def run(claims: Claims, worker: str = "one") -> JobRecord:
+    """Take the next job in line and say that its files are valid."""
+    return claims.validated(fence_of(claim(claims, worker)), now=3.0)
+
+
 def fence_of(record: JobRecord) -> Fence:
     return Fence(record.id, record.fence)
 

@@ -44,13 +44,19 @@ def new_job(server: Live, file: str | None = None, **more: Any) -> dict[str, Any
     return job
 
 
-def claimed(server: Live, id_: str) -> tuple[JobRecord, Fence]:
+def taken(server: Live, id_: str) -> tuple[JobRecord, Fence]:
     """Take a job out of the line as a worker does."""
     claims = server.service.registry.claims
     record = until(lambda: claims.take("tiny", "by hand", 1, now=time.time()))
     assert record is not None
     assert record.id == id_
     return record, Fence(record.id, record.fence)
+
+
+def claimed(server: Live, id_: str) -> tuple[JobRecord, Fence]:
+    """Take a job out of the line, and find its files valid, as a worker does."""
+    _, fence = taken(server, id_)
+    return server.service.registry.claims.validated(fence, now=time.time()), fence
 
 
 def report(server: Live, fence: Fence, number: int, *entries: job_log.Entry) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from adapters_core.errors import AdapterError
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, FenceLost, FileNotFound, InvalidArgument
-from registry.job_record import Fence, JobError, JobRecord
+from registry.job_record import HELD, Fence, JobError, JobRecord
 from registry.job_spec import JobSpec
 from registry.records import Record
 from trainer.child_task import ChildTask, named
@@ -81,6 +81,7 @@ class Attempt:
     def _until_done(self, report: Reporting) -> None:
         job = self._patiently(lambda: self._registry.jobs.get(self._task.job))
         record = self._published(job) or self._trained(job.spec, report)
+        report.validated()  # of what an earlier attempt published nobody has said it here
         report.event("info", f"Published as {record.reference}", {"digest": record.digest})
         adapters = self._registry.adapters
         reason = self._patiently(lambda: open_alias(adapters, job.spec, record))
@@ -127,7 +128,7 @@ class Attempt:
 
     def _end_stopped(self, report: Reporting) -> None:
         """Give the job back if it is this process that ends; else its record says it already."""
-        if report.state == "running":
+        if report.state in HELD:
             why = f"Given back by {self._task.worker}: it stops"
             self._say(lambda now: self._registry.claims.give_back(self._fence, why, now=now))
 

@@ -13,6 +13,9 @@ class Reporter(Protocol):
     def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
         """Take a line for people; `level` is `info`, `warn` or `error`."""
 
+    def validated(self) -> None:
+        """Take that nothing is wrong with the job's words and files; twice is harmless."""
+
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of an optimiser's step, counted from 1; 0 is before all of them."""
 
@@ -30,6 +33,9 @@ class Quiet:
     """A reporter that hears everything and wants nothing."""
 
     def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
+        """Do nothing."""
+
+    def validated(self) -> None:
         """Do nothing."""
 
     def metrics(self, step: int, values: dict[str, float]) -> None:

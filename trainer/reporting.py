@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +17,8 @@ from typing import Any, Self
 
 from registry import job_log
 from registry.claims import Claims
-from registry.errors import RegistryError, RegistryUnavailable
-from registry.job_record import Fence, State
+from registry.errors import FenceLost, RegistryError, RegistryUnavailable
+from registry.job_record import HELD, Fence, State
 from trainer.journal import Journal
 from trainer.patience import LAST_WAIT_S
 from trainer.report import Wanted
@@ -59,7 +60,8 @@ class Reporting:
         self._progress: tuple[int, int, float | None] | None = None
         self._journal: Journal | None = None
         self._number = 0  # of the latest report
-        self._state: State | None = "running"
+        self._state: State | None = "validating_files"
+        self._is_valid = False  # as the job's process says
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="job-reports", daemon=True)
 
@@ -81,6 +83,11 @@ class Reporting:
         """Take a line for people."""
         self._keep(self._news, job_log.event_entry(level, message, data, self._clock()))
 
+    def validated(self) -> None:
+        """Take that nothing is wrong with the job's words and files."""
+        self._pulse()
+        self._is_valid = True
+
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
         if self._journal is not None:
@@ -100,9 +107,10 @@ class Reporting:
     def wanted(self) -> Wanted:
         """Return what the job is to do, as heard at most a tenth of a second ago."""
         self._pulse()
-        if self._state == "paused" or (self._state == "running" and self._stop.is_set()):
+        is_held = self._state in HELD
+        if self._state == "paused" or (is_held and self._stop.is_set()):
             return "pause"
-        return "go" if self._state == "running" else "cancel"
+        return "go" if is_held else "cancel"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -163,4 +171,8 @@ class Reporting:
             return bool(self._news or self._kept) or self._progress is not None
 
     def _send(self, batch: list[job_log.Entry]) -> None:
+        is_valid = self._is_valid  # before the report, which says what was found
         self._state = self._claims.report(self._fence, self._number if batch else None, batch)
+        if is_valid and self._state == "validating_files":
+            with suppress(FenceLost):  # the next report says why
+                self._state = self._claims.validated(self._fence, now=self._clock()).state

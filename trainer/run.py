@@ -74,6 +74,7 @@ def run_job(
     task = task_of(spec.task, base, spec.hyperparameters, report)
     data = open_data(files, task, spec.seed, folder / "data.json", _obeying(report))
     _tell_of_data(data, spec.hyperparameters, report)
+    report.validated()
     if spec.method == AUTO:
         num_steps = schedule_of(spec.hyperparameters, len(data.train), spec.seed).num_steps
 

@@ -57,6 +57,10 @@ class EventFiles:
         """Pass a line on."""
         self._report.event(level, message, data)
 
+    def validated(self) -> None:
+        """Pass on that the job's words and files are valid."""
+        self._report.validated()
+
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
         self._report.metrics(step, values)

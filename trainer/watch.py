@@ -56,7 +56,7 @@ class Watch:
 
     def _look(self, at: float, now: float) -> list[str]:
         seen, taken = {}, []
-        for record in self._claims.running(self._base_name):
+        for record in self._claims.held(self._base_name):
             sight = self._seen.get(record.id)
             if sight is None or (sight.fence, sight.beats) != (record.fence, record.beats):
                 sight = _Sight(record.fence, record.beats, at)

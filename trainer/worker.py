@@ -18,7 +18,7 @@ from pathlib import Path
 
 from registry.connect import Registry, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
-from registry.job_record import Fence, JobError, JobRecord
+from registry.job_record import HELD, Fence, JobError, JobRecord
 from trainer import tensorboard
 from trainer.child_task import LOAD, RUN, ChildTask
 from trainer.devices import devices_of, threads_of
@@ -176,7 +176,7 @@ class Worker:
             log.exception("%s: its registry holds what it should not", fence.job)
             return True
         # A process that has said how its job ended has to tidy up, and ends by itself.
-        return state in ("running", "succeeded", "failed")
+        return state in (*HELD, "succeeded", "failed")
 
     def _report_death(self, process: JobProcess, fence: Fence) -> None:
         """Say of a process that could not say it itself how it ended."""

@@ -171,6 +171,19 @@ def test_a_wrong_line_fails_the_job_and_is_named(client: OpenAI) -> None:
     assert "line 2" in job.error.message
 
 
+def test_a_text_longer_than_the_base_fails_its_job_before_it_runs(client: OpenAI) -> None:
+    texts = [{"text": "short"}, {"text": "short"}, {"text": "long " * 2000}]
+    file = client.files.create(file=("long.jsonl", jsonl(*texts)), purpose="fine-tune")
+    assert file.status == "processed"  # how long it is for a base, its tokenizer knows
+    job = at_end(client, client.fine_tuning.jobs.create(model=BASE, training_file=file.id).id)
+    assert (job.status, job.fine_tuned_model) == ("failed", None)
+    assert job.error is not None
+    assert (job.error.code, job.error.param) == ("invalid_training_file", "training_file")
+    assert "line 3" in job.error.message
+    moves = [event.data for event in client.fine_tuning.jobs.list_events(job.id) if event.data]
+    assert moves[0] == {"from": "validating_files", "to": "failed"}  # the newest first
+
+
 def test_what_openais_client_gets_wrong_it_hears_as_its_own_errors(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="n_epochs"):
         client.fine_tuning.jobs.create(model=BASE, training_file="file-1", method=hyper(n_epochs=0))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs_made import claim, fence_of, files_in, spec_for, upload
+from jobs_made import fence_of, files_in, run, spec_for, upload
 from registry import keys
 from registry.claims import Claims
 from registry.errors import (
@@ -147,7 +147,7 @@ def end(jobs, claims, id_, ending):
         jobs.refuse(id_, fault, now=2.0)
         return
     jobs.queue(id_, now=2.0)
-    fence = fence_of(claim(claims))
+    fence = fence_of(run(claims))
     if ending == "cancelled":
         jobs.cancel(id_, now=2.0)
     elif ending == "failed":

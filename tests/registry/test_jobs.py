@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobs_made import BASE, claim, fence_of, files_in, spec_for, upload
+from jobs_made import BASE, claim, fence_of, files_in, run, spec_for, upload
 from registry import job_log, keys
 from registry.claims import MAX_ATTEMPTS, MAX_FAILURES, Claims
 from registry.errors import (
@@ -59,7 +59,7 @@ def queued(jobs, create):
 def running(claims, queued):
     def running(**changes):
         queued(**changes)
-        return claim(claims)
+        return run(claims)
 
     return running
 
@@ -75,8 +75,9 @@ def test_a_jobs_way_from_its_creation_to_its_end(jobs, claims, create, adapters,
     assert jobs.queue(made.id, now=2.5).state == "queued"
 
     held = claim(claims)
-    assert (held.id, held.state, held.worker, held.fence) == (made.id, "running", "one", 1)
-    assert (held.started_at, held.spec) == (3.0, made.spec)
+    assert (held.id, held.state, held.worker) == (made.id, "validating_files", "one")
+    assert (held.started_at, held.spec, held.fence) == (3.0, made.spec, 1)
+    assert claims.validated(fence_of(held), now=4.0).state == "running"
     record, _ = publish(adapters, describe, held)
     done = claims.finish(fence_of(held), {"eval_loss": 1.5}, now=9.0)
 
@@ -85,6 +86,9 @@ def test_a_jobs_way_from_its_creation_to_its_end(jobs, claims, create, adapters,
     assert (done.result.digest, done.result.metrics) == (record.digest, {"eval_loss": 1.5})
     assert jobs.counts() == {**dict.fromkeys(STATES, 0), "succeeded": 1}
     assert messages(jobs, made.id)[-1] == "The job succeeded"
+    moves = [event.data for event in jobs.events(made.id, 100) if event.data]
+    assert [move["to"] for move in moves] == ["queued", "validating_files", "running", "succeeded"]
+    assert [move["from"] for move in moves[1:]] == [move["to"] for move in moves[:-1]]
 
 
 def publish(adapters, describe, held, number=1, name="poet", **named):
@@ -129,7 +133,8 @@ def test_a_bad_job_leaves_nothing(jobs, create, changes, error):
     assert sum(jobs.counts().values()) == 0
 
 
-#: How to bring a job into each state, and what brings it to another.
+#: How to bring a job into each state, and what brings it to another. A job that is held while its
+#: files are validated may go where a new one may, and on.
 def in_state(state, jobs, claims, create):
     made = create()
     if state == "validating_files":
@@ -138,9 +143,12 @@ def in_state(state, jobs, claims, create):
     if state == "queued":
         return jobs.get(made.id)
     held = claim(claims)
+    if state == "held":
+        return held
     fence = fence_of(held)
+    running = claims.validated(fence, now=1)
     ways = {
-        "running": lambda: held,
+        "running": lambda: running,
         "paused": lambda: jobs.pause(made.id, now=1),
         "cancelled": lambda: jobs.cancel(made.id, now=1),
         "failed": lambda: claims.fail(fence, FAULT, now=1),
@@ -149,29 +157,34 @@ def in_state(state, jobs, claims, create):
     return ways[state]()
 
 
-@pytest.mark.parametrize(("before", "after"), list(itertools.product(STATES, STATES[1:])))
+@pytest.mark.parametrize(("before", "after"), list(itertools.product([*STATES, "held"], STATES)))
 def test_only_the_graphs_ways_are_open(jobs, claims, create, before, after):
     record = in_state(before, jobs, claims, create)
-    fence = fence_of(record)
+    assert record.is_held == (before in ("held", "running"))
+    fence = Fence(record.id, max(1, record.fence))  # no claim has 0
     moves = {
+        "validating_files": lambda: claims.claim(record.id, "two", now=2),
         "queued": lambda: jobs.resume(record.id, now=2),
-        "running": lambda: claims.claim(record.id, "two", now=2),
+        "running": lambda: claims.validated(fence, now=2),
         "paused": lambda: jobs.pause(record.id, now=2),
         "cancelled": lambda: jobs.cancel(record.id, now=2),
         "failed": lambda: jobs.refuse(record.id, FAULT, now=2),
         "succeeded": lambda: claims.finish(fence, {}, now=2),
     }
-    is_open = before in FROM[after] or (before == after and after != "running")
+    state = record.state
+    is_open = state in FROM[after] or (state == after and after != "validating_files")
     if after == "queued":  # other ways in are not resuming
         is_open = before in ("paused", "queued")
+    if after == "running" and before == "validating_files":  # nobody's claim
+        is_open = False
     if is_open:
         assert moves[after]().state == after
-    elif after == "running":
+    elif after == "validating_files":
         assert moves[after]() is None
     else:
         with pytest.raises(JobConflict):
             moves[after]()
-    expected = after if is_open else before
+    expected = after if is_open else state
     found = jobs.get(record.id)
     assert found.state == expected
     assert [state for state, count in jobs.counts().items() if count] == [expected]
@@ -362,6 +375,48 @@ def test_a_job_that_nobody_checked_is_left_to_its_worker(jobs, claims, create):
     assert jobs.get(made.id).state == "queued"
 
 
+def test_a_claimed_job_is_not_taken_for_one_that_nobody_checked(jobs, claims, queued):
+    made = queued()
+    held = claim(claims)
+
+    assert claims.mend(BASE, now=100) == 0
+    with pytest.raises(JobConflict):  # by a server that believes it to be new
+        jobs.queue(made.id, now=100)
+    assert jobs.get(made.id) == held
+    assert claims.held(BASE) == [held]
+
+
+def test_what_is_wrong_with_a_job_is_found_in_validating_files(jobs, claims, queued):
+    queued()
+    held = claim(claims)
+
+    assert claims.fail(fence_of(held), FAULT, now=4).state == "failed"
+    last = jobs.last_events(held.id, 1)[0]
+    assert (last.data, last.message) == (
+        {"from": "validating_files", "to": "failed"},
+        FAULT.message,
+    )
+
+
+@pytest.mark.parametrize("leave", ["give_back", "take_back", "failed_attempt", "pause"])
+def test_a_job_whose_files_were_being_validated_is_validated_again(jobs, claims, queued, leave):
+    queued()
+    held = claim(claims)
+    fence = fence_of(held)
+    {
+        "give_back": lambda: claims.give_back(fence, "bye", now=4),
+        "take_back": lambda: claims.take_back(held, now=4),
+        "failed_attempt": lambda: claims.failed_attempt(fence, FAULT, now=4),
+        "pause": lambda: (jobs.pause(held.id, now=4), jobs.resume(held.id, now=4)),
+    }[leave]()
+
+    again = claim(claims, "two")
+    assert (again.state, again.fence) == ("validating_files", 2)
+    with pytest.raises(FenceLost):
+        claims.validated(fence, now=5)
+    assert claims.validated(fence_of(again), now=5).state == "running"
+
+
 def test_an_id_that_stands_in_line_twice_does_no_harm(client, claims, queued):
     made = queued()
     client.rpush(f"rq:queue:overtone:{BASE}", made.id)
@@ -510,7 +565,7 @@ def test_a_registry_that_is_down_says_so_and_is_asked_again(plain_server):
             lambda: claims.take(BASE, "one", 1, now=1),
             lambda: claims.beat(Fence("ftjob-" + "0" * 24, 1)),
             lambda: claims.mend(BASE, now=1),
-            lambda: claims.running(BASE),
+            lambda: claims.held(BASE),
         ):
             with pytest.raises(RegistryUnavailable):
                 ask()

@@ -22,6 +22,7 @@ from training_parts import (
     new_job,
     post_job,
     report,
+    taken,
 )
 
 JOBS = "/v1/fine_tuning/jobs"
@@ -294,6 +295,21 @@ def test_progress_and_the_time_left_are_shown_while_it_runs(server: Live, runnin
     }
     assert job["estimated_finish"] == pytest.approx(time.time() + 30, abs=5)
     assert (job["overtone"]["worker"], job["trained_tokens"]) == ("by hand", None)
+
+
+def test_a_job_whose_files_are_being_validated_says_so(server: Live) -> None:
+    id_ = new_job(server)["id"]
+    taken(server, id_)
+    assert get(server, id_)["status"] == "validating_files"
+    assert server.metric('overtone_jobs{state="validating_files"}') == 1
+    assert server.http.post(f"{JOBS}/{id_}/pause").json()["status"] == "paused"
+    assert server.http.post(f"{JOBS}/{id_}/resume").json()["status"] == "queued"
+    _, fence = taken(server, id_)
+    fault = JobError("invalid_training_file", "line 7: is too long", "training_file")
+    server.service.registry.claims.fail(fence, fault, now=time.time())
+    assert get(server, id_)["error"]["message"] == fault.message
+    last = get(server, id_, "/events")["data"][0]
+    assert last["data"] == {"from": "validating_files", "to": "failed"}
 
 
 def test_events_are_listed_the_newest_first_page_by_page(server: Live, running: Any) -> None:

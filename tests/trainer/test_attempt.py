@@ -2,77 +2,24 @@
 
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-import fake_training
-from jobs_made import fence_of, spec_for, upload
+from jobs_made import spec_for
 from live import until
-from registry import job_log, keys
-from registry.connect import Registry, connect
+from registry.connect import Registry
 from registry.errors import AdapterNotFound, RegistryUnavailable
-from registry.job_record import Fence, JobRecord
-from registry.job_spec import Hyperparameters, JobSpec, PublishGate
-from trainer.attempt import Attempt, fault_of
-from trainer.child_task import ChildTask
-from trainer.patience import Interrupted, patiently
+from registry.job_record import Fence
+from registry.job_spec import PublishGate
+from trainer.attempt import fault_of
 from trainer.publishing import metadata_of
 from trainer.report import Trained, Wanted
 from trainer.reporting import Reporting
-from trainer.tidy import tidy_all
-from trainer.watch import Watch
-from trainer.worker import Worker, WorkerSettings
 
-STEPS = 12
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with connect("embedded", tmp_path_factory.mktemp("attempts")) as opened:
-        opened.client.config_set("appendfsync", "no")
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def _empty(registry: Registry) -> None:
-    registry.client.flushall()
-
-
-def file_job(registry: Registry, content: bytes = b'{"text": "a"}', **changes: Any) -> JobSpec:
-    hyper = Hyperparameters(max_steps=STEPS, checkpoint_every_steps=5)
-    words = {"hyperparameters": hyper, "base_fingerprint": fake_training.FINGERPRINT, **changes}
-    spec = spec_for(upload(registry.files, content), **words)
-    registry.jobs.create(spec, now=1.0)
-    registry.jobs.queue(spec.id, now=1.0)
-    return spec
-
-
-def claimed(registry: Registry, spec: JobSpec) -> Fence:
-    record = registry.claims.claim(spec.id, "one", now=2.0)
-    assert record is not None
-    return fence_of(record)
-
-
-def attempt(
-    registry: Registry, fence: Fence, stop: threading.Event | None = None, **changes: str
-) -> JobRecord:
-    words = {"run": "fake_training:run_job", "load": "fake_training:load", **changes}
-    task = ChildTask(
-        "", "", None, fence.job, fence.number, "w", "", "tiny", "cpu", 0, 1, 0, **words
-    )
-    Attempt(task, registry, stop or threading.Event()).run()
-    return registry.jobs.get(fence.job)
-
-
-def digest_of(registry: Registry, name: str = "poet") -> str:
-    return registry.adapters.resolve(name).digest
-
-
-def texts(registry: Registry, id_: str) -> str:
-    return "\n".join(event.message for event in registry.jobs.events(id_, 1000))
+from .attempts import STEPS, attempt, claimed, digest_of, file_job, texts
 
 
 @pytest.fixture
@@ -123,6 +70,7 @@ def test_a_fault_of_the_job_fails_it_at_once(
     assert end.error is not None
     assert end.error.code == code
     assert says in end.error.message
+    assert registry.jobs.last_events(spec.id, 1)[0].data["from"] == "validating_files"
     assert registry.adapters.list(10) == []
 
 
@@ -251,7 +199,7 @@ def test_a_job_taken_back_from_a_living_attempt_is_left_to_the_next_one(
         fences.append(claimed(registry, spec))
 
     meddle(take_over)
-    assert attempt(registry, claimed(registry, spec)).state == "running"
+    assert attempt(registry, claimed(registry, spec)).is_held
     with pytest.raises(AdapterNotFound):
         registry.adapters.resolve("poet")
 
@@ -264,7 +212,7 @@ def test_an_attempt_whose_folder_was_taken_does_nothing(registry: Registry) -> N
     fence = claimed(registry, spec)
     registry.job_folders.take(Fence(spec.id, 7))
 
-    assert attempt(registry, fence).state == "running"
+    assert attempt(registry, fence).is_held
     assert registry.adapters.list(10) == []
 
 
@@ -381,27 +329,6 @@ def test_an_adapter_deleted_before_its_job_ends_fails_the_job_at_once(
     assert "poet" in end.error.message
 
 
-def test_a_job_trains_on_while_the_registry_is_down_and_reports_later(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, refused = registry.claims.report, []
-
-    def report(*args: Any) -> Any:
-        if len(refused) < 3:
-            refused.append(args)
-            raise RegistryUnavailable("down")
-        return real(*args)
-
-    monkeypatch.setattr(registry.claims, "report", report)
-    spec = file_job(registry)
-
-    assert attempt(registry, claimed(registry, spec)).state == "succeeded"
-
-    assert len(refused) == 3
-    points = registry.jobs.metrics(spec.id, 100)
-    assert [point.step for point in points] == list(range(STEPS + 1))
-
-
 def test_a_registry_that_is_down_when_a_job_ends_is_waited_out(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,136 +358,6 @@ def test_a_registry_that_is_down_when_a_job_ends_is_waited_out(
     assert registry.adapters.get("poet").aliases["prod"] == 1
 
 
-def test_what_a_killed_process_had_not_said_is_said_by_the_next(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    spec = file_job(registry)
-    first = Reporting(registry.claims, claimed(registry, spec), threading.Event())  # never sends
-    first.keep_in(tmp_path)
-    first.metrics(1, {"train_loss": 1.0})
-    first.metrics(2, {"train_loss": 2.0})
-    with (tmp_path / "news.jsonl").open("a") as file:
-        file.write('\n[3, {"train_l')
-    registry.claims.take_back(registry.jobs.get(spec.id), now=3.0)
-
-    with Reporting(registry.claims, claimed(registry, spec), threading.Event()) as second:
-        second.keep_in(tmp_path)
-        second.metrics(2, {"train_loss": 2.0})
-        second.metrics(3, {"train_loss": 3.0})
-
-    points = [(p.step, p.values) for p in registry.jobs.metrics(spec.id, 100)]
-    assert points == [(step, {"train_loss": float(step)}) for step in (1, 2, 3)]
-
-
-def test_a_report_whose_answer_was_lost_is_not_taken_twice(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, lost = registry.claims.report, []
-
-    def report(*args: Any) -> Any:
-        answer = real(*args)
-        if args[2] and len(lost) < 3:
-            lost.append(args)
-            raise RegistryUnavailable("the answer was lost")
-        return answer
-
-    monkeypatch.setattr(registry.claims, "report", report)
-    spec = file_job(registry)
-    fence = claimed(registry, spec)
-    with Reporting(registry.claims, fence, threading.Event()) as news:
-        for number in range(5):
-            news.event("info", f"line {number}")
-
-    lines = texts(registry, spec.id)
-    assert lost
-    assert [lines.count(f"line {number}") for number in range(5)] == [1] * 5
-
-
-def test_a_checkpoint_does_not_wait_behind_what_earlier_attempts_measured(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A process that dies meanwhile would seem to have got nowhere, and that is forgiven twice."""
-    spec = file_job(registry)
-    first = Reporting(registry.claims, claimed(registry, spec), threading.Event())  # never sends
-    first.keep_in(tmp_path)
-    for step in range(1, 1201):
-        first.metrics(step, {"train_loss": 1.0})
-    registry.claims.take_back(registry.jobs.get(spec.id), now=3.0)
-    assert registry.jobs.get(spec.id).failures == 1
-
-    real, heard = registry.claims.report, list[tuple[int, int]]()
-
-    def report(*args: Any) -> Any:
-        answer = real(*args)
-        found = registry.jobs.get(spec.id)
-        heard.append((found.failures, found.progress.step))
-        return answer
-
-    monkeypatch.setattr(registry.claims, "report", report)
-    second = Reporting(registry.claims, claimed(registry, spec), threading.Event())
-    second.keep_in(tmp_path)
-    second.progress(1201, 2000, None)
-    second.checkpoint(1201, "step-1201")
-    with second:
-        pass
-    assert heard[0] == (0, 1201)
-    assert len(heard) > 2
-
-
-def test_patience_ends_when_told() -> None:
-    waits: list[float] = []
-
-    def ask() -> None:
-        raise RegistryUnavailable("down")
-
-    def interrupted(wait_s: float) -> bool:
-        waits.append(wait_s)
-        return len(waits) == 10
-
-    with pytest.raises(Interrupted):
-        patiently(ask, interrupted)
-    assert waits == sorted(waits)
-    assert waits[-1] == 2.0
-
-
-def test_the_watch_takes_back_only_what_shows_no_life(registry: Registry) -> None:
-    quiet, lively = (claimed(registry, file_job(registry)) for _ in range(2))
-    watch = Watch(registry.claims, "tiny", lost_after_s=30.0)
-    found = []
-    for at in range(0, 41, 5):
-        registry.claims.beat(lively)
-        found += [(at, id_) for id_ in watch.look(float(at), 10.0)]
-
-    assert found == [(30, quiet.job)]
-    assert registry.jobs.get(quiet.job).state == "queued"
-    assert registry.jobs.get(lively.job).state == "running"
-
-
-def test_a_watch_that_was_away_concludes_nothing(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fence = claimed(registry, file_job(registry))
-    watch = Watch(registry.claims, "tiny", lost_after_s=30.0)
-    assert watch.look(0.0, 10.0) == []
-    assert watch.look(1000.0, 10.0) == []  # asleep meanwhile
-
-    def down(base_name: str) -> list[JobRecord]:
-        raise RegistryUnavailable("down")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(registry.claims, "running", down)
-        for at in (1010.0, 1020.0, 1029.0):
-            with pytest.raises(RegistryUnavailable):
-                watch.look(at, 10.0)
-    assert watch.look(1035.0, 10.0) == []
-    assert registry.jobs.get(fence.job).state == "running"
-
-
-def test_bounded_news_keep_the_latest() -> None:
-    assert job_log.shown("x" * 5000)[-1] == "…"
-    assert job_log.shown("\udcff") == "\\udcff"
-
-
 def test_the_folder_of_a_job_goes_when_the_job_has_ended(registry: Registry, meddle: Any) -> None:
     spec, stop = file_job(registry), threading.Event()
     meddle(stop.set)
@@ -572,32 +369,3 @@ def test_the_folder_of_a_job_goes_when_the_job_has_ended(registry: Registry, med
     attempt(registry, claimed(registry, spec))
 
     assert registry.job_folders.newest(spec.id) is None
-
-
-def test_folders_that_dead_processes_left_go(registry: Registry) -> None:
-    over, living = file_job(registry), file_job(registry)
-    for spec in (over, living):
-        registry.job_folders.take(claimed(registry, spec))
-    registry.job_folders.take(Fence("ftjob-" + "0" * 24, 1))
-    registry.jobs.cancel(over.id, now=3.0)
-
-    tidy_all(registry)
-
-    assert registry.job_folders.jobs() == [living.id]
-
-
-def test_one_jobs_rubbish_does_not_end_a_worker(
-    registry: Registry, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    id_ = "ftjob-" + "0" * 24
-    registry.client.hset(keys.job(id_), "state", "running")
-    registry.client.zadd(keys.JOBS_IN_STATE + "running", {id_: 1.0})
-    worker = Worker(WorkerSettings("base", "tiny", tmp_path), registry)
-    running = threading.Thread(target=worker.run)
-    running.start()
-    until(lambda: "what it should not" in caplog.text)
-    assert running.is_alive()
-    worker.stop()
-    running.join(20)
-
-    assert not running.is_alive()

@@ -20,6 +20,7 @@ from trainer.errors import (
     Cancelled,
     InvalidHyperparameter,
     InvalidMethod,
+    InvalidTrainingFile,
     LossNotFinite,
     Paused,
     TrainerError,
@@ -282,3 +283,22 @@ def test_what_cannot_be_trained_is_named_before_anything_is_read(
         run_job(job(base, **changes), base, JobFiles(tmp_path / "none"), tmp_path / "x", Watcher())
     assert raised.value.param == (param or "n_frequency_pattern")
     assert raised.value.code
+
+
+def test_a_job_is_valid_once_every_example_is_read_and_before_it_trains(
+    base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    watcher = Watcher()
+    run_job(job(base, method="auto", method_config={}), base, files, tmp_path / "good", watcher)
+    said = [message for _, message in watcher.events]
+    assert [message.partition(" ")[2][:12] for message in said[:2]] == [
+        "training and",
+        "job is valid",
+    ]
+    assert said[2].startswith("auto: ")
+
+    bad = lines(tmp_path / "bad.jsonl", [{"text": "a"}] * 3 + [{"text": "b" * 5000}])
+    watcher = Watcher()
+    with pytest.raises(InvalidTrainingFile, match="line 4"):
+        run_job(job(base), base, JobFiles(bad), tmp_path / "bad", watcher)
+    assert watcher.events == []

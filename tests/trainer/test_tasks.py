@@ -246,9 +246,10 @@ def test_labels_that_do_not_fit_are_named(
     rows: list[dict[str, Any]], said: str, tmp_path: Path
 ) -> None:
     base = encoder_base("bert")
-    spec = job(base, "sequence_classification")
+    spec, watcher = job(base, "sequence_classification"), Watcher()
     with pytest.raises(InvalidTrainingFile, match=said):
-        run_job(spec, base, JobFiles(lines(tmp_path / "a", rows)), tmp_path / "job", Quiet())
+        run_job(spec, base, JobFiles(lines(tmp_path / "a", rows)), tmp_path / "job", watcher)
+    assert watcher.events == []  # it was never called valid
 
 
 def test_a_label_that_training_does_not_know_is_a_fault_of_the_validation_file(
@@ -256,9 +257,10 @@ def test_a_label_that_training_does_not_know_is_a_fault_of_the_validation_file(
 ) -> None:
     base = encoder_base("bert")
     other = lines(tmp_path / "b", [{"text": "x", "label": "red"}, {"text": "x", "label": "pink"}])
-    files = JobFiles(colours(tmp_path / "a"), other)
+    files, watcher = JobFiles(colours(tmp_path / "a"), other), Watcher()
     with pytest.raises(InvalidTrainingFile, match="validation_file: line 2: .*'pink'"):
-        run_job(job(base, "sequence_classification"), base, files, tmp_path / "job", Quiet())
+        run_job(job(base, "sequence_classification"), base, files, tmp_path / "job", watcher)
+    assert watcher.events == []
 
 
 def test_a_regression_needs_numbers(tmp_path: Path) -> None:

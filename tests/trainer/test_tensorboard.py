@@ -14,8 +14,8 @@ from trainer.report import JobFiles, Wanted
 from trainer.run import run_job
 from trainer.tensorboard import EventFiles, check, written
 
+from .attempts import STEPS, attempt, claimed, file_job
 from .small_jobs import Killed, Watcher, job, lm_base, sums
-from .test_attempt import STEPS, attempt, claimed, file_job
 from .test_commands import run
 
 pytestmark = pytest.mark.usefixtures("few_threads")

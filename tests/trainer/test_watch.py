@@ -1,0 +1,96 @@
+"""Somebody looks after what dead workers, dead processes and rubbish leave behind."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from live import until
+from registry import keys
+from registry.connect import Registry
+from registry.errors import RegistryUnavailable
+from registry.job_record import Fence, JobRecord
+from trainer.patience import Interrupted, patiently
+from trainer.tidy import tidy_all
+from trainer.watch import Watch
+from trainer.worker import Worker, WorkerSettings
+
+from .attempts import claimed, file_job
+
+
+def test_patience_ends_when_told() -> None:
+    waits: list[float] = []
+
+    def ask() -> None:
+        raise RegistryUnavailable("down")
+
+    def interrupted(wait_s: float) -> bool:
+        waits.append(wait_s)
+        return len(waits) == 10
+
+    with pytest.raises(Interrupted):
+        patiently(ask, interrupted)
+    assert waits == sorted(waits)
+    assert waits[-1] == 2.0
+
+
+def test_the_watch_takes_back_only_what_shows_no_life(registry: Registry) -> None:
+    quiet, lively = (claimed(registry, file_job(registry)) for _ in range(2))
+    watch = Watch(registry.claims, "tiny", lost_after_s=30.0)
+    found = []
+    for at in range(0, 41, 5):
+        registry.claims.beat(lively)
+        found += [(at, id_) for id_ in watch.look(float(at), 10.0)]
+
+    assert found == [(30, quiet.job)]
+    assert registry.jobs.get(quiet.job).state == "queued"
+    assert registry.jobs.get(lively.job).is_held
+
+
+def test_a_watch_that_was_away_concludes_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = claimed(registry, file_job(registry))
+    watch = Watch(registry.claims, "tiny", lost_after_s=30.0)
+    assert watch.look(0.0, 10.0) == []
+    assert watch.look(1000.0, 10.0) == []  # asleep meanwhile
+
+    def down(base_name: str) -> list[JobRecord]:
+        raise RegistryUnavailable("down")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry.claims, "held", down)
+        for at in (1010.0, 1020.0, 1029.0):
+            with pytest.raises(RegistryUnavailable):
+                watch.look(at, 10.0)
+    assert watch.look(1035.0, 10.0) == []
+    assert registry.jobs.get(fence.job).is_held
+
+
+def test_folders_that_dead_processes_left_go(registry: Registry) -> None:
+    over, living = file_job(registry), file_job(registry)
+    for spec in (over, living):
+        registry.job_folders.take(claimed(registry, spec))
+    registry.job_folders.take(Fence("ftjob-" + "0" * 24, 1))
+    registry.jobs.cancel(over.id, now=3.0)
+
+    tidy_all(registry)
+
+    assert registry.job_folders.jobs() == [living.id]
+
+
+def test_one_jobs_rubbish_does_not_end_a_worker(
+    registry: Registry, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    id_ = "ftjob-" + "0" * 24
+    registry.client.hset(keys.job(id_), "state", "running")
+    registry.client.zadd(keys.JOBS_IN_STATE + "running", {id_: 1.0})
+    worker = Worker(WorkerSettings("base", "tiny", tmp_path), registry)
+    running = threading.Thread(target=worker.run)
+    running.start()
+    until(lambda: "what it should not" in caplog.text)
+    assert running.is_alive()
+    worker.stop()
+    running.join(20)
+
+    assert not running.is_alive()
