@@ -1,15 +1,16 @@
 """How well a model does on the held-out examples."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from registry.job_spec import Hyperparameters
 from trainer.data import Examples
 from trainer.learner import Learner
 from trainer.precision import autocast
-from trainer.task import LOWER_IS_BETTER, Score
+from trainer.task import LOWER_IS_BETTER, Batch, Example, Score
 
 #: Examples of one forward pass, if a training step's are not fewer.
 EVAL_BATCH = 32
@@ -32,14 +33,28 @@ def evaluate(
         batch_size: examples of one forward pass.
         still_wanted: asked before each batch; what it raises ends the evaluation.
     """
-    model, task, score = learner.model.eval(), learner.task, Score()
+    task, score = learner.task, Score()
     for some in examples.batches(batch_size):
         still_wanted()
-        batch = task.batch(some, learner.base.device)
-        with autocast(model):
-            loss, logits = task.loss(model, batch)
+        batch, loss, logits = _answered(learner, some)
         task.collect(score, loss, logits, batch)
     return {name: _finite(value) for name, value in task.metrics(score).items()}
+
+
+@torch.no_grad()
+def rehearse(learner: Learner, examples: Examples, batch_size: int) -> None:
+    """Evaluate one batch and forget it.
+
+    What an evaluation loads or compiles is there then, when the trained adapter waits for it.
+    """
+    _answered(learner, next(examples.batches(batch_size)))
+
+
+def _answered(learner: Learner, some: Sequence[Example]) -> tuple[Batch, Tensor, Tensor]:
+    model, task = learner.model.eval(), learner.task
+    batch = task.batch(some, learner.base.device)
+    with autocast(model):
+        return batch, *task.loss(model, batch)
 
 
 def is_better(metric: str, value: float, than: float) -> bool:

@@ -27,7 +27,7 @@ from trainer.base import LoadedBase
 from trainer.checkpoint import write_whole
 from trainer.data import Data, open_data
 from trainer.errors import Cancelled, InvalidMethod, Paused, TrainerError, WrongBase
-from trainer.evaluate import at_once, evaluate, is_better
+from trainer.evaluate import at_once, evaluate, is_better, rehearse
 from trainer.learner import Learner
 from trainer.presets import Setting, setting_of
 from trainer.ranks import Ranks
@@ -111,10 +111,11 @@ def _trained(
     learner = Learner(base, setting.method, setting.targets, task, spec.seed)
     try:
         with less_memory(base.model, spec.hyperparameters.gradient_checkpointing):
-            before = _before(learner, data, at_once(spec.hyperparameters), folder, report)
+            size = at_once(spec.hyperparameters)
+            before = _before(learner, data, size, folder, report)
+            rehearse(learner, data.held_out, size)
             trainer = _trainer(spec, setting, learner, data, folder, report, ranks)
             progress = trainer.run()
-        size = at_once(spec.hyperparameters)
         after = evaluate(learner, data.held_out, size, _obeying(report))
         report.metrics(progress.step, after)
         learner.write(folder)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import tiny_encoders
 from adapters_core.adapter import read_adapter
 from adapters_core.base import fingerprint
 from adapters_core.table import registered
+from adapters_core.training import TrainingPlan
 from trainer.base import LoadedBase, make
 from trainer.errors import (
     Cancelled,
@@ -91,6 +93,21 @@ def test_a_job_tells_every_step(base: LoadedBase, files: JobFiles, tmp_path: Pat
     assert watcher.checkpoints == [(step, f"step-{step:08d}") for step in (3, 6, 9, 12)]
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-00000009", "step-00000012"]
+
+
+def test_what_the_last_evaluation_loads_is_loaded_before_the_first_step(
+    base: LoadedBase, files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, learns = TrainingPlan.forward, list[bool]()
+
+    def forward(self: TrainingPlan, *args: Any) -> torch.Tensor:
+        learns.append(torch.is_grad_enabled())
+        return real(self, *args)
+
+    monkeypatch.setattr(TrainingPlan, "forward", forward)
+    run_job(job(base), base, files, tmp_path, Watcher())
+    assert not learns[0]
+    assert True in learns
 
 
 def test_a_job_killed_anywhere_ends_in_the_undisturbed_bytes(
