@@ -27,7 +27,6 @@ from registry.errors import CorruptRecord, FileNotFound, InvalidArgument, JobCon
 from registry.scripts import Observer, Scripts
 
 FILE_ID = re.compile(r"file-[0-9a-f]{24}")
-MAX_PAGE = 1000
 MAX_NAME_CHARS = 255
 MAX_FACTS_BYTES = 64 * 1024
 _CHUNK = 1 << 20
@@ -160,8 +159,8 @@ class Files:
             FileNotFound: `after` is no file of this list.
             InvalidArgument: the limit is out of range.
         """
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidArgument(f"limit {limit} is not between 1 and {MAX_PAGE}")
+        if not 1 <= limit <= keys.MAX_PAGE:
+            raise InvalidArgument(f"limit {limit} is not between 1 and {keys.MAX_PAGE}")
         index = keys.FILES_IN_ORDER if created_by is None else keys.FILES_OF + created_by
         reply = self._scripts.run(
             "job_page", [index], ["", after and check_file_id(after) or "", limit]

@@ -20,7 +20,6 @@ from registry.names import check_alias, check_name
 from registry.records import check_notes
 from registry.scripts import Observer, Scripts
 
-MAX_PAGE = 1000
 #: The published version's record holds all of it once, its method's config twice.
 MAX_SPEC_BYTES = 24 * 1024
 
@@ -126,7 +125,7 @@ class Jobs:
         """Return up to `limit` jobs, the newest first.
 
         Args:
-            limit: 1 to 1000. Fewer than this means that there are no more.
+            limit: 1 to `keys.MAX_PAGE`. Fewer than this means that there are no more.
             after: the last job of the page before.
             created_by: only this tenant's jobs.
             state: only jobs in it, of all tenants.
@@ -176,7 +175,7 @@ class Jobs:
         return [MetricPoint.read(*entry) for entry in found]
 
     def checkpoints(
-        self, id_: str, limit: int = MAX_PAGE, after: str | None = None
+        self, id_: str, limit: int = keys.MAX_PAGE, after: str | None = None
     ) -> Sequence[Checkpoint]:
         """Return up to `limit` checkpoints after the one of that id, by their steps."""
         key = keys.job_checkpoints(check_job_id(id_))
@@ -201,8 +200,8 @@ def _place(id_: str) -> str:
 
 
 def _limit(limit: int) -> int:
-    if not 1 <= limit <= MAX_PAGE:
-        raise InvalidArgument(f"limit {limit} is not between 1 and {MAX_PAGE}")
+    if not 1 <= limit <= keys.MAX_PAGE:
+        raise InvalidArgument(f"limit {limit} is not between 1 and {keys.MAX_PAGE}")
     return limit
 
 

@@ -18,13 +18,19 @@ _CHECKPOINT = re.compile(r"ftckpt-[0-9a-f]{24}-([0-9]{1,15})")
 _LEVELS = {"debug": "info"}
 
 
-def page_object(items: Sequence[T], shape: Callable[[T], Json], has_more: bool) -> Json:
-    """Return one page of a list, as OpenAI's clients walk it."""
-    data = [shape(item) for item in items]
+def page_object(items: Sequence[T], shape: Callable[[T], Json], limit: int) -> Json:
+    """Return one page of a list, as OpenAI's clients walk it.
+
+    Args:
+        items: of the page, and one that comes after it if there is any.
+        shape: of one.
+        limit: of the page.
+    """
+    data = [shape(item) for item in items[:limit]]
     return {
         "object": "list",
         "data": data,
-        "has_more": has_more,
+        "has_more": len(items) > limit,
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
     }

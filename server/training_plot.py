@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from registry import JobRecord, MetricPoint
-from registry.jobs import MAX_PAGE, Jobs
+from registry.jobs import Jobs
+from registry.keys import MAX_PAGE
 
 #: Points of one line; more of them could not be told apart.
 _MAX_POINTS = 1000

@@ -143,12 +143,12 @@ async def list_adapters(
     """List the latest version of each adapter, page by page in the order of their names."""
     service = service_of(request)
     adapters = service.registry.adapters
-    entries = await _call(adapters.list, min(limit + 1, 1000), after, method, prefix)
+    entries = await _call(adapters.list, limit + 1, after, method, prefix)
     page = entries[:limit]
     return {
         "object": "list",
         "data": [_body(service, entry.latest, entry) for entry in page],
-        "has_more": len(entries) > limit or (limit == 1000 and len(entries) == 1000),
+        "has_more": len(entries) > limit,
         "first_id": page[0].name if page else None,
         "last_id": page[-1].name if page else None,
     }

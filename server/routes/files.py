@@ -66,9 +66,9 @@ async def list_files(
         raise UnsupportedParameter(f"order = {order[:80]!r}: only 'desc' is supported", "order")
     registry, size = service_of(request).registry, min(limit, _MAX_PAGE)
     if purpose not in (None, PURPOSE):
-        return page_object([], file_object, has_more=False)
-    found = await _call(registry.files.list, size, after, request.state.tenant)
-    return page_object(found, file_object, has_more=len(found) == size)
+        return page_object([], file_object, size)
+    found = await _call(registry.files.list, size + 1, after, request.state.tenant)
+    return page_object(found, file_object, size)
 
 
 @router.get("/v1/files/{file_id}")

@@ -59,8 +59,8 @@ async def list_jobs(
         if name.partition("[")[0] == "metadata":
             raise UnsupportedParameter("jobs cannot be filtered by metadata here", "metadata")
     registry = service_of(request).registry
-    found = await _call(registry.jobs.list, limit, after, request.state.tenant)
-    return page_object(found, job_object, has_more=len(found) == limit)
+    found = await _call(registry.jobs.list, limit + 1, after, request.state.tenant)
+    return page_object(found, job_object, limit)
 
 
 @router.get(_JOBS + "/{job_id}")
@@ -107,8 +107,8 @@ async def events(
         lines = told(request, jobs, job, event_place(after), after_step)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
-    found = await _call(jobs.last_events, job.id, limit, event_place(after))
-    return page_object(found, event_object, has_more=len(found) == limit)
+    found = await _call(jobs.last_events, job.id, limit + 1, event_place(after))
+    return page_object(found, event_object, limit)
 
 
 @router.get(_JOBS + "/{job_id}/checkpoints")
@@ -124,7 +124,7 @@ async def checkpoints(
     known = await _call(_all_checkpoints, service_of(request).registry, job)
     newest = [one for one in reversed(known) if step is None or one.step < step]
     shape = partial(checkpoint_object, job=job)
-    return page_object(newest[:limit], shape, has_more=len(newest) > limit)
+    return page_object(newest, shape, limit)
 
 
 @router.get(_JOBS + "/{job_id}/metrics")
@@ -136,8 +136,8 @@ async def curve(
 ) -> dict[str, Any]:
     """Return each step's numbers, from the first on."""
     job = await _own_job(request, job_id)
-    found = await _call(service_of(request).registry.jobs.metrics, job.id, limit, after)
-    return page_object(found, point_object, has_more=len(found) == limit)
+    found = await _call(service_of(request).registry.jobs.metrics, job.id, limit + 1, after)
+    return page_object(found, point_object, limit)
 
 
 @router.get(_JOBS + "/{job_id}/plot.png")

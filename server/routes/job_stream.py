@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import Request
 
 from registry import JobRecord, RegistryUnavailable
-from registry.jobs import MAX_PAGE, Jobs
+from registry.jobs import Jobs
+from registry.keys import MAX_PAGE
 from server.errors import Draining, Overloaded, body_of
 from server.routes.door import log_unexpected
 from server.training_answers import event_object, metrics_event

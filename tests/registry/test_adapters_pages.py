@@ -60,7 +60,7 @@ def test_page_of_a_method_follows_the_latest_version(adapters, put):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"limit": 0}, {"limit": 1001}, {"limit": 1, "after": "\ud800"}, {"limit": 1, "prefix": "*"}]
+    [{"limit": 0}, {"limit": 1002}, {"limit": 1, "after": "\ud800"}, {"limit": 1, "prefix": "*"}]
     + [{"limit": 1, "method": "a b"}],
 )
 def test_page_that_cannot_be_asked_for(adapters, bad):

@@ -346,6 +346,31 @@ def test_checkpoints_are_listed_the_newest_first(server: Live, running: Any) -> 
     assert wrong.status_code == 400
 
 
+@pytest.mark.parametrize("what", ["files", "jobs", "events", "metrics", "checkpoints"])
+def test_a_page_that_is_just_full_is_not_said_to_have_more(
+    server: Live, running: Any, what: str
+) -> None:
+    record, fence = running
+    server.http.post(f"{JOBS}/{new_job(server)['id']}/cancel")
+    steps = range(1, 4)
+    points = [job_log.metrics_entry(step, {"train_loss": 1.0}) for step in steps]
+    marks = [job_log.checkpoint_entry(step, f"step-{step}", 1.0) for step in steps]
+    report(server, fence, 1, *points, *marks)
+    paths = {"files": "/v1/files", "jobs": JOBS}
+    path = paths.get(what, f"{JOBS}/{record.id}/{what}")
+
+    def page(limit: int) -> Any:
+        return server.http.get(path, params={"limit": limit}).json()
+
+    every = page(1000)["data"]
+    assert len(every) >= 2
+    for limit in (len(every), len(every) - 1):
+        found = page(limit)
+        assert found["data"] == every[:limit]
+        assert found["has_more"] == (limit < len(every))
+        assert found["last_id"] == every[limit - 1]["id"]
+
+
 def test_the_curve_comes_as_numbers_and_as_a_picture(server: Live, running: Any) -> None:
     record, fence = running
     path = f"{JOBS}/{record.id}/plot.png"
