@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from adapters_core.adapter import Adapter, read_adapter
+from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.peft_config import PeftConfig
@@ -174,6 +175,7 @@ def _trainer(
         + (f", by {ranks.count} processes" if ranks.count > 1 else ""),
         {"method": setting.method.config(), "learning_rates": asdict(setting.rates)},
     )
+    _tell_of_cuts(setting, learner.base.spec, report)
     return Trainer(
         learner,
         data.train,
@@ -263,6 +265,17 @@ def _tell_of_data(data: Data, hyper: Hyperparameters, report: Reporter) -> None:
             f"{facts.num_cut} examples were cut at {hyper.max_length} tokens, "
             f"{facts.num_cut_tokens} tokens in all",
         )
+
+
+def _tell_of_cuts(setting: Setting, base: BaseSpec, report: Reporter) -> None:
+    """Say which layers are too small for the method as it was asked for."""
+    small = {path: setting.method.fitted(base.targets[path]) for path in setting.targets}
+    small = {path: own for path, own in small.items() if own != setting.method}
+    if small:
+        path, own = next(iter(small.items()))
+        config = json.dumps(own.config())
+        text = f"{len(small)} layers are too small for this config; {path} is trained with {config}"
+        report.event("warn", text, {"layers": list(small)})
 
 
 def _summary(before: Mapping[str, float], after: Mapping[str, float]) -> str:

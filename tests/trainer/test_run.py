@@ -95,6 +95,22 @@ def test_a_job_tells_every_step(base: LoadedBase, files: JobFiles, tmp_path: Pat
     assert kept == ["step-00000009", "step-00000012"]
 
 
+def test_layers_too_small_for_a_config_are_named(
+    base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    config = {"n_frequency": 4000}  # v_proj has 32 * 96 cells
+    watcher = Watcher()
+    done = run_job(job(base, method_config=config), base, files, tmp_path / "large", watcher)
+    (warning,) = [message for level, message in watcher.events if level == "warn"]
+    assert warning.startswith("2 layers are too small")
+    assert "layers.0.self_attn.v_proj" in warning
+    assert '"n": 3072' in warning
+    assert set(done.method_config["n_frequency_pattern"].values()) == {3072}
+    watcher = Watcher()
+    run_job(job(base), base, files, tmp_path / "small", watcher)
+    assert [level for level, _ in watcher.events if level == "warn"] == []
+
+
 def test_what_the_last_evaluation_loads_is_loaded_before_the_first_step(
     base: LoadedBase, files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
