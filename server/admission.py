@@ -1,4 +1,4 @@
-"""How many sequences are open, tenant by tenant, and when it is worth to come back. Pure."""
+"""How much is open, tenant by tenant, and when it is worth to come back. Pure."""
 
 import math
 from collections import Counter, deque
@@ -10,15 +10,16 @@ _QUEUES = 4
 _MAX_WAIT_S = 60
 
 
-class OpenSequences:
-    """Counts the sequences that were accepted and are not over.
+class Open:
+    """Counts what was accepted and is not over.
 
     Args:
         limit: of one tenant.
+        what: is counted, in the plural.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit, self._what = limit, what
         self._open: Counter[str] = Counter()
         self._ends: deque[float] = deque(maxlen=64)  # when the last ones were over
 
@@ -27,8 +28,8 @@ class OpenSequences:
         """Return how many are open."""
         return self._open.total()
 
-    def begin(self, tenant: str, now: float) -> None:
-        """Count one more of a tenant.
+    def begin(self, tenant: str, now: float, count: int = 1) -> None:
+        """Count so many more of a tenant, the last of which may be above the limit.
 
         Raises:
             Overloaded: it has as many as it may, or all tenants together have.
@@ -36,16 +37,14 @@ class OpenSequences:
         for num_open, most in ((self._open[tenant], self._limit), (self.total, self._all)):
             if num_open >= most:
                 wait_s = self._wait_s(most, now)
-                raise Overloaded(
-                    f"{num_open} sequences are open, the limit is {most}; try again in {wait_s} s",
-                    retry_after_s=wait_s,
-                )
-        self._open[tenant] += 1
+                message = f"{num_open} {self._what} are open, the limit is {most}; try again in "
+                raise Overloaded(f"{message}{wait_s} s", retry_after_s=wait_s)
+        self._open[tenant] += count
 
-    def end(self, tenant: str, now: float) -> None:
-        """Count one less of a tenant."""
-        self._ends.append(now)
-        self._open[tenant] -= 1
+    def end(self, tenant: str, now: float, count: int = 1) -> None:
+        """Count so many less of a tenant."""
+        self._ends.extend([now] * count)
+        self._open[tenant] -= count
         if not self._open[tenant]:
             del self._open[tenant]
 

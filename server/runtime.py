@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.admission import OpenSequences
+from server.admission import Open
 from server.engine import Engine
 from server.errors import DeadlineExceeded, Draining, InternalError
 from server.observer import Observer
@@ -82,7 +82,7 @@ class Runtime:
         self._clock = clock
         self._inbox: deque[Callable[[], None]] = deque()
         self._generations: dict[Sequence, Generation] = {}
-        self._open = OpenSequences(max_waiting + scheduler.max_running)
+        self._open = Open(max_waiting + scheduler.max_running, "sequences")
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._draining = False

@@ -13,10 +13,10 @@ from registry import Registry
 from server.auto_mode import ModeOptions, placement_of
 from server.calibration import Calibration
 from server.delivery import Deliveries
-from server.encoding.batcher import Limits
 from server.encoding.heads import plain_heads
 from server.encoding.kinds import USES
 from server.encoding.serving import Encoding, encoding_of
+from server.encoding.ticket import Limits
 from server.engine import Engine
 from server.errors import InvalidRequest
 from server.kv_pool import PagePool

@@ -9,60 +9,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from server.admission import Open
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.line import Line, Waiting
-from server.errors import Draining, InternalError, Overloaded
+from server.encoding.ticket import Limits, Part, Ticket
+from server.errors import DeadlineExceeded, Draining, InternalError
 from server.loader import Loader
 from server.observer import Observer, StepStats
-from server.planner import Mode
-from server.residency import Entry
 
 _LOG = logging.getLogger("overtone.encoding")
-
-
-@dataclass(eq=False)
-class Ticket:
-    """An accepted request: `future` gets the results in the inputs' order, or an error."""
-
-    mode: Mode | None
-    lease: Entry | None
-    results: list[Tensor | None]
-    arrived: float
-    future: "Future[list[Tensor]]" = field(default_factory=Future)
-    waiting: list[Waiting["Part"]] = field(default_factory=list)
-    is_over: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One input of a request."""
-
-    ticket: Ticket
-    number: int
-    given: Input
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much an encoder takes at once, and which way adapters' rows take.
-
-    Args:
-        max_batch: inputs of one batch.
-        max_tokens: tokens of one batch, padding included; a longer text goes alone.
-        max_open: inputs that may be open before a request is turned away.
-        max_pixels: of an image as it comes.
-    """
-
-    mode: Mode
-    max_batch: int
-    max_tokens: int
-    max_open: int
-    max_pixels: int
 
 
 class Batcher:
@@ -88,12 +46,11 @@ class Batcher:
         self._observer = observer
         self._mode = limits.mode
         self._max_length = max_length
-        self._max_open = limits.max_open
         self._clock = clock
         self._line: Line[Part] = Line(limits.max_batch, limits.max_tokens)
         self._inbox: deque[Callable[[], None]] = deque()
         self._tickets: dict[Ticket, None] = {}
-        self._num_open = 0
+        self._open = Open(limits.max_open, "inputs")
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._draining = False
@@ -104,30 +61,41 @@ class Batcher:
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, inputs: Sequence[Input], digest: str | None) -> Ticket:
+    def submit(
+        self,
+        inputs: Sequence[Input],
+        digest: str | None,
+        tenant: str = "",
+        timeout_s: float | None = None,
+    ) -> Ticket:
         """Accept all inputs for the adapter `digest` (None: the base), or none; from any thread.
 
+        Args:
+            inputs: of one request.
+            digest: of the adapter.
+            tenant: whose request it is; tenants take turns.
+            timeout_s: from now on; a request that is not answered by then fails.
+
         Raises:
-            Overloaded: too many inputs are open.
+            Overloaded: too many of the tenant's inputs are open.
             Draining: the server is going down.
         """
         with self._lock:
             if self._draining:
                 raise Draining("the server is going down; send the request to another one")
-            if self._num_open >= self._max_open:
-                raise Overloaded(f"{self._num_open} inputs are open; try again in a second")
-            self._num_open += len(inputs)
+            self._open.begin(tenant, self._clock(), len(inputs))
         try:
             lease = self._loader.acquire(digest, self._mode) if digest else None
         except Exception:
-            self._forget(len(inputs))
+            self._forget(tenant, len(inputs))
             raise
         mode = self._mode if digest else None
-        ticket = Ticket(mode, lease, [None] * len(inputs), self._clock())
+        deadline = None if timeout_s is None else self._clock() + timeout_s
+        ticket = Ticket(tenant, deadline, mode, lease, [None] * len(inputs))
         for number, given in enumerate(inputs):
             group = group_of(given, self._max_length)
             part = Part(ticket, number, given)
-            ticket.waiting.append(Waiting(part, group, max(1, group.length)))
+            ticket.waiting.append(Waiting(part, group, max(1, group.length), tenant))
         self._post(lambda: self._accept(ticket))
         return ticket
 
@@ -148,7 +116,7 @@ class Batcher:
         """Drain, let open requests end for up to `timeout_s`, fail the rest, end the thread."""
         self.drain()
         deadline = self._clock() + timeout_s
-        while self._num_open and self._clock() < deadline and self._thread.is_alive():
+        while self.num_open and self._clock() < deadline and self._thread.is_alive():
             self._thread.join(0.02)
         self._stopping = True
         self._wake.set()
@@ -162,7 +130,7 @@ class Batcher:
     @property
     def num_open(self) -> int:
         """Return how many inputs were accepted and are not answered."""
-        return self._num_open
+        return self._open.total
 
     def _run(self) -> None:
         try:
@@ -179,13 +147,13 @@ class Batcher:
         self._wake.clear()
         while self._inbox:
             self._inbox.popleft()()
-        self._fail_unloadable()
-        batch = self._line.next(lambda part: _is_ready(part.ticket))
+        self._fail_lost()
+        batch = self._line.next(lambda part: part.ticket.is_ready)
         if batch:
             self._answer([entry.item for entry in batch], batch[0].group)
         else:
             self._observer.on_queue(0, len(self._line))
-            self._wake.wait()
+            self._wake.wait(self._seconds_to_deadline())
 
     def _answer(self, parts: list[Part], group: object) -> None:
         assert isinstance(group, Group)
@@ -236,10 +204,20 @@ class Batcher:
         if not ticket.results:
             self._close(ticket)
 
-    def _fail_unloadable(self) -> None:
+    def _fail_lost(self) -> None:
+        """End requests whose adapter cannot be loaded, or whose time is over."""
+        now = self._clock()
         for ticket in list(self._tickets):
             if ticket.lease is not None and ticket.lease.error is not None:
                 self._close(ticket, ticket.lease.error)
+            elif ticket.deadline is not None and ticket.deadline <= now:
+                done = sum(known is not None for known in ticket.results)
+                message = f"no end within the request's time; {done} of {len(ticket.results)} "
+                self._close(ticket, DeadlineExceeded(message + "inputs were answered"))
+
+    def _seconds_to_deadline(self) -> float | None:
+        deadlines = [one.deadline for one in self._tickets if one.deadline is not None]
+        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
 
     def _close(self, ticket: Ticket, error: Exception | None = None) -> None:
         """End a request: with what is there, with an error, or cancelled; once."""
@@ -251,7 +229,7 @@ class Batcher:
             self._line.remove(entry)
         if ticket.lease is not None:
             self._loader.release(ticket.lease)
-        self._forget(len(ticket.results))
+        self._forget(ticket.tenant, len(ticket.results))
         results = [known for known in ticket.results if known is not None]
         if not ticket.future.set_running_or_notify_cancel():
             return
@@ -264,23 +242,19 @@ class Batcher:
 
     def _end_all(self) -> None:
         """Fail what is open; what was counted as open may still be on its way to the inbox."""
-        while self._num_open:
+        while self.num_open:
             self._wake.clear()
             while self._inbox:
                 self._inbox.popleft()()
             for ticket in list(self._tickets):
                 self._close(ticket, Draining("the server went down"))
-            if self._num_open:
+            if self.num_open:
                 self._wake.wait()
 
-    def _forget(self, count: int) -> None:
+    def _forget(self, tenant: str, count: int) -> None:
         with self._lock:
-            self._num_open -= count
+            self._open.end(tenant, self._clock(), count)
 
     def _post(self, action: Callable[[], None]) -> None:
         self._inbox.append(action)
         self._wake.set()
-
-
-def _is_ready(ticket: Ticket) -> bool:
-    return ticket.lease is None or ticket.lease.is_ready

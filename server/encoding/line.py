@@ -1,12 +1,14 @@
 """Which waiting inputs make the next batch. Pure: no torch, no clock, no thread.
 
-Requests share what there is: every input has a turn, its number within its request counted from
-where the line stood at the request's arrival, so a request of one input passes by the rest of a
-request of two thousand. Every second batch is begun by the input that has waited longest: nothing
-starves.
+Tenants share what there is: who has waiting inputs gets as many into the batches as any other who
+has; one who comes, or comes back, starts where the others are (start-time fair queueing: Goyal,
+Vin, Cheng 1997, with an input as the unit). Within a tenant requests share likewise: every input
+has a turn, its number within its request counted from where the line stood at the request's
+arrival, so a request of one input passes by the rest of a request of two thousand. Every second
+batch is begun by the input that has waited longest: nothing starves.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -21,12 +23,22 @@ class Waiting(Generic[T]):
         item: what is waiting.
         group: inputs of one group may share a batch.
         cost: what it takes of a batch's budget.
+        tenant: whose it is.
         turn: set by the line.
     """
 
     item: T
     group: Hashable
     cost: int
+    tenant: str = ""
+    turn: int = 0
+
+
+@dataclass
+class _Share:
+    """What a tenant has had: inputs, counted from the least served one's at its coming; turns."""
+
+    served: int
     turn: int = 0
 
 
@@ -42,7 +54,7 @@ class Line(Generic[T]):
     max_items: int
     max_cost: int
     _waiting: dict[Waiting[T], None] = field(default_factory=dict)
-    _turn: int = 0
+    _shares: dict[str, _Share] = field(default_factory=dict)  # of tenants with waiting inputs
     _by_age: bool = True
 
     def __len__(self) -> int:
@@ -57,7 +69,10 @@ class Line(Generic[T]):
     def add(self, entries: Iterable[Waiting[T]]) -> None:
         """Take the inputs of one request."""
         for number, entry in enumerate(entries):
-            entry.turn = self._turn + number
+            if entry.tenant not in self._shares:
+                least = min((share.served for share in self._shares.values()), default=0)
+                self._shares[entry.tenant] = _Share(least)
+            entry.turn = self._shares[entry.tenant].turn + number
             self._waiting[entry] = None
 
     def remove(self, entry: Waiting[T]) -> None:
@@ -69,16 +84,41 @@ class Line(Generic[T]):
         ready = [entry for entry in self._waiting if is_ready(entry.item)]
         if not ready:
             return []
-        by_turn = sorted(ready, key=lambda entry: entry.turn)  # stable: by arrival within a turn
-        leader = ready[0] if self._by_age else by_turn[0]
+        self._keep_level({entry.tenant for entry in ready})
+        in_order = self._in_order(ready)
+        leader = ready[0] if self._by_age else in_order[0]
         self._by_age = not self._by_age
         batch, cost = [leader], leader.cost
-        for entry in by_turn:
+        for entry in in_order:
             fits = len(batch) < self.max_items and cost + entry.cost <= self.max_cost
             if entry is not leader and entry.group == leader.group and fits:
                 batch.append(entry)
                 cost += entry.cost
+        self._take_out(batch)
+        return batch
+
+    def _keep_level(self, tenants: Set[str]) -> None:
+        """Let no tenant save up a share while none of its inputs is ready."""
+        least = min(self._shares[tenant].served for tenant in tenants)
+        for share in self._shares.values():
+            share.served = max(share.served, least)
+
+    def _in_order(self, ready: list[Waiting[T]]) -> list[Waiting[T]]:
+        """Return them as the tenants' shares and the turns within a tenant have it."""
+        served = {name: share.served for name, share in self._shares.items()}
+        rank: dict[Waiting[T], int] = {}
+        for entry in sorted(ready, key=lambda entry: entry.turn):  # stable: by arrival in a turn
+            rank[entry] = served[entry.tenant]
+            served[entry.tenant] += 1
+        return sorted(rank, key=lambda entry: rank[entry])
+
+    def _take_out(self, batch: list[Waiting[T]]) -> None:
+        turns: dict[str, int] = {}
         for entry in batch:
             del self._waiting[entry]
-        self._turn = max(self._turn, min(e.turn for e in batch))
-        return batch
+            self._shares[entry.tenant].served += 1
+            turns[entry.tenant] = min(turns.get(entry.tenant, entry.turn), entry.turn)
+        for tenant, turn in turns.items():
+            self._shares[tenant].turn = max(self._shares[tenant].turn, turn)
+        left = {entry.tenant for entry in self._waiting}
+        self._shares = {name: share for name, share in self._shares.items() if name in left}

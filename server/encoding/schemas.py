@@ -25,6 +25,7 @@ class EncodingRequest(BaseModel):
         model: who answers.
         input: a text, several, token ids, several lists of them; images as data URLs.
         truncate: cut a text that is too long instead of refusing it.
+        timeout_s: what is not answered by then fails.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -32,6 +33,7 @@ class EncodingRequest(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=256)]
     input: str | Tokens | Texts
     truncate: bool = False
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
     @model_validator(mode="before")
     @classmethod

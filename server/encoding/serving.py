@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from adapters_core.inject import Injection
-from server.encoding.batcher import Batcher, Limits
+from server.encoding.batcher import Batcher
 from server.encoding.encoder import Encoder, Input
 from server.encoding.heads import switch_heads
 from server.encoding.images import Images
@@ -15,6 +15,7 @@ from server.encoding.kinds import Kind
 from server.encoding.labels import labels_of_base
 from server.encoding.schemas import MAX_IMAGES
 from server.encoding.texts import Texts
+from server.encoding.ticket import Limits
 from server.errors import InvalidRequest
 from server.loader import Loader
 from server.model import Base

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
-from server.encoding.batcher import Ticket
 from server.encoding.encoder import Input
 from server.encoding.labels import answer_of, names_of
 from server.encoding.schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
 from server.encoding.serving import Encoding
+from server.encoding.ticket import Ticket
 from server.errors import InvalidRequest
 from server.generation import Answerer, resolve
 from server.routes.door import json_body, service_of, unless_gone
@@ -97,7 +97,9 @@ async def _answered(request: Request, encoding: Encoding, body: EncodingRequest)
             "model",
         )
     inputs = await asyncio.to_thread(encoding.inputs, body.inputs, body.truncate)
-    ticket = encoding.batcher.submit(inputs, answerer.digest)
+    timeout_s = body.timeout_s or service.settings.request_timeout_s
+    tenant = request.state.tenant
+    ticket = encoding.batcher.submit(inputs, answerer.digest, tenant, timeout_s)
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)
     try:

@@ -96,6 +96,13 @@ def test_the_bases_own_scores_are_transformers(case: Case) -> None:
     assert answer.json()["overtone"]["mode"] == "base"
 
 
+def test_what_is_not_answered_in_time_is_504(case: Case) -> None:
+    answer = classify(case.live, "tiny", list(TEXTS), timeout_s=1e-6)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert classify(case.live, "tiny", list(TEXTS), timeout_s=60).status_code == 200
+    assert classify(case.live, "tiny", list(TEXTS), timeout_s=0).status_code == 400
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_an_adapters_scores_are_pefts(case: Case, number: int) -> None:
     made = case.made[number]

@@ -16,12 +16,13 @@ import tiny_encoders as te
 from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.inject import inject
-from server.encoding.batcher import Batcher, Limits, Ticket
+from server.encoding.batcher import Batcher
 from server.encoding.encoder import Encoder, Group, Input
 from server.encoding.heads import plain_heads
 from server.encoding.plan import Payload
 from server.encoding.serving import encoding_of
-from server.errors import AdapterTooLarge, Draining, InternalError, Overloaded
+from server.encoding.ticket import Limits, Ticket
+from server.errors import AdapterTooLarge, DeadlineExceeded, Draining, InternalError, Overloaded
 from server.loader import Loader
 from server.model import make_encoder
 from server.observer import NullObserver, StepStats
@@ -221,6 +222,31 @@ def test_a_full_line_turns_requests_away(start: Callable[..., Parts]) -> None:
     go.set()
     assert len(result(open_)) == 16
     assert result(parts.batcher.submit([TEXT], None))
+
+
+def test_one_tenant_cannot_fill_the_line_for_others(start: Callable[..., Parts]) -> None:
+    parts = start()
+    running, go = parts.hold()
+    mine = parts.batcher.submit([TEXT] * 16, None, "a")
+    assert running.wait(30)
+    with pytest.raises(Overloaded):
+        parts.batcher.submit([TEXT], None, "a")
+    other = parts.batcher.submit([TEXT], None, "b")
+    go.set()
+    assert result(other)
+    assert len(result(mine)) == 16
+    assert result(parts.batcher.submit([TEXT], None, "a"))
+
+
+def test_a_request_whose_time_is_over_ends(start: Callable[..., Parts]) -> None:
+    parts = start()
+    gate = parts.store.hold(adapter(parts, "slow"))
+    late = parts.batcher.submit([TEXT], "slow", timeout_s=0.01)
+    with pytest.raises(DeadlineExceeded, match="0 of 1 inputs"):
+        result(late)
+    eventually(lambda: parts.batcher.num_open == 0)
+    gate.set()
+    assert result(parts.batcher.submit([TEXT], "slow", timeout_s=60.0))
 
 
 def test_a_failing_batch_ends_its_requests_and_the_next_one_is_answered(

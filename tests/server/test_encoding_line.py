@@ -78,6 +78,47 @@ def test_the_oldest_goes_on_however_many_arrive(size: int) -> None:
     assert not any(entry.item.startswith("0.") for entry in line.entries)
 
 
+def test_a_tenants_input_passes_by_another_tenants_many_requests() -> None:
+    line: Line[str] = Line(3, 10)
+    for number in range(100):
+        line.add([Waiting(f"flood{number}", 0, 1, "a")])
+    line.next(always)
+    line.add([Waiting("late", 0, 1, "b")])
+    assert "late" in names(line.next(always))
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9)), max_size=20))
+def test_tenants_who_wait_get_the_same(requests: list[tuple[str, int]]) -> None:
+    line: Line[str] = Line(4, 100)
+    for tenant in "ab":
+        line.add([Waiting(f"{tenant}{number}", 0, 1, tenant) for number in range(60)])
+    for number, (tenant, size) in enumerate(requests):  # more of one makes no difference
+        line.add([Waiting(f"{tenant}{number}.{i}", 0, 1, tenant) for i in range(size)])
+    taken = [entry.tenant for _ in range(20) for entry in line.next(always)]
+    assert abs(taken.count("a") - taken.count("b")) <= 2
+
+
+def test_who_comes_late_or_could_not_be_served_has_saved_nothing_up() -> None:
+    line: Line[str] = Line(4, 100)
+    line.add([Waiting(f"a{number}", 0, 1, "a") for number in range(200)])
+    line.add([Waiting(f"c{number}", 0, 1, "c") for number in range(50)])
+    for _ in range(20):
+        assert {entry.tenant for entry in line.next(lambda item: item[0] == "a")} == {"a"}
+    line.add([Waiting(f"b{number}", 0, 1, "b") for number in range(50)])
+    taken = [entry.tenant for _ in range(15) for entry in line.next(always)]
+    assert all(abs(taken.count(tenant) - 20) <= 4 for tenant in "abc")  # a batch
+
+
+def test_within_a_tenant_one_input_still_passes_by_a_large_request() -> None:
+    line: Line[str] = Line(3, 10)
+    for tenant in "ab":
+        line.add([Waiting(f"{tenant}{number}", 0, 1, tenant) for number in range(50)])
+    for _ in range(5):
+        line.next(always)
+    line.add([Waiting("late", 0, 1, "a")])
+    assert "late" in names(line.next(always)) + names(line.next(always))
+
+
 def test_what_is_taken_out_does_not_come() -> None:
     line: Line[str] = Line(8, 100)
     entries = [Waiting(str(i), 0, 1) for i in range(3)]

@@ -1,0 +1,64 @@
+"""What the batcher keeps of a request, and how much it takes at once."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from server.encoding.encoder import Input
+from server.encoding.line import Waiting
+from server.planner import Mode
+from server.residency import Entry
+
+
+@dataclass(eq=False)
+class Ticket:
+    """An accepted request: `future` gets the results in the inputs' order, or an error.
+
+    Args:
+        tenant: whose it is.
+        deadline: by the batcher's clock; None for none.
+        mode, lease: of its adapter; None for the base.
+        results: as far as they are there.
+    """
+
+    tenant: str
+    deadline: float | None
+    mode: Mode | None
+    lease: Entry | None
+    results: list[Tensor | None]
+    future: "Future[list[Tensor]]" = field(default_factory=Future)
+    waiting: list[Waiting["Part"]] = field(default_factory=list)
+    is_over: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its adapter is in memory."""
+        return self.lease is None or self.lease.is_ready
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One input of a request."""
+
+    ticket: Ticket
+    number: int
+    given: Input
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an encoder takes at once, and which way adapters' rows take.
+
+    Args:
+        max_batch: inputs of one batch.
+        max_tokens: tokens of one batch, padding included; a longer text goes alone.
+        max_open: inputs of one tenant that may be open before a request is turned away.
+        max_pixels: of an image as it comes.
+    """
+
+    mode: Mode
+    max_batch: int
+    max_tokens: int
+    max_open: int
+    max_pixels: int
