@@ -7,7 +7,7 @@ B's 99th percentile under the flood is at most 1.5 times the one beside a tenant
 Why: who shares a server must not wait for his neighbour's queue. What he does share is the step
 that runs when he arrives, and the rows of others in his own: `--max-step-tokens` bounds both.
 
-    python -m bench.flood [--seconds 30] [--rounds 3] [--width 1024] [--layers 8]
+    python -m bench.flood [--seconds 30 | --requests 60] [--rounds 3] [--width 1024] [--layers 8]
 """
 
 import argparse
@@ -52,6 +52,7 @@ class Traffic:
         share: of the server's time that B's requests take up.
         seconds: of each phase in a round.
         rounds: how often each phase is measured.
+        requests: of B in each phase, however long they take; None: as many as the seconds have.
     """
 
     prompt_tokens: int = 512
@@ -59,6 +60,12 @@ class Traffic:
     share: float = 0.1
     seconds: float = 30.0
     rounds: int = 3
+    requests: int | None = None
+
+    @property
+    def ending(self) -> Ending:
+        """Return when a phase is over."""
+        return Ending(None if self.requests else self.seconds, self.requests)
 
     def load(self, rate: float | None) -> Load:
         """Return the load of one tenant at so many requests a second."""
@@ -98,7 +105,7 @@ class Tenants:
             )
             await asyncio.sleep(_LEAD_S)
         requests = self.traffic.load(rate).requests(next(self.seeds))
-        seen = await open_loop(self.b, requests, 64, Ending(duration_s=self.traffic.seconds))
+        seen = await open_loop(self.b, requests, 64, self.traffic.ending)
         if others is not None:
             others.cancel()
             await asyncio.gather(others, return_exceptions=True)
@@ -190,9 +197,10 @@ def main() -> None:
     parser.add_argument("--share", type=positive, default=Traffic.share)
     parser.add_argument("--seconds", type=positive, default=Traffic.seconds)
     parser.add_argument("--rounds", type=int, default=Traffic.rounds)
+    parser.add_argument("--requests", type=int, help="of B in each phase, instead of --seconds")
     parser.add_argument("--max-step-tokens", type=int, default=512)
     o = parser.parse_args()
-    traffic = Traffic(o.prompt, o.output, o.share, o.seconds, o.rounds)
+    traffic = Traffic(o.prompt, o.output, o.share, o.seconds, o.rounds, o.requests)
     result = flood(o.width, o.layers, traffic, max_step_tokens=o.max_step_tokens)
     print(json.dumps({"bench": "flood", "machine": machine(), "options": vars(o), **result}))
 

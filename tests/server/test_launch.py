@@ -1,9 +1,31 @@
-"""The listener of a real server: what it accepts answers at once."""
+"""A real server's process: what it accepts it answers at once, whatever it has loaded."""
 
 import asyncio
+import json
+import os
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from server.launch import _listen
+
+ROOT = Path(__file__).parents[2]
+#: Serves, and when it is ready says what a collection of garbage would have to look at.
+PROGRAM = """
+import gc, json, os, signal, sys
+from server.launch import launch
+from server.settings import read_settings
+
+def on_ready(service):
+    print(json.dumps({"kept": gc.get_freeze_count(), "seen": len(gc.get_objects())}), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+sys.exit(launch(read_settings(**json.loads(sys.argv[1])), on_ready))
+"""
 
 
 def test_small_answers_do_not_wait_for_each_other() -> None:
@@ -27,3 +49,22 @@ def test_small_answers_do_not_wait_for_each_other() -> None:
         return found
 
     assert asyncio.run(nodelay()) != 0
+
+
+@pytest.mark.timeout(120)
+def test_no_collection_of_garbage_goes_through_what_the_server_keeps_to_its_end(
+    base_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """It would stop all threads for a quarter of a second, in the middle of anybody's answer."""
+    words = {"base": str(base_folder("llama")), "data": str(tmp_path), "port": 0}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(words)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["kept"] > 100_000
+    assert found["seen"] < found["kept"] / 10
