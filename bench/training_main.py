@@ -23,10 +23,11 @@ def study_main(study: Study, about: str, arguments: Sequence[str] | None) -> Non
         InvalidArgument: an option is wrong.
     """
     options = _options(study, about, arguments)
+    names = [one.what for one in study.contenders]
+    unknown = [name for name in options.only or () if name not in names]
+    if unknown:
+        raise InvalidArgument(f"--only {unknown} is none of: {', '.join(names)}")
     chosen = [one for one in study.contenders if not options.only or one.what in options.only]
-    if not chosen:
-        known = ", ".join(one.what for one in study.contenders)
-        raise InvalidArgument(f"--only {options.only} is none of: {known}")
     torch.set_num_threads(options.threads)
     if options.run:
         print(json.dumps(run_one(study, chosen[0], options.seed, options.run)), flush=True)

@@ -109,7 +109,7 @@ def test_rows_become_means_and_ranges() -> None:
 
 def test_an_unknown_contender_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(InvalidArgument, match=r"--only.*none of: head alone, LoRA r=1"):
-        study_main(STUDY, "about", ["--only", "nothing"])
+        study_main(STUDY, "about", ["--only", "LoRA r=1", "--only", "nothing"])
 
 
 def test_the_program_prints_one_json_object_and_draws(
