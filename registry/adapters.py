@@ -16,12 +16,12 @@ from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
     FenceLost,
-    InvalidArgument,
     NameConflict,
     PreconditionFailed,
 )
 from registry.job_record import Fence
 from registry.names import Reference, check_alias, check_digest, check_method, check_name
+from registry.pages import check_limit
 from registry.records import Record, stored_form
 from registry.scripts import Observer, Scripts
 
@@ -154,7 +154,7 @@ class Adapters:
         """Return up to `limit` names as they stand, in their byte order.
 
         Args:
-            limit: 1 to `keys.MAX_PAGE`. Fewer than this means that there are no more.
+            limit: 1 to `MAX_PAGE`. Fewer than this means that there are no more.
             after: the last name of the page before; it need not exist any more.
             method: only names whose latest version has this method.
             prefix: only names that begin so.
@@ -162,8 +162,7 @@ class Adapters:
         Raises:
             InvalidArgument: the limit is out of range, or another value cannot be a name.
         """
-        if not 1 <= limit <= keys.MAX_PAGE:
-            raise InvalidArgument(f"limit {limit} is not between 1 and {keys.MAX_PAGE}")
+        check_limit(limit)
         index = keys.NAMES if method is None else keys.METHOD_NAMES + check_method(method)
         bounds = _bounds(after and check_name(after), prefix and check_name(prefix))
         prefixes = [keys.records(""), keys.aliases("")]

@@ -18,7 +18,7 @@ from registry.job_log import Entry, flat
 from registry.job_moves import Move, Moves, failed, record_of
 from registry.job_record import HELD, Fence, JobError, JobRecord, State, check_job_id
 from registry.jobs import Jobs
-from registry.keys import MAX_PAGE
+from registry.pages import MAX_PAGE
 from registry.scripts import Observer, Scripts
 
 #: Attempts that may end badly one after the other with no checkpoint between them.

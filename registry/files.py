@@ -24,6 +24,7 @@ import redis
 
 from registry import keys
 from registry.errors import CorruptRecord, FileNotFound, InvalidArgument, JobConflict
+from registry.pages import check_limit
 from registry.scripts import Observer, Scripts
 
 FILE_ID = re.compile(r"file-[0-9a-f]{24}")
@@ -159,8 +160,7 @@ class Files:
             FileNotFound: `after` is no file of this list.
             InvalidArgument: the limit is out of range.
         """
-        if not 1 <= limit <= keys.MAX_PAGE:
-            raise InvalidArgument(f"limit {limit} is not between 1 and {keys.MAX_PAGE}")
+        check_limit(limit)
         index = keys.FILES_IN_ORDER if created_by is None else keys.FILES_OF + created_by
         reply = self._scripts.run(
             "job_page", [index], ["", after and check_file_id(after) or "", limit]

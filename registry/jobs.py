@@ -17,6 +17,7 @@ from registry.job_moves import Move, Moves, failed, record_of
 from registry.job_record import STATES, Fence, JobError, JobRecord, State, check_job_id
 from registry.job_spec import JobSpec
 from registry.names import check_alias, check_name
+from registry.pages import MAX_PAGE, check_limit
 from registry.records import check_notes
 from registry.scripts import Observer, Scripts
 
@@ -125,7 +126,7 @@ class Jobs:
         """Return up to `limit` jobs, the newest first.
 
         Args:
-            limit: 1 to `keys.MAX_PAGE`. Fewer than this means that there are no more.
+            limit: 1 to `MAX_PAGE`. Fewer than this means that there are no more.
             after: the last job of the page before.
             created_by: only this tenant's jobs.
             state: only jobs in it, of all tenants.
@@ -136,7 +137,7 @@ class Jobs:
         """
         index = keys.JOBS if created_by is None else keys.JOBS_OF + created_by
         index = keys.JOBS_IN_STATE + state if state else index
-        args: list[str | int] = [keys.JOB, after and check_job_id(after) or "", _limit(limit)]
+        args: list[str | int] = [keys.JOB, after and check_job_id(after) or "", check_limit(limit)]
         reply = self._scripts.run("job_page", [index], args)
         if reply == [b"missing"]:
             raise JobNotFound(f"no fine-tuning job {after!r} to list what comes after")
@@ -166,7 +167,7 @@ class Jobs:
         """Return up to `limit` events before the one of that id, the newest first."""
         key, end = keys.job_events(check_job_id(id_)), f"({_place(before)}" if before else "+"
         with self._scripts.asking("job_events"):
-            found: Any = self._client.xrevrange(key, end, "-", count=_limit(limit))
+            found: Any = self._client.xrevrange(key, end, "-", count=check_limit(limit))
         return [Event.read(*entry) for entry in found]
 
     def metrics(self, id_: str, limit: int, after: str | None = None) -> Sequence[MetricPoint]:
@@ -175,7 +176,7 @@ class Jobs:
         return [MetricPoint.read(*entry) for entry in found]
 
     def checkpoints(
-        self, id_: str, limit: int = keys.MAX_PAGE, after: str | None = None
+        self, id_: str, limit: int = MAX_PAGE, after: str | None = None
     ) -> Sequence[Checkpoint]:
         """Return up to `limit` checkpoints after the one of that id, by their steps."""
         key = keys.job_checkpoints(check_job_id(id_))
@@ -184,7 +185,7 @@ class Jobs:
     def _entries(self, op: str, key: str, limit: int, after: str | None) -> Any:
         start = f"({_place(after)}" if after else "-"
         with self._scripts.asking(op):
-            return self._client.xrange(key, start, "+", count=_limit(limit))
+            return self._client.xrange(key, start, "+", count=check_limit(limit))
 
 
 def _place(id_: str) -> str:
@@ -197,12 +198,6 @@ def _place(id_: str) -> str:
     if not (milliseconds.isdecimal() and count.isdecimal() and id_.isascii() and len(id_) <= 40):
         raise InvalidArgument(f"{ascii(id_[:60])} is not the id of an entry, such as '12-0'")
     return id_
-
-
-def _limit(limit: int) -> int:
-    if not 1 <= limit <= keys.MAX_PAGE:
-        raise InvalidArgument(f"limit {limit} is not between 1 and {keys.MAX_PAGE}")
-    return limit
 
 
 def _stored(spec: JobSpec) -> str:

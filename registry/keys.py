@@ -34,9 +34,6 @@ FILE_USERS = PREFIX + "file-users:"  # + file's id, SET: the jobs that still nee
 JOB = PREFIX + "job:"  # + job's id, HASH: its record
 MAX_EVENTS = 5_000  # of one job, about
 MAX_METRICS = 50_000  # steps of one job, about
-#: Entries of one page of any list: one more than callers of the REST API get, who are told so
-#: whether there are more.
-MAX_PAGE = 1001
 KEPT_LOG_S = 90 * 24 * 3600
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from registry import JobRecord, MetricPoint
 from registry.jobs import Jobs
-from registry.keys import MAX_PAGE
+from registry.pages import MAX_PAGE
 
 #: Points of one line; more of them could not be told apart.
 _MAX_POINTS = 1000

@@ -11,7 +11,7 @@ from fastapi import Request
 
 from registry import JobRecord, RegistryUnavailable
 from registry.jobs import Jobs
-from registry.keys import MAX_PAGE
+from registry.pages import MAX_PAGE
 from server.errors import Draining, Overloaded, body_of
 from server.routes.door import log_unexpected
 from server.training_answers import event_object, metrics_event

@@ -135,6 +135,6 @@ def test_a_checkpoint_does_not_wait_behind_what_earlier_attempts_measured(
     assert len(heard) > 2
 
 
-def test_bounded_news_keep_the_latest() -> None:
+def test_a_message_is_cut_so_that_any_reply_can_carry_it() -> None:
     assert job_log.shown("x" * 5000)[-1] == "…"
     assert job_log.shown("\udcff") == "\\udcff"
