@@ -4,12 +4,14 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from registry.adapters import Adapters
 from registry.claims import Claims
 from registry.files import FileRecord, Files
-from registry.job_record import Fence, JobRecord
+from registry.job_record import Fence, JobError, JobRecord
 from registry.job_spec import JobSpec
 
 BASE = "tiny"
+FAULT = JobError("out_of_memory", "no memory left", "batch_size")
 
 
 def upload(files: Files, content: bytes = b'{"text": "a"}\n', **changes: Any) -> FileRecord:
@@ -52,3 +54,12 @@ def fence_of(record: JobRecord) -> Fence:
 
 def files_in(client: Any, folder: Path) -> Files:
     return Files(client, folder / "files")
+
+
+def publish(
+    adapters: Adapters, describe: Any, held: JobRecord, number: int = 1, **named: Any
+) -> Any:
+    """Publish what a claim made; return the record, and whether it is new."""
+    words = {"created_by": held.id, "metadata": {}, "metrics": {}, "now": 8.0, **named}
+    name = words.pop("name", "poet")
+    return adapters.publish(describe(number), name, fence=fence_of(held), **words)

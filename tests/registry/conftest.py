@@ -9,9 +9,12 @@ import pytest
 import redis
 
 from adapters_core.description import AdapterDescription
+from jobs_made import files_in, run, spec_for, upload
 from registry.adapters import Adapters
+from registry.claims import Claims
 from registry.client import open_client
 from registry.embedded import EmbeddedServer, find_binary
+from registry.jobs import Jobs
 
 
 def until(condition, timeout_s=15.0):
@@ -140,3 +143,40 @@ def describe_fixture():
 @pytest.fixture(name="putter")
 def putter_fixture():
     return putter
+
+
+@pytest.fixture
+def jobs(client):
+    return Jobs(client)
+
+
+@pytest.fixture
+def claims(client):
+    return Claims(client)
+
+
+@pytest.fixture
+def files(client, tmp_path):
+    return files_in(client, tmp_path)
+
+
+@pytest.fixture
+def create(jobs, files):
+    def create(now=2.0, **changes):
+        return jobs.create(spec_for(upload(files), **changes), now=now)
+
+    return create
+
+
+@pytest.fixture
+def queued(jobs, create):
+    return lambda **changes: jobs.queue(create(**changes).id, now=2.5)
+
+
+@pytest.fixture
+def running(claims, queued):
+    def running(**changes):
+        queued(**changes)
+        return run(claims)
+
+    return running
