@@ -4,6 +4,7 @@ The file names layers by the base's own module paths, as PEFT does:
 `base_model.model.<path>.<tensor>`. Shapes always come from the base, never from the file.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +23,10 @@ from adapters_core.files import (
     read_header,
     read_tensors,
 )
-from adapters_core.heads import Head, check_head, labels_in, saved_parameters
+from adapters_core.heads import Head, check_head, check_task, labels_in, saved_parameters
 from adapters_core.layer import Coefficients, FileView, TensorSpec
 from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig, parse_json
+from adapters_core.peft_config import PeftConfig, is_all_linear, parse_json
 from adapters_core.table import for_config
 
 PREFIX = "base_model.model."
@@ -61,6 +62,7 @@ def read_adapter(
     """
     config = PeftConfig.parse(config_bytes)
     kind = for_config(config)
+    check_task(config, base.head, base.name)
     config.refuse_unread([*kind.peft_fields, *(_HEAD_FIELDS if base.head else ())])
     whole = read_header(file, max_bytes)
     own = _own_metadata(whole)
@@ -204,18 +206,35 @@ def _check_targets(
             more = ", ".join(list(found[target])[:_SHOWN])
             message = f"{target} is replaced by the head, but the file has more for it: {more}"
             raise InvalidAdapter(message, target)
-    rule = config.raw.get("target_modules")
-    if not rule or (isinstance(rule, str) and rule.lower() == "all-linear"):
-        return
+    takes_all = is_all_linear(_rule(config, found))  # of a base with more linears, perhaps
     selected = [t for t in base.targets if t not in replaced and config.selects(t)]
     for target in selected:
-        if target not in found:
+        if target not in found and not takes_all:
             message = f"the config adapts {target}, but the file has no tensor for it"
             raise InvalidAdapter(message, target)
     for target in found:
         if target not in selected:
             message = f"the file has tensors for {target}, which the config does not adapt"
             raise InvalidAdapter(message, target)
+
+
+def _rule(config: PeftConfig, found: Mapping[str, Any]) -> object:
+    """Return the config's `target_modules`, once it is sure that PEFT reads it as we do."""
+    rule = config.raw.get("target_modules")
+    if not rule and found:
+        names = json.dumps(sorted({target.rpartition(".")[2] for target in found}))
+        raise InvalidAdapter(
+            f"target_modules = {json.dumps(rule)} names no layer: PEFT would take its defaults for "
+            f"this model, or refuse it. The file has tensors for {names[:400]}: write these",
+            "target_modules",
+        )
+    if isinstance(rule, str) and config.raw.get("layers_to_transform") is not None:
+        raise InvalidAdapter(
+            "layers_to_transform says nothing beside a target_modules that is a pattern; name the "
+            "layers in the pattern",
+            "layers_to_transform",
+        )
+    return rule
 
 
 def _keys(method: Method, target: str, base: BaseSpec) -> dict[str, tuple[str, TensorSpec]]:

@@ -19,6 +19,15 @@ from adapters_core.peft_config import PeftConfig
 MAX_LABELS = 32768
 #: What PEFT's task type SEQ_CLS always lists, whether the base has such a module or not.
 _ALWAYS_LISTED = frozenset({"classifier", "score"})
+#: PEFT's task types, and what a model has where the type alone asks for more than a body.
+_TASKS: Mapping[str, str] = {
+    "CAUSAL_LM": "",
+    "FEATURE_EXTRACTION": "",
+    "SEQ_CLS": "a head that gives a sequence its label",
+    "TOKEN_CLS": "a head that gives each token a label",
+    "QUESTION_ANS": "a head that gives an answer's place in a text",
+    "SEQ_2_SEQ_LM": "an encoder beside its decoder",
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,31 @@ def head_spec_of(model: nn.Module, untrained: Iterable[str] = ()) -> HeadSpec:
         raise ValueError(f"{type(model).__name__} has no linear head")
     rows = frozenset(name for name in parameters if name.rpartition(".")[0] == linears[-1])
     return HeadSpec(parameters, rows, frozenset(untrained) & frozenset(parameters))
+
+
+def check_task(config: PeftConfig, spec: HeadSpec | None, base_name: str) -> None:
+    """Refuse an adapter whose `task_type` is of a model that has what this base does not.
+
+    Raises:
+        InvalidAdapter: `param` is `task_type`.
+    """
+    task = config.raw.get("task_type")
+    if task is None:
+        return
+    if not isinstance(task, str) or task not in _TASKS:
+        known = ", ".join(_TASKS)
+        message = f"task_type = {str(task)[:80]!r} is not one of {known}, or null"
+        raise InvalidAdapter(message, "task_type")
+    if not _TASKS[task] or (spec is not None and task == "SEQ_CLS"):
+        return
+    way = ""
+    if task == "SEQ_CLS":
+        way = "; serve its base as a classifier (--task classify) and upload it there"
+    raise InvalidAdapter(
+        f"task_type = {task!r}: the adapter was trained on a model with {_TASKS[task]}, which "
+        f"base {base_name!r} as it is served here does not have{way}",
+        "task_type",
+    )
 
 
 def saved_parameters(config: PeftConfig, spec: HeadSpec) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """PEFT's adapter_config.json as untrusted input: typed lookups, patterns, target modules.
 
 A field that would change what the adapter computes and that nothing here reads must be off; it is
-refused by name otherwise. Field names and matching rules are PEFT 0.21's (peft/tuners/tuners_utils,
-peft/utils/other).
+refused by name otherwise (peft_fields.py). Matching rules are PEFT 0.21's
+(peft/tuners/tuners_utils, peft/utils/other).
 """
 
 import json
@@ -16,27 +16,14 @@ from typing import Any
 import regex
 
 from adapters_core.errors import InvalidAdapter, TooLarge
+from adapters_core.peft_fields import NEUTRAL, READ, REFUSED, VALUES, is_one_of
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PATTERN_CHARS = 4096
+ALL_LINEAR = "all-linear"
 #: For one match, and for all matches of one config together.
 _MATCH_TIMEOUT_S = 0.05
 _MATCH_BUDGET_S = 2.0
-
-#: Fields that say nothing about the numbers an adapter computes in inference.
-_NEUTRAL = frozenset(
-    (
-        *("auto_mapping", "base_model_class", "base_model_name_or_path", "convert_pissa_to_lora"),
-        *("corda_config", "ensure_weight_tying", "ephemeral_gpu_offload", "eva_config"),
-        *("exclude_modules", "fan_in_fan_out", "inference_mode", "init_weights"),
-        *("layers_pattern", "layers_to_transform", "library", "loftq_config", "lora_dropout"),
-        *("lora_ga_config", "megatron_core", "parent_library", "peft_type", "peft_version"),
-        *("progressbar", "qalora_group_size", "revision", "runtime_config", "target_modules"),
-        "task_type",
-    )
-)
-#: Fields whose other values change the computation: the one value that is served.
-_ONLY: dict[str, tuple[Any, ...]] = {"bias": ("none", None)}
 
 
 @dataclass(frozen=True)
@@ -126,17 +113,29 @@ class PeftConfig:
         return json.dumps(self.raw, sort_keys=True, separators=(",", ":")).encode()
 
     def refuse_unread(self, read: Iterable[str]) -> None:
-        """Refuse a field that is set, that no one reads and that may change the computation.
+        """Refuse a field that is set, that nothing reads and that may change the computation.
+
+        Args:
+            read: what the adapter's method reads, and what the base's head does.
 
         Raises:
-            InvalidAdapter: names the field and its value.
+            InvalidAdapter: names the field, its value and the way out.
         """
+        read = frozenset(read)
         for name, value in self.raw.items():
-            if name in _ONLY and value not in _ONLY[name]:
-                raise InvalidAdapter(f"{name} = {_short(value)} is not supported", name)
-            if name in _NEUTRAL or name in _ONLY or name in read or not value:
-                continue
-            raise InvalidAdapter(f"{name} = {_short(value)} is not supported for this method", name)
+            if name in VALUES:
+                self._check_value(name, value)
+            elif value and name not in read and name not in NEUTRAL and name not in READ:
+                why = REFUSED.get(name, "it is no field of this method; leave it out")
+                raise InvalidAdapter(f"{name} = {_short(value)} is not supported: {why}", name)
+
+    @staticmethod
+    def _check_value(name: str, value: Any) -> None:
+        if is_one_of(value, VALUES[name]):
+            return
+        known = ", ".join(_json(one) for one in VALUES[name])
+        why = REFUSED.get(name, "PEFT has no such value")
+        raise InvalidAdapter(f"{name} = {_short(value)} is not one of {known}: {why}", name)
 
     def integer(
         self, name: str, default: int, pattern: Pattern | None = None, target: str = ""
@@ -199,6 +198,8 @@ class PeftConfig:
         """
         if self._listed("exclude_modules", target):
             return False
+        if is_all_linear(self.raw.get("target_modules")):
+            return True
         if not self._listed("target_modules", target):
             return False
         layers, listed = self.raw.get("layers_to_transform"), self.raw["target_modules"]
@@ -235,6 +236,11 @@ class PeftConfig:
         return None
 
 
+def is_all_linear(rule: object) -> bool:
+    """Return whether `target_modules` says: all that there are."""
+    return isinstance(rule, str) and rule.lower() == ALL_LINEAR
+
+
 def _endings(path: str) -> Iterator[str]:
     """Yield a path and what follows each of its dots."""
     yield path
@@ -264,6 +270,11 @@ def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {_short(key)} stands twice")
         result[key] = value
     return result
+
+
+def _json(value: Any) -> str:
+    """Return a value as a config file has it."""
+    return json.dumps(value)
 
 
 def _short(value: Any) -> str:

@@ -6,15 +6,9 @@ wrote it, and an adapter on fewer layers than were asked for is not what was ask
 
 from adapters_core.base import BaseSpec
 from adapters_core.errors import InvalidAdapter
-from adapters_core.peft_config import PeftConfig
+from adapters_core.peft_config import PeftConfig, is_all_linear
 
 _SHOWN = 12
-ALL_LINEAR = "all-linear"
-
-
-def is_all_linear(rule: object) -> bool:
-    """Return whether `target_modules` says: all that there are."""
-    return isinstance(rule, str) and rule.lower() == ALL_LINEAR
 
 
 def check_targets(config: PeftConfig, base: BaseSpec) -> None:

@@ -13,9 +13,9 @@ import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
 from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig
+from adapters_core.peft_config import PeftConfig, is_all_linear
 from adapters_core.table import registered
-from adapters_core.target_rules import check_targets, is_all_linear
+from adapters_core.target_rules import check_targets
 from registry import (
     AdapterNotFound,
     FileNotFound,

@@ -167,7 +167,7 @@ class CLoRA(Method):
         return LoRA(self.rank).apply(x, layer, rows, shape, basis)
 
     def is_zero(self, coefficients: Coefficients) -> bool:
-        return any(not bool(tensor.any()) for tensor in coefficients.values())
+        return self.scaling == 0 or any(not bool(tensor.any()) for tensor in coefficients.values())
 
     def regulariser(self, layers: Mapping[str, Coefficients]) -> Tensor | None:
         if self.num_spaces == 1 or not self.sade_weight:

@@ -267,6 +267,9 @@ class FourierFT(Method):
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))
 
+    def is_zero(self, coefficients: Coefficients) -> bool:
+        return self.scale == 0 or super().is_zero(coefficients)
+
     def places_digest(self, shape: Shape) -> str:
         return places_digest(self._places(shape))
 

@@ -106,10 +106,7 @@ class FRoD(Method):
     )
     needs_base: ClassVar[bool] = True
     peft_fields: ClassVar[frozenset[str]] = frozenset(
-        (
-            *("sparse_rate", "projection_prng_key", "save_projection", "regularization_alpha"),
-            *("frod_dropout", "runtime_offload_base_weight"),  # nothing to the numbers
-        )
+        {"sparse_rate", "projection_prng_key", "save_projection", "regularization_alpha"}
     )
 
     def __post_init__(self) -> None:

@@ -239,7 +239,7 @@ class LoCA(Method):
         return CosineBasis(out, in_, device, dtype)
 
     def is_zero(self, coefficients: Coefficients) -> bool:
-        return not bool(coefficients[_SPECTRUM].any())
+        return self.scale == 0 or not bool(coefficients[_SPECTRUM].any())
 
     def training_init(
         self, shape: Shape, generator: torch.Generator, basis: Any = None

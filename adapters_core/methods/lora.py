@@ -28,10 +28,16 @@ from adapters_core.method import (
     TensorSpec,
 )
 from adapters_core.peft_config import Pattern, PeftConfig
+from adapters_core.peft_fields import is_one_of
 from adapters_core.rows import padded_linear
 from adapters_core.table import register
 
 _A, _B = "lora_A.weight", "lora_B.weight"
+#: Up to how many float32 roundings of its factors' norms a product counts as zero.
+_ROUNDINGS = 4
+#: `init_lora_weights` that leave the base as it is, and those that also changed its weights.
+_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+_INITS_OF_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @register
@@ -65,7 +71,7 @@ class LoRA(Method):
 
     @classmethod
     def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
-        _refuse_changed_base(config)
+        _check_init(config)
         r = config.integer("r", 8, Pattern("rank_pattern"), target)
         alpha = config.number("lora_alpha", 8.0, Pattern("alpha_pattern"), target)
         return cls(r, alpha, config.flag("use_rslora"))
@@ -148,16 +154,27 @@ class LoRA(Method):
             torch.addmm(weight, up, down, alpha=self.scale, out=merged)
 
     def is_zero(self, coefficients: Coefficients) -> bool:
-        return any(not bool(tensor.any()) for tensor in coefficients.values())
+        up, down = coefficients[_B].double(), coefficients[_A].double()
+        # ||B A||^2 through two Gram matrices [r, r]: factors that are not zero may cancel each
+        # other, as those of a fresh orthogonal initialisation do, up to their rounding.
+        product = float(((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt())
+        rounding = _ROUNDINGS * torch.finfo(torch.float32).eps * float(up.norm() * down.norm())
+        return self.scale == 0 or product <= rounding
 
 
-def _refuse_changed_base(config: PeftConfig) -> None:
+def _check_init(config: PeftConfig) -> None:
     """Refuse initialisations that also changed the base's weights: the file alone is not enough."""
     init = config.raw.get("init_lora_weights", True)
-    changes_base = ("pissa", "olora", "corda", "loftq", "lora_ga")
-    if isinstance(init, str) and init.lower().startswith(changes_base):
+    if isinstance(init, str) and init.lower().startswith(_INITS_OF_BASE):
         raise InvalidAdapter(
-            f"init_lora_weights = {init!r} changed the base's weights in training; save it with "
-            "PEFT's path_initial_model_for_weight_conversion to get a plain LoRA",
+            f"init_lora_weights = {init[:80]!r} changed the base's weights in training; save it "
+            "with PEFT's path_initial_model_for_weight_conversion to get a plain LoRA",
+            "init_lora_weights",
+        )
+    known = init.lower() if isinstance(init, str) else init
+    if not is_one_of(known, _INITS):
+        raise InvalidAdapter(
+            f"init_lora_weights = {str(init)[:80]!r} is not known, and may have changed the base's "
+            "weights; for a plain LoRA write true",
             "init_lora_weights",
         )

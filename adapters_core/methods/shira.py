@@ -53,7 +53,7 @@ class SHiRA(Method):
     name: ClassVar[str] = "shira"
     peft_type: ClassVar[str] = "SHIRA"
     #: How the places were chosen says nothing more: the file has them.
-    peft_fields: ClassVar[frozenset[str]] = frozenset({"r", "mask_type", "random_seed"})
+    peft_fields: ClassVar[frozenset[str]] = frozenset({"r"})
 
     def __post_init__(self) -> None:
         if self.r < 1:

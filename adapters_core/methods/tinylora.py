@@ -86,8 +86,7 @@ class TinyLoRA(Method):
     name: ClassVar[str] = "tinylora"
     peft_type: ClassVar[str] = "TINYLORA"
     peft_fields: ClassVar[frozenset[str]] = frozenset(
-        ("r", "u", "weight_tying", "projection_seed", "save_projection", "init_v_bound")
-        + ("tinylora_dropout",)
+        ("r", "u", "weight_tying", "projection_seed", "save_projection")
     )
     shared_prefixes: ClassVar[tuple[str, ...]] = (f"{_VECTOR}.",)
     needs_base: ClassVar[bool] = True

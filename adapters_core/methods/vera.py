@@ -96,7 +96,7 @@ class VeRA(Method):
     name: ClassVar[str] = "vera"
     peft_type: ClassVar[str] = "VERA"
     peft_fields: ClassVar[frozenset[str]] = frozenset(
-        {"r", "projection_prng_key", "save_projection", "d_initial", "vera_dropout"}
+        {"r", "projection_prng_key", "save_projection", "d_initial"}
     )
     shared_prefixes: ClassVar[tuple[str, ...]] = (_DOWN, _UP)
 

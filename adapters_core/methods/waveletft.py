@@ -257,6 +257,9 @@ class WaveletFT(Method):
         num_levels = min(self.num_levels, self._deepest(shape))
         return replace(self, n=min(self.n, shape.out * shape.in_), num_levels=num_levels)
 
+    def is_zero(self, coefficients: Coefficients) -> bool:
+        return self.scale == 0 or super().is_zero(coefficients)
+
     def places_digest(self, shape: Shape) -> str:
         return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))
 

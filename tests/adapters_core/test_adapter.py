@@ -28,7 +28,8 @@ from adapters_core.errors import (
     UnusedTensors,
 )
 from adapters_core.export import write_adapter
-from adapters_core.methods import FourierFT, LoRA
+from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
+from adapters_core.table import registered
 
 from .tiny_bases import change_config, change_tensors, random_layer, tiny_llama, tiny_qwen3
 
@@ -172,12 +173,69 @@ def test_a_layer_the_file_holds_and_the_config_does_not_adapt(
     assert "which the config does not adapt" in error.message
 
 
-@pytest.mark.parametrize("rule", ["all-linear", "ALL-LINEAR", None, []])
-def test_without_a_rule_the_file_says_which_layers(
-    rule: Any, fourierft_folder: Path, read: Read
+@pytest.mark.parametrize("rule", ["all-linear", "ALL-LINEAR"])
+def test_all_linear_takes_the_layers_of_the_file(
+    rule: str, fourierft_folder: Path, read: Read
 ) -> None:
     change_config(fourierft_folder, {"target_modules": rule})
     assert len(read(fourierft_folder).layers) == 4
+
+
+def test_all_linear_does_not_take_what_it_excludes(fourierft_folder: Path, read: Read) -> None:
+    change_config(fourierft_folder, {"target_modules": "all-linear", "exclude_modules": ["v_proj"]})
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == "model.layers.0.self_attn.v_proj"
+    assert "which the config does not adapt" in error.message
+
+
+@pytest.mark.parametrize("rule", [None, [], ""])
+def test_without_target_modules_the_config_is_refused_with_the_names_to_write(
+    rule: Any, fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {"target_modules": rule})
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == "target_modules"
+    assert error.message.startswith(f"target_modules = {json.dumps(rule)} names no layer")
+    assert '["q_proj", "v_proj"]: write these' in error.message
+
+
+@pytest.mark.parametrize("rule", ["lora", "q_proj", "layers"])
+def test_a_pattern_that_peft_finds_nowhere_is_refused(
+    rule: str, fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {"target_modules": rule})
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert "which the config does not adapt" in error.message
+
+
+@pytest.mark.parametrize("layers", [[0, 1], 0, []])
+def test_layers_beside_a_pattern_are_refused_as_peft_does(
+    layers: Any, fourierft_folder: Path, read: Read
+) -> None:
+    rule = {"target_modules": r".*\.(q_proj|v_proj)", "layers_to_transform": layers}
+    change_config(fourierft_folder, rule)
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == "layers_to_transform"
+
+
+@pytest.mark.parametrize("task", ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "SEQ_2_SEQ_LM"])
+def test_an_adapter_of_a_task_that_the_base_has_no_head_for_is_refused(
+    task: str, fourierft_folder: Path, read: Read
+) -> None:
+    changes = {"task_type": task, "modules_to_save": ["classifier", "score"]}
+    change_config(fourierft_folder, changes)
+    error = refused(read, fourierft_folder, InvalidAdapter)
+    assert error.param == "task_type"
+    assert f"task_type = '{task}': the adapter was trained on a model with" in error.message
+    assert ("--task classify" in error.message) == (task == "SEQ_CLS")
+
+
+@pytest.mark.parametrize("task", ["causal", 3, ["CAUSAL_LM"]])
+def test_a_task_that_peft_does_not_know_is_refused(
+    task: Any, fourierft_folder: Path, read: Read
+) -> None:
+    change_config(fourierft_folder, {"task_type": task})
+    assert refused(read, fourierft_folder, InvalidAdapter).param == "task_type"
 
 
 def test_an_adapter_of_zeros_is_refused(fourierft_folder: Path, read: Read) -> None:
@@ -195,6 +253,44 @@ def test_a_lora_with_b_zero_is_refused(lora_folder: Path, read: Read) -> None:
 
     change_tensors(lora_folder, clear)
     refused(read, lora_folder, NoEffect)
+
+
+def test_factors_that_cancel_each_other_are_refused(lora_folder: Path, read: Read) -> None:
+    """As PEFT's orthogonal initialisation leaves them before any training."""
+    rotation = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))[0]
+    change_config(lora_folder, {"r": 4})
+
+    def cancel(tensors: dict[str, torch.Tensor]) -> None:
+        for key, tensor in tensors.items():
+            if "lora_A" in key:
+                tensors[key] = (torch.randn(tensor.shape[1], 2) @ rotation[::2]).T.contiguous()
+            else:
+                tensors[key] = torch.randn(tensor.shape[0], 2) @ rotation[1::2]
+
+    change_tensors(lora_folder, cancel)
+    refused(read, lora_folder, NoEffect)
+
+
+SCALED = sorted(
+    kind.name for kind in registered().values() if {"scaling", "lora_alpha"} & set(kind().to_peft())
+)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_scale_of_zero_has_no_effect(
+    name: str, llama_spec: BaseSpec, tmp_path: Path, read: Read
+) -> None:
+    method = {"fourierft": FourierFT(30), "loca": LoCA(30), "waveletft": WaveletFT(30)}.get(
+        name, registered()[name]()
+    )
+    shape = llama_spec.targets[Q0]
+    layer = {n: torch.ones(s.shape) for n, s in method.tensors(shape).items()}
+    if name == "loca":
+        layer["loca_locations"] = torch.zeros(2, 30, dtype=torch.uint16)
+    write_adapter(tmp_path, method, {Q0: layer}, llama_spec)
+    assert list(read(tmp_path).layers) == [Q0]
+    change_config(tmp_path, {n: 0 for n in ("scaling", "lora_alpha") if n in method.to_peft()})
+    refused(read, tmp_path, NoEffect)
 
 
 def test_one_layer_that_acts_is_enough(fourierft_folder: Path, read: Read) -> None:
