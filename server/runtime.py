@@ -8,12 +8,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 from server.admission import Open
 from server.engine import Engine
 from server.errors import DeadlineExceeded, Draining, InternalError
+from server.faults import run_apart, told_of
 from server.observer import Observer
 from server.placement import Placement
 from server.planner import Mode
@@ -21,7 +23,7 @@ from server.residency import Entry
 from server.scheduler import Scheduler
 from server.sequence import Sampled, Sampling, Sequence
 from server.step_stats import stats_of
-from server.work import Batch
+from server.work import Batch, Work
 
 _LOG = logging.getLogger("overtone.runtime")
 
@@ -208,23 +210,35 @@ class Runtime:
 
     def _step(self, batch: Batch) -> None:
         started = self._clock()
+        # Those of one adapter side by side: one that fails is found in few halvings.
+        works = sorted(batch.works, key=lambda work: id(work.sequence.lease))
+        outcome = run_apart(works, lambda some: self._computed(batch.only(some), some))
+        for work, error in told_of(outcome, lambda work: work.sequence.lease).items():
+            self._fail(self._generations[work.sequence], error)
+        done = batch.only(outcome.results)
+        self._deliver(done, outcome.results)
+        self._flush()
+        if done.works:
+            self._observer.on_step(stats_of(done, self._scheduler, self._clock() - started))
+
+    def _computed(self, batch: Batch, works: Many[Work]) -> list[Sampled | None]:
+        """Return each work's token; None for what has none, or went wrong."""
         try:
             tokens = self._engine.step(batch)
         except Exception:
-            _LOG.exception("a step failed; its %d sequences end", len(batch.works))
-            for work in batch.works:
-                self._fail(self._generations[work.sequence], InternalError("the engine failed"))
-            self._flush()
-            return
-        self._deliver(batch, tokens)
-        self._flush()
-        self._observer.on_step(stats_of(batch, self._scheduler, self._clock() - started))
+            for work in works:
+                work.sequence.rewind()
+            raise
+        told = (work for work in batch.works if work.samples)
+        found = dict(zip(told, tokens, strict=True))
+        return [found.get(work) for work in works]
 
-    def _deliver(self, batch: Batch, tokens: list[Sampled | None]) -> None:
+    def _deliver(self, batch: Batch, tokens: Mapping[Work, Sampled | None]) -> None:
         """Advance the scheduler and tell every sequence its token."""
-        told = [work.sequence for work in batch.works if work.samples]
-        self._scheduler.advance(batch, [t or Sampled(0) for t in tokens])
-        for sequence, token in zip(told, tokens, strict=True):
+        told = [work for work in batch.works if work.samples]
+        self._scheduler.advance(batch, [tokens[work] or Sampled(0) for work in told])
+        for work in told:
+            sequence, token = work.sequence, tokens[work]
             generation = self._generations[sequence]
             if token is None:
                 error = "the adapter's answer is not finite (NaN): its coefficients are too large"

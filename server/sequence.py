@@ -95,6 +95,13 @@ class Sequence:
         self.tokens = list(self.prompt)
         self.random = Random(self.sampling.seed)
 
+    def rewind(self) -> None:
+        """Put the random numbers to where the tokens end: a failed step may have drawn one."""
+        self.random = Random(self.sampling.seed)
+        if self.sampling.temperature:
+            for _ in range(self.num_generated):  # one is drawn for every token
+                self.random.random()
+
     @property
     def namespace(self) -> Hashable:
         """Return what its keys and values depend on beside tokens, and whose they are."""

@@ -1,5 +1,6 @@
 """What one step computes: a scheduler makes it, an engine runs it."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from server.sequence import Sequence
@@ -34,6 +35,13 @@ class Batch:
     def works(self) -> tuple[Work, ...]:
         """Return all works in the order of their rows."""
         return self.decode + self.prefill
+
+    def only(self, works: Container[Work]) -> "Batch":
+        """Return the step with these works alone, in the same order."""
+        return Batch(
+            tuple(work for work in self.decode if work in works),
+            tuple(work for work in self.prefill if work in works),
+        )
 
     @property
     def num_rows(self) -> int:

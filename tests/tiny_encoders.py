@@ -33,6 +33,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from server.model import Base, make_encoder
+
 #: 256 bytes, and what encoders put around and behind a text. RoBERTa's padding is 1.
 CLS, SEP, PAD = 256, 257, 258
 VOCABULARY = 259
@@ -111,6 +113,14 @@ def model(shape: str, is_embedder: bool = False, **changes: Any) -> nn.Module:
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.1)
     return made.eval()
+
+
+def base(shape: str, of: nn.Module | None = None) -> Base:
+    """Return the classifier of a shape as a server has it before anything is injected."""
+    if shape != "vit":
+        return make_encoder(of or model(shape), tokenizer(), "tiny", "text classifier")
+    images = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    return make_encoder(of or model(shape), images, "tiny", "image classifier")
 
 
 def deberta() -> nn.Module:

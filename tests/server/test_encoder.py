@@ -25,7 +25,6 @@ from server.model import Base, make_encoder
 from server_parts import torch_threads
 
 CPU = torch.device("cpu")
-KINDS: dict[str, Any] = {"vit": "image classifier"}
 
 
 class Injected:
@@ -61,16 +60,6 @@ class Injected:
         return self.encoder.run(inputs, groups.pop(), payloads)
 
 
-def base_of(shape: str, model: nn.Module) -> Base:
-    kind = KINDS.get(shape, "text classifier")
-    reader: Any = te.tokenizer()
-    if shape == "vit":
-        from transformers import ViTImageProcessorPil
-
-        reader = ViTImageProcessorPil(size={"height": 32, "width": 32})
-    return make_encoder(model, reader, "tiny", kind)
-
-
 def inputs_for(shape: str, count: int, length: int = 21) -> list[Input]:
     generator = torch.Generator().manual_seed(length)
     if shape == "vit":
@@ -85,7 +74,7 @@ def inputs_for(shape: str, count: int, length: int = 21) -> list[Input]:
 def test_an_answer_has_the_same_bits_alone_and_in_any_company(
     shape: str, threads: int, tmp_path: Path
 ) -> None:
-    injected = Injected(base_of(shape, te.model(shape)))
+    injected = Injected(te.base(shape))
     payloads: list[Payload] = [None]
     for number, config in enumerate(te.configs(shape, None, ["classifier"])):
         made = te.make(te.model(shape), config, tmp_path / str(number), number)
@@ -103,7 +92,7 @@ def test_an_answer_has_the_same_bits_alone_and_in_any_company(
 
 
 def test_heads_of_several_widths_share_a_batch(tmp_path: Path) -> None:
-    injected = Injected(base_of("bert", te.model("bert")))
+    injected = Injected(te.base("bert"))
     widths, payloads, made = (5, 2, 3), [], []
     for number, width in enumerate(widths):
         config = te.configs("bert", "SEQ_CLS", None)[number]
@@ -168,4 +157,4 @@ def test_a_linear_that_sees_what_all_sequences_share_is_no_target() -> None:
 def test_every_linear_of_the_usual_shapes_is_a_target(shape: str) -> None:
     model = te.model(shape)
     linears = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    assert list(base_of(shape, model).spec.targets) == linears
+    assert list(te.base(shape, model).spec.targets) == linears

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 import tiny_encoders as te
+from adapters_core.bank import Bank
 from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.inject import inject
+from adapters_core.method import Rows
+from server.batch import Merged
 from server.encoding.batcher import Batcher
 from server.encoding.encoder import Encoder, Group, Input
 from server.encoding.heads import plain_heads
@@ -24,8 +27,8 @@ from server.encoding.serving import encoding_of
 from server.encoding.ticket import Limits, Ticket
 from server.errors import AdapterTooLarge, DeadlineExceeded, Draining, InternalError, Overloaded
 from server.loader import Loader
-from server.model import make_encoder
 from server.observer import NullObserver, StepStats
+from server.planner import Mode
 from server_parts import CPU, Store, eventually
 
 TEXT: Input = tuple(range(10, 20))
@@ -69,9 +72,12 @@ def start(tmp_path: Path, few_threads: None) -> Iterator[Callable[..., Parts]]:
     with ExitStack() as stack:
 
         def run(
-            limits: Limits = LIMITS, coefficient_bytes: int = 1 << 24, host_bytes: int = 0
+            limits: Limits = LIMITS,
+            coefficient_bytes: int = 1 << 24,
+            host_bytes: int = 0,
+            shape: str = "bert",
         ) -> Parts:
-            base = make_encoder(te.model("bert"), te.tokenizer(), "tiny", "text classifier")
+            base = te.base(shape)
             assert base.spec.head is not None
             weights, forms = (
                 weights_of(base.model, base.spec),
@@ -101,9 +107,9 @@ def start(tmp_path: Path, few_threads: None) -> Iterator[Callable[..., Parts]]:
         yield run
 
 
-def adapter(parts: Parts, digest: str, seed: int = 0) -> str:
-    config = te.configs("bert", "SEQ_CLS", None)[seed % 4]
-    te.make(te.model("bert"), config, parts.store.root / digest, seed)
+def adapter(parts: Parts, digest: str, seed: int = 0, shape: str = "bert") -> str:
+    config = te.configs(shape, None, ["classifier"])[seed % 4]
+    te.make(te.model(shape), config, parts.store.root / digest, seed)
     return digest
 
 
@@ -263,6 +269,64 @@ def test_a_failing_batch_ends_its_requests_and_the_next_one_is_answered(
     with pytest.raises(InternalError):
         result(parts.batcher.submit([TEXT], None))
     assert result(parts.batcher.submit([TEXT], None))
+
+
+def spoil(parts: Parts, ticket: Ticket, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a request's adapter raise: in a linear, or in its head."""
+    lease = ticket.lease
+    assert lease is not None
+    eventually(lambda: lease.is_ready)
+    payload = lease.payload
+    if fault == "head":
+        tensors = payload.head.tensors
+        monkeypatch.setitem(tensors, "classifier.weight", tensors["classifier.weight"][:, 1:])
+    elif isinstance(payload, Merged):
+        target = next(iter(payload.weights))
+        monkeypatch.setitem(payload.weights, target, payload.weights[target][:, 1:])
+    else:
+        apply = Bank.apply_analysed
+
+        def raising(bank: Bank, target: str, analysed: Any, rows: Rows) -> Tensor:
+            if bank is payload.bank and bool((rows.slots == payload.slot).any()):
+                raise RuntimeError("a kernel failed")
+            return apply(bank, target, analysed, rows)
+
+        monkeypatch.setattr(Bank, "apply_analysed", raising)
+
+
+@pytest.mark.parametrize("mode", ["factored", "merged"])
+@pytest.mark.parametrize("fault", ["adapter", "head", "row"])
+@pytest.mark.parametrize("shape", ["bert", "vit"])
+def test_what_raises_in_a_batch_ends_its_own_request_alone(
+    start: Callable[..., Parts],
+    mode: Mode,
+    fault: str,
+    shape: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = start(Limits(mode, 8, 1024, 16, 1), shape=shape)
+    good, bad, wrong = TEXT, TEXT, (*TEXT, 5000)
+    if shape == "vit":
+        good = bad = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(1))
+        wrong = torch.ones(3, 32, 40)  # no size that this base takes
+    digests = [None, adapter(parts, "d0", 0, shape), adapter(parts, "d1", 1, shape)]
+    adapter(parts, "bad", 2 if mode == "merged" else 0, shape)
+    alone = [result(parts.batcher.submit([good], digest))[0] for digest in digests]
+    running, go = parts.hold()
+    first = parts.batcher.submit([good], None)
+    assert running.wait(30)
+    ticket = parts.batcher.submit([good, wrong if fault == "row" else bad], "bad")
+    beside = [parts.batcher.submit([good, good], digest) for digest in digests]
+    if fault != "row":
+        spoil(parts, ticket, fault, monkeypatch)
+    go.set()
+    result(first)
+    with pytest.raises(InternalError, match=rf"adapter bad \({mode}\)"):
+        result(ticket)
+    for one, expected in zip(beside, alone, strict=True):
+        assert all(torch.equal(row, expected) for row in result(one))
+    eventually(lambda: parts.batcher.num_open == 0)
+    assert parts.batcher.is_alive
 
 
 def test_an_answer_that_is_not_finite_is_a_failure(start: Callable[..., Parts]) -> None:

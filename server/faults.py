@@ -1,0 +1,119 @@
+"""A batch that raises is run again without what makes it raise.
+
+What fails together is halved and run again, half by half, down to the items that fail alone: those
+are at fault, and all others have their results. Running an item again must change nothing: keys and
+values go into the same cells, and random numbers are drawn from the same place.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from server.errors import FAMILIES, InternalError
+from server.residency import Entry
+
+T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
+_LOG = logging.getLogger("overtone.faults")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T, R]):
+    """What came of a batch: every item is in exactly one of the two.
+
+    Args:
+        results: of the items that were computed.
+        faults: what each of the others raised when it ran alone.
+    """
+
+    results: Mapping[T, R]
+    faults: Mapping[T, Exception]
+
+
+def run_apart(items: Many[T], run: Callable[[Many[T]], Many[R]]) -> Outcome[T, R]:
+    """Run items together; where that raises, in ever smaller parts.
+
+    Args:
+        items: of one batch, those that are likely to fail together side by side.
+        run: returns a result for each item that it is given, in order; called at most
+            `2 * len(items) - 1` times.
+    """
+    results: dict[T, R] = {}
+    faults: dict[T, Exception] = {}
+    parts = [items]
+    while parts:
+        part = parts.pop()
+        try:
+            results.update(zip(part, run(part), strict=True))
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the failed run's memory
+            if len(part) == 1:
+                faults[part[0]] = error
+            else:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+    return Outcome(results, faults)
+
+
+def told_of(outcome: Outcome[T, R], lease_of: Callable[[T], object]) -> dict[T, Exception]:
+    """Return what each item at fault is to be told, and write the first cause into the log.
+
+    Args:
+        outcome: of a batch.
+        lease_of: returns the claim on the item's adapter; None for the base itself.
+    """
+    if not outcome.faults:
+        return {}
+    _log(outcome.faults.values(), len(outcome.results))
+    leases = {id(lease): lease for lease in map(lease_of, outcome.faults)}
+    is_one_adapter = len(leases) == 1 and None not in leases.values()
+    count = len(outcome.results)
+    if count or is_one_adapter or len(outcome.faults) == 1:
+        return {i: _told(error, lease_of(i), count) for i, error in outcome.faults.items()}
+    message = (
+        f"the engine failed on all {len(outcome.faults)} inputs of a step: the base or this "
+        "machine is at fault; the server's log has the cause"
+    )
+    return {item: InternalError(message) for item in outcome.faults}
+
+
+def _told(error: Exception, lease: object, num_answered: int) -> Exception:
+    """Return what a request is told: nothing of the inside, but whose adapter it was."""
+    if isinstance(error, FAMILIES):
+        return error
+    adapter = ""
+    if isinstance(lease, Entry) and isinstance(lease.key, tuple):
+        digest, mode = lease.key
+        adapter = f" with adapter {digest} ({mode})"
+    if _is_of_memory(error):
+        return InternalError(f"there is not enough memory for this request, even alone{adapter}")
+    others = f"; the {num_answered} others of its step are well" if num_answered else ""
+    return InternalError(
+        f"the engine failed on this request{adapter}{others}. The server's log has the cause"
+    )
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Return whether there was no room; on a CPU torch has no class for that."""
+    is_one = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_one or "can't allocate memory" in str(error)
+
+
+def _log(faults: Iterable[Exception], num_answered: int) -> None:
+    """Write each kind of fault once."""
+    kinds: dict[str, list[Exception]] = {}
+    for fault in faults:
+        kinds.setdefault(f"{type(fault).__name__}: {fault}", []).append(fault)
+    for told, same in kinds.items():
+        _LOG.error(
+            "%d inputs of a step fail and end, %d others go on: %s",
+            len(same),
+            num_answered,
+            told,
+            exc_info=same[0],
+        )
