@@ -11,6 +11,7 @@ working `flock`, may share the folder; it belongs to one registry, which alone k
 
 import errno
 import fcntl
+import math
 import os
 import shutil
 import tempfile
@@ -54,6 +55,7 @@ class BlobStore:
         """
         place = self._place(digest)
         if place.is_dir():
+            os.utime(place)  # it is about to be named again: what is old may be removed
             return
         making = self._new_temporary()
         try:
@@ -82,39 +84,33 @@ class BlobStore:
         with self._locked(digest, fcntl.LOCK_SH):
             yield
 
-    def remove(self, digest: str, is_live: Callable[[str], bool]) -> bool:
+    def remove(
+        self, digest: str, is_live: Callable[[str], bool], older_than: float = math.inf
+    ) -> bool:
         """Remove a blob that no record needs, and tell whether it was there and is gone.
 
         Args:
             digest: which.
             is_live: asked while nobody can be between writing the blob and its record.
+            older_than: not if it was written, or published once more, after this second.
         """
         place = self._place(digest)
         with self._locked(digest, fcntl.LOCK_EX):
-            if not place.is_dir() or is_live(digest):
+            if not place.is_dir() or place.stat().st_mtime > older_than or is_live(digest):
                 return False
             leaving = self._new_temporary()
             os.rename(place, leaving / place.name)
         shutil.rmtree(leaving, ignore_errors=True)
         return True
 
-    def sweep(self, is_live: Callable[[str], bool], older_than_s: float, now: float) -> list[str]:
-        """Remove what crashes left: blobs without a record, and unfinished folders.
+    def all(self) -> Iterator[tuple[str, Path]]:
+        """Return every blob that is there: its digest and its folder."""
+        for place in self._folder.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64):
+            yield f"sha256:{place.name}", place
 
-        Args:
-            is_live: whether a record needs a digest; what it raises ends the sweep.
-            older_than_s: nothing younger is touched.
-            now: seconds since 1970.
-
-        Returns:
-            the digests that were removed.
-        """
-        oldest = now - older_than_s
-        for stale in _older(self._temporary.glob("*"), oldest):
-            shutil.rmtree(stale, ignore_errors=True)
-        places = _older(self._folder.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64), oldest)
-        digests = [f"sha256:{place.name}" for place in places]
-        return [each for each in digests if not is_live(each) and self.remove(each, is_live)]
+    def unfinished(self) -> Iterator[Path]:
+        """Return the folders that are being written, or were when a process died."""
+        yield from self._temporary.glob("*")
 
     def _place(self, digest: str) -> Path:
         hexadecimal = check_digest(digest).removeprefix("sha256:")
@@ -160,15 +156,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _older(paths: Iterator[Path], oldest: float) -> list[Path]:
-    """Return the paths last changed before `oldest`; those that vanish meanwhile are left out."""
-    found = []
-    for path in paths:
-        try:
-            if path.stat().st_mtime < oldest:
-                found.append(path)
-        except FileNotFoundError:
-            continue
-    return found

@@ -1,5 +1,6 @@
 """Open everything that processes share, by one URL and one folder."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +11,15 @@ import redis
 from registry.adapters import Adapters
 from registry.blobs import BlobStore
 from registry.claims import Claims
-from registry.client import open_client
+from registry.client import open_client, without_password
 from registry.directory import Directory
 from registry.embedded import EmbeddedServer
 from registry.files import Files
 from registry.job_folders import JobFolders
 from registry.jobs import Jobs
+from registry.ownership import Ownership
 from registry.scripts import Observer
+from registry.unknown import UnknownBytes
 
 EMBEDDED = "embedded"
 
@@ -34,6 +37,8 @@ class Registry:
         files: what is uploaded to train on.
         job_folders: where jobs' processes work.
         directory: this process's mirror of names; a server starts it, others need not.
+        ownership: whether the store is this registry's; a program asks once, before it uses them.
+        unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
     """
 
@@ -45,11 +50,14 @@ class Registry:
     files: Files
     job_folders: JobFolders
     directory: Directory
+    ownership: Ownership
+    unknown: UnknownBytes
     server: EmbeddedServer | None
 
     def close(self) -> None:
         """End the mirror, the connections and the embedded server. Safe to call twice."""
         self.directory.close()
+        self.ownership.close()
         self.client.close()
         if self.server is not None:
             self.server.close()
@@ -85,14 +93,26 @@ def connect(
     client = open_client(server.url if server else url)
     adapters = Adapters(client, observer)
     bytes_ = store or folder / "blobs"
+    ownership = Ownership(client, bytes_, _words(url, folder, store), observer)
+    blobs, files = BlobStore(bytes_), Files(client, bytes_ / "files", observer)
+    job_folders = JobFolders(bytes_ / "jobs")
     return Registry(
         client=client,
         adapters=adapters,
-        blobs=BlobStore(bytes_),
+        blobs=blobs,
         jobs=Jobs(client, observer),
         claims=Claims(client, observer),
-        files=Files(client, bytes_ / "files", observer),
-        job_folders=JobFolders(bytes_ / "jobs"),
+        files=files,
+        job_folders=job_folders,
         directory=Directory(adapters, client),
+        ownership=ownership,
+        unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders),
         server=server,
     )
+
+
+def _words(url: str, folder: Path, store: Path | None) -> str:
+    """Return the options that name this registry and store, without the URL's password."""
+    given = ["--registry", without_password(url), "--data", str(folder)]
+    given += [] if store is None else ["--store", str(store)]
+    return shlex.join(given)

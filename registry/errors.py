@@ -12,6 +12,7 @@ RegistryError                the root: catch this to catch all of them
 ├── PreconditionFailed       somebody else moved the alias first
 ├── InvalidArgument          a value breaks a rule, before anything was asked or written
 │   └── InvalidName          a name, alias, version or digest breaks its rule
+├── ForeignStore             store and registry do not belong together; said to operators
 ├── CorruptRecord            a stored value is not what this program writes
 └── RegistryUnavailable      the registry's server does not answer, or refuses to
 
@@ -90,6 +91,13 @@ class InvalidArgument(RegistryError):
 
 class InvalidName(InvalidArgument):
     """A name, alias, version or digest that breaks the rule given in the message."""
+
+
+class ForeignStore(RegistryError):
+    """The store belongs to another registry, or the registry to another store; nothing was changed.
+
+    Its message is for whoever starts a program on them: it names the folder and the commands.
+    """
 
 
 class CorruptRecord(RegistryError):

@@ -2,11 +2,13 @@
 
     <folder>/<id>            complete and on the disk before its record is written; never changes
     <folder>/.tmp/<random>   being written
+    <folder>/.lock           held shared while a file gets its record, alone while one is removed
 
 As with adapters, a record that can be read has bytes that can be read. A file that an unfinished
 job reads cannot be deleted.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,8 +16,8 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -110,7 +112,7 @@ class Files:
 
         Raises:
             InvalidArgument: the name, purpose or facts cannot be stored.
-            RegistryUnavailable: there is no record; the bytes are removed again.
+            RegistryUnavailable: the record may or may not be written, so the bytes stay.
             OSError: the disk is full or cannot be written.
         """
         _check_words(filename, purpose)
@@ -119,15 +121,12 @@ class Files:
         record = FileRecord(id_, *facts_)
         body = _body(record)
         _sync(path)
-        os.replace(path, self._folder / id_)
-        _sync(self._folder)
         touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + id_]
         args = ["put", id_, keys.FILES_OF, created_by, repr(now), body]
-        try:
+        with self._locked(fcntl.LOCK_SH):
+            os.replace(path, self._folder / id_)
+            _sync(self._folder)
             self._scripts.run("file_put", touched, args)
-        except BaseException:
-            (self._folder / id_).unlink(missing_ok=True)
-            raise
         return record
 
     def get(self, id_: str) -> FileRecord:
@@ -186,27 +185,43 @@ class Files:
         if state == b"in_use":
             jobs = ", ".join(sorted(user.decode() for user in users)[:3])
             raise JobConflict(f"file {id_!r} is read by {jobs}; cancel that first, or wait")
-        with suppress(OSError):  # a sweep removes it later
+        with suppress(OSError):  # `overtone gc` removes it later
             (self._folder / id_).unlink(missing_ok=True)
 
-    def sweep(self, older_than_s: float, now: float) -> Sequence[str]:
-        """Remove what crashes left: bytes without a record, and unfinished uploads; return ids."""
-        removed = []
-        for path in [*self._temporary.glob("*"), *self._folder.glob("file-*")]:
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < now - older_than_s and not self._is_known(path):
-                    path.unlink()
-                    removed.append(path.name)
-        return removed
+    def all(self) -> Iterator[tuple[str, Path]]:
+        """Return every file whose bytes are there: its id and its path."""
+        for path in self._folder.glob("file-*"):
+            yield path.name, path
+
+    def unfinished(self) -> Iterator[Path]:
+        """Return the uploads that are being written, or were when a process died."""
+        yield from self._temporary.glob("*")
+
+    def remove(self, id_: str, is_known: Callable[[str], bool], older_than: float) -> bool:
+        """Remove bytes that no record names, and tell whether they were there and are gone.
+
+        Args:
+            id_: the file's.
+            is_known: asked while no upload can be between its bytes and its record.
+            older_than: not if they were written after this second.
+        """
+        path = self._folder / check_file_id(id_)
+        with self._locked(fcntl.LOCK_EX):
+            if not path.is_file() or path.stat().st_mtime > older_than or is_known(id_):
+                return False
+            path.unlink()
+        return True
 
     def free_bytes(self) -> int:
         """Return how much more the folder's disk takes."""
         self._temporary.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self._folder).free
 
-    def _is_known(self, path: Path) -> bool:
-        with self._scripts.asking("file"):
-            return path.parent == self._folder and bool(self._client.hexists(keys.FILES, path.name))
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        with (self._folder / ".lock").open("ab") as lock:
+            fcntl.flock(lock, kind)
+            yield
 
     def _records(self, ids: Sequence[str]) -> Records:
         if not ids:

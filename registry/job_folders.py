@@ -8,6 +8,7 @@ lives finds its paths gone: it can write into nothing that another one reads.
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,7 +54,13 @@ class JobFolders:
 
     def jobs(self) -> list[str]:
         """Return the ids of all jobs that have a folder."""
-        return [path.name for path in self._folder.glob("*") if JOB_ID.fullmatch(path.name)]
+        return [id_ for id_, _ in self.all()]
+
+    def all(self) -> Iterator[tuple[str, Path]]:
+        """Return every job's folder that is there: the job's id and the path."""
+        for path in self._folder.glob("*"):
+            if JOB_ID.fullmatch(path.name):
+                yield path.name, path
 
     def remove(self, job_id: str) -> None:
         """Remove all folders of a job that has ended. Safe to call twice."""

@@ -6,6 +6,9 @@ them together. Per name: a few small keys; over all names: indexes with one shor
 
 PREFIX = "overtone:{registry}:"
 
+# For ever: which registry this is, and which store is its own (ownership.py).
+IDENTITY = PREFIX + "identity"  # HASH: id, store -> 32 hex digits each
+
 # While the name has a live version.
 NAMES = PREFIX + "names"  # ZSET, all scores 0: the names in lexical order
 METHOD_NAMES = PREFIX + "method:"  # + method, ZSET: the names whose latest version has this method

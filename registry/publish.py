@@ -1,8 +1,7 @@
 """The one way in and the one way out for an adapter: uploads and training jobs both come here.
 
 In:  blob, then record. Out: record, then blob. So a record that can be read has a blob that can be
-read, whatever dies in between; what a crash leaves is a blob nobody names, which `BlobStore.sweep`
-removes.
+read, whatever dies in between; what a crash leaves is a blob that no record names (unknown.py).
 """
 
 from contextlib import suppress
@@ -87,7 +86,7 @@ def withdraw(
     """
     orphans = adapters.delete(name, version)
     for digest in orphans:
-        # The adapter is deleted already: what cannot be removed now, a sweep removes later.
+        # The adapter is deleted already: what cannot be removed now, `overtone gc` removes later.
         with suppress(RegistryUnavailable, OSError):
             blobs.remove(digest, adapters.digest_is_live)
     return orphans

@@ -31,6 +31,8 @@ SCRIPTS = (
     "job_report",
     "job_page",
     "file_put",
+    "pair",
+    "known",
 )
 
 

@@ -26,7 +26,7 @@ from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
 from server.model import BaseNotLoadable
 from server.routes import adapters, classify, completions, files, fine_tuning, ops, residency
-from server.service import Service, sweep
+from server.service import Service, tell_unknown
 from server.settings import Settings
 from server.training_plot import Curves
 
@@ -105,7 +105,7 @@ async def _start(
         else:
             on_failure(error)
         return
-    for work in (on_ready, sweep):
+    for work in (on_ready, tell_unknown):
         try:
             await asyncio.to_thread(work, app.state.service)
         except Exception:

@@ -78,14 +78,15 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
 
 
 def start_service(settings: Settings, metrics: Metrics) -> Service:
-    """Load the base, open the registry, prove the transforms, start the loop."""
-    base = load_base(
-        settings.base, settings.base_name, settings.device, settings.dtype, settings.task
-    )
+    """Open the registry and its store, load the base, prove the transforms, start the loop."""
     registry = connect(
         settings.registry, settings.data, store=settings.store, observer=metrics.on_registry
     )
     try:
+        registry.ownership.settle()
+        base = load_base(
+            settings.base, settings.base_name, settings.device, settings.dtype, settings.task
+        )
         service = build(settings, base, registry, metrics)
         metrics.set_build(_build_info(base))
         return service

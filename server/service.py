@@ -32,7 +32,6 @@ from server.settings import Settings
 from server.text import Text
 
 PAGE_SIZE = 32
-_SWEEP_AGE_S = 3600.0
 _LOG = logging.getLogger("overtone")
 
 
@@ -228,13 +227,17 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def sweep(service: Service) -> None:
-    """Remove what a crash between blob and record has left behind, if it is over an hour old."""
-    registry = service.registry
-    removed = registry.blobs.sweep(registry.adapters.digest_is_live, _SWEEP_AGE_S, time.time())
-    removed += registry.files.sweep(_SWEEP_AGE_S, time.time())
-    if removed:
-        _LOG.info("removed %d blobs and files that no record names", len(removed))
+def tell_unknown(service: Service) -> None:
+    """Say in the log what lies in the store and no record names; it is left where it is."""
+    found = service.registry.unknown.look(time.time())
+    if found:
+        size = sum(each.size_bytes for each in found)
+        _LOG.warning(
+            "the store holds %d things (%d bytes) that no record names, after a crash or with a "
+            "registry from an older backup; they stay, and `overtone gc --dry-run` lists them",
+            len(found),
+            size,
+        )
 
 
 def _max_length(settings: Settings, base: Base) -> int:

@@ -228,9 +228,11 @@ def run_worker(settings: WorkerSettings) -> int:
     """Run a worker until SIGTERM or Ctrl-C; return the program's exit code.
 
     Raises:
-        RegistryError: the registry's URL is wrong, or the embedded one does not come up.
+        RegistryError: the registry's URL is wrong, or the embedded one does not come up, or the
+            store belongs to another one.
     """
     with connect(settings.registry, settings.data, store=settings.store) as registry:
+        registry.ownership.settle()
         worker = Worker(settings, registry)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())

@@ -26,6 +26,8 @@ APPLICATION = {  # shown in the help without importing anything, installed or no
     "bench": "Run the product's own benchmarks.",
     "convert": "Turn an adapter into another format or another method.",
     "inspect": "Show what an adapter holds and what it does to each layer.",
+    "gc": "List or remove what lies in the store and no record names.",
+    "store": "Show to which registry a store belongs, or give it to another one.",
     "doctor": "Check whether this machine is fit, and say what to do.",
 }
 

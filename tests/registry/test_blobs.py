@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry.blobs import BlobStore
-from registry.errors import BlobMissing, InvalidName, RegistryUnavailable
+from registry.errors import BlobMissing, InvalidName
 
 DIGEST = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
-LATER = 10_000_000_000.0  # seconds: every file is old by then
 
 
 @pytest.fixture
@@ -108,8 +107,8 @@ def test_crash_between_write_and_rename_leaves_nothing_to_be_seen(store, file, t
 
     with pytest.raises(BlobMissing):
         store.open(DIGEST)
-    assert store.sweep(never, older_than_s=60, now=LATER) == []
-    assert files_under(folder) == []
+    assert len(list(store.unfinished())) == 1
+    assert list(store.all()) == []
     store.put(DIGEST, file, b"{}")
     assert store.open(DIGEST).file.read_bytes() == b"coefficients"
 
@@ -173,27 +172,23 @@ def test_removal_waits_for_a_publisher_and_asks_afterwards(store, file):
     assert store.open(DIGEST)
 
 
-def test_sweep_takes_the_old_that_nobody_needs(store, file, tmp_path):
+def test_what_was_written_or_sent_again_of_late_is_not_removed(store, file):
+    store.put(DIGEST, file, b"{}")
+    place = store.open(DIGEST).file.parent
+    os.utime(place, (1000.0, 1000.0))
+
+    store.put(DIGEST, file, b"{}")
+    assert not store.remove(DIGEST, never, older_than=2000.0)
+    os.utime(place, (1000.0, 1000.0))
+    assert store.remove(DIGEST, never, older_than=2000.0)
+
+
+def test_all_blobs_are_listed_and_of_a_store_that_was_never_written_none(store, file):
+    assert list(store.all()) == []
+    assert list(store.unfinished()) == []
+
     store.put(DIGEST, file, b"{}")
     store.put(OTHER, file, b"{}")
-    written = store.open(DIGEST).file.parent.stat().st_mtime
 
-    assert store.sweep(never, older_than_s=60, now=written + 30) == []
-    assert store.sweep(lambda digest: digest == OTHER, older_than_s=60, now=LATER) == [DIGEST]
-    assert store.open(OTHER)
-    assert len(files_under(tmp_path / "blobs")) == 2
-
-
-def test_sweep_of_a_store_that_was_never_written(store):
-    assert store.sweep(never, older_than_s=0, now=LATER) == []
-
-
-def test_sweep_removes_nothing_while_the_registry_is_down(store, file):
-    def is_live(digest):
-        raise RegistryUnavailable("down")
-
-    store.put(DIGEST, file, b"{}")
-    with pytest.raises(RegistryUnavailable):
-        store.sweep(is_live, older_than_s=0, now=LATER)
-
-    assert store.open(DIGEST)
+    assert dict(store.all()) == {each: store.open(each).file.parent for each in (DIGEST, OTHER)}
+    assert list(store.unfinished()) == []

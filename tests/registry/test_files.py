@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -70,29 +72,65 @@ def test_an_upload_that_nobody_finished_is_seen_by_nobody(files):
     files.begin().write_bytes(b"half")
 
     assert files.list(10) == []
-    assert len(files.sweep(0, LATER)) == 1
-    assert files.sweep(0, LATER) == []
+    assert list(files.all()) == []
+    assert len(list(files.unfinished())) == 1
 
 
-def test_a_file_without_its_record_is_swept(client, files, tmp_path):
+def test_a_file_without_its_record_is_listed_and_removed_when_told_to(client, files, tmp_path):
     record = upload(files)
     stray = tmp_path / "files" / NOBODY
     stray.write_bytes(b"its record was never written")
+    assert {id_ for id_, _ in files.all()} == {record.id, NOBODY}
 
-    assert files.sweep(0, 0.0) == []  # nothing is old enough
-    assert files.sweep(0, LATER) == [NOBODY]
-    assert files.open(record.id).read_bytes()
+    assert not files.remove(NOBODY, lambda id_: True, LATER)
+    assert not files.remove(NOBODY, lambda id_: False, 0.0)  # it is not old enough
+    assert files.remove(NOBODY, lambda id_: False, LATER)
+    assert not files.remove(NOBODY, lambda id_: False, LATER)
+    assert dict(files.all()) == {record.id: files.open(record.id)}
 
 
-def test_no_record_no_bytes(files, monkeypatch, tmp_path):
-    def down(*args):
-        raise RegistryUnavailable("down")
+def test_a_removal_waits_for_an_upload_that_gets_its_record(files, monkeypatch, tmp_path):
+    written, go_on, asked = Event(), Event(), []
+    run_script = files._scripts.run
 
-    monkeypatch.setattr(files._scripts, "run", down)
-    with pytest.raises(RegistryUnavailable):
-        upload(files)
+    def slowly(*args):
+        written.set()
+        assert go_on.wait(10)
+        return run_script(*args)
 
-    assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
+    def is_known(id_):
+        asked.append(id_)
+        return files.get(id_).id == id_
+
+    monkeypatch.setattr(files._scripts, "run", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        uploading = pool.submit(upload, files)
+        assert written.wait(10)
+        (path,) = (tmp_path / "files").glob("file-*")
+        removal = pool.submit(files.remove, path.name, is_known, LATER)
+        assert not asked
+        go_on.set()
+        record = uploading.result(10)
+        assert removal.result(10) is False
+
+    assert asked == [record.id]
+    assert files.open(record.id).exists()
+
+
+def test_bytes_stay_where_it_is_not_known_whether_the_record_was_written(files, monkeypatch):
+    written = files._scripts.run
+
+    def lost(*args):
+        written(*args)
+        raise RegistryUnavailable("the answer was lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files._scripts, "run", lost)
+        with pytest.raises(RegistryUnavailable):
+            upload(files, b"content")
+
+    (record,) = files.list(10)
+    assert files.open(record.id).read_bytes() == b"content"
 
 
 def test_a_store_that_cannot_be_written_leaves_no_record(client, tmp_path, monkeypatch):

@@ -1,23 +1,81 @@
-"""What happens once the service is up: leftovers of a crash are swept away."""
+"""What happens at a start: nothing that is stored goes, and what no record names is told of."""
 
+import json
 import os
 import shutil
 import time
+from pathlib import Path
+
+import pytest
 
 import spectra
-from live import Live
-from server.service import sweep
+from live import FILE, Live, running, settings_of, until
+from registry.connect import connect
+from server.service import tell_unknown
 
 
-def test_a_sweep_removes_blobs_without_records_and_nothing_else(live: Live) -> None:
-    assert live.upload("swept", spectra.files()).status_code in (200, 201)
-    record = live.service.registry.adapters.resolve("swept")
+def test_a_start_leaves_what_no_record_names_and_says_how_to_list_it(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert live.upload("named", spectra.files()).status_code in (200, 201)
+    record = live.service.registry.adapters.resolve("named")
     kept = live.service.registry.blobs.open(record.digest).file
     orphan = kept.parent.parent / (kept.parent.name[:2] + "f" * 62)
     shutil.copytree(kept.parent, orphan)
-    old = time.time() - 7200
+    old = time.time() - 30 * 86_400
     for path in (kept.parent, orphan):
         os.utime(path, (old, old))
-    sweep(live.service)
+
+    tell_unknown(live.service)
+
     assert kept.exists()
-    assert not orphan.exists()
+    assert (orphan / FILE).exists()
+    assert "1 things" in caplog.text
+    assert "overtone gc --dry-run" in caplog.text
+    shutil.rmtree(orphan)
+
+
+@pytest.mark.parametrize("how", ["empty", "another"])
+def test_a_store_with_another_registry_is_not_served_and_every_byte_stays(
+    base_folder, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of(base_folder("llama"), tmp_path / "data", calibration_s=0)
+    with running(settings) as live:
+        until(lambda: live.http.get("/health/ready").status_code == 200)
+        for i in range(3):
+            assert live.upload(f"a{i}", spectra.files(i)).status_code == 201
+    before = stored(tmp_path / "data" / "blobs")
+    assert len(before) == 6
+    shutil.rmtree(tmp_path / "data" / "registry")  # as a lost volume of Redis
+    if how == "another":
+        with connect("embedded", tmp_path / "data", store=tmp_path / "other") as registry:
+            registry.ownership.settle()
+
+    with running(settings) as live:
+        until(lambda: "its log has the reason" in live.http.get("/health/ready").text)
+    assert "Traceback" not in caplog.text
+    (said,) = [each.message for each in caplog.records if "cannot serve" in each.message]
+    command = f"overtone store adopt --registry embedded --data {tmp_path / 'data'}"
+    assert "the store belongs to the registry" in said
+    assert said.endswith(command)
+    assert stored(tmp_path / "data" / "blobs") == before
+
+    with connect("embedded", tmp_path / "data") as registry:
+        registry.ownership.adopt()
+    with running(settings) as live:
+        until(lambda: live.http.get("/health/ready").status_code == 200)
+        assert live.upload("a0", spectra.files(0)).status_code == 201
+        assert live.tokens("a0")
+    assert stored(tmp_path / "data" / "blobs") == before
+    notes = json.loads((tmp_path / "data" / "blobs" / "unknown.json").read_text())
+    assert len(notes) == 3
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all blobs, by their path, and make them old enough for any sweep."""
+    old = time.time() - 30 * 86_400
+    found = {}
+    for path in folder.glob("[0-9a-f][0-9a-f]/*/*"):
+        os.utime(path.parent, (old, old))
+        found[str(path.relative_to(folder))] = path.read_bytes()
+    return found

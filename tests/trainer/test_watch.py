@@ -9,7 +9,8 @@ from live import until
 from registry import keys
 from registry.connect import Registry
 from registry.errors import RegistryUnavailable
-from registry.job_record import Fence, JobRecord
+from registry.job_log import checkpoint_entry
+from registry.job_record import Fence, JobError, JobRecord
 from trainer.patience import Interrupted, patiently
 from trainer.tidy import tidy_all
 from trainer.watch import Watch
@@ -68,15 +69,43 @@ def test_a_watch_that_was_away_concludes_nothing(
 
 
 def test_folders_that_dead_processes_left_go(registry: Registry) -> None:
-    over, living = file_job(registry), file_job(registry)
-    for spec in (over, living):
+    over, living, paused = (file_job(registry) for _ in range(3))
+    for spec in (over, living, paused):
         registry.job_folders.take(claimed(registry, spec))
-    registry.job_folders.take(Fence("ftjob-" + "0" * 24, 1))
     registry.jobs.cancel(over.id, now=3.0)
+    registry.jobs.pause(paused.id, now=3.0)
 
     tidy_all(registry)
 
-    assert registry.job_folders.jobs() == [living.id]
+    assert sorted(registry.job_folders.jobs()) == sorted([living.id, paused.id])
+
+
+def test_the_folder_of_a_job_that_the_registry_does_not_know_stays(registry: Registry) -> None:
+    fence = Fence("ftjob-" + "0" * 24, 1)
+    checkpoint = registry.job_folders.take(fence) / "checkpoint"
+    checkpoint.write_bytes(b"hours of work")
+
+    tidy_all(registry)
+
+    assert checkpoint.exists()
+    registry.job_folders.remove(fence.job)
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_the_folder_of_a_failed_job_stays_if_it_holds_a_checkpoint(
+    registry: Registry, has_checkpoint: bool
+) -> None:
+    spec = file_job(registry)
+    fence = claimed(registry, spec)
+    registry.job_folders.take(fence)
+    entries = [checkpoint_entry(3, "step-00000003", 2.0)] if has_checkpoint else []
+    registry.claims.report(fence, 1, entries)
+    registry.claims.fail(fence, JobError("storage_full", "the disk is full"), now=3.0)
+
+    tidy_all(registry)
+
+    assert (spec.id in registry.job_folders.jobs()) == has_checkpoint
+    registry.job_folders.remove(spec.id)
 
 
 def test_one_jobs_rubbish_does_not_end_a_worker(

@@ -1,0 +1,204 @@
+"""A store belongs to one registry, and a registry has one store: each holds the other's id.
+
+    <store>/store.json            the store's id and its registry's (store_mark.py)
+    <store>/.owner.lock           held while these are compared and written
+    <store>/.users/<registry id>  held shared by every server and worker that has the store open
+    overtone:{registry}:identity  the registry's id and its store's
+
+Both are made at first use. Afterwards a program refuses to start on any other pair: a registry
+that lost its data, or the wrong one, would otherwise take every byte of the store for a leftover.
+"""
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from registry import keys
+from registry.errors import ForeignStore
+from registry.names import check_digest
+from registry.scripts import Observer, Scripts
+from registry.standing import Identity, Standing, advice, fault_of
+from registry.store_mark import StoreMark
+
+#: Of the registry's blobs and files, so many are looked for in a store that has no mark yet.
+MAX_LOOKED_FOR = 1000
+_BATCH = 500
+#: (hash, field): what a script can look for in one transaction.
+Place = tuple[str, str]
+
+
+class Ownership:
+    """Which registry a store belongs to; safe to use from many threads and processes.
+
+    Args:
+        client: answers bytes and has socket timeouts.
+        store: the store's folder; made when first written to.
+        words: how the programs' options name this registry and store, for messages.
+        observer: told of every exchange.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        store: Path,
+        words: str,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._scripts = Scripts(client, observer)
+        self._store, self._words, self._clock = store, words, clock
+        self._in_use: list[int] = []  # descriptors, each with a shared lock
+
+    def settle(self) -> StoreMark:
+        """Make sure that store and registry belong together; at first use they do from now on.
+
+        The store counts as in use by this registry's programs until `close`. Twice is harmless.
+
+        Raises:
+            ForeignStore: they do not, or it cannot be told. Nothing was changed.
+            CorruptRecord: the store's mark is damaged.
+            RegistryUnavailable: the registry does not answer.
+        """
+        with self._alone():
+            standing = self.standing()
+            fault = fault_of(standing)
+            if fault is not None:
+                raise ForeignStore(f"{fault}. Nothing was changed. {advice(self._words)}")
+            mark = standing.mark
+            if mark is None or mark.registry is None:
+                mark = self._pair(mark, replace=False)
+            self._use(str(mark.registry))
+        return mark
+
+    def adopt(self) -> StoreMark:
+        """Make the store this registry's own, whatever they were before; remove nothing.
+
+        Raises:
+            ForeignStore: programs of another registry have the store open.
+            RegistryUnavailable: the registry does not answer.
+        """
+        with self._alone():
+            standing = self.standing()
+            self._check_unused(None if standing.identity is None else standing.identity.id)
+            return self._pair(standing.mark, replace=True)
+
+    def standing(self) -> Standing:
+        """Return how store and registry stand to each other, read now; nothing is changed."""
+        with self._scripts.asking("identity"):
+            stored: Any = self._client.hgetall(keys.IDENTITY)
+            content = (keys.NAMES, keys.FILES, keys.JOBS, keys.COUNTERS)
+            is_empty = not self._client.exists(*content)
+        identity = Identity(stored[b"id"].decode(), stored[b"store"].decode()) if stored else None
+        mark = StoreMark.read(self._store)
+        looked_for = [] if mark is not None and mark.registry else self._sample()
+        return Standing(
+            mark=mark,
+            identity=identity,
+            store_is_empty=not any(self._content()),
+            registry_is_empty=is_empty,
+            num_looked_for=len(looked_for),
+            num_missing=sum(not path.exists() for path in looked_for),
+        )
+
+    def are_known(self, places: Sequence[Place]) -> list[bool]:
+        """Return for each hash and field whether the store's own registry has it.
+
+        Raises:
+            ForeignStore: the registry that answers is not the store's own.
+        """
+        mark = StoreMark.read(self._store)
+        owner = "" if mark is None else mark.registry or ""
+        found: list[bool] = []
+        for start in range(0, len(places) or 1, _BATCH):
+            batch = places[start : start + _BATCH]
+            touched = [keys.IDENTITY, *(hash_ for hash_, _ in batch)]
+            reply = self._scripts.run("known", touched, [owner, *(field for _, field in batch)])
+            if reply == [b"other"]:
+                raise ForeignStore(
+                    "the registry that answers is not the one to which the store belongs; "
+                    f"nothing was removed. {advice(self._words)}"
+                )
+            found += map(bool, reply)
+        return found
+
+    def check_alone(self) -> None:
+        """Make sure that no program of another registry has the store open.
+
+        Raises:
+            ForeignStore: one has.
+        """
+        mark = StoreMark.read(self._store)
+        self._check_unused(None if mark is None else mark.registry)
+
+    def close(self) -> None:
+        """Say that this program no longer uses the store. Safe to call twice."""
+        while self._in_use:
+            os.close(self._in_use.pop())
+
+    def _pair(self, mark: StoreMark | None, replace: bool) -> StoreMark:
+        """Write the ids into both, so that a crash in between is made good by the next start."""
+        mark = mark or StoreMark(secrets.token_hex(16))
+        mark.write(self._store)
+        args = [secrets.token_hex(16), mark.store, "1" if replace else ""]
+        found = self._scripts.run("pair", [keys.IDENTITY], args)
+        identity = Identity(*(each.decode() for each in found))
+        if identity.store != mark.store:  # another store was given to this registry just now
+            raise ForeignStore(f"the registry has another store already. {advice(self._words)}")
+        mark = mark.handed_to(identity.id, self._clock())
+        mark.write(self._store)
+        return mark
+
+    def _content(self) -> Iterator[Path]:
+        """Return what the store holds that a registry could name."""
+        yield from self._store.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64)
+        yield from (self._store / "files").glob("file-*")
+        yield from (self._store / "jobs").glob("ftjob-*")
+
+    def _sample(self) -> list[Path]:
+        """Return where blobs and files should be that the registry names."""
+        with self._scripts.asking("identity"):
+            digests = islice(self._client.hscan_iter(keys.DIGESTS, count=_BATCH), MAX_LOOKED_FOR)
+            blobs = [check_digest(name.decode()).partition(":")[2] for name, _ in digests]
+            files = islice(self._client.hscan_iter(keys.FILES, count=_BATCH), MAX_LOOKED_FOR)
+            named = [name.decode() for name, _ in files]
+        return [
+            *(self._store / each[:2] / each for each in blobs),
+            *(self._store / "files" / each for each in named),
+        ]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._store.mkdir(parents=True, exist_ok=True)
+        with (self._store / ".owner.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _use(self, registry: str) -> None:
+        users = self._store / ".users"
+        users.mkdir(exist_ok=True)
+        descriptor = os.open(users / registry, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._in_use.append(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def _check_unused(self, own: str | None) -> None:
+        for path in (self._store / ".users").glob("*"):
+            if path.name == own:
+                continue
+            with path.open("ab") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise ForeignStore(
+                        f"programs of another registry ({path.name[:8]}…) have the store "
+                        f"{self._store} open; stop them first"
+                    ) from error

@@ -1,0 +1,184 @@
+"""What lies in a store and no record of its registry names: listed, and removed only when told to.
+
+A crash between bytes and record leaves such, and so does a registry that was restored from an older
+backup: the bytes alone do not tell the two apart. So nothing is removed by itself, and what is
+removed when asked has been in the list for a grace.
+
+    <store>/unknown.json   name -> when it was first found to be unknown, in seconds since 1970
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from registry import keys
+from registry.blobs import BlobStore
+from registry.files import Files
+from registry.job_folders import JobFolders
+from registry.ownership import Ownership, Place
+from registry.store_mark import write_whole
+
+Kind = Literal["adapter", "training file", "job folder", "unfinished"]
+NAME = "unknown.json"
+#: What changed within this time may be about to get its record, whatever the grace.
+MIN_AGE_S = 3600.0
+#: What changed within this time is not listed: it is on its way, as a rule.
+FRESH_S = 60.0
+DEFAULT_GRACE_S = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Something in the store that no record names.
+
+    Args:
+        kind: what it is; `unfinished` was never whole.
+        name: a digest, a file's id, a job's id, or the temporary's path below the store.
+        path: where it is.
+        size_bytes: of all its files.
+        changed_at: when it was last written, in seconds since 1970.
+        since: when it was first found to be unknown.
+    """
+
+    kind: Kind
+    name: str
+    path: Path
+    size_bytes: int
+    changed_at: float
+    since: float
+
+    def is_due(self, grace_s: float, now: float) -> bool:
+        """Return whether it has been listed for the grace, and nothing can be about to name it."""
+        return now - self.since >= grace_s and now - self.changed_at > MIN_AGE_S
+
+
+class UnknownBytes:
+    """Finds and removes what no record names.
+
+    Args:
+        folder: of the store.
+        ownership: of it; what is not the registry's own is not judged.
+        blobs, files, job_folders: of the same store.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ownership: Ownership,
+        blobs: BlobStore,
+        files: Files,
+        job_folders: JobFolders,
+    ) -> None:
+        self._folder, self._ownership = folder, ownership
+        self._blobs, self._files, self._job_folders = blobs, files, job_folders
+
+    def look(self, now: float) -> list[Unknown]:
+        """Return all that is unknown, by kind and name, and note what is so for the first time.
+
+        Raises:
+            ForeignStore: the registry that answers is not the store's own.
+            RegistryUnavailable: it does not answer.
+        """
+        present = [each for each in self._present() if _is_older(each[2], now - FRESH_S)]
+        are_known = self._ownership.are_known([place for *_, place in present])
+        unknown = [each for each, known in zip(present, are_known, strict=True) if not known]
+        names = [name for _, name, _, _ in unknown]
+        unfinished = [path for path in self._unfinished() if _is_older(path, now - FRESH_S)]
+        temporary = [(path, str(path.relative_to(self._folder))) for path in unfinished]
+        since = self._noted([*names, *(name for _, name in temporary)], now)
+        found = [_seen(kind, name, path, since[name]) for kind, name, path, _ in unknown]
+        found += [_seen("unfinished", name, path, since[name]) for path, name in temporary]
+        return sorted((each for each in found if each), key=lambda each: (each.kind, each.name))
+
+    def remove(self, found: Sequence[Unknown], grace_s: float, now: float) -> list[Unknown]:
+        """Remove what of `found` is due and still unknown; return what is gone.
+
+        Each is asked for once more while nothing can be between its bytes and its record.
+
+        Raises:
+            ForeignStore: the registry is not the store's own, or programs of another have it open.
+            RegistryUnavailable: the registry does not answer; what is gone is gone.
+        """
+        self._ownership.check_alone()
+        return [each for each in found if each.is_due(grace_s, now) and self._remove(each, now)]
+
+    def _remove(self, item: Unknown, now: float) -> bool:
+        oldest = now - MIN_AGE_S
+        if item.kind == "adapter":
+            return self._blobs.remove(item.name, self._is_known(keys.DIGESTS), oldest)
+        if item.kind == "training file":
+            return self._files.remove(item.name, self._is_known(keys.FILES), oldest)
+        if item.kind == "job folder" and self._ownership.are_known([_job(item.name)])[0]:
+            return False
+        shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
+        return True
+
+    def _is_known(self, hash_: str) -> Callable[[str], bool]:
+        return lambda name: self._ownership.are_known([(hash_, name)])[0]
+
+    def _present(self) -> Iterable[tuple[Kind, str, Path, Place]]:
+        for name, path in self._blobs.all():
+            yield "adapter", name, path, (keys.DIGESTS, name)
+        for name, path in self._files.all():
+            yield "training file", name, path, (keys.FILES, name)
+        for name, path in self._job_folders.all():
+            yield "job folder", name, path, _job(name)
+
+    def _unfinished(self) -> Iterable[Path]:
+        yield from self._blobs.unfinished()
+        yield from self._files.unfinished()
+
+    def _noted(self, names: Sequence[str], now: float) -> dict[str, float]:
+        """Return since when each is unknown, and keep that."""
+        place = self._folder / NAME
+        before = _notes(place)
+        since = {name: min(before.get(name, now), now) for name in names}
+        if since != before:
+            with suppress(OSError):  # a full disk: it is noted the next time
+                write_whole(place, json.dumps(since, indent=0, sort_keys=True) + "\n")
+        return since
+
+
+def _job(id_: str) -> Place:
+    return keys.job(id_), "state"
+
+
+def _notes(place: Path) -> dict[str, float]:
+    """Return what was noted before; what cannot be read is noted anew, which removes less."""
+    try:
+        given = json.loads(place.read_text())
+        return {str(name): float(since) for name, since in given.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _is_older(path: Path, than: float) -> bool:
+    try:
+        return path.stat().st_mtime < than
+    except FileNotFoundError:
+        return False
+
+
+def _seen(kind: Kind, name: str, path: Path, since: float) -> Unknown | None:
+    """Return what lies at `path`; None if it is gone meanwhile."""
+    try:
+        changed_at = path.stat().st_mtime
+        return Unknown(kind, name, path, _size_of(path), changed_at, since)
+    except FileNotFoundError:
+        return None
+
+
+def _size_of(path: Path) -> int:
+    if not path.is_dir():
+        return path.stat().st_size
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += (Path(folder) / name).lstat().st_size
+    return size

@@ -1,0 +1,142 @@
+"""The commands about stored bytes: gc, and store with show and adopt.
+
+They need the registry and the store, and no base and no server. Loaded by entry point when they are
+called.
+"""
+
+import json as jsonlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from registry import Registry, RegistryError, connect
+from registry.standing import fault_of
+from registry.unknown import DEFAULT_GRACE_S, Unknown
+from server.store_report import (
+    adoption_text,
+    print_unknown,
+    standing_values,
+    summary_of,
+    unknown_values,
+)
+
+_DATA = Path.home() / ".overtone"
+
+RegistryOption = Annotated[
+    str, typer.Option(envvar="OVERTONE_REGISTRY", help="embedded, or redis://HOST:PORT/DB.")
+]
+DataOption = Annotated[
+    Path, typer.Option(envvar="OVERTONE_DATA", help="Folder of the embedded registry and blobs.")
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", envvar="OVERTONE_STORE", help="Folder of the blobs, if elsewhere."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+
+store = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Show to which registry a store belongs, or give it to another one.",
+)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option(help="List what would go, and remove nothing.")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Days for which something must have been listed before it goes."),
+    ] = DEFAULT_GRACE_S / 86_400,
+    registry: RegistryOption = "embedded",
+    data: DataOption = _DATA,
+    store_: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what lies in the store and no record of the registry has named for the grace."""
+    now, grace_s = time.time(), grace * 86_400
+    with _opened(registry, data, store_) as opened:
+        opened.ownership.settle()
+        found = opened.unknown.look(now)
+        due = [each for each in found if each.is_due(grace_s, now)]
+        gone = [] if dry_run else opened.unknown.remove(due, grace_s, now)
+    if as_json:
+        typer.echo(jsonlib.dumps(unknown_values(found, due, gone, grace_s)))
+    else:
+        _print(found, gone, grace_s, dry_run)
+
+
+@store.command()
+def show(
+    registry: RegistryOption = "embedded",
+    data: DataOption = _DATA,
+    store_: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say to which registry the store belongs, and whether it is the one that is named."""
+    with _opened(registry, data, store_) as opened:
+        standing = opened.ownership.standing()
+        values = standing_values(standing, summary_of(opened))
+    if as_json:
+        typer.echo(jsonlib.dumps(values))
+    else:
+        for name, value in values.items():
+            typer.echo(f"{name:22} {'-' if value is None else value}")
+    if values["fault"]:
+        raise typer.Exit(1)
+
+
+@store.command()
+def adopt(
+    registry: RegistryOption = "embedded",
+    data: DataOption = _DATA,
+    store_: StoreOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+) -> None:
+    """Give the store to this registry, whatever both were before. Nothing is removed."""
+    with _opened(registry, data, store_) as opened:
+        standing = opened.ownership.standing()
+        if standing.is_settled:
+            typer.echo("The store is this registry's own already.")
+            return
+        typer.echo(adoption_text(standing, summary_of(opened), fault_of(standing)))
+        if not yes:
+            _confirm()
+        mark = opened.ownership.adopt()
+    typer.echo(f"The store {mark.store} belongs to the registry {mark.registry} now.")
+
+
+def _print(found: list[Unknown], gone: list[Unknown], grace_s: float, dry_run: bool) -> None:
+    print_unknown(found, gone, grace_s, time.time())
+    if dry_run and found:
+        typer.echo("Nothing was removed. Without --dry-run what is due goes.")
+
+
+def _confirm() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        _stop("nothing was changed: nobody can be asked here, so add --yes to adopt the store")
+    if not typer.confirm("Adopt the store?"):
+        _stop("nothing was changed")
+
+
+@contextmanager
+def _opened(registry: str, data: Path, store_: Path | None) -> Iterator[Registry]:
+    """Open registry and store; a fault of theirs ends the program with one line and code 1."""
+    place: Any = store_ or data / "blobs"
+    if not place.is_dir():
+        _stop(f"there is no store at {place}: name it with --store, or its parent with --data")
+    try:
+        with connect(registry, data, store=store_) as opened:
+            yield opened
+    except (RegistryError, OSError) as error:
+        _stop(f"error: {error}")
+
+
+def _stop(message: str) -> None:
+    typer.secho(message, err=True, fg=typer.colors.RED)
+    raise typer.Exit(1)
