@@ -176,6 +176,7 @@ def _sorted_out(
         else:
             unused.append(key)
     if unused:
+        _refuse_left_out(unused, base)
         shown = ", ".join(unused[:_SHOWN]) + (" …" if len(unused) > _SHOWN else "")
         raise UnusedTensors(
             f"{len(unused)} tensors match no adaptable layer of base {base.name!r}: {shown}; "
@@ -183,6 +184,24 @@ def _sorted_out(
             unused[0],
         )
     return shared, {target: found[target] for target in base.targets if target in found}
+
+
+def _refuse_left_out(keys: Sequence[str], base: BaseSpec) -> None:
+    """Refuse tensors for layers that the base has, but that no adapter may change."""
+    layers = [key.removeprefix(PREFIX).rpartition(".")[0] for key in keys]
+    lost = {path: None for layer in layers for path in base.left_out if _is_at(layer, path)}
+    if lost:
+        path, *others = lost
+        more = f" (and {len(others)} more layers)" if others else ""
+        raise UnusedTensors(
+            f"no adapter may change {path}{more} of base {base.name!r}: {base.left_out[path]}. "
+            "GET /v1/models/{base} lists such layers; train without them",
+            path,
+        )
+
+
+def _is_at(layer: str, path: str) -> bool:
+    return layer == path or layer.startswith(path + ".")
 
 
 def _split(key: str, base: BaseSpec) -> tuple[str | None, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.
 _SAMPLES = 4096
+#: Those that compute `x W^T + bias` and nothing else.
+_FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,42 @@ class BaseSpec:
         fingerprint: `sha256:…` over its parameters (see `fingerprint`).
         targets: path -> shape of every linear that an adapter may change, in the model's order.
         head: what a classifier's adapter may replace as a whole; None for all other bases.
-        left_out: linears that no adapter may change, for their rows are not the batch's (probe.py).
+        left_out: path -> reason, of the linears that no adapter may change (see probe.py).
+        kept: targets of a causal LM that see only the rows whose logits are wanted, in order.
     """
 
     name: str
     fingerprint: str
     targets: Mapping[str, Shape]
     head: "HeadSpec | None" = None
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
 
 
 def spec_of(model: nn.Module, name: str) -> BaseSpec:
     """Return the spec of a loaded model."""
     targets = {path: shape_of(module) for path, module in adaptable(model)}
-    return BaseSpec(name, fingerprint(model), targets)
+    return BaseSpec(name, fingerprint(model), targets, left_out=dict(_own_ways(model)))
 
 
 def adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield path and module of every `nn.Linear` and `Conv1D` below the output embedding."""
+    """Yield path and module of every `nn.Linear` and `Conv1D` below the output embedding.
+
+    A subclass with a forward of its own (Llama 4's router) is none: its answer is not `x W^T`.
+    """
+    for path, module in _linears(model):
+        if type(module).forward in _FORWARDS:
+            yield path, module
+
+
+def _own_ways(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield path and reason of every linear that `adaptable` does not yield."""
+    for path, module in _linears(model):
+        if type(module).forward not in _FORWARDS:
+            yield path, f"its class {type(module).__name__} has a forward pass of its own"
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and module is not head:

@@ -1,6 +1,6 @@
 """Put `AdaptedLinear` in place of a model's linears, and take it out again."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -24,8 +24,15 @@ class Injection:
         self.switch.plan = None
 
 
-def inject(model: nn.Module, paths: Iterable[str] | None = None) -> Injection:
+def inject(
+    model: nn.Module, paths: Iterable[str] | None = None, kept: Collection[str] = ()
+) -> Injection:
     """Wrap the linears at `paths` (default: all that an adapter may change).
+
+    Args:
+        model: whose linears are wrapped.
+        paths: of them.
+        kept: those that see only the rows whose logits are wanted.
 
     Raises:
         KeyError: a path is no adaptable linear of the model.
@@ -33,7 +40,9 @@ def inject(model: nn.Module, paths: Iterable[str] | None = None) -> Injection:
     linears = dict(adaptable(model))
     switch = Switch()
     chosen = linears if paths is None else {path: linears[path] for path in paths}
-    wrapped = {path: AdaptedLinear(linear, path, switch) for path, linear in chosen.items()}
+    wrapped = {
+        path: AdaptedLinear(linear, path, switch, path in kept) for path, linear in chosen.items()
+    }
     for path, linear in wrapped.items():
         _replace(model, path, linear)
     return Injection(model, switch, wrapped)

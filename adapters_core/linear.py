@@ -23,12 +23,20 @@ class Switch:
 
 
 class AdaptedLinear(nn.Module):
-    """Stands in for a base linear; without a plan it computes exactly what that one does."""
+    """Stands in for a base linear; without a plan it computes exactly what that one does.
 
-    def __init__(self, base: nn.Module, path: str, switch: Switch) -> None:
+    Args:
+        base: the linear.
+        path: its own in the model.
+        switch: where the running plan stands.
+        sees_kept: whether it sees only the rows whose logits are wanted (causal_probe.py).
+    """
+
+    def __init__(self, base: nn.Module, path: str, switch: Switch, sees_kept: bool = False) -> None:
         super().__init__()
         self.base = base
         self.path = path
+        self.sees_kept = sees_kept
         self.shape = shape_of(base)
         self._switch = switch
 

@@ -23,9 +23,11 @@ _SEQUENCES = 3
 _TOKENS = 24
 _TOLERANCE = 0.05
 
+_REASON = "its rows are not those of one text of a batch: all texts share them"
+
 Inputs = Mapping[str, Tensor]
 #: Path -> one number for every row, call by call.
-_Seen = dict[str, list[Tensor]]
+Seen = dict[str, list[Tensor]]
 
 
 def with_batched_targets(spec: BaseSpec, model: nn.Module, inputs: Inputs) -> BaseSpec:
@@ -36,22 +38,22 @@ def with_batched_targets(spec: BaseSpec, model: nn.Module, inputs: Inputs) -> Ba
         model: before anything is injected into it.
         inputs: a few different sequences, as the model takes them.
     """
-    whole = _seen(model, inputs)
+    whole = rows_seen(model, inputs)
     count = len(next(iter(inputs.values())))
-    alone = [_seen(model, {k: t[i : i + 1] for k, t in inputs.items()}) for i in range(count)]
+    alone = [rows_seen(model, {k: t[i : i + 1] for k, t in inputs.items()}) for i in range(count)]
     good = {
         path: shape
         for path, shape in spec.targets.items()
         if _is_batched(whole.get(path, []), [one.get(path, []) for one in alone])
     }
-    left_out = tuple(path for path in spec.targets if path not in good)
+    left_out = {path: _REASON for path in spec.targets if path not in good}
     for path in left_out:
-        _LOG.warning("no adapter may change %s: its rows are not the batch's", path)
-    return replace(spec, targets=good, left_out=left_out)
+        _LOG.warning("no adapter may change %s: %s", path, _REASON)
+    return replace(spec, targets=good, left_out={**spec.left_out, **left_out})
 
 
 def _is_batched(whole: list[Tensor], alone: list[list[Tensor]]) -> bool:
-    if any(len(one) != len(whole) for one in alone):
+    if not whole or any(len(one) != len(whole) for one in alone):
         return False
     for number, rows in enumerate(whole):
         expected = torch.cat([one[number] for one in alone])
@@ -63,8 +65,8 @@ def _is_batched(whole: list[Tensor], alone: list[list[Tensor]]) -> bool:
 
 
 @torch.inference_mode()
-def _seen(model: nn.Module, inputs: Inputs) -> _Seen:
-    """Return what each linear saw, a random projection of every row."""
+def rows_seen(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
+    """Return what each linear saw in one forward pass, a random projection of every row."""
     seen: defaultdict[str, list[Tensor]] = defaultdict(list)
     hooks = []
 

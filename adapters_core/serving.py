@@ -80,11 +80,17 @@ class ServingPlan:
         base: int64 rows that are not merged, padded as above; read only if `merged` is not empty.
         merged: their rows and `base` cover the batch.
         factored: updates added on top of the base's answer.
+        num_rows: of the step, padding included; a linear that is given another number of rows
+            raises rather than mixing adapters up. 0: not known, nothing is checked.
+        kept: what the rows get whose logits are wanted, for linears that see no others; None
+            where all rows are wanted.
     """
 
     base: Tensor | None = None
     merged: Sequence[MergedGroup] = ()
     factored: Sequence[FactoredGroup] = ()
+    num_rows: int = 0
+    kept: "ServingPlan | None" = None
 
     @cached_property
     def _paths(self) -> frozenset[str]:
@@ -94,10 +100,21 @@ class ServingPlan:
         return frozenset(path for mapping in mappings for path in mapping)
 
     def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
-        """Return `[T, out]` for x `[T, in]`."""
+        """Return `[T, out]` for x `[T, in]`.
+
+        Raises:
+            RuntimeError: x has other rows than the step.
+        """
+        if linear.sees_kept and self.kept is not None:
+            return self.kept.forward(linear, x)
         if linear.path not in self._paths:
             untouched: Tensor = linear.base(x)
             return untouched
+        if self.num_rows and x.shape[0] != self.num_rows:
+            raise RuntimeError(
+                f"{linear.path} was given {x.shape[0]} rows in a step of {self.num_rows}: which "
+                "adapter each of them belongs to is not known"
+            )
         if len(self.merged) == 1 and self.merged[0].index is None:
             return F.linear(x, self._weight(self.merged[0], linear), linear.bias())
         y = self._base_and_merged(linear, x) if self.merged else linear.base_rows(x)

@@ -29,7 +29,7 @@ def check_targets(config: PeftConfig, base: BaseSpec) -> None:
     if lost:
         raise InvalidAdapter(
             f"target_modules select {lost[0]} and {len(lost) - 1} more layers of base "
-            f"{base.name!r} that no adapter may change: they see what all texts of a batch share. "
+            f"{base.name!r} that no adapter may change: {base.left_out[lost[0]]}. "
             "Name the others, or all-linear",
             "target_modules",
         )

@@ -5,7 +5,7 @@ Rows are padded to a multiple of four with tokens that write to page 0 and belon
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,8 +67,15 @@ class _Placed:
         return range(self.first, self.first + self.work.stop - self.work.start)
 
 
-def pack(batch: Batch, page_size: int, device: torch.device) -> StepInput:
-    """Return the tensors of a step."""
+def pack(batch: Batch, page_size: int, device: torch.device, has_kept: bool = False) -> StepInput:
+    """Return the tensors of a step.
+
+    Args:
+        batch: of works.
+        page_size: of the cache.
+        device: where the tensors are to be.
+        has_kept: whether the base has adaptable linears that see only the sampled rows.
+    """
     placed, total = _place(batch)
     missing = padding_of(total)
     ids: list[int] = []
@@ -84,7 +91,7 @@ def pack(batch: Batch, page_size: int, device: torch.device) -> StepInput:
         sampled=torch.tensor(padded, dtype=torch.long, device=device),
         num_sampled=len(sampled),
         layout=_layout(placed, len(batch.decode), missing, page_size, device),
-        plan=_plan(placed, len(batch.decode), total + missing, device),
+        plan=_whole_plan(placed, len(batch.decode), total + missing, device, has_kept),
     )
 
 
@@ -122,6 +129,24 @@ def _cells(pages: tuple[int, ...], positions: Iterable[int], page_size: int) -> 
     return [pages[i // page_size] * page_size + i % page_size for i in positions]
 
 
+def _whole_plan(
+    placed: list[_Placed], num_decode: int, total: int, device: torch.device, has_kept: bool
+) -> ServingPlan | None:
+    """Return what each row gets, with what the sampled rows get where that is asked."""
+    plan = _plan(placed, num_decode, total, device)
+    if plan is None or not has_kept:
+        return plan
+    # Each sampled row is one row of its own, like a single token's.
+    sampled = [p.work for p in placed if p.work.samples]
+    rows = [_Placed(_last_row(work), first) for first, work in enumerate(sampled)]
+    kept = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), device) if rows else None
+    return replace(plan, kept=kept or ServingPlan())
+
+
+def _last_row(work: Work) -> Work:
+    return replace(work, start=work.stop - 1)
+
+
 def _plan(
     placed: list[_Placed], num_decode: int, total: int, device: torch.device
 ) -> ServingPlan | None:
@@ -148,6 +173,7 @@ def _plan(
         factored=[
             _factored_group(group, num_decode, last, total, device) for group in factored.values()
         ],
+        num_rows=total,
     )
 
 

@@ -12,6 +12,7 @@ import os
 import torch
 from torch import Tensor, nn
 
+from adapters_core.causal_probe import keeps_rows
 from adapters_core.inject import Injection
 from adapters_core.serving import ServingPlan
 from server import attention
@@ -56,6 +57,8 @@ class Engine:
         self._model = injection.model
         self._device = next(self._model.parameters()).device
         self._page_size = page_size
+        self._has_kept = any(linear.sees_kept for linear in injection.linears.values())
+        self._keeps_rows = keeps_rows(self._model)
         self._on_device = self._device.type != "cpu" if on_device is None else on_device
         self._cache = PagedCache(num_pages, page_size)
         self._graphs: DecodeGraphs | None = None
@@ -88,7 +91,7 @@ class Engine:
             replayed = self._graphs.logits(batch)
             if replayed is not None:
                 return replayed
-        step = pack(batch, self._page_size, self._device)
+        step = pack(batch, self._page_size, self._device, self._has_kept)
         self._cache.begin(step.layout)
         logits = self._forward(step.ids, step.positions, step.plan, step.sampled)
         return logits[: step.num_sampled]
@@ -101,18 +104,19 @@ class Engine:
         # Ours looks at no mask; a finished one keeps transformers from asking the device whether
         # the positions are those of one text.
         mask = ids.new_zeros(1, 1, 1, 1) if self._on_device else None
+        options = {"logits_to_keep": keep} if self._keeps_rows else {}
         try:
             output = self._model(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
                 use_cache=False,
-                logits_to_keep=keep,
+                **options,
             )
         finally:  # the plan holds merged weights, which may be evicted before the next step
             self._injection.switch.plan = None
         result: Tensor = output.logits[0]
-        return result
+        return result if self._keeps_rows or isinstance(keep, int) else result[keep]
 
     @torch.inference_mode()
     def _reference_logits(self) -> Tensor:

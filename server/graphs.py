@@ -151,12 +151,12 @@ class StaticStep:
     def plan(self, parts: Parts) -> ServingPlan | None:
         """Return what the rows get; a new one for every run, since it remembers what it saw."""
         if parts.merged is not None:
-            return ServingPlan(merged=[MergedGroup(parts.merged.weights, None)])
+            return ServingPlan(merged=[MergedGroup(parts.merged.weights, None)], num_rows=self.rows)
         groups = [
             FactoredGroup(bank, Rows(self.slots(number), self.rows), None)
             for number, bank in enumerate(parts.banks)
         ]
-        return ServingPlan(factored=groups) if groups else None
+        return ServingPlan(factored=groups, num_rows=self.rows) if groups else None
 
 
 @dataclass

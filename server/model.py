@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
+from adapters_core.causal_probe import with_causal_targets
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
 from server.encoding.kinds import Kind, Task, kind_of
@@ -105,7 +106,7 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
     return Base(
         model=model,
         tokenizer=tokenizer,
-        spec=spec_of(model, name),
+        spec=with_causal_targets(spec_of(model, name), model, text.max_position_embeddings),
         max_length=text.max_position_embeddings,
         vocabulary=text.vocab_size,
         eos_ids=_eos_ids(model, tokenizer),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adapters_core.bank import Bank, Layout
 from adapters_core.base import BaseSpec, spec_of, weight_of, weights_of
 from adapters_core.bases import Bases
+from adapters_core.causal_probe import with_causal_targets
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
@@ -83,10 +84,10 @@ class Served:
         deterministic: bool = False,
     ) -> None:
         self.plain = copy.deepcopy(model)
-        self.spec = spec_of(model, "tiny")
+        self.spec = with_causal_targets(spec_of(model, "tiny"), model, 64)
         device = next(model.parameters()).device
         self.bases = Bases(device, weights_of(model, self.spec))
-        self.injection: Injection = inject(model)
+        self.injection: Injection = inject(model, self.spec.targets, self.spec.kept)
         self.num_pages = num_pages
         self.engine = Engine(self.injection, num_pages, PAGE_SIZE, deterministic, on_device)
         self._banks: dict[object, Bank] = {}

@@ -9,8 +9,10 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
+    ModernBertDecoderConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -56,6 +58,11 @@ def _config(shape: str, changes: dict[str, Any]) -> Any:
     if shape == "gpt2":
         sizes = {"n_embd": 96, "n_layer": 2, "n_head": 6, "n_positions": MAX_LENGTH}
         return GPT2Config(vocab_size=VOCABULARY, **(sizes | ends | changes))
+    if shape == "modernbert-decoder":  # its head's dense sees only the rows that are sampled
+        sizes = {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 2}
+        sizes |= {"num_attention_heads": 6, "max_position_embeddings": MAX_LENGTH}
+        own = {"local_attention": 32, "cls_token_id": EOS, "sep_token_id": EOS}
+        return ModernBertDecoderConfig(vocab_size=VOCABULARY, **(sizes | ends | own | changes))
     sizes = {
         "hidden_size": 96,
         "intermediate_size": 160,
@@ -64,7 +71,9 @@ def _config(shape: str, changes: dict[str, Any]) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": MAX_LENGTH,
     }
+    experts = {"intermediate_size_mlp": 160, "num_local_experts": 4, "head_dim": 16}
     kinds = {
+        "llama4": (Llama4TextConfig, experts),  # its routers have a forward of their own
         "llama": (LlamaConfig, {}),
         "qwen2": (Qwen2Config, {}),
         "qwen3": (Qwen3Config, {"head_dim": 24}),

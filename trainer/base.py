@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
+from adapters_core.causal_probe import with_causal_targets
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
 from trainer.errors import BaseNotLoadable
@@ -128,9 +129,10 @@ def make(
         return LoadedBase(model, reader, with_batched_targets(spec, model, inputs), 1)
     _set_padding(config, reader, task)
     length = _max_length(model, reader)
-    if task != "causal_lm":  # what is not served is not trained
-        inputs = text_inputs(config.vocab_size, length, next(model.parameters()).device)
-        spec = with_batched_targets(spec, model, inputs)
+    if task == "causal_lm":  # what is not served is not trained
+        return LoadedBase(model, reader, with_causal_targets(spec, model, length), length)
+    inputs = text_inputs(config.vocab_size, length, next(model.parameters()).device)
+    spec = with_batched_targets(spec, model, inputs)
     return LoadedBase(model, reader, spec, length)
 
 

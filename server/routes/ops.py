@@ -100,6 +100,12 @@ def _base_model(service: Service) -> dict[str, Any]:
         "owned_by": "overtone",
         "root": service.base.spec.name,
         "parent": None,
+        "overtone": {
+            "left_out": [
+                {"module": path, "reason": reason}
+                for path, reason in service.base.spec.left_out.items()
+            ]
+        },
     }
 
 

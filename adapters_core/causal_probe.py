@@ -1,0 +1,135 @@
+"""Which linears of a causal LM may be adapted row by row: found out at every start.
+
+A step holds the rows of several sequences, and an adapter changes those of its own. That is right
+where a linear sees one row for each token of the step, in order, or one for each token whose
+logits are wanted, in order. Experts that see routed rows, layers that see pooled rows or a table of
+positions, and linears whose weights are read without a call are left to the base.
+"""
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.base import BaseSpec
+from adapters_core.probe import Seen, rows_seen
+
+_LOG = logging.getLogger(__name__)
+_TOKENS, _SHARED, _SHORT = 24, 9, 17
+#: Rows whose logits are asked for; unevenly spaced, so that no stride looks like them.
+_KEPT = (3, 10, 16, 23)
+_TOLERANCE = 0.05
+_NOT_CALLED = (
+    "it is not called for every text: an expert that tokens are routed to, or weights that another "
+    "module reads directly"
+)
+_OTHER_ROWS = (
+    "it does not see one row for each token in their order: its rows are routed, pooled, or shared "
+    "by all texts"
+)
+
+
+def keeps_rows(model: nn.Module) -> bool:
+    """Return whether the model can be told which rows' logits are wanted."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> BaseSpec:
+    """Return `spec` with the targets that may be adapted row by row; the others are left out.
+
+    Args:
+        spec: of the model.
+        model: a causal LM, before anything is injected into it.
+        max_length: the most tokens that it takes; it is shown at most 24.
+    """
+    seen = _Runs.of(model, min(_TOKENS, max_length))
+    reasons: dict[str, str] = dict(spec.left_out)
+    kept = set()
+    for path in spec.targets:
+        calls = [run.get(path, []) for run in seen.all]
+        if not calls[0] or len({len(call) for call in calls}) > 1:
+            reasons[path] = _NOT_CALLED
+        elif seen.is_kept(path):
+            kept.add(path)
+        elif not seen.is_in_order(path):
+            reasons[path] = _OTHER_ROWS
+    for path in reasons:
+        _LOG.warning("no adapter may change %s: %s", path, reasons[path])
+    good = {path: shape for path, shape in spec.targets.items() if path not in reasons}
+    return replace(spec, targets=good, left_out=reasons, kept=frozenset(kept))
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """What every linear saw in four forward passes of one text each.
+
+    Args:
+        whole: of a text, all logits wanted.
+        some: of the same text, the logits of `rows` wanted.
+        other: of a text that begins the same and goes on otherwise, as `some`.
+        short: of the first text's beginning, as `whole`.
+        rows: those whose logits were wanted.
+    """
+
+    whole: Seen
+    some: Seen
+    other: Seen
+    short: Seen
+    rows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, length: int) -> "_Runs":
+        vocabulary = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
+        tokens = [(7 + 31 * i) % vocabulary for i in range(length)]
+        other = [(t if i < _SHARED else (t + 5 + i) % vocabulary) for i, t in enumerate(tokens)]
+        rows = tuple(row for row in _KEPT if row < length) or (0,)
+        options = {"logits_to_keep": torch.tensor(rows)} if keeps_rows(model) else {}
+        return cls(
+            whole=_run(model, tokens),
+            some=_run(model, tokens, options),
+            other=_run(model, other, options),
+            short=_run(model, tokens[:_SHORT]),
+            rows=rows,
+        )
+
+    @property
+    def all(self) -> Sequence[Seen]:
+        return self.whole, self.some, self.other, self.short
+
+    def is_kept(self, path: str) -> bool:
+        """Return whether a linear sees the rows whose logits are wanted, and they alone."""
+        pairs = zip(self.whole[path], self.some[path], strict=True)
+        return all(
+            len(some) == len(self.rows) != len(whole) and _equal(some, whole[list(self.rows)])
+            for whole, some in pairs
+        )
+
+    def is_in_order(self, path: str) -> bool:
+        """Return whether a linear sees a row for each token, in order."""
+        calls = zip(*(run[path] for run in self.all), strict=True)
+        return all(self._call_is_in_order(*call) for call in calls)
+
+    @staticmethod
+    def _call_is_in_order(whole: Tensor, some: Tensor, other: Tensor, short: Tensor) -> bool:
+        length = len(whole)
+        if not len(some) == len(other) == length or len(short) != min(_SHORT, length):
+            return False
+        same = (some, whole), (other[:_SHARED], whole[:_SHARED]), (short, whole[:_SHORT])
+        # A table that all texts share is the same behind the texts' common beginning, too.
+        differs = length <= _SHARED or not _equal(other[_SHARED:], whole[_SHARED:])
+        return differs and all(_equal(one, two) for one, two in same)
+
+
+def _equal(one: Tensor, two: Tensor) -> bool:
+    return bool((one - two).norm() <= _TOLERANCE * two.norm())
+
+
+def _run(model: nn.Module, tokens: Sequence[int], options: Mapping[str, Any] | None = None) -> Seen:
+    device = next(model.parameters()).device
+    given = {name: value.to(device) for name, value in (options or {}).items()}
+    ids = torch.tensor([tokens], device=device)
+    return rows_seen(model, {"input_ids": ids, "use_cache": False, **given})
