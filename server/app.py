@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
-from server.attention import UnsupportedAttention
 from server.errors import (
     FAMILIES,
     InvalidRequest,
@@ -28,6 +27,7 @@ from server.model import BaseNotLoadable
 from server.routes import adapters, classify, completions, files, fine_tuning, ops, residency
 from server.service import Service, tell_unknown
 from server.settings import Settings
+from server.sight import UnsupportedAttention
 from server.training_plot import Curves
 
 _LOG = logging.getLogger("overtone")

@@ -19,14 +19,10 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from adapters_core.rows import pad_rows, padding_of
+from server.scoring import Scoring
+from server.sight import Sight, learn_sights, refuse_arguments
 
 NAME = "overtone"
-#: Arguments of an attention function that change its result and are not served here.
-_REFUSED = ("softcap", "s_aux", "position_bias", "score_mod")
-
-
-class UnsupportedAttention(Exception):
-    """The base's attention needs something that this engine does not compute."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +75,21 @@ class PagedCache:
         self.layout = layout
 
     def attach(self, model: nn.Module) -> None:
-        """Make every attention module of the model, now set to `NAME`, use this cache."""
-        for module in model.modules():
-            if hasattr(module, "layer_idx"):
-                module.overtone_cache = self  # type: ignore[assignment]
+        """Make every attention module of the model use this cache, and see what it is to see.
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
-    ) -> Tensor:
+        Raises:
+            UnsupportedAttention: the model's attention is none that is computed here.
+        """
+        sights = learn_sights(model)
+        AttentionInterface.register(NAME, _attention)
+        AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+        model.set_attn_implementation(NAME)  # type: ignore[operator]
+        for module in model.modules():
+            if isinstance(layer := getattr(module, "layer_idx", None), int):
+                module.overtone_cache = self  # type: ignore[assignment]
+                module.overtone_sight = sights.get(layer)  # type: ignore[assignment]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """Return `[1, T, heads, head_dim]` for q `[1, heads, T, d]`, k and v `[1, kv_heads, T, d]`.
 
         Keys and values of the step's rows are in the cache afterwards.
@@ -99,11 +102,10 @@ class PagedCache:
             cells[layout.clear] = 0
         out = q.new_zeros(q.shape[2], q.shape[1], v.shape[-1])
         if layout.decode:
-            out[: len(layout.decode)] = self._singles(layout.decode, q, keys, values, scale, window)
+            out[: len(layout.decode)] = self._singles(layout.decode, q, keys, values, scoring)
         for span in layout.prefill:
-            out[span.first : span.first + span.count] = self._piece(
-                span, q, keys, values, scale, window
-            )
+            own = slice(span.first, span.first + span.count)
+            out[own] = self._piece(span, q, keys, values, scoring)
         return out.unsqueeze(0)
 
     def _stored(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,8 +136,7 @@ class PagedCache:
         q: Tensor,
         keys: Tensor,
         values: Tensor,
-        scale: float | None,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         """Return `[R, heads, d]` of the first R rows, each over exactly the keys it may see."""
         rows, heads, kv_heads = len(spans), q.shape[1], keys.shape[1]
@@ -145,10 +146,10 @@ class PagedCache:
             grouped = F.pad(grouped, (0, 0, 0, padding_of(group)))
         parts = []
         for i, span in enumerate(spans):
-            start = max(0, span.length - window) if window else 0
+            start = scoring.sight.first(span.position)
             k = self._read(keys, span, start, span.length)
             v = self._read(values, span, start, span.length)
-            parts.append(F.scaled_dot_product_attention(grouped[i : i + 1], k, v, scale=scale))
+            parts.append(scoring.weigh(grouped[i : i + 1], k, v, None))
         return torch.cat(parts)[:, :, :group].reshape(rows, heads, -1)
 
     def _piece(
@@ -157,8 +158,7 @@ class PagedCache:
         q: Tensor,
         keys: Tensor,
         values: Tensor,
-        scale: float | None,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         """Return `[count, heads, d]` of a piece of a prompt over its sequence's keys."""
         groups = q.shape[1] // keys.shape[1]
@@ -171,7 +171,7 @@ class PagedCache:
         for start, end in tiles:
             seen = self._page_end(end)
             part = rows[start - span.position : end - span.position]
-            parts.append(_masked(part, k[:, :, :seen], v[:, :, :seen], start, scale, window))
+            parts.append(_masked(part, k[:, :, :seen], v[:, :, :seen], start, scoring))
         return torch.cat(parts)
 
     def _page_end(self, length: int) -> int:
@@ -187,19 +187,14 @@ class PagedCache:
             start = end
 
 
-def _masked(
-    rows: Tensor, k: Tensor, v: Tensor, position: int, scale: float | None, window: int | None
-) -> Tensor:
+def _masked(rows: Tensor, k: Tensor, v: Tensor, position: int, scoring: Scoring) -> Tensor:
     """Return `[R, heads, d]` of rows `[R, heads, d]` from `position` on, over keys up to each."""
     count = rows.shape[0]
     queries = pad_rows(rows).transpose(0, 1).unsqueeze(0)  # [1, heads, padded, d]
     own = torch.arange(position, position + queries.shape[2], device=rows.device)
     own = own.clamp(max=position + count - 1)[:, None]  # padding rows see what the last one does
     other = torch.arange(k.shape[2], device=rows.device)[None]
-    mask = other <= own
-    if window:
-        mask &= other > own - window
-    out = F.scaled_dot_product_attention(queries, k, v, attn_mask=mask, scale=scale)
+    out = scoring.weigh(queries, k, v, scoring.sight.mask(own, other))
     return out[0, :, :count].transpose(0, 1)
 
 
@@ -210,21 +205,14 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend as transformers asks its registered functions to."""
-    for name in _REFUSED:
-        if others.get(name) is not None:
-            raise UnsupportedAttention(f"the base's attention uses {name}, which is not served")
-    cache = module.overtone_cache
+    refuse_arguments(others)
+    cache, sight, layer = module.overtone_cache, module.overtone_sight, module.layer_idx
     assert isinstance(cache, PagedCache)
-    layer = module.layer_idx
+    assert isinstance(sight, Sight)
     assert isinstance(layer, int)
-    return cache.attend(layer, query, key, value, scaling, sliding_window), None
-
-
-def register() -> None:
-    """Make `NAME` known to transformers; safe to call twice."""
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+    return cache.attend(layer, query, key, value, Scoring(scaling, sight, softcap, s_aux)), None

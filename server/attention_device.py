@@ -17,10 +17,11 @@ import logging
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from server.attention import PagedCache, Span, StepLayout
+from server.scoring import Scoring
+from server.sight import Sight
 
 _LOG = logging.getLogger("overtone.attention")
 _PROBE_TOLERANCE = 0.02
@@ -45,8 +46,8 @@ class DeviceLayout:
     starts: Tensor
     num_single: int
     spans: tuple[Span, ...] = ()
-    #: Window -> what the single rows see; the same in every layer of a step.
-    seen: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
+    #: Sight -> what the single rows see; the same in every layer of a step that has it.
+    seen: dict[Sight, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
 
     @property
     def longest_piece(self) -> int:
@@ -95,9 +96,7 @@ class DeviceCache(PagedCache):
             spans=layout.prefill,
         )
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int | None
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """Return `[1, T, heads, head_dim]` for q `[1, heads, T, d]`, k and v `[1, kv_heads, T, d]`.
 
         Keys and values of the step's rows are in the cache afterwards.
@@ -110,14 +109,14 @@ class DeviceCache(PagedCache):
         rows = q[0].transpose(0, 1)  # [T, heads, d]
         if self._reads_pages is None:
             self._reads_pages = self._probe(q, keys)
-        if self._reads_pages:
-            return self._paged(rows, keys, values, layout, scale, window).unsqueeze(0)
+        if self._reads_pages and scoring.is_plain and scoring.sight.chunk is None:
+            return self._paged(rows, keys, values, layout, scoring).unsqueeze(0)
         out = rows.new_zeros(*rows.shape[:2], v.shape[3])
         if layout.num_single:
-            out[: layout.num_single] = self._gathered(rows, keys, values, layout, scale, window)
+            out[: layout.num_single] = self._gathered(rows, keys, values, layout, scoring)
         for number, span in enumerate(layout.spans, layout.num_single):
             own = slice(span.first, span.first + span.count)
-            out[own] = self._prompt(rows[own], keys, values, number, layout, scale, window)
+            out[own] = self._prompt(rows[own], keys, values, number, layout, scoring)
         return out.unsqueeze(0)
 
     def _num_cells(self) -> int:
@@ -129,27 +128,25 @@ class DeviceCache(PagedCache):
         keys: Tensor,
         values: Tensor,
         layout: DeviceLayout,
-        scale: float | None,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         """Return `[R, heads, d]` of the single rows over their gathered keys."""
         count, heads, kv_heads = layout.num_single, rows.shape[1], keys.shape[1]
-        if window not in layout.seen:
-            layout.seen[window] = self._seen_by_single(layout, window)
-        cells, mask = layout.seen[window]
+        sight = scoring.sight
+        if sight not in layout.seen:
+            layout.seen[sight] = self._seen_by_single(layout, sight)
+        cells, mask = layout.seen[sight]
         grouped = rows[:count].reshape(count, kv_heads, heads // kv_heads, rows.shape[2])
         k, v = keys[cells].transpose(1, 2), values[cells].transpose(1, 2)  # [R, kv_heads, K, d]
-        out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scale)
+        out = scoring.weigh(grouped, k, v, mask)
         return out.reshape(count, heads, -1)
 
-    def _seen_by_single(self, layout: DeviceLayout, window: int | None) -> tuple[Tensor, Tensor]:
+    def _seen_by_single(self, layout: DeviceLayout, sight: Sight) -> tuple[Tensor, Tensor]:
         """Return the cells `[R, K]` that the single rows read and which of them they see."""
         pages = layout.pages[: layout.num_single].long()
         lengths = layout.lengths[: layout.num_single, None]
-        own = torch.arange(pages.shape[1] * self.page_size, device=pages.device)
-        seen = own < lengths
-        if window:
-            seen = seen & (own >= lengths - window)
+        other = torch.arange(pages.shape[1] * self.page_size, device=pages.device)
+        seen = sight.mask(lengths - 1, other)
         offsets = torch.arange(self.page_size, device=pages.device)
         cells = (pages[:, :, None] * self.page_size + offsets).flatten(1)
         zero = self.zero_page * self.page_size
@@ -162,8 +159,7 @@ class DeviceCache(PagedCache):
         values: Tensor,
         number: int,
         layout: DeviceLayout,
-        scale: float | None,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         """Return `[count, heads, d]` of a piece of a prompt, sequence `number` of the step."""
         span = layout.spans[number - layout.num_single]
@@ -176,11 +172,8 @@ class DeviceCache(PagedCache):
         v = values[cells].transpose(0, 1).repeat_interleave(groups, dim=0)
         own = torch.arange(span.position, span.length, device=rows.device)[:, None]
         other = torch.arange(span.length, device=rows.device)
-        mask = other <= own
-        if window:
-            mask = mask & (other > own - window)
         queries = rows.transpose(0, 1)
-        out = F.scaled_dot_product_attention(queries[None], k[None], v[None], mask, scale=scale)
+        out = scoring.weigh(queries[None], k[None], v[None], scoring.sight.mask(own, other))
         return out[0].transpose(0, 1)
 
     def _paged(
@@ -189,12 +182,12 @@ class DeviceCache(PagedCache):
         keys: Tensor,
         values: Tensor,
         layout: DeviceLayout,
-        scale: float | None,
-        window: int | None,
+        scoring: Scoring,
     ) -> Tensor:
         """Return `[T, heads, d]` of all rows by torch's kernel, which reads the pages in place."""
         from torch.nn.attention.varlen import varlen_attn
 
+        window = scoring.sight.window
         paged = (-1, self.page_size, *keys.shape[1:])
         out = varlen_attn(
             rows.contiguous(),
@@ -204,7 +197,7 @@ class DeviceCache(PagedCache):
             None,
             layout.longest_piece,
             layout.pages.shape[1] * self.page_size,
-            scale=scale,
+            scale=scoring.scale,
             window_size=(window - 1 if window else -1, 0),
             enable_gqa=True,
             seqused_k=layout.lengths,
@@ -228,15 +221,15 @@ class DeviceCache(PagedCache):
         starts = torch.arange(3, dtype=torch.int32, device=q.device)
         layout = DeviceLayout(pages.flatten(), pages, lengths, starts, num_single=2)
         small = DeviceCache(3, self.page_size, self._num_splits is not None)
-        cells, mask = small._seen_by_single(layout, None)
+        cells, mask = small._seen_by_single(layout, Sight())
         k, v = (q.new_full((small._num_cells(), *keys.shape[1:]), torch.nan) for _ in range(2))
         for cache in (k, v):
             cache[cells[mask[:, 0, 0]]] = torch.randn_like(cache[cells[mask[:, 0, 0]]])
             cache[small.zero_page * self.page_size :] = 0
         rows = torch.randn(2, q.shape[1], q.shape[3], device=q.device).to(q.dtype)
-        true = small._gathered(rows, k, v, layout, None, None)
+        true = small._gathered(rows, k, v, layout, Scoring())
         try:
-            got = small._paged(rows, k, v, layout, None, None)
+            got = small._paged(rows, k, v, layout, Scoring())
         except (RuntimeError, ValueError, TypeError) as error:
             _LOG.info("torch's paged attention is not for this device (%s); SDPA is used", error)
             return False

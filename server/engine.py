@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from adapters_core.causal_probe import keeps_rows
 from adapters_core.inject import Injection
 from adapters_core.serving import ServingPlan
-from server import attention
-from server.attention import PagedCache, UnsupportedAttention
+from server.attention import PagedCache
 from server.attention_device import DeviceCache
 from server.batch import pack
 from server.graphs import DecodeGraphs
@@ -24,6 +23,7 @@ from server.kv_pool import PagePool
 from server.sampler import sample
 from server.sampler_device import sample_on_device
 from server.sequence import Sampled, Sampling, Sequence
+from server.sight import UnsupportedAttention
 from server.work import Batch, Work
 
 _CHECK_TOKENS = 40
@@ -69,8 +69,6 @@ class Engine:
             _be_deterministic()
         _refuse_moving_rotations(self._model)
         expected = self._reference_logits()
-        attention.register()
-        self._model.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         self._cache.attach(self._model)
         self._check_against(expected)
 

@@ -84,9 +84,7 @@ def load_base(source: str, name: str | None, device: str, dtype: str, task: Task
         if kind != "causal LM":
             return _load_encoder(source, name or Path(source).name, kind, chosen, number_type)
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=number_type, attn_implementation="sdpa"
-        )
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=number_type)
     except (OSError, ValueError, KeyError) as error:
         raise BaseNotLoadable(
             f"base {source!r} cannot be loaded: {error}. Give a folder with config.json, "

@@ -19,6 +19,7 @@ from server.graphs import DecodeGraphs
 from server.kv_pool import PagePool
 from server.residency import Entry
 from server.sampler_device import sample_on_device
+from server.scoring import Scoring
 from server.sequence import Sampled, Sampling, Sequence
 from server.work import Batch, Work
 from server_parts import (
@@ -221,7 +222,7 @@ def check_paged_kernel(device: torch.device) -> bool:
                 torch.randn(1, heads, rows, 64, generator=generator).to(device, torch.bfloat16)
                 for heads in (8, 2, 2)
             )
-            out = cache.attend(0, q, k, v, None, None)[0, : stop - start]
+            out = cache.attend(0, q, k, v, Scoring())[0, : stop - start]
         found.append((out.float().cpu(), cache._reads_pages))
     (got, used), (true, _) = found
     assert (got - true).norm() <= 0.02 * true.norm()

@@ -35,7 +35,7 @@ from server.sequence import Sampling, Sequence
 CPU = torch.device("cpu")
 PAGE_SIZE = 32
 #: Ends of the paths of query and value projections, in every tiny shape.
-QUERY_VALUE = ("q_proj", "v_proj", "attn.c_attn")
+QUERY_VALUE = ("q_proj", "v_proj", "attn.c_attn", "query_key_value", "Wqkv", "qkv_proj")
 FOURIERFT = FourierFT(n=40)
 LORA = LoRA(r=3)
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from server.attention import PagedCache, Span, StepLayout, UnsupportedAttention, _attention
+from server.attention import PagedCache, Span, StepLayout, _attention
 from server.batch import pack
 from server.kv_pool import PagePool
+from server.scoring import Scoring
 from server.sequence import Sampling, Sequence
+from server.sight import REFUSED, Sight, UnsupportedAttention
 from server.work import Batch, Work
 from server_parts import CPU, torch_threads
 
@@ -23,6 +24,15 @@ PAGE_SIZE = 32
 NUM_PAGES = 40
 HEAD_DIM = 8
 TOLERANCE = 64 * torch.finfo(torch.float32).eps
+PLAIN = Scoring()
+#: Soft caps and sinks are drawn; `None` is a layer without them.
+SIGHTS = [
+    Sight(),
+    *(Sight(window=n) for n in (1, 7, 32, 40, 500)),
+    Sight(chunk=13),
+    Sight(chunk=64),
+]
+SINKS = (None, torch.tensor([0.3, -2.0, 4.0, 1.0, 0.0, 2.5]))
 
 
 @pytest.fixture(autouse=True)
@@ -48,27 +58,31 @@ class Attended:
         self.k = torch.randn(self.kv_heads, self.length, HEAD_DIM, generator=generator)
         self.v = torch.randn(self.kv_heads, self.length, HEAD_DIM, generator=generator)
 
-    def expected(self, scale: float | None, window: int | None) -> Tensor:
-        """Return `[length, heads, d]` by torch's attention, float64, over all tokens at once."""
+    def expected(self, scoring: Scoring = PLAIN) -> Tensor:
+        """Return `[length, heads, d]` by the definition, float64, over all tokens at once."""
         own, other = torch.arange(self.length)[:, None], torch.arange(self.length)[None]
-        mask = other <= own
-        if window:
-            mask &= other > own - window
-        out = F.scaled_dot_product_attention(
-            self.q.double(),
-            self.k.double().repeat_interleave(self.heads // self.kv_heads, 0),
-            self.v.double().repeat_interleave(self.heads // self.kv_heads, 0),
-            attn_mask=mask,
-            scale=scale,
+        mask, sight = other <= own, scoring.sight
+        if sight.window:
+            mask &= own - other < sight.window
+        if sight.chunk:
+            mask &= own // sight.chunk == other // sight.chunk
+        k, v = (
+            t.double().repeat_interleave(self.heads // self.kv_heads, 0) for t in (self.k, self.v)
         )
-        return out.transpose(0, 1).float()
+        scores = self.q.double() @ k.transpose(1, 2) * (scoring.scale or HEAD_DIM**-0.5)
+        if scoring.softcap:
+            scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
+        parts = scores.exp() * mask
+        total = parts.sum(-1, keepdim=True)
+        if scoring.sinks is not None:
+            total = total + scoring.sinks.double().exp()[:, None, None]
+        return (parts / total @ v).transpose(0, 1).float()
 
 
 def attend(
-    cache: PagedCache, works: list[tuple[Attended, int, int, bool]], **options: Any
+    cache: PagedCache, works: list[tuple[Attended, int, int, bool]], scoring: Scoring = PLAIN
 ) -> list[Tensor]:
     """Run one step over `(sequence, start, stop, is single token)`; return each one's rows."""
-    options = {"scale": None, "window": None} | options
     decode = tuple(Work(a.sequence, i, j, False) for a, i, j, single in works if single)
     prefill = tuple(Work(a.sequence, i, j, False) for a, i, j, single in works if not single)
     ordered = [w for w in works if w[3]] + [w for w in works if not w[3]]
@@ -81,7 +95,7 @@ def attend(
         noise = torch.full((pieces[0].shape[0], padding, HEAD_DIM), torch.nan)
         return torch.cat([*pieces, noise], dim=1).unsqueeze(0)
 
-    out = cache.attend(0, rows("q"), rows("k"), rows("v"), **options)[0]
+    out = cache.attend(0, rows("q"), rows("k"), rows("v"), scoring)[0]
     results, first = {}, 0
     for a, i, j, _ in ordered:
         results[id(a)] = out[first : first + j - i]
@@ -105,8 +119,10 @@ def pages_of(length: int, scattered: bool, seed: int) -> list[int]:
     cuts=st.lists(st.integers(1, 149), max_size=4),
     single_from=st.integers(0, 150),
     heads=st.sampled_from([(1, 1), (6, 2), (4, 4), (5, 1)]),
-    window=st.sampled_from([None, 1, 7, 32, 40, 500]),
+    sight=st.sampled_from(SIGHTS),
     scale=st.sampled_from([None, 0.2]),
+    softcap=st.sampled_from([None, 0.5]),
+    sinks=st.sampled_from(SINKS),
     scattered=st.booleans(),
     seed=st.integers(0, 1000),
 )
@@ -115,25 +131,29 @@ def test_any_pages_and_any_pieces_equal_contiguous_attention(
     cuts: list[int],
     single_from: int,
     heads: tuple[int, int],
-    window: int | None,
+    sight: Sight,
     scale: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
     scattered: bool,
     seed: int,
 ) -> None:
     """Prompt pieces up to `single_from`, single tokens from there on (at most twelve)."""
     one = Attended(length, *heads, seed)
     one.sequence.pages = pages_of(length, scattered, seed)
+    own = None if sinks is None else sinks[: heads[0]]
+    scoring = Scoring(scale, sight, softcap, own)
     start_single = max(single_from, length - 12, 1)
     borders = sorted({0, min(length, start_single), *(c for c in cuts if c < start_single)})
     cache = PagedCache(NUM_PAGES, PAGE_SIZE)
     got = [
-        attend(cache, [(one, i, j, False)], scale=scale, window=window)[0]
+        attend(cache, [(one, i, j, False)], scoring)[0]
         for i, j in zip(borders, borders[1:], strict=False)
         if j <= length
     ]
     for i in range(borders[-1], length):
-        got += attend(cache, [(one, i, i + 1, True)], scale=scale, window=window)
-    assert (torch.cat(got) - one.expected(scale, window)).abs().max() < TOLERANCE
+        got += attend(cache, [(one, i, i + 1, True)], scoring)
+    assert (torch.cat(got) - one.expected(scoring)).abs().max() < TOLERANCE
 
 
 def test_many_sequences_of_a_step_keep_to_themselves() -> None:
@@ -148,7 +168,7 @@ def test_many_sequences_of_a_step_keep_to_themselves() -> None:
     works = [(one, one.length - 1, one.length, True) for one in many[1:4]]
     works += [(one, 0, one.length, False) for one in [many[0], *many[4:]]]
     for (one, start, stop, _), got in zip(works, attend(cache, works), strict=True):
-        assert (got - one.expected(None, None)[start:stop]).abs().max() < TOLERANCE
+        assert (got - one.expected()[start:stop]).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("scattered", [False, True])
@@ -170,7 +190,7 @@ def test_what_an_earlier_sequence_left_in_a_page_is_never_read(
     for work in ((one, 0, 45, False), last):
         got, wanted = attend(cache, [work])[0], attend(clean, [work])[0]
         assert torch.equal(got, wanted)
-        assert (got - one.expected(None, None)[work[1] : work[2]]).abs().max() < TOLERANCE
+        assert (got - one.expected()[work[1] : work[2]]).abs().max() < TOLERANCE
 
 
 def test_padding_rows_touch_page_zero_only() -> None:
@@ -187,12 +207,12 @@ def test_layers_have_their_own_cells() -> None:
     cache = PagedCache(4, PAGE_SIZE)
     cache.layout = StepLayout((), (), torch.tensor([32]), torch.tensor([], dtype=torch.long))
     ones = torch.ones(1, 1, 1, HEAD_DIM)
-    cache.attend(0, ones, ones, ones, None, None)
-    cache.attend(1, ones, 2 * ones, 2 * ones, None, None)
+    cache.attend(0, ones, ones, ones, PLAIN)
+    cache.attend(1, ones, 2 * ones, 2 * ones, PLAIN)
     assert [float(cache._keys[layer][32].mean()) for layer in (0, 1)] == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias", "score_mod"])
+@pytest.mark.parametrize("name", REFUSED)
 def test_arguments_that_change_the_answer_are_refused(name: str) -> None:
     ones = torch.ones(1, 1, 1, HEAD_DIM)
     with pytest.raises(UnsupportedAttention, match=name):
@@ -203,7 +223,7 @@ def test_arguments_that_change_nothing_are_taken() -> None:
     cache = PagedCache(2, PAGE_SIZE)
     cache.layout = StepLayout((), (), torch.tensor([0]), torch.tensor([], dtype=torch.long))
     ones = torch.ones(1, 1, 1, HEAD_DIM)
-    module: Any = SimpleNamespace(overtone_cache=cache, layer_idx=0)
+    module: Any = SimpleNamespace(overtone_cache=cache, overtone_sight=Sight(), layer_idx=0)
     out, weights = _attention(
         module, ones, ones, ones, None, scaling=0.5, dropout=0.0, is_causal=True, softcap=None
     )

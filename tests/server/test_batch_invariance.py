@@ -50,6 +50,9 @@ BASES: dict[str, Callable[[], nn.Module]] = {
     ),
     "qwen3": lambda: tiny.model("qwen3"),
     "gpt2": lambda: tiny.model("gpt2"),
+    "gemma2": lambda: tiny.model("gemma2"),
+    # One expert: how many rows an expert gets follows from the neighbours.
+    "gpt_oss": lambda: tiny.model("gpt_oss", num_local_experts=1, num_experts_per_tok=1),
 }
 METHODS: tuple[Method, ...] = (
     FOURIERFT,

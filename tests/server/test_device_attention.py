@@ -13,12 +13,15 @@ from server.attention import PagedCache
 from server.attention_device import DeviceCache, has_paging
 from server.batch import pack
 from server.kv_pool import PagePool
+from server.scoring import Scoring
 from server.sequence import Sampling, Sequence
+from server.sight import Sight
 from server.work import Batch, Work
 from server_parts import CPU, PAGE_SIZE, scattered_pool, torch_threads
 
 NUM_PAGES, HEAD_DIM = 40, 8
 TOLERANCE = 1e-5
+PLAIN = Scoring()
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +49,7 @@ class Both:
         singles: list[tuple[Sequence, int]],
         pieces: list[tuple[Sequence, int, int]],
         heads: tuple[int, int] = (6, 2),
-        scale: float | None = None,
-        window: int | None = None,
+        scoring: Scoring = PLAIN,
         fill: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attend over random rows, or rows of `fill`; return the real rows of both caches."""
@@ -64,7 +66,7 @@ class Both:
         out = []
         for cache in self.caches:
             cache.begin(step.layout)
-            out.append(cache.attend(0, q, k, v, scale, window)[0, : batch.num_rows])
+            out.append(cache.attend(0, q, k, v, scoring)[0, : batch.num_rows])
         return out[0], out[1]
 
 
@@ -73,8 +75,12 @@ class Both:
     lengths=st.lists(st.integers(2, 110), min_size=1, max_size=5),
     cut=st.integers(1, 109),
     heads=st.sampled_from([(1, 1), (6, 2), (4, 4), (5, 1)]),
-    window=st.sampled_from([None, 1, 7, 32, 40, 500]),
+    sight=st.sampled_from(
+        [Sight(), *(Sight(window=n) for n in (1, 7, 32, 40, 500)), Sight(chunk=13), Sight(chunk=64)]
+    ),
     scale=st.sampled_from([None, 0.2]),
+    softcap=st.sampled_from([None, 0.5]),
+    has_sinks=st.booleans(),
     scattered=st.booleans(),
     seed=st.integers(0, 1000),
 )
@@ -82,20 +88,24 @@ def test_both_ways_agree_on_any_pages_pieces_and_windows(
     lengths: list[int],
     cut: int,
     heads: tuple[int, int],
-    window: int | None,
+    sight: Sight,
     scale: float | None,
+    softcap: float | None,
+    has_sinks: bool,
     scattered: bool,
     seed: int,
 ) -> None:
     """Prompts in two pieces, then single tokens of some beside the second pieces of others."""
     both = Both(scattered, seed)
+    sinks = torch.linspace(-2, 4, heads[0]) if has_sinks else None
+    scoring = Scoring(scale, sight, softcap, sinks)
     sequences = [both.sequence(n) for n in lengths]
     first = [(one, 0, min(cut, len(one.prompt) - 1)) for one in sequences]
     rest = [(one, stop, len(one.prompt)) for one, _, stop in first]
     singles = [(one, start) for one, start, stop in rest if stop == start + 1]
     pieces = [piece for piece in rest if piece[2] > piece[1] + 1]
     for told in (([], first), (singles, pieces)):
-        on_cpu, on_device = both.step(*told, heads, scale, window)
+        on_cpu, on_device = both.step(*told, heads, scoring)
         assert (on_cpu - on_device).abs().max() < TOLERANCE
 
 

@@ -34,7 +34,6 @@ from adapters_core.methods import (
     WaveletFT,
 )
 from adapters_core.table import registered
-from server import attention
 from server.attention_device import DeviceCache
 from server.graphs import Parts, StaticStep
 from server_parts import CPU, PAGE_SIZE, given
@@ -93,8 +92,6 @@ class Model:
         self.model = tiny.model()
         self.spec = spec_of(self.model, "tiny")
         self.weights = weights_of(tiny.model(), self.spec)
-        attention.register()
-        self.model.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         self.cache = DeviceCache(8, PAGE_SIZE)
         self.cache.attach(self.model)
         self.injection = inject(self.model)

@@ -9,17 +9,16 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
-    Gemma2Config,
     GPT2LMHeadModel,
     LlamaConfig,
 )
 
 import tiny
 from adapters_core.inject import inject
-from server.attention import UnsupportedAttention
 from server.engine import Engine
 from server.planner import Mode
 from server.sequence import Sequence
+from server.sight import UnsupportedAttention
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -82,7 +81,7 @@ class Answers:
             assert (logits[sequence] - true).abs().max() < 1e-3
 
 
-@pytest.fixture(scope="module", params=tiny.SHAPES)
+@pytest.fixture(scope="module", params=tiny.SHAPES + tiny.MASKED_SHAPES)
 def answers(request: pytest.FixtureRequest) -> Answers:
     return Answers(request.param)
 
@@ -121,19 +120,6 @@ def from_config(config: Any) -> Any:
 
 
 SMALL: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
-
-
-def test_soft_capped_attention_is_refused() -> None:
-    config = Gemma2Config(
-        **SMALL,
-        intermediate_size=48,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        pad_token_id=0,
-    )
-    with pytest.raises(UnsupportedAttention, match="softcap"):
-        engine_of(from_config(config))
 
 
 def test_a_base_that_ignores_positions_is_refused() -> None:

@@ -1,0 +1,173 @@
+"""Which earlier tokens each layer's rows see, read from the masks that transformers makes itself.
+
+transformers' own attention knows windows and chunks by its masks alone; the arguments that a layer
+passes beside them are for other kernels. So a short forward pass is run at start in which every
+mask is kept with the function that defines it. That function is asked about positions beyond the
+window, which costs nothing, and must be one of the patterns that this engine computes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+_NAME = "overtone_sights"
+#: Tokens of the forward pass that learns the sights.
+_NUM_TOKENS = 4
+#: Arguments of an attention function that change its result and are not computed here.
+REFUSED = ("position_bias", "score_mod", "indices", "block_indices", "sinks")
+
+
+class UnsupportedAttention(Exception):
+    """The base's attention needs something that this engine does not compute."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A row sees its own token and earlier ones: the last `window`, or those of its own chunk.
+
+    Args:
+        window: tokens, its own among them.
+        chunk: tokens; position i sees from `i // chunk * chunk` on.
+    """
+
+    window: int | None = None
+    chunk: int | None = None
+
+    def first(self, position: int) -> int:
+        """Return the first token that a row at `position` sees."""
+        start = max(0, position - self.window + 1) if self.window else 0
+        return max(start, position // self.chunk * self.chunk) if self.chunk else start
+
+    def mask(self, own: Tensor, other: Tensor) -> Tensor:
+        """Return whether rows at `own` see tokens at `other`, bool, broadcast."""
+        seen = other <= own
+        if self.window:
+            seen = seen & (other > own - self.window)
+        if self.chunk:
+            seen = seen & (other >= own.div(self.chunk, rounding_mode="floor") * self.chunk)
+        return seen
+
+
+def sight_of(mask_function: Callable[..., Tensor], local_size: int | None) -> Sight | None:
+    """Return the sight that one of transformers' mask functions defines; None: another pattern.
+
+    Args:
+        mask_function: `(batch, head, query, key)` indices, broadcast, to whether it is seen.
+        local_size: the window or the chunk that transformers names beside it.
+    """
+    candidates = [Sight()]
+    if local_size:
+        candidates += [Sight(window=local_size), Sight(chunk=local_size)]
+    size = local_size or 64
+    borders = [edge + step for edge in (0, size, 2 * size) for step in (-1, 0, 1)]
+    own = torch.tensor([i for i in borders if i >= 0]).view(1, 1, -1, 1)
+    other = torch.arange(2 * size + 3).view(1, 1, 1, -1)
+    zero = torch.zeros(1, 1, 1, 1, dtype=torch.long)
+    try:
+        seen = mask_function(zero, zero, own, other)
+    except (IndexError, RuntimeError, TypeError):  # it reads what belongs to its own rows only
+        return None
+    seen = seen.expand(1, 1, own.shape[2], other.shape[3])
+    return next((one for one in candidates if torch.equal(one.mask(own, other), seen)), None)
+
+
+@dataclass
+class _Book:
+    """Stands for an attention and its mask during one forward pass, and writes down who sees what.
+
+    Args:
+        masks: that were made, each with its sight.
+        sights: of the attention modules that were called, by their number in the cache.
+    """
+
+    masks: list[tuple[Tensor, Sight | None]] = field(default_factory=list)
+    sights: dict[int, Sight] = field(default_factory=dict)
+
+    def mask(
+        self,
+        *args: Any,
+        mask_function: Callable[..., Tensor],
+        local_size: int | None = None,
+        device: Any = "cpu",
+        **others: Any,
+    ) -> Tensor:
+        """Return a mask of its own identity; what it holds is looked up by its address."""
+        shape = (1, 1, _NUM_TOKENS, _NUM_TOKENS)
+        made = torch.ones(shape, dtype=torch.bool, device=device)
+        self.masks.append((made, sight_of(mask_function, local_size)))
+        return made
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **others: Any,
+    ) -> tuple[Tensor, None]:
+        """Note what a layer sees; return zeros `[1, T, heads, d]`."""
+        refuse_arguments(others)
+        layer = module.layer_idx
+        assert isinstance(layer, int)
+        if layer in self.sights:
+            raise UnsupportedAttention(f"its attention runs twice in layer {layer}")
+        self.sights[layer] = self._seen(module, attention_mask, others.get("is_causal"))
+        shape = (query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+        return query.new_zeros(shape), None
+
+    def _seen(self, module: nn.Module, mask: Tensor | None, is_causal: bool | None) -> Sight:
+        if mask is None:
+            if is_causal if is_causal is not None else getattr(module, "is_causal", True):
+                return Sight()
+            raise UnsupportedAttention("its attention sees tokens that come later")
+        for made, sight in self.masks:
+            if sight is not None and made.data_ptr() == mask.data_ptr():
+                return sight
+        raise UnsupportedAttention(
+            "its attention uses a mask that is none of: causal, with a sliding window, in chunks"
+        )
+
+
+def refuse_arguments(others: dict[str, Any]) -> None:
+    """Refuse an attention function's arguments that change its result and are not computed here.
+
+    Raises:
+        UnsupportedAttention: naming the argument.
+    """
+    for name in REFUSED:
+        if others.get(name) is not None:
+            raise UnsupportedAttention(f"the base's attention uses {name}, which is not served")
+
+
+@torch.inference_mode()
+def learn_sights(model: nn.Module) -> dict[int, Sight]:
+    """Return what each layer of a causal LM sees, by `layer_idx` of its attention module.
+
+    The model's attention implementation is another one afterwards: the caller sets its own.
+
+    Raises:
+        UnsupportedAttention: its attention is not asked for through transformers'
+            AttentionInterface, or sees something else than `Sight` says.
+    """
+    book = _Book()
+    AttentionInterface.register(_NAME, book.attend)
+    AttentionMaskInterface.register(_NAME, book.mask)
+    try:
+        model.set_attn_implementation(_NAME)  # type: ignore[operator]
+    except ValueError as error:
+        raise UnsupportedAttention(
+            f"{type(model).__name__} has attention code of its own, which takes no other"
+        ) from error
+    ids = torch.arange(_NUM_TOKENS, device=next(model.parameters()).device)[None]
+    model(input_ids=ids, use_cache=False)
+    if not book.sights:
+        raise UnsupportedAttention(
+            f"{type(model).__name__} has attention code of its own, which asks for no other"
+        )
+    return book.sights
