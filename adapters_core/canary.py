@@ -50,9 +50,12 @@ def run_canary(probes: Iterable[Method], shapes: Iterable[Shape], bases: Bases) 
         bases: the cache whose routes are tested and, where needed, changed.
 
     Raises:
-        CanaryFailed: a method is wrong on every route; names method, shape and error.
+        CanaryFailed: a method is wrong on every route; names method, shape and error. Or there is
+            no method: nothing would be checked.
     """
     probes, rerouted, checked = list(probes), [], 0
+    if not probes:
+        raise CanaryFailed("no method is registered, so no transform was checked")
     for shape in sorted(set(shapes)):
         for probe in probes:
             method = probe.fitted(shape)

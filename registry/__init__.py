@@ -1,6 +1,7 @@
 """What processes share: adapters' names and versions in Redis, and their bytes in a store."""
 
 from registry.adapters import AdapterEntry, Adapters
+from registry.address import EMBEDDED, has_password, masked, password_in, with_password
 from registry.blobs import BlobPaths, BlobStore
 from registry.changes import Change, follow
 from registry.claims import Claims
@@ -35,6 +36,7 @@ from registry.records import Record
 from registry.scripts import Observer
 
 __all__ = [
+    "EMBEDDED",
     "AdapterEntry",
     "AdapterInUse",
     "AdapterNotFound",
@@ -83,6 +85,10 @@ __all__ = [
     "check_name",
     "connect",
     "follow",
+    "has_password",
+    "masked",
+    "password_in",
     "publish",
+    "with_password",
     "withdraw",
 ]

@@ -9,6 +9,7 @@ from typing import Self
 import redis
 
 from registry.adapters import Adapters
+from registry.address import EMBEDDED
 from registry.blobs import BlobStore
 from registry.claims import Claims
 from registry.client import open_client, without_password
@@ -20,8 +21,6 @@ from registry.jobs import Jobs
 from registry.ownership import Ownership
 from registry.scripts import Observer
 from registry.unknown import UnknownBytes
-
-EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,16 @@ class Registry:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_url(url: str) -> None:
+    """Check how a registry is named; nothing is connected.
+
+    Raises:
+        InvalidArgument: it is neither `embedded` nor a URL.
+    """
+    if url != EMBEDDED:
+        open_client(url).close()
 
 
 def connect(

@@ -106,10 +106,13 @@ async def _start(
             on_failure(error)
         return
     for work in (on_ready, tell_unknown):
+        if app.state.is_stopping():
+            return
         try:
             await asyncio.to_thread(work, app.state.service)
         except Exception:
-            _LOG.exception("the server serves, but what was to follow its start failed")
+            if not app.state.is_stopping():  # it is cut off from the server then
+                _LOG.exception("the server serves, but what was to follow its start failed")
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:

@@ -4,19 +4,37 @@ Loaded by entry point when they are called; torch and transformers are imported 
 `--help` answers at once.
 """
 
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from server.serve_flags import with_flags
+
+if TYPE_CHECKING:
+    import socket
+
+    from server.settings import Settings
 
 BaseOption = Annotated[
     str | None, typer.Option(help="Folder or hub id of the base (or OVERTONE_BASE).")
 ]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int | None, typer.Option(help="Port to listen on.")]
-RegistryOption = Annotated[str | None, typer.Option(help="embedded, or redis://HOST:PORT.")]
-DataOption = Annotated[str | None, typer.Option(help="Folder of the embedded registry and blobs.")]
+RegistryOption = Annotated[
+    str | None, typer.Option(help="embedded, or redis://HOST:PORT (or OVERTONE_REGISTRY).")
+]
+PasswordFileOption = Annotated[
+    str | None, typer.Option(help="File whose first line is the registry's password.")
+]
+DataOption = Annotated[
+    str | None, typer.Option(help="Folder of the embedded registry and blobs (or OVERTONE_DATA).")
+]
+StoreOption = Annotated[
+    str | None, typer.Option(help="Folder of the blobs, if not there (or OVERTONE_STORE).")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda … (or OVERTONE_DEVICE).")]
 ModeOption = Annotated[str | None, typer.Option(help="auto, factored or merged.")]
 
 
@@ -26,18 +44,18 @@ def serve(
     **flags: str | bool | None,
 ) -> None:
     """Serve a base and its adapters until Ctrl-C. Every flag is also OVERTONE_<NAME>."""
-    from server.settings import BadSetting, read_settings
+    from server.settings import read_settings
 
-    try:
+    with _one_line_ends():
+        _warn_of_password(flags.get("registry"))
         settings = read_settings(**flags)
-    except BadSetting as error:
-        _stop(str(error), 2)
-    if check:
-        typer.echo(settings.model_dump_json(indent=2))
-        return
-    from server.launch import launch
+        if check:
+            typer.echo(settings.model_dump_json(indent=2))
+            return
+        listener = _ready_to_load(settings)
+        from server.launch import launch
 
-    _exit_with(launch(settings))
+        _exit_with(launch(settings, listener=listener))
 
 
 def demo(
@@ -47,28 +65,88 @@ def demo(
     mode: ModeOption = None,
 ) -> None:
     """Serve the shipped demo base with its adapters, and print what to try."""
-    from server.demo import run_demo
-    from server.settings import BadSetting
+    from server.demo import demo_settings, run_demo
 
-    try:
-        code = run_demo(host=host, port=port, data=data, mode=mode)
-    except BadSetting as error:
-        _stop(str(error), 2)
-    _exit_with(code)
+    with _one_line_ends():
+        settings = demo_settings(host=host, port=port, data=data, mode=mode)
+        _exit_with(run_demo(settings, _ready_to_load(settings)))
 
 
 def doctor(
     base: BaseOption = None,
     registry: RegistryOption = None,
+    registry_password_file: PasswordFileOption = None,
     data: DataOption = None,
+    store: StoreOption = None,
+    device: DeviceOption = None,
     json: Annotated[bool, typer.Option(help="One JSON document instead of a table.")] = False,
 ) -> None:
-    """Say whether this machine is fit to serve, and what to do where it is not."""
-    from server.doctor import examine, print_findings
+    """Say whether this machine is fit to serve, and what to do where it is not.
 
-    findings = examine(base=base, registry=registry, data=data)
-    print_findings(findings, as_json=json)
-    _exit_with(0 if all(finding.is_good for finding in findings) else 1)
+    It looks at what `overtone serve` would take: the same flags, the same OVERTONE_… variables.
+    """
+    from server.settings import read_settings_of_machine
+
+    with _one_line_ends("stopped"):
+        _warn_of_password(registry)
+        settings = read_settings_of_machine(
+            base=base,
+            registry=registry,
+            registry_password_file=registry_password_file,
+            data=data,
+            store=store,
+            device=device,
+        )
+        from server.doctor import examine, print_findings
+
+        findings = examine(settings)
+        print_findings(findings, as_json=json)
+        _exit_with(0 if all(finding.is_good for finding in findings) else 1)
+
+
+def _ready_to_load(settings: "Settings") -> "socket.socket":
+    """Return the listening socket when all is checked that can be before torch is imported.
+
+    Raises:
+        CannotStart: this machine cannot serve what is set.
+    """
+    from adapters_core.starting import check_base, check_device, check_folder
+    from registry.connect import check_url
+    from server.listening import open_listener
+
+    check_url(settings.registry_url)
+    check_base(settings.base)
+    check_device(settings.device)
+    check_folder("data", settings.data)
+    if settings.store is not None:
+        check_folder("store", settings.store)
+    return open_listener(settings.host, settings.port)
+
+
+@contextmanager
+def _one_line_ends(words: str = "stopped while starting; nothing was served") -> Iterator[None]:
+    """End the program in one line: 2 for a setting, 1 for this machine, 130 and 143 for signals."""
+    from adapters_core.starting import CannotStart, ended_at_once
+    from registry.errors import RegistryError
+    from server.settings import BadSetting
+
+    try:
+        with ended_at_once(words):
+            yield
+    except BadSetting as error:
+        _stop(str(error), 2)
+    except (CannotStart, RegistryError) as error:
+        _stop(str(error), 1)
+    except KeyboardInterrupt as error:  # after everything that was accepted was answered
+        raise typer.Exit(130) from error
+
+
+def _warn_of_password(url: object) -> None:
+    """Warn of a password in a flag."""
+    from registry.address import FLAG_WARNING, has_password
+
+    if isinstance(url, str) and has_password(url):
+        typer.secho(FLAG_WARNING, err=True, fg=typer.colors.YELLOW)
 
 
 def _stop(message: str, code: int) -> NoReturn:

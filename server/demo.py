@@ -2,31 +2,29 @@
 
 import importlib.util
 import json
+import socket
 import sys
 from pathlib import Path
 
-from overtone_client import Client
-from server.launch import launch
-from server.service import Service
+from server.listening import url_of
 from server.settings import BadSetting, Settings, read_settings
 
 _BASE_NAME = "demo"
 
 
-def run_demo(
+def demo_settings(
     host: str | None = None,
     port: int | None = None,
     data: str | None = None,
     mode: str | None = None,
-) -> int:
-    """Serve the demo until Ctrl-C; return the exit code.
+) -> Settings:
+    """Return the settings with which the demo is served.
 
     Raises:
-        BadSetting: a setting cannot be used, or the demo's files are not installed.
+        BadSetting: one cannot be used, or the demo's files are not installed.
     """
-    folder = demo_folder()
-    settings = read_settings(
-        base=str(folder / "base"),
+    return read_settings(
+        base=str(demo_folder() / "base"),
         base_name=_BASE_NAME,
         host=host,
         port=port,
@@ -34,8 +32,15 @@ def run_demo(
         mode=mode,
         with_worker=True,
     )
+
+
+def run_demo(settings: Settings, listener: socket.socket) -> int:
+    """Serve the demo until Ctrl-C; return the exit code."""
+    from server.launch import launch
+
     _say(f"Loading the demo base; data under {settings.data}")
-    return launch(settings, on_ready=lambda service: _welcome(service, settings, folder))
+    url = url_of(listener)
+    return launch(settings, lambda service: _welcome(settings, url), listener)
 
 
 def demo_folder() -> Path:
@@ -52,12 +57,12 @@ def demo_folder() -> Path:
     raise BadSetting("the demo base is not installed: run from a checkout, or serve --base DIR")
 
 
-def _welcome(service: Service, settings: Settings, folder: Path) -> None:
+def _welcome(settings: Settings, url: str) -> None:
     """Upload the adapters as a user would, over REST, and say what to try."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    url = f"http://{host}:{settings.port}"
+    from overtone_client import Client
+
     keys = [key.get_secret_value() for key in settings.api_keys]
-    adapters = sorted(path for path in (folder / "adapters").iterdir() if path.is_dir())
+    adapters = sorted(path for path in (demo_folder() / "adapters").iterdir() if path.is_dir())
     with Client(url, api_key=keys[0] if keys else None) as client:
         for adapter in adapters:
             metrics = json.loads((adapter / "metrics.json").read_text())

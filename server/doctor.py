@@ -1,7 +1,6 @@
 """Is this machine fit to serve? One finding per question, with what to do about a bad one."""
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -11,17 +10,59 @@ from pathlib import Path
 
 import psutil
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+import adapters_core.methods  # noqa: F401  # registers what the canary checks
 from adapters_core.bases import Bases
 from adapters_core.canary import run_canary, usual_methods
 from adapters_core.method import Shape
-from registry import connect
+from adapters_core.starting import CannotStart, check_base, check_device, check_folder
+from registry import EMBEDDED, EmbeddedServer, RegistryUnavailable, connect, masked
+from server.settings import Settings
 
 #: Widths of common bases; a base's own shapes are taken when one is given.
-_SHAPES = tuple(Shape(width, width) for width in (768, 1024, 2048, 3072, 4096))
+_WIDTHS = (768, 1024, 2048)
 _MIN_FREE_BYTES = 1 << 30
+_REGISTRY_ADVICE = (
+    "start it; or correct --registry or OVERTONE_REGISTRY, and OVERTONE_REGISTRY_PASSWORD; what "
+    "the embedded one says is in registry/valkey.log in the data folder"
+)
+_TRANSFORMS_ADVICE = (
+    "install another version of torch, or set OMP_NUM_THREADS=1: with this one numbers are wrong"
+)
+
+
+class NotFit(Exception):
+    """A check's answer is bad; the message says what was found."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question.
+
+    Args:
+        question: a few words.
+        advice: what to do if the answer is bad.
+        run: returns what was found; raises anything if that is bad.
+    """
+
+    question: str
+    advice: str
+    run: Callable[[], str]
+
+    def finding(self) -> "Finding":
+        """Return the answer; a check that breaks has a bad one."""
+        try:
+            return Finding(self.question, True, self.run(), self.advice)
+        except CannotStart as error:
+            return Finding(self.question, False, error.what, error.step)
+        except NotFit as error:
+            return Finding(self.question, False, str(error), self.advice)
+        except Exception as error:
+            return Finding(self.question, False, f"{type(error).__name__}: {error}", self.advice)
 
 
 @dataclass(frozen=True)
@@ -31,21 +72,33 @@ class Finding:
     question: str
     is_good: bool
     detail: str
-    advice: str = ""
+    advice: str
 
 
-def examine(base: str | None, registry: str | None, data: str | None) -> list[Finding]:
-    """Return all findings; a check that breaks is a finding, not an exception."""
-    folder = Path(data) if data else Path.home() / ".overtone"
-    checks: list[Callable[[], Finding]] = [
-        _python,
-        _torch,
-        _memory,
-        lambda: _store(folder),
-        lambda: _registry(registry or "embedded"),
-        lambda: _transforms(base),
+def examine(settings: Settings) -> list[Finding]:
+    """Return all findings for these settings; the base may be the empty text: none is given."""
+    return [check.finding() for check in _checks(settings)]
+
+
+def _checks(settings: Settings) -> list[Check]:
+    shapes: set[Shape] = set()  # of the base, once it is loaded
+    base = Check(
+        "base",
+        "give another folder or hub id with --base or OVERTONE_BASE",
+        lambda: _base(settings, shapes),
+    )
+    room = "make room on its disk: 1 GiB at least"
+    store = settings.store or settings.data / "blobs"
+    return [
+        Check("Python", "install Python 3.11 or newer", _python),
+        Check("torch", "install it again", lambda: _torch(settings.device)),
+        Check("free memory", "end other programs: 1 GiB at least must be free", _memory),
+        Check("data folder", room, lambda: _folder("data", settings.data)),
+        Check("store", room, lambda: _folder("store", store)),
+        Check("registry", _REGISTRY_ADVICE, lambda: _registry(settings)),
+        *([base] if settings.base else []),
+        Check("transforms", _TRANSFORMS_ADVICE, lambda: _transforms(shapes)),
     ]
-    return [_guarded(check) for check in checks]
 
 
 def print_findings(findings: list[Finding], *, as_json: bool) -> None:
@@ -53,63 +106,79 @@ def print_findings(findings: list[Finding], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings]) + "\n")
         return
-    table = Table("", "what", "found", "what to do")
+    table = Table("", "what", "found", "what to do", box=SIMPLE_HEAD, pad_edge=False)
     for f in findings:
-        mark = "[green]ok[/]" if f.is_good else "[red]bad[/]"
-        table.add_row(mark, f.question, f.detail, "" if f.is_good else f.advice)
-    Console().print(table)
+        mark = Text("ok", "green") if f.is_good else Text("bad", "red")
+        table.add_row(mark, f.question, Text(f.detail), Text("" if f.is_good else f.advice))
+    for column in table.columns[2:]:
+        column.overflow = "fold"
+    Console(highlight=False).print(table)
 
 
-def _guarded(check: Callable[[], Finding]) -> Finding:
-    try:
-        return check()
-    except Exception as error:
-        name = getattr(check, "__name__", "check").strip("_<>")
-        return Finding(name, False, f"{type(error).__name__}: {error}", "see the message")
+def _python() -> str:
+    return ".".join(map(str, sys.version_info[:3]))
 
 
-def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+def _torch(device: str) -> str:
+    check_device(device)
+    found = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return f"{torch.__version__}, {found}, {torch.get_num_threads()} threads"
 
 
-def _torch() -> Finding:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    detail = f"{torch.__version__}, {device}, {torch.get_num_threads()} threads"
-    return Finding("torch", True, detail)
-
-
-def _memory() -> Finding:
+def _memory() -> str:
     free = psutil.virtual_memory().available
-    good = free >= _MIN_FREE_BYTES
-    return Finding("free memory", good, f"{free / 2**30:.1f} GiB", "free at least 1 GiB")
+    return _enough(free, f"{free / 2**30:.1f} GiB")
 
 
-def _store(folder: Path) -> Finding:
-    folder.mkdir(parents=True, exist_ok=True)
+def _folder(what: str, folder: Path) -> str:
+    check_folder(what, folder)
     free = shutil.disk_usage(folder).free
-    good = os.access(folder, os.W_OK) and free >= _MIN_FREE_BYTES
-    detail = f"{folder}, {free / 2**30:.1f} GiB free"
-    return Finding("data folder", good, detail, "choose a writable folder with --data")
+    return _enough(free, f"{folder}, {free / 2**30:.1f} GiB free")
 
 
-def _registry(url: str) -> Finding:
-    with tempfile.TemporaryDirectory() as scratch, connect(url, Path(scratch)) as registry:
-        registry.adapters.list(1)
-    kind = "embedded server starts" if url == "embedded" else "answers"
-    return Finding("registry", True, kind)
+def _enough(free: int, detail: str) -> str:
+    if free < _MIN_FREE_BYTES:
+        raise NotFit(detail)
+    return detail
 
 
-def _transforms(base: str | None) -> Finding:
-    shapes = set(_SHAPES) if base is None else _shapes_of(base)
-    report = run_canary(usual_methods(), shapes, Bases(torch.device("cpu")))
-    detail = f"{report.checked} checks right"
-    if report.rerouted:
-        detail += f", {len(report.rerouted)} of them only in float64 (slower, and exact)"
-    return Finding("transforms", True, detail)
+def _registry(settings: Settings) -> str:
+    """An embedded one starts on the data that are there, if there are any."""
+    if settings.registry != EMBEDDED:
+        return _answering(settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        is_there = (settings.data / "registry").is_dir()
+        EmbeddedServer((settings.data if is_there else Path(scratch)) / "registry").close()
+    return "the embedded server starts" + " with the data that are there" * is_there
 
 
-def _shapes_of(base: str) -> set[Shape]:
+def _answering(settings: Settings) -> str:
+    shown = masked(settings.registry)
+    try:
+        with connect(settings.registry_url, settings.data, store=settings.store) as registry:
+            registry.adapters.list(1)
+    except RegistryUnavailable as error:
+        raise NotFit(f"{shown} does not answer") from error
+    return f"{shown} answers"
+
+
+def _base(settings: Settings, shapes: set[Shape]) -> str:
+    """Load it as the server would, and add its linears' shapes."""
     from server.model import load_base
 
-    return set(load_base(base, None, "cpu", "float32").spec.targets.values())
+    check_base(settings.base)
+    base = load_base(settings.base, settings.base_name, "cpu", "float32", settings.task)
+    shapes.update(base.spec.targets.values())
+    return f"{settings.base}: a {base.kind} with {len(base.spec.targets)} linears"
+
+
+def _transforms(shapes: set[Shape]) -> str:
+    usual = {Shape(width, width) for width in _WIDTHS}
+    report = run_canary(usual_methods(), shapes or usual, Bases(torch.device("cpu")))
+    if not report.checked:
+        raise NotFit("nothing was checked")
+    where = "the base's own shapes" if shapes else f"widths {', '.join(map(str, _WIDTHS))}"
+    detail = f"{report.checked} checks right, on {where}"
+    if report.rerouted:
+        detail += f", {len(report.rerouted)} of them only in float64 (slower, and exact)"
+    return detail

@@ -3,15 +3,17 @@
 import gc
 import logging
 import socket
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
 import uvicorn
 
-from registry import connect
+from adapters_core.starting import end_now
+from registry import Registry, connect
 from server.app import create_app
+from server.listening import open_listener, url_of
 from server.metrics import BuildInfo, Metrics
 from server.model import Base, load_base
 from server.service import Service, build
@@ -25,25 +27,31 @@ _LOG = logging.getLogger("overtone")
 _KEEP_ALIVE_S = 75
 
 
-def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda service: None) -> int:
+def launch(
+    settings: Settings,
+    on_ready: Callable[[Service], None] = lambda service: None,
+    listener: socket.socket | None = None,
+) -> int:
     """Serve until Ctrl-C or SIGTERM; return the process's exit code.
 
     Args:
         settings: what to serve, and where.
         on_ready: called from a thread once requests are taken.
+        listener: of `open_listener`; opened here if not given, closed in any case.
+
+    Raises:
+        CannotStart: host and port cannot be listened on.
+        KeyboardInterrupt: Ctrl-C has ended it, and everything is closed.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     for noisy in ("httpx2", "httpcore2", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    listener = _listen(settings.host, settings.port)
-    if listener is None:
-        return 1
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    _LOG.info("listening on http://%s:%d; loading %s", shown, port, settings.base)
+    listener = listener or open_listener(settings.host, settings.port)
+    _LOG.info("listening on %s; loading %s", url_of(listener), settings.base)
     metrics = Metrics()
+    starting = _Starting(settings, metrics)
     failures: list[Exception] = []
 
     def fail(error: Exception) -> None:
@@ -55,12 +63,7 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
             app.state.closers.append(WithWorker(settings, app.state.is_stopping).close)
         on_ready(service)
 
-    def start() -> Service:
-        service = start_service(settings, metrics)
-        settle()
-        return service
-
-    app = create_app(settings, metrics, start, ready, fail)
+    app = create_app(settings, metrics, starting.run, ready, fail)
 
     def fail_open() -> None:
         if app.state.service is not None:
@@ -70,6 +73,7 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
         uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_S),
         settings.grace_s,
         fail_open,
+        starting.abandon,
     )
     app.state.is_stopping = lambda: server.should_exit  # streams without an end of their own
     with listener:
@@ -77,11 +81,51 @@ def launch(settings: Settings, on_ready: Callable[[Service], None] = lambda serv
     return 1 if failures else 0
 
 
-def start_service(settings: Settings, metrics: Metrics) -> Service:
-    """Open the registry and its store, load the base, prove the transforms, start the loop."""
+@dataclass
+class _Starting:
+    """The start, on a thread that nothing can interrupt, and its end from another one."""
+
+    settings: Settings
+    metrics: Metrics
+    is_over: bool = False
+    registry: Registry | None = None
+
+    def run(self) -> Service:
+        try:
+            service = start_service(self.settings, self.metrics, self._opened)
+            settle()
+            return service
+        finally:
+            self.is_over = True
+
+    def abandon(self, number: int) -> None:
+        """End the process by a signal's exit code if this has not come to its end.
+
+        Nothing was accepted yet, so nothing is waited for. The registry's server ends first.
+        """
+        if self.is_over:
+            return
+        if self.registry is not None:
+            self.registry.close()
+        end_now("stopped while starting; nothing was served", number)
+
+    def _opened(self, registry: Registry) -> None:
+        self.registry = registry
+
+
+def start_service(
+    settings: Settings,
+    metrics: Metrics,
+    on_registry: Callable[[Registry], None] = lambda registry: None,
+) -> Service:
+    """Open the registry and its store, load the base, prove the transforms, start the loop.
+
+    `on_registry` is told of the registry as soon as it is open.
+    """
     registry = connect(
-        settings.registry, settings.data, store=settings.store, observer=metrics.on_registry
+        settings.registry_url, settings.data, store=settings.store, observer=metrics.on_registry
     )
+    on_registry(registry)
     try:
         registry.ownership.settle()
         base = load_base(
@@ -110,22 +154,3 @@ def _build_info(base: Base) -> BuildInfo:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     spec = base.spec
     return BuildInfo(version("overtone"), spec.name, spec.fingerprint, name, torch.__version__)
-
-
-def _listen(host: str, port: int) -> socket.socket | None:
-    """Return a listening socket, or say why there is none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named outright: only then asyncio turns Nagle's algorithm off on what it accepts.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        sys.stderr.write(
-            f"cannot listen on {host} port {port}: {error.strerror}. "
-            "Is another server running there? Choose another with --port\n"
-        )
-        return None
-    return listener

@@ -12,7 +12,7 @@ import typer
 from server.settings import Settings
 
 #: Secrets do not belong into a process's arguments, which everybody on the machine can read.
-_ENVIRONMENT_ONLY = {"api_keys"}
+_ENVIRONMENT_ONLY = {"api_keys", "registry_password"}
 
 
 def with_flags(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.canary import CanaryReport, run_canary, usual_methods

@@ -1,9 +1,10 @@
 """The server's settings: flag, then environment `OVERTONE_<NAME>`, then default."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.encoding.kinds import Task
@@ -32,7 +33,11 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
     registry: str = "embedded"
-    """`embedded`, or `redis://HOST:PORT`."""
+    """`embedded`, or `redis://HOST:PORT`. With a password better in the environment."""
+    registry_password: SecretStr | None = None
+    """The registry's password, if its URL has none; not a flag."""
+    registry_password_file: Path | None = None
+    """File whose first line is the registry's password."""
     data: Path = Path.home() / ".overtone"
     """Folder of the embedded registry, the blobs and what is kept of bases."""
     store: Path | None = None
@@ -92,6 +97,39 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20
     """Of any other request."""
 
+    @property
+    def registry_url(self) -> str:
+        """The registry with its password, wherever that was given.
+
+        Raises:
+            InvalidArgument: it was given twice, or its file cannot be read.
+        """
+        from registry.address import password_in, with_password  # not at every `--help`
+
+        given = self.registry_password
+        password = None if given is None else given.get_secret_value()
+        if self.registry_password_file is not None:
+            password = password_in(self.registry_password_file)
+        return with_password(self.registry, password)
+
+    @field_serializer("registry")
+    def _masked(self, value: str) -> str:
+        """Show no password, to whomever settings are shown."""
+        from registry.address import masked
+
+        return masked(value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        shown = self.model_dump(include={"registry"})
+        return ((name, shown.get(str(name), value)) for name, value in super().__repr_args__())
+
+    @field_validator("base", "data", "store", "registry_password_file", mode="before")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """Take `~/x`, which shells leave as it is behind `--data=` and in files of variables."""
+        is_at_home = isinstance(value, str) and value.startswith("~")
+        return str(Path(value).expanduser()) if is_at_home else value
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -101,17 +139,44 @@ class Settings(BaseSettings):
         return tuple(key.strip() for key in value.split(",") if key.strip())
 
 
+class SettingsOfMachine(Settings):
+    """The same where no base is needed; it is the empty text if none is given."""
+
+    base: str = ""
+
+
 def read_settings(**flags: Any) -> Settings:
     """Return the settings; flags that are None were not given.
 
     Raises:
         BadSetting: a value is missing or out of range; names the setting, never a secret.
     """
+    return _read(Settings, flags)
+
+
+def read_settings_of_machine(**flags: Any) -> Settings:
+    """Return the same where no base is needed.
+
+    Raises:
+        BadSetting: likewise.
+    """
+    return _read(SettingsOfMachine, flags)
+
+
+def _read(kind: type[Settings], flags: dict[str, Any]) -> Settings:
+    from registry.errors import InvalidArgument
+
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        settings = kind(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise BadSetting(
-            f"setting {name} (--{name.replace('_', '-')}, OVERTONE_{name.upper()}): {first['msg']}"
-        ) from error
+        raise BadSetting(f"setting {_named(str(first['loc'][0]))}: {first['msg']}") from error
+    try:
+        _ = settings.registry_url
+    except InvalidArgument as error:
+        raise BadSetting(f"setting {_named('registry')}: {error.message}") from error
+    return settings
+
+
+def _named(name: str) -> str:
+    return f"{name} (--{name.replace('_', '-')}, OVERTONE_{name.upper()})"

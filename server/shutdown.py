@@ -27,31 +27,44 @@ class GracefulServer(uvicorn.Server):
         config: uvicorn's own; its limit for a shutdown is set here.
         grace_s: how long open answers may take after the signal.
         fail_open: fails what is still open then; called on another thread.
+        abandon: called with the signal first of all; ends the process while it still starts.
     """
 
     def __init__(
-        self, config: uvicorn.Config, grace_s: float, fail_open: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        grace_s: float,
+        fail_open: Callable[[], None],
+        abandon: Callable[[int], None] = lambda number: None,
     ) -> None:
         config.timeout_graceful_shutdown = int(grace_s + _LAST_WORDS_S)
         super().__init__(config)
         self._grace_s = grace_s
         self._fail_open = fail_open
+        self._abandon = abandon
+        self._ended_by: int | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal; return after SIGTERM, raise KeyboardInterrupt after Ctrl-C."""
         if threading.current_thread() is not threading.main_thread():
             super().run(sockets)
             return
-        before = signal.signal(signal.SIGTERM, self._end_unless_over)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._end_unless_over) for number in numbers}
         try:
             super().run(sockets)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._ended_by == signal.SIGINT:
+            raise KeyboardInterrupt
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end at the first signal; at the second one, end."""
         if self.should_exit:
             _die_by(sig)
+        self._abandon(sig)
+        self._ended_by = sig
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,8 +82,9 @@ class GracefulServer(uvicorn.Server):
         await asyncio.to_thread(self._fail_open)
 
     def _end_unless_over(self, sig: int, frame: FrameType | None) -> None:
-        """Take a SIGTERM from before uvicorn listens for it, or its echo when uvicorn has ended."""
+        """Take a signal from before uvicorn listens for it, or its echo when uvicorn has ended."""
         if not self.should_exit:
+            self._abandon(sig)
             _die_by(sig)
 
 

@@ -83,12 +83,11 @@ class WithWorker:
                     self._begin_to_close()
 
     def _start(self) -> "subprocess.Popen[bytes] | None":
-        tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
         with self._guard:
             if self._closing.is_set():
                 return None
             self._process = subprocess.Popen(
-                [*tie, sys.executable, "-m", _MODULE],
+                _command(),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **_variables(self._settings)},
                 start_new_session=True,  # Ctrl-C ends us first, and we end it
@@ -96,12 +95,21 @@ class WithWorker:
             return self._process
 
 
+def _command() -> list[str]:
+    """Return how the worker is started; it has no arguments, which everybody could read."""
+    tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
+    return [*tie, sys.executable, "-m", _MODULE]
+
+
 def _variables(settings: Settings) -> dict[str, str]:
     """Return the worker's settings; a registry's URL may hold a password, so none is a flag."""
+    password = settings.registry_password
     given = {
         "BASE": settings.base,
         "BASE_NAME": settings.base_name,
         "REGISTRY": settings.registry,
+        "REGISTRY_PASSWORD": password and password.get_secret_value(),
+        "REGISTRY_PASSWORD_FILE": settings.registry_password_file,
         "DATA": settings.data,
         "STORE": settings.store,
         "DEVICE": settings.device,

@@ -5,8 +5,9 @@ imported by each job's process, not here, so that a waiting worker is small.
 """
 
 import logging
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +15,7 @@ _DATA = Path.home() / ".overtone"
 
 
 def worker(
+    ctx: typer.Context,
     base: Annotated[
         str, typer.Option(envvar="OVERTONE_BASE", help="Folder or hub id, as the server has it.")
     ],
@@ -24,6 +26,13 @@ def worker(
     registry: Annotated[
         str, typer.Option(envvar="OVERTONE_REGISTRY", help="embedded, or redis://HOST:PORT.")
     ] = "embedded",
+    registry_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="OVERTONE_REGISTRY_PASSWORD_FILE",
+            help="File whose first line is the password (or OVERTONE_REGISTRY_PASSWORD).",
+        ),
+    ] = None,
     data: Annotated[
         Path, typer.Option(envvar="OVERTONE_DATA", help="Folder of the embedded registry, blobs.")
     ] = _DATA,
@@ -63,34 +72,61 @@ def worker(
     ] = None,
 ) -> None:
     """Train the jobs of one base, one at a time, until SIGTERM or Ctrl-C."""
-    from registry import RegistryError
-    from trainer.worker import WorkerSettings, run_worker
+    source = ctx.get_parameter_source("registry")
+    given = {
+        "base": base,
+        "base_name": base_name or Path(base).name,
+        "data": data,
+        "store": store,
+        "registry": registry,
+        "device": device,
+        "threads": threads,
+        "nice": nice,
+        "stalled_after_s": stalled_after,
+        "ranks": ranks,
+        "tensorboard": tensorboard,
+    }
+    is_flag = source is not None and source.name == "COMMANDLINE"
+    raise typer.Exit(_run(given, registry_password_file, is_flag))
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    try:
-        settings = WorkerSettings(
-            base=base,
-            base_name=base_name or Path(base).name,
-            data=data,
-            store=store,
-            registry=registry,
-            device=device,
-            threads=threads,
-            nice=nice,
-            stalled_after_s=stalled_after,
-            ranks=ranks,
-            tensorboard=tensorboard,
+
+def _run(given: dict[str, Any], password_file: Path | None, registry_is_flag: bool) -> int:
+    """Run a worker with these settings; return the program's exit code."""
+    from adapters_core.starting import CannotStart, ended_at_once
+
+    with ended_at_once("stopped while starting; no job was taken"):
+        from registry import RegistryError
+        from registry.address import FLAG_WARNING, has_password
+        from trainer.worker import WorkerSettings, check, run_worker
+
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    try:
-        code = run_worker(settings)
-    except RegistryError as error:
-        typer.secho(error.message, err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from error
-    raise typer.Exit(code)
+        if registry_is_flag and has_password(given["registry"]):
+            typer.secho(FLAG_WARNING, err=True, fg=typer.colors.YELLOW)
+        try:
+            url = _with_password(given["registry"], password_file)
+            settings = WorkerSettings(**{**given, "registry": url})
+        except (ValueError, RegistryError) as error:
+            raise typer.BadParameter(str(error)) from error
+        try:
+            check(settings)
+            return run_worker(settings)
+        except (RegistryError, CannotStart) as error:
+            typer.secho(str(error), err=True, fg=typer.colors.RED)
+            return 1
+
+
+def _with_password(url: str, file: Path | None) -> str:
+    """Return the registry's URL with the password that was given beside it.
+
+    Raises:
+        InvalidArgument: it was given twice, or its file cannot be read.
+    """
+    from registry.address import password_in, with_password
+
+    given = os.environ.get("OVERTONE_REGISTRY_PASSWORD")
+    return with_password(url, password_in(file) if file is not None else given)
 
 
 if __name__ == "__main__":

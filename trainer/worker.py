@@ -16,7 +16,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from registry.connect import Registry, connect
+from adapters_core.starting import check_base, check_device, check_folder
+from registry.connect import Registry, check_url, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.job_record import HELD, Fence, JobError, JobRecord
 from trainer import tensorboard
@@ -222,6 +223,22 @@ def _fault_of(process: JobProcess, stalled_after_s: float) -> JobError:
         silent = f"the job's process did nothing for {stalled_after_s:g} s and was ended"
         return JobError("process_stalled", f"{silent}; the worker's --stalled-after is the limit")
     return JobError("process_died", f"the job's process ended with {process.ending}")
+
+
+def check(settings: WorkerSettings) -> None:
+    """Check what can be before anything is loaded or claimed.
+
+    Raises:
+        CannotStart: the base, a device or a folder is not there for this worker.
+        InvalidArgument: the registry is named wrongly.
+    """
+    check_url(settings.registry)
+    check_base(settings.base)
+    for device in devices_of(settings.device, settings.ranks):
+        check_device(device)
+    check_folder("data", settings.data)
+    if settings.store is not None:
+        check_folder("store", settings.store)
 
 
 def run_worker(settings: WorkerSettings) -> int:

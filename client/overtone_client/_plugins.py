@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ._session import INTERRUPTED, USAGE_ERROR, report, report_usage
+from ._session import INTERRUPTED, USAGE_ERROR, report, report_interruption, report_usage
 from .errors import OvertoneError
 
 GROUP = "overtone.commands"
@@ -77,6 +77,8 @@ class CommandGroup(TyperGroup):
             result = report_usage(error.format_message(), _usage_step(error), as_json)
         except typer.Abort:
             result = INTERRUPTED
+        if result == INTERRUPTED:  # by Ctrl-C, which typer turns into this
+            report_interruption(as_json)
         sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -93,6 +93,16 @@ def report_usage(message: str, next_step: str, as_json: bool) -> int:
     return USAGE_ERROR
 
 
+def report_interruption(as_json: bool) -> None:
+    """Say that Ctrl-C has ended the command."""
+    if as_json:
+        _complain(
+            {"message": "Ctrl-C has ended it", "code": "interrupted", "next_step": None}, True
+        )
+    else:
+        typer.echo("interrupted", err=True)
+
+
 def printable(text: str) -> str:
     """The text without control characters: what a model says must not steer the terminal."""
     return "".join(mark for mark in text if mark in "\n\t" or category(mark) != "Cc")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.launch import _listen
+from server.listening import open_listener
 
 ROOT = Path(__file__).parents[2]
 #: Serves, and when it is ready says what a collection of garbage would have to look at.
@@ -32,8 +32,7 @@ def test_small_answers_do_not_wait_for_each_other() -> None:
     """Nagle's algorithm would hold a token back until the one before is acknowledged: 40 ms."""
 
     async def nodelay() -> int:
-        listener = _listen("127.0.0.1", 0)
-        assert listener is not None
+        listener = open_listener("127.0.0.1", 0)
         accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -43,7 +43,7 @@ def test_help_names_every_setting_and_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        *("base", "base_name", "registry", "data", "store", "device", "ranks", "threads", "nice"),
-        *("stalled_after", "tensorboard"),
+        *("ctx", "base", "base_name", "registry", "registry_password_file", "data", "store"),
+        *("device", "ranks", "threads", "nice", "stalled_after", "tensorboard"),
         "False",
     ]

@@ -1,0 +1,47 @@
+"""The socket on which a server listens, opened before anything else takes its time."""
+
+import errno
+import socket
+
+from adapters_core.starting import CannotStart
+
+_HOST = (
+    "Give one of this machine's own with --host: 127.0.0.1 for this machine alone, "
+    "0.0.0.0 for all that can reach it"
+)
+#: Error -> what it means, and what to do about it.
+_FAULTS = {
+    errno.EADDRINUSE: ("another program listens there", "End it, or give another --port"),
+    errno.EACCES: ("ports below 1024 are the system's", "Give another --port"),
+    errno.EADDRNOTAVAIL: ("this machine has no such address", _HOST),
+}
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a listening socket, which the caller closes.
+
+    Raises:
+        CannotStart: there is none; the message says whether host or port is to be changed.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named outright: only then asyncio turns Nagle's algorithm off on what it accepts.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (socket.gaierror, UnicodeError) as error:
+        listener.close()
+        raise CannotStart(f"cannot listen on {host!r}: no such host is known", _HOST) from error
+    except OSError as error:
+        listener.close()
+        why, step = _FAULTS.get(error.errno or 0, (error.strerror, "See --host and --port"))
+        raise CannotStart(f"cannot listen on {host} port {port}: {why}", step) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return where a program on this machine reaches the socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,54 @@
+"""Every answer of the doctor's has a question, and a bad one says what to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters_core import table
+from adapters_core.canary import run_canary, usual_methods
+from adapters_core.errors import CanaryFailed
+from adapters_core.method import Shape
+from server import doctor
+from server.doctor import Check, examine, print_findings
+from server.settings import read_settings_of_machine
+
+
+def test_a_check_that_breaks_is_a_bad_finding_under_its_own_question() -> None:
+    def broken() -> str:
+        raise OSError("no such thing")
+
+    found = Check("some question", "do something", broken).finding()
+    assert (found.question, found.is_good) == ("some question", False)
+    assert (found.detail, found.advice) == ("OSError: no such thing", "do something")
+
+
+def test_a_check_that_checks_nothing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As it would if no method were registered, or the base had nothing to adapt."""
+    monkeypatch.setattr(doctor, "usual_methods", list)
+    found = {f.question: f for f in examine(read_settings_of_machine(data=str(tmp_path)))}
+    assert not found["transforms"].is_good
+    assert "no method is registered" in found["transforms"].detail
+    with pytest.raises(CanaryFailed, match="no transform was checked"):
+        run_canary([], [Shape(8, 8)], None)  # type: ignore[arg-type]
+
+
+def test_the_doctor_checks_every_method_that_has_a_usual_one() -> None:
+    assert {method.name for method in usual_methods()} == {
+        name for name, kind in table.registered().items() if not kind.needs_base
+    }
+    assert len(usual_methods()) > 5
+
+
+def test_every_row_is_a_question_with_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_WIDTHS", (16,))
+    findings = examine(read_settings_of_machine(data=str(tmp_path), device="cuda:99"))
+    assert "lambda" not in [finding.question for finding in findings]
+    assert all(finding.advice for finding in findings)
+    print_findings(findings, as_json=True)
+    assert json.loads(capsys.readouterr().out) == [vars(finding) for finding in findings]
+    print_findings(findings, as_json=False)
+    shown = capsys.readouterr().out
+    assert all(finding.question in shown for finding in findings)
