@@ -17,6 +17,7 @@ import typer
 from registry import Registry, RegistryError, connect
 from registry.standing import fault_of
 from registry.unknown import DEFAULT_GRACE_S, Unknown
+from server.settings import BadSetting, read_settings_of_machine
 from server.store_report import (
     adoption_text,
     print_unknown,
@@ -131,9 +132,10 @@ def _opened(registry: str, data: Path, store_: Path | None) -> Iterator[Registry
     if not place.is_dir():
         _stop(f"there is no store at {place}: name it with --store, or its parent with --data")
     try:
-        with connect(registry, data, store=store_) as opened:
+        url = read_settings_of_machine(registry=registry).registry_url  # with its password
+        with connect(url, data, store=store_) as opened:
             yield opened
-    except (RegistryError, OSError) as error:
+    except (RegistryError, BadSetting, OSError) as error:
         _stop(f"error: {error}")
 
 

@@ -98,7 +98,7 @@ class Start:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def has_registry(self) -> bool:
-        """True when the base is loaded, and its linears are measured."""
+        """True when the registry is open and the base is being loaded."""
         return (self.data / "registry" / "valkey.sock").exists()
 
     def ended_by(self, number: int) -> tuple[int, list[str]]:
@@ -137,7 +137,7 @@ def starting(data: Path, *arguments: str) -> Iterator[Start]:
     "moment",
     [
         pytest.param(Start.accepts, id="importing"),
-        pytest.param(Start.has_registry, id="loaded", marks=pytest.mark.slow),
+        pytest.param(Start.has_registry, id="loading", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize(
