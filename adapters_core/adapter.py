@@ -24,13 +24,19 @@ from adapters_core.files import (
     read_tensors,
 )
 from adapters_core.heads import Head, check_head, check_task, labels_in, saved_parameters
+from adapters_core.keys import (
+    PREFIX,
+    SHARED_PREFIX,
+    key_of,
+    plainly_spelled,
+    refuse_unknown,
+    split_key,
+)
 from adapters_core.layer import Coefficients, FileView, TensorSpec
 from adapters_core.method import Method
 from adapters_core.peft_config import PeftConfig, is_all_linear, parse_json
 from adapters_core.table import for_config
 
-PREFIX = "base_model.model."
-_SHARED_PREFIX = "base_model."
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
 METADATA_KEY = "overtone"
 _SHOWN = 5
@@ -64,7 +70,8 @@ def read_adapter(
     kind = for_config(config)
     check_task(config, base.head, base.name)
     config.refuse_unread([*kind.peft_fields, *(_HEAD_FIELDS if base.head else ())])
-    whole = read_header(file, max_bytes)
+    whole, paths = plainly_spelled(read_header(file, max_bytes), base)
+    config = config.of_paths(paths)
     own = _own_metadata(whole)
     verified = _check_fingerprint(own, base)
     saved, num_labels, header = _without_head(config, whole, base)
@@ -156,11 +163,6 @@ def _check_places(own: Mapping[str, Any], methods: Mapping[str, Method], base: B
             raise InvalidAdapter(f"the seed gives other places for {name} than the file's", target)
 
 
-def key_of(target: str, name: str, spec: TensorSpec) -> str:
-    """Return the key under which a file holds a layer's tensor."""
-    return PREFIX + f"{target}.{name}" if spec.shared is None else _SHARED_PREFIX + spec.shared
-
-
 def _sorted_out(
     header: Header, base: BaseSpec, kind: type[Method]
 ) -> tuple[dict[str, TensorEntry], dict[str, dict[str, TensorEntry]]]:
@@ -168,51 +170,15 @@ def _sorted_out(
     found: defaultdict[str, dict[str, TensorEntry]] = defaultdict(dict)
     shared, unused = {}, []
     for key, entry in header.tensors.items():
-        target, name = _split(key, base)
+        target, name = split_key(key, base)
         if target is not None:
             found[target][name] = entry
-        elif key.removeprefix(_SHARED_PREFIX).startswith(kind.shared_prefixes or ("\0",)):
-            shared[key.removeprefix(_SHARED_PREFIX)] = entry
+        elif key.removeprefix(SHARED_PREFIX).startswith(kind.shared_prefixes or ("\0",)):
+            shared[key.removeprefix(SHARED_PREFIX)] = entry
         else:
             unused.append(key)
-    if unused:
-        _refuse_left_out(unused, base)
-        shown = ", ".join(unused[:_SHOWN]) + (" …" if len(unused) > _SHOWN else "")
-        raise UnusedTensors(
-            f"{len(unused)} tensors match no adaptable layer of base {base.name!r}: {shown}; "
-            f"expected names like {PREFIX}{next(iter(base.targets), '')}.<tensor>",
-            unused[0],
-        )
+    refuse_unknown(unused, base)
     return shared, {target: found[target] for target in base.targets if target in found}
-
-
-def _refuse_left_out(keys: Sequence[str], base: BaseSpec) -> None:
-    """Refuse tensors for layers that the base has, but that no adapter may change."""
-    layers = [key.removeprefix(PREFIX).rpartition(".")[0] for key in keys]
-    lost = {path: None for layer in layers for path in base.left_out if _is_at(layer, path)}
-    if lost:
-        path, *others = lost
-        more = f" (and {len(others)} more layers)" if others else ""
-        raise UnusedTensors(
-            f"no adapter may change {path}{more} of base {base.name!r}: {base.left_out[path]}. "
-            "GET /v1/models/{base} lists such layers; train without them",
-            path,
-        )
-
-
-def _is_at(layer: str, path: str) -> bool:
-    return layer == path or layer.startswith(path + ".")
-
-
-def _split(key: str, base: BaseSpec) -> tuple[str | None, str]:
-    """Return the layer's path and the tensor's name in a file's key; no path if none fits."""
-    path = key.removeprefix(PREFIX)
-    if path == key:
-        return None, key
-    for cut in (i for i, char in enumerate(path) if char == "."):
-        if path[:cut] in base.targets:
-            return path[:cut], path[cut + 1 :]
-    return None, key
 
 
 def _check_targets(
@@ -287,7 +253,7 @@ def _check_tensors(
                     f"{key} is no tensor of this method; it has {', '.join(keys[target])}", key
                 )
     for name in shared:
-        key = _SHARED_PREFIX + name
+        key = SHARED_PREFIX + name
         if key not in expected:
             raise UnusedTensors(f"{key} is shared by no layer of the file", key)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters_core.layer import Shape
+from adapters_core.renames import Rename, renames_of
 
 if TYPE_CHECKING:
     from adapters_core.heads import HeadSpec
@@ -36,6 +37,7 @@ class BaseSpec:
         head: what a classifier's adapter may replace as a whole; None for all other bases.
         left_out: path -> reason, of the linears that no adapter may change (see probe.py).
         kept: targets of a causal LM that see only the rows whose logits are wanted, in order.
+        renames: what modules of it were called before (renames.py).
     """
 
     name: str
@@ -44,12 +46,14 @@ class BaseSpec:
     head: "HeadSpec | None" = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
+    renames: tuple[Rename, ...] = ()
 
 
 def spec_of(model: nn.Module, name: str) -> BaseSpec:
     """Return the spec of a loaded model."""
     targets = {path: shape_of(module) for path, module in adaptable(model)}
-    return BaseSpec(name, fingerprint(model), targets, left_out=dict(_own_ways(model)))
+    left_out = dict(_own_ways(model))
+    return BaseSpec(name, fingerprint(model), targets, left_out=left_out, renames=renames_of(model))
 
 
 def adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-from adapters_core.adapter import METADATA_KEY, PREFIX, key_of
+from adapters_core.adapter import METADATA_KEY
 from adapters_core.base import BaseSpec
+from adapters_core.keys import PREFIX, key_of
 from adapters_core.method import Coefficients, Method
 
 WEIGHTS_NAME = "adapter_model.safetensors"

@@ -33,6 +33,17 @@ _DTYPES: dict[str, torch.dtype] = {
     "U16": torch.uint16,
     "U8": torch.uint8,
 }
+#: How an empty tensor comes about, and what to do.
+_PARTITIONED = (
+    "DeepSpeed ZeRO-3 and FSDP leave such tensors where a model was saved without gathering its "
+    "parameters: gather them, then save again"
+)
+#: First bytes of what is uploaded by mistake.
+_NO_SAFETENSORS = {
+    b"PK\x03\x04": "it is a zip, such as torch.save writes; save with safe_serialization=True",
+    b"\x80\x02": "it is a pickle; save with safe_serialization=True",
+    b"version ": "it is a pointer of Git LFS; fetch the file itself (git lfs pull)",
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,10 @@ def _raw_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         raise InvalidAdapter(f"the file has {size} bytes: no safetensors header", "file")
     length = int.from_bytes(length_bytes, "little")
     if length > size - 8:
-        raise InvalidAdapter(f"the header claims {length} bytes of a file of {size}", "file")
+        starts = [why for start, why in _NO_SAFETENSORS.items() if length_bytes.startswith(start)]
+        why = starts[0] if starts else "the file is cut off, or no safetensors file"
+        message = f"the header claims {length} bytes of a file of {size}: {why}"
+        raise InvalidAdapter(message, "file")
     if length > MAX_HEADER_BYTES:
         raise TooLarge(f"the header has {length} bytes; at most {MAX_HEADER_BYTES}", "file")
     try:
@@ -117,7 +131,9 @@ def _entry(name: str, raw: Any) -> TensorEntry:
     claimed = dtype.itemsize
     for length in shape:
         claimed *= length
-    if claimed == 0 or claimed != offsets[1] - offsets[0]:
+    if 0 in shape:
+        raise InvalidAdapter(f"{name}: shape {list(shape)} has no number. {_PARTITIONED}", name)
+    if claimed != offsets[1] - offsets[0]:
         held = offsets[1] - offsets[0]
         raise InvalidAdapter(f"{name}: shape {list(shape)} needs {claimed} bytes, has {held}", name)
     return TensorEntry(dtype, shape, *offsets)
@@ -138,7 +154,8 @@ def _check_ranges(tensors: Mapping[str, TensorEntry], data_bytes: int) -> None:
             raise InvalidAdapter(f"{name}: its bytes start at {entry.start}, not at {end}", name)
         end = entry.stop
     if end != data_bytes:
-        raise InvalidAdapter(f"the tensors cover {end} bytes of {data_bytes}", "file")
+        cut = ": the file is cut off; save or upload it again" * (end > data_bytes)
+        raise InvalidAdapter(f"the tensors cover {end} bytes of {data_bytes}{cut}", "file")
 
 
 def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:

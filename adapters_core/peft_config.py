@@ -9,8 +9,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import regex
@@ -71,9 +71,14 @@ class _Matcher:
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """A parsed config; `raw` holds the JSON object."""
+    """A parsed config; `raw` holds the JSON object.
+
+    `paths` holds the layers whose path in the adapter's file is another than the base's: the
+    config's rules and patterns are about the file's.
+    """
 
     raw: dict[str, Any]
+    paths: Mapping[str, str] = field(default_factory=dict)
     _matcher: _Matcher = field(default_factory=_Matcher, repr=False, compare=False)
     _names: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -107,6 +112,10 @@ class PeftConfig:
         if not isinstance(value, str):
             raise InvalidAdapter("peft_type is missing from the config", "peft_type")
         return value
+
+    def of_paths(self, paths: Mapping[str, str]) -> "PeftConfig":
+        """Return the config of a file that spells these layers otherwise: target -> its path."""
+        return replace(self, paths=paths)
 
     def canonical(self) -> bytes:
         """Return the bytes that enter the digest: the same for any spacing and order of keys."""
@@ -184,6 +193,7 @@ class PeftConfig:
         table = self.raw.get(pattern.field) or {}
         if not isinstance(table, dict):
             raise InvalidAdapter(f"{pattern.field} is not an object", pattern.field)
+        target = self.paths.get(target, target)
         for key, specific in table.items():
             rule = pattern.rule.replace("{key}", key)
             if self._matcher.match(rule, target, pattern.field):
@@ -196,6 +206,7 @@ class PeftConfig:
         Raises:
             InvalidAdapter: a rule is malformed or takes too long.
         """
+        target = self.paths.get(target, target)
         if self._listed("exclude_modules", target):
             return False
         if is_all_linear(self.raw.get("target_modules")):

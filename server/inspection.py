@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.adapter import PREFIX, Adapter
+from adapters_core.adapter import Adapter
 from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.errors import InvalidAdapter
@@ -16,6 +16,7 @@ from adapters_core.files import read_header, read_tensors
 from adapters_core.interchange.layer_facts import layer_facts
 from adapters_core.interchange.official import is_official
 from adapters_core.interchange.project import dense_delta
+from adapters_core.keys import PREFIX
 from adapters_core.layer import Shape
 from adapters_core.method import Method
 from adapters_core.table import for_config

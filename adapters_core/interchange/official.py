@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapters_core.adapter import PREFIX
 from adapters_core.base import BaseSpec
 from adapters_core.errors import InvalidAdapter, UnusedTensors
 from adapters_core.files import TensorEntry, read_header, read_tensors
+from adapters_core.keys import PREFIX
 from adapters_core.layer import Coefficients, Shape
 from adapters_core.methods.fourierft import FourierFT
 from adapters_core.peft_config import PeftConfig

@@ -120,7 +120,7 @@ def rename(old: str, new: str) -> Callable[[dict[str, torch.Tensor]], None]:
     [
         ("base_model.model.", ""),
         ("base_model.model.", "model."),
-        ("base_model.model.model.", "base_model.model.model.language_model."),
+        ("base_model.model.model.", "base_model.model.model.vision_model."),
         ("layers.1", "layers.2"),
         ("v_proj", "w_proj"),
         ("model.layers.1.self_attn.v_proj", "lm_head"),

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import tiny_encoders as te
-from adapters_core.adapter import PREFIX, Adapter, read_adapter
+from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.errors import AdapterError, InvalidAdapter, TooLarge, UnusedTensors
 from adapters_core.heads import HeadSpec, clear_untrained, head_spec_of
+from adapters_core.keys import PREFIX
 from live import CONFIG, FILE
 
 Change = Callable[[dict[str, Tensor], dict[str, Any]], object]

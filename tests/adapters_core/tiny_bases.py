@@ -18,6 +18,10 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -51,6 +55,22 @@ def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
     torch.manual_seed(seed)
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=131, n_embd=60, n_layer=2, n_head=4, n_positions=64)
+    ).eval()
+
+
+def tiny_mixtral(seed: int = 0) -> MixtralForCausalLM:
+    """Return a mixture of three experts, two of which see a token."""
+    torch.manual_seed(seed)
+    experts = {"num_local_experts": 3, "num_experts_per_tok": 2}
+    return MixtralForCausalLM(MixtralConfig(**(_GQA | experts))).eval()
+
+
+def tiny_opt(seed: int = 0) -> OPTForCausalLM:
+    """Return an OPT of width 60, whose linears all have biases."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 60, "ffn_dim": 100, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return OPTForCausalLM(
+        OPTConfig(vocab_size=131, word_embed_proj_dim=60, max_position_embeddings=64, **sizes)
     ).eval()
 
 
