@@ -15,6 +15,7 @@ from registry.errors import (
     CorruptRecord,
     FenceLost,
     FileNotFound,
+    ForeignStore,
     InvalidArgument,
     InvalidName,
     JobConflict,
@@ -22,6 +23,7 @@ from registry.errors import (
     NameConflict,
     PreconditionFailed,
     RegistryError,
+    RegistryFull,
     RegistryUnavailable,
 )
 from registry.files import FileRecord, Files
@@ -57,6 +59,7 @@ __all__ = [
     "FileRecord",
     "Files",
     "Following",
+    "ForeignStore",
     "Hyperparameters",
     "InvalidArgument",
     "InvalidName",
@@ -78,6 +81,7 @@ __all__ = [
     "Reference",
     "Registry",
     "RegistryError",
+    "RegistryFull",
     "RegistryUnavailable",
     "State",
     "check_alias",

@@ -112,6 +112,11 @@ class BlobStore:
         """Return the folders that are being written, or were when a process died."""
         yield from self._temporary.glob("*")
 
+    def free_bytes(self) -> int:
+        """Return how much more the store's disk takes."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._folder).free
+
     def _place(self, digest: str) -> Path:
         hexadecimal = check_digest(digest).removeprefix("sha256:")
         return self._folder / hexadecimal[:2] / hexadecimal

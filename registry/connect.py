@@ -53,6 +53,11 @@ class Registry:
     unknown: UnknownBytes
     server: EmbeddedServer | None
 
+    def free_bytes(self) -> int:
+        """Return how much more the store's disk takes, or the embedded server's if that is less."""
+        disks = [self.blobs.free_bytes()]
+        return min(disks if self.server is None else [*disks, self.server.free_bytes()])
+
     def close(self) -> None:
         """End the mirror, the connections and the embedded server. Safe to call twice."""
         self.directory.close()

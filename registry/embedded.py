@@ -4,6 +4,7 @@
     <folder>/valkey.sock    the only way in: no TCP port, only for this user
     <folder>/appendonlydir  every answered write, synced before the answer
     <folder>/valkey.log
+    <folder>/ballast        room of its own on a full disk (ballast.py)
 
 Each process that opens the folder has one small thread that waits for the lock. Who has it starts
 the server, hands the lock on to it and starts it again should it end; everybody else uses that
@@ -22,12 +23,14 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import redis
 
 from registry import tethered
+from registry.ballast import Ballast
 from registry.client import open_client
 from registry.errors import RegistryUnavailable
 
@@ -37,10 +40,16 @@ MAX_SOCKET_PATH = 100  # bytes; the systems' limits are 104 and 108 with the clo
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.02
+LOOK_S = 1.0  # between looks at how full the disk is
 TAKEOVER_S = 0.2
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
 MAX_FAILED_STARTS = 3
+
+
+#: May it write -> the setting. A server that wants a replica and has none refuses every write.
+_REFUSAL = {True: ("min-replicas-to-write", "0"), False: ("min-replicas-to-write", "1")}
+_SAID = {True: "has room again; it takes writes", False: "is full; it refuses writes"}
 
 
 class EmbeddedServer:
@@ -70,6 +79,7 @@ class EmbeddedServer:
         self._guard = threading.Lock()  # guards _process against a start while closing
         self._process: subprocess.Popen[bytes] | None = None
         self._num_failed_starts = 0
+        self._ballast, self._may_write = Ballast(self._folder), True
         # The server is tied to the thread that starts it: this one, which lives as long.
         self._thread = threading.Thread(target=self._supervise, name="registry-server", daemon=True)
         self._thread.start()
@@ -105,6 +115,10 @@ class EmbeddedServer:
             self._process.kill()
             self._thread.join()
 
+    def free_bytes(self) -> int:
+        """Return how much more the disk of its data takes beside what is kept for the server."""
+        return self._ballast.free_bytes()
+
     def _supervise(self) -> None:
         """Wait for the lock, run the server until it ends, and again."""
         while not self._closing.is_set():
@@ -113,12 +127,31 @@ class EmbeddedServer:
             if process is None:
                 self._closing.wait(TAKEOVER_S)
                 continue
-            status = process.wait()
+            status = self._end_of(process)
             with self._guard:
                 self._process = None
             if not self._closing.is_set():
                 log.warning("the embedded registry ended with status %d; restarting it", status)
                 self._wait_before_restart(time.monotonic() - started)
+        self._ballast.give_back()
+
+    def _end_of(self, process: subprocess.Popen[bytes]) -> int:
+        """Return the status with which the server ends; until then see that its disk has room."""
+        while True:
+            try:
+                return process.wait(LOOK_S)
+            except subprocess.TimeoutExpired:
+                self._keep_room()
+
+    def _keep_room(self) -> None:
+        """Have the server refuse writes that would end it, and take them when there is room."""
+        may_write = self._ballast.look()
+        if may_write == self._may_write:
+            return
+        with self.client() as client, suppress(redis.RedisError):  # it ends, or is asked again
+            client.config_set(*_REFUSAL[may_write])
+            self._may_write = may_write
+            log.warning("the disk of the registry %s", _SAID[may_write])
 
     def _wait_before_restart(self, lived_s: float) -> None:
         """Hardly at all after a crash in full run, longer and longer if it does not come up."""
@@ -134,6 +167,7 @@ class EmbeddedServer:
                 return None
             if self._closing.is_set():
                 return None
+            self._may_write = self._ballast.look()
             self._process = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,
@@ -157,6 +191,7 @@ class EmbeddedServer:
             "save": "",
             "maxmemory-policy": "noeviction",
             "logfile": "valkey.log",
+            **dict([_REFUSAL[self._may_write]]),
         }
         flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return [*tie, str(self._binary), *flags]

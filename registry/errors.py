@@ -15,6 +15,7 @@ RegistryError                the root: catch this to catch all of them
 ├── ForeignStore             store and registry do not belong together; said to operators
 ├── CorruptRecord            a stored value is not what this program writes
 └── RegistryUnavailable      the registry's server does not answer, or refuses to
+    └── RegistryFull         its disk or its memory has no room: reads go on
 
 Messages reach callers of the REST API: they name the value, the limit and the next step, never an
 address or a path.
@@ -108,3 +109,9 @@ class RegistryUnavailable(RegistryError):
     """No answer in time, a refused connection, or a server that cannot write just now."""
 
     code = "registry_unavailable"
+
+
+class RegistryFull(RegistryUnavailable):
+    """The registry answers and takes no writes: its disk or its memory is full."""
+
+    code = "storage_full"

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -211,11 +210,6 @@ class Files:
                 return False
             path.unlink()
         return True
-
-    def free_bytes(self) -> int:
-        """Return how much more the folder's disk takes."""
-        self._temporary.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self._folder).free
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:

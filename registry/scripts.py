@@ -11,7 +11,10 @@ from typing import Any
 
 import redis
 
-from registry.errors import RegistryUnavailable
+from registry.errors import RegistryFull, RegistryUnavailable
+
+#: How a server refuses writes because of its disk (the embedded one: embedded.py) or its memory.
+_FULL = ("MISCONF", "NOREPLICAS", "OOM")
 
 Observer = Callable[[str, float, bool], None]
 
@@ -72,10 +75,21 @@ class Scripts:
             yield
             answered = True
         except redis.RedisError as error:
-            raise RegistryUnavailable("the registry does not answer; try again shortly") from error
+            raise _named(error) from error
         finally:
             if self._observer is not None:
                 self._observer(op, self._clock() - started, answered)
+
+
+def _named(error: redis.RedisError) -> RegistryUnavailable:
+    """Return a fault of the connection, or a refusal, as an error of ours."""
+    is_full = isinstance(error, redis.OutOfMemoryError) or str(error).startswith(_FULL)
+    if is_full:
+        return RegistryFull(
+            "the registry's disk or memory is full and nothing was written; delete what is not "
+            "needed, or ask the server's operator for room"
+        )
+    return RegistryUnavailable("the registry does not answer; try again shortly")
 
 
 def _text(name: str) -> str:

@@ -1,6 +1,7 @@
 """The ASGI application: routes, middleware, one error handler, and the service's life."""
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from server.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    StorageFull,
     body_of,
     status_of,
 )
@@ -72,7 +74,7 @@ def create_app(
     app.state.metrics = metrics
     for module in (completions, classify, adapters, residency, files, fine_tuning, ops):
         app.include_router(module.router)
-    for family in (*FAMILIES, HTTPException, RequestValidationError):
+    for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
         app.add_exception_handler(family, _answer_error)
     app.add_middleware(LastResort)
     uploads = {
@@ -125,7 +127,15 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _translated(error: Exception) -> Exception:
-    """Return the framework's own errors as ours."""
+    """Return the framework's own errors, and a full disk, as ours.
+
+    Raises:
+        OSError: another one; the last resort answers and logs it.
+    """
+    if isinstance(error, OSError):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        return StorageFull("the server's disk is full; nothing was kept, try later")
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         param = str(first["loc"][-1])

@@ -12,7 +12,7 @@ ServingError                 the root of the server's own errors
 ├── DeadlineExceeded         the request's own time is over
 ├── AdapterTooLarge          the adapter does not fit its cache at all
 │   └── PinLimit             pins would leave too little of a cache for everybody else
-├── StorageFull              the server's disk has no room for the upload
+├── StorageFull              the server's disk has no room for what is to be written
 ├── NotReady                 the base is still loading, or the canary failed
 ├── Draining                 the server is going down
 └── InternalError            our fault; nothing of the inside is told
@@ -104,7 +104,7 @@ class PinLimit(AdapterTooLarge):
 
 
 class StorageFull(ServingError):
-    """The server's disk has no room for an upload; nothing of it was kept."""
+    """The server's disk has no room for what is to be written; nothing of it was kept."""
 
     code = "storage_full"
 
@@ -152,6 +152,7 @@ STATUS: dict[type[Exception], int] = {
     registry.PreconditionFailed: 412,
     registry.InvalidArgument: 400,
     registry.RegistryUnavailable: 503,
+    registry.RegistryFull: 507,
     registry.RegistryError: 500,
 }
 

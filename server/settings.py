@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     """Of one coefficient file."""
     max_training_file_bytes: Annotated[int, Field(ge=1 << 10)] = 2 * _GIB
     """Of one file to train on."""
+    reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    """Left free on the disks of store and registry; with less, nothing but deletions is taken."""
     with_worker: bool = False
     """Start a trainer worker beside the server, and end it with the server."""
     worker_threads: Annotated[int, Field(ge=1, le=1024)] = 1

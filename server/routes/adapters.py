@@ -22,7 +22,7 @@ from registry import AdapterEntry, Record, publish, withdraw
 from server.encoding.labels import with_labels
 from server.errors import InvalidRequest
 from server.routes.digests import check_content_digest
-from server.routes.door import json_body, service_of
+from server.routes.door import check_room, declared_size, json_body, service_of
 from server.schemas import AliasRequest
 from server.service import Service
 
@@ -41,6 +41,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 async def upload(request: Request) -> Response:
     """Take a coefficient file with its config; servable as soon as this answers."""
     service = service_of(request)
+    await check_room(service, declared_size(request))
     with tempfile.TemporaryDirectory(prefix="overtone-upload-") as folder:
         async with request.form(max_files=2, max_fields=8, max_part_size=MAX_CONFIG_BYTES) as form:
             fields = await _read_form(form, Path(folder))
@@ -190,6 +191,7 @@ async def move_alias(request: Request, name: str, alias: str) -> Response:
     """Point an alias to a version; with If-Match only if nobody moved it meanwhile."""
     service = service_of(request)
     body = await json_body(request, AliasRequest)
+    await check_room(service)
     move = service.registry.adapters.move_alias
     etag = await _call(move, name, alias, body.version, request.headers.get("if-match"))
     service.registry.directory.forget(name)
@@ -201,6 +203,7 @@ async def move_alias(request: Request, name: str, alias: str) -> Response:
 async def rollback(request: Request, name: str) -> dict[str, Any]:
     """Make the version before the latest the latest again."""
     service = service_of(request)
+    await check_room(service)
     record = await _call(service.registry.adapters.rollback, name)
     service.registry.directory.forget(name)
     return _body(service, record, await _call(service.registry.adapters.get, name))

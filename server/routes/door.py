@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from server.errors import FAMILIES, Draining, InvalidRequest, NotReady
+from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull
 from server.service import Service
 
 _LOG = logging.getLogger("overtone")
@@ -31,6 +31,27 @@ def service_of(request: Request) -> Service:
         raise NotReady(state.why_not_ready)
     service: Service = state.service
     return service
+
+
+async def check_room(service: Service, size_bytes: int = 0) -> None:
+    """Make sure that something can be written, and the reserve stays free after it.
+
+    Raises:
+        StorageFull: it would not; deletions need no such check.
+    """
+    reserve = service.settings.reserve_bytes
+    free = await asyncio.to_thread(service.registry.free_bytes)
+    if free < size_bytes + reserve:
+        raise StorageFull(
+            f"the server's disk has {free} bytes free and keeps {reserve} of them; the request "
+            f"brings {size_bytes}: delete what is not needed, or ask the server's operator for room"
+        )
+
+
+def declared_size(request: Request) -> int:
+    """Return the size of a body as its caller gives it, 0 if he gives none."""
+    given = request.headers.get("content-length", "0")
+    return int(given) if given.isdecimal() else 0
 
 
 async def json_body(request: Request, model: type[M]) -> M:

@@ -5,11 +5,9 @@ as OpenAI does it: its status is `error`, `status_details` names the lines, and 
 """
 
 import asyncio
-import errno
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +18,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from registry import FileRecord
 from registry.training_data import check_lines
-from server.errors import InvalidRequest, StorageFull, UnsupportedParameter
-from server.routes.door import service_of
+from server.errors import InvalidRequest, UnsupportedParameter
+from server.routes.door import check_room, declared_size, service_of
 from server.service import Service
 from server.training_answers import file_object, page_object
 from server.training_jobs import own_file
@@ -31,8 +29,6 @@ T = TypeVar("T")
 
 PURPOSE = "fine-tune"
 _FIELDS = {"file", "purpose"}
-#: Left on the disk for everybody else, and for what an upload needs beside itself.
-_RESERVE_BYTES = 64 << 20
 _MAX_PAGE = 1000
 
 
@@ -45,11 +41,10 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 async def upload(request: Request) -> dict[str, Any]:
     """Take a training file: JSONL, CSV, or a zip of images with labels."""
     service = service_of(request)
-    await _call(_check_room, service, request.headers.get("content-length", "0"))
-    with _full_disks():
-        async with request.form(max_files=1, max_fields=8) as form:
-            file = _checked_form(form)
-            record = await _call(_keep, service, file, request.state.tenant)
+    await check_room(service, declared_size(request))
+    async with request.form(max_files=1, max_fields=8) as form:
+        file = _checked_form(form)
+        record = await _call(_keep, service, file, request.state.tenant)
     return file_object(record)
 
 
@@ -94,16 +89,6 @@ async def delete(request: Request, file_id: str) -> dict[str, Any]:
     await _call(own_file, registry, file_id, request.state.tenant)
     await _call(registry.files.delete, file_id)
     return {"id": file_id, "object": "file", "deleted": True}
-
-
-def _check_room(service: Service, declared: str) -> None:
-    size = int(declared) if declared.isdecimal() else 0
-    free = service.registry.files.free_bytes()
-    if size + _RESERVE_BYTES > free:
-        raise StorageFull(
-            f"the upload has {size} bytes and the server's disk {free} free, of which it keeps "
-            f"{_RESERVE_BYTES}; delete files, or ask the server's operator for room"
-        )
 
 
 def _checked_form(form: FormData) -> UploadFile:
@@ -154,14 +139,3 @@ def _facts(path: Path) -> dict[str, Any]:
 def _shown_name(name: str | None) -> str:
     """Return the last part of a filename: it is never a path here."""
     return (name or "").replace("\\", "/").rpartition("/")[2] or "file"
-
-
-@contextmanager
-def _full_disks() -> Iterator[None]:
-    """Turn a full disk, the temporary files' too, into an answer that says so."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StorageFull("the server's disk is full; nothing was kept, try later") from error

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from registry import Checkpoint, JobNotFound, JobRecord, Registry
 from server.errors import UnsupportedParameter
-from server.routes.door import parsed_json, service_of
+from server.routes.door import check_room, parsed_json, service_of
 from server.routes.job_stream import check_streams, told
 from server.training_answers import (
     checkpoint_object,
@@ -44,6 +44,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 async def create(request: Request) -> dict[str, Any]:
     """File a job; a worker of this base takes it."""
     body = checked(JobRequest, await parsed_json(request))
+    await check_room(service_of(request))
     job = await _call(file_job, service_of(request), body, request.state.tenant)
     return job_object(job)
 
@@ -84,6 +85,7 @@ async def pause(request: Request, job_id: str) -> dict[str, Any]:
 @router.post(_JOBS + "/{job_id}/resume")
 async def resume(request: Request, job_id: str) -> dict[str, Any]:
     """Put a paused job in line again."""
+    await check_room(service_of(request))
     return await _moved(request, job_id, lambda jobs: jobs.resume)
 
 

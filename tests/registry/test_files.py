@@ -3,7 +3,6 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 
 import pytest
@@ -211,8 +210,3 @@ def test_rubbish_in_a_files_record_is_named(client, files):
 
     with pytest.raises(CorruptRecord, match=NOBODY):
         files.get(NOBODY)
-
-
-def test_free_space_is_that_of_the_disk(files, tmp_path):
-    assert 0 < files.free_bytes() <= os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
-    assert isinstance(files.begin(), Path)
