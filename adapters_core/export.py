@@ -26,6 +26,7 @@ def write_adapter(
     head: Coefficients | None = None,
     labels: Sequence[str] | None = None,
     task_type: str | None = "CAUSAL_LM",
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `layers` (target -> coefficients) to `folder`; PEFT reads it unchanged.
 
@@ -39,6 +40,7 @@ def write_adapter(
         head: parameters after the base's body that are replaced, by name (`modules_to_save`).
         labels: names of the head's rows.
         task_type: PEFT's name of what the adapter is for; None where PEFT has none.
+        training: config fields that say how it was trained.
 
     Raises:
         InvalidAdapter: layers differ in a way that PEFT's config has no word for.
@@ -60,6 +62,7 @@ def write_adapter(
         "target_modules": list(layers),
         "bias": "none",
     } | kind.config_of(methods)
+    config |= training or {}
     if head:
         config["modules_to_save"] = sorted({name.partition(".")[0] for name in head})
     if labels is not None:

@@ -49,6 +49,10 @@ class Method(ABC):
     peft_fields: ClassVar[frozenset[str]]
     #: Config field -> the field with the values of layers that differ, by pattern.
     pattern_fields: ClassVar[Mapping[str, str]] = {}
+    #: The config's field of the dropout before the update at a training step; None: PEFT has none.
+    dropout_field: ClassVar[str | None] = None
+    #: Config field -> the only values that training heeds, where serving reads more or none.
+    training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     #: What the keys of shared tensors begin with, after `base_model.`.
     shared_prefixes: ClassVar[tuple[str, ...]] = ()
     #: Whether the basis is made from the base's weights, and so is each layer's own.

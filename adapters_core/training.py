@@ -6,6 +6,7 @@ Training uses the same injected linears as serving; only the plan differs.
 from collections.abc import Iterator, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters_core.bases import Bases
@@ -18,21 +19,24 @@ class TrainingPlan:
     """Trainable coefficients of one method on some layers of a base.
 
     Args:
-        method: the same for all layers.
+        method: the same for all layers, or of each target; all of one kind.
         shapes: target -> shape of the layers to adapt.
         bases: the cache of what the method precomputes.
         generator: draws the fresh coefficients, whose delta is zero.
+        dropout: the share of a layer's inputs that the update does not see while the model trains.
     """
 
     def __init__(
         self,
-        method: Method,
+        method: Method | Mapping[str, Method],
         shapes: Mapping[str, Shape],
         bases: Bases,
         generator: torch.Generator,
+        dropout: float = 0.0,
     ) -> None:
-        self.methods = method.of_layers(shapes)
-        self._method = method
+        self.methods = laid_out(method, shapes)
+        self._method = method if isinstance(method, Method) else next(iter(method.values()))
+        self._dropout = dropout
         self._bases = bases
         self._shapes = dict(shapes)
         self._shared: dict[str, nn.Parameter] = {}
@@ -109,4 +113,26 @@ class TrainingPlan:
             return y
         method = self.methods[linear.path]
         basis = self._bases.get(method, linear.shape, linear.path, layer)
+        if self._dropout:
+            x = F.dropout(x, self._dropout, linear.training)
         return y + method.training_apply(x, layer, linear.shape, basis).to(y.dtype)
+
+
+def laid_out(
+    method: Method | Mapping[str, Method], shapes: Mapping[str, Shape]
+) -> dict[str, Method]:
+    """Return target -> method, each cut down to what its layer can hold.
+
+    Args:
+        method: the same for all layers, or of each target; all of one kind.
+        shapes: target -> shape of the layers.
+
+    Raises:
+        InvalidAdapter: layers that share something differ in what they must have in common.
+    """
+    if isinstance(method, Method):
+        return method.of_layers(shapes)
+    first = next(iter(method.values()))
+    if not first.pattern_fields or all(own == first for own in method.values()):
+        return first.of_layers(shapes)
+    return {target: method[target].fitted(shape) for target, shape in shapes.items()}

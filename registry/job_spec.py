@@ -19,6 +19,13 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
     "image_classification": _OF_CLASSES,
     "regression": ("eval_loss", "pearson"),
 }
+#: PEFT's name of a task; None where it has none.
+PEFT_TASKS: Mapping[Task, str | None] = {
+    "causal_lm": "CAUSAL_LM",
+    "sequence_classification": "SEQ_CLS",
+    "regression": "SEQ_CLS",
+    "image_classification": None,
+}
 
 
 @dataclass(frozen=True)

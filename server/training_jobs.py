@@ -13,9 +13,10 @@ import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
 from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig, is_all_linear
+from adapters_core.peft_config import PeftConfig
 from adapters_core.table import registered
-from adapters_core.target_rules import check_targets
+from adapters_core.training_config import job_config
+from adapters_core.training_layers import trained_layers
 from registry import (
     AdapterNotFound,
     FileNotFound,
@@ -25,7 +26,7 @@ from registry import (
     JobSpec,
     Registry,
 )
-from registry.job_spec import AUTO, METRICS, Task
+from registry.job_spec import AUTO, METRICS, PEFT_TASKS, Task
 from server.encoding.kinds import Kind
 from server.errors import InvalidRequest
 from server.service import Service
@@ -90,9 +91,9 @@ def _spec_of(service: Service, body: JobRequest, tenant: str) -> JobSpec:
     name = adapter.name or body.suffix or f"{base.name}-{id_[-8:]}"
     if name == base.name:
         raise InvalidRequest(f"{name!r} is the base's own name", "adapter.name")
-    _check_method(adapter, base)
     _check_max_length(service, body)
     task = _task(service, adapter.task)
+    _check_method(adapter, base, task)
     _check_gate(adapter, task)
     return JobSpec(
         id=id_,
@@ -165,8 +166,8 @@ def _check_gate(adapter: AdapterRequest, task: Task) -> None:
         raise InvalidRequest(message, "adapter.publish_if.metric")
 
 
-def _check_method(adapter: AdapterRequest, base: BaseSpec) -> None:
-    """Refuse an unknown method, a field that it does not read, and targets of another base.
+def _check_method(adapter: AdapterRequest, base: BaseSpec, task: Task) -> None:
+    """Refuse an unknown method, a field that training does not heed, layers of another base.
 
     Raises:
         UnknownMethod, InvalidAdapter: `param` names the field.
@@ -188,35 +189,26 @@ def _check_method(adapter: AdapterRequest, base: BaseSpec) -> None:
             message = "adapter.config: method auto chooses it; leave it out, or name a method"
             raise InvalidAdapter(message, "adapter.config")
         return
-    _check_config(kinds[adapter.method], adapter.config, base)
-
-
-def _check_config(kind: type[Method], own: Mapping[str, Any], base: BaseSpec) -> None:
-    config = PeftConfig.parse(json.dumps({"peft_type": kind.peft_type} | dict(own)).encode())
-    if not kind.reads(config):
-        message = f"peft_type = {own.get('peft_type')!r} is not one of method {kind.name!r}"
-        raise InvalidAdapter(message, "peft_type")
-    config.refuse_unread(kind.peft_fields)
-    check_targets(config, base)
-    targets = [path for path in base.targets if config.selects(path)]
-    if is_all_linear(own.get("target_modules")):
-        targets = list(base.targets)
-    _check_values(kind, own, targets or list(base.targets), base)
+    kind, own = kinds[adapter.method], adapter.config
+    config = job_config(kind, own, PEFT_TASKS[task])
+    _check_values(kind, own, config, trained_layers(config, base), base)
 
 
 def _check_values(
-    kind: type[Method], own: Mapping[str, Any], targets: list[str], base: BaseSpec
+    kind: type[Method],
+    own: Mapping[str, Any],
+    config: PeftConfig,
+    targets: list[str],
+    base: BaseSpec,
 ) -> None:
     """Refuse values that the method refuses; what the presets give is the job's to check."""
-    raw = {"peft_type": kind.peft_type} | kind().to_peft() | dict(own)
-    config = PeftConfig.parse(json.dumps(raw).encode())
     try:
         for target in targets:
             method = kind.from_peft(config, target, {})
             shape = base.targets[target]
             method.fitted(shape).tensors(shape)
     except AdapterError as error:
-        if error.param in own:
+        if error.param in own or kind.pattern_fields.get(error.param or "") in own:
             raise
 
 

@@ -18,9 +18,9 @@ from adapters_core.bases import Bases
 from adapters_core.export import write_adapter
 from adapters_core.heads import HeadSpec
 from adapters_core.inject import inject
-from adapters_core.method import Method
 from adapters_core.training import TrainingPlan
 from trainer.base import LoadedBase
+from trainer.presets import Setting
 from trainer.task import Task
 
 _DEVIATION = 0.02
@@ -41,22 +41,19 @@ class Learner:
 
     Args:
         base: whose model is used; `undo` gives it back as it was.
-        method: of all layers.
-        targets: paths of the layers.
+        setting: methods of the layers, and the dropout before them.
         task: says whether there is a head, and how large.
         seed: draws the coefficients and the head.
     """
 
-    def __init__(
-        self, base: LoadedBase, method: Method, targets: list[str], task: Task, seed: int
-    ) -> None:
-        self.base, self.task = base, task
+    def __init__(self, base: LoadedBase, setting: Setting, task: Task, seed: int) -> None:
+        self.base, self.task, self._setting = base, task, setting
         generator = torch.Generator().manual_seed(seed)
         bases = Bases(base.device, weights_of(base.model, base.spec))
-        shapes = {target: base.spec.targets[target] for target in targets}
-        self.plan = TrainingPlan(method, shapes, bases, generator)
+        shapes = {target: base.spec.targets[target] for target in setting.targets}
+        self.plan = TrainingPlan(setting.methods, shapes, bases, generator, setting.dropout)
         self.head = _Head(base, task.num_outputs, generator)
-        self._injection = inject(base.model, targets)
+        self._injection = inject(base.model, setting.targets)
         self._injection.switch.plan = self.plan
 
     @property
@@ -96,6 +93,7 @@ class Learner:
             head=self.head.parameters,
             labels=self.task.labels,
             task_type=self.task.peft_task,
+            training=self._setting.said,
         )
 
     def undo(self) -> None:

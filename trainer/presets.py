@@ -18,26 +18,15 @@ from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError
 from adapters_core.layer import Shape
 from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig
 from adapters_core.table import registered
+from adapters_core.training import laid_out
+from adapters_core.training_config import dropout_of, job_config
+from adapters_core.training_layers import trained_layers
 from registry.job_spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter, InvalidMethod
 from trainer.preset_values import CANDIDATES, PLAIN, PRESETS, Preset
 
 __all__ = ["CANDIDATES", "MAX_RATE", "Rates", "Setting", "setting_of"]
-
-#: Ends of the paths that are adapted where a job does not say: query and value, or their like.
-_TARGETS = (
-    ("q_proj", "v_proj"),
-    ("query", "value"),
-    ("q_lin", "v_lin"),
-    ("q", "v"),
-    ("attn.c_attn",),
-    ("query_key_value",),
-    ("qkv_proj",),
-    ("Wqkv",),
-)
-
 
 #: No learning rate is larger.
 MAX_RATE = 1e6
@@ -61,18 +50,41 @@ class Setting:
     """A method ready to be trained.
 
     Args:
-        method: of all layers.
-        targets: paths of the layers, in the base's order.
+        methods: target -> method as it is asked for, in the base's order; all of one kind.
         rates: of AdamW.
+        dropout: the share of a layer's inputs that the update does not see at a step.
+        is_preset: whether the coefficients' rate is the preset's own.
     """
 
-    method: Method
-    targets: list[str]
+    methods: Mapping[str, Method]
     rates: Rates
+    dropout: float = 0.0
+    is_preset: bool = True
+
+    @property
+    def method(self) -> Method:
+        """Return the method of most layers."""
+        each = list(self.methods.values())
+        return max(each, key=each.count)
+
+    @property
+    def targets(self) -> list[str]:
+        """Return the paths of the layers, in the base's order."""
+        return list(self.methods)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Return the config's fields of what is only seen in training."""
+        name = self.method.dropout_field
+        return {} if name is None or not self.dropout else {name: self.dropout}
 
 
 def setting_of(
-    name: str, config: Mapping[str, Any], hyper: Hyperparameters, base: BaseSpec
+    name: str,
+    config: Mapping[str, Any],
+    hyper: Hyperparameters,
+    base: BaseSpec,
+    task_type: str | None = None,
 ) -> Setting:
     """Return what a job trains: its own words where it has some, else the preset's.
 
@@ -81,6 +93,7 @@ def setting_of(
         config: fields of adapter_config.json.
         hyper: of the job.
         base: that is trained on.
+        task_type: PEFT's name of the job's task, which the config may repeat.
 
     Raises:
         InvalidMethod: no such method, or a field is refused; `param` names it.
@@ -90,78 +103,65 @@ def setting_of(
     if name not in kinds:
         known = ", ".join(sorted(kinds))
         raise InvalidMethod(f"method {name[:80]!r} is not known; known: {known}", "method")
-    preset = PRESETS.get(name, PLAIN)
+    kind, preset = kinds[name], PRESETS.get(name, PLAIN)
     try:
-        targets = _targets(config, base)
-        shape = max((base.targets[target] for target in targets), key=lambda s: s.out * s.in_)
+        targets = trained_layers(job_config(kind, _json(config), task_type), base)
+        shapes = {target: base.targets[target] for target in targets}
+        shape = max(shapes.values(), key=lambda s: s.out * s.in_)
         own = _scaled(preset, config, shape)
-        method = _method(kinds[name], own, targets, base)
+        given = job_config(kind, own, task_type)
+        methods = {target: kind.from_peft(given, target, {}) for target in targets}
+        _check_writable(methods, shapes)
     except AdapterError as error:
         raise InvalidMethod(error.message, error.param) from error
-    rate = preset.rate
-    step = preset.step_on(shape, own)
-    if step is not None:
-        scale = abs(float(own[preset.scale])) * preset.atom(shape)
-        rate = step / scale if scale else preset.rate
-    return Setting(method, targets, _rates(preset, rate, hyper))
+    rate = _rate(preset, shape, own)
+    is_preset = hyper.learning_rate is None and hyper.learning_rate_multiplier == 1.0
+    rates = _rates(preset, rate, hyper)
+    return Setting(methods, rates, dropout_of(kind, own), is_preset)
 
 
 def _scaled(preset: Preset, config: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """Return the job's config over the preset's, with the scale that gives the preset's step."""
-    own = dict(preset.config) | dict(config)
-    step = preset.step_on(shape, own)
+    own = dict(preset.config) | {k: v for k, v in config.items() if v is not None}
+    step = preset.step_on(shape, _crowded(preset, own))
     if step is not None and own.get(preset.scale) is None:
         exact = step / (preset.rate * preset.atom(shape))
         own[preset.scale] = float(f"{exact:.4g}")
     return own
 
 
-def _method(
-    kind: type[Method], config: Mapping[str, Any], targets: list[str], base: BaseSpec
-) -> Method:
-    raw = {"peft_type": kind.peft_type} | kind().to_peft() | dict(config)
-    given = PeftConfig.parse(_json(raw))
-    if not kind.reads(given):
-        raise InvalidMethod(f"the config is not one of method {kind.name}", "peft_type")
-    given.refuse_unread(kind.peft_fields)
-    made = {target: kind.from_peft(given, target, {}) for target in targets}
-    method = made[targets[0]]
-    if any(other.to_peft() != method.to_peft() for other in made.values()):
-        field_name = next(iter(kind.pattern_fields.values()), "method_config")
-        message = "layers that differ cannot be trained together; leave the patterns out"
-        raise InvalidMethod(f"{field_name}: {message}", field_name)
-    for target, own in method.of_layers({t: base.targets[t] for t in targets}).items():
-        own.tensors(base.targets[target])  # does it fit the layer?
-    return method
+def _crowded(preset: Preset, own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config as the layer with the most coefficients has it."""
+    pattern = own.get(f"{preset.count}_pattern")
+    counts = pattern.values() if isinstance(pattern, dict) else ()
+    known = [own.get(preset.count or ""), *counts]
+    whole = [one for one in known if isinstance(one, int) and not isinstance(one, bool)]
+    return own if preset.count is None or not whole else {**own, preset.count: max(whole)}
 
 
-def _json(raw: Mapping[str, Any]) -> bytes:
+def _rate(preset: Preset, shape: Shape, own: Mapping[str, Any]) -> float:
+    """Return the coefficients' rate that moves the weight by the preset's step."""
+    step = preset.step_on(shape, _crowded(preset, own))
+    if step is None:
+        return preset.rate
+    return step / (abs(float(own[preset.scale])) * preset.atom(shape))
+
+
+def _check_writable(methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> None:
+    """Refuse methods that a layer cannot hold, or that one config cannot say of all layers."""
+    fitted = laid_out(methods, shapes)
+    for target, own in fitted.items():
+        own.tensors(shapes[target])
+    type(next(iter(fitted.values()))).config_of(fitted)
+
+
+def _json(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a config after finding that it is JSON."""
     try:
-        return json.dumps(raw).encode()
+        json.dumps(config)
     except (TypeError, ValueError) as error:
         raise InvalidMethod(f"the method's config is not JSON: {error}", "method_config") from error
-
-
-def _targets(config: Mapping[str, Any], base: BaseSpec) -> list[str]:
-    """Return the layers that the config names, or query and value, or all that there are."""
-    in_head = {name.rpartition(".")[0] for name in (base.head.parameters if base.head else ())}
-    free = [path for path in base.targets if path not in in_head]
-    rule = config.get("target_modules")
-    if isinstance(rule, str) and rule.lower() == "all-linear":
-        return free
-    if rule is not None:
-        given = PeftConfig(dict(config))
-        found = [path for path in free if given.selects(path)]
-        if not found:
-            some = ", ".join(sorted({path.rpartition(".")[2] for path in free})[:12])
-            message = f"target_modules select no layer of base {base.name!r}; it has {some}"
-            raise InvalidMethod(message, "target_modules")
-        return found
-    for names in _TARGETS:
-        found = [path for path in free if path.endswith(tuple(f".{name}" for name in names))]
-        if found:
-            return found
-    return free
+    return config
 
 
 def _rates(preset: Preset, rate: float, hyper: Hyperparameters) -> Rates:

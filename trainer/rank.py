@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from registry.job_spec import JobSpec
+from registry.job_spec import PEFT_TASKS, JobSpec
 from trainer.base import LoadedBase
 from trainer.child import tie_to
 from trainer.child_task import named
@@ -112,8 +112,10 @@ class Rank:
         validation = None if given.validation is None else Path(given.validation)
         files = JobFiles(Path(given.training), validation)
         data = open_data(files, task, spec.seed, Path(given.known))
-        setting = setting_of(spec.method, spec.method_config, hyper, base.spec)
-        learner = Learner(base, setting.method, setting.targets, task, spec.seed)
+        setting = setting_of(
+            spec.method, spec.method_config, hyper, base.spec, PEFT_TASKS[spec.task]
+        )
+        learner = Learner(base, setting, task, spec.seed)
         self._run.callback(learner.undo)
         self._run.enter_context(less_memory(base.model, hyper.gradient_checkpointing))
         schedule = schedule_of(hyper, len(data.train), spec.seed)

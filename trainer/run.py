@@ -20,14 +20,12 @@ from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
-from adapters_core.peft_config import PeftConfig
-from adapters_core.target_rules import check_targets
-from registry.job_spec import AUTO, Hyperparameters, JobSpec
+from registry.job_spec import AUTO, PEFT_TASKS, Hyperparameters, JobSpec
 from trainer.auto import best_of_all
 from trainer.base import LoadedBase
 from trainer.checkpoint import write_whole
 from trainer.data import Data, open_data
-from trainer.errors import Cancelled, InvalidMethod, Paused, TrainerError, WrongBase
+from trainer.errors import Cancelled, Paused, TrainerError, WrongBase
 from trainer.evaluate import at_once, evaluate, is_better, rehearse
 from trainer.learner import Learner
 from trainer.presets import Setting, setting_of
@@ -90,11 +88,12 @@ def _check_method(spec: JobSpec, base: LoadedBase) -> None:
     """Refuse a method, a config or layers that the base cannot be trained with."""
     if spec.method == AUTO:
         return
-    try:
-        check_targets(PeftConfig(dict(spec.method_config)), base.spec)
-    except AdapterError as error:
-        raise InvalidMethod(error.message, error.param) from error
-    setting_of(spec.method, spec.method_config, spec.hyperparameters, base.spec)
+    _setting(spec, base)
+
+
+def _setting(spec: JobSpec, base: LoadedBase) -> Setting:
+    hyper, task_type = spec.hyperparameters, PEFT_TASKS[spec.task]
+    return setting_of(spec.method, spec.method_config, hyper, base.spec, task_type)
 
 
 def _trained(
@@ -108,8 +107,8 @@ def _trained(
 ) -> Trained:
     """Train with one method, evaluate before and after, write and read back."""
     ranks.begin(spec)
-    setting = setting_of(spec.method, spec.method_config, spec.hyperparameters, base.spec)
-    learner = Learner(base, setting.method, setting.targets, task, spec.seed)
+    setting = _setting(spec, base)
+    learner = Learner(base, setting, task, spec.seed)
     try:
         with less_memory(base.model, spec.hyperparameters.gradient_checkpointing):
             size = at_once(spec.hyperparameters)
@@ -167,7 +166,7 @@ def _trainer(
     schedule = schedule_of(hyper, len(data.train), spec.seed)
     # A checkpoint of another data, base or setting is not gone on from.
     fits = {"job": spec.id, "data": data.facts.digest, "base": learner.base.spec.fingerprint}
-    fits |= {"method": str(setting.method), "hyper": json.dumps(asdict(hyper), sort_keys=True)}
+    fits |= {"method": _shown(setting), "hyper": json.dumps(asdict(hyper), sort_keys=True)}
     report.event(
         "info",
         f"training {spec.method} on {len(setting.targets)} layers, {schedule.num_steps} steps of "
@@ -188,6 +187,13 @@ def _trainer(
         fits,
         ranks,
     )
+
+
+def _shown(setting: Setting) -> str:
+    """Return what a checkpoint is held against: the method, and what differs from it."""
+    others = {t: str(own) for t, own in setting.methods.items() if own != setting.method}
+    more = setting.said | others
+    return str(setting.method) + (json.dumps(more, sort_keys=True) if more else "")
 
 
 def _before(
@@ -269,8 +275,8 @@ def _tell_of_data(data: Data, hyper: Hyperparameters, report: Reporter) -> None:
 
 def _tell_of_cuts(setting: Setting, base: BaseSpec, report: Reporter) -> None:
     """Say which layers are too small for the method as it was asked for."""
-    small = {path: setting.method.fitted(base.targets[path]) for path in setting.targets}
-    small = {path: own for path, own in small.items() if own != setting.method}
+    fitted = {path: own.fitted(base.targets[path]) for path, own in setting.methods.items()}
+    small = {path: own for path, own in fitted.items() if own != setting.methods[path]}
     if small:
         path, own = next(iter(small.items()))
         config = json.dumps(own.config())

@@ -49,6 +49,7 @@ class C3A(Method):
 
     name: ClassVar[str] = "c3a"
     peft_type: ClassVar[str] = "C3A"
+    pattern_fields: ClassVar[Mapping[str, str]] = {"block_size": "block_size_pattern"}
     peft_fields: ClassVar[frozenset[str]] = frozenset({"block_size", "block_size_pattern"})
 
     def __post_init__(self) -> None:

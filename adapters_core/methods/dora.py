@@ -54,17 +54,22 @@ class GoldenBasis(NamedTuple):
 @register
 @dataclass(frozen=True)
 class DoRA(Method):
-    """Args: r: the rank. alpha: the scale's numerator. rslora: divide by sqrt(r), not r."""
+    """Args: r, alpha, rslora, gaussian: of the LoRA that turns the rows."""
 
     r: int = 8
     alpha: float = 8.0
     rslora: bool = False
+    gaussian: bool = False
 
     name: ClassVar[str] = "dora"
     peft_type: ClassVar[str] = "LORA"
     pattern_fields: ClassVar[Mapping[str, str]] = LoRA.pattern_fields
     peft_fields: ClassVar[frozenset[str]] = LoRA.peft_fields | {"use_dora"}
     needs_base: ClassVar[bool] = True
+    dropout_field: ClassVar[str | None] = LoRA.dropout_field
+    training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "init_lora_weights": LoRA.training_only["init_lora_weights"]
+    }
 
     def __post_init__(self) -> None:
         self.lora  # noqa: B018  (checks the fields)
@@ -72,7 +77,7 @@ class DoRA(Method):
     @property
     def lora(self) -> LoRA:
         """Return the LoRA that turns the rows."""
-        return LoRA(self.r, self.alpha, self.rslora)
+        return LoRA(self.r, self.alpha, self.rslora, self.gaussian)
 
     @classmethod
     def reads(cls, config: PeftConfig) -> bool:
@@ -82,10 +87,13 @@ class DoRA(Method):
     def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
         config.flag("use_dora")
         lora = LoRA.from_peft(config, target, tensors)
-        return cls(lora.r, lora.alpha, lora.rslora)
+        return cls(lora.r, lora.alpha, lora.rslora, lora.gaussian)
 
     def to_peft(self) -> dict[str, Any]:
         return self.lora.to_peft() | {"use_dora": True}
+
+    def config(self) -> dict[str, Any]:
+        return self.lora.config()
 
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         return self.lora.tensors(shape) | {_MAGNITUDE: TensorSpec((shape.out,))}

@@ -105,6 +105,11 @@ class FRoD(Method):
         f"{name}." for name in (V, INDICES, SIZE, DIGEST)
     )
     needs_base: ClassVar[bool] = True
+    dropout_field: ClassVar[str | None] = "frod_dropout"
+    #: The basis that is computed here has this one.
+    training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "regularization_alpha": (REGULARISATION,)
+    }
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"sparse_rate", "projection_prng_key", "save_projection", "regularization_alpha"}
     )

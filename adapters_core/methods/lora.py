@@ -43,11 +43,15 @@ _INITS_OF_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 @register
 @dataclass(frozen=True)
 class LoRA(Method):
-    """Args: r: the rank. alpha: the scale's numerator. rslora: divide by sqrt(r), not r."""
+    """Args: r: the rank. alpha: the scale's numerator. rslora: divide by sqrt(r), not r.
+
+    gaussian: a fresh A is drawn from N(0, 1 / r^2), as PEFT's `init_lora_weights` names it.
+    """
 
     r: int = 8
     alpha: float = 8.0
     rslora: bool = False
+    gaussian: bool = False
 
     name: ClassVar[str] = "lora"
     peft_type: ClassVar[str] = "LORA"
@@ -58,6 +62,12 @@ class LoRA(Method):
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"}
     )
+
+    dropout_field: ClassVar[str | None] = "lora_dropout"
+    training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "init_lora_weights": (True, "gaussian"),
+        "use_dora": (False,),
+    }
 
     def __post_init__(self) -> None:
         if self.r < 1:
@@ -74,10 +84,16 @@ class LoRA(Method):
         _check_init(config)
         r = config.integer("r", 8, Pattern("rank_pattern"), target)
         alpha = config.number("lora_alpha", 8.0, Pattern("alpha_pattern"), target)
-        return cls(r, alpha, config.flag("use_rslora"))
+        gaussian = config.raw.get("init_lora_weights") == "gaussian"
+        return cls(r, alpha, config.flag("use_rslora"), gaussian)
 
     def to_peft(self) -> dict[str, Any]:
-        return {"r": self.r, "lora_alpha": self.alpha, "use_rslora": self.rslora}
+        fields = {"r": self.r, "lora_alpha": self.alpha, "use_rslora": self.rslora}
+        return fields | ({"init_lora_weights": "gaussian"} if self.gaussian else {})
+
+    def config(self) -> dict[str, Any]:
+        values = super().config()
+        return values if self.gaussian else {k: v for k, v in values.items() if k != "gaussian"}
 
     @property
     def scale(self) -> float:
@@ -90,8 +106,11 @@ class LoRA(Method):
     def init(
         self, shape: Shape, generator: torch.Generator, basis: Any = None
     ) -> dict[str, Tensor]:
-        bound = 1 / math.sqrt(shape.in_)  # PEFT's kaiming_uniform_(a=sqrt(5))
-        down = torch.empty(self.r, shape.in_).uniform_(-bound, bound, generator=generator)
+        if self.gaussian:
+            down = torch.randn(self.r, shape.in_, generator=generator) / self.r
+        else:
+            bound = 1 / math.sqrt(shape.in_)  # PEFT's kaiming_uniform_(a=sqrt(5))
+            down = torch.empty(self.r, shape.in_).uniform_(-bound, bound, generator=generator)
         return {_A: down, _B: torch.zeros(shape.out, self.r)}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:

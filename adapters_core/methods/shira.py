@@ -53,7 +53,12 @@ class SHiRA(Method):
     name: ClassVar[str] = "shira"
     peft_type: ClassVar[str] = "SHIRA"
     #: How the places were chosen says nothing more: the file has them.
-    peft_fields: ClassVar[frozenset[str]] = frozenset({"r"})
+    peft_fields: ClassVar[frozenset[str]] = frozenset({"r", "mask_type", "random_seed"})
+    #: The job's seed draws the places.
+    training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "mask_type": ("random",),
+        "random_seed": (None,),
+    }
 
     def __post_init__(self) -> None:
         if self.r < 1:

@@ -88,6 +88,7 @@ class TinyLoRA(Method):
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         ("r", "u", "weight_tying", "projection_seed", "save_projection")
     )
+    dropout_field: ClassVar[str | None] = "tinylora_dropout"
     shared_prefixes: ClassVar[tuple[str, ...]] = (f"{_VECTOR}.",)
     needs_base: ClassVar[bool] = True
 

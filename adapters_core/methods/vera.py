@@ -98,6 +98,7 @@ class VeRA(Method):
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"r", "projection_prng_key", "save_projection", "d_initial"}
     )
+    dropout_field: ClassVar[str | None] = "vera_dropout"
     shared_prefixes: ClassVar[tuple[str, ...]] = (_DOWN, _UP)
 
     def __post_init__(self) -> None:

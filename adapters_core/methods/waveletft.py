@@ -86,6 +86,8 @@ class WaveletFT(Method):
     name: ClassVar[str] = "waveletft"
     peft_type: ClassVar[str] = _ONE_LEVEL
     pattern_fields: ClassVar[Mapping[str, str]] = {"n_frequency": "n_frequency_pattern"}
+    #: A layer's share is what a file says; a job says n.
+    training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {"proportional_parameters": (False,)}
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         (
             *("n_frequency", "n_frequency_pattern", "proportional_parameters", "scaling"),

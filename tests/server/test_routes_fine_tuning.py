@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adapters_core.table import registered
 from live import Live, until
 from registry import Hyperparameters, JobError, job_log
 from server.routes import job_stream
@@ -490,3 +491,63 @@ def test_metrics_count_jobs_by_state_and_what_was_trained(serve: Callable[..., L
     assert server.metric("overtone_train_steps_total") == 7
     assert server.metric("overtone_train_tokens_total") == 700
     assert server.metric("overtone_train_loss") == 1.5
+
+
+# What training would not heed.
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "param"),
+    [
+        ("lora", {"layers_to_transform": [99]}, "layers_to_transform"),
+        (
+            "lora",
+            {"layers_to_transform": [99], "target_modules": "all-linear"},
+            "layers_to_transform",
+        ),
+        ("lora", {"exclude_modules": ["nothing"]}, "exclude_modules"),
+        ("lora", {"init_lora_weights": "nonsense"}, "init_lora_weights"),
+        ("lora", {"eva_config": {"rho": 2.0}}, "eva_config"),
+        ("lora", {"loftq_config": {"loftq_bits": 4}}, "loftq_config"),
+        ("lora", {"lora_dropout": 1.5}, "lora_dropout"),
+        ("lora", {"rank_pattern": {"q_proj": "x"}}, "r"),
+        ("lora", {"task_type": "SEQ_CLS"}, "task_type"),
+        ("lora", {"use_dora": True}, "use_dora"),
+        ("dora", {"use_dora": False}, "use_dora"),
+        ("fourierft", {"init_weights": False}, "init_weights"),
+        ("fourierft", {"peft_type": "LORA"}, "peft_type"),
+    ],
+)
+def test_a_field_that_training_does_not_heed_is_refused_before_there_is_a_job(
+    server: Live, method: str, config: dict[str, Any], param: str
+) -> None:
+    before = server.http.get(JOBS, params={"limit": 1000}).json()
+    answer = post_job(server, adapter={"method": method, "config": config})
+    assert answer.status_code == 422, answer.text
+    assert error_of(answer)["param"] == param
+    assert f"{param} = " in error_of(answer)["message"]
+    assert server.http.get(JOBS, params={"limit": 1000}).json() == before
+
+
+@pytest.mark.parametrize("method", sorted(registered()))
+def test_every_method_may_be_named_alone_or_with_its_type(server: Live, method: str) -> None:
+    kind = registered()[method]
+    for config in ({}, {"peft_type": kind.peft_type}, kind().to_peft()):
+        job = new_job(server, adapter={"method": method, "config": config})
+        assert job["status"] == "queued"
+        server.http.post(f"{JOBS}/{job['id']}/cancel")
+
+
+def test_layers_dropout_and_patterns_are_taken(server: Live) -> None:
+    config = {
+        "target_modules": "all-linear",
+        "exclude_modules": ["k_proj"],
+        "layers_to_transform": [1],
+        "lora_dropout": 0.1,
+        "rank_pattern": {"q_proj": 4},
+        "init_lora_weights": "gaussian",
+        "task_type": "CAUSAL_LM",
+    }
+    job = new_job(server, adapter={"method": "lora", "config": config})
+    assert job["adapter"]["config"] == config
+    server.http.post(f"{JOBS}/{job['id']}/cancel")

@@ -46,7 +46,7 @@ def trainer_of(
     task = CausalLM(tiny.tokenizer(), 100, False, True)
     examples = Listed(task.example({"text": text * 3}) for text in ("ab", "cd", "ef", "gh"))
     setting = setting_of(method, {}, hyper, base.spec)
-    learner = Learner(base, setting.method, setting.targets, task, seed=0)
+    learner = Learner(base, setting, task, seed=0)
     schedule = schedule_of(hyper, len(examples), 0)
     made = Trainer(
         learner,
