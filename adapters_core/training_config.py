@@ -12,6 +12,7 @@ from typing import Any, Literal
 from adapters_core.errors import InvalidAdapter
 from adapters_core.method import Method
 from adapters_core.peft_config import PeftConfig
+from adapters_core.peft_fields import is_one_of
 from adapters_core.table import registered
 from adapters_core.training_layers import LAYER_FIELDS
 
@@ -125,12 +126,12 @@ def _check_kind(kind: type[Method], own: Mapping[str, Any], config: PeftConfig) 
 
 def _check_field(kind: type[Method], name: str, value: Any) -> None:
     shown = f"{name} = {_short(value)}"
-    if name in kind.training_only and value not in kind.training_only[name]:
+    if name in kind.training_only and not is_one_of(value, kind.training_only[name]):
         allowed = " or ".join(repr(one) for one in kind.training_only[name])
         raise InvalidAdapter(f"{shown} is not heeded in training; {allowed} is", name)
     if name in kind.training_only:
         return
-    if name in _ONLY and value not in _ONLY[name][0]:
+    if name in _ONLY and not is_one_of(value, _ONLY[name][0]):
         raise InvalidAdapter(f"{shown} is not heeded in training: {_ONLY[name][1]}", name)
     if name in _REFUSED and value:
         raise InvalidAdapter(f"{shown} is not heeded in training; leave it out", name)
