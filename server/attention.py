@@ -52,12 +52,14 @@ class StepLayout:
     Args:
         write: int64 `[T]`, the flat cache cell of every row.
         clear: int64, cells behind a prompt's end that masked keys will be read from.
+        is_long: bool `[1, T]`, rows of texts beyond the border of rotations; None: no row is.
     """
 
     decode: tuple[Span, ...]
     prefill: tuple[Span, ...]
     write: Tensor
     clear: Tensor
+    is_long: Tensor | None = None
 
 
 class PagedCache:
@@ -73,6 +75,10 @@ class PagedCache:
     def begin(self, layout: StepLayout) -> None:
         """Take the layout of the step that comes next."""
         self.layout = layout
+
+    def is_long(self) -> Tensor | None:
+        """Return the step's rows of texts beyond the border of rotations, bool `[1, T]`."""
+        return None if self.layout is None else self.layout.is_long
 
     def attach(self, model: nn.Module) -> None:
         """Make every attention module of the model use this cache, and see what it is to see.

@@ -38,6 +38,7 @@ class DeviceLayout:
         starts: int32 `[N + 1]`, the first row of each sequence, and behind the last one's end.
         num_single: how many sequences, the first, have one row each.
         spans: those of the prompt pieces.
+        is_long: bool `[1, T]`, rows of texts beyond the border of rotations; None: no row is.
     """
 
     write: Tensor
@@ -46,6 +47,7 @@ class DeviceLayout:
     starts: Tensor
     num_single: int
     spans: tuple[Span, ...] = ()
+    is_long: Tensor | None = None
     #: Sight -> what the single rows see; the same in every layer of a step that has it.
     seen: dict[Sight, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
 
@@ -94,7 +96,12 @@ class DeviceCache(PagedCache):
             starts=put(starts),
             num_single=len(layout.decode),
             spans=layout.prefill,
+            is_long=layout.is_long,
         )
+
+    def is_long(self) -> Tensor | None:
+        """Return the step's rows of texts beyond the border of rotations, bool `[1, T]`."""
+        return None if self.on_device is None else self.on_device.is_long
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """Return `[1, T, heads, head_dim]` for q `[1, heads, T, d]`, k and v `[1, kv_heads, T, d]`.

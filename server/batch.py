@@ -117,11 +117,13 @@ def _layout(
         end = -(-span.length // page_size) * page_size
         clear += _cells(span.pages, range(span.length, end), page_size)
     write += range(missing)  # page 0
+    long = [p.work.sequence.is_long for p in placed for _ in p.rows] + [False] * missing
     return StepLayout(
         decode=tuple(spans[:num_decode]),
         prefill=tuple(spans[num_decode:]),
         write=torch.tensor(write, device=device),
         clear=torch.tensor(clear, dtype=torch.long, device=device),
+        is_long=torch.tensor([long], device=device) if any(long) else None,
     )
 
 

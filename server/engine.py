@@ -20,6 +20,7 @@ from server.attention_device import DeviceCache
 from server.batch import pack
 from server.graphs import DecodeGraphs
 from server.kv_pool import PagePool
+from server.rotations import border_of, rotate_by_rows
 from server.sampler import sample
 from server.sampler_device import sample_on_device
 from server.sequence import Sampled, Sampling, Sequence
@@ -28,8 +29,6 @@ from server.work import Batch, Work
 
 _CHECK_TOKENS = 40
 _CHECK_TOLERANCE = 1e-3
-#: Rotations that follow the longest row of a batch: a row would depend on its neighbours.
-_MOVING_ROTATIONS = ("dynamic", "longrope")
 
 
 class Engine:
@@ -67,9 +66,11 @@ class Engine:
             self._graphs = DecodeGraphs(self._forward, self._cache, self._device)
         if deterministic and self._device.type == "cuda":
             _be_deterministic()
-        _refuse_moving_rotations(self._model)
+        self.border = border_of(self._model)
         expected = self._reference_logits()
         self._cache.attach(self._model)
+        if self.border is not None:
+            rotate_by_rows(self._model, self.border, self._cache.is_long)
         self._check_against(expected)
 
     @torch.inference_mode()
@@ -135,7 +136,7 @@ class Engine:
         """
         prompt = self._check_prompt()
         pool = PagePool(self._cache.num_pages, self._page_size)
-        sequence = Sequence(tuple(prompt), Sampling(max_tokens=1))
+        sequence = Sequence(tuple(prompt), Sampling(max_tokens=1), border=self.border)
         sequence.pages = pool.allocate(pool.pages_for(len(prompt))) or []
         half = _CHECK_TOKENS // 2
         for start, stop in ((0, half), (half, half + 3)):
@@ -164,16 +165,3 @@ def _vocabulary(model: nn.Module) -> int:
     size = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
     assert isinstance(size, int)
     return size
-
-
-def _refuse_moving_rotations(model: nn.Module) -> None:
-    """Refuse what the check cannot see: its prompt is shorter than where these begin to move."""
-    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
-    rope = getattr(config, "rope_parameters", None) or {}
-    for part in (rope, *rope.values()):  # one for all layers, or one for each kind of them
-        kind = part.get("rope_type") if isinstance(part, dict) else None
-        if kind in _MOVING_ROTATIONS:
-            raise UnsupportedAttention(
-                f"the base's positions are rotated by rope_type {kind!r}, which depends on the "
-                "longest sequence of a batch and is not served"
-            )

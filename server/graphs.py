@@ -31,7 +31,7 @@ _LOG = logging.getLogger("overtone.graphs")
 _MAX_RECORDINGS = 64
 #: More rows than this are computed anew: their kernels run longer than it takes to launch them.
 MAX_ROWS = 512
-_IDS, _POSITIONS, _WRITE, _LENGTHS, _FIRST_SLOTS = range(5)
+_IDS, _POSITIONS, _WRITE, _LENGTHS, _IS_LONG, _FIRST_SLOTS = range(6)
 
 #: (ids `[1, T]`, positions `[1, T]`, plan) -> logits `[T, vocabulary]`.
 Forward = Callable[[Tensor, Tensor, ServingPlan | None], Tensor]
@@ -120,6 +120,7 @@ class StaticStep:
             lengths=self._table[_LENGTHS].int(),
             starts=self._starts,
             num_single=self.rows,
+            is_long=self._table[_IS_LONG : _IS_LONG + 1].bool(),
         )
 
     def fill(self, works: tuple[Work, ...], banks: tuple[Bank, ...]) -> None:
@@ -139,6 +140,7 @@ class StaticStep:
             table[_POSITIONS, row] = position
             table[_WRITE, row] = used[-1] * self._page_size + position % self._page_size
             table[_LENGTHS, row] = position + 1
+            table[_IS_LONG, row] = sequence.is_long
             payload = payload_of(work)
             if isinstance(payload, Factored):
                 table[_FIRST_SLOTS + banks.index(payload.bank), row] = payload.slot

@@ -135,6 +135,7 @@ class Runtime:
         now = self._clock()
         deadline = None if timeout_s is None else now + timeout_s
         sequence = Sequence(prompt, sampling, placed.lease, now, tenant, deadline)
+        sequence.border = self._engine.border
         generation = Generation(sequence, sink, placed.mode, now)
         self._post(lambda: self._accept(generation))
         return generation

@@ -130,6 +130,8 @@ class Scheduler:
             sequence.finish_reason = "length"
         if sequence.finish_reason:
             self._end(sequence)
+        elif sequence.has_just_grown_long:
+            self._put_back(sequence)
 
     def _plan_step(self, resting: set[str], now: float) -> list[Sequence]:
         """Plan a step without the resting tenants; return whose single tokens it computes."""
@@ -179,7 +181,7 @@ class Scheduler:
         while budget > 0 and (sequence := self._next_prompt(now)):
             is_flood = sequence.tenant in flooding
             start = sequence.num_computed
-            rows = min(budget, flood_budget if is_flood else budget, len(sequence.prompt) - start)
+            rows = min(budget, flood_budget if is_flood else budget, sequence.num_together - start)
             self._plan.pieces.append(Work.of(sequence, start, start + rows))
             self.waiting.charge(sequence.tenant, PROMPT_WEIGHT * rows)
             budget -= rows
@@ -279,14 +281,18 @@ class Scheduler:
         if not able:
             return None
         victim = max(able, key=lambda one: one.number)
-        self.running.remove(victim)
-        self._pages.release(victim)
-        victim.num_computed = 0
+        self._put_back(victim)
         victim.num_preempted += 1
         self.num_preemptions += 1
         self._plan.victims.add(victim)
-        self.waiting.put_back(victim)
         return victim
+
+    def _put_back(self, sequence: Sequence) -> None:
+        """Take a running sequence's pages and let it wait; it computes its tokens again."""
+        self.running.remove(sequence)
+        self._pages.release(sequence)
+        sequence.num_computed = 0
+        self.waiting.put_back(sequence)
 
     def _end(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

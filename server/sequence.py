@@ -72,6 +72,7 @@ class Sequence:
         is_chained: whether it may still add to that.
         num_cached: prompt tokens that were found instead of computed.
         num_preempted: how often it had to give its pages up.
+        border: a length beyond which the base rotates all positions otherwise (rotations.py).
     """
 
     prompt: tuple[int, ...]
@@ -90,6 +91,7 @@ class Sequence:
     num_cached: int = 0
     num_preempted: int = 0
     finish_reason: str | None = None
+    border: int | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -105,12 +107,29 @@ class Sequence:
     @property
     def namespace(self) -> Hashable:
         """Return what its keys and values depend on beside tokens, and whose they are."""
-        return self.tenant, None if self.lease is None else self.lease.key
+        return self.tenant, None if self.lease is None else self.lease.key, self.is_long
+
+    @property
+    def is_long(self) -> bool:
+        """Return whether its text is longer than where the base's rotations change."""
+        return self.border is not None and len(self.tokens) > self.border
+
+    @property
+    def has_just_grown_long(self) -> bool:
+        """Return whether its newest token makes the keys of all others stale."""
+        return self.border is not None and len(self.tokens) == self.border + 1
+
+    @property
+    def num_together(self) -> int:
+        """Return how many tokens are computed in pieces: the prompt, or all up to the border."""
+        if self.border is None or not self.is_long:
+            return len(self.prompt)
+        return max(len(self.prompt), self.border + 1)
 
     @property
     def is_prefilling(self) -> bool:
-        """Return whether a part of its prompt is not computed yet."""
-        return self.num_computed < len(self.prompt)
+        """Return whether a part of what is computed in pieces is not computed yet."""
+        return self.num_computed < self.num_together
 
     @property
     def is_solid(self) -> bool:

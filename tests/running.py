@@ -64,6 +64,10 @@ class Watched:
     may_step: threading.Event = field(default_factory=threading.Event)
     is_held: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def border(self) -> int | None:
+        return self.engine.border
+
     def step(self, batch: Batch) -> list[Sampled | None]:
         if not self.may_step.is_set():
             self.is_held.set()

@@ -132,6 +132,7 @@ class Served:
         pool = pool or PagePool(self.num_pages, PAGE_SIZE)
         scheduler = Scheduler(pool, max_rows, max_running)
         for sequence in sequences:
+            sequence.border = self.engine.border
             scheduler.add(sequence)
         logits: dict[Sequence, list[Tensor]] = {sequence: [] for sequence in sequences}
         while batch := scheduler.next(0.0):

@@ -140,29 +140,6 @@ def test_a_base_that_adds_something_to_its_scores_is_refused() -> None:
         engine_of(from_config(config))
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_positions_that_depend_on_the_longest_row_are_refused(kind: str) -> None:
-    """The rotation of every row would follow the longest sequence of the batch."""
-    long: dict[str, Any] = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
-    long["original_max_position_embeddings"] = 64
-    factors: dict[str, Any] = long if kind == "longrope" else {}
-    config = LlamaConfig(
-        **SMALL,
-        intermediate_size=48,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        rope_parameters={
-            "rope_type": kind,
-            "rope_theta": 10000.0,
-            "factor": 2.0,
-            **factors,
-        },
-    )
-    with pytest.raises(UnsupportedAttention, match=kind):
-        engine_of(from_config(config))
-
-
 def test_a_fixed_stretch_of_positions_is_served() -> None:
     config = LlamaConfig(
         **SMALL,

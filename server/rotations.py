@@ -1,0 +1,99 @@
+"""Rotations that depend on how long a text is, each row's by its own text alone.
+
+With `longrope` (Phi 3.5, Phi 4 mini) the angles of all positions are others as soon as a text is
+longer than what the base was first trained on, the border. transformers looks at the longest row of
+a batch; here every row follows its own sequence. A sequence that grows over the border has keys of
+the shorter kind: the scheduler computes all its tokens again. So each token is what transformers
+gives in one forward pass over the text so far, which is what Phi 3's `generate` does, too.
+
+`dynamic` angles change beyond `max_position_embeddings` only; the server takes no longer texts.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from server.sight import UnsupportedAttention
+
+_LONG = "longrope"
+
+
+def border_of(model: nn.Module) -> int | None:
+    """Return up to how many tokens a text has the shorter angles; None: angles never change.
+
+    Raises:
+        UnsupportedAttention: angles change at several lengths.
+    """
+    borders = {
+        int(part["original_max_position_embeddings"])
+        for part in _rope_parameters(model)
+        if part.get("rope_type") == _LONG
+    }
+    if len(borders) > 1:
+        raise UnsupportedAttention(
+            f"the base's 'longrope' rotations change at several lengths ({sorted(borders)} "
+            "tokens), which is not served"
+        )
+    return borders.pop() if borders else None
+
+
+def _rope_parameters(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Yield the parameters of all layers, or those of each kind of them."""
+    config: Any = model.config
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    for part in (rope, *rope.values()):
+        if isinstance(part, dict):
+            yield part
+
+
+def rotate_by_rows(model: nn.Module, border: int, is_long: Callable[[], Tensor | None]) -> None:
+    """Make the model's rotations follow each row's own text.
+
+    Args:
+        model: whose rotations are modules with a `rope_type`.
+        border: of `border_of`.
+        is_long: gives bool `[1, T]` for the rows of the step: whose text is longer than the
+            border; None if no row's is.
+
+    Raises:
+        UnsupportedAttention: its rotations are made in another way.
+    """
+    found = [module for module in model.modules() if _is_long_rope(module)]
+    if not found:
+        raise UnsupportedAttention(
+            f"{type(model).__name__} makes its 'longrope' rotations by code of its own"
+        )
+    for module in found:
+        module.forward = _by_rows(module.forward, border, is_long)
+
+
+def _is_long_rope(module: nn.Module) -> bool:
+    kind: Any = getattr(module, "rope_type", None)
+    return _LONG in kind.values() if isinstance(kind, dict) else kind == _LONG
+
+
+def _by_rows(
+    forward: Callable[..., tuple[Tensor, Tensor]],
+    border: int,
+    is_long: Callable[[], Tensor | None],
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return a rotation's forward that asks transformers' own for both kinds of angles."""
+
+    def rotated(
+        x: Tensor, position_ids: Tensor, *args: Any, **others: Any
+    ) -> tuple[Tensor, Tensor]:
+        long = is_long()
+        if long is None:
+            return forward(x, position_ids, *args, **others)
+        short = forward(x, position_ids.masked_fill(long, 0), *args, **others)
+        # A position beyond the border makes transformers take the longer text's angles for all.
+        beyond = forward(x, F.pad(position_ids, (0, 1), value=border), *args, **others)
+        cos, sin = (
+            torch.where(long[..., None], b[:, :-1], s) for b, s in zip(beyond, short, strict=True)
+        )
+        return cos, sin
+
+    return rotated
