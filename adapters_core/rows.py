@@ -1,10 +1,11 @@
 """The rows of a batch, and the row counts that keep a row's bits.
 
-Matrix products and batched transforms run over a multiple of four rows.
+Matrix products and batched transforms run over a multiple of `row_multiple()` rows.
 
-On a CPU a float32 GEMM gives a row the same bits whatever stands beside it, as long as the number
-of rows is a multiple of four (a shorter tail takes another kernel). docs/decisions.md has the
-measurement; tests/server/test_batch_invariance.py keeps it true.
+On some CPUs a float32 GEMM gives a row the same bits whatever stands beside it, as long as the
+number of rows is a multiple of four (a shorter tail takes another kernel). On others it takes a
+larger multiple, or another setting of the library. invariance.py measures it on the machine at
+hand; docs/decisions.md has what was found.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROW_MULTIPLE = 4
+#: Of the whole process, like torch's number of threads. Set once, before anything is packed.
+_multiple = 4
+
+
+def row_multiple() -> int:
+    """Return the multiple of rows that products run over in this process."""
+    return _multiple
+
+
+def set_row_multiple(multiple: int) -> None:
+    """Let products run over another multiple of rows; not while a step runs.
+
+    Args:
+        multiple: a power of two, 4 or more: batches are cut into pieces of such sizes.
+    """
+    global _multiple
+    assert multiple >= 4, multiple
+    assert multiple & (multiple - 1) == 0, multiple
+    _multiple = multiple
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,7 @@ class PackedLayer:
 
 def padding_of(num_rows: int) -> int:
     """Return how many rows are missing to the next multiple."""
-    return -num_rows % ROW_MULTIPLE
+    return -num_rows % _multiple
 
 
 def pad_rows(x: Tensor) -> Tensor:

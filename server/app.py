@@ -27,6 +27,7 @@ from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
 from server.model import BaseNotLoadable
 from server.routes import adapters, classify, completions, files, fine_tuning, ops, residency
+from server.row_check import NeedsSearch, NotInvariant
 from server.service import Service, tell_unknown
 from server.settings import Settings
 from server.sight import UnsupportedAttention
@@ -34,7 +35,7 @@ from server.training_plot import Curves
 
 _LOG = logging.getLogger("overtone")
 #: Failures of a start whose message says it all; others are logged with their traceback.
-_EXPECTED = (*FAMILIES, BaseNotLoadable, UnsupportedAttention)
+_EXPECTED = (*FAMILIES, BaseNotLoadable, UnsupportedAttention, NotInvariant)
 
 
 def create_app(
@@ -99,6 +100,10 @@ async def _start(
         app.state.service = await asyncio.to_thread(start)
         _LOG.info("ready: serving %s", app.state.service.base.spec.name)
     except Exception as error:
+        if isinstance(error, NeedsSearch):
+            _LOG.info("%s", error)
+            on_failure(error)
+            return
         _LOG.error("the server cannot serve: %s", error, exc_info=not isinstance(error, _EXPECTED))
         app.state.why_not_ready = "the server cannot serve; its log has the reason"
         if isinstance(error, CanaryFailed):

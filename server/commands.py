@@ -107,12 +107,16 @@ def doctor(
 def _ready_to_load(settings: "Settings") -> "socket.socket":
     """Return the listening socket when all is checked that can be before torch is imported.
 
+    The setting of the matrix library is in the environment then.
+
     Raises:
         CannotStart: this machine cannot serve what is set.
     """
     from adapters_core.starting import check_base, check_device, check_folder
     from registry.connect import check_url
     from server.listening import open_listener
+    from server.process_log import configure_logging
+    from server.processor.search import prepare
 
     check_url(settings.registry_url)
     check_base(settings.base)
@@ -120,7 +124,10 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
     check_folder("data", settings.data)
     if settings.store is not None:
         check_folder("store", settings.store)
-    return open_listener(settings.host, settings.port)
+    listener = open_listener(settings.host, settings.port)
+    configure_logging()
+    prepare(settings)
+    return listener
 
 
 @contextmanager

@@ -73,6 +73,16 @@ class Engine:
             rotate_by_rows(self._model, self.border, self._cache.is_long)
         self._check_against(expected)
 
+    @property
+    def num_pages(self) -> int:
+        """Return the pages of the cache."""
+        return self._cache.num_pages
+
+    @property
+    def page_size(self) -> int:
+        """Return the tokens of a page."""
+        return self._page_size
+
     @torch.inference_mode()
     def step(self, batch: Batch) -> list[Sampled | None]:
         """Run a batch; return a token for every work that samples, None where it went wrong."""

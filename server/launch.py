@@ -16,6 +16,9 @@ from server.app import create_app
 from server.listening import open_listener, url_of
 from server.metrics import BuildInfo, Metrics
 from server.model import Base, load_base
+from server.process_log import configure_logging
+from server.processor.search import can_search, search_and_restart
+from server.row_check import NeedsSearch, require_own_rows
 from server.service import Service, build
 from server.settings import Settings
 from server.shutdown import GracefulServer
@@ -43,11 +46,7 @@ def launch(
         CannotStart: host and port cannot be listened on.
         KeyboardInterrupt: Ctrl-C has ended it, and everything is closed.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for noisy in ("httpx2", "httpcore2", "uvicorn.error"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    configure_logging()
     listener = listener or open_listener(settings.host, settings.port)
     _LOG.info("listening on %s; loading %s", url_of(listener), settings.base)
     metrics = Metrics()
@@ -78,6 +77,8 @@ def launch(
     app.state.is_stopping = lambda: server.should_exit  # streams without an end of their own
     with listener:
         server.run(sockets=[listener])
+    if any(isinstance(failure, NeedsSearch) for failure in failures):
+        search_and_restart(settings)
     return 1 if failures else 0
 
 
@@ -92,7 +93,8 @@ class _Starting:
 
     def run(self) -> Service:
         try:
-            service = start_service(self.settings, self.metrics, self._opened)
+            may_search = can_search(self.settings)
+            service = start_service(self.settings, self.metrics, self._opened, may_search)
             settle()
             return service
         finally:
@@ -117,10 +119,18 @@ def start_service(
     settings: Settings,
     metrics: Metrics,
     on_registry: Callable[[Registry], None] = lambda registry: None,
+    may_search: bool = False,
 ) -> Service:
     """Open the registry and its store, load the base, prove the transforms, start the loop.
 
-    `on_registry` is told of the registry as soon as it is open.
+    Args:
+        settings: what to serve.
+        metrics: of this process.
+        on_registry: told of the registry as soon as it is open.
+        may_search: end with `NeedsSearch` where another setting of the matrix library may help.
+
+    Raises:
+        NeedsSearch, NotInvariant: answers depend on their neighbours (row_check.py).
     """
     registry = connect(
         settings.registry_url, settings.data, store=settings.store, observer=metrics.on_registry
@@ -133,9 +143,19 @@ def start_service(
         )
         service = build(settings, base, registry, metrics)
         metrics.set_build(_build_info(base))
+        _require_own_rows(service, may_search)
         return service
     except BaseException:
         registry.close()
+        raise
+
+
+def _require_own_rows(service: Service, may_search: bool) -> None:
+    """End a service whose answers depend on their neighbours where that must not be."""
+    try:
+        require_own_rows(service.rows, service.settings.deterministic, may_search)
+    except BaseException:
+        service.close()
         raise
 
 

@@ -138,6 +138,9 @@ class Metrics:
     def on_canary(self, ok: bool) -> None:
         self._state.record_canary(ok)
 
+    def on_rows(self, hold: bool) -> None:
+        self._state.record_rows(hold)
+
     def _make_request_metrics(self) -> None:
         self._requests = self._counter(
             "requests", "HTTP requests answered, by route and status.", "route", "code"
@@ -226,6 +229,7 @@ class _State(Collector):
             name: CacheStats(name, 0, 0, 0, 0, 0) for name in ("coefficients", "host", "merged")
         }
         self._canary: bool | None = None
+        self._rows: bool | None = None
         self._lock = threading.Lock()
 
     def record_cache(self, stats: CacheStats) -> None:
@@ -243,6 +247,10 @@ class _State(Collector):
         """Take over whether the canary passed."""
         self._canary = ok
 
+    def record_rows(self, hold: bool) -> None:
+        """Take over whether answers' bits do not depend on their neighbours."""
+        self._rows = hold
+
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             caches = dict(self._caches)
@@ -255,6 +263,11 @@ class _State(Collector):
         yield _gauge("merged_resident", "Merged weights in memory.", merged.num_entries)
         yield _gauge("merged_bytes", "Bytes of these weights.", merged.size_bytes)
         yield _gauge("canary_ok", "1 if the transforms are right, 0 if not.", self._canary)
+        yield _gauge(
+            "batch_invariant",
+            "1 if an answer's bits do not depend on its neighbours, measured at start; 0 if not.",
+            self._rows,
+        )
         for count in ("hits", "misses", "evictions"):
             family = CounterMetricFamily(
                 f"overtone_cache_{count}", f"Cache {count} since the start.", labels=["cache"]

@@ -111,6 +111,9 @@ class Observer(Protocol):
     def on_canary(self, ok: bool) -> None:
         """The canary has passed or failed."""
 
+    def on_rows(self, hold: bool) -> None:
+        """Whether an answer's bits do not depend on its neighbours was measured."""
+
 
 class NullObserver:
     """Forgets everything."""
@@ -126,3 +129,4 @@ class NullObserver:
     def on_adapter(self, name: str) -> None: ...
     def on_registry(self, op: str, seconds: float, ok: bool) -> None: ...
     def on_canary(self, ok: bool) -> None: ...
+    def on_rows(self, hold: bool) -> None: ...

@@ -27,6 +27,7 @@ from server.model import Base
 from server.pins import Pins
 from server.placement import Placement
 from server.planner import Mode
+from server.row_check import RowReport, check_products, check_steps, unchecked
 from server.runtime import Runtime
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -41,6 +42,7 @@ class Generating:
     """What serves a base that generates text."""
 
     text: Text
+    engine: Engine
     runtime: Runtime
     deliveries: Deliveries
     placement: Placement
@@ -64,6 +66,7 @@ class Service:
     bases: Bases
     metrics: Metrics
     canary: CanaryReport
+    rows: RowReport
     max_length: int
     started: float
     serving: Generating | Encoding
@@ -143,6 +146,9 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     bases = Bases(device, weights, max_bytes=settings.basis_bytes)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)
     metrics.on_canary(True)
+    rows = unchecked(device)
+    if device.type == "cpu":
+        rows = check_products(base.model, usual_methods(), base.spec.targets.values(), bases)
     loader = Loader(
         registry.blobs.open,
         base.spec,
@@ -161,6 +167,10 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     else:
         limits = _limits(settings)
         serving = encoding_of(base, injection, forms, loader, metrics, limits)
+    if rows.holds:
+        computes = serving.engine if isinstance(serving, Generating) else serving.encoder
+        rows = check_steps(rows, computes, base)
+    metrics.on_rows(rows.holds)
     registry.directory.start()
     serving.worker.start()
     return Service(
@@ -172,6 +182,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         bases=bases,
         metrics=metrics,
         canary=canary,
+        rows=rows,
         max_length=_max_length(settings, base),
         started=time.time(),
         serving=serving,
@@ -213,7 +224,7 @@ def _generating(
         flush=deliveries.flush,
     )
     text = Text(base.tokenizer, base.vocabulary)
-    return Generating(text, runtime, deliveries, placement, calibration)
+    return Generating(text, engine, runtime, deliveries, placement, calibration)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from server.processor.choice import VARIABLE, this_processor
+
 if TYPE_CHECKING:
     from live import Live
 
 # A shell starts background jobs with Ctrl-C ignored, and programs under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Before torch is loaded: where a server would look for a setting, tests take the usual one.
+if setting := this_processor().guess():
+    os.environ.setdefault(VARIABLE, setting)
 
 # Jobs step back behind everything else on a machine, and that is other tests here.
 os.environ["OVERTONE_WORKER_NICE"] = "0"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adapters_core.kernels import mirrored_rows
 from adapters_core.layer import Shape
-from adapters_core.rows import ROW_MULTIPLE, padding_of
+from adapters_core.rows import padding_of, row_multiple
 
 #: Numbers of a weight that are made at a time: half a megabyte of spectrum, in cache.
 _BLOCK_NUMBERS = 1 << 18
@@ -71,7 +71,8 @@ def write_sums(values: Tensor, half: HalfSpectrum, golden: Tensor | None, out: T
     """
     shape = half.shape
     columns = _columns(values[None], half)[0]  # [C, M // 2 + 1]
-    at_once = max(32, _BLOCK_NUMBERS // shape.in_ // ROW_MULTIPLE * ROW_MULTIPLE)
+    multiple = row_multiple()
+    at_once = max(32, multiple, _BLOCK_NUMBERS // shape.in_ // multiple * multiple)
     spectrum = columns.new_zeros(at_once, shape.in_ // 2 + 1)
     for first in range(0, columns.shape[1], at_once):
         block = columns[:, first : first + at_once].T

@@ -27,11 +27,13 @@ class Encoding:
     """The batcher, and what makes its inputs and reads its results.
 
     Args:
+        encoder: what computes a batch.
         labels: of the base's own head; empty for an embedder.
         problem: of the base's config: what its logits mean.
         has_own_head: whether the base itself can classify.
     """
 
+    encoder: Encoder
     batcher: Batcher
     kind: Kind
     texts: Texts | None
@@ -88,6 +90,7 @@ def encoding_of(
     batcher = Batcher(encoder, loader, observer, limits, base.max_length)
     reads_images = base.kind == "image classifier"
     return Encoding(
+        encoder=encoder,
         batcher=batcher,
         kind=base.kind,
         texts=None if reads_images else Texts(base.tokenizer, base.vocabulary, base.max_length),

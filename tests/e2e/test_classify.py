@@ -96,6 +96,12 @@ def test_the_bases_own_scores_are_transformers(case: Case) -> None:
     assert answer.json()["overtone"]["mode"] == "base"
 
 
+def test_a_batch_of_texts_or_images_gives_each_its_own_bits(case: Case, images: Case) -> None:
+    for one in (case, images):
+        assert one.live.service.rows.holds, one.live.service.rows.moved
+        assert one.live.metric("overtone_batch_invariant") == 1
+
+
 def test_what_is_not_answered_in_time_is_504(case: Case) -> None:
     answer = classify(case.live, "tiny", list(TEXTS), timeout_s=1e-6)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")

@@ -66,7 +66,9 @@ def test_frequencies_follow_softmax() -> None:
     wanted = torch.softmax(row.double() / 0.8, dim=0) * count
     often = [i for i in range(12) if wanted[i] >= 5]
     got, true = [float(seen[i]) for i in often], [float(wanted[i]) for i in often]
-    assert chisquare([*got, count - sum(got)], [*true, count - sum(true)]).pvalue > 1e-3
+    if len(often) < 12:  # the rare ones together; they are expected now and then
+        got, true = [*got, count - sum(got)], [*true, count - sum(true)]
+    assert chisquare(got, true).pvalue > 1e-3
 
 
 def test_a_row_takes_its_token_whoever_stands_beside_it() -> None:

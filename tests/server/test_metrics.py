@@ -61,6 +61,7 @@ EXPECTED = [
     ("overtone_registry_errors", "counter", {"op"}),
     ("overtone_build_info", "gauge", {"version", "base", "fingerprint", "device", "torch"}),
     ("overtone_canary_ok", "gauge", set()),
+    ("overtone_batch_invariant", "gauge", set()),
     ("overtone_jobs", "gauge", {"state"}),
     ("overtone_train_steps", "counter", set()),
     ("overtone_train_tokens", "counter", set()),
@@ -102,6 +103,7 @@ def fill(observer: Observer) -> None:
     observer.on_adapter("poet")
     observer.on_registry("resolve", 0.001, ok=True)
     observer.on_canary(ok=True)
+    observer.on_rows(hold=True)
 
 
 class OneJob:

@@ -1,0 +1,135 @@
+"""What was chosen for this machine and base, kept under the data folder.
+
+oneMKL (Intel's library, in torch's builds for x86) takes its kernels by MKL_CBWR, "conditional
+numerical reproducibility" in its developer guide; it reads the variable when it is loaded.
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+VARIABLE = "MKL_CBWR"
+#: The slowest setting: kernels without vector instructions of later processors.
+LAST_RESORT = "COMPATIBLE"
+#: What else chooses kernels, or the number of threads that they run on.
+_INFLUENCES = (
+    VARIABLE,
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting of the matrix library.
+
+    Args:
+        cbwr: of MKL_CBWR; None leaves the library free.
+        multiple: of rows that products run over; None if a row's bits depend on its neighbours
+            whatever the multiple.
+    """
+
+    cbwr: str | None
+    multiple: int | None
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A processor: its maker (`GenuineIntel`, `AuthenticAMD` …), its name, its instruction sets."""
+
+    vendor: str
+    name: str
+    flags: frozenset[str]
+
+    @property
+    def needs_search(self) -> bool:
+        """Return whether to search before anything is loaded.
+
+        On Intel's own processors the library takes its kernel by the number of rows, so that
+        without a setting rows are known to move; elsewhere the start looks whether they do.
+        """
+        return self.vendor == "GenuineIntel"
+
+    def settings(self) -> list[str | None]:
+        """Return the values of MKL_CBWR to try; the first leaves the library free.
+
+        STRICT, which asks for the same bits whatever the sizes, exists from AVX2 on.
+        """
+        tried: list[str | None] = [None]
+        if "avx512f" in self.flags:
+            tried.append("AVX512,STRICT")
+        if "avx2" in self.flags:
+            tried.append("AVX2,STRICT")
+        if self.flags:
+            tried.append(LAST_RESORT)
+        return tried
+
+    def guess(self) -> str | None:
+        """Return the setting that keeps bits wherever it was tried, without a search."""
+        return self.settings()[1] if self.needs_search and len(self.settings()) > 1 else None
+
+
+@cache
+def this_processor() -> Processor:
+    """Return the processor as Linux describes it; without that description, its name alone."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    about = {name.strip(): value.strip() for name, _, value in lines}
+    name = about.get("model name") or platform.processor() or platform.machine()
+    return Processor(about.get("vendor_id", ""), name, frozenset(about.get("flags", "").split()))
+
+
+_KEPT = TypeAdapter(dict[str, Choice])
+
+
+class Choices:
+    """The choices of one data folder, in one small file; safe to share among processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "processor.json"
+
+    def get(self, key: str) -> Choice | None:
+        """Return what was kept under `key`; a file that cannot be read holds nothing."""
+        return self._all().get(key)
+
+    def keep(self, key: str, choice: Choice) -> None:
+        """Keep a choice, beside those of other bases."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
+        part.write_bytes(_KEPT.dump_json({**self._all(), key: choice}, indent=1))
+        part.replace(self._file)
+
+    def _all(self) -> dict[str, Choice]:
+        try:
+            return _KEPT.validate_json(self._file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+
+
+def key_of(base: str, dtype: str, environment: Mapping[str, str]) -> str:
+    """Return what a choice depends on: processor, threads, torch, the base's shapes."""
+    processor = this_processor()
+    config = Path(base) / "config.json"
+    parts = [
+        processor.name,
+        " ".join(sorted(processor.flags)),
+        str(os.cpu_count()),
+        version("torch"),
+        dtype,
+        config.read_text() if config.is_file() else base,
+        *(f"{name}={environment.get(name)}" for name in _INFLUENCES),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

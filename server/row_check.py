@@ -1,0 +1,192 @@
+"""Do answers depend on their neighbours on this machine, with this base? Found out at every start.
+
+First the products that steps are made of (adapters_core/invariance.py), then whole steps: sequences
+alone and in one piece, together and in pieces; an encoder's texts alone and in one batch.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.bases import Bases
+from adapters_core.invariance import moving_product, products_of, products_of_methods
+from adapters_core.method import Method, Shape
+from adapters_core.probe import image_inputs
+from adapters_core.rows import row_multiple, set_row_multiple
+from server.encoding.encoder import Encoder, Input, group_of
+from server.engine import Engine
+from server.kv_pool import PagePool
+from server.model import Base
+from server.sequence import Sampling, Sequence
+from server.work import Batch, Work
+
+_LOG = logging.getLogger("overtone")
+_MULTIPLES = (4, 8, 16, 32, 64)
+#: Prompts within a page, over one, and over two; each is followed by single tokens.
+_LENGTHS = (5, 33, 70)
+_SINGLES = 2
+_PIECE = 13
+
+
+class NotInvariant(Exception):
+    """`--deterministic` was asked for where answers depend on their neighbours."""
+
+
+class NeedsSearch(Exception):
+    """Answers depend on their neighbours; another setting of the matrix library may help."""
+
+
+@dataclass(frozen=True)
+class RowReport:
+    """Whether an answer's bits do not depend on its neighbours.
+
+    Args:
+        moved: the first product or step whose bits do; None if none.
+        multiple: of rows that products run over.
+        is_promised: whether they should not on this device.
+    """
+
+    moved: str | None
+    multiple: int
+    is_promised: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Return whether no answer depends on its neighbours."""
+        return self.moved is None
+
+
+def unchecked(device: torch.device) -> RowReport:
+    """Return the report of a device on which nothing is promised and so nothing is measured."""
+    return RowReport(f"not measured on {device.type}", row_multiple(), is_promised=False)
+
+
+def require_own_rows(report: RowReport, deterministic: bool, can_search: bool) -> None:
+    """Say in the log what was found; raise where it must not be served so.
+
+    Raises:
+        NeedsSearch: another setting, not tried yet, may hold or be cheaper.
+        NotInvariant: `deterministic` was asked for.
+    """
+    if not report.is_promised:
+        return
+    if can_search and (not report.holds or report.multiple > _MULTIPLES[0]):
+        raise NeedsSearch("rows keep their bits over large multiples only, or not at all")
+    if report.holds:
+        return
+    why = f"an answer's last bits depend on its neighbours here: {report.moved} moves"
+    if deterministic:
+        raise NotInvariant(f"{why}; serve without --deterministic, or in float32 (--dtype)")
+    _LOG.warning("%s; answers are right, but do not repeat bit by bit", why)
+
+
+def check_products(
+    model: nn.Module, methods: Iterable[Method], shapes: Iterable[Shape], bases: Bases
+) -> RowReport:
+    """Find the least multiple of rows over which products keep their bits, and set it.
+
+    Where none does, the multiple stays as it was. Call before anything is packed.
+    """
+    methods, shapes, before = list(methods), list(shapes), row_multiple()
+    first: str | None = None
+    for multiple in (before, *(m for m in _MULTIPLES if m > before)):
+        set_row_multiple(multiple)
+        own = chain(products_of(model), products_of_methods(methods, shapes, bases))
+        moved = moving_product(own, bases.device)
+        if moved is None:
+            return RowReport(None, multiple)
+        first = first or moved
+    set_row_multiple(before)
+    return RowReport(first, before)
+
+
+def check_steps(report: RowReport, computes: Engine | Encoder, base: Base) -> RowReport:
+    """Return `report` with what whole steps of the base show; call before it serves."""
+    if isinstance(computes, Engine):
+        moved = moving_step(computes, base.vocabulary, base.max_length)
+    elif base.kind == "image classifier":
+        images = image_inputs(base.images, next(base.model.parameters()))["pixel_values"]
+        moved = moving_input(computes, list(images.float()), base.max_length)
+    else:
+        length = min(_LENGTHS[0], base.max_length)
+        texts: list[Input] = [tuple(_tokens(length, base.vocabulary, n)) for n in range(5)]
+        moved = moving_input(computes, texts, base.max_length)
+    return replace(report, moved=moved)
+
+
+@torch.inference_mode()
+def moving_step(engine: Engine, vocabulary: int, max_length: int) -> str | None:
+    """Return which sequence's logits depend on its neighbours; None if none do.
+
+    Args:
+        engine: before it serves; all of its pages are free.
+        vocabulary: number of token ids.
+        max_length: the most tokens of a sequence.
+    """
+    pool = PagePool(engine.num_pages, engine.page_size)
+    lengths = [n for n in _LENGTHS if n + _SINGLES <= max_length]
+    need = sum(pool.pages_for(n + _SINGLES) for n in lengths)
+    if need > pool.num_free:
+        lengths = lengths[:1]
+    alone = [_run(engine, [_sequence(n, vocabulary)], pool, n)[0] for n in lengths]
+    together = _run(engine, [_sequence(n, vocabulary) for n in lengths], pool, _PIECE)
+    for length, one, other in zip(lengths, alone, together, strict=True):
+        if not torch.equal(one, other):
+            return f"a sequence of {length} tokens"
+    return None
+
+
+def moving_input(encoder: Encoder, inputs: list[Input], max_length: int) -> str | None:
+    """Return which of the inputs, all of one group, depends on its neighbours; None if none."""
+    group = group_of(inputs[0], max_length)
+    together = encoder.run(inputs, group, [None] * len(inputs))
+    for number, (one, expected) in enumerate(zip(inputs, together, strict=True)):
+        if not torch.equal(encoder.run([one], group, [None])[0], expected):
+            return f"input {number} of a batch"
+    return None
+
+
+def _sequence(length: int, vocabulary: int) -> Sequence:
+    tokens = _tokens(length + _SINGLES, vocabulary, length)
+    return Sequence(tuple(tokens), Sampling(max_tokens=1))
+
+
+def _tokens(count: int, vocabulary: int, seed: int) -> list[int]:
+    return [(7 + 31 * i + seed) % vocabulary for i in range(count)]
+
+
+def _run(engine: Engine, sequences: list[Sequence], pool: PagePool, piece: int) -> list[Tensor]:
+    """Return the logits `[1 + singles, vocabulary]` of each: its prompt's, then single tokens'."""
+    for sequence in sequences:
+        sequence.pages = pool.allocate(pool.pages_for(len(sequence.tokens))) or []
+    found: list[list[Tensor]] = [[] for _ in sequences]
+    for batch in _batches(sequences, piece):
+        logits = engine.logits(batch)
+        wanted = [sequences.index(work.sequence) for work in batch.works if work.samples]
+        for number, row in zip(wanted, logits, strict=True):
+            found[number].append(row.clone())
+    for sequence in sequences:
+        pool.release(sequence.pages)
+    return [torch.stack(rows) for rows in found]
+
+
+def _batches(sequences: list[Sequence], piece: int) -> Iterator[Batch]:
+    """Yield steps until every sequence is computed: pieces of prompts beside single tokens."""
+    done = [0] * len(sequences)
+    while any(n < len(s.tokens) for n, s in zip(done, sequences, strict=True)):
+        decode: list[Work] = []
+        prefill: list[Work] = []
+        for number, sequence in enumerate(sequences):
+            start, prompt = done[number], len(sequence.tokens) - _SINGLES
+            if start == len(sequence.tokens):
+                continue
+            is_single = start >= prompt
+            stop = start + 1 if is_single else min(prompt, start + piece)
+            work = Work(sequence, start, stop, samples=stop >= prompt)
+            (decode if is_single else prefill).append(work)
+            done[number] = stop
+        yield Batch(tuple(decode), tuple(prefill))
