@@ -116,6 +116,21 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     return options
 
 
+#: What a person is shown -> how.
+_PACES = {
+    "requests_s": "requests/s",
+    "output_tokens_s": "output tokens/s",
+    "prompt_tokens_s": "prompt tokens/s",
+}
+_POINTS = ("mean", "p50", "p90", "p95", "p99", "max")
+_TIMES = {
+    "ttft_s": "first token",
+    "itl_s": "between two tokens",
+    "latency_s": "whole answer",
+    "late_s": "sent late by",
+}
+
+
 class _Speaker:
     """Progress, for a person at a terminal only."""
 
@@ -221,16 +236,28 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _print(found: dict[str, Any]) -> None:
     """Print the main figures for a person."""
-    for name in ("requests", "throughput", "goodput"):
-        print(name, {k: _short(v) for k, v in found[name].items()})
-    for name in ("ttft_s", "itl_s", "latency_s", "late_s"):
-        print(name, {k: _short(v) for k, v in (found[name] or {}).items()})
-    fairness = {k: _short(v) for k, v in found["fairness"].items() if k != "busiest"}
-    print("fairness", fairness)
+    asked, pace, good = found["requests"], found["throughput"], found["goodput"]
+    errors = ", ".join(f"{count} {code}" for code, count in asked["errors"].items())
+    counts = (f"{asked[name]} {name}" for name in ("planned", "completed", "failed", "dropped"))
+    print("requests   ", ", ".join(counts) + f" ({errors})" * bool(errors))
+    print("throughput ", ", ".join(f"{_short(pace[n])} {unit}" for n, unit in _PACES.items()))
+    limits = f"first token in {good['slo_ttft_s']:g} s, gaps of {good['slo_itl_s']:g} s"
+    print(f"goodput     {_short(good['requests_s'])} requests/s, {good['share']:.1%} ({limits})")
+    print("fairness   ", _fairness(found["fairness"]))
+    print(f"{'seconds':<20}" + "".join(f"{name:>10}" for name in _POINTS))
+    for name, label in _TIMES.items():
+        values = found[name] or {}
+        print(f"{label:<20}" + "".join(f"{_short(values.get(point)):>10}" for point in _POINTS))
 
 
-def _short(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+def _fairness(found: dict[str, Any]) -> str:
+    indexes = {"latency": found["jain_latency"], "tokens": found["jain_tokens"]}
+    said = [f"Jain's index of {n} {_short(v)}" for n, v in indexes.items() if v is not None]
+    return ", ".join([f"{found['adapters_answered']} adapters answered", *said])
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ Loaded by entry point when they are called; torch and transformers are imported 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -87,7 +87,7 @@ def doctor(
     """
     from server.settings import read_settings_of_machine
 
-    with _one_line_ends("stopped"):
+    with _one_line_ends("stopped", as_json=json):
         _warn_of_password(registry)
         settings = read_settings_of_machine(
             base=base,
@@ -131,19 +131,22 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
 
 
 @contextmanager
-def _one_line_ends(words: str = "stopped while starting; nothing was served") -> Iterator[None]:
+def _one_line_ends(
+    words: str = "stopped while starting; nothing was served", *, as_json: bool = False
+) -> Iterator[None]:
     """End the program in one line: 2 for a setting, 1 for this machine, 130 and 143 for signals."""
     from adapters_core.starting import CannotStart, ended_at_once
     from registry.errors import RegistryError
+    from server.complaint import complain
     from server.settings import BadSetting
 
     try:
         with ended_at_once(words):
             yield
     except BadSetting as error:
-        _stop(str(error), 2)
+        complain(str(error), 2, as_json=as_json, code="bad_setting")
     except (CannotStart, RegistryError) as error:
-        _stop(str(error), 1)
+        complain(str(error), 1, as_json=as_json, code="cannot_start")
     except KeyboardInterrupt as error:  # after everything that was accepted was answered
         raise typer.Exit(130) from error
 
@@ -154,11 +157,6 @@ def _warn_of_password(url: object) -> None:
 
     if isinstance(url, str) and has_password(url):
         typer.secho(FLAG_WARNING, err=True, fg=typer.colors.YELLOW)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    typer.secho(message, err=True, fg=typer.colors.RED)
-    raise typer.Exit(code)
 
 
 def _exit_with(code: int) -> None:

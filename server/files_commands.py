@@ -53,7 +53,7 @@ def convert(
     options: dict[str, Any] = {"n": n, "scale": scale, "seed": seed}
     options |= {"wavelet": wavelet, "num_levels": num_levels}
     request = Request(to, options, seeds, entry_seed, plain, force)
-    with _one_line_errors():
+    with _one_line_errors(as_json):
         folder = adapter_folder(source)
         loaded = _loaded(base, dtype)
         with _progress("projecting") as on_layer:
@@ -84,7 +84,7 @@ def inspect(
     from server.files_report import inspection_values, print_inspection
     from server.inspection import Inspector, inspect_file
 
-    with _one_line_errors():
+    with _one_line_errors(as_json):
         folder = adapter_folder(source)
         if base is None:
             if plot is not None:
@@ -107,26 +107,33 @@ def inspect(
 
 def _loaded(base: str, dtype: str) -> "Base":
     """Load the base on the CPU."""
+    from adapters_core.starting import check_base
     from server.adapter_folder import BadFolder
     from server.model import load_base
 
+    check_base(base)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise BadFolder(f"--dtype {dtype[:80]} is not float32, bfloat16 or float16")
     return load_base(base, None, "cpu", dtype)
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """End the program with one line and exit code 1 where input cannot be used."""
+def _one_line_errors(as_json: bool) -> Iterator[None]:
+    """End the program with one line or document and exit code 1 where input cannot be used."""
     from adapters_core.errors import AdapterError
+    from adapters_core.starting import CannotStart
     from server.adapter_folder import BadFolder
+    from server.complaint import complain
     from server.model import BaseNotLoadable
 
     try:
         yield
-    except (AdapterError, BadFolder, BaseNotLoadable, OSError) as error:
-        typer.secho("error: " + " ".join(str(error).split()), err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from error
+    except AdapterError as error:
+        complain(str(error), 1, as_json=as_json, code=error.code)
+    except (CannotStart, BaseNotLoadable) as error:
+        complain(str(error), 1, as_json=as_json, code="base_not_loadable")
+    except (BadFolder, OSError) as error:
+        complain(str(error), 1, as_json=as_json, code="invalid_argument")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import typer
 from registry import Registry, RegistryError, connect
 from registry.standing import fault_of
 from registry.unknown import DEFAULT_GRACE_S, Unknown
+from server.complaint import complain
 from server.settings import BadSetting, read_settings_of_machine
 from server.store_report import (
     adoption_text,
@@ -61,7 +62,7 @@ def gc(
 ) -> None:
     """Remove what lies in the store and no record of the registry has named for the grace."""
     now, grace_s = time.time(), grace * 86_400
-    with _opened(registry, data, store_) as opened:
+    with _opened(registry, data, store_, as_json=as_json) as opened:
         opened.ownership.settle()
         found = opened.unknown.look(now)
         due = [each for each in found if each.is_due(grace_s, now)]
@@ -80,7 +81,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Say to which registry the store belongs, and whether it is the one that is named."""
-    with _opened(registry, data, store_) as opened:
+    with _opened(registry, data, store_, as_json=as_json) as opened:
         standing = opened.ownership.standing()
         values = standing_values(standing, summary_of(opened))
     if as_json:
@@ -126,17 +127,25 @@ def _confirm() -> None:
 
 
 @contextmanager
-def _opened(registry: str, data: Path, store_: Path | None) -> Iterator[Registry]:
+def _opened(
+    registry: str, data: Path, store_: Path | None, *, as_json: bool = False
+) -> Iterator[Registry]:
     """Open registry and store; a fault of theirs ends the program with one line and code 1."""
     place: Any = store_ or data / "blobs"
     if not place.is_dir():
-        _stop(f"there is no store at {place}: name it with --store, or its parent with --data")
+        complain(
+            f"there is no store at {place}: name it with --store, or its parent with --data",
+            1,
+            as_json=as_json,
+            code="not_found",
+        )
     try:
         url = read_settings_of_machine(registry=registry).registry_url  # with its password
         with connect(url, data, store=store_) as opened:
             yield opened
     except (RegistryError, BadSetting, OSError) as error:
-        _stop(f"error: {error}")
+        code = getattr(error, "code", "invalid_argument")
+        complain(str(error), 1, as_json=as_json, code=code)
 
 
 def _stop(message: str) -> None:

@@ -1,7 +1,10 @@
 """The commands about adapters: upload, list, show, delete, alias, rollback."""
 
+import json
+import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import _upload
-from ._session import API_ERROR, Session, printable
+from ._session import API_ERROR, Session, facts, printable
 from .errors import InvalidArgument
 from .types import Adapter
 
@@ -158,43 +161,52 @@ def _adapter_table(adapters: list[Adapter]) -> Table:
     return table
 
 
-def _facts(adapter: Adapter, versions: list[Adapter]) -> Table:
+def _facts(adapter: Adapter, versions: list[Adapter]) -> Text:
     base = adapter.base.name
     if base and not adapter.base.is_verified:
         base += " (checked by names and shapes only)"
-    facts: dict[str, Any] = {
-        "name": adapter.name,
-        "version": adapter.version,
-        "digest": adapter.digest,
-        "method": adapter.method,
-        "base": base,
-        "coefficients": adapter.num_coefficients,
-        "size": _size(adapter.size_bytes),
-        "aliases": _aliases(adapter),
-        "created": adapter.created_at,
-        "created by": adapter.created_by,
-        "modules": ", ".join(adapter.target_modules),
-        "config": _assignments(adapter.method_config),
-        "metadata": _assignments(adapter.metadata),
-        "metrics": _assignments(adapter.metrics),
-        "residency": adapter.residency,
-        "versions": ", ".join(str(each.version) for each in versions),
-    }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for label, value in facts.items():
-        if value not in (None, "", {}):
-            table.add_row(label, _cell(value))
-    return table
+    return facts(
+        {
+            "name": adapter.name,
+            "version": adapter.version,
+            "digest": adapter.digest,
+            "method": adapter.method,
+            "base": base,
+            "coefficients": adapter.num_coefficients,
+            "size": _size(adapter.size_bytes),
+            "aliases": _aliases(adapter),
+            "created": adapter.created_at,
+            "created by": adapter.created_by,
+            "modules": _modules(adapter.target_modules),
+            "config": _assignments(adapter.method_config),
+            "metadata": _assignments(adapter.metadata),
+            "metrics": _assignments(adapter.metrics),
+            "residency": _residency(adapter.residency),
+            "versions": ", ".join(str(each.version) for each in versions),
+        }
+    )
 
 
 def _aliases(adapter: Adapter) -> str:
     return ", ".join(f"{alias}={version}" for alias, version in sorted(adapter.aliases.items()))
 
 
+def _residency(value: Any) -> str:
+    """Where its coefficients are: some servers say it in one word, ours in a list."""
+    return (", ".join(value) or "not in memory") if isinstance(value, list) else value
+
+
+def _modules(paths: Sequence[str]) -> str:
+    """The modules by kind, with the number of layers that have one: `model.layers.*.q_proj×4`."""
+    kinds = Counter(re.sub(r"\.\d+(?=\.|$)", ".*", path) for path in paths)
+    return ", ".join(f"{kind}×{count}" if "*" in kind else kind for kind, count in kinds.items())
+
+
 def _assignments(values: Any) -> str:
-    return ", ".join(f"{key}={value}" for key, value in values.items())
+    return ", ".join(
+        f"{key}={json.dumps(value) if isinstance(value, Mapping | list) else value}"
+        for key, value in values.items()
+    )
 
 
 def _cell(value: Any) -> Text:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ._uploaded_files import Note
 from .client import Client
 from .errors import InvalidArgument, NotFound
 from .training_types import Job, TrainingFile
@@ -33,8 +34,15 @@ class Reproduction:
     name: str
 
     @classmethod
-    def of(cls, client: Client, reference: str, data: Path | None, validation: Path | None) -> Self:
-        """The plan; files that are given are uploaded, others must still be there.
+    def of(
+        cls,
+        client: Client,
+        reference: str,
+        data: Path | None,
+        validation: Path | None,
+        note: Note = lambda file: file,
+    ) -> Self:
+        """The plan; files that are given are uploaded and noted, others must still be there.
 
         Raises:
             InvalidArgument: the version was not trained here, or its data are not at hand.
@@ -44,10 +52,10 @@ class Reproduction:
         if not isinstance(made, Mapping) or not isinstance(made.get("spec"), Mapping):
             raise InvalidArgument(f"{reference} was uploaded, not trained here: nothing to repeat")
         spec = made["spec"]
-        first = _file(client, spec["training_file"], data, "--data")
+        first = _file(client, spec["training_file"], data, "--data", note)
         second = None
         if spec.get("validation_file"):
-            second = _file(client, spec["validation_file"], validation, "--validation")
+            second = _file(client, spec["validation_file"], validation, "--validation", note)
         _check_data(made.get("data_digest"), [f for f in (first, second) if f is not None])
         name = f"{adapter.name[:80]}-again-{secrets.token_hex(3)}"
         files = (first.id, None if second is None else second.id)
@@ -87,9 +95,9 @@ def _found(client: Client, reference: str) -> Adapter:
     raise InvalidArgument(f"{name} has no version {which!r}; `overtone show {name}` lists them")
 
 
-def _file(client: Client, id_: str, given: Path | None, flag: str) -> TrainingFile:
+def _file(client: Client, id_: str, given: Path | None, flag: str, note: Note) -> TrainingFile:
     if given is not None:
-        return client.training.upload(given)
+        return note(client.training.upload(given))
     try:
         return client.training.file(id_)
     except NotFound as error:

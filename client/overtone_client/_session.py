@@ -1,7 +1,9 @@
 """What every command of the program shares: the options before it, and how it speaks."""
 
 import json
+import os
 import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +11,14 @@ from unicodedata import category
 
 import typer
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from .client import Client
 from .errors import APIError, InvalidArgument, OvertoneError
 
 API_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130  # exit codes
 
+_WIDE = 1000  # characters of a line where nothing limits it
 TRY_LATER = "try again in a moment"
 NEXT_STEPS: Mapping[str, str] = {
     "deadline_exceeded": "give it more time (timeout_s), or ask for fewer tokens",
@@ -23,9 +27,10 @@ NEXT_STEPS: Mapping[str, str] = {
     "invalid_api_key": "set OVERTONE_API_KEY, or give --api-key",
     "insufficient_scope": "ask the server's operator for a key that may do this",
     "model_not_found": "`overtone list` and `overtone models` show what is there",
+    "job_not_found": "`overtone jobs` lists them",
     "not_found": "`overtone list` shows what is there; `overtone show NAME` its versions",
     "base_mismatch": "`overtone models` shows this server's base; train the adapter for it",
-    "name_conflict": "choose another --name, or see `overtone show NAME`",
+    "name_conflict": "see `overtone show NAME`; for an upload, choose another --name",
     "adapter_in_use": "move its aliases with `overtone alias` first",
     "precondition_failed": "somebody else moved it: see `overtone show NAME` and try again",
     "too_large": "the server's operator can raise the limit",
@@ -71,7 +76,11 @@ class Session:
         if self.as_json:
             typer.echo(json.dumps(document, indent=2))
         else:
-            Console(highlight=False, markup=False).print(rendering)
+            # Text is left to the terminal to wrap, and a pipe has no width: what is copied or
+            # read by a program has no line breaks of ours in it.
+            width = None if is_terminal() or "COLUMNS" in os.environ else _WIDE
+            console = Console(highlight=False, markup=False, width=width)
+            console.print(rendering, soft_wrap=isinstance(rendering, Text))
 
 
 def report(error: OvertoneError, as_json: bool) -> int:
@@ -108,6 +117,30 @@ def printable(text: str) -> str:
     return "".join(mark for mark in text if mark in "\n\t" or category(mark) != "Cc")
 
 
+def facts(rows: Mapping[str, Any]) -> Text:
+    """Names and values, one a line, or more where a value has several words; no word is broken."""
+    kept = {name: str(value) for name, value in rows.items() if value not in (None, "", {}, [])}
+    indent = max((len(name) for name in kept), default=0) + 2
+    width = Console().width if is_terminal() else _WIDE
+    text = Text()
+    for name, value in kept.items():
+        lines = textwrap.wrap(
+            printable(value),
+            max(width - indent, 20),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        text.append(name.ljust(indent), "bold")
+        text.append(f"\n{' ' * indent}".join(lines) + "\n")
+    text.rstrip()
+    return text
+
+
+def is_terminal() -> bool:
+    """True when a person reads the output, on lines of a limited length."""
+    return sys.stdout.isatty()
+
+
 def is_interactive() -> bool:
     """True when a person sits at both ends."""
     return sys.stdin.isatty() and sys.stdout.isatty()
@@ -130,4 +163,8 @@ def _next_step(error: OvertoneError) -> str | None:
         return f"tell the server's operator the request id {error.request_id}"
     if error.code == "invalid_request" and "chat template" in error.message.lower():
         return "this base has no chat template: use `overtone complete NAME PROMPT`"
+    if error.code == "not_found" and "job" in error.message:
+        return NEXT_STEPS["job_not_found"]
+    if TRY_LATER in error.message:
+        return None  # the server has said it
     return NEXT_STEPS.get(error.code) or NEXT_STEPS.get(type(error).code)

@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from ._adapter_commands import upload_progress
 from ._follow import follow
+from ._job_report import job_id, job_table, shown
 from ._reproduce import Reproduction, reproduced
 from ._session import API_ERROR, Session, printable
+from ._uploaded_files import kept_if_filed
 from .client import Client
 from .errors import InvalidArgument, OvertoneError
 from .training_types import Job, TrainingFile
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, ftjob-…")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, ftjob-…, or how that begins.")]
 IsFollowed = Annotated[
     bool, typer.Option("--follow", help="Show progress, loss and time left, to the job's end.")
 ]
@@ -73,26 +74,25 @@ def train(
     """File a training job: upload the data, and let a worker make an adapter of it."""
     session: Session = ctx.obj
     hyper = {"n_epochs": epochs, "batch_size": batch_size, **_values(option or [], "--set")}
+    own = _values(config or [], "--config")
     gate = {"metric": metric, "better_than": better_than} if better_than else None
     with session.client() as client:
         base = _base_of(client)
-        files = [
-            None if path is None else _uploaded(client, session, path).id
-            for path in (data, validation)
-        ]
-        job = client.training.create(
-            base,
-            str(files[0]),
-            name=name,
-            method=method,
-            config=_values(config or [], "--config") or None,
-            task=task,
-            validation_file=files[1],
-            hyperparameters=hyper,
-            seed=seed,
-            alias=alias,
-            publish_if=gate,
-        )
+        with kept_if_filed(client) as note:
+            files = [note(_uploaded(client, session, path)) for path in (data, validation) if path]
+            job = client.training.create(
+                base,
+                files[0].id,
+                name=name,
+                method=method,
+                config=own or None,
+                task=task,
+                validation_file=files[1].id if validation else None,
+                hyperparameters=hyper,
+                seed=seed,
+                alias=alias,
+                publish_if=gate,
+            )
         _finish(client, session, job, is_followed or plot is not None, plot)
 
 
@@ -105,7 +105,7 @@ def jobs(
     with session.client() as client:
         found = list(client.training.jobs(limit=limit))
     document = {"object": "list", "data": [job.raw for job in found]}
-    session.emit(document, _job_table(found) if found else Text("There are no jobs."))
+    session.emit(document, job_table(found) if found else Text("There are no jobs."))
 
 
 def job(
@@ -125,7 +125,7 @@ def job(
         training = client.training
         moves = {training.cancel: cancel, training.pause: pause, training.resume: resume}
         act = next((move for move, is_wanted in moves.items() if is_wanted), training.job)
-        _finish(client, session, act(job), is_followed, plot)
+        _finish(client, session, act(job_id(client, job)), is_followed, plot)
 
 
 def reproduce(
@@ -143,8 +143,10 @@ def reproduce(
     """Run a version's training job again, and compare what comes out bit by bit."""
     session: Session = ctx.obj
     with session.client() as client:
-        plan = Reproduction.of(client, reference, data, validation)
-        made = follow(client, session, plan.filed(client))
+        with kept_if_filed(client) as note:
+            plan = Reproduction.of(client, reference, data, validation, note)
+            filed = plan.filed(client)
+        made = follow(client, session, filed)
         _raise_if_failed(made)
         is_same = reproduced(client, plan, made, keep=keep)
     words = "the same bytes" if is_same else "other bytes"
@@ -167,7 +169,7 @@ def _finish(
             raise InvalidArgument(f"cannot write {plot}: {error.strerror}") from error
     if is_followed:
         _raise_if_failed(job)
-    session.emit(job.raw, _shown(job))
+    session.emit(job.raw, shown(job))
 
 
 def _raise_if_failed(job: Job) -> None:
@@ -207,45 +209,3 @@ def _values(pairs: list[str], flag: str) -> dict[str, Any]:
         except ValueError:
             values[key] = text
     return values
-
-
-def _shown(job: Job) -> Table | Text:
-    if not job.is_final and job.status != "paused":
-        text = f"{job.id} is {job.status}; `overtone job {job.id} --follow` shows how it goes"
-        return Text(printable(text))
-    facts = {
-        "job": job.id,
-        "status": job.status,
-        "made": job.fine_tuned_model,
-        "digest": job.digest,
-        "method": job.method,
-        "error": job.error.message if job.error else None,
-        "steps": f"{job.step}/{job.num_steps}" if job.num_steps else None,
-        "metrics": _numbers(job.metrics),
-        "base alone": _numbers(job.metrics.get("base") or {}),
-    }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for label, value in facts.items():
-        if value:
-            table.add_row(label, Text(printable(str(value))))
-    return table
-
-
-def _numbers(metrics: Any) -> str:
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-    return ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
-
-
-def _job_table(found: list[Job]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("JOB", "STATUS", "ADAPTER", "METHOD", "STEP", "CREATED"):
-        table.add_column(title, overflow="fold")
-    for job in found:
-        created = f"{job.created_at:%Y-%m-%d %H:%M}" if job.created_at else ""
-        adapter = job.fine_tuned_model or job.name or ""
-        steps = f"{job.step}/{job.num_steps}" if job.num_steps else ""
-        cells = (job.id, job.status, adapter, job.method or "", steps, created)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table

@@ -69,4 +69,4 @@ def overtone(
 
 def main() -> None:
     """Run the program and exit."""
-    app()
+    app(prog_name="overtone")

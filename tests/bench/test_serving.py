@@ -205,3 +205,18 @@ def test_alone_the_program_ends_in_one_line_and_a_code(
 
     assert run_program(fail) == code
     assert capsys.readouterr().err.count("\n") == (code != 130)
+
+
+def test_a_person_reads_lines_of_at_most_80_columns_and_no_data_structures(
+    server: Live, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in SHORT if word != "--json"]
+    serving.main([*words, "--requests", "6", "--adapters", "0"])
+    *lines, document = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 and "{" not in line for line in lines)
+    assert [line.split()[0] for line in lines[:4]] == [
+        *("requests", "throughput", "goodput", "fairness")
+    ]
+    p50 = json.loads(document)["ttft_s"]["p50"]
+    (row,) = [line for line in lines if line.startswith("first token")]
+    assert float(row.split()[3]) == pytest.approx(p50, rel=1e-3)

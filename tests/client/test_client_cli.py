@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from overtone_client import _session
 from overtone_client.cli import app
 
 from .fake_overtone import API_KEY, Fault, State
@@ -255,3 +256,24 @@ def test_help_never_shows_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVERTONE_API_KEY", "sk-secret")
     for arguments in (["--help"], ["list", "--help"], []):
         assert "sk-secret" not in CliRunner().invoke(app, arguments).output
+
+
+def test_facts_are_one_word_after_the_other_and_no_word_is_broken(
+    run: Run, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [f"model.layers.{i}.self_attn.q_proj" for i in range(12)]
+    training = {"epochs": 2}
+    state.add(
+        "poet",
+        target_modules=[*layers, "lm_head"],
+        residency=["factored", "merged"],
+        metadata={"training": training},
+    )
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(_session, "is_terminal", lambda: True)
+    shown = run("show", "poet").stdout
+    digest = str(state.adapters["poet"][0]["digest"])
+    assert digest in shown
+    assert "residency     factored, merged\n" in shown
+    assert "model.layers.*.self_attn.q_proj×12, lm_head" in shown
+    assert 'training={"epochs": 2}' in shown

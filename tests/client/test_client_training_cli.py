@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from overtone_client import _follow
+from overtone_client import _follow, _job_report, _session
 from overtone_client._follow import sparkline
+from overtone_client._job_report import shortened
 from overtone_client.cli import app
 
 from .fake_overtone import State
@@ -137,7 +138,8 @@ def test_a_job_can_be_held_and_ended(run: Run, state: State, data: Path, tmp_pat
     assert picture.read_bytes() == PNG
     assert "cancelled" in run("job", id_, "--cancel").stdout
     assert run("job", id_, "--cancel", "--pause").exit_code == 2
-    assert run("job", "ftjob-none").exit_code == 1
+    assert run("job", f"ftjob-{'f' * 24}").exit_code == 1
+    assert run("job", "ftjob-none").exit_code == 2
 
 
 def test_a_curve_fits_into_a_line() -> None:
@@ -205,3 +207,46 @@ def test_what_was_uploaded_cannot_be_reproduced(run: Run, state: State) -> None:
     assert "nothing to repeat" in run("reproduce", "poet@1").stderr
     assert run("reproduce", "poet@7").exit_code == 2
     assert run("reproduce", "nobody").exit_code == 1
+
+
+# What people read
+
+
+def test_reproduce_that_is_refused_takes_its_file_back(run: Run, state: State, data: Path) -> None:
+    trained(state, data, state.training.digest)
+    before = set(state.training.files)
+    data.write_text('{"text": "b"}\n')
+    assert run("reproduce", "poet@1", "--data", data).exit_code == 2
+    assert set(state.training.files) == before
+
+
+def test_an_id_is_cut_where_it_still_differs_from_all_others() -> None:
+    ids = ["ftjob-" + "a" * 24, "ftjob-" + "a" * 12 + "b" * 12, "ftjob-" + "c" * 24]
+    assert shortened(ids) == [id_[:19] for id_ in ids]
+    assert shortened(ids[2:]) == ["ftjob-cccccccc"]
+    assert shortened([]) == []
+
+
+def test_two_jobs_that_begin_alike_are_both_named(run: Run, state: State, data: Path) -> None:
+    for _ in range(2):
+        run("train", "--data", data, "--name", "poet")
+    done = run("job", "ftjob-00000")
+    assert done.exit_code == 2
+    assert all(id_ in done.stderr for id_ in state.training.jobs)
+    first = next(iter(state.training.jobs))
+    assert run("job", first).exit_code == 0
+
+
+def test_at_a_terminal_of_80_columns_no_line_is_longer_and_no_id_is_broken(
+    run: Run, state: State, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("poet", "an-adapter-with-a-longer-name"):
+        run("train", "--data", data, "--name", name, "--follow")
+    monkeypatch.setenv("COLUMNS", "80")
+    for module in (_job_report, _session):
+        monkeypatch.setattr(module, "is_terminal", lambda: True)
+    lines = run("jobs").stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    ids = [line.split()[0] for line in lines if line.startswith("ftjob-")]
+    assert len(ids) == 2
+    assert all(run("job", id_).exit_code == 0 for id_ in ids)

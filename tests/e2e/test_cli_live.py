@@ -243,3 +243,35 @@ def test_a_server_that_is_not_there_is_said(overtone: Run) -> None:
     assert ended.returncode == 1
     assert "connection_failed" in ended.stderr
     assert "overtone serve" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "fault", [("--set", "no_such=1"), ("--method", "no_such"), ("--config", "no_such=1")]
+)
+def test_a_training_job_that_is_refused_leaves_no_file_behind(
+    overtone: Run, client: Client, tmp_path: Path, fault: tuple[str, str]
+) -> None:
+    data = tmp_path / "texts.jsonl"
+    data.write_text('{"text": "one"}\n{"text": "two"}\n')
+    before = [file.id for file in client.training.files()]
+    words = ("--data", str(data), "--validation", str(data), "--name", "refused", *fault)
+    done = overtone("train", *words)
+    assert done.returncode == 1
+    assert "no_such" in done.stderr
+    assert [file.id for file in client.training.files()] == before
+
+
+def test_a_job_is_found_by_how_its_id_begins(overtone: Run, client: Client, tmp_path: Path) -> None:
+    data = tmp_path / "texts.jsonl"
+    data.write_text('{"text": "one"}\n{"text": "two"}\n')
+    filed = overtone("train", "--data", str(data), "--name", "early")
+    assert filed.returncode == 0, filed.stderr
+    whole = filed.stdout.split()[0]
+    assert overtone("jobs").stdout.splitlines()[1].split()[0] == whole
+    for start in (whole, whole[:14], whole.removeprefix("ftjob-")[:8]):
+        done = overtone("job", start, "--json")
+        assert json.loads(done.stdout)["id"] == whole
+    assert overtone("job", whole[:14], "--cancel").returncode == 0
+    missing = overtone("job", "zz")
+    assert missing.returncode == 2
+    assert "no job's id begins with 'zz': `overtone jobs` lists them" in missing.stderr

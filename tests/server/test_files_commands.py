@@ -34,6 +34,7 @@ from server.conversion import PEFT_TYPES
 from server.files_commands import convert, inspect
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LEGALESE = str(Path(__file__).parents[2] / "trainer" / "demo" / "adapters" / "legalese")
 QUERIES = [f"model.layers.{i}.self_attn.q_proj" for i in range(2)]
 PEFTS = sorted(name for name, kind in registered().items() if kind.peft_type in PEFT_TYPES)
 
@@ -450,3 +451,23 @@ def test_the_commands_start_as_a_program(lora: Path, base: Path) -> None:
 def test_shapes_of_the_tiny_base_are_what_the_sums_above_say(spec: BaseSpec) -> None:
     assert spec.targets[QUERIES[0]] == Shape(96, 96)
     assert spec.targets["model.layers.0.self_attn.v_proj"] == Shape(32, 96)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("inspect", "{here}/nothing"), "invalid_argument"),
+        (("inspect", LEGALESE, "--base", "{here}/no"), "base_not_loadable"),
+        (("convert", "{here}/nothing", "{here}/out", "--base", "x"), "invalid_argument"),
+    ],
+)
+def test_a_fault_is_json_where_json_was_asked_for(
+    arguments: tuple[str, ...], code: str, tmp_path: Path
+) -> None:
+    done = run(*(word.format(here=tmp_path) for word in arguments), "--json")
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    error = json.loads(done.stderr)["error"]
+    assert set(error) == {"message", "code", "next_step"}
+    assert error["code"] == code
+    assert str(tmp_path) in error["message"]

@@ -1,0 +1,83 @@
+"""Training jobs for people: the list, and one job's facts; and which job a shortened id means."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ._session import facts, is_terminal, printable
+from .client import Client
+from .errors import InvalidArgument
+from .training_types import Job
+
+_MARK = "ftjob-"
+_WHOLE = len(_MARK) + 24
+_SHORTEST = len(_MARK) + 8
+
+
+def job_id(client: Client, given: str) -> str:
+    """The whole id of the job that `given` begins, with or without `ftjob-`.
+
+    Raises:
+        InvalidArgument: no job's id begins so, or several do.
+    """
+    start = given if given.startswith(_MARK) else _MARK + given
+    if len(start) >= _WHOLE:
+        return given
+    found = [job.id for job in client.training.jobs() if job.id.startswith(start)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InvalidArgument(f"no job's id begins with {given!r}: `overtone jobs` lists them")
+    listed = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
+    raise InvalidArgument(f"the ids of {len(found)} jobs begin with {given!r}: {listed}")
+
+
+def shortened(ids: Sequence[str]) -> list[str]:
+    """The ids cut to one length at which they still differ, as every command takes them."""
+    length = _SHORTEST
+    while length < _WHOLE and len({id[:length] for id in ids}) < len(set(ids)):
+        length += 1
+    return [id[:length] for id in ids]
+
+
+def job_table(jobs: Sequence[Job]) -> Table:
+    """The jobs, one a line; ids are whole where no terminal limits the line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("JOB", "STATUS", "ADAPTER", "METHOD", "STEP", "CREATED"):
+        table.add_column(title, overflow="fold", no_wrap=title == "JOB")
+    ids = [job.id for job in jobs]
+    for id, job in zip(shortened(ids) if is_terminal() else ids, jobs, strict=True):
+        created = f"{job.created_at:%Y-%m-%d %H:%M}" if job.created_at else ""
+        adapter = job.fine_tuned_model or job.name or ""
+        steps = f"{job.step}/{job.num_steps}" if job.num_steps else ""
+        cells = (id, job.status, adapter, job.method or "", steps, created)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def shown(job: Job) -> RenderableType:
+    """One job: how to follow it while it is under way, its results afterwards."""
+    if not job.is_final and job.status != "paused":
+        short = shortened([job.id])[0]
+        text = f"{job.id} is {job.status}; `overtone job {short} --follow` shows how it goes"
+        return Text(printable(text))
+    return facts(
+        {
+            "job": job.id,
+            "status": job.status,
+            "made": job.fine_tuned_model,
+            "digest": job.digest,
+            "method": job.method,
+            "error": job.error.message if job.error else None,
+            "steps": f"{job.step}/{job.num_steps}" if job.num_steps else None,
+            "metrics": _numbers(job.metrics.items()),
+            "base alone": _numbers((job.metrics.get("base") or {}).items()),
+        }
+    )
+
+
+def _numbers(metrics: Iterable[tuple[str, object]]) -> str:
+    numbers = {name: value for name, value in metrics if isinstance(value, int | float)}
+    return ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
