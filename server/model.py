@@ -24,14 +24,17 @@ from transformers.utils.logging import disable_progress_bar
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.causal_probe import with_causal_targets
 from adapters_core.heads import clear_untrained, head_spec_of
+from adapters_core.loaded import load_whole, max_positions
 from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
+from server.base_source import (
+    BaseNotLoadable,
+    check_source,
+    device_of,
+    hub_options,
+    words_for,
+)
 from server.encoding.kinds import Kind, Task, kind_of
 from server.encoding.pooling import Pooling, has_modules_file, pooling_of
-
-
-class BaseNotLoadable(Exception):
-    """The base cannot be loaded; the message says what to do."""
-
 
 _CLASSES: dict[Kind, Any] = {
     "text classifier": AutoModelForSequenceClassification,
@@ -75,22 +78,22 @@ def load_base(source: str, name: str | None, device: str, dtype: str, task: Task
     Raises:
         BaseNotLoadable: it is missing, or of no kind that is served.
     """
-    chosen = torch.device(_device(device))
+    check_source(source)
+    chosen = torch.device(device_of(device))
     disable_progress_bar()
     number_type = _dtype(dtype, chosen)
+    options = hub_options(source)
+    called = name or Path(source).name
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         kind = kind_of(config, task, has_modules_file(source))
         if kind != "causal LM":
-            return _load_encoder(source, name or Path(source).name, kind, chosen, number_type)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=number_type)
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseNotLoadable(
-            f"base {source!r} cannot be loaded: {error}. Give a folder with config.json, "
-            "model.safetensors and tokenizer.json, or a hub id that this machine can reach"
-        ) from error
-    return make_base(nn.Module.to(model, chosen), tokenizer, name or Path(source).name)
+            return _load_encoder(source, called, kind, chosen, number_type)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        model = load_whole(AutoModelForCausalLM, source, dtype=number_type, **options)
+        return make_base(nn.Module.to(model, chosen), tokenizer, called)
+    except Exception as error:  # whatever a library raises over files that somebody gave
+        raise BaseNotLoadable(words_for(source, error)) from error
 
 
 def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
@@ -98,14 +101,15 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
     model.eval().requires_grad_(False)
     config: Any = model.config
     text = config.get_text_config()
+    longest = max_positions(text, tokenizer)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     item = next(model.parameters()).element_size()
     return Base(
         model=model,
         tokenizer=tokenizer,
-        spec=with_causal_targets(spec_of(model, name), model, text.max_position_embeddings),
-        max_length=text.max_position_embeddings,
+        spec=with_causal_targets(spec_of(model, name), model, longest),
+        max_length=longest,
         vocabulary=text.vocab_size,
         eos_ids=_eos_ids(model, tokenizer),
         kv_token_bytes=2 * text.num_hidden_layers * heads * width * item,
@@ -196,12 +200,6 @@ def _refuse_missing_body(model: nn.Module, missing: list[str], kind: Kind) -> No
         lost = [name for name in missing if name.partition(".")[0] == body]
     if lost:
         raise ValueError(f"its files have no values for {', '.join(lost[:3])}")
-
-
-def _device(setting: str) -> str:
-    if setting != "auto":
-        return setting
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _dtype(setting: str, device: torch.device) -> torch.dtype:

@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.causal_probe import with_causal_targets
 from adapters_core.heads import clear_untrained, head_spec_of
+from adapters_core.loaded import load_whole, max_positions
 from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
 from trainer.errors import BaseNotLoadable
 
@@ -77,7 +78,7 @@ def load(
             model, reader, untrained = _loaded(str(source), task, _dtype(dtype, chosen))
         model = nn.Module.to(model, chosen)
         return make(model, reader, name or Path(source).name, task, untrained)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a library raises over files that somebody gave
         raise BaseNotLoadable(
             f"base {str(source)!r} cannot be loaded for {task}: {error}. Give a folder with "
             "config.json, model.safetensors and a tokenizer or image processor",
@@ -140,12 +141,14 @@ def _loaded(source: str, task: str, dtype: torch.dtype) -> tuple[nn.Module, Any,
     AutoConfig.from_pretrained(source, trust_remote_code=False)  # its errors speak of the folder
     kind = AutoImageProcessor if task == "image_classification" else AutoTokenizer
     reader = kind.from_pretrained(source, trust_remote_code=False)
+    if task == "causal_lm":
+        return load_whole(AutoModelForCausalLM, source, dtype=dtype), reader, []
     model, info = _CLASSES[task].from_pretrained(
         source, dtype=dtype, trust_remote_code=False, output_loading_info=True
     )
     untrained = sorted(info["missing_keys"])
-    body = "" if task == "causal_lm" else str(model.base_model_prefix)
-    lost = [key for key in untrained if not body or key.partition(".")[0] == body]
+    body = str(model.base_model_prefix)
+    lost = [key for key in untrained if key.partition(".")[0] == body]
     if lost:
         raise ValueError(f"its files have no values for {', '.join(lost[:3])}")
     return model, reader, untrained
@@ -163,7 +166,7 @@ def _set_padding(config: Any, tokenizer: Any, task: str) -> None:
 def _max_length(model: nn.Module, tokenizer: Any) -> int:
     """Return how many tokens a text may have, those that the tokenizer adds included."""
     config: Any = model.config
-    length: int = config.get_text_config().max_position_embeddings
+    length = max_positions(config.get_text_config(), tokenizer)
     for path, module in model.named_modules():
         # RoBERTa counts positions from behind the padding's own.
         if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
