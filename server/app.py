@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
+from server.base_words import BaseNotLoadable
 from server.errors import (
     FAMILIES,
     InvalidRequest,
@@ -25,7 +26,6 @@ from server.errors import (
 )
 from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
-from server.model import BaseNotLoadable
 from server.routes import adapters, classify, completions, files, fine_tuning, ops, residency
 from server.row_check import NeedsSearch, NotInvariant
 from server.service import Service, tell_unknown

@@ -123,8 +123,8 @@ def _one_line_errors(as_json: bool) -> Iterator[None]:
     from adapters_core.errors import AdapterError
     from adapters_core.starting import CannotStart
     from server.adapter_folder import BadFolder
+    from server.base_words import BaseNotLoadable
     from server.complaint import complain
-    from server.model import BaseNotLoadable
 
     try:
         yield

@@ -26,13 +26,8 @@ from adapters_core.causal_probe import with_causal_targets
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, max_positions
 from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
-from server.base_source import (
-    BaseNotLoadable,
-    check_source,
-    device_of,
-    hub_options,
-    words_for,
-)
+from adapters_core.starting import CannotStart, check_base, check_device
+from server.base_words import BaseNotLoadable, words_for
 from server.encoding.kinds import Kind, Task, kind_of
 from server.encoding.pooling import Pooling, has_modules_file, pooling_of
 
@@ -78,19 +73,22 @@ def load_base(source: str, name: str | None, device: str, dtype: str, task: Task
     Raises:
         BaseNotLoadable: it is missing, or of no kind that is served.
     """
-    check_source(source)
-    chosen = torch.device(device_of(device))
+    try:
+        check_base(source)
+        check_device(device)
+    except CannotStart as error:
+        raise BaseNotLoadable(str(error)) from error
+    chosen = torch.device(_device(device))
     disable_progress_bar()
     number_type = _dtype(dtype, chosen)
-    options = hub_options(source)
     called = name or Path(source).name
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         kind = kind_of(config, task, has_modules_file(source))
         if kind != "causal LM":
             return _load_encoder(source, called, kind, chosen, number_type)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        model = load_whole(AutoModelForCausalLM, source, dtype=number_type, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = load_whole(AutoModelForCausalLM, source, dtype=number_type)
         return make_base(nn.Module.to(model, chosen), tokenizer, called)
     except Exception as error:  # whatever a library raises over files that somebody gave
         raise BaseNotLoadable(words_for(source, error)) from error
@@ -200,6 +198,12 @@ def _refuse_missing_body(model: nn.Module, missing: list[str], kind: Kind) -> No
         lost = [name for name in missing if name.partition(".")[0] == body]
     if lost:
         raise ValueError(f"its files have no values for {', '.join(lost[:3])}")
+
+
+def _device(setting: str) -> str:
+    if setting != "auto":
+        return setting
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _dtype(setting: str, device: torch.device) -> torch.dtype:

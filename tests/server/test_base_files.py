@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import tiny
-from server import base_source
-from server.base_source import BaseNotLoadable, check_source, device_of, hub_options
+from server.base_words import BaseNotLoadable
 from server.model import Base, load_base
 from trainer.base import load as load_for_training
 from trainer.errors import BaseNotLoadable as NotTrainable
@@ -131,7 +130,7 @@ def test_a_file_that_was_cut_off_is_said_to_be(folder: Path, left: int) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("config.json", "has no config.json .it has .*model.safetensors"),
+        ("config.json", "has no config.json"),
         ("model.safetensors", "no file named model.safetensors"),
         ("tokenizer.json", "tokenizer"),
     ],
@@ -144,34 +143,14 @@ def test_a_folder_that_lacks_a_file_is_refused(folder: Path, name: str, says: st
         load(folder)
 
 
-@pytest.mark.parametrize("place", ["/not/there", "./not-there", "a/b/c", "~/not-there", "..", ""])
+@pytest.mark.parametrize("place", ["/not/there", "./not-there", "a/b/c", "~/not-there"])
 def test_a_folder_that_is_not_there_is_no_hub_id(place: str) -> None:
-    says = "has no config.json" if place in ("..", "") else "there is no folder"
-    with pytest.raises(BaseNotLoadable, match=says):
-        check_source(place)
-
-
-def test_a_file_is_no_folder(folder: Path) -> None:
-    with pytest.raises(BaseNotLoadable, match="is a file"):
-        check_source(str(folder / "config.json"))
-
-
-def test_a_hub_that_cannot_be_reached_is_asked_once(
-    monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    asked = []
-    monkeypatch.setattr(base_source, "_has_proxy", lambda: False)
-    monkeypatch.setattr(base_source, "_answers", lambda *place: asked.append(place))
-    with pytest.raises(BaseNotLoadable, match="cannot be reached"):
-        hub_options("somebody/no-such-base-here")
-    assert len(asked) == 1
-    assert hub_options(str(folder)) == {}
+    with pytest.raises(BaseNotLoadable, match="there is no such folder"):
+        load_base(place, None, "cpu", "auto")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_refused_before_the_base_is_read(tmp_path: Path) -> None:
-    with pytest.raises(BaseNotLoadable, match=r"'cuda' was asked for, .* torch \d"):
-        device_of("cuda")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(BaseNotLoadable, match="asked for"):
+    with pytest.raises(BaseNotLoadable, match="device 'cuda'"):
         load_base(str(tmp_path), None, "cuda", "auto")

@@ -18,9 +18,10 @@ from transformers import (
 
 import tiny
 import tiny_encoders as te
+from server.base_words import BaseNotLoadable
 from server.encoding.kinds import Kind, Task, kind_of
 from server.encoding.pooling import Pooling, pooling_of
-from server.model import BaseNotLoadable, load_base
+from server.model import load_base
 
 BERT, LLAMA = BertConfig(), LlamaConfig()
 
