@@ -6,10 +6,12 @@ and labels, which need a base, are checked by the job. How records are read: tra
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, get_args
 
+from adapters_core.reading.prompts import Message
+from adapters_core.reading.prompts import message as plain_message
 from registry.training_lines import (
     MAX_FAULTS,
     Kind,
@@ -154,6 +156,16 @@ def check_messages(messages: Any) -> None:
             raise ValueError(f"has a weight of {str(message['weight'])[:40]!r}; 0 and 1 are known")
     if not any(message["role"] == "assistant" for message in messages):
         raise ValueError("has no message of the role assistant to learn from")
+
+
+def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Return checked messages as chat templates read them."""
+    return [plain_message(one["role"], one["content"]) for one in messages]
+
+
+def is_learned(message: Mapping[str, Any]) -> bool:
+    """Return whether a checked message is an answer that is to be learned."""
+    return message["role"] == "assistant" and message.get("weight", 1) != 0
 
 
 def _read_jsonl(stream: BinaryIO, tally: _Tally) -> None:

@@ -9,7 +9,7 @@ from registry import Record
 from server.delivery import Mailbox
 from server.errors import InvalidRequest, PromptTooLong
 from server.runtime import FailedEvent, Generation
-from server.schemas import MAX_CHOICES, GenerationRequest
+from server.schemas import MAX_CHOICES, ChatRequest, GenerationRequest
 from server.sequence import Sampled, Sampling
 from server.service import Service
 from server.text import TextStream
@@ -208,6 +208,7 @@ def samplings(
         if token >= service.base.vocabulary:
             message = f"logit_bias names token {token}, which does not exist"
             raise InvalidRequest(message, "logit_bias")
+    stops = _stop_ids(request, service)
     seed = SystemRandom().getrandbits(63) if request.seed is None else request.seed
     return [
         Sampling(
@@ -215,12 +216,20 @@ def samplings(
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
             seed=seed + number % request.n,
-            stop_ids=frozenset() if request.ignore_eos else service.base.eos_ids,
+            stop_ids=stops,
             num_logprobs=num_logprobs,
             logit_bias=request.logit_bias or {},
         )
         for number, prompt in enumerate(prompts)
     ]
+
+
+def _stop_ids(request: GenerationRequest, service: Service) -> frozenset[int]:
+    """Return the tokens that end an answer; a chat's also at its template's end of a turn."""
+    if request.ignore_eos:
+        return frozenset()
+    ends = service.base.eos_ids
+    return ends | service.text.chat_ends if isinstance(request, ChatRequest) else ends
 
 
 def _room(service: Service, prompt: int, max_tokens: int | None) -> int:

@@ -26,6 +26,7 @@ from adapters_core.causal_probe import with_causal_targets
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, max_positions
 from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
+from adapters_core.reading.ends import end_ids
 from adapters_core.starting import CannotStart, check_base, check_device
 from server.base_words import BaseNotLoadable, words_for
 from server.encoding.kinds import Kind, Task, kind_of
@@ -109,7 +110,7 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
         spec=with_causal_targets(spec_of(model, name), model, longest),
         max_length=longest,
         vocabulary=text.vocab_size,
-        eos_ids=_eos_ids(model, tokenizer),
+        eos_ids=end_ids(model, tokenizer),
         kv_token_bytes=2 * text.num_hidden_layers * heads * width * item,
     )
 
@@ -212,10 +213,3 @@ def _dtype(setting: str, device: torch.device) -> torch.dtype:
     kind = getattr(torch, setting)
     assert isinstance(kind, torch.dtype)
     return kind
-
-
-def _eos_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
-    generation: Any = getattr(model, "generation_config", None)
-    given = getattr(generation, "eos_token_id", None)
-    ids = given if isinstance(given, list) else [given]
-    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)

@@ -2,17 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
+from adapters_core.reading.ends import turn_end
+from adapters_core.reading.prompts import ChatRefused, Message, chat_of, prompt_of
+from adapters_core.reading.written import Written
 from server.errors import InvalidRequest
-
-#: Tokens of the prompt that decide how the first generated one is written (a leading space).
-_CONTEXT_TOKENS = 8
-#: What a tokenizer writes for bytes that are no character, or not a whole one yet.
-_UNDECODED = "\ufffd"
 
 
 class Text:
@@ -21,6 +16,8 @@ class Text:
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
+        end = turn_end(tokenizer)
+        self.chat_ends = frozenset() if end is None else frozenset([end])
 
     def prompt(self, given: str | Sequence[int]) -> tuple[int, ...]:
         """Return the tokens of one prompt.
@@ -28,7 +25,7 @@ class Text:
         Raises:
             InvalidRequest: it is empty, or a token id is not in the vocabulary.
         """
-        ids = tuple(self._tokenizer(given)["input_ids"] if isinstance(given, str) else given)
+        ids = tuple(prompt_of(self._tokenizer, given).ids if isinstance(given, str) else given)
         if not ids:
             raise InvalidRequest("the prompt is empty: at least one token is needed", "prompt")
         for token in ids:
@@ -38,23 +35,17 @@ class Text:
                 )
         return ids
 
-    def chat_prompt(self, messages: list[dict[str, str]]) -> tuple[int, ...]:
+    def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Return the tokens of a conversation by the base's own chat template.
 
         Raises:
             InvalidRequest: the base has no template, or it refuses these messages.
         """
-        if not self._tokenizer.chat_template:
-            raise InvalidRequest(
-                "the base has no chat template; use /v1/completions with a prompt", "messages"
-            )
         try:
-            text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except (TemplateError, ValueError) as error:
-            raise InvalidRequest(f"the base's chat template: {error}", "messages") from error
-        return self.prompt(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            return self.prompt(chat_of(self._tokenizer, messages).ids)
+        except ChatRefused as error:
+            way = "" if self._tokenizer.chat_template else "; use /v1/completions with a prompt"
+            raise InvalidRequest(f"{error}{way}", "messages") from error
 
     def token(self, token: int) -> str:
         """Return one token's own text."""
@@ -78,22 +69,13 @@ class TextStream:
     """Tokens in, text out; holds back what may still become a character or a stop string."""
 
     def __init__(self, tokenizer: Any, prompt: tuple[int, ...], stops: tuple[str, ...]) -> None:
-        self._tokenizer = tokenizer
-        self._ids = list(prompt[-_CONTEXT_TOKENS:])
-        self._num_told = len(self._ids)
-        self._told = self._decode(self._ids)
+        self._written = Written(tokenizer, prompt)
         self._stops = stops
         self._held = ""
 
     def push(self, token: int) -> Piece:
         """Take one more token."""
-        self._ids.append(token)
-        new = self._new(self._decode(self._ids))
-        if new and not new.endswith(_UNDECODED):
-            self._held += new
-            # The tokens told last stay as context: they decide how the next one is written.
-            self._ids = self._ids[self._num_told :]
-            self._num_told, self._told = len(self._ids), self._decode(self._ids)
+        self._held += self._written.push(token)
         cut = min((i for s in self._stops if (i := self._held.find(s)) >= 0), default=None)
         if cut is not None:
             text, self._held = self._held[:cut], ""
@@ -105,17 +87,8 @@ class TextStream:
 
     def flush(self) -> str:
         """Return what was held back; the stream is over."""
-        text, self._held = self._held + self._new(self._decode(self._ids)), ""
-        self._told = self._decode(self._ids)
+        text, self._held = self._held + self._written.rest(), ""
         return text
-
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text
-
-    def _new(self, text: str) -> str:
-        """Return what `text` says beyond what was told; half a character may have become one."""
-        return text[len(commonprefix([self._told, text])) :]
 
 
 def _overlap(text: str, stop: str) -> int:

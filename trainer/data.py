@@ -5,8 +5,8 @@ The kind of a file is seen by its first bytes, not by its name: a zip, JSON obje
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Facts:
         num_cut: training examples that were cut at `max_length`.
         num_cut_tokens: what was cut off.
         labels: of a classification, sorted; None for other tasks.
+        num_rewritten: training examples with an answer that the base's tokenizer cannot write.
+        rewritten: the first of them, and how it is written.
     """
 
     digest: str
@@ -54,6 +56,8 @@ class Facts:
     num_cut: int
     num_cut_tokens: int
     labels: tuple[str, ...] | None
+    num_rewritten: int = 0
+    rewritten: str = ""
 
 
 class Examples:
@@ -114,10 +118,11 @@ def open_data(
     held_rows, held_param = (held, "validation_file") if held else (train, "training_file")
     facts = _known(known, digest)
     if facts is None:
-        counts, labels = _checked(train, task, "training_file", still_wanted)
+        found = _checked(train, task, "training_file", still_wanted)
         if held is not None:
-            _, others = _checked(held, task, "validation_file", still_wanted, labels)
-        facts = Facts(digest, len(train_ids), len(held_ids), *counts, task.labels_of(labels))
+            _checked(held, task, "validation_file", still_wanted, found.labels)
+        labels = task.labels_of(frozenset(found.labels))
+        facts = Facts(digest, len(train_ids), len(held_ids), labels=labels, **found.counts)
         _keep(known, facts)
     task.use_labels(facts.labels)
     return Data(
@@ -160,14 +165,43 @@ def _split(
     return order[count:].sort().values, order[:count].sort().values
 
 
+@dataclass
+class _Found:
+    """What the examples of one file have shown so far."""
+
+    labels: set[str] = field(default_factory=set)
+    counts: dict[str, Any] = field(
+        default_factory=lambda: {
+            "num_tokens": 0,
+            "num_trained_tokens": 0,
+            "num_cut": 0,
+            "num_cut_tokens": 0,
+            "num_rewritten": 0,
+            "rewritten": "",
+        }
+    )
+
+    def add(self, example: Example, line: int) -> None:
+        """Count one more."""
+        counts = self.counts
+        counts["num_tokens"] += example.num_tokens
+        counts["num_trained_tokens"] += example.num_trained
+        counts["num_cut"] += example.num_cut > 0
+        counts["num_cut_tokens"] += example.num_cut
+        counts["num_rewritten"] += example.note != ""
+        if example.note and not counts["rewritten"]:
+            counts["rewritten"] = f"line {line}: {example.note}"
+        self.labels |= {example.label} if isinstance(example.label, str) else set()
+
+
 def _checked(
     rows: Rows,
     task: Task,
     param: str,
     still_wanted: Callable[[], None],
-    labels: frozenset[str] | None = None,
-) -> tuple[tuple[int, int, int, int], frozenset[str]]:
-    """Return the counts of all examples, and the labels that stand there.
+    labels: Set[str] | None = None,
+) -> _Found:
+    """Return what all examples have shown.
 
     Args:
         rows: of the file.
@@ -177,8 +211,7 @@ def _checked(
         labels: that training knows; None where this is the training file.
     """
     faults: list[Fault] = []
-    found: set[str] = set()
-    tokens = trained = cut = cut_tokens = 0
+    found = _Found()
     for index in range(len(rows)):
         if index % 256 == 0:
             still_wanted()
@@ -190,12 +223,10 @@ def _checked(
             if len(faults) == MAX_FAULTS:
                 break
             continue
-        found |= {example.label} if isinstance(example.label, str) else set()
-        tokens, trained = tokens + example.num_tokens, trained + example.num_trained
-        cut, cut_tokens = cut + (example.num_cut > 0), cut_tokens + example.num_cut
+        found.add(example, rows.line(index))
     if faults:
         raise InvalidTrainingFile(faults, param)
-    return (tokens, trained, cut, cut_tokens), frozenset(found)
+    return found
 
 
 def _digest(files: JobFiles) -> str:

@@ -271,6 +271,12 @@ def _tell_of_data(data: Data, hyper: Hyperparameters, report: Reporter) -> None:
             f"{facts.num_cut} examples were cut at {hyper.max_length} tokens, "
             f"{facts.num_cut_tokens} tokens in all",
         )
+    if facts.num_rewritten:
+        report.event(
+            "warn",
+            f"{facts.num_rewritten} examples have answers that the base cannot write as they are: "
+            f"{facts.rewritten}",
+        )
 
 
 def _tell_of_cuts(setting: Setting, base: BaseSpec, report: Reporter) -> None:

@@ -1,7 +1,7 @@
 """What a task is: how a record becomes an example, examples a batch, and outputs a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,6 +22,8 @@ class Example:
         label: a class by its name, or a number to be predicted.
         pixels: float32 `[channels, height, width]`.
         num_cut: tokens that were cut off.
+        starts: of a causal LM, where in `ids` each text begins that is read by itself.
+        note: which answer the base's tokenizer cannot write as it is, and how it writes it.
     """
 
     ids: Sequence[int] = ()
@@ -29,6 +31,8 @@ class Example:
     label: str | float | None = None
     pixels: Tensor | None = None
     num_cut: int = 0
+    starts: Sequence[int] = (0,)
+    note: str = ""
 
     @property
     def num_tokens(self) -> int:
@@ -123,7 +127,7 @@ class Task(ABC):
         """Learn the labels; called once, before any batch is made."""
         return  # most tasks have none
 
-    def check_label(self, example: Example, known: frozenset[str] | None) -> None:
+    def check_label(self, example: Example, known: Set[str] | None) -> None:
         """Refuse a label of the validation file that training does not know.
 
         Raises:

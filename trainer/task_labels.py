@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 import numpy as np
@@ -76,7 +76,7 @@ class _Classes(_Labelled):
         self._labels = labels
         self._numbers = {label: number for number, label in enumerate(labels)}
 
-    def check_label(self, example: Example, known: frozenset[str] | None) -> None:
+    def check_label(self, example: Example, known: Set[str] | None) -> None:
         if known is not None and example.label not in known:
             some = ", ".join(sorted(known)[:8])
             raise ValueError(f"has the label {example.label!r}, unknown in training ({some})")

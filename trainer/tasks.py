@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from adapters_core.reading.ends import end_ids
 from registry.job_spec import TASKS, Hyperparameters
 from trainer.base import LoadedBase
 from trainer.errors import InvalidHyperparameter
@@ -25,7 +26,8 @@ def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporte
     length = _max_length(base, hyper)
     cuts = hyper.max_length is not None
     if name == "causal_lm":
-        return CausalLM(base.reader, length, cuts, hyper.packing and _packs(base, report))
+        packs = hyper.packing and _packs(base, report)
+        return CausalLM(base.reader, length, cuts, packs, end_ids(base.model, base.reader))
     kind = Regression if name == "regression" else TextClasses
     return kind(base.reader, length, cuts)
 

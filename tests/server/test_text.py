@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+import tokenizer_kinds as kinds
 from server.errors import InvalidRequest
 from server.text import Text
 
@@ -135,6 +136,29 @@ def test_what_the_template_refuses_is_the_requests_fault() -> None:
     strict.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(InvalidRequest, match="roles must alternate"):
         Text(strict, tiny.VOCABULARY).chat_prompt([{"role": "user", "content": "hi"}])
+
+
+def test_what_a_template_raises_of_any_kind_is_the_requests_fault() -> None:
+    broken = tiny.tokenizer()
+    broken.chat_template = "{{ messages[0].content + 1 }}"
+    with pytest.raises(InvalidRequest, match="can only concatenate"):
+        Text(broken, tiny.VOCABULARY).chat_prompt([{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize(
+    ("shape", "end"),
+    [
+        ("turn end is no eos", kinds.TURN),
+        ("turn end is eos", kinds.EOS),
+        ("only answers end", kinds.EOS),
+        ("turns end in text", None),
+        ("the last turn is not ended", None),
+    ],
+)
+def test_a_chat_ends_where_the_template_ends_an_answer(shape: str, end: str | None) -> None:
+    tokenizer = kinds.tokenizer("gemma", kinds.TEMPLATES[shape])
+    ends = Text(tokenizer, len(tokenizer)).chat_ends
+    assert [tokenizer.convert_ids_to_tokens(one) for one in ends] == ([end] if end else [])
 
 
 def test_one_tokens_own_text() -> None:

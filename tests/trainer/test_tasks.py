@@ -69,10 +69,13 @@ def test_of_a_chat_only_the_answers_are_learned() -> None:
     said = [("user", "a?"), ("assistant", "b"), ("user", "c?"), ("assistant", "d")]
     messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in said]
     example = lm().example({"messages": messages})
-    assert learned(example) == " b\n$ d\n$"
-    assert read(example) == "user: a?\nassistant: b\n$user: c?\nassistant: d\n$"
+    assert learned(example) == "b$d$"
+    # This template writes a blank before an answer that was not asked for: two texts.
+    asked = "user: a?\nassistant:", "user: a?\nassistant: b\nuser: c?\nassistant:"
+    assert read(example) == f"{asked[0]}b${asked[1]}d$"
+    assert list(example.starts) == [0, len(asked[0]) + 2]
     messages[1]["weight"] = 0
-    assert learned(lm().example({"messages": messages})) == " d\n$"
+    assert read(lm().example({"messages": messages})) == f"{asked[1]}d$"
 
 
 @pytest.mark.parametrize(
@@ -96,14 +99,9 @@ def test_a_record_that_fits_no_form_says_what_is_wrong(row: dict[str, Any], said
         lm().example(row)
 
 
-def test_a_chat_needs_a_template_that_lets_itself_be_cut() -> None:
+def test_a_chat_needs_a_template() -> None:
     messages = [{"role": r, "content": "x"} for r in ("user", "assistant", "user", "assistant")]
     tokenizer = tiny.tokenizer()
-    tokenizer.chat_template = (
-        "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    )
-    with pytest.raises(ValueError, match="cannot be cut"):
-        CausalLM(tokenizer, 100, False, True).example({"messages": messages})
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
         CausalLM(tokenizer, 100, False, True).example({"messages": messages})

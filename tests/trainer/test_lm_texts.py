@@ -1,0 +1,206 @@
+"""Training's tokens are serving's: of every family of tokenizers, for every shape of template."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tokenizer_kinds as kinds
+from adapters_core.reading.prompts import Message
+from server.text import Text
+from trainer.lm_texts import LearnedText, LMTexts
+
+#: Kinds that lose blanks or capital letters: what they cannot write is told.
+LOSSY = ("split at blanks", "stripping", "wordpiece")
+#: What all of them know as a letter, between words that they have learned.
+_PIECES = st.sampled_from([*kinds.WORDS, *"kev01=?!. \n'(", "  ", ". ", "key0", " v0"])
+words = st.lists(_PIECES, min_size=1, max_size=8).map("".join)
+kind = st.sampled_from(list(kinds.KINDS))
+
+
+def is_lossy(name: str) -> bool:
+    return any(word in name for word in LOSSY)
+
+
+def spans(text: LearnedText) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield what stands before each learned part of a text, and that part."""
+    start = 0
+    for is_learned, group in groupby(text.learned):
+        stop = start + len(list(group))
+        if is_learned:
+            yield text.ids[:start], text.ids[start:stop]
+        start = stop
+
+
+def served(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """Return what a server sends for tokens behind a prompt."""
+    stream = Text(tokenizer, len(tokenizer)).stream(tuple(prompt), ())
+    return "".join(stream.push(token).text for token in ids) + stream.flush()
+
+
+def without_losses(text: str) -> str:
+    return "".join(text.lower().split())
+
+
+def holds(name: str, wanted: str, said: str, note: str) -> bool:
+    """Return whether an answer is served as it was given, or is told to be served otherwise."""
+    if said == wanted or not is_lossy(name):
+        return said == wanted and (not note or is_lossy(name))
+    return note != "" and without_losses(said) == without_losses(wanted)
+
+
+@settings(max_examples=400, deadline=None)
+@given(name=kind, prompt=words, completion=words)
+def test_a_completion_is_learned_behind_the_prompt_that_serving_makes(
+    name: str, prompt: str, completion: str
+) -> None:
+    tokenizer = kinds.tokenizer(name)
+    served_prompt = Text(tokenizer, len(tokenizer)).prompt
+    try:
+        (text,) = LMTexts(tokenizer, frozenset()).of({"prompt": prompt, "completion": completion})
+    except ValueError:
+        assert is_lossy(name)
+        return
+    ((before, answer),) = spans(text)
+    assert tuple(before) == served_prompt(prompt) if prompt.strip() else True
+    assert answer[-1] == tokenizer.eos_token_id
+    assert holds(name, completion, served(tokenizer, before, answer[:-1]), text.note)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    name=kind,
+    shape=st.sampled_from(list(kinds.TEMPLATES)),
+    said=st.lists(words, min_size=2, max_size=6),
+    has_system=st.booleans(),
+    left_out=st.booleans(),
+)
+def test_every_answer_of_a_chat_is_learned_behind_the_prompt_that_serving_makes(
+    name: str, shape: str, said: list[str], has_system: bool, left_out: bool
+) -> None:
+    tokenizer = kinds.tokenizer(name, kinds.TEMPLATES[shape])
+    text_of = Text(tokenizer, len(tokenizer))
+    roles = ["system"] * has_system + ["user", "assistant"] * len(said)
+    messages: list[dict[str, Any]] = [
+        {"role": role, "content": content} for role, content in zip(roles, said, strict=False)
+    ]
+    answers = [n for n, m in enumerate(messages) if m["role"] == "assistant"]
+    if left_out and len(answers) > 1:
+        messages[answers.pop(0)]["weight"] = 0
+    if not answers:
+        return
+    try:
+        texts = LMTexts(tokenizer, frozenset()).of({"messages": messages})
+    except ValueError:
+        assert is_lossy(name)
+        return
+    found = [(span, text.note) for text in texts for span in spans(text)]
+    plain: list[Message] = [{"role": m["role"], "content": m["content"]} for m in messages]
+    stops = text_of.chat_ends | {tokenizer.eos_token_id}
+    assert len(found) == len(answers)
+    for number, ((before, answer), note) in zip(answers, found, strict=True):
+        assert tuple(before) == text_of.chat_prompt(plain[:number])
+        assert answer[-1] in stops
+        said_there = served(tokenizer, before, answer[:-1])
+        assert holds(name, plain[number]["content"], said_there, note)
+
+
+CHAT = [
+    {"role": role, "content": content}
+    for role, content in zip(["user", "assistant"] * 2, ["key", "value", "two", "ten"], strict=True)
+]
+
+
+def chat(shape: str, ends: frozenset[int] = frozenset()) -> tuple[Any, list[LearnedText]]:
+    tokenizer = kinds.tokenizer("byte-level", kinds.TEMPLATES[shape])
+    return tokenizer, LMTexts(tokenizer, ends).of({"messages": CHAT})
+
+
+def test_a_turns_end_that_is_no_eos_ends_answers_and_no_eos_stands_in_the_history() -> None:
+    tokenizer, (text,) = chat("turn end is no eos")
+    assert tokenizer.eos_token_id not in text.ids
+    assert tokenizer.decode(text.ids) == (
+        "<bos><start>user\nkey<turn>\n<start>assistant\nvalue<turn>\n"
+        "<start>user\ntwo<turn>\n<start>assistant\nten<turn>"
+    )
+    assert [tokenizer.decode(answer) for _, answer in spans(text)] == ["value<turn>", "ten<turn>"]
+
+
+def test_answers_that_the_template_rewrites_later_are_texts_of_their_own() -> None:
+    tokenizer, texts = chat("earlier answers are shortened")
+    assert [tokenizer.decode(text.ids) for text in texts] == [
+        "<start>user key<turn><start>assistant value<turn>",
+        "<start>user key<turn><start>assistant v<turn><start>user two<turn>"
+        "<start>assistant ten<turn>",
+    ]
+
+
+def test_the_end_that_a_completion_names_is_the_one_that_is_learned() -> None:
+    tokenizer = kinds.tokenizer("byte-level")
+    turn = tokenizer.convert_tokens_to_ids(kinds.TURN)
+    row = {"prompt": "key", "completion": "value<turn>"}
+    (text,) = LMTexts(tokenizer, frozenset([turn])).of(row)
+    assert tokenizer.decode(text.ids) == "keyvalue<turn>"
+    row = {"prompt": "key", "completion": "value<eos>"}
+    (text,) = LMTexts(tokenizer, frozenset([turn])).of(row)
+    assert tokenizer.decode(text.ids) == "keyvalue<eos>"
+
+
+def test_an_empty_prompt_is_the_start_token_where_serving_makes_none() -> None:
+    for name, start in (("unigram, always", "<bos>"), ("byte-level, bos and eos", "<bos><eos>")):
+        tokenizer = kinds.tokenizer(name)
+        (text,) = LMTexts(tokenizer, frozenset()).of({"prompt": "", "completion": "v0"})
+        ((before, answer),) = spans(text)
+        assert tokenizer.decode(before) == start
+        assert served(tokenizer, before, answer[:-1]) == "v0"
+
+
+def test_a_text_is_read_as_a_prompt_and_ends_once() -> None:
+    for name in ("byte-level, bos", "byte-level, bos and eos"):
+        tokenizer = kinds.tokenizer(name)
+        (text,) = LMTexts(tokenizer, frozenset()).of({"text": "key value"})
+        assert tokenizer.decode(text.ids) == "<bos>key value<eos>"
+        assert all(text.learned)
+
+
+@pytest.mark.parametrize(
+    ("completion", "said"),
+    [
+        ("val<eos>ue", "'<eos>', which ends an answer, stands within it"),
+        ("val<start>ue", "the base's tokenizer makes 'value' of 'val<start>ue'"),
+    ],
+)
+def test_an_answer_that_no_tokens_say_is_refused(completion: str, said: str) -> None:
+    texts = LMTexts(kinds.tokenizer("byte-level"), frozenset())
+    with pytest.raises(ValueError, match=f"its `completion` .*{said}"):
+        texts.of({"prompt": "key", "completion": completion})
+
+
+def test_letters_that_the_tokenizer_does_not_know_are_refused() -> None:
+    texts = LMTexts(kinds.tokenizer("unigram, always"), frozenset())
+    with pytest.raises(ValueError, match="makes 'ten ' of 'ten \u65e5\u672c'"):
+        texts.of({"prompt": "key", "completion": "ten \u65e5\u672c"})
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no system role') }}", "no system role"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate"),
+        ("{{ messages[5].content }}", "list object has no element 5"),
+    ],
+)
+def test_what_a_template_refuses_is_told_with_its_words(template: str, said: str) -> None:
+    tokenizer = kinds.tokenizer("byte-level", template)
+    with pytest.raises(ValueError, match=f"for the answer in message 2: the base's .*{said}"):
+        LMTexts(tokenizer, frozenset()).of({"messages": CHAT})
+
+
+def test_a_chat_of_a_system_message_and_an_answer_is_learned() -> None:
+    messages = [{"role": "developer", "content": "key"}, {"role": "assistant", "content": "value"}]
+    tokenizer = kinds.tokenizer("byte-level", kinds.TEMPLATES["turn end is eos"])
+    (text,) = LMTexts(tokenizer, frozenset()).of({"messages": messages})
+    assert tokenizer.decode(text.ids) == "system:\nkey<eos>\nassistant:\nvalue<eos>"

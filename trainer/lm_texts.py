@@ -1,0 +1,141 @@
+"""Records of a training file as texts for a causal LM: what is read, and what of it is learned.
+
+A prompt or a chat is made of tokens by the functions with which the server reads requests, and what
+an answer's tokens are is `adapters_core.reading.answers`' rule: learned is what, generated behind
+that prompt, is served as the text of the file, and the token at which serving stops.
+
+Of a chat each answer is learned behind the prompt that serving makes of the messages before it.
+Where that prompt begins with the tokens of the answers before it, one text holds them all; where
+the template writes earlier turns otherwise than they were asked and answered, each answer is a text
+of its own. OpenAI's `weight` of 0 leaves an answer out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapters_core.reading.answers import Answer, AnswerNotWritable, Answers, difference
+from adapters_core.reading.ends import turn_end
+from adapters_core.reading.prompts import ChatRefused, Message, Prompt, chat_of, prompt_of
+from registry.training_data import form_of, is_learned, plain_messages
+
+
+@dataclass(frozen=True)
+class LearnedText:
+    """One text.
+
+    Args:
+        ids: its tokens.
+        learned: of each, whether it is learned.
+        note: which answer is served otherwise than the file has it, and how; else empty.
+    """
+
+    ids: list[int]
+    learned: list[bool]
+    note: str = ""
+
+    def followed_by(self, other: "LearnedText") -> "LearnedText | None":
+        """Return both as one, or None if `other` does not begin as this text."""
+        size = len(self.ids)
+        if other.ids[:size] != self.ids:
+            return None
+        return LearnedText(other.ids, self.learned + other.learned[size:], self.note or other.note)
+
+
+@dataclass(frozen=True)
+class _End:
+    """What ends answers of one route: the token that is learned, and all at which serving stops."""
+
+    token: int | None
+    stops: frozenset[int]
+
+
+class LMTexts:
+    """Reads records.
+
+    Args:
+        tokenizer: the base's.
+        ends: tokens that end an answer in serving; the tokenizer's own is one of them.
+    """
+
+    def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        own, turn = tokenizer.eos_token_id, turn_end(tokenizer)
+        self._end = _End(own, ends | _some(own))
+        self._turn_end = _End(
+            self._end.token if turn is None else turn, self._end.stops | _some(turn)
+        )
+        self._answers = Answers(tokenizer, self._turn_end.stops)
+
+    @property
+    def padding(self) -> int:
+        """Return a token that may stand where nothing is read."""
+        return self._end.token or 0
+
+    def of(self, row: Mapping[str, Any]) -> list[LearnedText]:
+        """Return the texts of a record, at least one.
+
+        Raises:
+            ValueError: it has no form that is known, or cannot be learned; the message says why.
+        """
+        form = form_of(row)
+        if form == "chat":
+            return self._chat(plain_messages(row["messages"]), row["messages"])
+        if form == "completion":
+            return [self._completion(row["prompt"], row["completion"])]
+        return [self._text(row["text"])]
+
+    def _text(self, text: str) -> LearnedText:
+        ids = list(prompt_of(self._tokenizer, text).ids)
+        if not ids or ids[-1] not in self._end.stops:
+            ids += _some(self._end.token)
+        return LearnedText(ids, [True] * len(ids))
+
+    def _completion(self, prompt: str, completion: str) -> LearnedText:
+        before = prompt_of(self._tokenizer, prompt)
+        if not before.ids:
+            before = Prompt(prompt, self._start())
+        return self._answered(before, completion, self._end, "its `completion`")
+
+    def _chat(
+        self, messages: list[Message], given: Sequence[Mapping[str, Any]]
+    ) -> list[LearnedText]:
+        if not self._tokenizer.chat_template:
+            raise ValueError("is a chat, but the base has no chat template; use prompt, completion")
+        texts: list[LearnedText] = []
+        for number, message in enumerate(messages):
+            if is_learned(given[number]):
+                which = f"the answer in message {number + 1}"
+                before = self._asked(messages[:number], which)
+                text = self._answered(before, message["content"], self._turn_end, which)
+                whole = texts[-1].followed_by(text) if texts else None
+                texts[-1 if whole else len(texts) :] = [whole or text]
+        return texts
+
+    def _asked(self, messages: list[Message], which: str) -> Prompt:
+        try:
+            return chat_of(self._tokenizer, messages)
+        except ChatRefused as error:
+            raise ValueError(f"cannot be asked for {which}: {error}") from error
+
+    def _answered(self, before: Prompt, text: str, end: _End, which: str) -> LearnedText:
+        try:
+            answer = self._answers.after(before, text)
+        except AnswerNotWritable as error:
+            raise ValueError(f"cannot be learned, since of {which} {error}") from error
+        ids = [*answer.ids, *_some(answer.end if answer.end in end.stops else end.token)]
+        learned = [False] * len(before.ids) + [True] * len(ids)
+        return LearnedText([*before.ids, *ids], learned, _note(answer, which))
+
+    def _start(self) -> list[int]:
+        """Return what stands for an empty prompt, which serving takes as a token id only."""
+        start = self._tokenizer.bos_token_id
+        return list(_some(self._end.token if start is None else start))
+
+
+def _note(answer: Answer, which: str) -> str:
+    return "" if answer.is_exact else f"of {which} {difference(answer)}"
+
+
+def _some(token: int | None) -> frozenset[int]:
+    return frozenset() if token is None else frozenset([token])
