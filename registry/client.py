@@ -1,7 +1,5 @@
 """How this program talks to Redis: quick to give up, and fresh at the next call."""
 
-import re
-
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -36,9 +34,3 @@ def open_client(url: str) -> redis.Redis:
         raise InvalidArgument(
             "the registry's URL is not 'embedded', redis://HOST:PORT/DB, rediss://... or unix://..."
         ) from error
-
-
-def without_password(url: str) -> str:
-    """Return the URL as it may be shown: `***` for a password in it."""
-    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
-    return re.sub(r"^(\w+://[^/@]*?):.*@", r"\1:***@", url)

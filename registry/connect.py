@@ -9,10 +9,10 @@ from typing import Self
 import redis
 
 from registry.adapters import Adapters
-from registry.address import EMBEDDED
+from registry.address import EMBEDDED, masked
 from registry.blobs import BlobStore
 from registry.claims import Claims
-from registry.client import open_client, without_password
+from registry.client import open_client
 from registry.directory import Directory
 from registry.embedded import EmbeddedServer
 from registry.files import Files
@@ -20,6 +20,7 @@ from registry.job_folders import JobFolders
 from registry.jobs import Jobs
 from registry.ownership import Ownership
 from registry.scripts import Observer
+from registry.tenants import Tenants
 from registry.unknown import UnknownBytes
 
 
@@ -36,6 +37,7 @@ class Registry:
         files: what is uploaded to train on.
         job_folders: where jobs' processes work.
         directory: this process's mirror of names; a server starts it, others need not.
+        tenants: whose files and jobs are whose.
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
@@ -49,6 +51,7 @@ class Registry:
     files: Files
     job_folders: JobFolders
     directory: Directory
+    tenants: Tenants
     ownership: Ownership
     unknown: UnknownBytes
     server: EmbeddedServer | None
@@ -119,6 +122,7 @@ def connect(
         files=files,
         job_folders=job_folders,
         directory=Directory(adapters, client),
+        tenants=Tenants(client, observer),
         ownership=ownership,
         unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders),
         server=server,
@@ -127,6 +131,6 @@ def connect(
 
 def _words(url: str, folder: Path, store: Path | None) -> str:
     """Return the options that name this registry and store, without the URL's password."""
-    given = ["--registry", without_password(url), "--data", str(folder)]
+    given = ["--registry", masked(url), "--data", str(folder)]
     given += [] if store is None else ["--store", str(store)]
     return shlex.join(given)

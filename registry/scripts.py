@@ -36,6 +36,7 @@ SCRIPTS = (
     "file_put",
     "pair",
     "known",
+    "tenant_move",
 )
 
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from adapters_core.starting import end_now
 from registry import Registry, connect
+from server.api_keys import read_keys
 from server.app import create_app
 from server.listening import open_listener, url_of
 from server.metrics import BuildInfo, Metrics
@@ -49,6 +50,7 @@ def launch(
     configure_logging()
     listener = listener or open_listener(settings.host, settings.port)
     _LOG.info("listening on %s; loading %s", url_of(listener), settings.base)
+    _warn_of_nameless(settings)
     metrics = Metrics()
     starting = _Starting(settings, metrics)
     failures: list[Exception] = []
@@ -80,6 +82,19 @@ def launch(
     if any(isinstance(failure, NeedsSearch) for failure in failures):
         search_and_restart(settings)
     return 1 if failures else 0
+
+
+def _warn_of_nameless(settings: Settings) -> None:
+    keys = read_keys([key.get_secret_value() for key in settings.api_keys])
+    nameless = sum(not key.is_named for key in keys)
+    if nameless:
+        _LOG.warning(
+            "%d of %d API keys have no name: who loses such a key loses the files and jobs, too. "
+            "Write NAME=SECRET in OVERTONE_API_KEYS, and hand over what is there with `overtone "
+            "tenant list` and `overtone tenant rename`",
+            nameless,
+            len(keys),
+        )
 
 
 @dataclass

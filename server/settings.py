@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the base; `auto` is float32 on a CPU and bfloat16 on a GPU."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Separated by commas; none asks for none. Better in the environment than in a flag."""
+    """`NAME=SECRET` with the tenant's name, separated by commas; none asks for none."""
     max_running: Annotated[int, Field(ge=1, le=4096)] = 64
     """Sequences that run at a time."""
     max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 512
@@ -139,6 +139,14 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(key.strip() for key in value.split(",") if key.strip())
+
+    @field_validator("api_keys")
+    @classmethod
+    def _of_one_tenant_each(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        from server.api_keys import read_keys
+
+        read_keys([key.get_secret_value() for key in value])
+        return value
 
 
 class SettingsOfMachine(Settings):

@@ -10,15 +10,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
 
-from registry import Registry, RegistryError, connect
+from registry import Registry
 from registry.standing import fault_of
 from registry.unknown import DEFAULT_GRACE_S, Unknown
 from server.complaint import complain
-from server.settings import BadSetting, read_settings_of_machine
+from server.opened_registry import (
+    DATA,
+    DataOption,
+    JsonOption,
+    RegistryOption,
+    StoreOption,
+    opened_registry,
+)
 from server.store_report import (
     adoption_text,
     print_unknown,
@@ -26,20 +33,6 @@ from server.store_report import (
     summary_of,
     unknown_values,
 )
-
-_DATA = Path.home() / ".overtone"
-
-RegistryOption = Annotated[
-    str, typer.Option(envvar="OVERTONE_REGISTRY", help="embedded, or redis://HOST:PORT/DB.")
-]
-DataOption = Annotated[
-    Path, typer.Option(envvar="OVERTONE_DATA", help="Folder of the embedded registry and blobs.")
-]
-StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", envvar="OVERTONE_STORE", help="Folder of the blobs, if elsewhere."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 
 store = typer.Typer(
     add_completion=False,
@@ -56,7 +49,7 @@ def gc(
         typer.Option(min=0, help="Days for which something must have been listed before it goes."),
     ] = DEFAULT_GRACE_S / 86_400,
     registry: RegistryOption = "embedded",
-    data: DataOption = _DATA,
+    data: DataOption = DATA,
     store_: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,7 +69,7 @@ def gc(
 @store.command()
 def show(
     registry: RegistryOption = "embedded",
-    data: DataOption = _DATA,
+    data: DataOption = DATA,
     store_: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,7 +89,7 @@ def show(
 @store.command()
 def adopt(
     registry: RegistryOption = "embedded",
-    data: DataOption = _DATA,
+    data: DataOption = DATA,
     store_: StoreOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
 ) -> None:
@@ -121,17 +114,21 @@ def _print(found: list[Unknown], gone: list[Unknown], grace_s: float, dry_run: b
 
 def _confirm() -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        _stop("nothing was changed: nobody can be asked here, so add --yes to adopt the store")
+        _decline("nothing was changed: nobody can be asked here, so add --yes to adopt the store")
     if not typer.confirm("Adopt the store?"):
-        _stop("nothing was changed")
+        _decline("nothing was changed")
+
+
+def _decline(message: str) -> NoReturn:
+    complain(message, 1, as_json=False, code="not_confirmed")
 
 
 @contextmanager
 def _opened(
     registry: str, data: Path, store_: Path | None, *, as_json: bool = False
 ) -> Iterator[Registry]:
-    """Open registry and store; a fault of theirs ends the program with one line and code 1."""
-    place: Any = store_ or data / "blobs"
+    """Open a registry and a store that is there; a fault ends the program with code 1."""
+    place = store_ or data / "blobs"
     if not place.is_dir():
         complain(
             f"there is no store at {place}: name it with --store, or its parent with --data",
@@ -139,15 +136,5 @@ def _opened(
             as_json=as_json,
             code="not_found",
         )
-    try:
-        url = read_settings_of_machine(registry=registry).registry_url  # with its password
-        with connect(url, data, store=store_) as opened:
-            yield opened
-    except (RegistryError, BadSetting, OSError) as error:
-        code = getattr(error, "code", "invalid_argument")
-        complain(str(error), 1, as_json=as_json, code=code)
-
-
-def _stop(message: str) -> None:
-    typer.secho(message, err=True, fg=typer.colors.RED)
-    raise typer.Exit(1)
+    with opened_registry(registry, data, store_, as_json=as_json) as opened:
+        yield opened

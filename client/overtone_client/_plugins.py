@@ -28,6 +28,7 @@ APPLICATION = {  # shown in the help without importing anything, installed or no
     "inspect": "Show what an adapter holds and what it does to each layer.",
     "gc": "List or remove what lies in the store and no record names.",
     "store": "Show to which registry a store belongs, or give it to another one.",
+    "tenant": "List tenants, or hand a tenant's files and jobs to another name.",
     "doctor": "Check whether this machine is fit, and say what to do.",
 }
 

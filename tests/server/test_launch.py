@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from server.launch import _warn_of_nameless
 from server.listening import open_listener
+from server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 #: Serves, and when it is ready says what a collection of garbage would have to look at.
@@ -67,3 +69,13 @@ def test_no_collection_of_garbage_goes_through_what_the_server_keeps_to_its_end(
     found = json.loads(done.stdout)
     assert found["kept"] > 100_000
     assert found["seen"] < found["kept"] / 10
+
+
+@pytest.mark.parametrize(("keys", "num_nameless"), [("a=1,b=2", 0), ("a=1,one,two", 2), ("", 0)])
+def test_a_start_warns_of_keys_without_a_name_and_shows_none(
+    keys: str, num_nameless: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn_of_nameless(Settings(base="x", api_keys=keys))  # type: ignore[arg-type]
+    assert len(caplog.records) == (num_nameless > 0)
+    assert not num_nameless or f"{num_nameless} of 3 API keys have no name" in caplog.text
+    assert "one" not in caplog.text.replace("NAME", "")

@@ -1,0 +1,40 @@
+"""What the commands on a registry share: its options, and the registry, open for one command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry import Registry, RegistryError, connect
+from server.complaint import complain
+from server.settings import BadSetting, read_settings_of_machine
+
+DATA = Path.home() / ".overtone"
+
+RegistryOption = Annotated[
+    str, typer.Option(envvar="OVERTONE_REGISTRY", help="embedded, or redis://HOST:PORT/DB.")
+]
+DataOption = Annotated[
+    Path, typer.Option(envvar="OVERTONE_DATA", help="Folder of the embedded registry and blobs.")
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", envvar="OVERTONE_STORE", help="Folder of the blobs, if elsewhere."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+
+
+@contextmanager
+def opened_registry(
+    registry: str, data: Path, store: Path | None = None, *, as_json: bool = False
+) -> Iterator[Registry]:
+    """Open a registry; a fault of it or of its store ends the program with code 1."""
+    try:
+        url = read_settings_of_machine(registry=registry).registry_url  # with its password
+        with connect(url, data, store=store) as opened:
+            yield opened
+    except (RegistryError, BadSetting, OSError) as error:
+        code = getattr(error, "code", "invalid_argument")
+        complain(str(error), 1, as_json=as_json, code=code)

@@ -1,0 +1,83 @@
+"""`overtone tenant`: whose training files and jobs there are, and handing them to another name.
+
+Loaded by entry point when it is called.
+"""
+
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.tenants import Holdings
+from server.complaint import complain
+from server.opened_registry import (
+    DATA,
+    DataOption,
+    JsonOption,
+    RegistryOption,
+    opened_registry,
+)
+
+#: How the tenant of a server without keys is written: its name is empty.
+NOBODY = "-"
+
+tenant = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="List tenants, or hand a tenant's files and jobs to another name.",
+)
+
+
+@tenant.command("list")
+def list_tenants(
+    registry: RegistryOption = "embedded", data: DataOption = DATA, as_json: JsonOption = False
+) -> None:
+    """List every tenant that has training files or jobs; '-' is that of a server without keys."""
+    _check_data(registry, data, as_json)
+    with opened_registry(registry, data, as_json=as_json) as opened:
+        found = opened.tenants.all()
+    _show(found, as_json)
+
+
+@tenant.command()
+def rename(
+    old: Annotated[str, typer.Argument(help="The tenant; '-' for that of a server without keys.")],
+    new: Annotated[str, typer.Argument(help="The name, as in NAME=SECRET of OVERTONE_API_KEYS.")],
+    registry: RegistryOption = "embedded",
+    data: DataOption = DATA,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand the files and jobs of OLD, and of its gateway's callers, to NEW. Servers may run."""
+    from server.api_keys import NAME
+
+    if not NAME.fullmatch(new):
+        wrong = f"{new[:80]!r} cannot be a tenant's name: 1 to 64 letters, digits, . _ @ -"
+        complain(wrong, 2, as_json=as_json, code="invalid_argument")
+    _check_data(registry, data, as_json)
+    with opened_registry(registry, data, as_json=as_json) as opened:
+        moved = opened.tenants.rename("" if old == NOBODY else old, new)
+    if not moved:
+        wrong = f"no files and no jobs belong to {old!r}; `overtone tenant list` shows whose"
+        complain(wrong, 1, as_json=as_json, code="not_found")
+    _show(moved, as_json)
+
+
+def _check_data(registry: str, data: Path, as_json: bool) -> None:
+    """A folder that is not there has no tenants, and is not made."""
+    if registry == "embedded" and not (data / "registry").is_dir():
+        wrong = f"there is no registry in {data}: name its folder with --data"
+        complain(wrong, 1, as_json=as_json, code="not_found")
+
+
+def _show(found: Sequence[Holdings], as_json: bool) -> None:
+    if as_json:
+        typer.echo(jsonlib.dumps([asdict(each) for each in found]))
+        return
+    width = max([6, *(len(each.tenant) for each in found)])
+    typer.echo(f"{'tenant':{width}}  files  jobs")
+    for each in found:
+        typer.echo(f"{each.tenant or NOBODY:{width}}  {each.num_files:5}  {each.num_jobs:4}")

@@ -1,0 +1,65 @@
+"""`overtone tenant`: lists whose files and jobs there are, and hands them over."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from jobs_made import spec_for, upload
+from registry import connect
+from server.tenant_commands import tenant
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    with connect("embedded", tmp_path / "data") as registry:
+        for name in ("", "9f86d081884c7d65"):
+            spec = spec_for(upload(registry.files, created_by=name), created_by=name)
+            registry.jobs.create(spec, now=1.0)
+    return tmp_path / "data"
+
+
+def run(data: Path, *words: str) -> Result:
+    return CliRunner().invoke(tenant, [*words, "--data", str(data)])
+
+
+def test_tenants_are_listed_and_handed_over(data: Path) -> None:
+    listed = run(data, "list")
+    assert listed.output.split() == [
+        *("tenant", "files", "jobs"),
+        *("-", "1", "1"),
+        *("9f86d081884c7d65", "1", "1"),
+    ]
+
+    assert run(data, "rename", "9f86d081884c7d65", "alice").exit_code == 0
+    assert run(data, "rename", "-", "bob").exit_code == 0
+
+    assert json.loads(run(data, "list", "--json").output) == [
+        {"tenant": "alice", "num_files": 1, "num_jobs": 1},
+        {"tenant": "bob", "num_files": 1, "num_jobs": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        (["rename", "nobody", "alice"], "no files and no jobs belong to 'nobody'", 1),
+        (["rename", "-", "a/b"], "cannot be a tenant's name", 2),
+        (["rename", "-", ""], "cannot be a tenant's name", 2),
+    ],
+)
+def test_what_cannot_be_handed_over_is_said_in_one_line(
+    data: Path, words: list[str], said: str, code: int
+) -> None:
+    done = run(data, *words)
+    assert done.exit_code == code
+    assert said in done.output
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    for words in (["list"], ["rename", "a", "b"]):
+        done = run(tmp_path / "none", *words)
+        assert done.exit_code == 1
+        assert "there is no registry" in done.output
+    assert not (tmp_path / "none").exists()
