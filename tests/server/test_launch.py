@@ -71,11 +71,13 @@ def test_no_collection_of_garbage_goes_through_what_the_server_keeps_to_its_end(
     assert found["seen"] < found["kept"] / 10
 
 
-@pytest.mark.parametrize(("keys", "num_nameless"), [("a=1,b=2", 0), ("a=1,one,two", 2), ("", 0)])
+@pytest.mark.parametrize(
+    ("keys", "num_nameless"), [("a=1,b=2", 0), ("a=1,s3cret,s4cret", 2), ("", 0)]
+)
 def test_a_start_warns_of_keys_without_a_name_and_shows_none(
     keys: str, num_nameless: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     _warn_of_nameless(Settings(base="x", api_keys=keys))  # type: ignore[arg-type]
     assert len(caplog.records) == (num_nameless > 0)
     assert not num_nameless or f"{num_nameless} of 3 API keys have no name" in caplog.text
-    assert "one" not in caplog.text.replace("NAME", "")
+    assert "cret" not in caplog.text
