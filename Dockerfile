@@ -3,22 +3,34 @@
 #   docker build -t overtone-server .
 #   docker build -t overtone-trainer --target trainer .
 #
-# For NVIDIA GPUs (Triton compiles its launchers with a C compiler when it first runs):
+# torch is the build for CPUs. For NVIDIA GPUs (Triton compiles its launchers with a C compiler
+# when it first runs), by your driver's CUDA version or by an index of your own:
 #
 #   docker build -t overtone-server \
-#       --build-arg TORCH_INDEX_URL=AN_INDEX_WITH_THE_BUILD_YOU_WANT \
+#       --build-arg TORCH_BACKEND=cu128 \
 #       --build-arg APT_PACKAGES="gcc libc6-dev" .
+#   docker build -t overtone-server \
+#       --build-arg TORCH_INDEX_URL=AN_INDEX_WITH_THE_BUILD_YOU_WANT .
 
 FROM python:3.12-slim AS builder
 ARG TORCH=torch==2.13.0
-# Empty: pip's own index, whose Linux build brings CUDA along.
+# What uv calls a build: cpu, cu128 …
+ARG TORCH_BACKEND=cpu
+# An index with the build that is wanted; then TORCH_BACKEND says nothing.
 ARG TORCH_INDEX_URL=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/overtone
+RUN python -m venv /opt/overtone && python -m venv /opt/uv && /opt/uv/bin/pip install uv
 ENV PATH=/opt/overtone/bin:$PATH
 # torch first and by itself: it is by far the largest, and only its index depends on the device.
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH"
+# Where uv's index of these builds cannot be reached, pip's own is asked: its Linux build has CUDA.
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/uv \
+    if [ -n "$TORCH_INDEX_URL" ]; then \
+        pip install --index-url "$TORCH_INDEX_URL" "$TORCH"; \
+    elif ! /opt/uv/bin/uv pip install --python /opt/overtone/bin/python --link-mode copy \
+            --torch-backend "$TORCH_BACKEND" "$TORCH"; then \
+        echo "the index with builds of $TORCH_BACKEND cannot be used: asking pip's own index" \
+        && pip install "$TORCH"; \
+    fi
 WORKDIR /build
 COPY constraints.txt pyproject.toml ./
 COPY client client

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -71,7 +72,8 @@ def _welcome(settings: Settings, url: str) -> None:
                 f"  adapter {adapter.name:<10} held-out loss {metrics['loss']:.2f}, "
                 f"the base alone {metrics['base_loss']:.2f} nats/token"
             )
-    _say(_WHAT_TO_TRY.format(url=url))
+    ask = _BY_CURL if shutil.which("curl") else _BY_PROGRAM
+    _say(_WHAT_TO_TRY.format(ask=ask.format(url=url), url=url))
 
 
 def _say(text: str) -> None:
@@ -79,11 +81,16 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+_BY_CURL = """\
+  curl {url}/v1/completions -H 'Content-Type: application/json' \\
+       -d '{{"model": "shouting", "prompt": "The list", "max_tokens": 40, "temperature": 0}}'"""
+#: Where there is no curl.
+_BY_PROGRAM = """\
+  ./run overtone --url {url} complete shouting "The list" --temperature 0 --max-tokens 40"""
 _WHAT_TO_TRY = """
 Overtone is ready at {url}. Three things to try in another terminal:
 
-  curl {url}/v1/completions -H 'Content-Type: application/json' \\
-       -d '{{"model": "shouting", "prompt": "The list", "max_tokens": 40, "temperature": 0}}'
+{ask}
   ./run overtone --url {url} complete legalese "You may" --temperature 0 --max-tokens 40
   {url}/ in a browser
 

@@ -106,15 +106,29 @@ def test_data_is_a_volume_and_the_base_is_the_shipped_one() -> None:
 
 def test_torch_can_be_chosen_when_building() -> None:
     arguments = {text.partition("=")[0] for text in STAGES["builder"].all("ARG")}
-    assert {"TORCH", "TORCH_INDEX_URL"} <= arguments
+    assert {"TORCH", "TORCH_BACKEND", "TORCH_INDEX_URL"} <= arguments
+
+
+def test_torch_is_the_build_for_cpus_unless_another_is_asked_for() -> None:
+    assert "TORCH_BACKEND=cpu" in STAGES["builder"].all("ARG")
+    assert "TORCH_INDEX_URL=" in STAGES["builder"].all("ARG")
+    for name in ("server", "trainer"):
+        arguments = SERVICES[name]["build"]["args"]
+        assert arguments["TORCH_BACKEND"] == "${TORCH_BACKEND:-cpu}"
+        assert arguments["TORCH_INDEX_URL"] == "${TORCH_INDEX_URL:-}"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_password_is_an_argument_that_every_user_of_the_machine_can_read(name: str) -> None:
+    words = json.dumps([SERVICES[name].get("command"), SERVICES[name].get("entrypoint")])
+    assert "${" not in words
 
 
 def test_no_secret_is_written_down() -> None:
     secret = re.compile(r"(?im)^[^#\n]*(?:password|requirepass|api_key)\w*[ \t]*[:= ][ \t]*\S")
     for name in ("Dockerfile", "docker-compose.yml", "deploy/redis.conf"):
-        text = re.sub(
-            r"\$\{\w+:\?[^}]*\}", "", (ROOT / name).read_text()
-        )  # asked of the environment
+        # Asked of the environment, by Compose or by the container's shell.
+        text = re.sub(r"\$\{\w+:\?[^}]*\}|\"\$\$\w+\"", "", (ROOT / name).read_text())
         assert not secret.search(text), name
 
 

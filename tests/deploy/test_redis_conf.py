@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
+import yaml
 
-CONF = Path(__file__).parents[2] / "deploy" / "redis.conf"
+from registry.embedded import find_binary
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "deploy" / "redis.conf"
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 START_TIMEOUT_S = 15.0
 
 pytestmark = pytest.mark.redis
@@ -68,3 +73,36 @@ def test_full_server_refuses_writes_and_keeps_what_it_has(client: redis.Redis) -
     with pytest.raises(redis.OutOfMemoryError):
         client.set("overtone:more", "x" * 2_000_000)
     assert client.get("overtone:test") == b"kept"
+
+
+def test_composes_command_starts_it_with_the_password_and_none_in_its_arguments(
+    tmp_path: Path,
+) -> None:
+    """Any server of the family will do: the embedded one is always there."""
+    socket, secret = tmp_path / "redis.sock", "a1-%$#b2"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "redis-server").symlink_to(find_binary())
+    conf = tmp_path / "redis.conf"
+    conf.write_text(f"{CONF.read_text()}\nport 0\nunixsocket {socket}\ndir {tmp_path}\n")
+    words = [
+        word.replace("$$", "$").replace("/usr/local/etc/redis/redis.conf", str(conf))
+        for word in COMPOSE["services"]["redis"]["command"]
+    ]
+    process = subprocess.Popen(
+        words,
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "REDISCLI_AUTH": secret},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_up(socket, process)
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert b"redis-server" in arguments  # the shell has become it, so signals reach it
+        assert secret.encode() not in arguments
+        stranger = redis.Redis(unix_socket_path=str(socket))
+        with stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        with redis.Redis(unix_socket_path=str(socket), password=secret) as client:
+            assert client.ping()
+    finally:
+        process.terminate()
+        process.wait(10)
