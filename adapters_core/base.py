@@ -38,6 +38,10 @@ class BaseSpec:
         left_out: path -> reason, of the linears that no adapter may change (see probe.py).
         kept: targets of a causal LM that see only the rows whose logits are wanted, in order.
         renames: what modules of it were called before (renames.py).
+        shared: targets of an encoder that see what all inputs of a batch share; an adapter that
+            changes one has batches of its own.
+        pads: whether an encoder's texts of different lengths may be padded to one: whether the
+            padding changes no answer. Else a batch holds texts of one length only.
     """
 
     name: str
@@ -47,6 +51,13 @@ class BaseSpec:
     left_out: Mapping[str, str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
     renames: tuple[Rename, ...] = ()
+    shared: frozenset[str] = frozenset()
+    pads: bool = True
+
+    @property
+    def usual(self) -> list[str]:
+        """Return the targets that are adapted where none are named: those of any batch."""
+        return [path for path in self.targets if path not in self.shared]
 
 
 def spec_of(model: nn.Module, name: str) -> BaseSpec:

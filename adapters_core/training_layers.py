@@ -48,10 +48,12 @@ def trained_layers(config: PeftConfig, base: BaseSpec) -> list[str]:
 def _named(rule: Any, base: BaseSpec) -> list[str]:
     in_head = {name.rpartition(".")[0] for name in (base.head.parameters if base.head else ())}
     free = [path for path in base.targets if path not in in_head]
+    # What all inputs of a batch share is trained where it is named: such adapters go alone.
+    usual = [path for path in free if path not in base.shared]
     if rule is None:
-        return _usual(free)
+        return _usual(usual)
     if is_all_linear(rule):
-        return free
+        return usual
     if not rule or not isinstance(rule, str | list):
         message = f"target_modules = {rule!r} names no layer; leave it out for query and value, "
         raise InvalidAdapter(message + "or say all-linear", "target_modules")

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
 from server.base_words import BaseNotLoadable
+from server.encoding.check import UnsupportedBase
 from server.errors import (
     FAMILIES,
     InvalidRequest,
@@ -35,7 +36,13 @@ from server.training_plot import Curves
 
 _LOG = logging.getLogger("overtone")
 #: Failures of a start whose message says it all; others are logged with their traceback.
-_EXPECTED = (*FAMILIES, BaseNotLoadable, UnsupportedAttention, NotInvariant)
+_EXPECTED = (
+    *FAMILIES,
+    BaseNotLoadable,
+    UnsupportedAttention,
+    UnsupportedBase,
+    NotInvariant,
+)
 
 
 def create_app(

@@ -23,9 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.causal_probe import with_causal_targets
+from adapters_core.encoder_probe import probed_images, probed_texts
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, max_positions
-from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
 from adapters_core.reading.ends import end_ids
 from adapters_core.starting import CannotStart, check_base, check_device
 from server.base_words import BaseNotLoadable, words_for
@@ -159,9 +159,8 @@ def make_encoder(
     spec = spec_of(model, name)
     if kind != "embedder":
         spec = replace(spec, head=head_spec_of(model, untrained or ()))
-    weight = next(model.parameters())
     if kind == "image classifier":
-        spec = with_batched_targets(spec, model, image_inputs(reader, weight))
+        spec = probed_images(spec, model, reader)
         return Base(model, None, spec, 1, 0, frozenset(), 0, kind, reader)
     config: Any = model.config
     if config.pad_token_id is None:
@@ -171,8 +170,7 @@ def make_encoder(
     length = _max_length(model, reader)
     if pooling is not None and pooling.max_length is not None:
         length = min(length, pooling.max_length)
-    inputs = text_inputs(config.vocab_size, length, weight.device)
-    spec = with_batched_targets(spec, model, inputs)
+    spec = probed_texts(spec, model, reader, length)
     return Base(
         model, reader, spec, length, config.vocab_size, frozenset(), 0, kind, pooling=pooling
     )

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from adapters_core.bases import Bases
+from adapters_core.encoder_probe import Texts, image_inputs
 from adapters_core.invariance import moving_product, products_of, products_of_methods
 from adapters_core.method import Method, Shape
-from adapters_core.probe import image_inputs
 from adapters_core.rows import row_multiple, set_row_multiple
 from server.encoding.encoder import Encoder, Input, group_of
 from server.engine import Engine
@@ -113,8 +113,9 @@ def check_steps(report: RowReport, computes: Engine | Encoder, base: Base) -> Ro
         moved = moving_input(computes, list(images.float()), base.max_length)
     else:
         length = min(_LENGTHS[0], base.max_length)
-        texts: list[Input] = [tuple(_tokens(length, base.vocabulary, n)) for n in range(5)]
-        moved = moving_input(computes, texts, base.max_length)
+        made = Texts.of(base.model, base.tokenizer, base.max_length)
+        texts: list[Input] = [made.text(length, n) for n in range(5)]
+        moved = moving_input(computes, texts, base.max_length, base.spec.pads)
     return replace(report, moved=moved)
 
 
@@ -140,9 +141,11 @@ def moving_step(engine: Engine, vocabulary: int, max_length: int) -> str | None:
     return None
 
 
-def moving_input(encoder: Encoder, inputs: list[Input], max_length: int) -> str | None:
+def moving_input(
+    encoder: Encoder, inputs: list[Input], max_length: int, pads: bool = True
+) -> str | None:
     """Return which of the inputs, all of one group, depends on its neighbours; None if none."""
-    group = group_of(inputs[0], max_length)
+    group = group_of(inputs[0], max_length, pads)
     together = encoder.run(inputs, group, [None] * len(inputs))
     for number, (one, expected) in enumerate(zip(inputs, together, strict=True)):
         if not torch.equal(encoder.run([one], group, [None])[0], expected):

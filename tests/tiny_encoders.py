@@ -25,10 +25,15 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     BertConfig,
+    ConvBertConfig,
+    DebertaConfig,
     DebertaV2Config,
+    FNetConfig,
+    GPT2Config,
     ModernBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    Swinv2Config,
     ViTConfig,
     ViTImageProcessorPil,
 )
@@ -117,23 +122,50 @@ def model(shape: str, is_embedder: bool = False, **changes: Any) -> nn.Module:
 
 def base(shape: str, of: nn.Module | None = None) -> Base:
     """Return the classifier of a shape as a server has it before anything is injected."""
-    if shape != "vit":
-        return make_encoder(of or model(shape), tokenizer(), "tiny", "text classifier")
+    of = of or (model(shape) if shape in (*CLASSIFIERS, "vit") else other(shape))
+    if shape not in ("vit", "swinv2"):
+        return make_encoder(of, tokenizer(), "tiny", "text classifier")
     images = ViTImageProcessorPil(size={"height": 32, "width": 32})
-    return make_encoder(of or model(shape), images, "tiny", "image classifier")
+    return make_encoder(of, images, "tiny", "image classifier")
+
+
+#: Bases with linears over what all inputs of a batch share: tables of relative positions.
+SHARING: dict[str, tuple[Any, dict[str, Any]]] = {
+    "deberta": (DebertaConfig, {}),
+    "deberta-v2": (DebertaV2Config, {}),
+    "deberta-v3": (DebertaV2Config, {"share_att_key": True, "norm_rel_ebd": "layer_norm"}),
+}
+#: Bases whose answers change with the padding behind a text.
+READING_PADDING: dict[str, tuple[Any, dict[str, Any]]] = {
+    "fnet": (FNetConfig, {}),
+    "convbert": (ConvBertConfig, {"embedding_size": 48}),
+}
+
+
+def other(shape: str, **changes: Any) -> nn.Module:
+    """Return a random classifier of one of the shapes above, or a SwinV2."""
+    if shape == "swinv2":
+        sizes: dict[str, Any] = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}
+        kind, more = Swinv2Config, sizes | _IMAGE | {"patch_size": 4, "window_size": 4}
+    else:
+        kind, more = ({"gpt2": (GPT2Config, {})} | SHARING | READING_PADDING)[shape]
+        more = {k: v for k, v in _SIZES.items() if k != "attn_implementation"} | more
+        if shape in SHARING:
+            more |= {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+            more |= {"max_relative_positions": 31, "position_buckets": 13, "num_labels": 3}
+    torch.manual_seed(0)
+    auto = AutoModelForImageClassification if shape == "swinv2" else None
+    made = (auto or AutoModelForSequenceClassification).from_config(kind(**more | changes))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0, 1.2 / parameter.shape[-1] ** 0.5)
+    return made.eval()
 
 
 def deberta() -> nn.Module:
     """Return a base with linears over what all texts of a batch share: relative positions."""
-    sizes = {k: v for k, v in _SIZES.items() if k != "attn_implementation"}
-    more = {
-        "relative_attention": True,
-        "pos_att_type": ["c2p", "p2c"],
-        "max_relative_positions": 32,
-    }
-    torch.manual_seed(0)
-    made = AutoModelForSequenceClassification.from_config(DebertaV2Config(**sizes | more))
-    return made.eval()
+    return other("deberta-v2")
 
 
 def save(folder: Path, shape: str, is_embedder: bool = False, **changes: Any) -> Path:

@@ -21,9 +21,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.causal_probe import with_causal_targets
+from adapters_core.encoder_probe import probed_images, probed_texts
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, max_positions
-from adapters_core.probe import image_inputs, text_inputs, with_batched_targets
 from trainer.errors import BaseNotLoadable
 
 _CLASSES: dict[str, Any] = {
@@ -126,15 +126,12 @@ def make(
     if task != "causal_lm":
         spec = replace(spec, head=head_spec_of(model, untrained or ()))
     if task == "image_classification":
-        inputs = image_inputs(reader, next(model.parameters()))
-        return LoadedBase(model, reader, with_batched_targets(spec, model, inputs), 1)
+        return LoadedBase(model, reader, probed_images(spec, model, reader), 1)
     _set_padding(config, reader, task)
     length = _max_length(model, reader)
     if task == "causal_lm":  # what is not served is not trained
         return LoadedBase(model, reader, with_causal_targets(spec, model, length), length)
-    inputs = text_inputs(config.vocab_size, length, next(model.parameters()).device)
-    spec = with_batched_targets(spec, model, inputs)
-    return LoadedBase(model, reader, spec, length)
+    return LoadedBase(model, reader, probed_texts(spec, model, reader, length), length)
 
 
 def _loaded(source: str, task: str, dtype: torch.dtype) -> tuple[nn.Module, Any, list[str]]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters_core.heads import MAX_LABELS
+from adapters_core.padding import by_length, padded
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.scores import accuracy, f1, matthews, pearson
 from trainer.task import Batch, Example, Score, Task
@@ -24,8 +25,12 @@ class _Labelled(Task):
     """What classification and regression share: a loss over `[B, labels]` logits."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = model(**batch.inputs).logits.float()
+        logits = self._logits(model, batch.inputs)
         return self._loss(logits, batch.expected), logits
+
+    def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        logits: Tensor = model(**inputs).logits.float()
+        return logits
 
     def _loss(self, logits: Tensor, expected: Tensor) -> Tensor:
         return F.cross_entropy(logits, expected, reduction="sum")
@@ -101,12 +106,23 @@ class _Texts(_Labelled):
         tokenizer: the base's.
         max_length: the most tokens of a text, those that the tokenizer adds included.
         cuts: whether longer ones are cut; else they are refused.
+        pad_id: the padding's token, as the base's config has it.
+        pads: whether padding changes no answer of the base.
     """
 
     peft_task: ClassVar[str | None] = "SEQ_CLS"
 
-    def __init__(self, tokenizer: Any, max_length: int, cuts: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, max_length: int, cuts: bool, pad_id: int, pads: bool = True
+    ) -> None:
         self._tokenizer, self._max_length, self._cuts = tokenizer, max_length, cuts
+        self._pad_id, self._pads = pad_id, pads
+
+    def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        def run(some: Mapping[str, Tensor]) -> Tensor:
+            return super(_Texts, self)._logits(model, some)
+
+        return run(inputs) if self._pads else by_length(run, inputs)
 
     def example(self, row: Mapping[str, Any]) -> Example:
         text, label = row.get("text"), self._label(row.get("label"))
@@ -127,11 +143,8 @@ class _Texts(_Labelled):
         raise NotImplementedError
 
     def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
-        padded = self._tokenizer.pad(
-            {"input_ids": [list(example.ids) for example in examples]}, return_tensors="pt"
-        )
-        names = ("input_ids", "attention_mask")
-        inputs = {name: padded[name].to(device) for name in names}
+        given = padded([example.ids for example in examples], self._pad_id)  # as it is served
+        inputs = {name: tensor.to(device) for name, tensor in given.items()}
         count = sum(len(example.ids) for example in examples)
         return Batch(inputs, self._expected(examples).to(device), count)
 

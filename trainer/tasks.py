@@ -29,7 +29,8 @@ def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporte
         packs = hyper.packing and _packs(base, report)
         return CausalLM(base.reader, length, cuts, packs, end_ids(base.model, base.reader))
     kind = Regression if name == "regression" else TextClasses
-    return kind(base.reader, length, cuts)
+    config: Any = base.model.config
+    return kind(base.reader, length, cuts, config.pad_token_id, base.spec.pads)
 
 
 def _max_length(base: LoadedBase, hyper: Hyperparameters) -> int:

@@ -31,6 +31,7 @@ class Batcher:
         encoder, loader, observer: what computes, what brings adapters, what is told.
         limits: how much at once.
         max_length: of a text, in tokens.
+        pads: whether padding changes no answer of the base.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class Batcher:
         limits: Limits,
         max_length: int,
         clock: Callable[[], float] = time.monotonic,
+        pads: bool = True,
     ) -> None:
+        self._pads = pads
         self._encoder = encoder
         self._loader = loader
         self._observer = observer
@@ -68,6 +71,7 @@ class Batcher:
         digest: str | None,
         tenant: str = "",
         timeout_s: float | None = None,
+        goes_alone: bool = False,
     ) -> Ticket:
         """Accept all inputs for the adapter `digest` (None: the base), or none; from any thread.
 
@@ -76,6 +80,7 @@ class Batcher:
             digest: of the adapter.
             tenant: whose request it is; tenants take turns.
             timeout_s: from now on; a request that is not answered by then fails.
+            goes_alone: whether the adapter changes what all inputs of a batch share.
 
         Raises:
             Overloaded: too many of the tenant's inputs are open.
@@ -94,7 +99,8 @@ class Batcher:
         deadline = None if timeout_s is None else self._clock() + timeout_s
         ticket = Ticket(tenant, deadline, mode, lease, [None] * len(inputs))
         for number, given in enumerate(inputs):
-            group = group_of(given, self._max_length)
+            owner = digest if goes_alone else None
+            group = group_of(given, self._max_length, self._pads, owner)
             part = Part(ticket, number, given)
             ticket.waiting.append(Waiting(part, group, max(1, group.length), tenant))
         self._post(lambda: self._accept(ticket))

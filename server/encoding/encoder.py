@@ -7,7 +7,7 @@ Attention stays transformers' own; the linears ask the plan, the head's modules 
 docs/decisions.md says what was measured.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters_core.inject import Injection
+from adapters_core.padding import padded
 from server.batch import Factored, Merged
 from server.encoding.heads import HeadSwitch
 from server.encoding.plan import EncodingPlan, Payload
@@ -27,24 +28,40 @@ Input = tuple[int, ...] | Tensor
 
 @dataclass(frozen=True)
 class Group:
-    """Inputs that may share a batch: padded length (0 for images), and whether one fills it."""
+    """Inputs that may share a batch.
+
+    Args:
+        length: padded length; 0 for images.
+        is_full: whether one fills it.
+        form: of an image.
+        owner: the one adapter whose inputs these are; None where adapters may be mixed.
+    """
 
     length: int
     is_full: bool
     form: Hashable = None
+    owner: Hashable = None
 
 
-def group_of(given: Input, max_length: int) -> Group:
+def group_of(given: Input, max_length: int, pads: bool = True, owner: Hashable = None) -> Group:
     """Return which inputs `given` may share a batch with.
 
     A text ends in padding as long as the base has room for it. transformers drops a mask that masks
     nothing, and its attention then takes another way: so full ones keep to themselves.
+
+    Args:
+        given: the input.
+        max_length: of a text.
+        pads: whether padding changes no answer of this base.
+        owner: the adapter, if it changes what all inputs of a batch share.
     """
     if isinstance(given, Tensor):
-        return Group(0, False, tuple(given.shape))
+        return Group(0, False, tuple(given.shape), owner)
     length = len(given)
+    if not pads:
+        return Group(length, True, None, owner)
     padded = min((length // LENGTH_MULTIPLE + 1) * LENGTH_MULTIPLE, max_length)
-    return Group(padded, length == padded)
+    return Group(padded, length == padded, None, owner)
 
 
 class Encoder:
@@ -56,6 +73,7 @@ class Encoder:
         num_labels: of the base's own head.
         pad_id: the padding's token.
         pooling: of an embedder.
+        shared: the linears that see what all inputs of a batch share.
     """
 
     def __init__(
@@ -65,7 +83,9 @@ class Encoder:
         num_labels: int,
         pad_id: int,
         pooling: Pooling | None,
+        shared: Container[str] = (),
     ) -> None:
+        self._shared = shared
         self._injection = injection
         self._model: nn.Module = injection.model
         self._switch = switch
@@ -88,7 +108,7 @@ class Encoder:
         """
         given = self._tensors(inputs, group)
         switch = self._injection.switch
-        switch.plan = EncodingPlan(payloads, self._device)
+        switch.plan = EncodingPlan(payloads, self._device, self._shared)
         heads = [p.head if isinstance(p, Factored | Merged) else None for p in payloads]
         if self._switch is not None:
             self._switch.heads = heads
@@ -108,9 +128,6 @@ class Encoder:
         pixels = [given for given in inputs if isinstance(given, Tensor)]
         if pixels:
             return {"pixel_values": torch.stack(pixels).to(self._device, self._dtype)}
-        ids = torch.full((len(inputs), group.length), self._pad_id)
-        mask = torch.zeros_like(ids)
-        for row, given in enumerate(inputs):
-            ids[row, : len(given)] = torch.tensor(given)
-            mask[row, : len(given)] = 1
-        return {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
+        texts = [given for given in inputs if not isinstance(given, Tensor)]
+        given = padded(texts, self._pad_id, group.length)
+        return {name: tensor.to(self._device) for name, tensor in given.items()}

@@ -1,11 +1,12 @@
 """What each row of an encoder's forward pass gets: every sequence of a batch has its own adapter.
 
 A linear sees `B * n` rows, n of each sequence: as many as its tokens in the body, one in a pooler
-or a head. The plan for an n is made when the first linear asks for it.
+or a head. The plan for an n is made when the first linear asks for it. What sees something that
+all sequences share is changed only where they all have one adapter: then every row is its own.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor
@@ -25,21 +26,50 @@ class EncodingPlan:
     Args:
         payloads: what each sequence's adapter is in memory; None is the base.
         device: of the rows.
+        shared: paths of the linears that see what all sequences share.
     """
 
-    def __init__(self, payloads: Sequence[Payload], device: torch.device) -> None:
+    def __init__(
+        self, payloads: Sequence[Payload], device: torch.device, shared: Container[str] = ()
+    ) -> None:
         self.payloads = payloads
         self._device = device
+        self._shared = shared
         self._plans: dict[int, ServingPlan] = {}
 
     def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
-        """Return `[B * n, out]` for x `[B * n, in]`, computed over a multiple of four rows."""
-        num_rows = x.shape[0]
+        """Return `[B * n, out]` for x `[B * n, in]`, computed over a multiple of four rows.
+
+        Raises:
+            RuntimeError: the rows are not those of the batch's sequences.
+        """
+        num_rows, rows = x.shape[0], pad_rows(x)
+        if linear.path in self._shared:
+            return self._of_all(len(rows)).forward(linear, rows)[:num_rows]
         each, rest = divmod(num_rows, len(self.payloads))
-        assert rest == 0, "a linear that was not seen at the start"
+        if rest:
+            raise RuntimeError(
+                f"{linear.path} was given {num_rows} rows in a batch of {len(self.payloads)}"
+            )
         if each not in self._plans:
             self._plans[each] = self._plan(each)
-        return self._plans[each].forward(linear, pad_rows(x))[:num_rows]
+        return self._plans[each].forward(linear, rows)[:num_rows]
+
+    def _of_all(self, num_rows: int) -> ServingPlan:
+        """Return what rows get that belong to all sequences: their common adapter, or nothing.
+
+        Adapters that change such a linear have batches of their own (`Group.owner`).
+        """
+        first = self.payloads[0]
+        if any(payload is not first for payload in self.payloads):
+            return ServingPlan()
+        if isinstance(first, Merged):
+            return ServingPlan(merged=[MergedGroup(first.weights, None)])
+        if isinstance(first, Factored):
+            slots = self._tensor([first.slot] * num_rows)
+            rows = Rows(slots, 0, (Segment(0, num_rows, first.slot),))
+            return ServingPlan(factored=[FactoredGroup(first.bank, rows, None)])
+        return ServingPlan()
 
     def _plan(self, each: int) -> ServingPlan:
         """Return what every row gets if each sequence has so many."""

@@ -1,6 +1,6 @@
 """All that a base which answers in one forward pass needs beside what every base has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from adapters_core.inject import Injection
 from server.encoding.batcher import Batcher
+from server.encoding.check import check_encoder
 from server.encoding.encoder import Encoder, Input
 from server.encoding.heads import switch_heads
 from server.encoding.images import Images
@@ -31,6 +32,7 @@ class Encoding:
         labels: of the base's own head; empty for an embedder.
         problem: of the base's config: what its logits mean.
         has_own_head: whether the base itself can classify.
+        shared: targets that see what all inputs of a batch share.
     """
 
     encoder: Encoder
@@ -41,6 +43,11 @@ class Encoding:
     labels: Sequence[str]
     problem: str | None
     has_own_head: bool
+    shared: frozenset[str] = frozenset()
+
+    def goes_alone(self, targets: Iterable[str]) -> bool:
+        """Return whether an adapter of these layers has batches of its own."""
+        return not self.shared.isdisjoint(targets)
 
     @property
     def worker(self) -> Batcher:
@@ -81,13 +88,19 @@ def encoding_of(
         loader: of its adapters.
         observer: is told of every batch.
         limits: how much at once.
+
+    Raises:
+        UnsupportedBase: this encoder gives other answers than transformers' own forward pass.
     """
     config: Any = base.model.config
     head = base.spec.head
     switch = switch_heads(injection, forms) if forms else None
     pad_id = getattr(config, "pad_token_id", None) or 0
-    encoder = Encoder(injection, switch, head.num_labels if head else 0, pad_id, base.pooling)
-    batcher = Batcher(encoder, loader, observer, limits, base.max_length)
+    num_labels = head.num_labels if head else 0
+    shared, pads = base.spec.shared, base.spec.pads
+    encoder = Encoder(injection, switch, num_labels, pad_id, base.pooling, shared)
+    check_encoder(encoder, injection, base)
+    batcher = Batcher(encoder, loader, observer, limits, base.max_length, pads=pads)
     reads_images = base.kind == "image classifier"
     return Encoding(
         encoder=encoder,
@@ -98,4 +111,5 @@ def encoding_of(
         labels=labels_of_base(config) if head else (),
         problem=config.problem_type if head else None,
         has_own_head=head is not None and not head.untrained,
+        shared=shared,
     )

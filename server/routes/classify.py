@@ -99,7 +99,9 @@ async def _answered(request: Request, encoding: Encoding, body: EncodingRequest)
     inputs = await asyncio.to_thread(encoding.inputs, body.inputs, body.truncate)
     timeout_s = body.timeout_s or service.settings.request_timeout_s
     tenant = request.state.tenant
-    ticket = encoding.batcher.submit(inputs, answerer.digest, tenant, timeout_s)
+    record = answerer.record
+    goes_alone = record is not None and encoding.goes_alone(record.target_modules)
+    ticket = encoding.batcher.submit(inputs, answerer.digest, tenant, timeout_s, goes_alone)
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)
     try:

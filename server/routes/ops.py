@@ -93,18 +93,20 @@ async def model(request: Request, model: str) -> dict[str, Any]:
 
 
 def _base_model(service: Service) -> dict[str, Any]:
+    spec = service.base.spec
     return {
-        "id": service.base.spec.name,
+        "id": spec.name,
         "object": "model",
         "created": int(service.started),
         "owned_by": "overtone",
-        "root": service.base.spec.name,
+        "root": spec.name,
         "parent": None,
         "overtone": {
             "left_out": [
-                {"module": path, "reason": reason}
-                for path, reason in service.base.spec.left_out.items()
-            ]
+                {"module": path, "reason": reason} for path, reason in spec.left_out.items()
+            ],
+            "shared": [path for path in spec.targets if path in spec.shared],
+            "pads": spec.pads,
         },
     }
 

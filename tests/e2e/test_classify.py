@@ -5,6 +5,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load, save
 from transformers import RobertaForMaskedLM
 
@@ -136,6 +138,37 @@ def test_16_adapters_at_once_answer_as_each_does_alone(case: Case) -> None:
             assert torch.allclose(got, shares(made.logits(**te.inputs_of(text))[0]), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("mode", ["factored", "merged"])
+@pytest.mark.parametrize("shape", ["deberta", "deberta-v2", "deberta-v3", "fnet"])
+def test_bases_that_share_or_read_padding_answer_as_peft_does(
+    shape: str, mode: str, tmp_path: Path, start: Callable[..., Live]
+) -> None:
+    """An adapter on all linears, one on those of single texts and the base, at the same time."""
+    folder = tmp_path / "base"
+    te.other(shape).save_pretrained(folder)
+    te.tokenizer().save_pretrained(folder)
+    live = start(folder, mode=mode)
+    shown = live.http.get("/v1/models/tiny").json()["overtone"]
+    assert (bool(shown["shared"]), shown["pads"]) == (shape != "fnet", shape != "fnet")
+    assert shown["left_out"] == []
+    usual = [t for t in live.service.base.spec.targets if t not in shown["shared"]]
+    rules: list[Any] = ["all-linear", usual]
+    models: list[Any] = [te.other(shape)]
+    for number, rule in enumerate(rules):
+        config = LoraConfig(r=2, target_modules=rule)
+        made = te.make(te.other(shape), config, tmp_path / f"a{number}", number)
+        assert live.upload(made.name, made.files).status_code == 201
+        models.append(made.model)
+    asked = [(name, text) for text in TEXTS for name in ("tiny", "a0", "a1")]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda one: classify(live, *one), asked))
+    for (name, text), answer in zip(asked, answers, strict=True):
+        model = models[("tiny", "a0", "a1").index(name)]
+        with torch.inference_mode():
+            want = shares(model(**te.inputs_of(text)).logits[0])
+        assert torch.allclose(scores(answer)[0], want, atol=TOLERANCE)
+
+
 def test_names_reach_versions_aliases_and_digests(case: Case) -> None:
     made = case.made[0]
     digest = case.live.http.get(f"/v1/adapters/{made.name}").json()["digest"]
@@ -245,7 +278,7 @@ def test_a_head_has_its_own_number_of_labels_and_may_name_them(
 
 def test_a_classifiers_adapter_is_refused_by_a_base_that_generates(case: Case, live: Live) -> None:
     answer = live.upload("classifier", case.made[0].files)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "modules_to_save")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "task_type")
     for path in ("classify", "embeddings"):
         answer = live.http.post(f"/v1/{path}", json={"model": "tiny", "input": "x"})
         assert answer.status_code == 400

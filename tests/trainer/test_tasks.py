@@ -296,32 +296,31 @@ def test_a_base_without_a_head_gets_the_servers_fingerprint(tmp_path: Path) -> N
     assert ours.spec.head.untrained
 
 
-def test_what_is_not_served_is_not_trained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["all-linear", ".*(pos_key|value)_proj"])
+def test_what_all_texts_share_is_trained_where_it_is_named(rule: str, tmp_path: Path) -> None:
     from server.model import make_encoder
 
     task, words = "sequence_classification", tiny_encoders.tokenizer()
     base = make(tiny_encoders.deberta(), words, "tiny", task)
     served = make_encoder(tiny_encoders.deberta(), words, "tiny", "text classifier").spec
     assert base.spec == served
-    assert any("pos_key_proj" in path for path in base.spec.left_out)
+    assert any("pos_key_proj" in path for path in base.spec.shared)
     files = JobFiles(colours(tmp_path / "a"))
-    method: dict[str, Any] = {"n_frequency": 40, "target_modules": "all-linear"}
+    method: dict[str, Any] = {"n_frequency": 40, "target_modules": rule}
     run_job(job(base, task, max_steps=2, method_config=method), base, files, tmp_path, Quiet())
     adapter = tmp_path / "adapter_model.safetensors"
     config = (tmp_path / "adapter_config.json").read_bytes()
     layers = read_adapter(adapter, config, served).layers
-    assert any("query_proj" in path for path in layers)
-    assert not set(layers) & set(base.spec.left_out)
+    assert any("value_proj" in path for path in layers)
+    assert bool(set(layers) & base.spec.shared) == (rule != "all-linear")
 
 
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        (["query_proj", "pos_key_proj"], "pos_key_proj and 1 more layers .* no adapter may change"),
-        (".*key_proj", "no adapter may change"),
         (["query_proj", "nope"], "name 'nope', which is no layer of base 'tiny'; it has .*dense"),
         ("nope", "select no layer"),
-        ([], "select no layer"),
+        ([], "names no layer"),
     ],
 )
 def test_targets_that_cannot_be_had_are_named_before_the_files_are_read(
@@ -333,6 +332,25 @@ def test_targets_that_cannot_be_had_are_named_before_the_files_are_read(
     with pytest.raises(InvalidMethod, match=said) as raised:
         run_job(spec, base, JobFiles(tmp_path / "none"), tmp_path / "job", Quiet())
     assert raised.value.param == "target_modules"
+
+
+@pytest.mark.parametrize("shape", ["bert", "fnet", "convbert", "gpt2"])
+def test_a_batch_of_texts_has_the_logits_that_each_text_has_alone(shape: str) -> None:
+    """As it is served, whatever side the tokenizer pads on and whatever the base reads of it."""
+    task, words = "sequence_classification", tiny_encoders.tokenizer()
+    words.padding_side = "left"
+    model = tiny_encoders.model(shape) if shape == "bert" else tiny_encoders.other(shape)
+    base = make(model, words, "tiny", task)
+    assert base.spec.pads == (shape not in tiny_encoders.READING_PADDING)
+    made = task_of(task, base, Hyperparameters(), Quiet())
+    made.use_labels(("x", "y"))
+    rows = [{"text": "a" * n, "label": "xy"[n % 2]} for n in (1, 7, 30, 7)]
+    examples = [made.example(row) for row in rows]
+    _, logits = made.loss(model, made.batch(examples, torch.device("cpu")))
+    for row, example in zip(logits, examples, strict=True):
+        ids = torch.tensor([list(example.ids)])
+        alone = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+        assert torch.allclose(row, alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["causal_lm", "image_classification"])

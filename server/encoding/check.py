@@ -1,0 +1,165 @@
+"""Hold an encoder against transformers' own forward pass at every start, as it will be used.
+
+Inputs of several lengths share batches, each for another of two made-up adapters on every target,
+or for the base. Each answer must be the one that transformers gives for that input alone, without
+padding, where hooks add the adapter's update to every linear: none of the encoder's own code.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adapters_core.bank import Bank, Layout
+from adapters_core.bases import Bases
+from adapters_core.encoder_probe import Texts, agree, answers_of, image_inputs
+from adapters_core.inject import Injection
+from adapters_core.linear import AdaptedLinear
+from adapters_core.methods import LoRA
+from server.batch import Factored
+from server.encoding.encoder import Encoder, Group, Input, group_of
+from server.encoding.plan import Payload
+from server.model import Base
+
+#: Of each linear's norm: an update that no rounding hides.
+_SIZE = 0.2
+_LENGTHS = (3, 9, 14, 9, 14, 30, 30)
+_A, _B = "lora_A.weight", "lora_B.weight"
+
+
+class UnsupportedBase(Exception):
+    """The base computes something that encoders here do not."""
+
+
+#: Target -> factors of rank one, `[1, in]` and `[out, 1]`.
+_Layers = dict[str, dict[str, Tensor]]
+
+
+@torch.inference_mode()
+def check_encoder(encoder: Encoder, injection: Injection, base: Base) -> None:
+    """Compare answers for mixed batches with transformers' own for each input alone.
+
+    Raises:
+        UnsupportedBase: they differ; the message says what gave the difference.
+    """
+    made = _Made(injection, base)
+    mixed: list[str | None] = ["one", "other", None]
+    for group, batch in _batches(base, None):
+        made.compare(encoder, group, batch, [mixed[i % 3] for i in range(len(batch))])
+    if base.spec.shared:
+        for group, batch in _batches(base, "all"):
+            made.compare(encoder, group, batch, ["all"] * len(batch))
+
+
+class _Made:
+    """Two adapters on what any batch may mix, and one on all targets."""
+
+    def __init__(self, injection: Injection, base: Base) -> None:
+        self._injection, self._base = injection, base
+        usual, device = base.spec.usual, next(base.model.parameters()).device
+        bank = Bank(_layout(usual, base), Bases(device), 2)
+        whole = Bank(_layout(list(base.spec.targets), base), Bases(device), 1)
+        self._layers: dict[str, _Layers] = {}
+        self._payloads: dict[str | None, Payload] = {None: None}
+        for seed, (name, where) in enumerate((("one", bank), ("other", bank), ("all", whole))):
+            layers = _layers(injection, list(where.layout.parts), seed)
+            methods = {target: part.method for target, part in where.layout.parts.items()}
+            self._layers[name] = layers
+            self._payloads[name] = Factored(where, where.add(where.pack(methods, layers)))
+
+    def compare(
+        self, encoder: Encoder, group: Group, batch: Sequence[Input], names: Sequence[str | None]
+    ) -> None:
+        """Run a batch and each of its inputs alone."""
+        got = encoder.run(batch, group, [self._payloads[name] for name in names])
+        for row, given, name in zip(got, batch, names, strict=True):
+            want = self._reference(given, name)
+            if not agree(row.to(want.dtype), want):
+                raise UnsupportedBase(self._told(row, want, given, name, len(batch)))
+
+    def _reference(self, given: Input, name: str | None) -> Tensor:
+        """Return transformers' own answer for one input, without padding."""
+        model = self._base.model
+        first = next(model.parameters())
+        inputs = {"pixel_values": given[None].to(first)} if isinstance(given, Tensor) else None
+        if inputs is None:
+            ids = torch.tensor([given], device=first.device)
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        with _added(self._injection, self._layers.get(name or "", {})):
+            answers = answers_of(model, inputs)
+        if self._base.pooling is not None:
+            return self._base.pooling(answers, inputs["attention_mask"])[0].cpu()
+        return answers[0].cpu()
+
+    def _told(
+        self, got: Tensor, want: Tensor, given: Input, name: str | None, num_inputs: int
+    ) -> str:
+        error = float((got - want).float().norm() / want.float().norm())
+        what = "an image" if isinstance(given, Tensor) else f"a text of {len(given)} tokens"
+        who = {None: "by the base itself", "all": "with an adapter on all of its layers"}
+        return (
+            f"{type(self._base.model).__name__} is not served: the answer for {what} "
+            f"{who.get(name, 'with an adapter')}, in a batch of {num_inputs}, differs by "
+            f"{error:.1e} from transformers' own for that input alone"
+        )
+
+
+def _layout(targets: Sequence[str], base: Base) -> Layout:
+    return Layout.of({target: LoRA(r=1, alpha=1.0) for target in targets}, base.spec.targets)
+
+
+def _layers(injection: Injection, targets: Sequence[str], seed: int) -> _Layers:
+    """Return random updates of rank one, each of a share of its linear's norm."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: _Layers = {}
+    for target in targets:
+        weight = injection.linears[target].golden()
+        down = torch.randn(1, weight.shape[1], generator=generator).to(weight.device)
+        up = torch.randn(weight.shape[0], 1, generator=generator).to(weight.device)
+        size = _SIZE * float(weight.float().norm()) / weight.numel() ** 0.5
+        layers[target] = {_A: down, _B: size * up}
+    return layers
+
+
+@contextmanager
+def _added(injection: Injection, layers: _Layers) -> Iterator[None]:
+    """Have hooks add the updates to what the linears give."""
+
+    def adding(layer: dict[str, Tensor]) -> Callable[..., Tensor]:
+        def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            x = args[0]
+            return out + F.linear(F.linear(x, layer[_A].to(x.dtype)), layer[_B].to(x.dtype))
+
+        return add
+
+    linears: dict[str, AdaptedLinear] = injection.linears
+    handles = [
+        linears[target].register_forward_hook(adding(layer)) for target, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _batches(base: Base, owner: str | None) -> list[tuple[Group, list[Input]]]:
+    """Return inputs that share a batch, with what they have in common."""
+    groups: defaultdict[Group, list[Input]] = defaultdict(list)
+    for given in _inputs(base):
+        groups[group_of(given, base.max_length, base.spec.pads, owner)].append(given)
+    return list(groups.items())
+
+
+def _inputs(base: Base) -> list[Input]:
+    if base.images is not None:
+        like = next(base.model.parameters())
+        return list(image_inputs(base.images, like)["pixel_values"].float().cpu())
+    texts: Any = Texts.of(base.model, base.tokenizer, base.max_length)
+    long = [texts.reach - 3] * 2 if texts.reach > max(_LENGTHS) else []
+    lengths = [length for length in (*_LENGTHS, *long) if length <= base.max_length]
+    return [texts.text(length, seed) for seed, length in enumerate(lengths or [base.max_length])]
