@@ -10,7 +10,7 @@ On a device other than the CPU, steps of single tokens run over static tensors a
 import os
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapters_core.causal_probe import keeps_rows
 from adapters_core.inject import Injection
@@ -19,16 +19,12 @@ from server.attention import PagedCache
 from server.attention_device import DeviceCache
 from server.batch import pack
 from server.graphs import DecodeGraphs
-from server.kv_pool import PagePool
 from server.rotations import border_of, rotate_by_rows
 from server.sampler import sample
 from server.sampler_device import sample_on_device
-from server.sequence import Sampled, Sampling, Sequence
-from server.sight import UnsupportedAttention
-from server.work import Batch, Work
-
-_CHECK_TOKENS = 40
-_CHECK_TOLERANCE = 1e-3
+from server.sequence import Sampled
+from server.start_check import StartCheck
+from server.work import Batch
 
 
 class Engine:
@@ -67,11 +63,11 @@ class Engine:
         if deterministic and self._device.type == "cuda":
             _be_deterministic()
         self.border = border_of(self._model)
-        expected = self._reference_logits()
+        check = StartCheck(injection, num_pages, page_size, self.border)
         self._cache.attach(self._model)
         if self.border is not None:
             rotate_by_rows(self._model, self.border, self._cache.is_long)
-        self._check_against(expected)
+        check.hold(self.logits)
 
     @property
     def num_pages(self) -> int:
@@ -127,40 +123,6 @@ class Engine:
         result: Tensor = output.logits[0]
         return result if self._keeps_rows or isinstance(keep, int) else result[keep]
 
-    @torch.inference_mode()
-    def _reference_logits(self) -> Tensor:
-        """Return the logits of a fixed prompt as transformers itself computes them."""
-        output = self._model(input_ids=torch.tensor([self._check_prompt()], device=self._device))
-        result: Tensor = output.logits[0]
-        return result
-
-    def _check_prompt(self) -> list[int]:
-        vocabulary = _vocabulary(self._model)
-        return [(7 + 31 * i) % vocabulary for i in range(_CHECK_TOKENS)]
-
-    def _check_against(self, expected: Tensor) -> None:
-        """Hold this engine against transformers' own forward pass, in pieces and token by token.
-
-        Raises:
-            UnsupportedAttention: the base computes something that this engine does not.
-        """
-        prompt = self._check_prompt()
-        pool = PagePool(self._cache.num_pages, self._page_size)
-        sequence = Sequence(tuple(prompt), Sampling(max_tokens=1), border=self.border)
-        sequence.pages = pool.allocate(pool.pages_for(len(prompt))) or []
-        half = _CHECK_TOKENS // 2
-        for start, stop in ((0, half), (half, half + 3)):
-            self.logits(Batch((), (Work.of(sequence, start, stop),)))
-        for i in range(half + 3, _CHECK_TOKENS):
-            got = self.logits(Batch((Work.of(sequence, i, i + 1),), ()))
-        error = float((got[0] - expected[-1]).float().norm() / expected[-1].float().norm())
-        tolerance = _CHECK_TOLERANCE if expected.dtype == torch.float32 else 0.1
-        if not error <= tolerance:
-            raise UnsupportedAttention(
-                f"this engine's logits differ by {error:.1e} from transformers' own for "
-                f"{type(self._model).__name__}: its attention is not supported"
-            )
-
 
 def _be_deterministic() -> None:
     """Have torch sum in one order, where it has such a way, for the whole process."""
@@ -169,9 +131,3 @@ def _be_deterministic() -> None:
     # Fills fresh memory by default: for debugging, and a kernel each time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-
-
-def _vocabulary(model: nn.Module) -> int:
-    size = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
-    assert isinstance(size, int)
-    return size

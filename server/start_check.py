@@ -1,0 +1,270 @@
+"""Whether this engine computes this base rightly: held against transformers' own forward pass.
+
+At every start, before anything is served: a text longer than the base's windows and chunks where
+that can be afforded (sight.py holds the masks' own functions at the borders of longer ones), in
+pieces and token by token; beside it, in the same steps, shorter texts with two different adapters
+on every linear, factored, and one that is merged. The adapters are random and large. Their
+reference is transformers' forward pass with the updates added to each linear's answer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.bank import Bank, Layout
+from adapters_core.bases import Bases
+from adapters_core.inject import Injection
+from adapters_core.linear import AdaptedLinear
+from adapters_core.methods import LoRA
+from server.batch import Factored, Merged
+from server.kv_pool import PagePool
+from server.residency import Entry
+from server.sequence import Sampling, Sequence
+from server.sight import UnsupportedAttention
+from server.work import Batch, Work
+
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+_TOLERANCE_HALF = 0.1
+#: Of an update beside its linear's own answer.
+_STRENGTH = 0.5
+_METHOD = LoRA(r=1, alpha=1.0)
+#: Tokens of the long text where nothing asks for more, and behind a window's end.
+_USUAL, _BEHIND = 40, 24
+#: Products of weight and row that the long text may cost: a few seconds of two cores.
+_PRODUCTS = 1 << 38
+#: Bytes of merged weights made for the check.
+_MERGED_BYTES = 1 << 28
+_SINGLES = 3
+#: Fields of configs that say how far a row sees.
+_WINDOWS = ("sliding_window", "attention_chunk_size", "local_attention", "window_size")
+
+
+#: Target -> the factors of its update, float32 `[in]` and `[out]`.
+Update = Mapping[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One text of the check.
+
+    Args:
+        what: it stands for, in a refusal.
+        sequence: its tokens and adapter.
+        cut: where the second piece of its prompt begins.
+        expected: transformers' logits `[T, vocabulary]`.
+    """
+
+    what: str
+    sequence: Sequence
+    cut: int
+    expected: Tensor
+
+    @property
+    def alone(self) -> int:
+        """Return from where its tokens are computed one by one."""
+        return len(self.sequence.tokens) - _SINGLES
+
+
+class StartCheck:
+    """A base's own answers, taken before its attention is replaced.
+
+    Args:
+        injection: of the base, as transformers computes it.
+        num_pages: of the engine's cache.
+        page_size: tokens a page.
+        border: of longrope rotations; see rotations.py.
+    """
+
+    def __init__(
+        self, injection: Injection, num_pages: int, page_size: int, border: int | None
+    ) -> None:
+        self._injection = injection
+        self._name = type(injection.model).__name__
+        self._pool = PagePool(num_pages, page_size)
+        self._border = border
+        with torch.inference_mode():
+            self._texts = list(self._made())
+
+    @torch.inference_mode()
+    def hold(self, logits: Callable[[Batch], Tensor]) -> None:
+        """Hold an engine's steps against transformers' answers.
+
+        Args:
+            logits: computes a step.
+
+        Raises:
+            UnsupportedAttention: the base computes something that this engine does not.
+        """
+        for batch in self._steps():
+            try:
+                got = logits(batch)
+            except UnsupportedAttention:
+                raise
+            except Exception as error:  # whatever the base's own code raises over packed rows
+                raise UnsupportedAttention(
+                    f"{self._name} cannot run the rows of several texts in one step: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            self._compare(batch, got)
+
+    def _made(self) -> Iterator[_Text]:
+        """Yield the texts; where the cache has no pages for all of them, those it has pages for."""
+        model, linears = self._injection.model, self._injection.linears
+        first, second = (_update(linears, seed) for seed in (1, 2))
+        some = _some_of(first, linears)
+        entries = _factored(linears, (first, second)) if linears else [None, None]
+        room = self._pool.num_pages * self._pool.page_size
+        plans: list[tuple[str, int, Update, Any]] = [
+            ("without an adapter", min(_long_enough(model), room), {}, None),
+            ("with an adapter of its own, factored", 7, first, entries[0]),
+            ("with an adapter of its own, factored", 37, second, entries[1]),
+            ("with an adapter of its own, merged", 14, some, _merged(linears, some)),
+        ]
+        for number, (what, length, update, entry) in enumerate(plans):
+            pages = self._pool.allocate(self._pool.pages_for(length))
+            if pages is None:
+                continue
+            tokens = _tokens(model, length, number)
+            sequence = Sequence(tokens, Sampling(max_tokens=1), entry, border=self._border)
+            sequence.pages = pages
+            cut = length // 2 if number != 1 else 0
+            yield _Text(what, sequence, cut, _reference(model, linears, tokens, update))
+
+    def _steps(self) -> Iterator[Batch]:
+        """Yield steps: first pieces, the rest of the prompts, single tokens."""
+        texts = [text.sequence for text in self._texts]
+        yield Batch((), tuple(_work(t.sequence, 0, t.cut) for t in self._texts if t.cut))
+        yield Batch((), tuple(_work(t.sequence, t.cut, t.alone) for t in self._texts))
+        for i in range(_SINGLES):
+            ends = [len(sequence.tokens) - _SINGLES + i for sequence in texts]
+            works = [_work(s, end, end + 1) for s, end in zip(texts, ends, strict=True)]
+            is_merged = [_is_merged(work.sequence) for work in works]
+            if i == 0:  # all together, then by kinds, as a device records its steps
+                yield Batch(tuple(works), ())
+                continue
+            for kind in (False, True):
+                chosen = [w for w, merged in zip(works, is_merged, strict=True) if merged is kind]
+                if chosen:
+                    yield Batch(tuple(chosen), ())
+
+    def _compare(self, batch: Batch, got: Tensor) -> None:
+        known = {id(text.sequence): text for text in self._texts}
+        for work, row in zip(batch.works, got, strict=True):
+            text = known[id(work.sequence)]
+            expected = text.expected[work.stop - 1]
+            error = float((row - expected).float().norm() / expected.float().norm())
+            if not error <= _TOLERANCE.get(expected.dtype, _TOLERANCE_HALF):
+                raise UnsupportedAttention(
+                    f"this engine's logits differ by {error:.1e} from transformers' own for "
+                    f"{self._name}, at token {work.stop} of a text {text.what}: it computes "
+                    "something that is not supported"
+                )
+
+
+def _work(sequence: Sequence, start: int, stop: int) -> Work:
+    return Work(sequence, start, stop, samples=True)
+
+
+def _is_merged(sequence: Sequence) -> bool:
+    return isinstance(sequence.lease, Entry) and isinstance(sequence.lease.payload, Merged)
+
+
+def _tokens(model: nn.Module, length: int, number: int) -> tuple[int, ...]:
+    vocabulary = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
+    return tuple((7 + number + (31 + 2 * number) * i) % vocabulary for i in range(length))
+
+
+def _long_enough(model: nn.Module) -> int:
+    """Return the long text's tokens: beyond every window that can be afforded."""
+    config: Any = model.config
+    text = config.get_text_config()
+    given = [getattr(text, name, None) for name in _WINDOWS]
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    affordable = max(_USUAL, _PRODUCTS // max(1, weights))
+    wanted = [size + _BEHIND for size in given if isinstance(size, int) and size > 0]
+    longest = getattr(text, "max_position_embeddings", None) or affordable
+    fitting = [size for size in wanted if size <= min(affordable, longest)]
+    return min([max([_USUAL, *fitting]), *([longest] if longest > 0 else [])])
+
+
+def _update(linears: Mapping[str, AdaptedLinear], seed: int) -> Update:
+    """Return a random update of every linear, a good part of the linear's own answer."""
+    generator = torch.Generator().manual_seed(seed)
+    update = {}
+    for path, linear in linears.items():
+        weight = linear.golden()
+        size = torch.linalg.vector_norm(weight, dtype=torch.float32).cpu()
+        a = torch.randn(linear.shape.in_, generator=generator)
+        b = torch.randn(linear.shape.out, generator=generator)
+        update[path] = (a / a.norm(), _STRENGTH * size * b / b.norm())
+    return update
+
+
+def _some_of(update: Update, linears: Mapping[str, AdaptedLinear]) -> Update:
+    """Return the update of one linear of each kind, as far as merged copies may take memory."""
+    kinds = {path.rpartition(".")[2]: path for path in update}
+    chosen, used = {}, 0
+    for path in kinds.values():
+        used += linears[path].golden().nbytes
+        if used > _MERGED_BYTES and chosen:
+            break
+        chosen[path] = update[path]
+    return chosen
+
+
+def _factored(linears: Mapping[str, AdaptedLinear], updates: tuple[Update, ...]) -> list[Any]:
+    """Return the entries of adapters that share a bank."""
+    shapes = {path: linear.shape for path, linear in linears.items()}
+    device = next(iter(linears.values())).golden().device
+    layout = Layout.of(dict.fromkeys(shapes, _METHOD), shapes)
+    bank = Bank(layout, Bases(device), slots=len(updates))
+    entries = []
+    for number, update in enumerate(updates):
+        layers = {
+            path: {"lora_A.weight": a[None], "lora_B.weight": b[:, None]}
+            for path, (a, b) in update.items()
+        }
+        row = bank.pack(dict.fromkeys(layers, _METHOD), layers)
+        entries.append(Entry(("start check", number), payload=Factored(bank, bank.add(row))))
+    return entries
+
+
+def _merged(linears: Mapping[str, AdaptedLinear], update: Update) -> Entry | None:
+    if not update:
+        return None
+    weights = {}
+    for path, (a, b) in update.items():
+        golden = linears[path].golden()
+        delta = torch.outer(b, a).to(golden.device)
+        weights[path] = (golden.float() + delta).to(golden.dtype)
+    return Entry(("start check", "merged"), payload=Merged(weights))
+
+
+def _reference(
+    model: nn.Module, linears: Mapping[str, AdaptedLinear], tokens: tuple[int, ...], update: Update
+) -> Tensor:
+    """Return transformers' logits `[T, vocabulary]`, an update added to each linear's answer."""
+    device = next(model.parameters()).device
+    with ExitStack() as stack:
+        for path, factors in update.items():
+            stack.enter_context(_adding(linears[path], *factors))
+        output = model(input_ids=torch.tensor([tokens], device=device), use_cache=False)
+    logits: Tensor = output.logits[0]
+    return logits
+
+
+@contextmanager
+def _adding(linear: AdaptedLinear, a: Tensor, b: Tensor) -> Iterator[None]:
+    def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        x = args[0].float()
+        return (out.float() + (x @ a.to(x.device))[..., None] * b.to(x.device)).to(out.dtype)
+
+    hook = linear.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
