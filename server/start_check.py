@@ -207,7 +207,8 @@ def _update(linears: Mapping[str, AdaptedLinear], seed: int) -> Update:
 def _some_of(update: Update, linears: Mapping[str, AdaptedLinear]) -> Update:
     """Return the update of one linear of each kind, as far as merged copies may take memory."""
     kinds = {path.rpartition(".")[2]: path for path in update}
-    chosen, used = {}, 0
+    chosen: dict[str, tuple[Tensor, Tensor]] = {}
+    used = 0
     for path in kinds.values():
         used += linears[path].golden().nbytes
         if used > _MERGED_BYTES and chosen:
