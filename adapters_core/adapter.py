@@ -6,13 +6,14 @@ The file names layers by the base's own module paths, as PEFT does:
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base import BaseSpec
+from adapters_core.copies import check_copies, without_copies
 from adapters_core.description import AdapterDescription
 from adapters_core.errors import BaseMismatch, InvalidAdapter, NoEffect, UnusedTensors
 from adapters_core.files import (
@@ -35,6 +36,7 @@ from adapters_core.keys import (
 from adapters_core.layer import Coefficients, FileView, TensorSpec
 from adapters_core.method import Method
 from adapters_core.peft_config import PeftConfig, is_all_linear, parse_json
+from adapters_core.peft_fields import MERGE
 from adapters_core.table import for_config
 
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
@@ -74,8 +76,10 @@ def read_adapter(
     config = config.of_paths(paths)
     own = _own_metadata(whole)
     verified = _check_fingerprint(own, base)
-    saved, num_labels, header = _without_head(config, whole, base)
+    own_parts, copies = without_copies(whole, base)
+    saved, num_labels, header = _without_head(config, own_parts, base)
     shared, entries = _sorted_out(header, base, kind)
+    _check_outputs(kind, entries, base)
     _check_targets(config, entries, base, saved)
     found = {t: {n: entry.shape for n, entry in entries[t].items()} for t in entries}
     shapes = {key: entry.shape for key, entry in shared.items()}
@@ -84,6 +88,7 @@ def read_adapter(
     _check_tensors(header, keys, shared, entries)
     _check_places(own, methods, base)
     tensors = read_tensors(file, whole)
+    check_copies(tensors, copies, base)
     layers = {
         target: {name: tensors[key] for name, (key, _) in keys[target].items()} for target in keys
     }
@@ -100,7 +105,7 @@ def read_adapter(
         base_fingerprint=base.fingerprint,
         base_verified=verified,
         target_modules=tuple(methods),
-        num_coefficients=sum(entry.count for entry in whole.tensors.values()),
+        num_coefficients=sum(entry.count for entry in own_parts.tensors.values()),
         size_bytes=file.stat().st_size,
     )
     head = Head({name: tensors[PREFIX + name] for name in saved}, num_labels) if saved else None
@@ -156,7 +161,7 @@ def _check_places(own: Mapping[str, Any], methods: Mapping[str, Method], base: B
     """Hold the places that the file was trained on against those its seed gives here."""
     claimed = own.get("places", {})
     # Layers of one method and shape share their places: one of them is enough.
-    distinct = {(method, base.targets[target]): target for target, method in methods.items()}
+    distinct = {(method, base.layers[target]): target for target, method in methods.items()}
     for (method, shape), target in distinct.items():
         name = f"{shape.out}x{shape.in_}"
         if name in claimed and claimed[name] != method.places_digest(shape):
@@ -178,7 +183,15 @@ def _sorted_out(
         else:
             unused.append(key)
     refuse_unknown(unused, base)
-    return shared, {target: found[target] for target in base.targets if target in found}
+    return shared, {target: found[target] for target in base.layers if target in found}
+
+
+def _check_outputs(kind: type[Method], found: Iterable[str], base: BaseSpec) -> None:
+    """Refuse a method that is not made for a layer of one row for each token there is."""
+    for target in found:
+        if target in base.outputs and not kind.on_outputs:
+            message = f"{target}: {kind.name} of the output layer is not served; {MERGE}"
+            raise InvalidAdapter(message, target)
 
 
 def _check_targets(
@@ -192,7 +205,8 @@ def _check_targets(
             message = f"{target} is replaced by the head, but the file has more for it: {more}"
             raise InvalidAdapter(message, target)
     takes_all = is_all_linear(_rule(config, found))  # of a base with more linears, perhaps
-    selected = [t for t in base.targets if t not in replaced and config.selects(t)]
+    layers = base.targets if takes_all else base.layers
+    selected = [t for t in layers if t not in replaced and config.selects(t)]
     for target in selected:
         if target not in found and not takes_all:
             message = f"the config adapts {target}, but the file has no tensor for it"
@@ -224,7 +238,7 @@ def _rule(config: PeftConfig, found: Mapping[str, Any]) -> object:
 
 def _keys(method: Method, target: str, base: BaseSpec) -> dict[str, tuple[str, TensorSpec]]:
     """Return name -> key and spec of every tensor that the layer's method needs."""
-    specs = method.tensors(base.targets[target])
+    specs = method.tensors(base.layers[target])
     return {name: (key_of(target, name, spec), spec) for name, spec in specs.items()}
 
 
@@ -261,7 +275,7 @@ def _check_tensors(
 def _check_values(method: Method, layer: Coefficients, base: BaseSpec, target: str) -> None:
     """Let the method look at its values; a refusal names the tensor as the file does."""
     try:
-        method.check(layer, base.targets[target])
+        method.check(layer, base.layers[target])
     except InvalidAdapter as error:
         key = PREFIX + f"{target}.{error.param}"
         raise InvalidAdapter(f"{key}: {error.message}", key) from error

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -42,6 +43,9 @@ class BaseSpec:
             changes one has batches of its own.
         pads: whether an encoder's texts of different lengths may be padded to one: whether the
             padding changes no answer. Else a batch holds texts of one length only.
+        outputs: path -> shape of a causal LM's output layer, which sees the rows whose logits are
+            wanted: an adapter changes it only if its config names it.
+        embeddings: path of the input and the output embedding -> a digest of its weight.
     """
 
     name: str
@@ -53,18 +57,36 @@ class BaseSpec:
     renames: tuple[Rename, ...] = ()
     shared: frozenset[str] = frozenset()
     pads: bool = True
+    outputs: Mapping[str, Shape] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def usual(self) -> list[str]:
         """Return the targets that are adapted where none are named: those of any batch."""
         return [path for path in self.targets if path not in self.shared]
 
+    @cached_property
+    def layers(self) -> Mapping[str, Shape]:
+        """Return path -> shape of all that a file may change: the targets, then the output."""
+        return {**self.targets, **self.outputs}
+
+    @property
+    def kept_layers(self) -> frozenset[str]:
+        """Return the layers that see only the rows whose logits are wanted."""
+        return self.kept | frozenset(self.outputs)
+
 
 def spec_of(model: nn.Module, name: str) -> BaseSpec:
     """Return the spec of a loaded model."""
     targets = {path: shape_of(module) for path, module in adaptable(model)}
-    left_out = dict(_own_ways(model))
-    return BaseSpec(name, fingerprint(model), targets, left_out=left_out, renames=renames_of(model))
+    return BaseSpec(
+        name,
+        fingerprint(model),
+        targets,
+        left_out=dict(_own_ways(model)),
+        renames=renames_of(model),
+        embeddings=dict(_embeddings(model)),
+    )
 
 
 def adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -91,6 +113,52 @@ def _linears(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
+def output_layer(model: nn.Module) -> tuple[str, nn.Module] | None:
+    """Return path and module of the layer that makes logits, if it computes `x W^T + bias`."""
+    head = _embedding(model, "output")
+    for path, module in model.named_modules():
+        if module is head and type(module).forward is nn.Linear.forward:
+            return path, module
+    return None
+
+
+def changeable(model: nn.Module) -> dict[str, nn.Module]:
+    """Return path -> module of all that an adapter may change: `adaptable`, and the output."""
+    output = output_layer(model)
+    return dict(adaptable(model)) | ({} if output is None else dict([output]))
+
+
+def _embedding(model: nn.Module, which: str) -> nn.Module | None:
+    """Return the input or output embedding; None where the model says that it has none."""
+    try:
+        found = getattr(model, f"get_{which}_embeddings")()
+    except (AttributeError, NotImplementedError):
+        return None
+    return found if isinstance(found, nn.Module) else None
+
+
+def _embeddings(model: nn.Module) -> Iterator[tuple[str, str]]:
+    named = [_embedding(model, "input"), _embedding(model, "output")]
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and any(module is one for one in named):
+            yield path, sample_digest(weight)
+
+
+@torch.no_grad()
+def sample_digest(tensor: Tensor) -> str:
+    """Return `sha256:…` over a tensor's shape and up to 4096 of its values, as `fingerprint`."""
+    return "sha256:" + hashlib.sha256(_sample(tensor)).hexdigest()
+
+
+def _sample(tensor: Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    step = max(1, -(-flat.numel() // _SAMPLES))
+    sample = flat[::step].to(torch.bfloat16).cpu().contiguous()
+    values = sample.view(torch.int16).numpy().astype("<i2").tobytes()
+    return f"{list(tensor.shape)}\0".encode() + values
+
+
 def shape_of(linear: nn.Module) -> Shape:
     """Return the shape as a map; GPT-2's `Conv1D` stores its weight as `[in, out]`."""
     out, in_ = weight_of(linear).shape
@@ -114,11 +182,7 @@ def fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}\0{list(parameter.shape)}\0".encode())
-        flat = parameter.detach().reshape(-1)
-        step = max(1, -(-flat.numel() // _SAMPLES))
-        sample = flat[::step].to(torch.bfloat16).cpu().contiguous()
-        digest.update(sample.view(torch.int16).numpy().astype("<i2").tobytes())
+        digest.update(f"{name}\0".encode() + _sample(parameter))
     return "sha256:" + digest.hexdigest()
 
 
@@ -134,7 +198,7 @@ class BaseWeights:
     def __init__(
         self, spec: BaseSpec, weight: Callable[[str], Tensor], folder: Path | None = None
     ) -> None:
-        self.fingerprint, self.shapes = spec.fingerprint, spec.targets
+        self.fingerprint, self.shapes = spec.fingerprint, spec.layers
         self.weight = weight
         self._folder = folder
         self._held: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
@@ -161,5 +225,5 @@ class BaseWeights:
 
 def weights_of(model: nn.Module, spec: BaseSpec, folder: Path | None = None) -> BaseWeights:
     """Return the weights of a loaded model, taken before anything is injected into it."""
-    linears = dict(adaptable(model))
+    linears = changeable(model)
     return BaseWeights(spec, lambda path: weight_of(linears[path]).detach(), folder)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base import BaseSpec
+from adapters_core.base import BaseSpec, output_layer, shape_of
+from adapters_core.layer import Shape
 from adapters_core.probe import Seen, rows_seen
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +61,16 @@ def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> Ba
     for path in reasons:
         _LOG.warning("no adapter may change %s: %s", path, reasons[path])
     good = {path: shape for path, shape in spec.targets.items() if path not in reasons}
-    return replace(spec, targets=good, left_out=reasons, kept=frozenset(kept))
+    outputs = _outputs(model, seen)
+    return replace(spec, targets=good, left_out=reasons, kept=frozenset(kept), outputs=outputs)
+
+
+def _outputs(model: nn.Module, seen: "_Runs") -> dict[str, Shape]:
+    """Return the output layer if an adapter may change it: it sees the wanted rows alone, once."""
+    output = output_layer(model)
+    if output is None or any(len(run.get(output[0], [])) != 1 for run in seen.all):
+        return {}
+    return {output[0]: shape_of(output[1])} if seen.is_kept(output[0]) else {}
 
 
 @dataclass(frozen=True)

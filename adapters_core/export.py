@@ -50,7 +50,7 @@ def write_adapter(
     kind = type(next(iter(methods.values())))
     tensors = {}
     for target, layer in layers.items():
-        for name, spec in methods[target].tensors(base.targets[target]).items():
+        for name, spec in methods[target].tensors(base.layers[target]).items():
             tensors[key_of(target, name, spec)] = layer[name].detach().cpu().contiguous()
     for name, tensor in (head or {}).items():
         tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
@@ -69,7 +69,7 @@ def write_adapter(
         config["id2label"] = {str(number): label for number, label in enumerate(labels)}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     overtone = {"base": {"name": base.name, "fingerprint": base.fingerprint}}
-    overtone |= kind.metadata_of(methods, base.targets)
+    overtone |= kind.metadata_of(methods, base.layers)
     part = folder / (WEIGHTS_NAME + ".part")
     metadata = {"format": "pt", METADATA_KEY: json.dumps(overtone)}
     part.write_bytes(_with_sorted_metadata(save(tensors, metadata)))

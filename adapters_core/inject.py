@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from adapters_core.base import adaptable
+from adapters_core.base import adaptable, changeable
 from adapters_core.linear import AdaptedLinear, Switch
 
 
@@ -27,7 +27,7 @@ class Injection:
 def inject(
     model: nn.Module, paths: Iterable[str] | None = None, kept: Collection[str] = ()
 ) -> Injection:
-    """Wrap the linears at `paths` (default: all that an adapter may change).
+    """Wrap the linears at `paths` (default: all below the output layer).
 
     Args:
         model: whose linears are wrapped.
@@ -35,10 +35,10 @@ def inject(
         kept: those that see only the rows whose logits are wanted.
 
     Raises:
-        KeyError: a path is no adaptable linear of the model.
+        KeyError: a path is no adaptable linear of the model, or its output layer and not `kept`.
     """
-    linears = dict(adaptable(model))
-    switch = Switch()
+    switch, linears = Switch(), dict(adaptable(model))
+    linears |= {path: linear for path, linear in changeable(model).items() if path in kept}
     chosen = linears if paths is None else {path: linears[path] for path in paths}
     wrapped = {
         path: AdaptedLinear(linear, path, switch, path in kept) for path, linear in chosen.items()

@@ -59,7 +59,7 @@ def split_key(key: str, base: BaseSpec) -> tuple[str | None, str]:
     if path == key:
         return None, key
     for cut in (i for i, char in enumerate(path) if char == "."):
-        if path[:cut] in base.targets:
+        if path[:cut] in base.layers:
             return path[:cut], path[cut + 1 :]
     return None, key
 

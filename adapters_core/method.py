@@ -55,6 +55,8 @@ class Method(ABC):
     training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     #: What the keys of shared tensors begin with, after `base_model.`.
     shared_prefixes: ClassVar[tuple[str, ...]] = ()
+    #: Whether it may change a causal LM's output layer, of one row for each token there is.
+    on_outputs: ClassVar[bool] = False
     #: Whether the basis is made from the base's weights, and so is each layer's own.
     needs_base: ClassVar[bool] = False
 

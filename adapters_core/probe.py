@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base import adaptable
+from adapters_core.base import changeable
 
 #: Path -> one number for every row, call by call.
 Seen = dict[str, list[Tensor]]
@@ -27,7 +27,7 @@ def rows_seen(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
 
         hooks.append(module.register_forward_pre_hook(look))
 
-    for path, module in adaptable(model):
+    for path, module in changeable(model).items():
         watch(path, module)
     try:
         model(**inputs)

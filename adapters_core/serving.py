@@ -1,6 +1,6 @@
 """The serving plan: rows of different adapters, merged and factored, in one forward pass."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -99,17 +99,21 @@ class ServingPlan:
         mappings += [group.bank.layout.parts for group in self.factored]
         return frozenset(path for mapping in mappings for path in mapping)
 
+    def changes(self, paths: Collection[str]) -> bool:
+        """Return whether any row gets something on one of these linears."""
+        return not self._paths.isdisjoint(paths)
+
     def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
         """Return `[T, out]` for x `[T, in]`.
 
         Raises:
             RuntimeError: x has other rows than the step.
         """
-        if linear.sees_kept and self.kept is not None:
-            return self.kept.forward(linear, x)
         if linear.path not in self._paths:
             untouched: Tensor = linear.base(x)
             return untouched
+        if linear.sees_kept and self.kept is not None:
+            return self.kept.forward(linear, x)
         if self.num_rows and x.shape[0] != self.num_rows:
             raise RuntimeError(
                 f"{linear.path} was given {x.shape[0]} rows in a step of {self.num_rows}: which "

@@ -4,7 +4,7 @@ Rows are padded to a multiple of four with tokens that write to page 0 and belon
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -67,14 +67,16 @@ class _Placed:
         return range(self.first, self.first + self.work.stop - self.work.start)
 
 
-def pack(batch: Batch, page_size: int, device: torch.device, has_kept: bool = False) -> StepInput:
+def pack(
+    batch: Batch, page_size: int, device: torch.device, kept: Collection[str] = ()
+) -> StepInput:
     """Return the tensors of a step.
 
     Args:
         batch: of works.
         page_size: of the cache.
         device: where the tensors are to be.
-        has_kept: whether the base has adaptable linears that see only the sampled rows.
+        kept: the base's linears that see only the sampled rows.
     """
     placed, total = _place(batch)
     missing = padding_of(total)
@@ -91,7 +93,7 @@ def pack(batch: Batch, page_size: int, device: torch.device, has_kept: bool = Fa
         sampled=torch.tensor(padded, dtype=torch.long, device=device),
         num_sampled=len(sampled),
         layout=_layout(placed, len(batch.decode), missing, page_size, device),
-        plan=_whole_plan(placed, len(batch.decode), total + missing, device, has_kept),
+        plan=_whole_plan(placed, len(batch.decode), total + missing, device, kept),
     )
 
 
@@ -132,17 +134,21 @@ def _cells(pages: tuple[int, ...], positions: Iterable[int], page_size: int) -> 
 
 
 def _whole_plan(
-    placed: list[_Placed], num_decode: int, total: int, device: torch.device, has_kept: bool
+    placed: list[_Placed],
+    num_decode: int,
+    total: int,
+    device: torch.device,
+    kept: Collection[str],
 ) -> ServingPlan | None:
-    """Return what each row gets, with what the sampled rows get where that is asked."""
+    """Return what each row gets, and what the sampled rows get if that changes `kept` linears."""
     plan = _plan(placed, num_decode, total, device)
-    if plan is None or not has_kept:
+    if plan is None or not plan.changes(kept):
         return plan
     # Each sampled row is one row of its own, like a single token's.
     sampled = [p.work for p in placed if p.work.samples]
     rows = [_Placed(_last_row(work), first) for first, work in enumerate(sampled)]
-    kept = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), device) if rows else None
-    return replace(plan, kept=kept or ServingPlan())
+    own = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), device) if rows else None
+    return replace(plan, kept=own or ServingPlan())
 
 
 def _last_row(work: Work) -> Work:

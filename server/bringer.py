@@ -100,7 +100,7 @@ class Bringer:
 
     def _place(self, adapter: Adapter, charge: Charge) -> Brought:
         """Pack an adapter into its bank."""
-        layout = Layout.of(adapter.methods, self._spec.targets)
+        layout = Layout.of(adapter.methods, self._spec.layers)
         with self._banks.held(layout, adapter.layers) as bank:
             head = self._placed(adapter.head)
             charge(bank.row_bytes + bytes_of(head))

@@ -87,12 +87,12 @@ def convert(
         projection = None
         if target is not None:
             bases = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
-            projection = project(adapter, base.spec.targets, bases, target, on_layer)
+            projection = project(adapter, base.spec.layers, bases, target, on_layer)
             write_adapter(building, projection.methods, projection.layers, base.spec)
         if request.is_plain:
             _make_plain(made)
         done, name = made.read(base.spec), adapter.description.method
-        return Conversion(done, base.spec.targets, name, projection)
+        return Conversion(done, base.spec.layers, name, projection)
 
 
 def _write_own(

@@ -52,7 +52,8 @@ class Engine:
         self._model = injection.model
         self._device = next(self._model.parameters()).device
         self._page_size = page_size
-        self._has_kept = any(linear.sees_kept for linear in injection.linears.values())
+        linears = injection.linears.items()
+        self._kept = frozenset(path for path, linear in linears if linear.sees_kept)
         self._keeps_rows = keeps_rows(self._model)
         self._on_device = self._device.type != "cpu" if on_device is None else on_device
         self._cache = PagedCache(num_pages, page_size)
@@ -96,7 +97,7 @@ class Engine:
             replayed = self._graphs.logits(batch)
             if replayed is not None:
                 return replayed
-        step = pack(batch, self._page_size, self._device, self._has_kept)
+        step = pack(batch, self._page_size, self._device, self._kept)
         self._cache.begin(step.layout)
         logits = self._forward(step.ids, step.positions, step.plan, step.sampled)
         return logits[: step.num_sampled]

@@ -77,7 +77,7 @@ class Inspector:
         """Return a layer's update `[out, in_]`, float32."""
         method, layer = self.adapter.methods[path], self.adapter.layers[path]
         with torch.inference_mode():
-            return dense_delta(method, layer, self.base.spec.targets[path], path, self.bases)
+            return dense_delta(method, layer, self.base.spec.layers[path], path, self.bases)
 
     def inspect(self, paths: list[str]) -> Inspection:
         """Return the facts of the adapter and of these layers."""
@@ -85,7 +85,7 @@ class Inspector:
         layers = []
         for path in paths:
             method, layer = self.adapter.methods[path], self.adapter.layers[path]
-            shape = self.base.spec.targets[path]
+            shape = self.base.spec.layers[path]
             facts = layer_facts(method, layer, shape, self.delta(path), weights.weight(path))
             layers.append({"target": path} | asdict(facts) | {"shape": list(shape)})
         base = {"name": told.base_name, "fingerprint": told.base_fingerprint}

@@ -141,7 +141,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     keep_freed_memory()
     weights = weights_of(base.model, base.spec, settings.data / "bases")
     forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
-    injection = inject(base.model, base.spec.targets, base.spec.kept)
+    injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
     device = next(base.model.parameters()).device
     bases = Bases(device, weights, max_bytes=settings.basis_bytes)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)

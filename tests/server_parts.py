@@ -87,7 +87,7 @@ class Served:
         self.spec = with_causal_targets(spec_of(model, "tiny"), model, 64)
         device = next(model.parameters()).device
         self.bases = Bases(device, weights_of(model, self.spec))
-        self.injection: Injection = inject(model, self.spec.targets, self.spec.kept)
+        self.injection: Injection = inject(model, self.spec.layers, self.spec.kept_layers)
         self.num_pages = num_pages
         self.engine = Engine(self.injection, num_pages, PAGE_SIZE, deterministic, on_device)
         self._banks: dict[object, Bank] = {}
@@ -99,7 +99,7 @@ class Served:
             linears = self.injection.linears
             weights = materialise(adapter.methods, adapter.layers, linears, self.bases)
             return Entry(self._key(mode), payload=Merged(weights))
-        layout = Layout.of(adapter.methods, self.spec.targets)
+        layout = Layout.of(adapter.methods, self.spec.layers)
         bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, 2, adapter.layers))
         slot = bank.add(bank.pack(adapter.methods, adapter.layers))
         return Entry(self._key(mode), payload=Factored(bank, slot))
@@ -115,7 +115,7 @@ class Served:
         if adapter is None:
             return model
         for target, layer in adapter.layers.items():
-            shape, method = self.spec.targets[target], adapter.methods[target]
+            shape, method = self.spec.layers[target], adapter.methods[target]
             basis = self.bases.get(method, shape, target, layer)
             with torch.no_grad():
                 weight_of(model.get_submodule(target)).add_(method.delta(layer, shape, basis))

@@ -22,7 +22,7 @@ def stamped(file: bytes, adapter: Adapter, base: BaseSpec) -> bytes:
     """
     kind = type(next(iter(adapter.methods.values())))
     own = {"base": {"name": base.name, "fingerprint": base.fingerprint}}
-    own |= kind.metadata_of(adapter.methods, base.targets)
+    own |= kind.metadata_of(adapter.methods, base.layers)
     return _with_metadata(file, {METADATA_KEY: json.dumps(own)})
 
 

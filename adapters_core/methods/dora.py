@@ -63,6 +63,7 @@ class DoRA(Method):
 
     name: ClassVar[str] = "dora"
     peft_type: ClassVar[str] = "LORA"
+    on_outputs: ClassVar[bool] = True
     pattern_fields: ClassVar[Mapping[str, str]] = LoRA.pattern_fields
     peft_fields: ClassVar[frozenset[str]] = LoRA.peft_fields | {"use_dora"}
     needs_base: ClassVar[bool] = True

@@ -55,6 +55,7 @@ class LoRA(Method):
 
     name: ClassVar[str] = "lora"
     peft_type: ClassVar[str] = "LORA"
+    on_outputs: ClassVar[bool] = True
     pattern_fields: ClassVar[Mapping[str, str]] = {
         "r": "rank_pattern",
         "lora_alpha": "alpha_pattern",

@@ -177,8 +177,11 @@ LORA: dict[str, Entry] = {
         ensure_weight_tying=True,
         refused="modules_to_save",
     ),
-    "head": _lora(target_modules=["q_proj", "lm_head"], refused="lm_head"),
-    "head of a tied base": _lora("tied", target_modules=["q_proj", "lm_head"], refused="lm_head"),
+    "head": _lora(target_modules=["q_proj", "lm_head"]),
+    "head alone": _lora(target_modules=["lm_head"], r=2, lora_alpha=5, use_rslora=True),
+    "head by pattern": _lora(target_modules=r".*(v_proj|lm_head)"),
+    "head with dora": _lora(target_modules=["v_proj", "lm_head"], use_dora=True),
+    "head of a tied base": _lora("tied", target_modules=["q_proj", "lm_head"]),
     "embedding": _lora(target_modules=["q_proj", "embed_tokens"], refused="embed_tokens"),
     "embedding of a tied base": _lora(
         "tied", target_modules=["q_proj", "embed_tokens"], refused="embed_tokens"
@@ -231,11 +234,12 @@ LORA: dict[str, Entry] = {
     "gpt2 rslora": _lora("gpt2", use_rslora=True, rank_pattern={"c_attn": 3}),
     "gpt2 pissa": _lora("gpt2", init_lora_weights="pissa", refused="init_lora_weights"),
     "gpt2 embedding": _lora("gpt2", target_modules=["wte", "c_attn"], refused="wte"),
-    "gpt2 head": _lora("gpt2", target_modules=["lm_head", "c_attn"], refused="lm_head"),
+    "gpt2 head": _lora("gpt2", target_modules=["lm_head", "c_attn"]),
     "opt": _lora("opt"),
     "opt feed-forward": _lora("opt", target_modules=["fc1", "fc2"]),
     "opt every linear": _lora("opt", target_modules="all-linear"),
     "opt dora": _lora("opt", use_dora=True, target_modules=["out_proj", "fc1"]),
+    "opt head": _lora("opt", target_modules=["lm_head", "fc1"]),
     "opt positions": _lora("opt", target_modules=["embed_positions"], refused="embed_positions"),
 }
 
@@ -248,9 +252,10 @@ WAYS_TO_SAVE: dict[str, Entry] = {
     ),
     "reloaded": _saved(how="reloaded", target_modules="all-linear"),
     "in bfloat16": _saved(how="bfloat16"),
-    "with the embeddings": _saved(save={"save_embedding_layers": True}, refused="lm_head.weight"),
-    "with the embeddings, tied": _saved(
-        "tied", save={"save_embedding_layers": True}, refused="lm_head.weight"
+    "with the embeddings": _saved(save={"save_embedding_layers": True}),
+    "with the embeddings, tied": _saved("tied", save={"save_embedding_layers": True}),
+    "with the head, without its weight": _saved(
+        save={"save_embedding_layers": False}, target_modules=["lm_head"]
     ),
     "without the embeddings": _saved(save={"save_embedding_layers": False}),
     "pissa converted": _saved(how="converted", init_lora_weights="pissa"),
@@ -282,6 +287,7 @@ OTHERS: dict[str, Entry] = {
     "fourierft fan_in_fan_out": _fourier(fan_in_fan_out=True),
     "fourierft bias": _fourier("opt", bias="fourier_only", refused="bias"),
     "fourierft saves the head": _fourier(modules_to_save=["lm_head"], refused="modules_to_save"),
+    "fourierft head": _fourier(target_modules=["lm_head"], refused="lm_head"),
     "fourierft gpt2": _fourier("gpt2"),
     "fourierft gpt2 every linear": _fourier("gpt2", target_modules="all-linear"),
     "fourierft opt": _fourier("opt", target_modules=["k_proj", "fc2"]),
@@ -308,6 +314,7 @@ OTHERS: dict[str, Entry] = {
     "vera layers": _vera(layers_to_transform=[1]),
     "vera every linear": _vera(target_modules="all-linear"),
     "vera bias": _vera("opt", bias="vera_only", refused="bias"),
+    "vera head": _vera(target_modules=["lm_head", "q_proj"], refused="lm_head"),
     "vera gpt2": _vera("gpt2"),
     "vera opt": _vera("opt", target_modules=["fc1", "q_proj"]),
     "c3a": _c3a(),

@@ -16,6 +16,7 @@ from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.bank import Bank, Layout
 from adapters_core.base import BaseSpec, spec_of, weights_of
 from adapters_core.bases import Bases
+from adapters_core.causal_probe import with_causal_targets
 from adapters_core.errors import AdapterError
 from adapters_core.inject import inject
 from adapters_core.merge import materialise
@@ -48,7 +49,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 @cache
 def base_of(name: str) -> tuple[nn.Module, BaseSpec]:
     model = BASES[name]()
-    return model, spec_of(model, name)
+    return model, with_causal_targets(spec_of(model, name), model, 64)
 
 
 def trained(model: PeftModel) -> None:
@@ -107,10 +108,10 @@ def served(entry: Entry, adapter: Adapter) -> dict[str, Tensor]:
     """Return mode -> logits of two prompts with the adapter and one of the bare base."""
     model, spec = base_of(entry.base)
     bases = Bases(torch.device("cpu"), weights_of(model, spec))
-    injection = inject(model)
+    injection = inject(model, spec.layers, spec.kept_layers)
     try:
         merged = materialise(adapter.methods, adapter.layers, injection.linears, bases)
-        layout = Layout.of(adapter.methods, spec.targets)
+        layout = Layout.of(adapter.methods, spec.layers)
         bank = Bank(layout, bases, slots=2, layers=adapter.layers)
         bank.add(torch.zeros(bank.layout.width))  # slot 0 is another adapter's
         slot = bank.add(bank.pack(adapter.methods, adapter.layers))

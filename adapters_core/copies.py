@@ -1,0 +1,41 @@
+"""Copies of the base's embeddings in a coefficient file, which PEFT's save_embedding_layers makes.
+
+PEFT does so unasked where the output layer or the embedding is adapted. A copy that is the base's
+own weight says nothing and is left aside; another one is another base.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from adapters_core.base import BaseSpec, sample_digest
+from adapters_core.errors import BaseMismatch
+from adapters_core.files import Header
+from adapters_core.keys import PREFIX
+from adapters_core.peft_fields import MERGE
+
+
+def without_copies(header: Header, base: BaseSpec) -> tuple[Header, dict[str, str]]:
+    """Return the header without copies of the base's embeddings, and key -> embedding of each."""
+    paths = base.embeddings
+    names = {f"{PREFIX}{path}.weight": path for path in paths}
+    names |= {f"{PREFIX}{path}.base_layer.weight": path for path in paths}
+    copies = {key: names[key] for key in header.tensors if key in names}
+    rest = {key: entry for key, entry in header.tensors.items() if key not in copies}
+    return replace(header, tensors=rest), copies
+
+
+def check_copies(tensors: Mapping[str, Tensor], copies: Mapping[str, str], base: BaseSpec) -> None:
+    """Hold copies against the base's own weights, as closely as fingerprints do.
+
+    Raises:
+        BaseMismatch: one is another weight, or of another shape.
+    """
+    for key, path in copies.items():
+        if sample_digest(tensors[key]) != base.embeddings[path]:
+            raise BaseMismatch(
+                f"{key} is not the weight that base {base.name!r} has: the adapter belongs to a "
+                f"base with another vocabulary, or with trained embeddings; {MERGE}",
+                key,
+            )
