@@ -142,7 +142,7 @@ def _whole_plan(
 ) -> ServingPlan | None:
     """Return what each row gets, and what the sampled rows get if that changes `kept` linears."""
     plan = _plan(placed, num_decode, total, device)
-    if plan is None or not plan.changes(kept):
+    if plan is None or not kept or not plan.changes(kept):
         return plan
     # Each sampled row is one row of its own, like a single token's.
     sampled = [p.work for p in placed if p.work.samples]
