@@ -116,10 +116,9 @@ def _linears(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def output_layer(model: nn.Module) -> tuple[str, nn.Module] | None:
     """Return path and module of the layer that makes logits, if it computes `x W^T + bias`."""
     head = _embedding(model, "output")
-    for path, module in model.named_modules():
-        if module is head and type(module).forward is nn.Linear.forward:
-            return path, module
-    return None
+    if head is None or type(head).forward is not nn.Linear.forward:
+        return None
+    return next(((path, head) for path, one in model.named_modules() if one is head), None)
 
 
 def changeable(model: nn.Module) -> dict[str, nn.Module]:
