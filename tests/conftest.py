@@ -29,6 +29,15 @@ if setting := this_processor().guess():
 os.environ["OVERTONE_WORKER_NICE"] = "0"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _row_multiple() -> None:
+    """Let products run over as many rows as test_instruction_sets.py found right."""
+    if multiple := os.environ.get("OVERTONE_TEST_ROW_MULTIPLE"):
+        from adapters_core.rows import set_row_multiple
+
+        set_row_multiple(int(multiple))
+
+
 @pytest.fixture(scope="session")
 def few_threads() -> Iterator[None]:
     """Tiny matrices are faster on one thread, and several servers share two cores."""

@@ -41,6 +41,7 @@ class Program:
     Args:
         settings: name -> value, given in the environment.
         command: what serves, without its flags.
+        start_s: a start that takes longer has failed.
     """
 
     base: Path
@@ -49,6 +50,7 @@ class Program:
     registry: str = "embedded"
     settings: Mapping[str, object] = field(default_factory=dict)
     command: tuple[str, ...] = (PROGRAM, "serve")
+    start_s: float = _START_S
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -75,7 +77,7 @@ class Program:
             except httpx2.TransportError:
                 return False
 
-        until(is_ready, _START_S)
+        until(is_ready, self.start_s)
 
     def restart(self) -> None:
         self.process = self._serve()
