@@ -85,6 +85,7 @@ def doctor(
 
     It looks at what `overtone serve` would take: the same flags, the same OVERTONE_… variables.
     """
+    from server.processor.search import prepare
     from server.settings import read_settings_of_machine
 
     with _one_line_ends("stopped", as_json=json):
@@ -97,6 +98,7 @@ def doctor(
             store=store,
             device=device,
         )
+        prepare(settings)
         from server.doctor import examine, print_findings
 
         findings = examine(settings)

@@ -1,10 +1,11 @@
 """Is this machine fit to serve? One finding per question, with what to do about a bad one."""
 
 import json
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,13 +19,17 @@ from rich.text import Text
 import adapters_core.methods  # noqa: F401  # registers what the canary checks
 from adapters_core.bases import Bases
 from adapters_core.canary import run_canary, usual_methods
+from adapters_core.invariance import RowProduct, linear_product, products_of_methods
 from adapters_core.method import Shape
 from adapters_core.starting import CannotStart, check_base, check_device, check_folder
 from registry import EMBEDDED, EmbeddedServer, RegistryUnavailable, connect, masked
+from server.processor.choice import VARIABLE, this_processor
+from server.row_check import least_multiple
 from server.settings import Settings
 
 #: Widths of common bases; a base's own shapes are taken when one is given.
 _WIDTHS = (768, 1024, 2048)
+_USUAL = {Shape(width, width) for width in _WIDTHS}
 _MIN_FREE_BYTES = 1 << 30
 _REGISTRY_ADVICE = (
     "start it; or correct --registry or OVERTONE_REGISTRY, and OVERTONE_REGISTRY_PASSWORD; what "
@@ -32,6 +37,10 @@ _REGISTRY_ADVICE = (
 )
 _TRANSFORMS_ADVICE = (
     "install another version of torch, or set OMP_NUM_THREADS=1: with this one numbers are wrong"
+)
+_ROWS_ADVICE = (
+    "unset MKL_CBWR: a server then looks for the setting that this processor needs; where there "
+    "is none it says so, and refuses --deterministic"
 )
 
 
@@ -98,6 +107,7 @@ def _checks(settings: Settings) -> list[Check]:
         Check("registry", _REGISTRY_ADVICE, lambda: _registry(settings)),
         *([base] if settings.base else []),
         Check("transforms", _TRANSFORMS_ADVICE, lambda: _transforms(shapes)),
+        Check("batch invariance", _ROWS_ADVICE, lambda: _rows(shapes)),
     ]
 
 
@@ -172,9 +182,24 @@ def _base(settings: Settings, shapes: set[Shape]) -> str:
     return f"{settings.base}: a {base.kind} with {len(base.spec.targets)} linears"
 
 
+def _rows(shapes: set[Shape]) -> str:
+    """Ask whether a row has the same bits alone and in any batch, on this processor's products."""
+    cpu, tried = torch.device("cpu"), sorted(shapes or _USUAL)
+
+    def products() -> Iterator[RowProduct]:
+        yield from (linear_product("a linear", torch.randn(s.out, s.in_)) for s in tried)
+        yield from products_of_methods(usual_methods(), tried, Bases(cpu))
+
+    report = least_multiple(products, cpu)
+    setting = f"{VARIABLE}={os.environ[VARIABLE]}" if VARIABLE in os.environ else "no setting"
+    where = f"{this_processor().name}, {setting}"
+    if not report.holds:
+        raise NotFit(f"{report.moved} depends on its neighbours: {where}")
+    return f"a row has its own bits over multiples of {report.multiple} rows: {where}"
+
+
 def _transforms(shapes: set[Shape]) -> str:
-    usual = {Shape(width, width) for width in _WIDTHS}
-    report = run_canary(usual_methods(), shapes or usual, Bases(torch.device("cpu")))
+    report = run_canary(usual_methods(), shapes or _USUAL, Bases(torch.device("cpu")))
     if not report.checked:
         raise NotFit("nothing was checked")
     where = "the base's own shapes" if shapes else f"widths {', '.join(map(str, _WIDTHS))}"

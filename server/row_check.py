@@ -5,7 +5,7 @@ alone and in one piece, together and in pieces; an encoder's texts alone and in 
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from adapters_core.bases import Bases
 from adapters_core.encoder_probe import Texts, image_inputs
-from adapters_core.invariance import moving_product, products_of, products_of_methods
+from adapters_core.invariance import (
+    RowProduct,
+    moving_product,
+    products_of,
+    products_of_methods,
+)
 from adapters_core.method import Method, Shape
 from adapters_core.rows import row_multiple, set_row_multiple
 from server.encoding.encoder import Encoder, Input, group_of
@@ -91,12 +96,20 @@ def check_products(
 
     Where none does, the multiple stays as it was. Call before anything is packed.
     """
-    methods, shapes, before = list(methods), list(shapes), row_multiple()
+    methods, shapes = list(methods), list(shapes)
+    return least_multiple(
+        lambda: chain(products_of(model), products_of_methods(methods, shapes, bases)),
+        bases.device,
+    )
+
+
+def least_multiple(products: Callable[[], Iterable[RowProduct]], device: torch.device) -> RowReport:
+    """Find the least multiple of rows over which these products keep their bits, and set it."""
+    before = row_multiple()
     first: str | None = None
     for multiple in (before, *(m for m in _MULTIPLES if m > before)):
         set_row_multiple(multiple)
-        own = chain(products_of(model), products_of_methods(methods, shapes, bases))
-        moved = moving_product(own, bases.device)
+        moved = moving_product(products(), device)
         if moved is None:
             return RowReport(None, multiple)
         first = first or moved

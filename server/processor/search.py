@@ -19,13 +19,13 @@ _GAIN = 0.95
 def prepare(settings: Settings) -> None:
     """Set MKL_CBWR in the environment as this machine needs it; call before torch is imported.
 
-    What an earlier start found is taken again. A value that is set already stays, and so does
-    everything where a GPU computes.
+    What an earlier start found is taken again; without a base, what is usual for the processor.
+    A value that is set already stays, and so does everything where a GPU computes.
     """
     if VARIABLE in os.environ or _has_gpu(settings.device):
         return
     choices, key = _kept(settings)
-    choice = choices.get(key)
+    choice = choices.get(key) if settings.base else Choice(this_processor().guess(), None)
     if choice is None and this_processor().needs_search:
         choice = search(settings.base, settings.dtype)
         choices.keep(key, choice)

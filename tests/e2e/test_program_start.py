@@ -191,7 +191,8 @@ def test_ctrl_c_while_the_program_itself_is_imported_ends_in_one_line(tmp_path: 
 def test_the_doctor_finds_this_machine_fit(tmp_path: Path) -> None:
     done = run("doctor", "--data", str(tmp_path), "--json")
     findings = {f["question"]: f for f in json.loads(done.stdout)}
-    asked = {"Python", "torch", "free memory", "data folder", "store", "registry", "transforms"}
+    asked = {"Python", "torch", "free memory", "data folder", "store", "registry"}
+    asked |= {"transforms", "batch invariance"}
     assert asked <= set(findings)
     assert "base" not in findings
     assert all(finding["is_good"] for finding in findings.values()), findings
@@ -214,6 +215,7 @@ def test_the_doctor_takes_the_variables_that_the_server_takes(tmp_path: Path) ->
     assert set(bad) == {"data folder", "store", "registry"}
     assert findings["base"]["detail"] == f"{BASE}: a causal LM with 28 linears"
     assert findings["transforms"]["detail"].endswith("on the base's own shapes")
+    assert findings["batch invariance"]["detail"].startswith("a row has its own bits")
     assert all(finding["advice"] for finding in bad.values())
     assert "redis://:***@127.0.0.1" in bad["registry"]["detail"]
     assert "geheim" not in done.stdout + done.stderr

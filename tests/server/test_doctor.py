@@ -1,6 +1,7 @@
 """Every answer of the doctor's has a question, and a bad one says what to do."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from adapters_core.errors import CanaryFailed
 from adapters_core.method import Shape
 from server import doctor
 from server.doctor import Check, examine, print_findings
+from server.row_check import RowReport
 from server.settings import read_settings_of_machine
 
 
@@ -52,3 +54,19 @@ def test_every_row_is_a_question_with_advice(
     print_findings(findings, as_json=False)
     shown = capsys.readouterr().out
     assert all(finding.question in shown for finding in findings)
+
+
+def test_rows_that_depend_on_their_neighbours_are_a_bad_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def moving(products: Callable[[], Iterable[object]], device: object) -> RowReport:
+        asked.append(len(list(products())))
+        return RowReport("lora on 8 x 8, a prompt", 4)
+
+    monkeypatch.setattr(doctor, "least_multiple", moving)
+    found = Check("batch invariance", "advice", lambda: doctor._rows({Shape(8, 8)})).finding()
+    assert not found.is_good
+    assert "lora on 8 x 8, a prompt depends on its neighbours" in found.detail
+    assert asked == [1 + 2 * len(usual_methods())]

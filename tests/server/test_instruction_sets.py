@@ -115,6 +115,7 @@ def test_a_server_whose_rows_move_looks_for_a_setting_and_starts_again_with_it(
         assert "starting again" in log.read_text()
         kept = json.loads((tmp_path / "data" / "processor.json").read_text())
         assert [choice["multiple"] is not None for choice in kept.values()] == [True]
+        program.kill()
         program.restart()
         assert log.read_text().count("starting again") == 1
         assert "overtone_batch_invariant 1.0" in program.http.get("/metrics").text
