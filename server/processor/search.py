@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from registry import tethered
 from server.processor.choice import LAST_RESORT, VARIABLE, Choice, Choices, key_of, this_processor
 from server.settings import Settings
 
@@ -72,7 +73,7 @@ def _try(base: str, dtype: str, cbwr: str | None) -> tuple[int | None, float]:
     setting = {VARIABLE: cbwr} if cbwr else {}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "server.processor.probe", base, dtype],
+            _command(base, dtype),
             env={**os.environ, **setting},
             capture_output=True,
             timeout=_TIMEOUT_S,
@@ -88,6 +89,12 @@ def _try(base: str, dtype: str, cbwr: str | None) -> tuple[int | None, float]:
     else:
         _LOG.info("%s: holds over %d rows, %.2f ms a step", name, multiple, 1000 * seconds)
     return multiple, seconds
+
+
+def _command(base: str, dtype: str) -> list[str]:
+    """Return how a setting is tried: by a process that ends with this one, however it ends."""
+    tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
+    return [*tie, sys.executable, "-m", "server.processor.probe", base, dtype]
 
 
 def _kept(settings: Settings) -> tuple[Choices, str]:

@@ -220,3 +220,24 @@ def test_the_doctor_takes_the_variables_that_the_server_takes(tmp_path: Path) ->
     assert "redis://:***@127.0.0.1" in bad["registry"]["detail"]
     assert "geheim" not in done.stdout + done.stderr
     assert done.returncode == 1
+
+
+def test_a_search_for_the_processors_setting_ends_with_the_program(tmp_path: Path) -> None:
+    """The process that tries a setting is no orphan, however the program ends."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux ties a process to its parent")
+    program = "import sys; from server.processor.search import search; search(sys.argv[1], 'auto')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, BASE],
+        env={**environment(), **PATHS},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        tried: list[psutil.Process] = []
+        until(lambda: bool(tried.extend(psutil.Process(process.pid).children()) or tried), 30)
+    finally:
+        process.kill()
+        process.wait()
+    _, alive = psutil.wait_procs(tried, 10)
+    assert not alive
