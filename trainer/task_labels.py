@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adapters_core.heads import MAX_LABELS
 from adapters_core.padding import by_length, padded
+from adapters_core.reading.texts import cut, text_ids
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.scores import accuracy, f1, matthews, pearson
 from trainer.task import Batch, Example, Score, Task
@@ -128,7 +129,7 @@ class _Texts(_Labelled):
         text, label = row.get("text"), self._label(row.get("label"))
         if not isinstance(text, str) or not text:
             raise ValueError("has no text under `text`; expected `text` and `label`")
-        ids = self._tokenizer(text, verbose=False)["input_ids"]
+        ids = text_ids(self._tokenizer, text)
         if len(ids) <= self._max_length:
             return Example(ids, label=label)
         if not self._cuts:
@@ -136,7 +137,7 @@ class _Texts(_Labelled):
                 f"has {len(ids)} tokens, the base takes {self._max_length}; shorten it, or set "
                 "max_length to cut"
             )
-        kept = self._tokenizer(text, truncation=True, max_length=self._max_length)["input_ids"]
+        kept = cut(self._tokenizer, ids, self._max_length)
         return Example(kept, label=label, num_cut=len(ids) - len(kept))
 
     def _label(self, value: Any) -> str | float:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from adapters_core.reading.texts import cut, text_ids
 from server.errors import InvalidRequest, PromptTooLong
 
 
@@ -19,7 +20,6 @@ class Texts:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._max_length = max_length
-        self._special = frozenset(tokenizer.all_special_ids)
 
     def tokens(self, given: str | Sequence[int], truncate: bool) -> tuple[int, ...]:
         """Return the tokens of one text with the special ones; token ids are taken as they are.
@@ -34,8 +34,7 @@ class Texts:
         """
         if not given:
             raise InvalidRequest("an input is empty: at least one character or token", "input")
-        # The tokenizer's own truncation is a state that threads would share.
-        ids = tuple(self._tokenizer(given)["input_ids"] if isinstance(given, str) else given)
+        ids = tuple(text_ids(self._tokenizer, given) if isinstance(given, str) else given)
         wrong = next((token for token in ids if not 0 <= token < self._vocabulary), None)
         if wrong is not None or not ids:
             message = f"token id {wrong} is not in the vocabulary of {self._vocabulary}"
@@ -48,5 +47,4 @@ class Texts:
                 "Shorten it, or send truncate: true",
                 "input",
             )
-        end = ids[-1:] if ids[-1] in self._special else ()
-        return ids[: self._max_length - len(end)] + end
+        return tuple(cut(self._tokenizer, ids, self._max_length))

@@ -1,5 +1,6 @@
 """Training files: seen for what they are, read by record, and refused by line."""
 
+import base64
 import csv
 import io
 import json
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from transformers import ViTImageProcessorPil
 
 from registry.training_lines import MAX_FAULTS, MAX_LINE_BYTES
 from trainer.data import HELD_OUT_PART, Data, open_data, open_rows
@@ -23,6 +25,7 @@ from trainer.data_lines import JsonLines
 from trainer.errors import Cancelled, InvalidTrainingFile
 from trainer.report import JobFiles
 from trainer.task import Batch, Example, Score, Task
+from trainer.task_labels import ImageClasses
 
 from .small_jobs import lines
 
@@ -224,6 +227,32 @@ def test_an_image_that_cannot_be_decoded_is_named(
     monkeypatch.setattr("trainer.data_images.MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="1600 pixels"):
         large.row(0)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "P", "I;16", "1", "CMYK", "turned"])
+def test_an_image_is_read_as_serving_reads_it(kind: str, tmp_path: Path) -> None:
+    from server.encoding.images import Images
+
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    noise = torch.randint(0, 256, (50, 40, 3), generator=torch.Generator().manual_seed(0))
+    picture = Image.fromarray(noise.numpy().astype("uint8"))
+    form, options = ("png", {}) if kind not in ("CMYK", "turned") else ("jpeg", {"quality": 90})
+    if kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: a quarter turn
+        options["exif"] = exif
+    elif kind == "I;16":
+        picture = Image.fromarray((noise[..., 0].numpy() * 200).astype("uint16"))
+    else:
+        picture = picture.convert(kind)
+    made = io.BytesIO()
+    picture.save(made, form, **options)
+    with zipfile.ZipFile(tmp_path / "z", "w") as out:
+        out.writestr(f"cat/1.{form}", made.getvalue())
+    example = ImageClasses(processor).example(open_rows(tmp_path / "z").row(0))
+    url = f"data:image/{form};base64," + base64.b64encode(made.getvalue()).decode()
+    assert example.pixels is not None
+    assert torch.equal(example.pixels, Images(processor, 1 << 20).pixels(url))
 
 
 def test_a_png_that_claims_a_gigapixel_is_a_fault_of_its_own(tmp_path: Path) -> None:
