@@ -123,7 +123,7 @@ def _row(bar: Bar, part: Json | None) -> Json:
         figure = bar.read(part["rows"])
     except (LookupError, ZeroDivisionError) as error:
         return row | {"why": f"{type(error).__name__}: {error}"}
-    where = {name: part["machine"].get(name) for name in ("commit", "date")}
+    where = {name: part["machine"].get(name) for name in ("commit", "date", "processor")}
     shown = {"figure": figure, "shown": show(figure, bar.unit), "met": bar.is_met(figure)}
     return row | shown | where | {"quick": part["quick"]}
 
@@ -142,6 +142,8 @@ def markdown(table: Sequence[Json], where: Mapping[str, Any]) -> str:
         figure = row.get("shown", "not measured")
         met = {True: "yes", False: "**no**", None: ""}[row["met"]]
         source = f"{row['commit']}, {row['date']}" if row.get("date") else ""
+        if row.get("processor") not in (None, where.get("processor")):  # parts of two machines
+            source += f", {row['processor']}"
         note = " (smoke run: means nothing)" if row.get("quick") else ""
         lines.append(f"| {row['what']} | {row['bar']} | {figure}{note} | {met} | {source} |")
     return "\n".join(lines) + "\n"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters_core.memory import keep_freed_memory
+from server.processor.choice import VARIABLE, this_processor
 
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -42,7 +42,8 @@ def machine() -> dict[str, Any]:
     """Return where and on what code this was measured; of torch only if this process uses it."""
     torch = sys.modules.get("torch")
     found: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": this_processor().name,
+        "matrix_setting": os.environ.get(VARIABLE),
         "cores": os.cpu_count(),
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
@@ -66,17 +67,6 @@ def _commit() -> str | None:
     except OSError:
         return None
     return done.stdout.strip() or None
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
-        return names[0] if names else platform.machine()
-    except OSError:
-        return platform.machine()
 
 
 def _short(value: Any) -> str:

@@ -152,6 +152,13 @@ def test_the_page_names_machine_commit_and_smoke_runs() -> None:
     assert page.count("not measured") == len(BARS) - 1
 
 
+def test_a_row_of_another_processor_than_the_pages_names_it() -> None:
+    rows = table.table_of({"memory": part(ROWS["memory"])})
+    page = table.markdown(rows, {**MACHINE, "processor": "Q"})
+    line = next(line for line in page.splitlines() if "memory of one more" in line)
+    assert line.endswith("| c, d, P |")
+
+
 def test_parts_are_run_alone_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
