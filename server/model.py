@@ -168,8 +168,8 @@ def make_encoder(
     if config.pad_token_id is None:
         raise ValueError("neither config.json nor the tokenizer has a pad_token_id")
     length = _max_length(model, reader)
-    if pooling is not None and pooling.max_length is not None:
-        length = min(length, pooling.max_length)
+    if pooling is not None and pooling.preparation.max_length is not None:
+        length = min(length, pooling.preparation.max_length)
     spec = probed_texts(spec, model, reader, length)
     return Base(
         model, reader, spec, length, config.vocab_size, frozenset(), 0, kind, pooling=pooling

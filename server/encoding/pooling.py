@@ -5,13 +5,15 @@ way of pooling. Any other base gets the mean over the text's tokens, scaled to l
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils.hub import cached_file
+
+from server.encoding.preparation import Preparation, preparation_of
 
 Way = Literal["cls", "mean", "max", "lasttoken", "mean_sqrt_len_tokens"]
 
@@ -33,12 +35,12 @@ class Pooling:
     Args:
         way: of a sentence-transformers Pooling module.
         normalize: scale the result to length 1.
-        max_length: tokens that the base's folder allows; None says nothing.
+        preparation: of texts before the tokenizer.
     """
 
     way: Way = "mean"
     normalize: bool = True
-    max_length: int | None = None
+    preparation: Preparation = field(default_factory=Preparation)
 
     def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return float32 `[B, width]` for hidden `[B, L, width]`, mask `[B, L]`, padded right."""
@@ -81,19 +83,24 @@ def pooling_of(source: str) -> Pooling:
         )
     if modules[0].get("path"):
         raise ValueError(f"{_MODULES}: the Transformer is not in the folder itself")
-    pooling = _json_of(source, f"{modules[1]['path']}/config.json")
-    length = (_json_of(source, "sentence_bert_config.json") or {}).get("max_seq_length")
-    return Pooling(_way_of(pooling or {}), "Normalize" in kinds, length)
+    preparation = preparation_of(lambda name: _json_of(source, name))
+    config = _json_of(source, f"{modules[1]['path']}/config.json") or {}
+    if config.get("include_prompt") is False and any(preparation.prompts.values()):
+        raise ValueError("the Pooling config has include_prompt = false, which is not served")
+    return Pooling(_way_of(config), "Normalize" in kinds, preparation)
 
 
 def _way_of(config: dict[str, Any]) -> Way:
     named = config.get("pooling_mode")
-    chosen = [way for flag, way in _FLAGS.items() if config.get(flag) or named == way]
-    if len(chosen) != 1:
+    asked = [name for name, value in config.items() if name.startswith("pooling_mode_") and value]
+    asked += [named] if isinstance(named, str) else list(named or ())
+    chosen = {way for flag, way in _FLAGS.items() if flag in asked or way in asked}
+    if len(chosen) != 1 or len(asked) != 1:
         raise ValueError(
-            f"the Pooling config asks for {chosen or named or 'nothing'}: one is served"
+            f"the Pooling config asks for {', '.join(asked) or 'nothing'}; one way is served, of "
+            f"{', '.join(_FLAGS.values())}"
         )
-    return chosen[0]
+    return chosen.pop()
 
 
 def _json_of(source: str, name: str) -> Any:

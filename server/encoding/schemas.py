@@ -65,7 +65,12 @@ class ClassifyRequest(EncodingRequest):
 
 
 class EmbeddingsRequest(EncodingRequest):
-    """POST /v1/embeddings; `dimensions` only as many as the base has."""
+    """POST /v1/embeddings; `dimensions` only as many as the base has.
+
+    `prompt_name` is one of the prompts that a sentence-transformers base comes with.
+    """
+
+    prompt_name: Annotated[str, Field(max_length=256)] | None = None
 
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None

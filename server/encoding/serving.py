@@ -54,14 +54,19 @@ class Encoding:
         """Return what computes."""
         return self.batcher
 
-    def inputs(self, given: Sequence[str | list[int]], truncate: bool) -> list[Input]:
+    def inputs(
+        self, given: Sequence[str | list[int]], truncate: bool, prompt_name: str | None = None
+    ) -> list[Input]:
         """Return what the base reads; takes its time.
 
         Raises:
             InvalidRequest, PromptTooLong, PayloadTooLarge: an input cannot be read.
         """
         if self.texts is not None:
-            return [self.texts.tokens(one, truncate) for one in given]
+            prompt = self.texts.preparation.prompt(prompt_name)
+            if prompt_name is not None and any(not isinstance(one, str) for one in given):
+                raise InvalidRequest("a prompt stands before texts, not token ids", "prompt_name")
+            return [self.texts.tokens(one, truncate, prompt) for one in given]
         assert self.images is not None
         if len(given) > MAX_IMAGES:
             raise InvalidRequest(f"{len(given)} images; at most {MAX_IMAGES} a request", "input")
@@ -106,10 +111,15 @@ def encoding_of(
         encoder=encoder,
         batcher=batcher,
         kind=base.kind,
-        texts=None if reads_images else Texts(base.tokenizer, base.vocabulary, base.max_length),
+        texts=None if reads_images else _texts(base),
         images=Images(base.images, limits.max_pixels) if reads_images else None,
         labels=labels_of_base(config) if head else (),
         problem=config.problem_type if head else None,
         has_own_head=head is not None and not head.untrained,
         shared=shared,
     )
+
+
+def _texts(base: Base) -> Texts:
+    preparation = base.pooling.preparation if base.pooling else None
+    return Texts(base.tokenizer, base.vocabulary, base.max_length, preparation)

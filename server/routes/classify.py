@@ -96,7 +96,8 @@ async def _answered(request: Request, encoding: Encoding, body: EncodingRequest)
             f"the base {answerer.base_name!r} has no trained head of its own; name an adapter",
             "model",
         )
-    inputs = await asyncio.to_thread(encoding.inputs, body.inputs, body.truncate)
+    prompt_name = body.prompt_name if isinstance(body, EmbeddingsRequest) else None
+    inputs = await asyncio.to_thread(encoding.inputs, body.inputs, body.truncate, prompt_name)
     timeout_s = body.timeout_s or service.settings.request_timeout_s
     tenant = request.state.tenant
     record = answerer.record

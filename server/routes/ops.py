@@ -107,8 +107,18 @@ def _base_model(service: Service) -> dict[str, Any]:
             ],
             "shared": [path for path in spec.targets if path in spec.shared],
             "pads": spec.pads,
+            **_prompts(service),
         },
     }
+
+
+def _prompts(service: Service) -> dict[str, Any]:
+    """Return what an embedder can put before its texts."""
+    pooling = service.base.pooling
+    if pooling is None:
+        return {}
+    preparation = pooling.preparation
+    return {"prompts": dict(preparation.prompts), "default_prompt_name": preparation.default}
 
 
 def _adapter_model(service: Service, record: Record) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def test_token_ids_are_taken_as_they_are(case: Case) -> None:
         ({"input": "x" * 200}, "context_length_exceeded", "input"),
         ({"input": "x", "dimensions": 12}, "invalid_request", "dimensions"),
         ({"input": "x", "encoding_format": "int8"}, "invalid_request", "encoding_format"),
-        ({"input": "x", "prompt_name": "query"}, "unsupported_parameter", "prompt_name"),
+        ({"input": "x", "prompt_name": "query"}, "invalid_request", "prompt_name"),
+        ({"input": "x", "prompt": "query: "}, "unsupported_parameter", "prompt"),
     ],
 )
 def test_bad_requests_are_refused_by_name(
@@ -140,6 +141,59 @@ def test_an_embedder_does_not_classify_and_takes_no_heads(case: Case) -> None:
     answer = case.live.http.post("/v1/classify", json={"model": "tiny", "input": "x"})
     assert answer.status_code == 400
     assert "/v1/embeddings" in answer.json()["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def prompted(
+    tmp_path_factory: pytest.TempPathFactory, start: Callable[..., Live]
+) -> tuple[Live, Any]:
+    """A sentence-transformers folder with prompts, and lower case, and its model."""
+    folder = te.save(tmp_path_factory.mktemp("st") / "base", "roberta", is_embedder=True)
+    steps = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    modules = [{"type": f"sentence_transformers.models.{s}", "path": path} for s, path in steps]
+    (folder / "1_Pooling").mkdir()
+    files: dict[str, Any] = {
+        "modules.json": modules,
+        "1_Pooling/config.json": {"pooling_mode_mean_tokens": True, "include_prompt": True},
+        "sentence_bert_config.json": {"max_seq_length": 60, "do_lower_case": True},
+        "config_sentence_transformers.json": {
+            "__version__": {"sentence_transformers": "5.0.0"},
+            "prompts": {"query": "Query: ", "document": ""},
+            "default_prompt_name": "query",
+            "similarity_fn_name": "cosine",
+        },
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    return start(folder), te.reference(folder, "roberta", is_embedder=True)
+
+
+@pytest.mark.parametrize(
+    ("prompt_name", "before"), [(None, "query: "), ("query", "query: "), ("document", "")]
+)
+def test_prompts_and_lower_case_of_a_folder_are_followed(
+    prompted: tuple[Live, Any], prompt_name: str | None, before: str
+) -> None:
+    live, model = prompted
+    asked = {} if prompt_name is None else {"prompt_name": prompt_name}
+    for text in ("Short", "  white Space around ", "ÜNÏ"):
+        (got,) = vectors(ask(live, input=text, **asked))
+        # sentence-transformers: the prompt in front, then strip(), then lower()
+        want = mean_of(model, (before + text).strip().lower())
+        assert torch.allclose(got, want, atol=TOLERANCE)
+    long = ask(live, input="x" * (60 - len(before) - 1), **asked).json()["error"]
+    assert long["code"] == "context_length_exceeded", "a prompt counts"
+
+
+def test_a_prompt_that_cannot_be_had_is_refused_by_name(prompted: tuple[Live, Any]) -> None:
+    live, _ = prompted
+    told = ask(live, input="x", prompt_name="nope").json()["error"]
+    assert (told["param"], told["code"]) == ("prompt_name", "invalid_request")
+    assert "'query', 'document'" in told["message"]
+    told = ask(live, input=[1, 2], prompt_name="query").json()["error"]
+    assert "not token ids" in told["message"]
+    shown = live.http.get("/v1/models/tiny").json()["overtone"]
+    assert (shown["default_prompt_name"], shown["prompts"]["query"]) == ("query", "Query: ")
 
 
 @pytest.mark.parametrize(

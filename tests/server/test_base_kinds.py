@@ -21,6 +21,7 @@ import tiny_encoders as te
 from server.base_words import BaseNotLoadable
 from server.encoding.kinds import Kind, Task, kind_of
 from server.encoding.pooling import Pooling, pooling_of
+from server.encoding.preparation import Preparation
 from server.model import load_base
 
 BERT, LLAMA = BertConfig(), LlamaConfig()
@@ -120,14 +121,16 @@ def modules(folder: Path, steps: list[str], pooling: dict[str, Any]) -> str:
 
 
 USUAL = ["Transformer", "Pooling", "Normalize"]
+STRIPS = Preparation(strip=True)
+MEAN = {"pooling_mode_mean_tokens": True}
 
 
 @pytest.mark.parametrize(
     ("steps", "config", "expected"),
     [
-        (USUAL, {"pooling_mode_mean_tokens": True}, Pooling("mean", True)),
-        (USUAL[:2], {"pooling_mode_lasttoken": True}, Pooling("lasttoken", False)),
-        (USUAL, {"pooling_mode": "max"}, Pooling("max", True)),
+        (USUAL, {"pooling_mode_mean_tokens": True}, Pooling("mean", True, STRIPS)),
+        (USUAL[:2], {"pooling_mode_lasttoken": True}, Pooling("lasttoken", False, STRIPS)),
+        (USUAL, {"pooling_mode": "max"}, Pooling("max", True, STRIPS)),
     ],
 )
 def test_pooling_is_read(
@@ -140,8 +143,8 @@ def test_pooling_is_read(
     ("steps", "config", "says"),
     [
         (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, "Dense"),
-        (USUAL, {"pooling_mode_weightedmean_tokens": True}, "one is served"),
-        (USUAL, {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}, "one is served"),
+        (USUAL, {"pooling_mode_weightedmean_tokens": True}, "weightedmean_tokens; one way"),
+        (USUAL, {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}, "one way is"),
     ],
 )
 def test_pooling_that_is_not_served_is_refused(
@@ -149,6 +152,55 @@ def test_pooling_that_is_not_served_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         pooling_of(modules(tmp_path, steps, config))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 40, "do_lower_case": False}, (40, False)),
+        ("sentence_roberta_config.json", {"do_lower_case": True}, (None, True)),
+        ("sentence_bert_config.json", {"max_seq_length": None}, (None, False)),
+    ],
+)
+def test_how_a_folders_texts_are_read_is_followed(
+    file: str, content: dict[str, Any], expected: tuple[int | None, bool], tmp_path: Path
+) -> None:
+    source = modules(tmp_path, USUAL, MEAN)
+    (tmp_path / file).write_text(json.dumps(content))
+    found = pooling_of(source).preparation
+    assert (found.max_length, found.lower) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("sentence_bert_config.json", {"do_lower_case": "yes"}, "do_lower_case = 'yes'"),
+        ("sentence_bert_config.json", {"max_seq_length": -1}, "max_seq_length = -1"),
+        ("sentence_bert_config.json", {"model_args": {"x": 1}}, "model_args"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task"),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "SparseEncoder"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "q"}, "none of its prompts"),
+        ("config_sentence_transformers.json", {"prompts": {"q": 1}}, "object of texts"),
+        ("config_sentence_transformers.json", {"truncate_dim": 64}, "truncate_dim"),
+        ("config_sentence_transformers.json", [1], "not a JSON object"),
+    ],
+)
+def test_a_folders_setting_that_is_not_served_is_refused_by_name(
+    file: str, content: Any, says: str, tmp_path: Path
+) -> None:
+    source = modules(tmp_path, USUAL, MEAN)
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=says):
+        pooling_of(source)
+
+
+def test_prompts_that_pooling_leaves_out_are_refused(tmp_path: Path) -> None:
+    source = modules(tmp_path, USUAL, MEAN | {"include_prompt": False})
+    assert pooling_of(source).preparation == STRIPS  # nothing to leave out
+    file = tmp_path / "config_sentence_transformers.json"
+    file.write_text(json.dumps({"prompts": {"query": "Represent: "}}))
+    with pytest.raises(ValueError, match="include_prompt"):
+        pooling_of(source)
 
 
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
