@@ -25,6 +25,7 @@ from registry.errors import (
     RegistryError,
     RegistryFull,
     RegistryUnavailable,
+    RegistryUnusable,
 )
 from registry.files import FileRecord, Files
 from registry.job_folders import JobFolders
@@ -83,6 +84,7 @@ __all__ = [
     "RegistryError",
     "RegistryFull",
     "RegistryUnavailable",
+    "RegistryUnusable",
     "State",
     "check_alias",
     "check_digest",

@@ -6,6 +6,7 @@ are compared, and a registry that was down does not look like a worker that died
 """
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -117,21 +118,23 @@ class Claims:
         return list(own.values())  # one that began to run between the two lists is in both
 
     def take_back(self, seen: JobRecord, *, now: float) -> JobRecord | None:
-        """Put a job in line again whose holder gave no sign of life since `seen` was read.
+        """Put a job first in line again whose holder gave no sign of life since `seen` was read.
 
         Returns:
             its record; None if he did give one, or somebody else was first.
         """
         error = JobError("worker_lost", f"worker {seen.worker} gave no sign of life any more")
         try:
-            return self._try_again(seen, Fence(seen.id, seen.fence), seen.beats, error, now)
+            fence = Fence(seen.id, seen.fence)
+            return self._try_again(seen, fence, seen.beats, error, now, first=True)
         except JobConflict:
             return None
 
     def mend(self, base_name: str, *, now: float) -> int:
         """Put in line what is queued and not in line, and what nobody checked; return how many.
 
-        A crash between a record and its line leaves such jobs.
+        A crash between a record and its line leaves such jobs. One that is older than the first in
+        line was before it, and is again.
         """
         new = [each for each in self._of(base_name, "validating_files") if not each.is_held]
         old = [record for record in new if now - record.created_at > UNCHECKED_S]
@@ -139,10 +142,11 @@ class Claims:
             with suppress(JobConflict):  # another was first
                 self._jobs.queue(record.id, now=now)
         queued = self._of(base_name, "queued")  # before the line: what leaves both is in neither
-        in_line = set(self._moves.queues.waiting(base_name))
-        lost = [record for record in queued if record.id not in in_line]
-        for record in lost:
-            self._moves.queues.put(base_name, record.id)
+        line = self._moves.queues.waiting(base_name)
+        lost = [record for record in queued if record.id not in set(line)]
+        older = _older_than_first(queued, line, lost)
+        for record in [*reversed(older), *lost[len(older) :]]:
+            self._moves.queues.put(base_name, record.id, first=record in older)
         return len(old) + len(lost)
 
     def _of(self, base_name: str, state: State) -> list[JobRecord]:
@@ -151,7 +155,13 @@ class Claims:
         return [record for record in reversed(found) if record.spec.base_name == base_name]
 
     def _try_again(
-        self, record: JobRecord, fence: Fence, beats: int | None, error: JobError, now: float
+        self,
+        record: JobRecord,
+        fence: Fence,
+        beats: int | None,
+        error: JobError,
+        now: float,
+        first: bool = False,
     ) -> JobRecord:
         failures = record.failures + 1
         if failures >= MAX_FAILURES or record.attempts >= MAX_ATTEMPTS:
@@ -159,4 +169,13 @@ class Claims:
         why = f"Attempt {record.attempts} ended: {error.message}; it is tried again"
         fields = {"failures": str(failures)}
         again = Move("queued", why, "warn", HELD, fence, beats, fields)
-        return self._moves.make(fence.job, again, now)
+        return self._moves.make(fence.job, again, now, first)
+
+
+def _older_than_first(
+    queued: Sequence[JobRecord], line: Sequence[str], lost: Sequence[JobRecord]
+) -> list[JobRecord]:
+    """Return the lost jobs that were made before the first one in line; all are oldest first."""
+    made = {record.id: record.created_at for record in queued}
+    first = next((made[id_] for id_ in line if id_ in made), -math.inf)
+    return [record for record in lost if record.created_at < first]

@@ -19,6 +19,7 @@ from registry.files import Files
 from registry.job_folders import JobFolders
 from registry.jobs import Jobs
 from registry.ownership import Ownership
+from registry.reach import PATIENCE_S, reach
 from registry.scripts import Observer
 from registry.tenants import Tenants
 from registry.unknown import UnknownBytes
@@ -30,6 +31,7 @@ class Registry:
 
     Args:
         client: the Redis behind it, answering bytes.
+        shown: its URL without its password.
         adapters: names, versions and aliases.
         blobs: the bytes.
         jobs: training jobs, as their callers see them.
@@ -44,6 +46,7 @@ class Registry:
     """
 
     client: redis.Redis
+    shown: str
     adapters: Adapters
     blobs: BlobStore
     jobs: Jobs
@@ -55,6 +58,19 @@ class Registry:
     ownership: Ownership
     unknown: UnknownBytes
     server: EmbeddedServer | None
+
+    def open_store(self, patience_s: float = PATIENCE_S) -> None:
+        """Make sure that the registry answers and the store is its own: before either is used.
+
+        Args:
+            patience_s: how long a registry that is started at the same time is waited for.
+
+        Raises:
+            RegistryUnusable: it does not answer; the message says why.
+            ForeignStore: the store is another registry's, or the registry another store's.
+        """
+        reach(self.client, self.shown, patience_s)
+        self.ownership.settle()
 
     def free_bytes(self) -> int:
         """Return how much more the store's disk takes, or the embedded server's if that is less."""
@@ -115,6 +131,7 @@ def connect(
     job_folders = JobFolders(bytes_ / "jobs")
     return Registry(
         client=client,
+        shown=masked(url),
         adapters=adapters,
         blobs=blobs,
         jobs=Jobs(client, observer),

@@ -8,6 +8,7 @@ is still answered: perhaps not with its newest version, but with one whose bytes
 import enum
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from registry import changes
 from registry.adapters import Adapters
 from registry.errors import AdapterNotFound, RegistryUnavailable
 from registry.names import Reference
+from registry.reach import reason_of
 from registry.records import Record
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ MAX_REFERENCES = 64  # kept per name: latest, a few aliases, versions and digest
 BLOCK_MS = 500
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
+REPEAT_S = 60.0  # between two lines of the log about one registry that is away
 
 
 class Following(enum.Enum):
@@ -39,6 +42,24 @@ class Following(enum.Enum):
     CAUGHT_UP = "caught_up"
     #: the registry could not be reached just now: known names from memory, others are asked for
     DOWN = "down"
+
+
+@dataclass(frozen=True)
+class Away:
+    """A registry that does not answer.
+
+    Args:
+        since: when that was noticed, in seconds of `time.monotonic`.
+        reason: in words, without an address.
+    """
+
+    since: float
+    reason: str
+
+    @property
+    def seconds(self) -> float:
+        """Return for how long it has been away."""
+        return time.monotonic() - self.since
 
 
 @dataclass(eq=False)
@@ -66,6 +87,8 @@ class Directory:
         self._names: OrderedDict[str, dict[Reference, Record]] = OrderedDict()
         self._fetches: set[_Fetch] = set()
         self._following = Following.BEHIND
+        self._away: Away | None = None
+        self._told_at = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="registry-follower", daemon=True)
 
@@ -73,6 +96,11 @@ class Directory:
     def following(self) -> Following:
         """How far the mirror can be trusted now."""
         return self._following
+
+    @property
+    def away(self) -> Away | None:
+        """Since when the registry has not been heard, and why; None while it is."""
+        return self._away
 
     def start(self) -> None:
         """Begin to follow the registry's changes; it need not be reachable yet."""
@@ -174,8 +202,17 @@ class Directory:
         # The first fault may be this one connection's; only a second one says that all is down.
         is_down = unreachable and before is not Following.CAUGHT_UP
         self._following = Following.DOWN if is_down else Following.BEHIND
-        if self._following is not before:
-            log.warning("registry changes are not heard (%s): %r", self._following.value, error)
+        now, reason = time.monotonic(), reason_of(error).text
+        is_new = self._away is None or self._away.reason != reason
+        self._away = Away(now if self._away is None else self._away.since, reason)
+        if is_new or now >= self._told_at + REPEAT_S:
+            self._told_at = now
+            log.warning(
+                "the registry has not been heard for %.0f s: %s (%r)",
+                self._away.seconds,
+                reason,
+                error,
+            )
 
     def _follow(self) -> None:
         # Anything may have changed since the last connection: the position first, then forget, so
@@ -183,6 +220,9 @@ class Directory:
         position = changes.newest(self._client)
         self._forget_all()
         self._following = Following.CAUGHT_UP
+        if self._away is not None:
+            log.info("the registry is heard again, after %.0f s", self._away.seconds)
+            self._away = None
         sequence = position.sequence
         for change in changes.follow(self._client, position.id, BLOCK_MS):
             if self._closing.is_set():

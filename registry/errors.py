@@ -15,7 +15,8 @@ RegistryError                the root: catch this to catch all of them
 ├── ForeignStore             store and registry do not belong together; said to operators
 ├── CorruptRecord            a stored value is not what this program writes
 └── RegistryUnavailable      the registry's server does not answer, or refuses to
-    └── RegistryFull         its disk or its memory has no room: reads go on
+    ├── RegistryFull         its disk or its memory has no room: reads go on
+    └── RegistryUnusable     as it is set it will not answer; said to operators
 
 Messages reach callers of the REST API: they name the value, the limit and the next step, never an
 address or a path.
@@ -115,3 +116,7 @@ class RegistryFull(RegistryUnavailable):
     """The registry answers and takes no writes: its disk or its memory is full."""
 
     code = "storage_full"
+
+
+class RegistryUnusable(RegistryUnavailable):
+    """The registry cannot be used as it is set; the message gives its address and the reason."""

@@ -152,7 +152,7 @@ def start_service(
     )
     on_registry(registry)
     try:
-        registry.ownership.settle()
+        registry.open_store()
         base = load_base(
             settings.base, settings.base_name, settings.device, settings.dtype, settings.task
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from registry import Registry, RegistryError, connect
+from registry.reach import reach
 from server.complaint import complain
 from server.settings import BadSetting, read_settings_of_machine
 
@@ -34,6 +35,7 @@ def opened_registry(
     try:
         url = read_settings_of_machine(registry=registry).registry_url  # with its password
         with connect(url, data, store=store) as opened:
+            reach(opened.client, opened.shown)
             yield opened
     except (RegistryError, BadSetting, OSError) as error:
         code = getattr(error, "code", "invalid_argument")

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """For merged weights; 0 merges nothing."""
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """How long requests may go on after SIGTERM."""
+    registry_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
+    """How long the registry may be away before /health/ready says so."""
     max_upload_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB // 2
     """Of one coefficient file."""
     max_training_file_bytes: Annotated[int, Field(ge=1 << 10)] = 2 * _GIB

@@ -56,7 +56,7 @@ def gc(
     """Remove what lies in the store and no record of the registry has named for the grace."""
     now, grace_s = time.time(), grace * 86_400
     with _opened(registry, data, store_, as_json=as_json) as opened:
-        opened.ownership.settle()
+        opened.open_store(patience_s=0)
         found = opened.unknown.look(now)
         due = [each for each in found if each.is_due(grace_s, now)]
         gone = [] if dry_run else opened.unknown.remove(due, grace_s, now)

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 CLAIM_WAIT_S = 1
+GIVE_BACK_S = 10.0  # for a registry that is away while a stopping worker has a job to give back
 
 
 def default_name() -> str:
@@ -189,8 +190,14 @@ class Worker:
                 return self._claims.give_back(fence, why, now=time.time())
             return self._claims.failed_attempt(fence, fault, now=time.time())
 
+        give_up_at = time.monotonic() + GIVE_BACK_S
+
+        def interrupted(wait_s: float) -> bool:
+            is_late = self._stopping.is_set() and time.monotonic() >= give_up_at
+            return self._hurrying.wait(wait_s) or is_late
+
         try:
-            patiently(say, self._stopping.wait)
+            patiently(say, interrupted)
         except (FenceLost, Interrupted) as error:
             log.info("%s: %s", fence.job, error)
 
@@ -249,7 +256,7 @@ def run_worker(settings: WorkerSettings) -> int:
             store belongs to another one.
     """
     with connect(settings.registry, settings.data, store=settings.store) as registry:
-        registry.ownership.settle()
+        registry.open_store()
         worker = Worker(settings, registry)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())

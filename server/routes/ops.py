@@ -38,10 +38,23 @@ async def ready(request: Request) -> Response:
         service = service_of(request)
     except Exception as error:
         return JSONResponse(body_of(error), status_of(error))
-    if not service.is_alive:
-        ended = NotReady("the engine's loop has ended; restart the server")
-        return JSONResponse(body_of(ended), status_of(ended))
+    fault = _fault_of(service)
+    if fault is not None:
+        return JSONResponse(body_of(fault), status_of(fault))
     return JSONResponse({"status": "ready", "base": service.base.spec.name})
+
+
+def _fault_of(service: Service) -> NotReady | None:
+    """Return why a service that has started is no longer ready."""
+    if not service.is_alive:
+        return NotReady("the engine's loop has ended; restart the server")
+    away = service.registry.directory.away
+    if away is not None and away.seconds > service.settings.registry_grace_s:
+        return NotReady(
+            f"the registry has been away for {away.seconds:.0f} s: {away.reason}. Adapters that "
+            "this server knows are still answered"
+        )
+    return None
 
 
 @router.get("/metrics")

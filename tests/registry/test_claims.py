@@ -139,6 +139,28 @@ def test_what_is_given_back_is_no_failure_and_comes_first(claims, running, queue
     assert claim(claims).id == held.id
 
 
+def test_what_is_taken_back_from_a_lost_worker_comes_first(jobs, claims, running, queued):
+    held = running()
+    queued(), queued()
+
+    claims.take_back(jobs.get(held.id), now=4)
+
+    assert claim(claims).id == held.id
+
+
+def test_a_job_lost_on_its_way_back_into_line_stands_where_it_was(client, claims, queued):
+    ids = [queued(now=float(i)).id for i in range(4)]
+    first = claim(claims)
+    line = f"rq:queue:overtone:{BASE}"
+    client.hset(keys.job(first.id), "state", "queued")  # and its worker died before the line
+    client.zrem(keys.JOBS_IN_STATE + "validating_files", first.id)
+    client.zadd(keys.JOBS_IN_STATE + "queued", {first.id: first.created_at})
+    client.lrem(line, 0, ids[3])
+
+    assert claims.mend(BASE, now=5) == 2
+    assert client.lrange(line, 0, -1) == [id_.encode() for id_ in ids]
+
+
 def test_pause_holds_a_job_until_it_is_resumed(jobs, claims, running):
     held = running()
     jobs.pause(held.id, now=4)

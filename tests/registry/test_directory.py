@@ -257,3 +257,26 @@ def test_server_that_is_down_at_the_start_is_found_later(plain_server, putter, u
         assert directory.resolve("poet").version == 1
         directory.close()
         directory.close()
+
+
+def test_a_registry_that_is_away_is_told_with_its_reason_at_a_bounded_rate(
+    plain_server, putter, until, caplog, monkeypatch
+):
+    monkeypatch.setattr("registry.directory.LAST_RETRY_S", 0.01)
+    monkeypatch.setattr("registry.directory.REPEAT_S", 0.2)
+    caplog.set_level("INFO", "registry.directory")
+    with open_client(plain_server.url) as client:
+        directory = Directory(Adapters(client), client)
+        directory.start()
+        until(lambda: directory.following is Following.CAUGHT_UP)
+        assert directory.away is None
+        plain_server.kill()
+        until(lambda: directory.away is not None and directory.away.seconds > 1)
+        assert directory.away.reason == "nothing listens at its address"
+        told = [each for each in caplog.records if each.levelname == "WARNING"]
+        assert 3 <= len(told) <= 8  # of about a hundred attempts
+
+        plain_server.start()
+        until(lambda: directory.away is None)
+        directory.close()
+    assert "the registry is heard again" in caplog.text

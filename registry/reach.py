@@ -1,0 +1,118 @@
+"""Why a registry cannot be reached, in words, and whether waiting may help."""
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import redis
+
+from registry.errors import RegistryUnusable
+
+FIRST_WAIT_S, LAST_WAIT_S = 0.05, 0.5
+#: Of a start: a registry that is started beside it has so long.
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why there was no answer.
+
+    Args:
+        text: for callers too: no address and no secret.
+        may_pass: asking again may help.
+    """
+
+    text: str
+    may_pass: bool
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Return what a fault of the client's means, by what lies at its bottom."""
+    chain = list(_chain(error))
+    for kind, reason in _REASONS:
+        if any(isinstance(each, kind) for each in chain):
+            return reason
+    for words, reason in _ANSWERS:
+        if any(words in str(each) for each in chain):
+            return reason
+    return Reason("it does not answer as a registry does", False)
+
+
+def reach(
+    client: redis.Redis,
+    shown: str,
+    patience_s: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], object] = time.sleep,
+) -> None:
+    """Return as soon as the registry answers.
+
+    Args:
+        client: whose connections are tried.
+        shown: the registry's URL without its password.
+        patience_s: for what may pass; what will not is said at once.
+        clock: seconds that only go forward.
+        wait: waits so many seconds.
+
+    Raises:
+        RegistryUnusable: it does not; the message says why.
+    """
+    deadline, wait_s = clock() + patience_s, FIRST_WAIT_S
+    while True:
+        try:
+            client.ping()
+            return
+        except (redis.RedisError, OSError, ValueError) as error:
+            reason = reason_of(error)
+            if not reason.may_pass or clock() + wait_s > deadline:
+                raise RegistryUnusable(
+                    f"the registry {shown} cannot be used: {reason.text}"
+                ) from error
+        wait(wait_s)
+        wait_s = min(2 * wait_s, LAST_WAIT_S)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+_SILENT = Reason(
+    "it does not answer in time: a wrong address, a busy server, or one that takes no rediss://",
+    True,
+)
+#: The first that fits is taken: what is narrow before what is wide.
+_REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
+    (
+        ssl.SSLCertVerificationError,
+        Reason(
+            "its certificate is not trusted or is another host's: name its CA in the URL "
+            "(?ssl_ca_certs=FILE), or correct the host",
+            False,
+        ),
+    ),
+    (ssl.SSLError, Reason("no TLS connection comes about: does it take rediss:// at all?", False)),
+    (
+        redis.AuthenticationError,
+        Reason("it refuses the user or the password, or wants one and none is set", False),
+    ),
+    (redis.exceptions.NoPermissionError, Reason("the user may not do what is needed", False)),
+    (redis.BusyLoadingError, Reason("it is still loading its data", True)),
+    (socket.gaierror, Reason("its host's name cannot be resolved", True)),
+    (ConnectionRefusedError, Reason("nothing listens at its address", True)),
+    (FileNotFoundError, Reason("its socket is not there, or a file that the URL names", True)),
+    (PermissionError, Reason("its socket may not be opened by this user", False)),
+    (TimeoutError, _SILENT),
+    (redis.TimeoutError, _SILENT),
+)
+#: By the words of an answer, where its class says nothing.
+_ANSWERS: tuple[tuple[str, Reason], ...] = (
+    ("DB index is out of range", Reason("it has no database with the URL's number", False)),
+    ("Connection closed", Reason("it ends the connection: perhaps it wants rediss://", True)),
+    ("Connection reset", Reason("it ends the connection: perhaps it wants rediss://", True)),
+    ("Network is unreachable", Reason("its network cannot be reached", True)),
+    ("No route to host", Reason("its host cannot be reached", True)),
+)
