@@ -79,7 +79,7 @@ def read_adapter(
     own_parts, copies = without_copies(whole, base)
     saved, num_labels, header = _without_head(config, own_parts, base)
     shared, entries = _sorted_out(header, base, kind)
-    _check_outputs(kind, entries, base)
+    _check_outputs(config, kind, entries, base)
     _check_targets(config, entries, base, saved)
     found = {t: {n: entry.shape for n, entry in entries[t].items()} for t in entries}
     shapes = {key: entry.shape for key, entry in shared.items()}
@@ -186,12 +186,20 @@ def _sorted_out(
     return shared, {target: found[target] for target in base.layers if target in found}
 
 
-def _check_outputs(kind: type[Method], found: Iterable[str], base: BaseSpec) -> None:
-    """Refuse a method that is not made for a layer of one row for each token there is."""
+def _check_outputs(
+    config: PeftConfig, kind: type[Method], found: Iterable[str], base: BaseSpec
+) -> None:
+    """Refuse what would be another update of the output layer than PEFT's, or too costly a one."""
     for target in found:
         if target in base.outputs and not kind.on_outputs:
             message = f"{target}: {kind.name} of the output layer is not served; {MERGE}"
             raise InvalidAdapter(message, target)
+        if target in base.outputs and config.raw.get("ensure_weight_tying"):
+            raise InvalidAdapter(
+                f"ensure_weight_tying = true makes the update of {target} one of the embedding, "
+                f"too, which is not served; {MERGE}",
+                "ensure_weight_tying",
+            )
 
 
 def _check_targets(

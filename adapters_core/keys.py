@@ -25,6 +25,7 @@ _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _PARALLEL = "module."
 _ADAPTER_NAME = "default"
 _TOWER = "language_model"
+_SHORTENED = "lora_magnitude_vector"
 
 #: What a key that matches no layer may be: an expression over it, and words.
 _KINDS = (
@@ -132,7 +133,15 @@ def _layer_in(path: str, other: str, base: BaseSpec) -> str:
 def _without_adapter(name: str) -> str:
     """Return a tensor's name without the adapter's: `lora_A.default.weight`, `spectrum.default`."""
     first, *steps = name.split(".")
-    return ".".join([first, *steps[1:]] if steps[:1] == [_ADAPTER_NAME] else [first, *steps])
+    steps = steps[1:] if steps[:1] == [_ADAPTER_NAME] else steps
+    # A module in PEFT's memory, and the one tensor whose name its files shorten.
+    return first if first == _SHORTENED else ".".join([first, *steps])
+
+
+def without_additions(key: str) -> str:
+    """Return a key without what wrappers and the adapter's name add, no base being at hand."""
+    path, dot, name = _without_wrappers(key).rpartition(f".{_ADAPTER_NAME}")
+    return path + name if dot and name in ("", ".weight") else path + dot + name
 
 
 def refuse_unknown(keys: Sequence[str], base: BaseSpec) -> None:

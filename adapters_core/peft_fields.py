@@ -18,13 +18,12 @@ MERGE = "merge it into the base with PEFT's merge_and_unload and serve the resul
 READ = frozenset(
     {
         *("peft_type", "task_type", "target_modules", "exclude_modules"),
-        *("layers_to_transform", "layers_pattern"),
+        *("layers_to_transform", "layers_pattern", "ensure_weight_tying"),
     }
 )
 
 _ABOUT = "describes the file or how PEFT loads it"
 _START = "chooses coefficients that training started from; the file holds those it ended with"
-_PLACES = "chose SHiRA's places, which are in the file"
 _DROPOUT = "is off in inference"
 
 #: Field -> why no value of it changes what is computed from the file.
@@ -37,11 +36,9 @@ NEUTRAL: Mapping[str, str] = MappingProxyType(
         "library": _ABOUT,
         "parent_library": _ABOUT,
         "peft_version": _ABOUT,
-        "random_seed": _PLACES,
         "revision": _ABOUT,
         "convert_pissa_to_lora": "was done when the file was saved, or init_lora_weights says not",
         "corda_config": "belongs to init_lora_weights = corda, which is refused itself",
-        "ensure_weight_tying": "is about embeddings, whose tensors are refused themselves",
         "ephemeral_gpu_offload": "is where PEFT computes, not what",
         "eva_config": _START,
         "fan_in_fan_out": "is the base's layout, which the base itself tells",
@@ -51,7 +48,6 @@ NEUTRAL: Mapping[str, str] = MappingProxyType(
         "loftq_config": "belongs to init_lora_weights = loftq, which is refused itself",
         "lora_dropout": _DROPOUT,
         "lora_ga_config": "belongs to init_lora_weights = lora_ga, which is refused itself",
-        "mask_type": _PLACES,
         "megatron_core": "names a module of Megatron, used with megatron_config alone",
         "progressbar": "is shown, not computed",
         "qalora_group_size": "belongs to use_qalora, which is refused itself",

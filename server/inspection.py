@@ -16,7 +16,7 @@ from adapters_core.files import read_header, read_tensors
 from adapters_core.interchange.layer_facts import layer_facts
 from adapters_core.interchange.official import is_official
 from adapters_core.interchange.project import dense_delta
-from adapters_core.keys import PREFIX
+from adapters_core.keys import PREFIX, without_additions
 from adapters_core.layer import Shape
 from adapters_core.method import Method
 from adapters_core.table import for_config
@@ -157,9 +157,14 @@ def _by_layer(tensors: Mapping[str, Tensor], kind: type[Method]) -> dict[str, li
     """Return path -> the coefficients of every layer, as the tensors' names tell them."""
     names = kind().fitted(_ANY_SHAPE).tensors(_ANY_SHAPE)
     layers: dict[str, list[Tensor]] = {}
-    for key, tensor in tensors.items():
+    for file_key, tensor in tensors.items():
+        key = without_additions(file_key)
         for name, spec in names.items():
             if spec.floating and key.startswith(PREFIX) and key.endswith(f".{name}"):
                 path = key.removeprefix(PREFIX).removesuffix(f".{name}")
                 layers.setdefault(path, []).append(tensor)
+    if not layers:
+        wanted = ", ".join(f"{PREFIX}<layer>.{name}" for name in names)
+        message = f"no tensor of the file is one of method {kind.name}; expected {wanted}"
+        raise InvalidAdapter(message, next(iter(tensors)))
     return layers

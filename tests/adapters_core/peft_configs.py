@@ -182,6 +182,14 @@ LORA: dict[str, Entry] = {
     "head by pattern": _lora(target_modules=r".*(v_proj|lm_head)"),
     "head with dora": _lora(target_modules=["v_proj", "lm_head"], use_dora=True),
     "head of a tied base": _lora("tied", target_modules=["q_proj", "lm_head"]),
+    "head of a tied base, tying": _lora(
+        "tied",
+        target_modules=["lm_head", "q_proj"],
+        ensure_weight_tying=True,
+        refused="embed_tokens",
+    ),
+    "tying without embeddings": _lora("tied", ensure_weight_tying=True),
+    "head of a mixture": _lora("mixtral", target_modules=["lm_head", "o_proj"]),
     "embedding": _lora(target_modules=["q_proj", "embed_tokens"], refused="embed_tokens"),
     "embedding of a tied base": _lora(
         "tied", target_modules=["q_proj", "embed_tokens"], refused="embed_tokens"

@@ -16,7 +16,8 @@ from transformers import LlamaForCausalLM
 
 from adapters_core.adapter import Adapter
 from adapters_core.base import BaseSpec, spec_of
-from adapters_core.errors import AdapterError, InvalidAdapter, UnusedTensors
+from adapters_core.causal_probe import with_causal_targets
+from adapters_core.errors import AdapterError, BaseMismatch, InvalidAdapter, UnusedTensors
 from adapters_core.renames import renamed, renames_of
 
 from .tiny_bases import (
@@ -63,6 +64,50 @@ def test_another_spelling_is_the_same_adapter(spelling: str, lora_folder: Path, 
     for target, layer in plain.layers.items():
         for name, tensor in layer.items():
             assert torch.equal(other.layers[target][name], tensor)
+
+
+def test_a_magnitude_as_peft_holds_it_in_memory_is_read(
+    llama: LlamaForCausalLM, tmp_path: Path, read: Read
+) -> None:
+    config = LoraConfig(target_modules=["q_proj"], r=2, use_dora=True, task_type="CAUSAL_LM")
+    peft_adapter(llama, config, tmp_path)
+    plain = read(tmp_path).layers[Q0]
+    spell(tmp_path, lambda key: key + ".default.weight" if key.endswith("vector") else key)
+    other = read(tmp_path).layers[Q0]
+    assert all(torch.equal(other[name], tensor) for name, tensor in plain.items())
+
+
+def test_an_output_layer_that_is_to_be_tied_is_refused(tmp_path: Path, read: Read) -> None:
+    """PEFT would tie the embedding's update to it; a file without that says it in the config."""
+    model = tiny_gpt2()
+    spec = with_causal_targets(spec_of(model, "gpt2"), model, 64)
+    config = LoraConfig(target_modules=["lm_head"], r=2, task_type="CAUSAL_LM")
+    peft_adapter(model, config, tmp_path)
+    assert list(read(tmp_path, spec).layers) == ["lm_head"]
+    change_config(tmp_path, {"ensure_weight_tying": True})
+    error = refused(read, tmp_path, InvalidAdapter, spec=spec)
+    assert error.param == "ensure_weight_tying"
+
+
+@pytest.mark.parametrize("other", ["scaled", "longer"])
+def test_another_bases_embedding_in_the_file_is_refused(
+    other: str, tmp_path: Path, read: Read
+) -> None:
+    model = tiny_gpt2()
+    spec = with_causal_targets(spec_of(model, "gpt2"), model, 64)
+    config = LoraConfig(target_modules=["lm_head"], r=2, task_type="CAUSAL_LM")
+    peft_adapter(model, config, tmp_path)
+    key = f"{P}lm_head.base_layer.weight"
+
+    def change(tensors: dict[str, Tensor]) -> None:
+        weight = tensors[key]
+        longer = torch.cat([weight, weight[:1]])
+        tensors[key] = 1.02 * weight if other == "scaled" else longer
+
+    change_tensors(tmp_path, change)
+    error = refused(read, tmp_path, BaseMismatch, spec=spec)
+    assert error.param == key
+    assert "is not the weight that base 'gpt2' has" in error.message
 
 
 def test_what_torch_saves_of_a_whole_peft_model_is_named(lora_folder: Path, read: Read) -> None:
