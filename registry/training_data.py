@@ -6,12 +6,10 @@ and labels, which need a base, are checked by the job. How records are read: tra
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, get_args
 
-from adapters_core.reading.prompts import Message
-from adapters_core.reading.prompts import message as plain_message
 from registry.training_lines import (
     MAX_FAULTS,
     Kind,
@@ -24,6 +22,7 @@ from registry.training_lines import (
     shown,
     sniffed,
 )
+from registry.training_messages import check_messages, is_neutral
 from registry.training_zip import image_names
 
 #: chat: `messages`; completion: `prompt` and `completion`; label: `text` and `label`.
@@ -34,6 +33,11 @@ _PAUSE_EVERY = 64
 _EXPECTED = "`messages`, `prompt` and `completion`, `text`, or `text` and `label`"
 #: OpenAI's, of chats that call functions; a chat without them would be another one.
 _NOT_TAKEN = ("tools", "functions", "parallel_tool_calls")
+#: Fields that mean something elsewhere, and what to do.
+_ADVICE = {
+    "weight": ", or put it on a message of the assistant",
+    "text_pair": ": texts are read one by one, write both into `text`",
+}
 
 
 @dataclass(frozen=True)
@@ -119,18 +123,18 @@ def form_of(row: Mapping[str, Any]) -> Form:
         ValueError: it is none; the message follows upon "line 3: ".
     """
     if "messages" in row:
+        _check_fields(row, "messages")
         check_messages(row["messages"])
-        extra = [name for name in _NOT_TAKEN if row.get(name)]
-        if extra:
-            raise ValueError(f"has `{extra[0]}`; chats with functions are not taken")
         return "chat"
     if "prompt" in row or "completion" in row:
         _check_text(row, "prompt", may_be_empty=True)
         _check_text(row, "completion")
+        _check_fields(row, "prompt", "completion")
         return "completion"
     if "text" not in row:
         raise ValueError(f"has the fields {_names(row)}; expected {_EXPECTED}")
     _check_text(row, "text")
+    _check_fields(row, "text", "label")
     if "label" not in row:
         return "text"
     label = row["label"]
@@ -139,33 +143,21 @@ def form_of(row: Mapping[str, Any]) -> Form:
     return "label"
 
 
-def check_messages(messages: Any) -> None:
-    """Refuse what is no chat with an answer to learn from.
-
-    Raises:
-        ValueError: as `form_of`.
-    """
-    if not isinstance(messages, list) or not messages:
-        raise ValueError("has messages that are no list of messages")
-    for number, message in enumerate(messages):
-        words = [message.get(name) for name in ("role", "content")] if _is_object(message) else []
-        if not words or not all(isinstance(word, str) for word in words):
-            which = f"a message, number {number + 1}, without role and content as texts"
-            raise ValueError(f"has {which}")
-        if message.get("weight", 1) not in (0, 1):
-            raise ValueError(f"has a weight of {str(message['weight'])[:40]!r}; 0 and 1 are known")
-    if not any(message["role"] == "assistant" for message in messages):
-        raise ValueError("has no message of the role assistant to learn from")
-
-
-def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return checked messages as chat templates read them."""
-    return [plain_message(one["role"], one["content"]) for one in messages]
-
-
-def is_learned(message: Mapping[str, Any]) -> bool:
-    """Return whether a checked message is an answer that is to be learned."""
-    return message["role"] == "assistant" and message.get("weight", 1) != 0
+def _check_fields(row: Mapping[str, Any], *taken: str) -> None:
+    """Refuse fields that would be dropped without a word; null and empty ones say nothing."""
+    for name in _NOT_TAKEN:
+        if row.get(name):
+            raise ValueError(
+                f"has `{name}`; chats with functions are not taken, since none are served: write "
+                "calls and results into `content` as texts"
+            )
+    for name, value in row.items():
+        if name not in (*taken, *_NOT_TAKEN) and not is_neutral(value):
+            forms = " and ".join(f"`{one}`" for one in taken)
+            raise ValueError(
+                f"has the field `{name[:40]}`, which is not learned beside {forms}; remove it"
+                f"{_ADVICE.get(name, '')}"
+            )
 
 
 def _read_jsonl(stream: BinaryIO, tally: _Tally) -> None:
@@ -196,10 +188,6 @@ _READERS: Mapping[Kind, Callable[[BinaryIO, _Tally], None]] = {
     "csv": _read_csv,
     "images": _read_images,
 }
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _check_text(row: Mapping[str, Any], name: str, may_be_empty: bool = False) -> None:

@@ -90,20 +90,51 @@ def object_of(line: bytes) -> dict[str, Any]:
         ValueError: it is none; the message follows upon "line 3: ".
     """
     try:
-        value = json.loads(line.removeprefix(BOM).decode())
+        value = strict_json(line.removeprefix(BOM).decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 (byte {error.start + 1})") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}") from error
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
-    except ValueError as error:
-        raise ValueError("has a number of too many digits") from error
     if b"\\ud" in line.lower():
         _refuse_halves(value)
     if not isinstance(value, dict):
         raise ValueError(f"is a JSON {type(value).__name__}, expected an object")
     return value
+
+
+def strict_json(text: str) -> Any:
+    """Return the value of a JSON text that means one thing.
+
+    Raises:
+        json.JSONDecodeError: it is no JSON.
+        ValueError: a key stands twice in an object, or a number is none; follows upon "line 3: ".
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+    except (json.JSONDecodeError, Ambiguous):
+        raise
+    except ValueError as error:
+        raise ValueError("has a number of too many digits") from error
+
+
+class Ambiguous(ValueError):
+    """JSON as Python reads it that other programs read otherwise, or not at all."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Ambiguous(f"has the key `{twice[:40]}` twice in one object; keep one")
+    return made
+
+
+def _no_number(name: str) -> Any:
+    raise Ambiguous(f"has {name}, which is no number of JSON")
 
 
 class Table:
@@ -162,8 +193,10 @@ def named(names: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = dict(zip(names, values, strict=True))
     if "messages" in row:
         try:
-            row["messages"] = json.loads(row["messages"])
+            row["messages"] = strict_json(row["messages"])
             _refuse_halves(row["messages"])
+        except Ambiguous as error:
+            raise ValueError(f"has `messages` of which one {error}") from error
         except (ValueError, RecursionError) as error:
             raise ValueError("has `messages` that are no JSON that can be read") from error
     return row

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adapters_core.reading.prompts import message
 from server.errors import UnsupportedParameter
 
 MAX_CHOICES = 128
@@ -33,6 +34,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "safety_identifier": (...,),
     "prompt_cache_key": (...,),
 }
+
+#: Parts of a message that would be dropped without a word: no template is given them.
+_CALLS = ("tool_calls", "function_call", "tool_call_id", "audio")
 
 Token = Annotated[int, Field(strict=True, ge=0)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
@@ -127,11 +131,19 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[ContentPart]
 
+    @model_validator(mode="after")
+    def _refuse_calls(self) -> "Message":
+        for name in _CALLS:
+            if (self.model_extra or {}).get(name):
+                message = f"a message with {name!r} is not supported: write it into its content"
+                raise UnsupportedParameter(message, "messages")
+        return self
+
     def plain(self) -> dict[str, str]:
         """Return role and text as chat templates read them."""
         parts = self.content if isinstance(self.content, list) else []
-        text = self.content if isinstance(self.content, str) else "".join(p.text for p in parts)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        texts = [self.content] if isinstance(self.content, str) else [p.text for p in parts]
+        return message(self.role, texts)
 
 
 class ChatRequest(GenerationRequest):

@@ -17,7 +17,8 @@ from typing import Any
 from adapters_core.reading.answers import Answer, AnswerNotWritable, Answers, difference
 from adapters_core.reading.ends import turn_end
 from adapters_core.reading.prompts import ChatRefused, Message, Prompt, chat_of, prompt_of
-from registry.training_data import form_of, is_learned, plain_messages
+from registry.training_data import form_of
+from registry.training_messages import is_learned, plain_messages
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class LMTexts:
             return self._chat(plain_messages(row["messages"]), row["messages"])
         if form == "completion":
             return [self._completion(row["prompt"], row["completion"])]
+        if form == "label":
+            raise ValueError("has a `label`, which a causal LM does not learn; remove it")
         return [self._text(row["text"])]
 
     def _text(self, text: str) -> LearnedText:

@@ -4,13 +4,15 @@ import io
 import json
 import struct
 import zipfile
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from adapters_core.reading.prompts import ROLES
 from registry import training_lines
 from registry.training_data import FileReport, check_lines
 from registry.training_lines import MAX_FAULTS
+from registry.training_messages import plain_messages
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
@@ -73,6 +75,21 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over() -> None:
             b'{"messages": [{"role": "assistant", "content": "a"}], "tools": [{}]}',
             "has `tools`; chats with functions are not taken",
         ),
+        (b'{"text": "a", "text": "b"}', "has the key `text` twice in one object"),
+        (
+            b'{"messages": [{"role": "assistant", "content": "a", "content": "b"}]}',
+            "has the key `content` twice",
+        ),
+        (b'{"text": "a", "label": NaN}', "has NaN, which is no number of JSON"),
+        (b'{"text": "a", "label": -Infinity}', "has -Infinity, which is no number"),
+        (b'{"text": "a", "id": 3}', "has the field `id`, which is not learned beside `text`"),
+        (b'{"text": "a", "label": 1, "text_pair": "b"}', "texts are read one by one"),
+        (b'{"prompt": "a", "completion": "b", "weight": 0}', "on a message of the assistant"),
+        (b'{"prompt": "a", "completion": "b", "text": "c"}', "the field `text`"),
+        (
+            b'{"messages": [{"role": "assistant", "content": "a"}], "prompt": "b"}',
+            "has the field `prompt`, which is not learned beside `messages`",
+        ),
     ],
 )
 def test_a_wrong_line_is_named_with_its_number(row: bytes, words: str) -> None:
@@ -82,6 +99,66 @@ def test_a_wrong_line_is_named_with_its_number(row: bytes, words: str) -> None:
     assert words in fault.message
     assert found.num_examples == 2
     assert not found.is_valid
+
+
+def said(*messages: dict[str, Any]) -> str:
+    found = report(lines({"text": "a"}, {"messages": list(messages)}))
+    assert all(fault.line == 2 for fault in found.faults)
+    return found.shown()
+
+
+USER = {"role": "user", "content": "a"}
+ANSWER = {"role": "assistant", "content": "b"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"role": "assistant", "content": None, "tool_calls": [CALL]}, "has `tool_calls` in"),
+        ({**ANSWER, "tool_calls": [CALL]}, "3; calls of functions are not served"),
+        ({**ANSWER, "function_call": {"name": "f"}}, "has `function_call` in message 3"),
+        ({"role": "tool", "content": "b", "tool_call_id": "c"}, "has the role 'tool' in message 3"),
+        ({"role": "ipython", "content": "b"}, "served are system, developer, user, assistant"),
+        ({"role": "assistant", "content": None}, "has null as `content` of message 3"),
+        ({"role": "assistant", "content": 7}, "has 7 as `content` of message 3"),
+        ({"role": "assistant", "content": ""}, "has an empty answer, message 3"),
+        ({"role": "assistant", "content": []}, "has an empty answer, message 3"),
+        ({**ANSWER, "name": "Ada"}, "has the field `name` in message 3"),
+        ({**ANSWER, "thinking": "so"}, "has the field `thinking` in message 3"),
+        ({**USER, "weight": 1}, "has a `weight` of 1 on message 3, of the role user"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "a part of type 'image_url'"),
+        ({"role": "user", "content": ["a"]}, "a part of type 'a' in `content` of message 3"),
+        ({"role": "user", "content": [{"type": "text", "text": 1}]}, "a part without text"),
+    ],
+)
+def test_what_would_be_dropped_of_a_message_is_refused(message: dict[str, Any], words: str) -> None:
+    assert words in said(USER, ANSWER, message)
+
+
+def test_a_chat_whose_answers_all_have_no_weight_teaches_nothing() -> None:
+    assert "all its answers have a `weight` of 0" in said(USER, {**ANSWER, "weight": 0})
+
+
+def test_fields_that_say_nothing_are_passed_over() -> None:
+    empty = {"tool_calls": None, "function_call": None, "name": None, "annotations": []}
+    parts = [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]
+    messages = [{**USER, "weight": 0, **empty}, {**ANSWER, "content": parts, **empty, "weight": 1}]
+    assert said(*messages) == ""
+    assert plain_messages(messages)[1] == {"role": "assistant", "content": "bc"}
+    more = {"tools": None, "parallel_tool_calls": False, "metadata": {}}
+    assert report(lines({"messages": messages, **more})).is_valid
+    assert report(b"text,label,id\na,b,\n").is_valid
+
+
+def test_roles_that_are_learned_are_the_ones_that_are_served() -> None:
+    from server.schemas import Message
+
+    for role in ROLES:
+        message = {"role": role, "content": [{"type": "text", "text": "b"}]}
+        (plain,) = plain_messages([message])
+        assert Message.model_validate(message).plain() == plain
+    assert get_args(Message.model_fields["role"].annotation) == tuple(ROLES)
 
 
 def test_the_first_ten_faults_are_told_and_no_more_is_read() -> None:
@@ -121,6 +198,11 @@ def test_a_table_is_read_by_its_header_and_over_several_lines() -> None:
         (b"text\n, \n\n b,c\n", 4, "has 2 columns"),
         (b'messages\n"[{"\n', 2, "has `messages` that are no JSON"),
         (b"text\na\n\xff\n", 3, "is not UTF-8"),
+        (
+            b'messages\n"[{""role"": ""a"", ""role"": ""b""}]"\n',
+            2,
+            "has `messages` of which one has the key `role` twice",
+        ),
         (b"\x89PNG\r\n\x1a\n", 1, "is not UTF-8"),
     ],
 )
@@ -148,6 +230,71 @@ def test_images_are_labelled_by_folders_or_by_a_table() -> None:
 )
 def test_a_wrong_zip_says_what_is_wrong(files: dict[str, str], words: str) -> None:
     assert words in report(zipped(**files)).shown()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"train/cat/1.png": "x", "test/cat/2.png": "y"},
+            "folders of labels in 'test' and 'train'; upload two files",
+        ),
+        ({"cat/1.png": "x", "more/dog/2.png": "y"}, "in 'the top' and 'more'"),
+        ({"train/1.png": "x", "Test/2.png": "y"}, "'Test' and 'train' are parts of a data set"),
+        ({"cat/1.png": "x", "dog/1.png": "x"}, "'dog/1.png' are the same image with the labels"),
+        ({"cat/1.png": "x", "dog/more.zip": "y"}, "the zip holds 'dog/more.zip'; expected images"),
+        ({"/1.png": "x"}, "the zip holds '/1.png'"),
+        ({"labels.csv": "file,label\n", "labels.jsonl": ""}, "labels.jsonl and labels.csv; keep"),
+        (
+            {"labels.csv": "file,label\n1.png,a\n", "1.png": "x", "2.png": "y"},
+            "the zip holds '2.png', which labels.csv gives no label",
+        ),
+        (
+            {"labels.csv": "file,label\n1.png,a\n1.png,b\n", "1.png": "x"},
+            "line 3: of labels.csv names '1.png' for the second time",
+        ),
+        (
+            {"labels.jsonl": '\n{"file": "1.png", "label": "a", "label": "b"}\n', "1.png": "x"},
+            "line 2: of labels.jsonl has the key `label` twice",
+        ),
+        ({"labels.csv": "file,label,label\n1.png,a,b\n", "1.png": "x"}, "labels.csv is no CSV"),
+        ({"labels.csv": "file,label\n1.png,\n", "1.png": "x"}, "line 2: of labels.csv has no"),
+    ],
+)
+def test_a_zip_that_could_mean_two_things_is_refused(files: dict[str, str], words: str) -> None:
+    assert words in report(zipped(**files)).shown()
+
+
+def test_labels_that_are_no_utf8_are_refused_not_changed() -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("1.png", "x")
+        archive.writestr("labels.csv", "file,label\n1.png,caf\xe9\n".encode("latin-1"))
+    assert "line 2: of labels.csv is not UTF-8" in report(made.getvalue()).shown()
+
+
+def test_a_name_that_stands_twice_in_a_zip_is_refused() -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("cat/1.png", "x")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("cat/1.png", "y")
+    assert "the zip holds 'cat/1.png' twice" in report(made.getvalue()).shown()
+
+
+def test_zips_that_mean_one_thing_are_read() -> None:
+    one_more = zipped(**{"pets/cat/1.png": "x", "pets/dog/2.png": "y", "pets/dog/.DS_Store": ""})
+    assert report(one_more).forms == {"image": 2}
+    alike = zipped(**{"cat/1.png": "x", "cat/2.png": "x", "dog/3.png": "y"})
+    assert report(alike).forms == {"image": 3}
+    table = {"labels.csv": "\ufefffile,label\r\n1.png,a\r\n\r\n", "1.png": "x", "README": "z"}
+    assert report(zipped(**table)).forms == {"image": 1}
+
+
+def test_comparing_images_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.training_zip._MAX_COMPARED_BYTES", 3)
+    assert report(zipped(**{"cat/1.png": "xx", "dog/1.png": "xx"})).is_valid
+    assert not report(zipped(**{"cat/1.png": "x", "dog/1.png": "x"})).is_valid
 
 
 def test_half_a_zip_is_refused() -> None:

@@ -279,6 +279,17 @@ def test_a_body_that_is_no_request_is_said_to_be_bad(live: Live, path: str, cont
     assert live.complete("comp").status_code == 200
 
 
+@pytest.mark.parametrize("name", ["tool_calls", "function_call", "tool_call_id", "audio"])
+def test_a_message_whose_calls_would_be_dropped_is_refused_by_name(live: Live, name: str) -> None:
+    said = {"role": "assistant", "content": "b", name: None}
+    body = {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}, said]}
+    assert live.http.post("/v1/chat/completions", json=body).status_code == 200
+    said[name] = [{"id": "c"}]
+    answer = live.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert name in error_of(answer)["message"]
+
+
 def test_a_huge_body_is_too_large_declared_or_not(serve: Callable[..., Live]) -> None:
     live = serve(max_body_bytes=4096)
     huge = json.dumps({"model": "tiny", "prompt": "x" * 5000}).encode()

@@ -199,6 +199,20 @@ def test_what_a_template_refuses_is_told_with_its_words(template: str, said: str
         LMTexts(tokenizer, frozenset()).of({"messages": CHAT})
 
 
+def test_parts_of_a_content_are_one_text() -> None:
+    parts = [{"type": "text", "text": "val"}, {"type": "text", "text": "ue"}]
+    messages = [CHAT[0], {"role": "assistant", "content": parts}]
+    tokenizer = kinds.tokenizer("byte-level", kinds.TEMPLATES["turn end is eos"])
+    (text,) = LMTexts(tokenizer, frozenset()).of({"messages": messages})
+    ((_, answer),) = spans(text)
+    assert tokenizer.decode(answer) == "value<eos>"
+
+
+def test_a_label_is_not_dropped() -> None:
+    with pytest.raises(ValueError, match="has a `label`, which a causal LM does not learn"):
+        LMTexts(kinds.tokenizer("byte-level"), frozenset()).of({"text": "a", "label": "b"})
+
+
 def test_a_chat_of_a_system_message_and_an_answer_is_learned() -> None:
     messages = [{"role": "developer", "content": "key"}, {"role": "assistant", "content": "value"}]
     tokenizer = kinds.tokenizer("byte-level", kinds.TEMPLATES["turn end is eos"])
