@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _SAMPLES = 4096
 #: Those that compute `x W^T + bias` and nothing else.
 _FORWARDS = (nn.Linear.forward, Conv1D.forward)
+#: Roundings by which another way to the same product may differ, as a share of its norm.
+_ROUNDINGS = 64
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,38 @@ def spec_of(model: nn.Module, name: str) -> BaseSpec:
 def adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield path and module of every `nn.Linear` and `Conv1D` below the output embedding.
 
-    A subclass with a forward of its own (Llama 4's router) is none: its answer is not `x W^T`.
+    A subclass with a forward of its own is one if it answers `x W^T + b` all the same (Falcon's);
+    Llama 4's router does not.
     """
     for path, module in _linears(model):
-        if type(module).forward in _FORWARDS:
+        if _is_linear(module):
             yield path, module
 
 
 def _own_ways(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield path and reason of every linear that `adaptable` does not yield."""
     for path, module in _linears(model):
-        if type(module).forward not in _FORWARDS:
+        if not _is_linear(module):
             yield path, f"its class {type(module).__name__} has a forward pass of its own"
+
+
+@torch.no_grad()
+def _is_linear(module: nn.Module) -> bool:
+    """Return whether a module answers `x W^T + b`; tried where its class has its own forward."""
+    if type(module).forward in _FORWARDS:
+        return True
+    weight, bias = weight_of(module), getattr(module, "bias", None)
+    x = 8 * torch.arange(3 * weight.shape[1], device=weight.device).cos()
+    x = x.view(3, -1).to(weight.dtype)
+    true = F.linear(x, weight, bias)
+    try:
+        got = module(x)
+    except Exception:  # it wants something else than rows
+        return False
+    if not isinstance(got, Tensor) or got.shape != true.shape:
+        return False
+    error = _ROUNDINGS * torch.finfo(weight.dtype).eps * true.float().norm()
+    return bool((got - true).float().norm() <= error)
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -22,7 +22,14 @@ _OTHER_CONFIG = (
     "files"
 )
 #: What a config may call the most tokens of a text, beside transformers' own name for it.
-_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "n_ctx",
+    "seq_length",
+)
 #: Tokenizers that know no limit say a number like 1e30.
 _NO_LIMIT = 1 << 30
 

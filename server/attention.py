@@ -114,6 +114,23 @@ class PagedCache:
             out[own] = self._piece(span, q, keys, values, scoring)
         return out.unsqueeze(0)
 
+    def exchange(
+        self, layer: int, rows: tuple[Tensor, Tensor], span: Span, past: int
+    ) -> tuple[Tensor, Tensor]:
+        """Store a span's rows of keys and values `[1, kv_heads, T, d]`; return the first `past`.
+
+        What comes back are views where the pages are neighbours: `[1, kv_heads, past, d]`.
+        """
+        stored = self._stored(layer, *rows)
+        size = self.page_size
+        own = range(span.position, span.length)
+        write = torch.tensor([span.pages[i // size] * size + i % size for i in own])
+        for cells, new in zip(stored, rows, strict=True):
+            kept = new[0, :, span.first : span.first + span.count]
+            cells[write.to(cells.device)] = kept.transpose(0, 1)
+        keys, values = (self._read(cells, span, 0, past) for cells in stored)
+        return keys, values
+
     def _stored(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the layer's flat cells `[pages * page_size, kv_heads, d]`, made at first use."""
         if layer not in self._keys:

@@ -7,6 +7,7 @@ On a device other than the CPU, steps of single tokens run over static tensors a
 (graphs.py), tokens are chosen there (sampler_device.py), and the host waits once a step: for them.
 """
 
+import logging
 import os
 
 import torch
@@ -19,12 +20,16 @@ from server.attention import PagedCache
 from server.attention_device import DeviceCache
 from server.batch import pack
 from server.graphs import DecodeGraphs
-from server.rotations import border_of, rotate_by_rows
+from server.own_attention import OwnAttention
+from server.rotations import border_of, refuse_counted_rows, rotate_by_rows
 from server.sampler import sample
 from server.sampler_device import sample_on_device
 from server.sequence import Sampled
+from server.sight import UnsupportedAttention
 from server.start_check import StartCheck
 from server.work import Batch
+
+_LOG = logging.getLogger("overtone.engine")
 
 
 class Engine:
@@ -63,12 +68,21 @@ class Engine:
             self._graphs = DecodeGraphs(self._forward, self._cache, self._device)
         if deterministic and self._device.type == "cuda":
             _be_deterministic()
+        self._own: OwnAttention | None = None
         self.border = border_of(self._model)
         check = StartCheck(injection, num_pages, page_size, self.border)
-        self._cache.attach(self._model)
-        if self.border is not None:
-            rotate_by_rows(self._model, self.border, self._cache.is_long)
-        check.hold(self.logits)
+        implementation = self._model.config._attn_implementation  # type: ignore[union-attr]
+        try:
+            self._take_attention()
+            check.hold(self.logits)
+        except UnsupportedAttention as reason:
+            self._leave_attention(implementation, reason)
+            check.hold(self.logits)
+
+    @property
+    def has_own_attention(self) -> bool:
+        """Return whether the base attends by code of its own, one sequence after another."""
+        return self._own is not None
 
     @property
     def num_pages(self) -> int:
@@ -93,6 +107,8 @@ class Engine:
 
         On a device the next step may write over them.
         """
+        if self._own is not None:
+            return self._own.logits(batch)
         if self._graphs is not None:
             replayed = self._graphs.logits(batch)
             if replayed is not None:
@@ -123,6 +139,32 @@ class Engine:
             self._injection.switch.plan = None
         result: Tensor = output.logits[0]
         return result if self._keeps_rows or isinstance(keep, int) else result[keep]
+
+    def _take_attention(self) -> None:
+        """Have the model's attention computed here, over the rows of many sequences."""
+        refuse_counted_rows(self._model)
+        self._cache.attach(self._model)
+        if self.border is not None:
+            rotate_by_rows(self._model, self.border, self._cache.is_long)
+
+    def _leave_attention(self, implementation: str, reason: UnsupportedAttention) -> None:
+        """Have the model's attention computed by the model itself, for a reason.
+
+        Raises:
+            UnsupportedAttention: its rotations depend on a text's length, too.
+        """
+        if self.border is not None:
+            raise reason
+        if self._model._can_set_attn_implementation():  # type: ignore[operator]
+            self._model.set_attn_implementation(implementation)  # type: ignore[operator]
+        self._own = OwnAttention(
+            self._injection,
+            self._cache.num_pages,
+            self._page_size,
+            self._has_kept,
+            self._keeps_rows,
+        )
+        _LOG.warning("%s; each sequence of a step runs through the base alone, slower", reason)
 
 
 def _be_deterministic() -> None:

@@ -70,6 +70,23 @@ def rotate_by_rows(model: nn.Module, border: int, is_long: Callable[[], Tensor |
         module.forward = _by_rows(module.forward, border, is_long)
 
 
+def refuse_counted_rows(model: nn.Module) -> None:
+    """Refuse what scales queries by the row's number in the step (Llama 4's layers without RoPE).
+
+    Raises:
+        UnsupportedAttention: and texts may be long enough for the scale to be other than one.
+    """
+    config: Any = model.config
+    text = config.get_text_config()
+    floor = getattr(text, "floor_scale", None)
+    counts = getattr(text, "attn_temperature_tuning", False) and floor is not None
+    if counts and text.max_position_embeddings >= floor:
+        raise UnsupportedAttention(
+            f"{type(model).__name__} scales queries by the numbers of a step's rows "
+            f"(attn_temperature_tuning, from {floor} tokens on)"
+        )
+
+
 def _is_long_rope(module: nn.Module) -> bool:
     kind: Any = getattr(module, "rope_type", None)
     return _LONG in kind.values() if isinstance(kind, dict) else kind == _LONG

@@ -155,19 +155,14 @@ def learn_sights(model: nn.Module) -> dict[int, Sight]:
         UnsupportedAttention: its attention is not asked for through transformers'
             AttentionInterface, or sees something else than `Sight` says.
     """
+    if not model._can_set_attn_implementation():  # type: ignore[operator]
+        raise UnsupportedAttention(f"{type(model).__name__} has attention code of its own")
     book = _Book()
     AttentionInterface.register(_NAME, book.attend)
     AttentionMaskInterface.register(_NAME, book.mask)
-    try:
-        model.set_attn_implementation(_NAME)  # type: ignore[operator]
-    except ValueError as error:
-        raise UnsupportedAttention(
-            f"{type(model).__name__} has attention code of its own, which takes no other"
-        ) from error
+    model.set_attn_implementation(_NAME)  # type: ignore[operator]
     ids = torch.arange(_NUM_TOKENS, device=next(model.parameters()).device)[None]
     model(input_ids=ids, use_cache=False)
     if not book.sights:
-        raise UnsupportedAttention(
-            f"{type(model).__name__} has attention code of its own, which asks for no other"
-        )
+        raise UnsupportedAttention(f"{type(model).__name__} has attention code of its own")
     return book.sights

@@ -79,6 +79,7 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
         Gemma2Config,
         {
             "head_dim": 16,
+            "tie_word_embeddings": False,  # else the likeliest token is the last one again
             "sliding_window": 40,
             "query_pre_attn_scalar": 8,
             "attn_logit_softcapping": 2.0,
@@ -153,7 +154,10 @@ _OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
             "window_size": 40,
         },
     ),
-    "bloom": (BloomConfig, {"hidden_size": 96, "n_layer": 2, "n_head": 6}),
+    "bloom": (
+        BloomConfig,
+        {"hidden_size": 96, "n_layer": 2, "n_head": 6, "seq_length": MAX_LENGTH},
+    ),
     "mpt": (MptConfig, {"d_model": 96, "n_layers": 2, "n_heads": 6, "max_seq_len": MAX_LENGTH}),
     "falcon": (FalconConfig, _FALCON),
     "falcon_alibi": (FalconConfig, _FALCON | {"alibi": True, "multi_query": False}),

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
-    BloomConfig,
     GPT2LMHeadModel,
     LlamaConfig,
 )
@@ -18,7 +17,6 @@ from adapters_core.inject import inject
 from server.engine import Engine
 from server.planner import Mode
 from server.sequence import Sequence
-from server.sight import UnsupportedAttention
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -122,22 +120,22 @@ def from_config(config: Any) -> Any:
 SMALL: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
 
 
-def test_a_base_that_ignores_positions_is_refused() -> None:
-    class Counting(GPT2LMHeadModel):
-        """Numbers the rows itself, as if they were one text."""
+class Counting(GPT2LMHeadModel):
+    """Numbers its rows itself, as if a step's were one text."""
 
-        def forward(self, *args: Any, position_ids: Any = None, **options: Any) -> Any:
-            return super().forward(*args, **options)
-
-    with pytest.raises(UnsupportedAttention, match="differ by"):
-        engine_of(Counting(tiny.model("gpt2").config).eval())
+    def forward(self, *args: Any, position_ids: Any = None, **options: Any) -> Any:
+        return super().forward(*args, **options)
 
 
-def test_a_base_that_adds_something_to_its_scores_is_refused() -> None:
-    """Bloom adds a distance to every score (ALiBi)."""
-    config = BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2)
-    with pytest.raises(UnsupportedAttention):
-        engine_of(from_config(config))
+def test_a_base_that_numbers_rows_itself_gets_one_sequence_at_a_time() -> None:
+    served = Served(Counting(tiny.model("gpt2").config).eval())
+    assert served.engine.has_own_attention
+    asked = [Sequence(prompt_of(n, n), greedy(3)) for n in (40, 7)]
+    logits = served.run(asked)
+    for one in asked:
+        with torch.inference_mode():
+            true: Any = served.plain(torch.tensor([one.tokens[:-1]]))
+        assert (logits[one] - true.logits[0, -3:]).abs().max() < 1e-3
 
 
 def test_a_fixed_stretch_of_positions_is_served() -> None:

@@ -1,0 +1,186 @@
+"""Bases whose attention is code of their own: each sequence of a step runs through them alone.
+
+ALiBi and other attention that takes no function of ours (BLOOM, MPT, Falcon, GPT-J) is computed by
+transformers' modules. They are given a cache that holds one sequence: its earlier keys are gathered
+from the pages, so scheduling, prefixes and adapters are those of every base. The price: the
+weights are read once a sequence and not once a step.
+
+A row's bits follow from its position alone here, too: a prompt runs page by page up to the page's
+end, and a single token in as many rows as products run over. Behind the tokens stand rows that
+nothing reads; they come later, so no token sees them. Where the base takes no longer text, earlier
+tokens stand before them.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from adapters_core.inject import Injection
+from adapters_core.rows import padding_of, row_multiple
+from server.attention import PagedCache, Span
+from server.batch import pack
+from server.sequence import Sequence
+from server.work import Batch, Work
+
+_PAGE_OF_NOBODY = 0
+
+
+class SequenceCache(Cache):
+    """A cache of one sequence, for one forward pass; transformers' modules ask it for keys.
+
+    Args:
+        cells: keys and values of all sequences.
+        span: the pass's tokens that are kept; `first` counts rows of the pass.
+        past: how many tokens lie before the pass's first row.
+    """
+
+    def __init__(self, cells: PagedCache, span: Span, past: int) -> None:
+        super().__init__(layers=[])
+        self._cells = cells
+        self._span = span
+        self._past = past
+
+    def __len__(self) -> int:
+        """Return that there are layers; an empty cache would pass for none."""
+        return 1
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **others: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keep the pass's tokens; return keys and values `[1, kv_heads, past + rows, d]`."""
+        rows = (key_states, value_states)
+        past = self._cells.exchange(layer_idx, rows, self._span, self._past)
+        keys, values = (torch.cat([old, new], dim=2) for old, new in zip(past, rows, strict=True))
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens lie before the pass."""
+        return self._past
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """Return how many keys `update` returns, and that they begin with the first token's."""
+        return self._past + query_length, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """Return that the cache grows."""
+        return -1
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass: rows `first..stop` of a sequence, of which `start..end` are its tokens."""
+
+    work: Work
+    first: int
+    start: int
+    end: int
+    stop: int
+
+    @property
+    def samples(self) -> bool:
+        return self.work.samples and self.end == self.work.stop
+
+
+class OwnAttention:
+    """Runs a step's works one after another through a base with attention of its own.
+
+    Args:
+        injection: the base with its linears listening.
+        num_pages, page_size: of the cache.
+        has_kept: whether adaptable linears see the sampled rows only.
+        keeps_rows: whether the base can be told which rows' logits are wanted.
+    """
+
+    def __init__(
+        self,
+        injection: Injection,
+        num_pages: int,
+        page_size: int,
+        has_kept: bool,
+        keeps_rows: bool,
+    ) -> None:
+        self._injection = injection
+        self._cells = PagedCache(num_pages, page_size)
+        self._page_size = page_size
+        self._has_kept = has_kept
+        self._keeps_rows = keeps_rows
+        self._device = next(injection.model.parameters()).device
+        self._limit = _limit(injection.model)
+        arguments = inspect.signature(injection.model.forward).parameters
+        self._takes_positions = "position_ids" in arguments
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits `[B, vocabulary]` of the works that sample, in their order."""
+        told = []
+        for number, work in enumerate(batch.works):
+            for one in self._passes(work, is_single=number < len(batch.decode)):
+                row = self._run(one)
+                told.append(row if one.samples else row[:0])
+        return torch.cat(told)
+
+    def _passes(self, work: Work, is_single: bool) -> Iterator[_Pass]:
+        """Yield the passes of a work: one for a single token, one a page for a prompt's piece."""
+        start = work.start
+        while start < work.stop:
+            page_end = (start // self._page_size + 1) * self._page_size
+            end = min(work.stop, page_end)
+            first, stop = self._rows(start, start + row_multiple() if is_single else page_end)
+            yield _Pass(work, first, start, end, stop)
+            start = end
+
+    def _rows(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the first and the last row of a pass: a multiple of rows, within the base."""
+        stop = min(stop, self._limit) if self._limit else stop
+        first = start - padding_of(stop - start)
+        return (first, stop) if first >= 0 else (0, stop - first)
+
+    def _run(self, one: _Pass) -> Tensor:
+        """Return the logits `[1, vocabulary]` of a pass's last token."""
+        ghost = self._ghost(one)
+        step = pack(
+            Batch((), (Work(ghost, one.first, one.stop, samples=True),)),
+            self._page_size,
+            self._device,
+            self._has_kept,
+        )
+        count = one.end - one.start
+        span = Span(one.start - one.first, count, one.start, tuple(one.work.sequence.pages))
+        row = one.end - 1 - one.first
+        keep = torch.full((row_multiple(),), row, device=self._device)
+        self._injection.switch.plan = step.plan
+        options = {"logits_to_keep": keep} if self._keeps_rows else {}
+        if self._takes_positions:
+            options["position_ids"] = step.positions
+        try:
+            output: Any = self._injection.model(
+                input_ids=step.ids,
+                past_key_values=SequenceCache(self._cells, span, one.first),
+                use_cache=True,
+                **options,
+            )
+        finally:
+            self._injection.switch.plan = None
+        logits: Tensor = output.logits[0]
+        return logits[:1] if self._keeps_rows else logits[row : row + 1]
+
+    def _ghost(self, one: _Pass) -> Sequence:
+        """Return a sequence of the pass's rows alone, with tokens for those that nothing reads."""
+        sequence = one.work.sequence
+        missing = one.stop - one.end
+        tokens = (*sequence.tokens[: one.end], *[0] * missing)
+        ghost = Sequence(tokens, sequence.sampling, sequence.lease)
+        ghost.pages = [*sequence.pages, *[_PAGE_OF_NOBODY] * missing]
+        return ghost
+
+
+def _limit(model: nn.Module) -> int | None:
+    """Return the most positions that the base has; None: it has no end."""
+    config: Any = model.config
+    text = config.get_text_config()
+    found = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)
+    return int(found) if found and found > 0 else None
