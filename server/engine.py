@@ -9,6 +9,7 @@ On a device other than the CPU, steps of single tokens run over static tensors a
 
 import logging
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,13 +72,13 @@ class Engine:
         self._own: OwnAttention | None = None
         self.border = border_of(self._model)
         check = StartCheck(injection, num_pages, page_size, self.border)
-        implementation = self._model.config._attn_implementation  # type: ignore[union-attr]
+        config: Any = self._model.config
+        implementation = config._attn_implementation
         try:
             self._take_attention()
-            check.hold(self.logits)
         except UnsupportedAttention as reason:
             self._leave_attention(implementation, reason)
-            check.hold(self.logits)
+        check.hold(self.logits)
 
     @property
     def has_own_attention(self) -> bool:
@@ -161,7 +162,7 @@ class Engine:
             self._injection,
             self._cache.num_pages,
             self._page_size,
-            self._has_kept,
+            self._kept,
             self._keeps_rows,
         )
         _LOG.warning("%s; each sequence of a step runs through the base alone, slower", reason)

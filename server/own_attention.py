@@ -12,7 +12,7 @@ tokens stand before them.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ class OwnAttention:
     Args:
         injection: the base with its linears listening.
         num_pages, page_size: of the cache.
-        has_kept: whether adaptable linears see the sampled rows only.
+        kept: paths of linears that see the sampled rows only.
         keeps_rows: whether the base can be told which rows' logits are wanted.
     """
 
@@ -101,13 +101,13 @@ class OwnAttention:
         injection: Injection,
         num_pages: int,
         page_size: int,
-        has_kept: bool,
+        kept: Collection[str],
         keeps_rows: bool,
     ) -> None:
         self._injection = injection
         self._cells = PagedCache(num_pages, page_size)
         self._page_size = page_size
-        self._has_kept = has_kept
+        self._kept = kept
         self._keeps_rows = keeps_rows
         self._device = next(injection.model.parameters()).device
         self._limit = _limit(injection.model)
@@ -146,7 +146,7 @@ class OwnAttention:
             Batch((), (Work(ghost, one.first, one.stop, samples=True),)),
             self._page_size,
             self._device,
-            self._has_kept,
+            self._kept,
         )
         count = one.end - one.start
         span = Span(one.start - one.first, count, one.start, tuple(one.work.sequence.pages))

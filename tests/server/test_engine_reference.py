@@ -17,6 +17,7 @@ from adapters_core.inject import inject
 from server.engine import Engine
 from server.planner import Mode
 from server.sequence import Sequence
+from server.sight import UnsupportedAttention
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -127,15 +128,9 @@ class Counting(GPT2LMHeadModel):
         return super().forward(*args, **options)
 
 
-def test_a_base_that_numbers_rows_itself_gets_one_sequence_at_a_time() -> None:
-    served = Served(Counting(tiny.model("gpt2").config).eval())
-    assert served.engine.has_own_attention
-    asked = [Sequence(prompt_of(n, n), greedy(3)) for n in (40, 7)]
-    logits = served.run(asked)
-    for one in asked:
-        with torch.inference_mode():
-            true: Any = served.plain(torch.tensor([one.tokens[:-1]]))
-        assert (logits[one] - true.logits[0, -3:]).abs().max() < 1e-3
+def test_a_base_that_ignores_positions_is_refused() -> None:
+    with pytest.raises(UnsupportedAttention, match="differ by"):
+        engine_of(Counting(tiny.model("gpt2").config).eval())
 
 
 def test_a_fixed_stretch_of_positions_is_served() -> None:
