@@ -80,11 +80,11 @@ class Texts:
         return cls(ids[:front], ids[len(ids) - back :], ordinary, config.pad_token_id, reach)
 
     def text(self, length: int, seed: int) -> Text:
-        """Return a text of so many tokens, its frame among them; shorter ones are cut."""
+        """Return a text of so many tokens, or of one between what stands around it."""
         inner = max(1, length - len(self.front) - len(self.back))
         count = len(self.ordinary)
         body = tuple(self.ordinary[(7 + 31 * i + 101 * seed) % count] for i in range(inner))
-        return (self.front + body + self.back)[:length] if length > 1 else body
+        return self.front + body + self.back
 
 
 def _reach(config: Any) -> int:
@@ -148,7 +148,7 @@ def ignores_padding(model: nn.Module, texts: Texts, max_length: int) -> bool:
         max_length: the most tokens that a text may have.
     """
     device = next(model.parameters()).device
-    lengths = [length for length in _LENGTHS if length < max_length] or [1]
+    lengths = [length for length in _LENGTHS if length < max_length] or [max_length]
     batches = [lengths]
     if texts.reach > _TOKENS:
         batches.append([2, texts.reach - 5])

@@ -52,6 +52,14 @@ class AdaptedLinear(nn.Module):
         """Return the base's own weight as a view `[out, in]`; nothing ever writes to it."""
         return weight_of(self.base)
 
+    @property
+    def weight(self) -> Tensor:
+        """Return the base's own weight as the base stores it: some models look at its dtype."""
+        weight = self.base.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    @property
     def bias(self) -> Tensor | None:
         """Return the base's bias `[out]`, if it has one."""
         bias = self.base.bias
@@ -60,4 +68,4 @@ class AdaptedLinear(nn.Module):
 
     def base_rows(self, x: Tensor) -> Tensor:
         """Return the base's own answer for x `[T, in]`."""
-        return F.linear(x, self.golden(), self.bias())
+        return F.linear(x, self.golden(), self.bias)

@@ -128,3 +128,19 @@ def max_positions(config: Any, tokenizer: Any = None) -> int:
         f"its config.json has max_position_embeddings = {said}, and its tokenizer no "
         "model_max_length: write the most tokens that a text may have into one of them"
     )
+
+
+def longest_text(model: nn.Module, tokenizer: Any) -> int:
+    """Return how many tokens a text may have, those that the tokenizer adds included.
+
+    Raises:
+        ValueError: neither the model nor its tokenizer says it.
+    """
+    config: Any = model.config
+    length = max_positions(config.get_text_config(), tokenizer)
+    for path, module in model.named_modules():
+        # RoBERTa counts positions from behind the padding's own.
+        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            length = module.num_embeddings
+            length -= 0 if module.padding_idx is None else module.padding_idx + 1
+    return int(min(length, tokenizer.model_max_length))

@@ -120,7 +120,7 @@ class ServingPlan:
                 "adapter each of them belongs to is not known"
             )
         if len(self.merged) == 1 and self.merged[0].index is None:
-            return F.linear(x, self._weight(self.merged[0], linear), linear.bias())
+            return F.linear(x, self._weight(self.merged[0], linear), linear.bias)
         y = self._base_and_merged(linear, x) if self.merged else linear.base_rows(x)
         for group in self.factored:
             update = group.update(linear.path, x)
@@ -135,7 +135,7 @@ class ServingPlan:
             y[self.base] = linear.base_rows(x[self.base])
         for group in self.merged:
             assert group.index is not None
-            y[group.index] = F.linear(x[group.index], self._weight(group, linear), linear.bias())
+            y[group.index] = F.linear(x[group.index], self._weight(group, linear), linear.bias)
         return y
 
     @staticmethod

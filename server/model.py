@@ -25,7 +25,7 @@ from adapters_core.base import BaseSpec, spec_of
 from adapters_core.causal_probe import with_causal_targets
 from adapters_core.encoder_probe import probed_images, probed_texts
 from adapters_core.heads import clear_untrained, head_spec_of
-from adapters_core.loaded import load_whole, max_positions
+from adapters_core.loaded import load_whole, longest_text, max_positions
 from adapters_core.reading.ends import end_ids
 from adapters_core.starting import CannotStart, check_base, check_device
 from server.base_words import BaseNotLoadable, words_for
@@ -167,25 +167,12 @@ def make_encoder(
         config.pad_token_id = reader.pad_token_id
     if config.pad_token_id is None:
         raise ValueError("neither config.json nor the tokenizer has a pad_token_id")
-    length = _max_length(model, reader)
+    length = longest_text(model, reader)
     if pooling is not None and pooling.preparation.max_length is not None:
         length = min(length, pooling.preparation.max_length)
     spec = probed_texts(spec, model, reader, length)
-    return Base(
-        model, reader, spec, length, config.vocab_size, frozenset(), 0, kind, pooling=pooling
-    )
-
-
-def _max_length(model: nn.Module, tokenizer: Any) -> int:
-    """Return how many tokens a text may have, those that the tokenizer adds included."""
-    config: Any = model.config
-    length: int = config.max_position_embeddings
-    for path, module in model.named_modules():
-        # RoBERTa counts positions from behind the padding's own.
-        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            length = module.num_embeddings
-            length -= 0 if module.padding_idx is None else module.padding_idx + 1
-    return min(length, tokenizer.model_max_length)
+    vocabulary = config.get_text_config().vocab_size
+    return Base(model, reader, spec, length, vocabulary, frozenset(), 0, kind, pooling=pooling)
 
 
 def _refuse_missing_body(model: nn.Module, missing: list[str], kind: Kind) -> None:

@@ -44,8 +44,20 @@ def check_encoder(encoder: Encoder, injection: Injection, base: Base) -> None:
     """Compare answers for mixed batches with transformers' own for each input alone.
 
     Raises:
-        UnsupportedBase: they differ; the message says what gave the difference.
+        UnsupportedBase: they differ, or the base cannot be run so; the message says which.
     """
+    try:
+        _check(encoder, injection, base)
+    except UnsupportedBase:
+        raise
+    except Exception as error:  # whatever a model raises
+        raise UnsupportedBase(
+            f"{type(base.model).__name__} is not served: with adapters it cannot be run "
+            f"({type(error).__name__}: {str(error)[:300]})"
+        ) from error
+
+
+def _check(encoder: Encoder, injection: Injection, base: Base) -> None:
     made = _Made(injection, base)
     mixed: list[str | None] = ["one", "other", None]
     for group, batch in _batches(base, None):
