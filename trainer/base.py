@@ -23,7 +23,7 @@ from adapters_core.base import BaseSpec, spec_of
 from adapters_core.causal_probe import with_causal_targets
 from adapters_core.encoder_probe import probed_images, probed_texts
 from adapters_core.heads import clear_untrained, head_spec_of
-from adapters_core.loaded import load_whole, max_positions
+from adapters_core.loaded import load_whole, longest_text
 from trainer.errors import BaseNotLoadable
 
 _CLASSES: dict[str, Any] = {
@@ -128,7 +128,7 @@ def make(
     if task == "image_classification":
         return LoadedBase(model, reader, probed_images(spec, model, reader), 1)
     _set_padding(config, reader, task)
-    length = _max_length(model, reader)
+    length = longest_text(model, reader)
     if task == "causal_lm":  # what is not served is not trained
         return LoadedBase(model, reader, with_causal_targets(spec, model, length), length)
     return LoadedBase(model, reader, probed_texts(spec, model, reader, length), length)
@@ -158,18 +158,6 @@ def _set_padding(config: Any, tokenizer: Any, task: str) -> None:
         config.pad_token_id = tokenizer.pad_token_id
     if config.pad_token_id is None:
         raise ValueError("neither config.json nor the tokenizer has a pad_token_id")
-
-
-def _max_length(model: nn.Module, tokenizer: Any) -> int:
-    """Return how many tokens a text may have, those that the tokenizer adds included."""
-    config: Any = model.config
-    length = max_positions(config.get_text_config(), tokenizer)
-    for path, module in model.named_modules():
-        # RoBERTa counts positions from behind the padding's own.
-        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            length = module.num_embeddings
-            length -= 0 if module.padding_idx is None else module.padding_idx + 1
-    return int(min(length, tokenizer.model_max_length))
 
 
 def _device(setting: str) -> str:

@@ -1,0 +1,60 @@
+"""Types of classifiers and embedders against PEFT: some here, all of them in the slow suite."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench import encoder_case
+from bench.encoder_case import encoder_types, examine_encoder
+from server_parts import torch_threads
+
+#: Type and use -> whether padding changes nothing, and whether inputs share linears.
+QUICK = {
+    "bert:texts": (True, False),
+    "xlm-roberta:embedder": (True, False),
+    "deberta-v2:texts": (True, True),
+    "gpt2:texts": (True, False),
+    "t5:texts": (True, False),
+    "bart:texts": (True, False),
+    "longformer:texts": (True, True),
+    "xlnet:texts": (False, True),
+    "mobilebert:texts": (False, False),
+    "nystromformer:embedder": (False, False),
+    "mpnet:embedder": (True, False),
+    "vit:images": (True, False),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with torch_threads(1):
+        yield
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_type_that_users_have_is_as_peft_has_it(name: str) -> None:
+    row = examine_encoder(name)
+    assert row["verdict"] == "equal", row["words"]
+    assert (row["pads"], row["num_shared"] > 0) == QUICK[name]
+    assert row["num_targets"] > 0
+    assert not row["words"]
+
+
+def test_a_type_without_a_head_that_is_known_is_refused_in_words() -> None:
+    row = examine_encoder("siglip:images")
+    assert (row["verdict"], "no head" in row["words"]) == ("refused", True)
+
+
+def test_a_difference_and_a_fault_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder_case, "TOLERANCE", 0.0)
+        assert examine_encoder("bert:texts")["verdict"] == "wrong"
+    monkeypatch.setattr(encoder_case, "load_base", lambda *given: 1 / 0)
+    row = examine_encoder("bert:texts")
+    assert (row["verdict"], "ZeroDivisionError" in row["words"]) == ("broken", True)
+
+
+def test_every_kind_has_its_types() -> None:
+    names = encoder_types()
+    assert len(names) == len(set(names)) > 150
+    assert set(QUICK) <= set(names)
