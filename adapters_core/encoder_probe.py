@@ -89,9 +89,9 @@ class Texts:
 
 def _reach(config: Any) -> int:
     """Return a length beyond every window that a config names."""
-    reach = float(_TOKENS)
+    reach, fields = float(_TOKENS), config.to_dict()
     for name, factor in _REACHES.items():
-        given = getattr(config, name, None)
+        given = fields.get(name)
         for one in given if isinstance(given, list | tuple) else [given]:
             if isinstance(one, int) and one > 1:
                 reach = max(reach, factor * one)

@@ -26,6 +26,7 @@ PROGRAMS = {
     "handover": "From a job's last step to the first answer with what it made.",
     "modes": "Factored, merged and auto side by side, over 1 to 32 adapters in one batch.",
     "numerics": "What bfloat16 costs in the answer, token by token.",
+    "encoders": "Every classifier and embedder type of transformers: as PEFT has it, or refused.",
     "gpu": "Everything that needs a GPU.",
     "table": "All bars in one JSON and one table.",
 }

@@ -122,6 +122,7 @@ def _tiny(kind: Any, given: Mapping[str, Any]) -> Any:
     fields = default.to_dict()
     small = {n: _fitted(n, fields[n], v) for n, v in {**_SMALL, **given}.items() if n in fields}
     small |= {n: _stages(n, v) for n, v in fields.items() if _is_staged(v) and n not in small}
+    small = {n: value for n, value in small.items() if not n.startswith("out_")}
     for name in getattr(kind, "sub_configs", None) or ():
         inner = getattr(default, name, None)
         if inner is not None:

@@ -1,11 +1,13 @@
 """Types of classifiers and embedders against PEFT: some here, all of them in the slow suite."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from bench import encoder_case
+from bench import encoder_case, encoders
 from bench.encoder_case import encoder_types, examine_encoder
+from overtone_client import InvalidArgument
 from server_parts import torch_threads
 
 #: Type and use -> whether padding changes nothing, and whether inputs share linears.
@@ -58,3 +60,34 @@ def test_every_kind_has_its_types() -> None:
     names = encoder_types()
     assert len(names) == len(set(names)) > 150
     assert set(QUICK) <= set(names)
+
+
+def test_a_type_whose_process_dies_or_hangs_ends_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def examine(name: str) -> dict[str, str]:
+        while name == "hangs":
+            pass
+        if name == "dies":
+            os._exit(3)
+        return {"type": name, "verdict": "equal", "words": ""}
+
+    monkeypatch.setattr(encoder_case, "examine_encoder", examine)
+    rows = encoders.examined(["dies", "hangs", "bert:texts"], seconds=0.5)
+    assert [row["verdict"] for row in rows] == ["broken", "broken", "equal"]
+    assert "ended with 3" in rows[0]["words"]
+    assert "too long" in rows[1]["words"]
+
+
+def test_a_type_that_is_not_there_is_named() -> None:
+    with pytest.raises(InvalidArgument, match="'bert'"):
+        encoders.main(["--only", "bert"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_no_type_is_wrong_and_none_raises() -> None:
+    rows = encoders.examined(encoder_types())
+    bad = {row["type"]: row["words"] for row in rows if row["verdict"] in ("wrong", "broken")}
+    assert not bad
+    assert sum(row["verdict"] == "equal" for row in rows) >= 140
