@@ -27,7 +27,16 @@ from server.errors import (
 )
 from server.metrics import Metrics
 from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
-from server.routes import adapters, classify, completions, files, fine_tuning, ops, residency
+from server.routes import (
+    adapters,
+    classify,
+    completions,
+    evaluations,
+    files,
+    fine_tuning,
+    ops,
+    residency,
+)
 from server.row_check import NeedsSearch, NotInvariant
 from server.service import Service, tell_unknown
 from server.settings import Settings
@@ -78,9 +87,19 @@ def create_app(
     app.state.closers = []  # of what uses the service and ends before it
     app.state.curves = Curves()
     app.state.num_job_streams = 0
+    app.state.num_evaluations = 0
     app.state.why_not_ready = "the base is still loading; try again in a moment"
     app.state.metrics = metrics
-    for module in (completions, classify, adapters, residency, files, fine_tuning, ops):
+    for module in (
+        completions,
+        classify,
+        evaluations,
+        adapters,
+        residency,
+        files,
+        fine_tuning,
+        ops,
+    ):
         app.include_router(module.router)
     for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
         app.add_exception_handler(family, _answer_error)

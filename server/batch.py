@@ -43,14 +43,15 @@ class StepInput:
 
     Args:
         ids, positions: int64 `[1, T]`, T padded.
-        sampled: int64 `[B]`, rows whose logits are wanted, padded to a multiple of four.
-        num_sampled: how many of them are real.
+        wanted: int64 `[B]`, rows whose logits are wanted, padded to a multiple of four: those that
+            sample, then those behind which a given token is scored.
+        num_wanted: how many of them are real.
     """
 
     ids: Tensor
     positions: Tensor
-    sampled: Tensor
-    num_sampled: int
+    wanted: Tensor
+    num_wanted: int
     layout: StepLayout
     plan: ServingPlan | None
 
@@ -76,7 +77,7 @@ def pack(
         batch: of works.
         page_size: of the cache.
         device: where the tensors are to be.
-        kept: the base's linears that see only the sampled rows.
+        kept: the base's linears that see only the wanted rows.
     """
     placed, total = _place(batch)
     missing = padding_of(total)
@@ -85,16 +86,29 @@ def pack(
     for p in placed:
         ids += p.work.sequence.tokens[p.work.start : p.work.stop]
         positions += range(p.work.start, p.work.stop)
-    sampled = [p.rows[-1] for p in placed if p.work.samples]
-    padded = sampled + [total - 1] * padding_of(len(sampled))
+    singles = _wanted(placed)
+    wanted = [single.first for single in singles]
+    padded = wanted + [total - 1] * padding_of(len(wanted))
     return StepInput(
         ids=torch.tensor([ids + [0] * missing], device=device),
         positions=torch.tensor([positions + [0] * missing], device=device),
-        sampled=torch.tensor(padded, dtype=torch.long, device=device),
-        num_sampled=len(sampled),
+        wanted=torch.tensor(padded, dtype=torch.long, device=device),
+        num_wanted=len(wanted),
         layout=_layout(placed, len(batch.decode), missing, page_size, device),
-        plan=_whole_plan(placed, len(batch.decode), total + missing, device, kept),
+        plan=_whole_plan(
+            _plan(placed, len(batch.decode), total + missing, device), singles, device, kept
+        ),
     )
+
+
+def _wanted(placed: list[_Placed]) -> list[_Placed]:
+    """Return the single rows whose logits are wanted, and where they stand in the batch."""
+    sampled = [(p, p.work.stop - 1) for p in placed if p.work.samples]
+    scored = [(p, place) for p in placed for place in p.work.scored]
+    return [
+        _Placed(replace(p.work, start=place, stop=place + 1), p.first + place - p.work.start)
+        for p, place in sampled + scored
+    ]
 
 
 def _place(batch: Batch) -> tuple[list[_Placed], int]:
@@ -134,25 +148,18 @@ def _cells(pages: tuple[int, ...], positions: Iterable[int], page_size: int) -> 
 
 
 def _whole_plan(
-    placed: list[_Placed],
-    num_decode: int,
-    total: int,
+    plan: ServingPlan | None,
+    singles: list[_Placed],
     device: torch.device,
     kept: Collection[str],
 ) -> ServingPlan | None:
-    """Return what each row gets, and what the sampled rows get if that changes `kept` linears."""
-    plan = _plan(placed, num_decode, total, device)
+    """Return the plan with what the wanted rows get, if that changes `kept` linears."""
     if plan is None or not kept or not plan.changes(kept):
         return plan
-    # Each sampled row is one row of its own, like a single token's.
-    sampled = [p.work for p in placed if p.work.samples]
-    rows = [_Placed(_last_row(work), first) for first, work in enumerate(sampled)]
+    # Each wanted row is one row of its own, like a single token's.
+    rows = [_Placed(single.work, first) for first, single in enumerate(singles)]
     own = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), device) if rows else None
     return replace(plan, kept=own or ServingPlan())
-
-
-def _last_row(work: Work) -> Work:
-    return replace(work, start=work.stop - 1)
 
 
 def _plan(

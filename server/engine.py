@@ -28,6 +28,7 @@ from server.sampler_device import sample_on_device
 from server.sequence import Sampled
 from server.sight import UnsupportedAttention
 from server.start_check import StartCheck
+from server.token_scores import score
 from server.work import Batch
 
 _LOG = logging.getLogger("overtone.engine")
@@ -106,7 +107,8 @@ class Engine:
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits `[B, vocabulary]` of the works that sample, in their order.
 
-        On a device the next step may write over them.
+        On a device the next step may write over them. Scores of given tokens are then with their
+        sequences.
         """
         if self._own is not None:
             return self._own.logits(batch)
@@ -116,8 +118,10 @@ class Engine:
                 return replayed
         step = pack(batch, self._page_size, self._device, self._kept)
         self._cache.begin(step.layout)
-        logits = self._forward(step.ids, step.positions, step.plan, step.sampled)
-        return logits[: step.num_sampled]
+        logits = self._forward(step.ids, step.positions, step.plan, step.wanted)
+        num_sampled = sum(work.samples for work in batch.works)
+        score(logits[num_sampled : step.num_wanted], batch)
+        return logits[:num_sampled]
 
     def _forward(
         self, ids: Tensor, positions: Tensor, plan: ServingPlan | None, keep: Tensor | int = 0

@@ -7,7 +7,7 @@ are read without a copy. What it does not need yet is only lent: it goes back wh
 from collections.abc import Iterable
 
 from server.kv_pool import PagePool
-from server.prefix import PrefixCache
+from server.prefix import Node, PrefixCache
 from server.sequence import Sequence
 
 #: Of all pages, what prefixes without a reader may keep: free runs for new sequences stay likely.
@@ -39,9 +39,9 @@ class KvPages:
 
     def is_waiting_for_prefix(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
         """Return whether a running sequence is about to keep the next page of this prompt."""
-        found = len(self._prefixes.find(sequence.namespace, sequence.prompt))
+        found = len(self._found(sequence))
         end = (found + 1) * self._pool.page_size
-        if not self._keep_prefixes or end >= len(sequence.prompt):
+        if not self._keep_prefixes or end >= len(sequence.prompt) or sequence.sampling.scored:
             return False
         start = sequence.prompt[:end]
         return any(
@@ -59,7 +59,7 @@ class KvPages:
             sequence: that holds nothing yet.
             spare: pages that must be left free or idle for those who run.
         """
-        chain = self._prefixes.find(sequence.namespace, sequence.prompt)
+        chain = self._found(sequence)
         self._prefixes.use(chain)  # what is found must not be evicted for the rest
         whole = self._pool.pages_for(sequence.max_length) - len(chain)
         least = whole if sequence.is_solid else self.needed(sequence) - len(chain)
@@ -75,6 +75,12 @@ class KvPages:
         sequence.pages = [node.page for node in chain] + own
         sequence.num_computed = len(chain) * self._pool.page_size
         return True
+
+    def _found(self, sequence: Sequence) -> list[Node]:
+        """Return the kept prefix of a prompt; one whose tokens are scored is computed whole."""
+        if sequence.sampling.scored:
+            return []
+        return self._prefixes.find(sequence.namespace, sequence.prompt)
 
     def grow(self, sequence: Sequence) -> bool:
         """Give a running sequence the page of its next token; False if there is none."""

@@ -35,6 +35,7 @@ class Sampling:
         stop_ids: tokens that end the generation.
         num_logprobs: alternatives to report with each token; None reports no log-probabilities.
         logit_bias: token -> what is added to its logit.
+        scored: place in the prompt -> the token whose log-probability behind it is wanted.
     """
 
     max_tokens: int
@@ -44,6 +45,7 @@ class Sampling:
     stop_ids: frozenset[int] = frozenset()
     num_logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    scored: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class Sampled:
     token: int
     logprob: float | None = None
     alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A given token's log-probability in nats, and whether no token is likelier."""
+
+    logprob: float
+    is_likeliest: bool
 
 
 @dataclass(eq=False)
@@ -72,6 +82,7 @@ class Sequence:
         is_chained: whether it may still add to that.
         num_cached: prompt tokens that were found instead of computed.
         num_preempted: how often it had to give its pages up.
+        scores: place -> what was found of the token that `sampling.scored` names there.
         border: a length beyond which the base rotates all positions otherwise (rotations.py).
     """
 
@@ -90,6 +101,7 @@ class Sequence:
     is_chained: bool = True
     num_cached: int = 0
     num_preempted: int = 0
+    scores: dict[int, TokenScore] = field(default_factory=dict)
     finish_reason: str | None = None
     border: int | None = None
 

@@ -18,6 +18,14 @@ class Work:
     stop: int
     samples: bool
 
+    @property
+    def scored(self) -> list[int]:
+        """Return the places among these tokens behind which a given token is scored."""
+        wanted = self.sequence.sampling.scored
+        return (
+            [place for place in range(self.start, self.stop) if place in wanted] if wanted else []
+        )
+
     @classmethod
     def of(cls, sequence: Sequence, start: int, stop: int) -> "Work":
         """Return the work on these tokens of a sequence as it stands."""

@@ -60,7 +60,7 @@ HOMES = {
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
     "numba": ("adapters_core.kernels",),
-    "PIL": ("server.encoding.images", "trainer.data_images"),
+    "PIL": ("server.encoding.images", "registry.examples.images"),
     "regex": ("adapters_core.peft_config",),
     "peft": ("bench",),  # the tests' reference, and what the benches compare with
 }

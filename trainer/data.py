@@ -1,11 +1,8 @@
-"""A job's examples: opened, checked to the last line, split by the seed, read one by one.
-
-The kind of a file is seen by its first bytes, not by its name: a zip, JSON objects, else a table.
-"""
+"""A job's examples: opened, checked to the last line, split by the seed, read one by one."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.training_lines import MAX_FAULTS, Kind, Unreadable, sniffed
+from registry.examples.lines import Rows
+from registry.examples.rows import rows_of
+from registry.training_lines import MAX_FAULTS, Unreadable
 from trainer.checkpoint import write_whole
-from trainer.data_images import ZipImages
-from trainer.data_lines import CsvLines, JsonLines, Rows
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.report import JobFiles
 from trainer.task import Example, Task
 
-_READERS: Mapping[Kind, Callable[[Path], Rows]] = {
-    "jsonl": JsonLines,
-    "csv": CsvLines,
-    "images": ZipImages,
-}
 #: Of all examples without a validation file, but no more than `MAX_HELD_OUT`.
 HELD_OUT_PART = 10
 #: Examples that an evaluation reads; of a longer file, as many drawn by the seed.
@@ -138,10 +130,8 @@ def open_rows(path: Path, param: str = "training_file") -> Rows:
     Raises:
         InvalidTrainingFile: it cannot be read at all, or holds nothing.
     """
-    with path.open("rb") as file:
-        kind = sniffed(file)
     try:
-        rows = _READERS[kind](path)
+        rows = rows_of(path)
     except Unreadable as error:
         raise InvalidTrainingFile([Fault(error.line, str(error))], param) from error
     if not len(rows):

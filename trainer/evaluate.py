@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from registry.examples.scores import finite
 from registry.job_spec import Hyperparameters
 from trainer.data import Examples
 from trainer.learner import Learner
@@ -38,7 +39,7 @@ def evaluate(
         still_wanted()
         batch, loss, logits = _answered(learner, some)
         task.collect(score, loss, logits, batch)
-    return {name: _finite(value) for name, value in task.metrics(score).items()}
+    return {name: finite(value) for name, value in task.metrics(score).items()}
 
 
 @torch.no_grad()
@@ -62,8 +63,3 @@ def is_better(metric: str, value: float, than: float) -> bool:
     if math.isnan(value):
         return False
     return math.isnan(than) or (value < than if metric in LOWER_IS_BETTER else value > than)
-
-
-def _finite(value: float) -> float:
-    """Return a value that JSON can carry; a perplexity may be too large for it."""
-    return value if math.isfinite(value) else float(torch.finfo(torch.float32).max)

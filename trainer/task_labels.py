@@ -1,7 +1,6 @@
 """Classification of texts and images, and regression: one label an example."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, ClassVar
 
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from adapters_core.heads import MAX_LABELS
 from adapters_core.padding import by_length, padded
 from adapters_core.reading.texts import cut, text_ids
+from registry.examples.labels import class_of, number_of
+from registry.examples.scores import class_figures, number_figures
 from trainer.errors import Fault, InvalidTrainingFile
-from trainer.scores import accuracy, f1, matthews, pearson
 from trainer.task import Batch, Example, Score, Task
 
-_MAX_LABEL_CHARS = 256
 #: Of all labels as JSON: they stand in the version's record, beside how it was made.
 _MAX_LABELS_BYTES = 24 * 1024
 
@@ -92,12 +91,7 @@ class _Classes(_Labelled):
 
     def metrics(self, score: Score) -> dict[str, float]:
         got, true = torch.cat(score.predicted), torch.cat(score.expected)
-        return {
-            "eval_loss": score.mean,
-            "accuracy": accuracy(got, true),
-            "f1": f1(got, true),
-            "matthews": matthews(got, true),
-        }
+        return class_figures(score.mean, got, true)
 
 
 class _Texts(_Labelled):
@@ -165,13 +159,7 @@ class Regression(_Texts):
         return 1
 
     def _label(self, value: Any) -> str | float:
-        try:
-            number = float(value) if not isinstance(value, bool) else math.nan
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(f"has the label {str(value)[:40]!r}; a regression needs a number")
-        return number
+        return number_of(value)
 
     def _expected(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([float(example.label or 0.0) for example in examples])
@@ -184,7 +172,7 @@ class Regression(_Texts):
 
     def metrics(self, score: Score) -> dict[str, float]:
         got, true = torch.cat(score.predicted), torch.cat(score.expected)
-        return {"eval_loss": score.mean, "pearson": pearson(got, true)}
+        return number_figures(score.mean, got, true)
 
 
 class ImageClasses(_Classes):
@@ -208,20 +196,3 @@ class ImageClasses(_Classes):
         pixels = torch.stack([example.pixels for example in examples if example.pixels is not None])
         expected = self._expected(examples).to(device)
         return Batch({"pixel_values": pixels.to(device)}, expected, len(examples))
-
-
-def class_of(value: Any) -> str:
-    """Return a label's name.
-
-    Raises:
-        ValueError: it is no short text and no integer.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        shown = "no `label`" if value is None else f"the label {str(value)[:40]!r}"
-        raise ValueError(f"has {shown}; expected a text or an integer")
-    name = str(value)
-    if not 0 < len(name) <= _MAX_LABEL_CHARS:
-        raise ValueError(
-            f"has a label of {len(name)} characters; 1 to {_MAX_LABEL_CHARS} are taken"
-        )
-    return name

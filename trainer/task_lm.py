@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.lm_texts import LearnedText, LMTexts
+from registry.examples.lm_texts import LearnedText, LMTexts
+from registry.examples.scores import text_figures
 from trainer.task import Batch, Example, Score, Task
 
 IGNORED = -100
@@ -75,8 +76,8 @@ class CausalLM(Task):
 
     def _targets(self, text: LearnedText) -> list[int]:
         """Return what each token that is not cut is to predict: place t token t + 1."""
-        ids, learned = text.ids[: self._max_length], text.learned[: self._max_length]
-        return [ids[t] if learned[t] else IGNORED for t in range(1, len(ids))] + [IGNORED]
+        size, wanted = min(len(text.ids), self._max_length), text.wanted(self._max_length)
+        return [wanted.get(place, IGNORED) for place in range(size)]
 
     def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
         """Return rows of one or several texts, with positions of their own."""
@@ -117,11 +118,7 @@ class CausalLM(Task):
     def metrics(self, score: Score) -> dict[str, float]:
         """Return loss, perplexity and the share of tokens guessed right."""
         right = int(torch.stack(score.predicted).sum()) if score.predicted else 0
-        return {
-            "eval_loss": score.mean,
-            "perplexity": float(torch.tensor(score.mean).exp()),
-            "accuracy": right / max(1, score.count),
-        }
+        return text_figures(score.loss, score.count, right)
 
 
 #: Tokens of one text, and what each is to predict.

@@ -46,7 +46,15 @@ from .errors import (
     UnusedTensors,
 )
 from .training import Training
-from .training_types import CurvePoint, Job, JobCheckpoint, JobEvent, JobFault, TrainingFile
+from .training_types import (
+    CurvePoint,
+    Evaluation,
+    Job,
+    JobCheckpoint,
+    JobEvent,
+    JobFault,
+    TrainingFile,
+)
 from .types import (
     Adapter,
     Alias,
@@ -88,6 +96,7 @@ __all__ = [
     "CurvePoint",
     "DeadlineExceeded",
     "Draining",
+    "Evaluation",
     "Health",
     "InsufficientScope",
     "InternalError",

@@ -79,7 +79,7 @@ def train(
     with session.client() as client:
         base = _base_of(client)
         with kept_if_filed(client) as note:
-            files = [note(_uploaded(client, session, path)) for path in (data, validation) if path]
+            files = [note(uploaded(client, session, path)) for path in (data, validation) if path]
             job = client.training.create(
                 base,
                 files[0].id,
@@ -187,7 +187,7 @@ def _base_of(client: Client) -> str:
     return found[0]
 
 
-def _uploaded(client: Client, session: Session, path: Path) -> TrainingFile:
+def uploaded(client: Client, session: Session, path: Path) -> TrainingFile:
     """The file on the server; one that cannot be trained on is deleted there again."""
     with upload_progress(session) as on_progress:
         file = client.training.upload(path, on_progress=on_progress)

@@ -89,6 +89,12 @@ def create(model: str, training_file: str, adapter: Mapping[str, Any], **rest: A
     return Call("POST", JOBS, json={**body, "adapter": present(adapter)})
 
 
+def evaluation(model: str, file: str, max_length: int | None) -> Call:
+    """An evaluation with its progress."""
+    body = {"model": model, "file": file, "max_length": max_length, "stream": True}
+    return Call("POST", "/v1/evaluations", json=present(body))
+
+
 def streamed(id_: str, after: str | None, after_step: int | None) -> Call:
     """A job's events as they come."""
     params = present({"stream": "true", "after": after, "after_step": after_step})

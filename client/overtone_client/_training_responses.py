@@ -7,7 +7,15 @@ import httpx2
 
 from ._responses import _time as moment
 from ._responses import understood
-from .training_types import CurvePoint, Job, JobCheckpoint, JobEvent, JobFault, TrainingFile
+from .training_types import (
+    CurvePoint,
+    Evaluation,
+    Job,
+    JobCheckpoint,
+    JobEvent,
+    JobFault,
+    TrainingFile,
+)
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
@@ -88,3 +96,17 @@ def to_point(body: Json) -> CurvePoint:
     """One step's numbers from their JSON."""
     names = body.keys() - {"id", "step"}
     return CurvePoint(int(body["step"]), {name: float(body[name]) for name in sorted(names)})
+
+
+def to_evaluation(body: Json) -> Evaluation:
+    """An evaluation, or how far it is, from its JSON."""
+    is_over = body["object"] == "evaluation"
+    total = int(body["num_examples"] if is_over else body["total"])
+    return Evaluation(
+        model=str(body.get("model", "")),
+        done=total if is_over else int(body["done"]),
+        num_examples=total,
+        metrics={name: float(value) for name, value in (body.get("metrics") or {}).items()},
+        is_over=is_over,
+        raw=body,
+    )

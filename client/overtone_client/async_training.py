@@ -10,7 +10,7 @@ from . import _training_responses as responses
 from ._requests import Call
 from ._training_requests import Walk
 from ._upload import Progress, Source
-from .training_types import CurvePoint, Job, JobCheckpoint, JobEvent, TrainingFile
+from .training_types import CurvePoint, Evaluation, Job, JobCheckpoint, JobEvent, TrainingFile
 
 T = TypeVar("T")
 
@@ -103,6 +103,11 @@ class AsyncTraining:
         self, id: str, *, after: str | None = None, after_step: int | None = None
     ) -> AsyncGenerator[JobEvent, None]:
         return self._stream(requests.streamed(id, after, after_step), responses.to_event)
+
+    def evaluate(
+        self, model: str, file: str, *, max_length: int | None = None
+    ) -> AsyncGenerator[Evaluation, None]:
+        return self._stream(requests.evaluation(model, file, max_length), responses.to_evaluation)
 
     def checkpoints(self, id: str, *, limit: int | None = None) -> AsyncIterator[JobCheckpoint]:
         path = requests.job_path(id, "checkpoints")

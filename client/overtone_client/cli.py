@@ -10,6 +10,7 @@ from . import _adapter_commands as adapters
 from . import _answer_commands as answers
 from . import _training_commands as training
 from ._connection import DEFAULT_URL
+from ._evaluate_command import evaluate
 from ._plugins import CommandGroup
 from ._session import Session
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "jobs": training.jobs,
     "job": training.job,
     "reproduce": training.reproduce,
+    "evaluate": evaluate,
 }
 for name, command in COMMANDS.items():
     app.command(name, epilog="--url, --api-key and --json may also stand after the command.")(

@@ -10,7 +10,7 @@ from . import _training_responses as responses
 from ._requests import Call
 from ._training_requests import Walk
 from ._upload import Progress, Source
-from .training_types import CurvePoint, Job, JobCheckpoint, JobEvent, TrainingFile
+from .training_types import CurvePoint, Evaluation, Job, JobCheckpoint, JobEvent, TrainingFile
 
 T = TypeVar("T")
 
@@ -141,6 +141,18 @@ class Training:
             after_step: the last step whose numbers are known already.
         """
         return self._stream(requests.streamed(id, after, after_step), responses.to_event)
+
+    def evaluate(
+        self, model: str, file: str, *, max_length: int | None = None
+    ) -> Generator[Evaluation, None, None]:
+        """How far an evaluation is, as it goes on, and last the evaluation with its `metrics`.
+
+        Args:
+            model: the base, or an adapter by any of its names.
+            file: an uploaded file's id.
+            max_length: tokens that longer texts are cut to.
+        """
+        return self._stream(requests.evaluation(model, file, max_length), responses.to_evaluation)
 
     def checkpoints(self, id: str, *, limit: int | None = None) -> Iterator[JobCheckpoint]:
         """The states that a job can go on from, the newest first."""

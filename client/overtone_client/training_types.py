@@ -112,3 +112,15 @@ class CurvePoint:
 
     step: int
     values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's figures on a file of examples; until `is_over`, how many of them are done."""
+
+    model: str
+    done: int
+    num_examples: int
+    metrics: Mapping[str, float]
+    is_over: bool
+    raw: Mapping[str, Any] = field(repr=False, compare=False)

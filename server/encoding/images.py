@@ -39,7 +39,10 @@ class Images:
             InvalidRequest: it is no data URL of a format that is read, or cannot be decoded.
             PayloadTooLarge: it has too many pixels.
         """
-        image = self._decoded(*_parts(url))
+        return self.of_image(self._decoded(*_parts(url)))
+
+    def of_image(self, image: Image.Image) -> Tensor:
+        """Return what the base reads of a decoded image, float32 `[channels, height, width]`."""
         given = self._processor(images=image, return_tensors="np")["pixel_values"][0]
         return torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
 

@@ -11,7 +11,7 @@ from bench import training_digits
 from bench.training_main import study_main
 from bench.training_runs import Contender, run_one, summed_up
 from overtone_client import InvalidArgument
-from trainer.data_images import ZipImages
+from registry.examples.images import ZipImages
 
 EXAMPLES = 20
 STUDY = dataclasses.replace(

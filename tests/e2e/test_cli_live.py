@@ -275,3 +275,23 @@ def test_a_job_is_found_by_how_its_id_begins(overtone: Run, client: Client, tmp_
     missing = overtone("job", "zz")
     assert missing.returncode == 2
     assert "no job's id begins with 'zz': `overtone jobs` lists them" in missing.stderr
+
+
+def test_evaluate_prints_the_figures_and_leaves_no_file(live: Live, tmp_path: Path) -> None:
+    data = tmp_path / "held.jsonl"
+    data.write_text("".join(json.dumps({"text": f"line {i}"}) + "\n" for i in range(7)))
+    before = live.http.get("/v1/files").json()["data"]
+    command = [PROGRAM, "--url", live.url, "evaluate", "tiny", "--data", str(data)]
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1", "COLUMNS": "80"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    told = subprocess.run([*command, "--json"], env=environment, capture_output=True, check=True)
+    metrics = json.loads(told.stdout)["metrics"]
+    assert set(metrics) == {"eval_loss", "perplexity", "accuracy"}
+    for name, value in metrics.items():
+        assert any(line.split() == [name, f"{value:.6g}"] for line in shown.stdout.splitlines())
+    data.write_text('{"nothing": 1}\n')
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "line 1" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert live.http.get("/v1/files").json()["data"] == before

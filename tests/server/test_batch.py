@@ -59,15 +59,15 @@ def test_logits_are_wanted_of_the_last_rows_that_sample() -> None:
         [sequence(3, [1]), sequence(4, [2])],
         [(sequence(6, [3]), 0, 6), (sequence(9, [4, 5]), 0, 3)],
     )
-    assert step.num_sampled == 3
-    assert step.sampled.tolist() == [0, 1, 7, 10]  # padded with the last real row
+    assert step.num_wanted == 3
+    assert step.wanted.tolist() == [0, 1, 7, 10]  # padded with the last real row
 
 
 def test_a_step_that_samples_nothing_has_an_empty_long_index() -> None:
     step = packed([], [(sequence(9, [1, 2]), 0, 4)])
-    assert step.num_sampled == 0
-    assert step.sampled.dtype == torch.long
-    assert step.sampled.tolist() == []
+    assert step.num_wanted == 0
+    assert step.wanted.dtype == torch.long
+    assert step.wanted.tolist() == []
 
 
 def test_the_base_alone_needs_no_plan() -> None:

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import nn
 from transformers import ViTImageProcessorPil
 
+from registry.examples.lines import JsonLines
 from registry.training_lines import MAX_FAULTS, MAX_LINE_BYTES
 from trainer.data import HELD_OUT_PART, Data, open_data, open_rows
-from trainer.data_lines import JsonLines
 from trainer.errors import Cancelled, InvalidTrainingFile
 from trainer.report import JobFiles
 from trainer.task import Batch, Example, Score, Task
@@ -224,7 +224,7 @@ def test_an_image_that_cannot_be_decoded_is_named(
     with pytest.raises(InvalidTrainingFile, match="not in the zip"):
         open_rows(pngs(tmp_path / "m", ["1.png"], "file,label\n2.png,0\n"))
     large = open_rows(pngs(tmp_path / "l", ["a/1.png"], size=40))
-    monkeypatch.setattr("trainer.data_images.MAX_PIXELS", 1000)
+    monkeypatch.setattr("registry.examples.images.MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="1600 pixels"):
         large.row(0)
 

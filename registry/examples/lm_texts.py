@@ -35,6 +35,11 @@ class LearnedText:
     learned: list[bool]
     note: str = ""
 
+    def wanted(self, max_length: int) -> dict[int, int]:
+        """Return place -> the token that is learned behind it, of the first `max_length` tokens."""
+        size = min(len(self.ids), max_length)
+        return {t - 1: self.ids[t] for t in range(1, size) if self.learned[t]}
+
     def followed_by(self, other: "LearnedText") -> "LearnedText | None":
         """Return both as one, or None if `other` does not begin as this text."""
         size = len(self.ids)

@@ -1,9 +1,39 @@
-"""The figures by which models of labels are compared, over predicted and expected `[N]`."""
+"""The figures of an evaluation: of classes and numbers over predicted and expected `[N]`, of texts.
+
+Training and `overtone evaluate` take them from here, so that they mean the same.
+"""
 
 import math
 
 import torch
 from torch import Tensor
+
+
+def text_figures(loss: float, count: int, right: int) -> dict[str, float]:
+    """Return the figures of `count` tokens: summed `loss` in nats, `right` were likeliest."""
+    mean = loss / max(1, count)
+    perplexity = float(torch.tensor(mean).exp())
+    return {"eval_loss": mean, "perplexity": perplexity, "accuracy": right / max(1, count)}
+
+
+def class_figures(loss: float, got: Tensor, true: Tensor) -> dict[str, float]:
+    """Return the figures of predicted and expected classes with a mean loss in nats."""
+    return {
+        "eval_loss": loss,
+        "accuracy": accuracy(got, true),
+        "f1": f1(got, true),
+        "matthews": matthews(got, true),
+    }
+
+
+def number_figures(loss: float, got: Tensor, true: Tensor) -> dict[str, float]:
+    """Return the figures of predicted and expected numbers with a mean squared error."""
+    return {"eval_loss": loss, "pearson": pearson(got, true)}
+
+
+def finite(value: float) -> float:
+    """Return a value that JSON can carry; a perplexity may be too large for it."""
+    return value if math.isfinite(value) else float(torch.finfo(torch.float32).max)
 
 
 def accuracy(got: Tensor, true: Tensor) -> float:

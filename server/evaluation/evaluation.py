@@ -1,0 +1,117 @@
+"""How good the served answers are on a file of examples: the figures that a training job reports.
+
+Examples are read as training reads them (registry/examples), and answered as any request is: by
+the engine or the batcher, in turns with other tenants, in the adapter's mode. Nothing is trained,
+nothing kept.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from registry.examples.lines import Rows
+from registry.examples.rows import rows_of
+from registry.examples.scores import finite
+from registry.training_lines import Unreadable
+from server.errors import InvalidRequest
+from server.evaluation.faulty import faulty
+from server.evaluation.labels import LabelFigures
+from server.evaluation.texts import TextFigures
+from server.generation import Answerer
+from server.service import Generating, Service
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be evaluated.
+
+    Args:
+        answerer: the base, or a version of an adapter.
+        file: of examples, in any form that is trained on.
+        tenant: whose turn it takes.
+        max_length: longer texts are cut to it; None refuses what is longer than the base takes.
+    """
+
+    answerer: Answerer
+    file: Path
+    tenant: str
+    max_length: int | None
+
+
+class Figures(Protocol):
+    """Adds up answers, example by example."""
+
+    @property
+    def mode(self) -> str | None:
+        """Return the mode in which the adapter answered."""
+
+    def answers(self, rows: Iterator[tuple[int, Mapping[str, Any]]]) -> Iterator[int]:
+        """Ask for every example; yield how many are answered, now and then.
+
+        Raises:
+            InvalidRequest: an example cannot be read; the message names its line.
+        """
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures of all that was answered."""
+
+
+class Evaluation:
+    """One evaluation; `run` blocks, on a thread of its own."""
+
+    def __init__(self, service: Service, asked: Asked) -> None:
+        self._asked = asked
+        self._rows = _rows(asked.file)
+        self._figures: Figures
+        if isinstance(service.serving, Generating):
+            self._figures = TextFigures(service, asked.answerer, asked.tenant, asked.max_length)
+        else:
+            self._figures = LabelFigures(service, asked.answerer, asked.tenant, asked.max_length)
+
+    @property
+    def total(self) -> int:
+        """Return how many examples there are."""
+        return len(self._rows)
+
+    def run(self, told: Callable[[int], None], is_wanted: Callable[[], bool]) -> dict[str, Any]:
+        """Return the evaluation as the API shows it.
+
+        Args:
+            told: called with how many examples are answered.
+            is_wanted: asked as often; False ends the evaluation.
+
+        Raises:
+            InvalidRequest: an example cannot be read; the message names its line.
+        """
+        for done in self._figures.answers(self._numbered()):
+            if not is_wanted():
+                raise InvalidRequest("the caller has hung up")
+            told(done)
+        answerer = self._asked.answerer
+        metrics = {name: finite(value) for name, value in self._figures.figures().items()}
+        return {
+            "object": "evaluation",
+            "model": answerer.model,
+            "num_examples": self.total,
+            "metrics": metrics,
+            "overtone": answerer.body(self._figures.mode),
+        }
+
+    def _numbered(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for index in range(len(self._rows)):
+            line = self._rows.line(index)
+            try:
+                yield line, self._rows.row(index)
+            except ValueError as error:
+                raise faulty(line, error) from error
+
+
+def _rows(file: Path) -> Rows:
+    try:
+        rows = rows_of(file)
+    except Unreadable as error:
+        raise faulty(error.line, error) from error
+    if not len(rows):
+        raise InvalidRequest("the file holds no example", "file")
+    return rows

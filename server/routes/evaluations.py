@@ -1,0 +1,116 @@
+"""POST /v1/evaluations: how good a model's served answers are on an uploaded file."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.errors import InvalidRequest, Overloaded, body_of
+from server.evaluation.evaluation import Asked, Evaluation
+from server.generation import Answerer, resolve
+from server.routes.door import json_body, log_unexpected, service_of, unless_gone
+from server.service import Service
+from server.training_jobs import own_file
+
+router = APIRouter()
+
+#: Each has a thread and keeps texts in the engine.
+_MAX_AT_ONCE = 4
+
+
+class EvaluationRequest(BaseModel):
+    """What to evaluate: a model on a file that was uploaded with `purpose: fine-tune`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    file: str
+    max_length: Annotated[int, Field(ge=2, le=1 << 24, strict=True)] | None = None
+    stream: Annotated[bool, Field(strict=True)] = False
+
+
+@router.post("/v1/evaluations")
+async def evaluate(request: Request) -> Response:
+    """Compute a training job's figures of a served model, at once or with progress as events."""
+    body = await json_body(request, EvaluationRequest)
+    service = service_of(request)
+    answerer, evaluation = await asyncio.to_thread(_opened, service, body, request.state.tenant)
+    state = request.app.state
+    if state.num_evaluations >= _MAX_AT_ONCE:
+        message = f"{_MAX_AT_ONCE} evaluations run already; try again when one is over"
+        raise Overloaded(message, retry_after_s=10)
+    state.num_evaluations += 1
+    if answerer.record is not None:
+        service.metrics.on_adapter(answerer.record.name)
+    run = _Run(evaluation)
+    headers = {"X-Overtone-Adapter": answerer.header}
+    if body.stream:
+        events = _events(request, run)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    try:
+        return JSONResponse(await unless_gone(request, run.result()), headers=headers)
+    finally:
+        run.stop()
+        state.num_evaluations -= 1
+
+
+def _opened(service: Service, body: EvaluationRequest, tenant: str) -> tuple[Answerer, Evaluation]:
+    answerer, files = resolve(service, body.model), service.registry.files
+    record = own_file(service.registry, body.file, tenant)
+    faults = record.facts.get("faults") or []
+    if faults:
+        raise InvalidRequest(f"line {faults[0]['line']}: {faults[0]['message']}", "file")
+    asked = Asked(answerer, files.open(body.file), tenant, body.max_length)
+    return answerer, Evaluation(service, asked)
+
+
+class _Run:
+    """An evaluation on its thread, and how far it is."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._evaluation = evaluation
+        self._wanted = threading.Event()
+        self._wanted.set()
+        self.done, self.total = 0, evaluation.total
+
+    def stop(self) -> None:
+        """End it at the next example; safe to call twice."""
+        self._wanted.clear()
+
+    async def result(self) -> dict[str, Any]:
+        """Return the evaluation when it is over."""
+        return await asyncio.to_thread(self._evaluation.run, self._told, self._wanted.is_set)
+
+    def _told(self, done: int) -> None:
+        self.done = done
+
+
+async def _events(request: Request, run: _Run) -> AsyncIterator[str]:
+    """Yield how far it is, twice a second, then the evaluation, then `[DONE]`."""
+    task = asyncio.ensure_future(run.result())
+    try:
+        while not task.done():
+            yield _event(_progress(run))
+            await asyncio.wait({task}, timeout=0.5)
+        yield _event(task.result())
+    except Exception as error:
+        log_unexpected(request, error)
+        yield _event(body_of(error))
+    finally:
+        run.stop()
+        await asyncio.wait({task})
+        request.app.state.num_evaluations -= 1
+    yield "data: [DONE]\n\n"
+
+
+def _progress(run: _Run) -> dict[str, Any]:
+    return {"object": "evaluation.progress", "done": run.done, "total": run.total}
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

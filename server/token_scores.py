@@ -1,0 +1,26 @@
+"""How likely given tokens are: their log-probabilities, row by row, kept with their sequences."""
+
+import torch
+from torch import Tensor
+
+from server.sequence import TokenScore
+from server.work import Batch
+
+
+def score(logits: Tensor, batch: Batch) -> None:
+    """Keep the scores of a step's given tokens; again is harmless.
+
+    Args:
+        logits: `[S, vocabulary]`, the scored rows in the order of the works and their places.
+        batch: the step.
+    """
+    rows = [(work.sequence, place) for work in batch.works for place in work.scored]
+    if not rows:
+        return
+    wanted = [sequence.sampling.scored[place] for sequence, place in rows]
+    targets = torch.tensor(wanted, device=logits.device)
+    logits = logits.float()
+    logprobs = torch.log_softmax(logits, dim=1).gather(1, targets[:, None])[:, 0].tolist()
+    likeliest = (logits.argmax(dim=1) == targets).tolist()
+    for (sequence, place), logprob, is_likeliest in zip(rows, logprobs, likeliest, strict=True):
+        sequence.scores[place] = TokenScore(logprob, is_likeliest)
