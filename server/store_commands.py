@@ -81,7 +81,7 @@ def show(
         typer.echo(jsonlib.dumps(values))
     else:
         for name, value in values.items():
-            typer.echo(f"{name:22} {'-' if value is None else value}")
+            typer.echo(f"{name:27} {_shown(value)}")
     if values["fault"]:
         raise typer.Exit(1)
 
@@ -110,6 +110,12 @@ def _print(found: list[Unknown], gone: list[Unknown], grace_s: float, dry_run: b
     print_unknown(found, gone, grace_s, time.time())
     if dry_run and found:
         typer.echo("Nothing was removed. Without --dry-run what is due goes.")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
 
 
 def _confirm() -> None:

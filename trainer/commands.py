@@ -113,7 +113,7 @@ def _run(given: dict[str, Any], password_file: Path | None, registry_is_flag: bo
             check(settings)
             return run_worker(settings)
         except (RegistryError, CannotStart) as error:
-            typer.secho(str(error), err=True, fg=typer.colors.RED)
+            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
             return 1
 
 

@@ -17,10 +17,13 @@ from rich.text import Text
 
 from . import _upload
 from ._session import API_ERROR, Session, facts, printable
+from ._versions import found as found_version
+from ._versions import numbered
 from .errors import InvalidArgument
 from .types import Adapter
 
 Name = Annotated[str, typer.Argument(help="The adapter's name.")]
+Reference = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name, or NAME@3.")]
 
 
 def upload(
@@ -68,23 +71,24 @@ def list_adapters(
     session.emit(document, _adapter_table(found) if found else Text("There are no adapters."))
 
 
-def show(ctx: typer.Context, name: Name) -> None:
-    """Show one adapter: its newest version, its aliases and all versions."""
+def show(ctx: typer.Context, name: Reference) -> None:
+    """Show one adapter: its newest version or the one named, its aliases and all versions."""
     session: Session = ctx.obj
     with session.client() as client:
-        adapter, versions = client.show(name), client.versions(name)
+        adapter, versions = found_version(client, name)
     document = {**adapter.raw, "versions": [each.raw for each in versions]}
     session.emit(document, _facts(adapter, versions))
 
 
 def delete(
     ctx: typer.Context,
-    name: Name,
+    name: Reference,
     version: Annotated[int | None, typer.Option(help="Only this version.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete an adapter with all its versions, or one version."""
     session: Session = ctx.obj
+    name, version = numbered(name, version)
     what = f"{name} and all its versions" if version is None else f"{name}@{version}"
     if not yes:
         _confirm(f"Delete {printable(what)}?", session)

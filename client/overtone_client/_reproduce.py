@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from ._uploaded_files import Note
+from ._versions import found
 from .client import Client
 from .errors import InvalidArgument, NotFound
 from .training_types import Job, TrainingFile
-from .types import Adapter
 
 #: What a job's spec calls what a request calls so too.
 _SAME = ("task", "seed")
@@ -47,7 +47,7 @@ class Reproduction:
         Raises:
             InvalidArgument: the version was not trained here, or its data are not at hand.
         """
-        adapter = _found(client, reference)
+        adapter, _ = found(client, reference)
         made = adapter.metadata.get("training")
         if not isinstance(made, Mapping) or not isinstance(made.get("spec"), Mapping):
             raise InvalidArgument(f"{reference} was uploaded, not trained here: nothing to repeat")
@@ -82,17 +82,6 @@ def reproduced(client: Client, plan: Reproduction, job: Job, *, keep: bool) -> b
     if not keep:
         client.delete(plan.name)
     return job.digest == plan.digest
-
-
-def _found(client: Client, reference: str) -> Adapter:
-    """The record of one version, named in any way."""
-    name, _, which = reference.partition("@")
-    latest, versions = client.show(name), client.versions(name)
-    number = latest.aliases.get(which or "latest")
-    for adapter in versions:
-        if which in (str(adapter.version), adapter.digest) or adapter.version == number:
-            return adapter
-    raise InvalidArgument(f"{name} has no version {which!r}; `overtone show {name}` lists them")
 
 
 def _file(client: Client, id_: str, given: Path | None, flag: str, note: Note) -> TrainingFile:

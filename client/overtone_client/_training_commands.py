@@ -75,6 +75,7 @@ def train(
     session: Session = ctx.obj
     hyper = {"n_epochs": epochs, "batch_size": batch_size, **_values(option or [], "--set")}
     own = _values(config or [], "--config")
+    _check_plot(plot)
     gate = {"metric": metric, "better_than": better_than} if better_than else None
     with session.client() as client:
         base = _base_of(client)
@@ -119,6 +120,7 @@ def job(
 ) -> None:
     """Show a training job; follow, cancel, pause or resume it."""
     session: Session = ctx.obj
+    _check_plot(plot)
     if cancel + pause + resume > 1:
         raise InvalidArgument("give one of --cancel, --pause and --resume")
     with session.client() as client:
@@ -170,6 +172,19 @@ def _finish(
     if is_followed:
         _raise_if_failed(job)
     session.emit(job.raw, shown(job))
+
+
+def _check_plot(plot: Path | None) -> None:
+    """Refuse a picture that cannot be written, before a job is filed and waited for."""
+    if plot is None:
+        return
+    try:
+        with plot.open("ab"):
+            pass
+        if plot.stat().st_size == 0:
+            plot.unlink()
+    except OSError as error:
+        raise InvalidArgument(f"cannot write {plot}: {error.strerror}") from error
 
 
 def _raise_if_failed(job: Job) -> None:

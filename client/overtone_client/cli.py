@@ -50,7 +50,10 @@ def overtone(
     url: Annotated[str, typer.Option(envvar="OVERTONE_URL", help="The server.")] = DEFAULT_URL,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="OVERTONE_API_KEY", help="The server's key, if it wants one."),
+        typer.Option(
+            envvar="OVERTONE_API_KEY",
+            help="The server's key, if it wants one. Other users see a flag, not the variable.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output, for programs.")

@@ -277,3 +277,19 @@ def test_facts_are_one_word_after_the_other_and_no_word_is_broken(
     assert "residency     factored, merged\n" in shown
     assert "model.layers.*.self_attn.q_proj×12, lm_head" in shown
     assert 'training={"epochs": 2}' in shown
+
+
+def test_a_version_may_be_named_behind_the_name(run: Run, state: State) -> None:
+    state.add("poet", b"1")
+    state.add("poet", b"2")
+    state.add("poet", b"3")
+    assert document(run("show", "poet@2", "--json"))["version"] == 2
+    assert document(run("show", "poet@latest", "--json"))["version"] == 3
+    missing = run("show", "poet@9")
+    assert missing.exit_code == 2
+    assert "poet has no version '9'; `overtone show poet` lists them" in missing.stderr
+    assert run("delete", "poet@2", "--yes").stdout == "Deleted poet@2.\n"
+    assert [record["version"] for record in state.adapters["poet"]] == [1, 3]
+    for wrong in (("poet@latest",), ("poet@1", "--version", "3")):
+        assert run("delete", *wrong, "--yes").exit_code == 2
+    assert len(state.adapters["poet"]) == 2

@@ -250,3 +250,17 @@ def test_at_a_terminal_of_80_columns_no_line_is_longer_and_no_id_is_broken(
     ids = [line.split()[0] for line in lines if line.startswith("ftjob-")]
     assert len(ids) == 2
     assert all(run("job", id_).exit_code == 0 for id_ in ids)
+
+
+def test_a_picture_that_cannot_be_written_is_said_before_the_job_is_filed(
+    run: Run, state: State, data: Path, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "no-folder" / "curve.png"
+    done = run("train", "--data", data, "--name", "poet", "--plot", nowhere)
+    assert done.exit_code == 2
+    assert f"cannot write {nowhere}" in done.stderr
+    assert state.training.bodies == []
+    assert state.training.files == {}
+    there = tmp_path / "curve.png"
+    assert run("job", "ftjob-" + "f" * 24, "--plot", there).exit_code == 1
+    assert not there.exists()
