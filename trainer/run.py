@@ -69,8 +69,8 @@ def run_job(
             "model",
         )
     check(spec.hyperparameters)
-    _check_method(spec, base)  # what is wrong with it is said before the files are read
     task = task_of(spec.task, base, spec.hyperparameters, report)
+    _check_method(spec, base)  # what is wrong with it is said before the files are read
     data = open_data(files, task, spec.seed, folder / "data.json", _obeying(report))
     _tell_of_data(data, spec.hyperparameters, report)
     report.validated()

@@ -326,8 +326,8 @@ BROKEN: dict[str, tuple[Files, int, str, str]] = {
         *(422, "invalid_adapter", TARGETS[2]),
     ),
     "unused": (
-        spectra.files(changed={"base_model.model.lm_head.lora_A.weight": SMALL}),
-        *(422, "unused_tensors", "base_model.model.lm_head.lora_A.weight"),
+        spectra.files(changed={"base_model.model.model.norm.lora_A.weight": SMALL}),
+        *(422, "unused_tensors", "base_model.model.model.norm.lora_A.weight"),
     ),
     "another prefix": (
         _named_for_another_model(),
