@@ -87,7 +87,7 @@ def pack(
         ids += p.work.sequence.tokens[p.work.start : p.work.stop]
         positions += range(p.work.start, p.work.stop)
     singles = _wanted(placed)
-    wanted = [single.first for single in singles]
+    wanted = [p.first + place - p.work.start for p, place in singles]
     padded = wanted + [total - 1] * padding_of(len(wanted))
     return StepInput(
         ids=torch.tensor([ids + [0] * missing], device=device),
@@ -101,14 +101,10 @@ def pack(
     )
 
 
-def _wanted(placed: list[_Placed]) -> list[_Placed]:
-    """Return the single rows whose logits are wanted, and where they stand in the batch."""
+def _wanted(placed: list[_Placed]) -> list[tuple[_Placed, int]]:
+    """Return the places that have logits to give: those that sample, then those that are scored."""
     sampled = [(p, p.work.stop - 1) for p in placed if p.work.samples]
-    scored = [(p, place) for p in placed for place in p.work.scored]
-    return [
-        _Placed(replace(p.work, start=place, stop=place + 1), p.first + place - p.work.start)
-        for p, place in sampled + scored
-    ]
+    return sampled + [(p, place) for p in placed for place in p.work.scored]
 
 
 def _place(batch: Batch) -> tuple[list[_Placed], int]:
@@ -149,7 +145,7 @@ def _cells(pages: tuple[int, ...], positions: Iterable[int], page_size: int) -> 
 
 def _whole_plan(
     plan: ServingPlan | None,
-    singles: list[_Placed],
+    singles: list[tuple[_Placed, int]],
     device: torch.device,
     kept: Collection[str],
 ) -> ServingPlan | None:
@@ -157,7 +153,8 @@ def _whole_plan(
     if plan is None or not kept or not plan.changes(kept):
         return plan
     # Each wanted row is one row of its own, like a single token's.
-    rows = [_Placed(single.work, first) for first, single in enumerate(singles)]
+    works = (replace(p.work, start=place, stop=place + 1) for p, place in singles)
+    rows = [_Placed(work, first) for first, work in enumerate(works)]
     own = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), device) if rows else None
     return replace(plan, kept=own or ServingPlan())
 

@@ -111,7 +111,9 @@ class Engine:
         sequences.
         """
         if self._own is not None:
-            return self._own.logits(batch)
+            sampled, scored = self._own.logits(batch)
+            score(scored, batch)
+            return sampled
         if self._graphs is not None:
             replayed = self._graphs.logits(batch)
             if replayed is not None:

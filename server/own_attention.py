@@ -24,7 +24,7 @@ from adapters_core.inject import Injection
 from adapters_core.rows import padding_of, row_multiple
 from server.attention import PagedCache, Span
 from server.batch import pack
-from server.sequence import Sequence
+from server.sequence import Sampling, Sequence
 from server.work import Batch, Work
 
 _PAGE_OF_NOBODY = 0
@@ -85,6 +85,12 @@ class _Pass:
     def samples(self) -> bool:
         return self.work.samples and self.end == self.work.stop
 
+    @property
+    def wanted(self) -> list[int]:
+        """Return the places that have logits to give: the last if it samples, then scored ones."""
+        last = [self.end - 1] if self.samples else []
+        return last + [place for place in self.work.scored if self.start <= place < self.end]
+
 
 class OwnAttention:
     """Runs a step's works one after another through a base with attention of its own.
@@ -114,14 +120,18 @@ class OwnAttention:
         arguments = inspect.signature(injection.model.forward).parameters
         self._takes_positions = "position_ids" in arguments
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the logits `[B, vocabulary]` of the works that sample, in their order."""
-        told = []
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the logits `[B, vocabulary]` of the works that sample, and of the scored rows.
+
+        Both in the order of the works.
+        """
+        sampled, scored = [], []
         for number, work in enumerate(batch.works):
             for one in self._passes(work, is_single=number < len(batch.decode)):
-                row = self._run(one)
-                told.append(row if one.samples else row[:0])
-        return torch.cat(told)
+                rows = self._run(one)
+                sampled.append(rows[: one.samples])
+                scored.append(rows[one.samples :])
+        return torch.cat(sampled), torch.cat(scored)
 
     def _passes(self, work: Work, is_single: bool) -> Iterator[_Pass]:
         """Yield the passes of a work: one for a single token, one a page for a prompt's piece."""
@@ -140,8 +150,10 @@ class OwnAttention:
         return (first, stop) if first >= 0 else (0, stop - first)
 
     def _run(self, one: _Pass) -> Tensor:
-        """Return the logits `[1, vocabulary]` of a pass's last token."""
-        ghost = self._ghost(one)
+        """Return the logits `[n, vocabulary]` of a pass's wanted places."""
+        wanted = one.wanted
+        rows = [place - one.first for place in wanted] or [one.end - 1 - one.first]
+        ghost = self._ghost(one, len(rows))
         step = pack(
             Batch((), (Work(ghost, one.first, one.stop, samples=True),)),
             self._page_size,
@@ -150,8 +162,7 @@ class OwnAttention:
         )
         count = one.end - one.start
         span = Span(one.start - one.first, count, one.start, tuple(one.work.sequence.pages))
-        row = one.end - 1 - one.first
-        keep = torch.full((row_multiple(),), row, device=self._device)
+        keep = torch.tensor(rows + [rows[-1]] * padding_of(len(rows)), device=self._device)
         self._injection.switch.plan = step.plan
         options = {"logits_to_keep": keep} if self._keeps_rows else {}
         if self._takes_positions:
@@ -166,14 +177,18 @@ class OwnAttention:
         finally:
             self._injection.switch.plan = None
         logits: Tensor = output.logits[0]
-        return logits[:1] if self._keeps_rows else logits[row : row + 1]
+        return (logits if self._keeps_rows else logits[keep])[: len(wanted)]
 
-    def _ghost(self, one: _Pass) -> Sequence:
-        """Return a sequence of the pass's rows alone, with tokens for those that nothing reads."""
+    def _ghost(self, one: _Pass, num_wanted: int) -> Sequence:
+        """Return a sequence of the pass's rows alone, with tokens for those that nothing reads.
+
+        As many of them count as wanted: all have one adapter, so it does not matter which.
+        """
         sequence = one.work.sequence
         missing = one.stop - one.end
         tokens = (*sequence.tokens[: one.end], *[0] * missing)
-        ghost = Sequence(tokens, sequence.sampling, sequence.lease)
+        scored = dict.fromkeys(range(one.first, one.first + num_wanted - 1), 0)
+        ghost = Sequence(tokens, Sampling(max_tokens=1, scored=scored), sequence.lease)
         ghost.pages = [*sequence.pages, *[_PAGE_OF_NOBODY] * missing]
         return ghost
 

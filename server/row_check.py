@@ -6,6 +6,7 @@ alone and in one piece, together and in pieces; an encoder's texts alone and in 
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -32,9 +33,14 @@ from server.work import Batch, Work
 _LOG = logging.getLogger("overtone")
 _MULTIPLES = (4, 8, 16, 32, 64)
 #: Prompts within a page, over one, and over two; each is followed by single tokens.
-_LENGTHS = (5, 33, 70)
+_LENGTHS = (3, 17, 33, 70)
 _SINGLES = 2
-_PIECE = 13
+#: Tokens of a prompt's pieces, in one run after another.
+_PIECES = (13, 37)
+#: Products of weight and row that the steps may cost: a few seconds of two cores.
+_PRODUCTS = 1 << 38
+#: A text of an encoder.
+_TEXT = 5
 
 
 class NotInvariant(Exception):
@@ -53,11 +59,13 @@ class RowReport:
         moved: the first product or step whose bits do; None if none.
         multiple: of rows that products run over.
         is_promised: whether they should not on this device.
+        may_improve: whether another setting of the matrix library may hold, or be cheaper.
     """
 
     moved: str | None
     multiple: int
     is_promised: bool = True
+    may_improve: bool = False
 
     @property
     def holds(self) -> bool:
@@ -79,7 +87,7 @@ def require_own_rows(report: RowReport, deterministic: bool, can_search: bool) -
     """
     if not report.is_promised:
         return
-    if can_search and (not report.holds or report.multiple > _MULTIPLES[0]):
+    if can_search and report.may_improve:
         raise NeedsSearch("rows keep their bits over large multiples only, or not at all")
     if report.holds:
         return
@@ -111,46 +119,55 @@ def least_multiple(products: Callable[[], Iterable[RowProduct]], device: torch.d
         set_row_multiple(multiple)
         moved = moving_product(products(), device)
         if moved is None:
-            return RowReport(None, multiple)
+            return RowReport(None, multiple, may_improve=multiple > _MULTIPLES[0])
         first = first or moved
     set_row_multiple(before)
-    return RowReport(first, before)
+    return RowReport(first, before, may_improve=True)
 
 
 def check_steps(report: RowReport, computes: Engine | Encoder, base: Base) -> RowReport:
     """Return `report` with what whole steps of the base show; call before it serves."""
     if isinstance(computes, Engine):
-        moved = moving_step(computes, base.vocabulary, base.max_length)
+        moved = moving_step(computes, base.vocabulary, _lengths(base))
     elif base.kind == "image classifier":
         images = image_inputs(base.images, next(base.model.parameters()))["pixel_values"]
         moved = moving_input(computes, list(images.float()), base.max_length)
     else:
-        length = min(_LENGTHS[0], base.max_length)
+        length = min(_TEXT, base.max_length)
         made = Texts.of(base.model, base.tokenizer, base.max_length)
         texts: list[Input] = [made.text(length, n) for n in range(5)]
         moved = moving_input(computes, texts, base.max_length, base.spec.pads)
     return replace(report, moved=moved)
 
 
+def _lengths(base: Base) -> list[int]:
+    """Return the prompts' lengths that the base takes, and as many as can be afforded."""
+    lengths = [n for n in _LENGTHS if n + _SINGLES <= base.max_length]
+    weights = sum(parameter.numel() for parameter in base.model.parameters())
+    affordable = _PRODUCTS / (1 + len(_PIECES)) / max(1, weights)
+    while len(lengths) > 2 and sum(lengths) > affordable:
+        lengths.pop()
+    return lengths
+
+
 @torch.inference_mode()
-def moving_step(engine: Engine, vocabulary: int, max_length: int) -> str | None:
+def moving_step(engine: Engine, vocabulary: int, lengths: Many[int]) -> str | None:
     """Return which sequence's logits depend on its neighbours; None if none do.
 
     Args:
         engine: before it serves; all of its pages are free.
         vocabulary: number of token ids.
-        max_length: the most tokens of a sequence.
+        lengths: of the prompts.
     """
     pool = PagePool(engine.num_pages, engine.page_size)
-    lengths = [n for n in _LENGTHS if n + _SINGLES <= max_length]
-    need = sum(pool.pages_for(n + _SINGLES) for n in lengths)
-    if need > pool.num_free:
+    if sum(pool.pages_for(n + _SINGLES) for n in lengths) > pool.num_free:
         lengths = lengths[:1]
     alone = [_run(engine, [_sequence(n, vocabulary)], pool, n)[0] for n in lengths]
-    together = _run(engine, [_sequence(n, vocabulary) for n in lengths], pool, _PIECE)
-    for length, one, other in zip(lengths, alone, together, strict=True):
-        if not torch.equal(one, other):
-            return f"a sequence of {length} tokens"
+    for piece in _PIECES:
+        together = _run(engine, [_sequence(n, vocabulary) for n in lengths], pool, piece)
+        for length, one, other in zip(lengths, alone, together, strict=True):
+            if not torch.equal(one, other):
+                return f"a sequence of {length} tokens"
     return None
 
 

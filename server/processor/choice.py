@@ -126,10 +126,17 @@ def key_of(base: str, dtype: str, environment: Mapping[str, str]) -> str:
     parts = [
         processor.name,
         " ".join(sorted(processor.flags)),
-        str(os.cpu_count()),
+        str(_num_cores()),
         version("torch"),
         dtype,
         config.read_text() if config.is_file() else base,
         *(f"{name}={environment.get(name)}" for name in _INFLUENCES),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use, which is what libraries take threads from."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,5 +1,6 @@
 """Whether answers depend on their neighbours is measured at start, said, and refused if asked."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from adapters_core.invariance import RowProduct
 from adapters_core.rows import row_multiple
 from live import Live, running, settings_of, until
 from server.engine import Engine
+from server.model import make_base
 from server.row_check import (
     NeedsSearch,
     NotInvariant,
@@ -22,10 +24,11 @@ from server.row_check import (
     moving_step,
     require_own_rows,
 )
+from server.sequence import Sequence
 from server.work import Batch
-from server_parts import CPU, Served
+from server_parts import CPU, Served, greedy, prompt_of, torch_threads
 
-MOVED = RowReport("q_proj (96, 96)", 4)
+MOVED = RowReport("q_proj (96, 96)", 4, may_improve=True)
 
 
 def test_a_server_says_that_its_rows_hold(live: Live) -> None:
@@ -34,11 +37,43 @@ def test_a_server_says_that_its_rows_hold(live: Live) -> None:
     assert live.metric("overtone_batch_invariant") == 1
 
 
+LENGTHS = (3, 17, 33, 70)
+PROMPTS = (3, 17, 33, 70, 95, 130, 5, 40)
+
+
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "qwen3"])
 def test_steps_of_this_machine_hold(shape: str) -> None:
     served = Served(tiny.model(shape))
-    assert moving_step(served.engine, 60, 512) is None
-    assert moving_step(served.engine, 60, 12) is None, "a base of few positions"
+    assert moving_step(served.engine, 60, LENGTHS) is None
+    assert moving_step(served.engine, 60, (3,)) is None, "a base of few positions"
+
+
+@pytest.mark.parametrize("shape", [*tiny.SHAPES, *tiny.MASKED_SHAPES, *tiny.OWN_SHAPES])
+def test_what_is_said_of_a_bases_steps_is_so(shape: str) -> None:
+    """A mixture's experts, for one, are given other rows beside other texts."""
+    with torch_threads(1):
+        served = Served(tiny.model(shape))
+        if moving_step(served.engine, tiny.VOCABULARY, LENGTHS) is not None:
+            assert shape in ("gpt_oss", "llama4", "qwen2_moe"), "its rows are its own"
+            return
+        alone = [served.run([one])[one] for one in _texts()]
+        texts = _texts()
+        together = served.run(texts, 37)
+    for expected, text in zip(alone, texts, strict=True):
+        assert torch.equal(together[text], expected), len(text.prompt)
+
+
+def _texts() -> list[Sequence]:
+    return [Sequence(prompt_of(n, n), greedy(4)) for n in PROMPTS]
+
+
+def test_a_large_base_is_checked_with_less() -> None:
+    model = tiny.model("llama")
+    base = make_base(model, tiny.tokenizer(), "tiny")
+    assert server.row_check._lengths(base) == list(LENGTHS)
+    assert server.row_check._lengths(replace(base, max_length=20)) == [3, 17]
+    large = replace(base, model=torch.nn.Linear(1 << 20, 1 << 14, device="meta"))
+    assert server.row_check._lengths(large) == [3, 17]
 
 
 def test_a_step_whose_rows_move_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +83,7 @@ def test_a_step_whose_rows_move_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         return own(engine, batch) * (1 + 1e-6 * (len(batch.works) > 1))
 
     monkeypatch.setattr(Engine, "logits", moving)
-    assert moving_step(served.engine, 60, 512) == "a sequence of 5 tokens"
+    assert moving_step(served.engine, 60, LENGTHS) == "a sequence of 3 tokens"
 
 
 def test_the_least_multiple_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +92,7 @@ def test_the_least_multiple_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch)
     before = row_multiple()
     try:
         report = check_products(model, [], [], Bases(CPU))
-        assert report == RowReport(None, 8)
+        assert report == RowReport(None, 8, may_improve=True)
         assert row_multiple() == 8
     finally:
         server.row_check.set_row_multiple(before)
@@ -68,7 +103,7 @@ def test_where_no_multiple_holds_the_first_that_moved_is_named(
 ) -> None:
     monkeypatch.setattr(server.row_check, "products_of", lambda model: [_moving_below(1000)])
     report = check_products(tiny.model("llama"), usual_methods(), [], Bases(CPU))
-    assert report == RowReport("planted", row_multiple())
+    assert report == RowReport("planted", row_multiple(), may_improve=True)
 
 
 def _moving_below(multiple: int) -> RowProduct:
@@ -96,7 +131,11 @@ def test_moving_rows_are_refused_searched_or_said(caplog: pytest.LogCaptureFixtu
     with pytest.raises(NeedsSearch):
         require_own_rows(MOVED, deterministic=True, can_search=True)
     with pytest.raises(NeedsSearch):
-        require_own_rows(RowReport(None, 16), deterministic=False, can_search=True)
+        require_own_rows(
+            RowReport(None, 16, may_improve=True), deterministic=False, can_search=True
+        )
+    with pytest.raises(NotInvariant):  # steps move where products hold: no setting helps
+        require_own_rows(RowReport("a sequence", 4), deterministic=True, can_search=True)
     with pytest.raises(NotInvariant, match=r"q_proj \(96, 96\).*--deterministic"):
         require_own_rows(MOVED, deterministic=True, can_search=False)
     assert not caplog.text

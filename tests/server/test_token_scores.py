@@ -24,10 +24,15 @@ def reference(model: torch.nn.Module, sequence: Sequence) -> tuple[dict[int, flo
     return {place: float(logprobs[place, token]) for place, token in wanted.items()}, logits
 
 
-@pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("max_rows", [16, 512])
-def test_scores_are_transformers_in_pieces_and_in_a_crowd(on_device: bool, max_rows: int) -> None:
-    served = Served(tiny.model("llama"), on_device=on_device)
+@pytest.mark.parametrize(
+    ("shape", "on_device"),
+    [("llama", False), ("llama", True), *((shape, False) for shape in tiny.OWN_SHAPES)],
+)
+def test_scores_are_transformers_in_pieces_and_in_a_crowd(
+    shape: str, on_device: bool, max_rows: int
+) -> None:
+    served = Served(tiny.model(shape), on_device=on_device)
     adapter = given(served.spec, FOURIERFT, 1, bases=served.bases)
     leases = [None, served.entry(adapter, "factored"), served.entry(adapter, "merged")]
     sequences = [scored(prompt_of(n, n), leases[i % 3]) for i, n in enumerate(LENGTHS)]
