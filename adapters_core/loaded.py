@@ -2,7 +2,7 @@
 
 transformers gives a weight that the files lack a random value, another one at every start, and
 drops what it has no place for; both are warnings there. A base like that is not what was asked
-for, so nobody may serve it or train on it.
+for, so it is neither served nor trained on.
 """
 
 import re

@@ -186,9 +186,9 @@ class EncoderCase:
         worst = 0.0
         for mode, put in (("factored", self._factored), ("merged", self._merged)):
             given = [*zip(put(adapters), models, strict=True), (None, self.plain)]
-            for who in [[one] for one in given] if alone else [given]:
+            for some in [[one] for one in given] if alone else [given]:
                 what = f"{method} {mode}"
-                worst = max(worst, self._compared(who, what, "alone" if alone else None))
+                worst = max(worst, self._compared(some, what, "alone" if alone else None))
         return worst
 
     def _compared(

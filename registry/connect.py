@@ -126,7 +126,8 @@ def connect(
     client = open_client(server.url if server else url)
     adapters = Adapters(client, observer)
     bytes_ = store or folder / "blobs"
-    ownership = Ownership(client, bytes_, _words(url, folder, store), observer)
+    # Not observed: asked once at a start, it would leave series without a rate among the latencies.
+    ownership = Ownership(client, bytes_, _words(url, folder, store))
     blobs, files = BlobStore(bytes_), Files(client, bytes_ / "files", observer)
     job_folders = JobFolders(bytes_ / "jobs")
     return Registry(

@@ -24,7 +24,7 @@ import redis
 from registry import keys
 from registry.errors import ForeignStore
 from registry.names import check_digest
-from registry.scripts import Observer, Scripts
+from registry.scripts import Scripts
 from registry.standing import Identity, Standing, advice, fault_of
 from registry.store_mark import StoreMark
 
@@ -42,7 +42,6 @@ class Ownership:
         client: answers bytes and has socket timeouts.
         store: the store's folder; made when first written to.
         words: how the programs' options name this registry and store, for messages.
-        observer: told of every exchange.
         clock: seconds since 1970.
     """
 
@@ -51,11 +50,10 @@ class Ownership:
         client: redis.Redis,
         store: Path,
         words: str,
-        observer: Observer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
-        self._scripts = Scripts(client, observer)
+        self._scripts = Scripts(client)
         self._store, self._words, self._clock = store, words, clock
         self._in_use: list[int] = []  # descriptors, each with a shared lock
 

@@ -7,12 +7,12 @@ Written whole or not at all. A store made before there were marks has none.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from registry.errors import CorruptRecord
+from registry.whole_files import write_whole
 
 NAME = "store.json"
 _FORMAT = 1
@@ -64,34 +64,12 @@ class StoreMark:
         folder.mkdir(parents=True, exist_ok=True)
         words = asdict(self) | {"format": _FORMAT}
         words["former"] = [{"registry": each, "until": until} for each, until in self.former]
-        write_whole(folder / NAME, json.dumps(words, indent=1) + "\n")
+        write_whole(folder / NAME, f"{json.dumps(words, indent=1)}\n".encode())
 
     def handed_to(self, registry: str, now: float) -> "StoreMark":
         """Return the mark of the same store as another registry's."""
         before = () if self.registry in (None, registry) else ((str(self.registry), now),)
         return StoreMark(self.store, registry, now, (*self.former, *before))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by one with `text`, or leave it as it is.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _corrupt(why: str) -> CorruptRecord:

@@ -1,4 +1,4 @@
-"""Whose training files and jobs are whose: who has some, and how they are handed over."""
+"""Which tenant has which training files and jobs, and how they are handed over."""
 
 import json
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ from registry.blobs import BlobStore
 from registry.files import Files
 from registry.job_folders import JobFolders
 from registry.ownership import Ownership, Place
-from registry.store_mark import write_whole
+from registry.whole_files import write_whole
 
 Kind = Literal["adapter", "training file", "job folder", "unfinished"]
 NAME = "unknown.json"
@@ -140,7 +140,7 @@ class UnknownBytes:
         since = {name: min(before.get(name, now), now) for name in names}
         if since != before:
             with suppress(OSError):  # a full disk: it is noted the next time
-                write_whole(place, json.dumps(since, indent=0, sort_keys=True) + "\n")
+                write_whole(place, json.dumps(since, indent=0, sort_keys=True).encode())
         return since
 
 

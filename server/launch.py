@@ -89,7 +89,7 @@ def _warn_of_nameless(settings: Settings) -> None:
     nameless = sum(not key.is_named for key in keys)
     if nameless:
         _LOG.warning(
-            "%d of %d API keys have no name: who loses such a key loses the files and jobs, too. "
+            "%d of %d API keys have no name: with a lost key its files and jobs are lost, too. "
             "Write NAME=SECRET in OVERTONE_API_KEYS, and hand over what is there with `overtone "
             "tenant list` and `overtone tenant rename`",
             nameless,

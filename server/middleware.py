@@ -77,7 +77,7 @@ class Timing:
 class ApiKeys:
     """Asks for a key on every path but the health checks and the page; without keys, on none.
 
-    The key says who the tenant is (api_keys.py). A gateway that has one key for many may name the
+    The key names the tenant (api_keys.py). A gateway that has one key for many may name the
     tenant in a header; only the name of that header makes it believed.
     """
 

@@ -91,7 +91,7 @@ def load_base(source: str, name: str | None, device: str, dtype: str, task: Task
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = load_whole(AutoModelForCausalLM, source, dtype=number_type)
         return make_base(nn.Module.to(model, chosen), tokenizer, called)
-    except Exception as error:  # whatever a library raises over files that somebody gave
+    except Exception as error:  # whatever a library raises over files of any origin
         raise BaseNotLoadable(words_for(source, error)) from error
 
 

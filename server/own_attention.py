@@ -27,7 +27,7 @@ from server.batch import pack
 from server.sequence import Sampling, Sequence
 from server.work import Batch, Work
 
-_PAGE_OF_NOBODY = 0
+_PADDING_PAGE = 0
 
 
 class SequenceCache(Cache):
@@ -189,7 +189,7 @@ class OwnAttention:
         tokens = (*sequence.tokens[: one.end], *[0] * missing)
         scored = dict.fromkeys(range(one.first, one.first + num_wanted - 1), 0)
         ghost = Sequence(tokens, Sampling(max_tokens=1, scored=scored), sequence.lease)
-        ghost.pages = [*sequence.pages, *[_PAGE_OF_NOBODY] * missing]
+        ghost.pages = [*sequence.pages, *[_PADDING_PAGE] * missing]
         return ghost
 
 

@@ -78,7 +78,7 @@ def sight_of(mask_function: Callable[..., Tensor], local_size: int | None) -> Si
 
 @dataclass
 class _Book:
-    """Stands for an attention and its mask during one forward pass, and writes down who sees what.
+    """Stands for an attention and its mask in one forward pass; records what each layer sees.
 
     Args:
         masks: that were made, each with its sight.

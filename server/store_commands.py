@@ -120,7 +120,9 @@ def _shown(value: object) -> str:
 
 def _confirm() -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        _decline("nothing was changed: nobody can be asked here, so add --yes to adopt the store")
+        _decline(
+            "nothing was changed: there is no terminal to ask at; add --yes to adopt the store"
+        )
     if not typer.confirm("Adopt the store?"):
         _decline("nothing was changed")
 

@@ -1,4 +1,4 @@
-"""`overtone tenant`: whose training files and jobs there are, and handing them to another name.
+"""`overtone tenant`: which tenants have training files and jobs, and handing them to another name.
 
 Loaded by entry point when it is called.
 """
@@ -22,7 +22,7 @@ from server.opened_registry import (
 )
 
 #: How the tenant of a server without keys is written: its name is empty.
-NOBODY = "-"
+NO_TENANT = "-"
 
 tenant = typer.Typer(
     add_completion=False,
@@ -59,7 +59,7 @@ def rename(
         complain(wrong, 2, as_json=as_json, code="invalid_argument")
     _check_data(registry, data, as_json)
     with opened_registry(registry, data, as_json=as_json) as opened:
-        moved = opened.tenants.rename("" if old == NOBODY else old, new)
+        moved = opened.tenants.rename("" if old == NO_TENANT else old, new)
     if not moved:
         wrong = f"no files and no jobs belong to {old!r}; `overtone tenant list` shows whose"
         complain(wrong, 1, as_json=as_json, code="not_found")
@@ -80,4 +80,4 @@ def _show(found: Sequence[Holdings], as_json: bool) -> None:
     width = max([6, *(len(each.tenant) for each in found)])
     typer.echo(f"{'tenant':{width}}  files  jobs")
     for each in found:
-        typer.echo(f"{each.tenant or NOBODY:{width}}  {each.num_files:5}  {each.num_jobs:4}")
+        typer.echo(f"{each.tenant or NO_TENANT:{width}}  {each.num_files:5}  {each.num_jobs:4}")

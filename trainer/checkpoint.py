@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from registry import whole_files
 from trainer.errors import StorageFull
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
@@ -96,11 +97,9 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         StorageFull: the disk has no room.
     """
-    part = path.with_name(f".{path.name}.part")
     with _room(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _flushed(part, data)
-        os.replace(part, path)
+        whole_files.write_whole(path, data)
 
 
 @contextmanager

@@ -29,7 +29,26 @@ class Rows(Protocol):
         """Return the line on which it begins, from 1."""
 
 
-class JsonLines:
+class _Indexed:
+    """Where each record of a file begins, and on which line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._starts, self._lines = array("Q"), array("Q")
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def line(self, index: int) -> int:
+        """Return the record's first line, from 1."""
+        return self._lines[index]
+
+    def _note(self, line: int, start: int) -> None:
+        self._starts.append(start)
+        self._lines.append(line)
+
+
+class JsonLines(_Indexed):
     """One JSON object a line; lines of nothing but blanks are passed over.
 
     Raises:
@@ -37,19 +56,10 @@ class JsonLines:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._starts, self._lines = array("Q"), array("Q")
+        super().__init__(path)
         with path.open("rb") as file:
             for number, start, _ in objects_of(file):
-                self._starts.append(start)
-                self._lines.append(number)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def line(self, index: int) -> int:
-        """Return the record's line, from 1."""
-        return self._lines[index]
+                self._note(number, start)
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the JSON object."""
@@ -58,7 +68,7 @@ class JsonLines:
             return object_of(file.readline(MAX_LINE_BYTES + len(BOM)))
 
 
-class CsvLines:
+class CsvLines(_Indexed):
     """A table with a header; a record may go over several lines inside quotes.
 
     Raises:
@@ -66,21 +76,12 @@ class CsvLines:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._starts, self._lines = array("Q"), array("Q")
+        super().__init__(path)
         with path.open("rb") as file:
             table = Table(file)
             self._names = table.names
             for number, start, _ in table:
-                self._starts.append(start)
-                self._lines.append(number)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def line(self, index: int) -> int:
-        """Return the record's first line, from 1."""
-        return self._lines[index]
+                self._note(number, start)
 
     def row(self, index: int) -> dict[str, Any]:
         """Return column -> text."""

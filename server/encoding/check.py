@@ -112,10 +112,10 @@ class _Made:
     ) -> str:
         error = float((got - want).float().norm() / want.float().norm())
         what = "an image" if isinstance(given, Tensor) else f"a text of {len(given)} tokens"
-        who = {None: "by the base itself", "all": "with an adapter on all of its layers"}
+        called = {None: "by the base itself", "all": "with an adapter on all of its layers"}
         return (
             f"{type(self._base.model).__name__} is not served: the answer for {what} "
-            f"{who.get(name, 'with an adapter')}, in a batch of {num_inputs}, differs by "
+            f"{called.get(name, 'with an adapter')}, in a batch of {num_inputs}, differs by "
             f"{error:.1e} from transformers' own for that input alone"
         )
 

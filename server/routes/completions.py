@@ -1,9 +1,7 @@
 """POST /v1/completions and /v1/chat/completions, whole or as server-sent events."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -12,7 +10,7 @@ from registry import BlobMissing
 from server.answers import Answer, usage
 from server.errors import InvalidRequest, body_of
 from server.generation import Answerer, Delta, Run, finish, resolve, samplings
-from server.routes.door import json_body, log_unexpected, service_of, unless_gone
+from server.routes.door import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.schemas import ChatRequest, CompletionRequest, GenerationRequest
 
 router = APIRouter()
@@ -130,13 +128,13 @@ async def _events(
             if run.is_over:
                 cached = run.num_cached(body.n)
                 piece["usage"] = usage(run.prompts, body.n, generated, cached)
-            yield _event(piece)
+            yield event_line(piece)
         if body.stream_options and body.stream_options.include_usage:
             totals = usage(run.prompts, body.n, generated, run.num_cached(body.n))
-            yield _event(form.closing(totals, run.mode))
+            yield event_line(form.closing(totals, run.mode))
     except Exception as error:
         log_unexpected(request, error)
-        yield _event(body_of(error))
+        yield event_line(body_of(error))
     finally:
         run.close()
     yield "data: [DONE]\n\n"
@@ -146,7 +144,3 @@ async def _chain(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delt
     yield first
     async for delta in rest:
         yield delta
-
-
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -49,7 +49,7 @@ async def check_room(service: Service, size_bytes: int = 0) -> None:
 
 
 def declared_size(request: Request) -> int:
-    """Return the size of a body as its caller gives it, 0 if he gives none."""
+    """Return the size of a body as its header declares it, 0 without one."""
     given = request.headers.get("content-length", "0")
     return int(given) if given.isdecimal() else 0
 
@@ -98,6 +98,11 @@ def _first_fault(error: ValidationError) -> InvalidRequest:
     path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
     param = str(first["loc"][0]) if first["loc"] else None
     return InvalidRequest(f"{path or 'body'}: {first['msg']}", param)
+
+
+def event_line(body: Mapping[str, Any]) -> str:
+    """Return a server-sent event with a JSON object."""
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
 def log_unexpected(request: Request, error: Exception) -> None:

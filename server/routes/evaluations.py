@@ -1,7 +1,6 @@
 """POST /v1/evaluations: how good a model's served answers are on an uploaded file."""
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.errors import InvalidRequest, Overloaded, body_of
 from server.evaluation.evaluation import Asked, Evaluation
 from server.generation import Answerer, resolve
-from server.routes.door import json_body, log_unexpected, service_of, unless_gone
+from server.routes.door import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.service import Service
 from server.training_jobs import own_file
 
@@ -95,12 +94,12 @@ async def _events(request: Request, run: _Run) -> AsyncIterator[str]:
     task = asyncio.ensure_future(run.result())
     try:
         while not task.done():
-            yield _event(_progress(run))
+            yield event_line(_progress(run))
             await asyncio.wait({task}, timeout=0.5)
-        yield _event(task.result())
+        yield event_line(task.result())
     except Exception as error:
         log_unexpected(request, error)
-        yield _event(body_of(error))
+        yield event_line(body_of(error))
     finally:
         run.stop()
         await asyncio.wait({task})
@@ -110,7 +109,3 @@ async def _events(request: Request, run: _Run) -> AsyncIterator[str]:
 
 def _progress(run: _Run) -> dict[str, Any]:
     return {"object": "evaluation.progress", "done": run.done, "total": run.total}
-
-
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,7 +1,6 @@
 """A job's events and numbers as server-sent events, as they come, to the job's end."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from registry import JobRecord, RegistryUnavailable
 from registry.jobs import Jobs
 from registry.pages import MAX_PAGE
 from server.errors import Draining, Overloaded, body_of
-from server.routes.door import log_unexpected
+from server.routes.door import event_line, log_unexpected
 from server.training_answers import event_object, metrics_event
 
 Json = dict[str, Any]
@@ -86,7 +85,7 @@ async def told(
             yield line
     except Exception as error:
         log_unexpected(request, error)
-        yield _event(body_of(error))
+        yield event_line(body_of(error))
     finally:
         state.num_job_streams -= 1
     yield "data: [DONE]\n\n"
@@ -106,7 +105,7 @@ async def _lines(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncItera
                 raise
             news = []
         for body in news:
-            yield _event(body)
+            yield event_line(body)
         if news:
             spoken = time.monotonic()
         elif time.monotonic() > spoken + _ALIVE_S:
@@ -120,7 +119,3 @@ async def _lines(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncItera
 def _stopping(request: Request) -> Callable[[], bool]:
     state = request.app.state
     return lambda: bool(state.draining or state.is_stopping())
-
-
-def _event(body: Json) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
