@@ -8,20 +8,20 @@ reference is transformers' forward pass with the updates added to each linear's 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adapters_core.bank import Bank, Layout
+from adapters_core.bank import Bank
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection
 from adapters_core.linear import AdaptedLinear
-from adapters_core.methods import LoRA
-from server.batch import Factored, Merged
+from adapters_core.method import Coefficients
+from server.batch import Merged
 from server.kv_pool import PagePool
+from server.probe_updates import Updates, added, dense, layout_of, placed, random_updates
 from server.residency import Entry
 from server.sequence import Sampling, Sequence
 from server.sight import UnsupportedAttention
@@ -31,7 +31,6 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _TOLERANCE_HALF = 0.1
 #: Of an update beside its linear's own answer.
 _STRENGTH = 0.5
-_METHOD = LoRA(r=1, alpha=1.0)
 #: Tokens of the long text where nothing asks for more, and behind a window's end.
 _USUAL, _BEHIND = 40, 24
 #: Products of weight and row that the long text may cost: a few seconds of two cores.
@@ -41,10 +40,6 @@ _MERGED_BYTES = 1 << 28
 _SINGLES = 3
 #: Fields of configs that say how far a row sees.
 _WINDOWS = ("sliding_window", "attention_chunk_size", "local_attention", "window_size")
-
-
-#: Target -> the factors of its update, float32 `[in]` and `[out]`.
-Update = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -114,11 +109,11 @@ class StartCheck:
     def _made(self) -> Iterator[_Text]:
         """Yield the texts; where the cache has no pages for all of them, those it has pages for."""
         model, linears = self._injection.model, self._injection.linears
-        first, second = (_update(linears, seed) for seed in (1, 2))
+        first, second = (random_updates(linears, linears, seed, _STRENGTH) for seed in (1, 2))
         some = _some_of(first, linears)
         entries = _factored(linears, (first, second)) if linears else [None, None]
         room = self._pool.num_pages * self._pool.page_size
-        plans: list[tuple[str, int, Update, Any]] = [
+        plans: list[tuple[str, int, Updates, Any]] = [
             ("without an adapter", min(_long_enough(model), room), {}, None),
             ("with an adapter of its own, factored", 7, first, entries[0]),
             ("with an adapter of its own, factored", 37, second, entries[1]),
@@ -191,23 +186,10 @@ def _long_enough(model: nn.Module) -> int:
     return min([max([_USUAL, *fitting]), *([longest] if longest > 0 else [])])
 
 
-def _update(linears: Mapping[str, AdaptedLinear], seed: int) -> Update:
-    """Return a random update of every linear, a good part of the linear's own answer."""
-    generator = torch.Generator().manual_seed(seed)
-    update = {}
-    for path, linear in linears.items():
-        weight = linear.golden()
-        size = torch.linalg.vector_norm(weight, dtype=torch.float32).cpu()
-        a = torch.randn(linear.shape.in_, generator=generator)
-        b = torch.randn(linear.shape.out, generator=generator)
-        update[path] = (a / a.norm(), _STRENGTH * size * b / b.norm())
-    return update
-
-
-def _some_of(update: Update, linears: Mapping[str, AdaptedLinear]) -> Update:
+def _some_of(update: Updates, linears: Mapping[str, AdaptedLinear]) -> Updates:
     """Return the update of one linear of each kind, as far as merged copies may take memory."""
     kinds = {path.rpartition(".")[2]: path for path in update}
-    chosen: dict[str, tuple[Tensor, Tensor]] = {}
+    chosen: dict[str, Coefficients] = {}
     used = 0
     for path in kinds.values():
         used += linears[path].golden().nbytes
@@ -217,55 +199,33 @@ def _some_of(update: Update, linears: Mapping[str, AdaptedLinear]) -> Update:
     return chosen
 
 
-def _factored(linears: Mapping[str, AdaptedLinear], updates: tuple[Update, ...]) -> list[Any]:
+def _factored(linears: Mapping[str, AdaptedLinear], updates: tuple[Updates, ...]) -> list[Any]:
     """Return the entries of adapters that share a bank."""
     shapes = {path: linear.shape for path, linear in linears.items()}
     device = next(iter(linears.values())).golden().device
-    layout = Layout.of(dict.fromkeys(shapes, _METHOD), shapes)
-    bank = Bank(layout, Bases(device), slots=len(updates))
-    entries = []
-    for number, update in enumerate(updates):
-        layers = {
-            path: {"lora_A.weight": a[None], "lora_B.weight": b[:, None]}
-            for path, (a, b) in update.items()
-        }
-        row = bank.pack(dict.fromkeys(layers, _METHOD), layers)
-        entries.append(Entry(("start check", number), payload=Factored(bank, bank.add(row))))
-    return entries
+    bank = Bank(layout_of(shapes, shapes), Bases(device), slots=len(updates))
+    return [
+        Entry(("start check", number), payload=placed(bank, update))
+        for number, update in enumerate(updates)
+    ]
 
 
-def _merged(linears: Mapping[str, AdaptedLinear], update: Update) -> Entry | None:
-    if not update:
+def _merged(linears: Mapping[str, AdaptedLinear], updates: Updates) -> Entry | None:
+    if not updates:
         return None
     weights = {}
-    for path, (a, b) in update.items():
+    for path, update in updates.items():
         golden = linears[path].golden()
-        delta = torch.outer(b, a).to(golden.device)
-        weights[path] = (golden.float() + delta).to(golden.dtype)
+        weights[path] = (golden.float() + dense(update).to(golden.device)).to(golden.dtype)
     return Entry(("start check", "merged"), payload=Merged(weights))
 
 
 def _reference(
-    model: nn.Module, linears: Mapping[str, AdaptedLinear], tokens: tuple[int, ...], update: Update
+    model: nn.Module, linears: Mapping[str, AdaptedLinear], tokens: tuple[int, ...], given: Updates
 ) -> Tensor:
     """Return transformers' logits `[T, vocabulary]`, an update added to each linear's answer."""
     device = next(model.parameters()).device
-    with ExitStack() as stack:
-        for path, factors in update.items():
-            stack.enter_context(_adding(linears[path], *factors))
+    with added(linears, given):
         output = model(input_ids=torch.tensor([tokens], device=device), use_cache=False)
     logits: Tensor = output.logits[0]
     return logits
-
-
-@contextmanager
-def _adding(linear: AdaptedLinear, a: Tensor, b: Tensor) -> Iterator[None]:
-    def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        x = args[0].float()
-        return (out.float() + (x @ a.to(x.device))[..., None] * b.to(x.device)).to(out.dtype)
-
-    hook = linear.register_forward_hook(add)
-    try:
-        yield
-    finally:
-        hook.remove()

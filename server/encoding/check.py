@@ -6,37 +6,28 @@ padding, where hooks add the adapter's update to every linear: none of the encod
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from adapters_core.bank import Bank, Layout
+from adapters_core.bank import Bank
 from adapters_core.bases import Bases
 from adapters_core.encoder_probe import Texts, agree, answers_of, image_inputs
 from adapters_core.inject import Injection
-from adapters_core.linear import AdaptedLinear
-from adapters_core.methods import LoRA
-from server.batch import Factored
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.plan import Payload
 from server.model import Base
+from server.probe_updates import Updates, added, layout_of, placed, random_updates
 
 #: Of each linear's norm: an update that no rounding hides.
 _SIZE = 0.2
 _LENGTHS = (3, 9, 14, 9, 14, 30, 30)
-_A, _B = "lora_A.weight", "lora_B.weight"
 
 
 class UnsupportedBase(Exception):
     """The base computes something that encoders here do not."""
-
-
-#: Target -> factors of rank one, `[1, in]` and `[out, 1]`.
-_Layers = dict[str, dict[str, Tensor]]
 
 
 @torch.inference_mode()
@@ -73,15 +64,14 @@ class _Made:
     def __init__(self, injection: Injection, base: Base) -> None:
         self._injection, self._base = injection, base
         usual, device = base.spec.usual, next(base.model.parameters()).device
-        bank = Bank(_layout(usual, base), Bases(device), 2)
-        whole = Bank(_layout(list(base.spec.targets), base), Bases(device), 1)
-        self._layers: dict[str, _Layers] = {}
+        shapes = base.spec.targets
+        bank = Bank(layout_of(usual, shapes), Bases(device), 2)
+        whole = Bank(layout_of(shapes, shapes), Bases(device), 1)
+        self._updates: dict[str, Updates] = {}
         self._payloads: dict[str | None, Payload] = {None: None}
         for seed, (name, where) in enumerate((("one", bank), ("other", bank), ("all", whole))):
-            layers = _layers(injection, list(where.layout.parts), seed)
-            methods = {target: part.method for target, part in where.layout.parts.items()}
-            self._layers[name] = layers
-            self._payloads[name] = Factored(where, where.add(where.pack(methods, layers)))
+            updates = random_updates(injection.linears, where.layout.parts, seed, _SIZE)
+            self._updates[name], self._payloads[name] = updates, placed(where, updates)
 
     def compare(
         self, encoder: Encoder, group: Group, batch: Sequence[Input], names: Sequence[str | None]
@@ -101,7 +91,7 @@ class _Made:
         if inputs is None:
             ids = torch.tensor([given], device=first.device)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        with _added(self._injection, self._layers.get(name or "", {})):
+        with added(self._injection.linears, self._updates.get(name or "", {})):
             answers = answers_of(model, inputs)
         if self._base.pooling is not None:
             return self._base.pooling(answers, inputs["attention_mask"])[0].cpu()
@@ -118,45 +108,6 @@ class _Made:
             f"{called.get(name, 'with an adapter')}, in a batch of {num_inputs}, differs by "
             f"{error:.1e} from transformers' own for that input alone"
         )
-
-
-def _layout(targets: Sequence[str], base: Base) -> Layout:
-    return Layout.of({target: LoRA(r=1, alpha=1.0) for target in targets}, base.spec.targets)
-
-
-def _layers(injection: Injection, targets: Sequence[str], seed: int) -> _Layers:
-    """Return random updates of rank one, each of a share of its linear's norm."""
-    generator = torch.Generator().manual_seed(seed)
-    layers: _Layers = {}
-    for target in targets:
-        weight = injection.linears[target].golden()
-        down = torch.randn(1, weight.shape[1], generator=generator).to(weight.device)
-        up = torch.randn(weight.shape[0], 1, generator=generator).to(weight.device)
-        size = _SIZE * float(weight.float().norm()) / weight.numel() ** 0.5
-        layers[target] = {_A: down, _B: size * up}
-    return layers
-
-
-@contextmanager
-def _added(injection: Injection, layers: _Layers) -> Iterator[None]:
-    """Have hooks add the updates to what the linears give."""
-
-    def adding(layer: dict[str, Tensor]) -> Callable[..., Tensor]:
-        def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            x = args[0]
-            return out + F.linear(F.linear(x, layer[_A].to(x.dtype)), layer[_B].to(x.dtype))
-
-        return add
-
-    linears: dict[str, AdaptedLinear] = injection.linears
-    handles = [
-        linears[target].register_forward_hook(adding(layer)) for target, layer in layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _batches(base: Base, owner: str | None) -> list[tuple[Group, list[Input]]]:
