@@ -10,14 +10,16 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base import BaseSpec, output_layer, shape_of
+from adapters_core.base import BaseSpec, adaptable, changeable, output_layer, shape_of
 from adapters_core.layer import Shape
 from adapters_core.probe import Seen, rows_seen
+from adapters_core.weight_reads import weight_reads
 
 _LOG = logging.getLogger(__name__)
 _TOKENS, _SHARED, _SHORT = 24, 9, 17
@@ -25,9 +27,10 @@ _TOKENS, _SHARED, _SHORT = 24, 9, 17
 _KEPT = (3, 10, 16, 23)
 _TOLERANCE = 0.05
 _NOT_CALLED = (
-    "it is not called for every text: an expert that tokens are routed to, or weights that another "
-    "module reads directly"
+    "it is not called for every text: an expert that tokens are routed to, or a part for other "
+    "inputs than text"
 )
+_READ = "its weight is read by other code than its own forward pass, past any adapter"
 _OTHER_ROWS = (
     "it does not see one row for each token in their order: its rows are routed, pooled, or shared "
     "by all texts"
@@ -52,7 +55,9 @@ def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> Ba
     kept = set()
     for path in spec.targets:
         calls = [run.get(path, []) for run in seen.all]
-        if not calls[0] or len({len(call) for call in calls}) > 1:
+        if path in seen.read:
+            reasons[path] = _READ
+        elif not calls[0] or len({len(call) for call in calls}) > 1:
             reasons[path] = _NOT_CALLED
         elif seen.is_kept(path):
             kept.add(path)
@@ -83,6 +88,7 @@ class _Runs:
         other: of a text that begins the same and goes on otherwise, as `some`.
         short: of the first text's beginning, as `whole`.
         rows: those whose logits were wanted.
+        read: linears whose weight other code read.
     """
 
     whole: Seen
@@ -90,6 +96,7 @@ class _Runs:
     other: Seen
     short: Seen
     rows: tuple[int, ...]
+    read: frozenset[str]
 
     @classmethod
     def of(cls, model: nn.Module, length: int) -> "_Runs":
@@ -98,12 +105,16 @@ class _Runs:
         other = [(t if i < _SHARED else (t + 5 + i) % vocabulary) for i, t in enumerate(tokens)]
         rows = tuple(row for row in _KEPT if row < length) or (0,)
         options = {"logits_to_keep": torch.tensor(rows)} if keeps_rows(model) else {}
+        run = partial(_run, model, changeable(model))
+        with weight_reads(list(adaptable(model))) as read:
+            whole = run(tokens)
         return cls(
-            whole=_run(model, tokens),
-            some=_run(model, tokens, options),
-            other=_run(model, other, options),
-            short=_run(model, tokens[:_SHORT]),
+            whole=whole,
+            some=run(tokens, options),
+            other=run(other, options),
+            short=run(tokens[:_SHORT]),
             rows=rows,
+            read=frozenset(read),
         )
 
     @property
@@ -138,8 +149,13 @@ def _equal(one: Tensor, two: Tensor) -> bool:
     return bool((one - two).norm() <= _TOLERANCE * two.norm())
 
 
-def _run(model: nn.Module, tokens: Sequence[int], options: Mapping[str, Any] | None = None) -> Seen:
+def _run(
+    model: nn.Module,
+    linears: Mapping[str, nn.Module],
+    tokens: Sequence[int],
+    options: Mapping[str, Any] | None = None,
+) -> Seen:
     device = next(model.parameters()).device
     given = {name: value.to(device) for name, value in (options or {}).items()}
     ids = torch.tensor([tokens], device=device)
-    return rows_seen(model, {"input_ids": ids, "use_cache": False, **given})
+    return rows_seen(model, linears, {"input_ids": ids, "use_cache": False, **given})

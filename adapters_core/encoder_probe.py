@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base import BaseSpec
+from adapters_core.base import BaseSpec, changeable
 from adapters_core.padding import padded
 from adapters_core.probe import Seen, rows_seen
 
@@ -184,9 +184,11 @@ def _same_tokens(padded: Tensor, alone: Tensor) -> Tensor:
 
 
 def _with_shared(spec: BaseSpec, model: nn.Module, inputs: Inputs) -> BaseSpec:
-    whole = rows_seen(model, inputs)
+    linears = changeable(model)
+    whole = rows_seen(model, linears, inputs)
     count = len(next(iter(inputs.values())))
-    alone = [rows_seen(model, {k: t[i : i + 1] for k, t in inputs.items()}) for i in range(count)]
+    each = ({k: t[i : i + 1] for k, t in inputs.items()} for i in range(count))
+    alone = [rows_seen(model, linears, one) for one in each]
     called = [path for path in spec.targets if path in whole]
     shared = [path for path in called if not _is_batched(path, whole, alone)]
     unused = {path: _NOT_CALLED for path in spec.targets if path not in whole}

@@ -7,15 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base import changeable
-
 #: Path -> one number for every row, call by call.
 Seen = dict[str, list[Tensor]]
 
 
 @torch.inference_mode()
-def rows_seen(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
-    """Return what each linear saw in one forward pass, a random projection of every row."""
+def rows_seen(
+    model: nn.Module, linears: Mapping[str, nn.Module], inputs: Mapping[str, Any]
+) -> Seen:
+    """Return what each linear saw in one forward pass, a random projection of every row.
+
+    Args:
+        model: runs on the inputs.
+        linears: of it, by path.
+        inputs: by the names of its arguments.
+    """
     seen: defaultdict[str, list[Tensor]] = defaultdict(list)
     hooks = []
 
@@ -27,7 +33,7 @@ def rows_seen(model: nn.Module, inputs: Mapping[str, Any]) -> Seen:
 
         hooks.append(module.register_forward_pre_hook(look))
 
-    for path, module in changeable(model).items():
+    for path, module in linears.items():
         watch(path, module)
     try:
         model(**inputs)

@@ -13,6 +13,10 @@ from adapters_core.linear import AdaptedLinear
 from adapters_core.rows import Rows
 
 
+class RowsNotKnown(RuntimeError):
+    """A linear was given other rows than the step has: which adapter each has is not known."""
+
+
 @dataclass(frozen=True)
 class MergedGroup:
     """Rows that go through one adapter's own weights.
@@ -107,7 +111,7 @@ class ServingPlan:
         """Return `[T, out]` for x `[T, in]`.
 
         Raises:
-            RuntimeError: x has other rows than the step.
+            RowsNotKnown: x has other rows than the step.
         """
         if linear.path not in self._paths:
             untouched: Tensor = linear.base(x)
@@ -115,7 +119,7 @@ class ServingPlan:
         if linear.sees_kept and self.kept is not None:
             return self.kept.forward(linear, x)
         if self.num_rows and x.shape[0] != self.num_rows:
-            raise RuntimeError(
+            raise RowsNotKnown(
                 f"{linear.path} was given {x.shape[0]} rows in a step of {self.num_rows}: which "
                 "adapter each of them belongs to is not known"
             )

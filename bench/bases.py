@@ -45,10 +45,10 @@ def llama(width: int = 1024, layers: int = 8) -> nn.Module:
     return made.eval().requires_grad_(False)
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """Return a tokenizer with one token a byte, and made-up words for all other ids."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = alphabet + [f"<{i}>" for i in range(len(alphabet), VOCABULARY)]
+    words = alphabet + [f"<{i}>" for i in range(len(alphabet), vocabulary)]
     made = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()

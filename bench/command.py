@@ -28,6 +28,7 @@ PROGRAMS = {
     "numerics": "What bfloat16 costs in the answer, token by token.",
     "encoders": "Every classifier and embedder type of transformers: as PEFT has it, or refused.",
     "gpu": "Everything that needs a GPU.",
+    "architectures": "Every causal-LM type of transformers: as PEFT has it, or refused.",
     "table": "All bars in one JSON and one table.",
 }
 #: What only some programs need -> what brings it.

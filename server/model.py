@@ -31,6 +31,7 @@ from adapters_core.starting import CannotStart, check_base, check_device
 from server.base_words import BaseNotLoadable, words_for
 from server.encoding.kinds import Kind, Task, kind_of
 from server.encoding.pooling import Pooling, has_modules_file, pooling_of
+from server.kv_bytes import kv_token_bytes
 
 _CLASSES: dict[Kind, Any] = {
     "text classifier": AutoModelForSequenceClassification,
@@ -101,9 +102,7 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
     config: Any = model.config
     text = config.get_text_config()
     longest = max_positions(text, tokenizer)
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    item = next(model.parameters()).element_size()
+    item_bytes = next(model.parameters()).element_size()
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -111,7 +110,7 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
         max_length=longest,
         vocabulary=text.vocab_size,
         eos_ids=end_ids(model, tokenizer),
-        kv_token_bytes=2 * text.num_hidden_layers * heads * width * item,
+        kv_token_bytes=kv_token_bytes(text, item_bytes),
     )
 
 

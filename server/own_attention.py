@@ -25,9 +25,20 @@ from adapters_core.rows import padding_of, row_multiple
 from server.attention import PagedCache, Span
 from server.batch import pack
 from server.sequence import Sampling, Sequence
+from server.sight import UnsupportedAttention
 from server.work import Batch, Work
 
 _PADDING_PAGE = 0
+
+
+class _NoState(list[Any]):
+    """Stands for what a cache holds of each layer beside keys and values: nothing is kept of it."""
+
+    def __getitem__(self, layer: Any) -> Any:
+        raise UnsupportedAttention(
+            f"layer {layer} keeps a state beside keys and values of its tokens (linear attention, "
+            "a state space, a convolution, an index), which is not served"
+        )
 
 
 class SequenceCache(Cache):
@@ -41,6 +52,7 @@ class SequenceCache(Cache):
 
     def __init__(self, cells: PagedCache, span: Span, past: int) -> None:
         super().__init__(layers=[])
+        self.layers = _NoState()
         self._cells = cells
         self._span = span
         self._past = past

@@ -8,6 +8,7 @@ reference is transformers' forward pass with the updates added to each linear's 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from adapters_core.bases import Bases
 from adapters_core.inject import Injection
 from adapters_core.linear import AdaptedLinear
 from adapters_core.method import Coefficients
+from adapters_core.serving import RowsNotKnown
 from server.batch import Merged
 from server.kv_pool import PagePool
 from server.probe_updates import Updates, added, dense, layout_of, placed, random_updates
@@ -81,7 +83,7 @@ class StartCheck:
         self._name = type(injection.model).__name__
         self._pool = PagePool(num_pages, page_size)
         self._border = border
-        with torch.inference_mode():
+        with torch.inference_mode(), self._refusing("run a text with adapters"):
             self._texts = list(self._made())
 
     @torch.inference_mode()
@@ -95,16 +97,23 @@ class StartCheck:
             UnsupportedAttention: the base computes something that this engine does not.
         """
         for batch in self._steps():
-            try:
+            with self._refusing("run the rows of several texts in one step"):
                 got = logits(batch)
-            except UnsupportedAttention:
-                raise
-            except Exception as error:  # whatever the base's own code raises over packed rows
-                raise UnsupportedAttention(
-                    f"{self._name} cannot run the rows of several texts in one step: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
             self._compare(batch, got)
+
+    @contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """Make a refusal of whatever the base's own code raises."""
+        try:
+            yield
+        except UnsupportedAttention:
+            raise
+        except RowsNotKnown as error:
+            raise UnsupportedAttention(f"{self._name} cannot {what}: {error}") from error
+        except Exception as error:
+            raise UnsupportedAttention(
+                f"{self._name} cannot {what}: {type(error).__name__}: {error}"
+            ) from error
 
     def _made(self) -> Iterator[_Text]:
         """Yield the texts; where the cache has no pages for all of them, those it has pages for."""

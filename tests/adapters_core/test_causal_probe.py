@@ -16,6 +16,14 @@ def probed(model: nn.Module, max_length: int = tiny.MAX_LENGTH) -> BaseSpec:
     return with_causal_targets(spec_of(model, "tiny"), model, max_length)
 
 
+@pytest.mark.parametrize("shape", tiny.OWN_SHAPES)
+def test_a_linear_of_a_class_of_its_own_is_a_target_where_it_is_called(shape: str) -> None:
+    model = tiny.model(shape)
+    spec = probed(model)
+    assert spec.left_out == {}
+    assert spec.targets
+
+
 @pytest.mark.parametrize("shape", tiny.SHAPES)
 @pytest.mark.parametrize("max_length", [5, tiny.MAX_LENGTH])
 def test_every_linear_of_a_usual_base_is_a_target(shape: str, max_length: int) -> None:
@@ -97,6 +105,13 @@ class Read(nn.Module):
         return nn.functional.linear(x, self.dense.weight)
 
 
+class Absorbed(Read):
+    """A linear that is called, and whose weight is read as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(super().forward(x))
+
+
 @pytest.mark.parametrize(
     ("kind", "reason", "lost"),
     [
@@ -104,7 +119,8 @@ class Read(nn.Module):
         (Sorted, "in their order", {"dense"}),
         (OfPositions, "in their order", {"dense"}),
         (Pooled, "in their order", {"dense"}),
-        (Read, "not called", {"dense"}),
+        (Read, "read by other code", {"dense"}),
+        (Absorbed, "read by other code", {"dense"}),
     ],
 )
 def test_a_linear_that_sees_other_rows_is_left_out_with_its_reason(
@@ -119,6 +135,7 @@ def test_a_linear_that_sees_other_rows_is_left_out_with_its_reason(
         assert path not in spec.targets
         assert reason in spec.left_out[path]
     assert "model.layers.0.mlp.down_proj" in spec.targets
+    assert all(type(linear) is nn.Linear for _, linear in adaptable(model))
     assert not set(spec.left_out) & set(spec.targets)
 
 

@@ -50,6 +50,7 @@ def test_a_type_without_a_head_that_is_known_is_refused_in_words() -> None:
 def test_a_difference_and_a_fault_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(encoder_case, "TOLERANCE", 0.0)
+        patch.setattr(encoder_case, "_ROUNDINGS", 0)
         assert examine_encoder("bert:texts")["verdict"] == "wrong"
     monkeypatch.setattr(encoder_case, "load_base", lambda *given: 1 / 0)
     row = examine_encoder("bert:texts")

@@ -1,0 +1,283 @@
+"""One type of base, tiny and random: PEFT's adapters, served here, against PEFT's own answers.
+
+What becomes of a type is one of: `equal` (the logits of every text are PEFT's, in both modes, with
+two adapters and the base in one step, in pieces and token by token), `refused` (by which words),
+`wrong`, `broken` (an exception that is no refusal) and `not built`.
+"""
+
+import copy
+import re
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters_core.adapter import Adapter, read_adapter
+from adapters_core.bank import Bank, Layout
+from adapters_core.base import adaptable, weight_of, weights_of
+from adapters_core.bases import Bases
+from adapters_core.errors import AdapterError
+from adapters_core.inject import inject
+from adapters_core.merge import materialise
+from adapters_core.serving import RowsNotKnown
+from bench.bases import tokenizer
+from bench.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
+from server.base_words import BaseNotLoadable
+from server.batch import Factored, Merged
+from server.engine import Engine
+from server.kv_pool import PagePool
+from server.model import Base, load_base
+from server.residency import Entry
+from server.sequence import Sampling, Sequence
+from server.sight import UnsupportedAttention
+from server.work import Batch, Work
+
+TOLERANCE = 1e-4
+_LENGTHS = (7, 43, 20)
+_SINGLES, _PAGES, _PAGE_SIZE = 3, 16, 32
+#: What a library says of files and configs; anything else behind a refusal is a fault in code.
+_SAID = (OSError, ValueError, ImportError, AdapterError, UnsupportedAttention, RowsNotKnown)
+_METHODS = ("lora", "fourierft")
+_CHARS = 300
+_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+@dataclass
+class Outcome:
+    """What became of a type.
+
+    Args:
+        type: of the config.
+        verdict: see above.
+        words: of a refusal or a failure.
+        error: the largest relative difference of a text's logits from PEFT's.
+        methods: that were held against PEFT.
+        left_out: layers that no adapter may change, and why; one path for each reason.
+        num_left_out: how many they are.
+        num_targets: layers that adapters change.
+        own_attention: whether the base attends by code of its own.
+    """
+
+    type: str
+    verdict: str
+    words: str = ""
+    error: float = 0.0
+    methods: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    num_left_out: int = 0
+    num_targets: int = 0
+    own_attention: bool = False
+
+
+class _Wrong(Exception):
+    """An answer differs from PEFT's."""
+
+
+def examine(model_type: str) -> Outcome:
+    """Build, serve and compare a type; nothing is raised."""
+    torch.set_num_threads(1)
+    outcome = Outcome(model_type, "equal")
+    try:
+        with tempfile.TemporaryDirectory() as scratch, _quiet():
+            _examine(outcome, Path(scratch))
+    except _NotBuilt as error:
+        outcome.verdict, outcome.words = "not built", _words(error.__cause__ or error)
+    except (BaseNotLoadable, UnsupportedAttention, AdapterError) as error:
+        is_said = error.__cause__ is None or isinstance(error.__cause__, _SAID)
+        outcome.verdict, outcome.words = "refused" if is_said else "broken", _words(error)
+    except _Wrong as error:
+        outcome.verdict, outcome.words = "wrong", _words(error)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        outcome.verdict = "broken"
+        outcome.words = f"{type(error).__name__}: {_words(error)} ({place.name}:{place.lineno})"
+    return outcome
+
+
+class _NotBuilt(Exception):
+    """The type is not built small, transformers cannot run it, or PEFT makes no adapter of it."""
+
+
+def _examine(outcome: Outcome, folder: Path) -> None:
+    try:
+        model = tiny_model(outcome.type)
+        with torch.inference_mode():
+            model(input_ids=torch.arange(12)[None], use_cache=False)
+        model.save_pretrained(folder / "base")  # type: ignore[operator]
+        reader = tokenizer(VOCABULARY)
+        reader.model_max_length = MAX_LENGTH
+        reader.save_pretrained(folder / "base")
+    except Exception as error:
+        raise _NotBuilt from error
+    base = load_base(str(folder / "base"), "tiny", "cpu", "float32", "generate")
+    spec = base.spec
+    outcome.num_targets, outcome.num_left_out = len(spec.targets), len(spec.left_out)
+    outcome.left_out = {reason: path for path, reason in spec.left_out.items()}
+    plain = copy.deepcopy(base.model)
+    serving = _Serving(base)
+    outcome.own_attention = getattr(serving.engine, "has_own_attention", False)
+    for name in _METHODS if spec.targets else ():
+        _compare(outcome, serving, plain, name, folder / name)
+
+
+def _compare(
+    outcome: Outcome, serving: "_Serving", plain: nn.Module, name: str, folder: Path
+) -> None:
+    """Hold two adapters of a method against PEFT; on all linears if PEFT's file for that is taken.
+
+    Raises:
+        _Wrong: an answer differs.
+    """
+    models, adapters = _pair(outcome, serving, plain, name, folder)
+    for mode in ("factored", "merged"):
+        entries = [*serving.entries(adapters, mode), None]
+        error = serving.error(entries, [*models, plain], f"{name} {mode}")
+        outcome.error = max(outcome.error, error)
+    outcome.methods.append(name)
+
+
+def _pair(
+    outcome: Outcome, serving: "_Serving", plain: nn.Module, name: str, folder: Path
+) -> tuple[list[Any], list[Adapter]]:
+    """Return PEFT's models with two adapters, and these as read from their files.
+
+    Raises:
+        AdapterError: none that PEFT makes of the base's linears is taken.
+    """
+    targets = list(serving.spec.targets)
+    attention = [path for path in targets if "attn" in path or "attention" in path]
+    refusal: AdapterError | None = None
+    fault: Exception | None = None
+    for number, rule in enumerate(("all-linear", targets, attention)):
+        places = [folder / f"{number}-{seed}" for seed in (1, 2)]
+        try:
+            models = [_made(plain, name, rule, i, place) for i, place in enumerate(places)]
+        except Exception as error:
+            fault = fault or error
+            outcome.words = outcome.words or f"PEFT makes none on all linears: {error}"[:_CHARS]
+            continue
+        try:
+            return models, [serving.read(place) for place in places]
+        except AdapterError as error:
+            refusal = refusal or error
+            outcome.words = f"all-linear is refused: {refusal.message}"[:_CHARS]
+    if refusal is None:
+        raise _NotBuilt from fault
+    raise refusal
+
+
+class _Serving:
+    """The base as a server has it."""
+
+    def __init__(self, base: Base) -> None:
+        self.spec = base.spec
+        weights = weights_of(base.model, base.spec)
+        self.injection = inject(base.model, base.spec.targets, base.spec.kept)
+        self.bases = Bases(torch.device("cpu"), weights)
+        self.engine = Engine(self.injection, _PAGES, _PAGE_SIZE)
+
+    def read(self, folder: Path) -> Adapter:
+        file, config = (folder / name for name in _FILES)
+        return read_adapter(file, config.read_bytes(), self.spec)
+
+    def entries(self, adapters: list[Adapter], mode: str) -> list[Entry]:
+        if mode == "merged":
+            linears = self.injection.linears
+            return [
+                Entry(
+                    (mode, i), payload=Merged(materialise(a.methods, a.layers, linears, self.bases))
+                )
+                for i, a in enumerate(adapters)
+            ]
+        layout = Layout.of(adapters[0].methods, self.spec.targets)
+        bank = Bank(layout, self.bases, 2, adapters[0].layers)
+        return [
+            Entry((mode, i), payload=Factored(bank, bank.add(bank.pack(a.methods, a.layers))))
+            for i, a in enumerate(adapters)
+        ]
+
+    def error(self, entries: list[Any], models: list[Any], what: str) -> float:
+        """Return the largest difference over all texts, each relative to its logits.
+
+        Raises:
+            _Wrong: it is beyond the tolerance.
+        """
+        pool = PagePool(_PAGES, _PAGE_SIZE)
+        sequences, expected = [], []
+        for number, (entry, length) in enumerate(zip(entries, _LENGTHS, strict=True)):
+            tokens = tuple((11 + number + (37 + number) * i) % VOCABULARY for i in range(length))
+            sequence = Sequence(tokens, Sampling(max_tokens=1), entry)
+            sequence.pages = pool.allocate(pool.pages_for(length)) or []
+            sequences.append(sequence)
+            expected.append(_logits(models[number], tokens))
+        worst = 0.0
+        for works, is_single in _steps(sequences):
+            batch = Batch(works, ()) if is_single else Batch((), works)
+            for work, row in zip(works, self.engine.logits(batch), strict=True):
+                true = expected[sequences.index(work.sequence)][work.stop - 1]
+                difference = float((row - true).norm() / true.norm())
+                if not difference <= TOLERANCE:
+                    raise _Wrong(f"{what}: {difference:.1e} at token {work.stop}")
+                worst = max(worst, difference)
+        return worst
+
+
+def _steps(sequences: list[Sequence]) -> Iterator[tuple[tuple[Work, ...], bool]]:
+    """Yield the works of each step, and whether they are single tokens."""
+    cuts = [len(s.tokens) // 2 for s in sequences]
+    ends = [len(s.tokens) - _SINGLES for s in sequences]
+    yield tuple(Work(s, 0, cut, True) for s, cut in zip(sequences, cuts, strict=True)), False
+    pieces = zip(sequences, cuts, ends, strict=True)
+    yield tuple(Work(s, cut, end, True) for s, cut, end in pieces if cut < end), False
+    for i in range(_SINGLES):
+        singles = zip(sequences, ends, strict=True)
+        yield tuple(Work(s, end + i, end + i + 1, True) for s, end in singles), True
+
+
+def _made(plain: nn.Module, name: str, rule: Any, seed: int, folder: Path) -> Any:
+    """Return PEFT's model with a random adapter, which is saved in `folder`."""
+    from peft import FourierFTConfig, LoraConfig, get_peft_model
+
+    config: Any = LoraConfig(r=3, target_modules=rule, task_type="CAUSAL_LM")
+    if name == "fourierft":
+        sizes = [weight_of(module).numel() for _, module in adaptable(plain)]
+        config = FourierFTConfig(
+            n_frequency=min(40, *sizes), scaling=60.0, target_modules=rule, task_type="CAUSAL_LM"
+        )
+    model = get_peft_model(copy.deepcopy(plain), config)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "fourierft_spectrum" in name:
+            size = 0.2 if "lora_B" in name else 1.0
+            parameter.data = size * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(str(folder))
+    return model.eval()
+
+
+@torch.no_grad()
+def _logits(model: Any, tokens: tuple[int, ...]) -> Tensor:
+    logits: Tensor = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
+    return logits
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        yield
+
+
+def _words(error: BaseException) -> str:
+    words = re.sub(r"'/\S*/base'", "'BASE'", " ".join(str(error).split()))
+    return words[:_CHARS] or type(error).__name__
