@@ -23,6 +23,7 @@ from registry.reach import PATIENCE_S, reach
 from registry.scripts import Observer
 from registry.tenants import Tenants
 from registry.unknown import UnknownBytes
+from registry.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Registry:
         files: what is uploaded to train on.
         job_folders: where jobs' processes work.
         directory: this process's mirror of names; a server starts it, others need not.
+        workers: which workers are alive.
         tenants: whose files and jobs are whose.
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
@@ -54,6 +56,7 @@ class Registry:
     files: Files
     job_folders: JobFolders
     directory: Directory
+    workers: Workers
     tenants: Tenants
     ownership: Ownership
     unknown: UnknownBytes
@@ -140,6 +143,7 @@ def connect(
         files=files,
         job_folders=job_folders,
         directory=Directory(adapters, client),
+        workers=Workers(client, observer),
         tenants=Tenants(client, observer),
         ownership=ownership,
         unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders),

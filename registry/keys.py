@@ -37,6 +37,8 @@ FILE_USERS = PREFIX + "file-users:"  # + file's id, SET: the jobs that still nee
 JOB = PREFIX + "job:"  # + job's id, HASH: its record
 MAX_EVENTS = 5_000  # of one job, about
 MAX_METRICS = 50_000  # steps of one job, about
+WORKERS = PREFIX + "workers"  # HASH: worker's name -> record as JSON
+WORKERS_SEEN = PREFIX + "workers:seen"  # ZSET: worker's name by when it last said something
 KEPT_LOG_S = 90 * 24 * 3600
 
 

@@ -37,6 +37,7 @@ SCRIPTS = (
     "pair",
     "known",
     "tenant_move",
+    "workers",
 )
 
 

@@ -36,6 +36,7 @@ from server.routes import (
     fine_tuning,
     ops,
     residency,
+    workers,
 )
 from server.row_check import NeedsSearch, NotInvariant
 from server.service import Service, tell_unknown
@@ -98,6 +99,7 @@ def create_app(
         residency,
         files,
         fine_tuning,
+        workers,
         ops,
     ):
         app.include_router(module.router)

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from registry import Jobs, RegistryError
+from registry.workers import Workers
 
 _FRESH_S = 1.0
 
@@ -29,8 +30,9 @@ class TrainingMetrics(Collector):
         self._read_at = float("-inf")
         self._counts: Mapping[str, int] = {}
         self._totals: Mapping[str, float] = {}
+        self._num_workers: int | None = None
 
-    def refresh(self, jobs: Jobs) -> None:
+    def refresh(self, jobs: Jobs, workers: Workers) -> None:
         """Ask the registry, at most once a second, however many scrape."""
         with self._lock:
             if self._clock() < self._read_at + _FRESH_S:
@@ -38,8 +40,9 @@ class TrainingMetrics(Collector):
             try:
                 self._counts = {str(state): count for state, count in jobs.counts().items()}
                 self._totals = jobs.totals()
+                self._num_workers = len(workers.alive())
             except RegistryError:  # numbers of a while ago would look like numbers of now
-                self._counts, self._totals = {}, {}
+                self._counts, self._totals, self._num_workers = {}, {}, None
             self._read_at = self._clock()
 
     def collect(self) -> Iterator[Metric]:
@@ -48,6 +51,10 @@ class TrainingMetrics(Collector):
         for state, count in self._counts.items():
             states.add_metric([state], count)
         yield states
+        workers = GaugeMetricFamily("overtone_workers", "Trainer workers that are alive.")
+        if self._num_workers is not None:
+            workers.add_metric([], self._num_workers)
+        yield workers
         totals = self._totals
         yield _counter("steps", "Optimiser steps of all jobs.", totals.get("steps"))
         yield _counter("tokens", "Tokens trained on by all jobs.", totals.get("tokens"))

@@ -13,13 +13,15 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adapters_core.starting import check_base, check_device, check_folder
 from registry.connect import Registry, check_url, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.job_record import HELD, Fence, JobError, JobRecord
+from registry.workers import WorkerRecord
 from trainer import tensorboard
 from trainer.child_task import LOAD, RUN, ChildTask
 from trainer.devices import devices_of, threads_of
@@ -103,6 +105,7 @@ class Worker:
         self._watch = Watch(registry.claims, settings.base_name, settings.lost_after_s)
         self._next_look = 0.0
         self._is_tidy = False  # of what dead processes left
+        self._record = WorkerRecord(settings.name, settings.base_name, settings.device, time.time())
         self._stopping, self._hurrying = threading.Event(), threading.Event()
 
     def stop(self) -> None:
@@ -122,7 +125,11 @@ class Worker:
                 self._stopping.wait(CLAIM_WAIT_S)
                 continue
             if job is not None:
+                self._record, self._next_look = replace(self._record, job=job.id), 0.0
                 self._work(job)
+                self._record, self._next_look = replace(self._record, job=None), 0.0
+        with suppress(RegistryError):  # it is not shown for long without this, too
+            self._registry.workers.leave(self._record.name)
 
     def _next(self) -> JobRecord | None:
         settings = self._settings
@@ -133,6 +140,7 @@ class Worker:
         at = time.monotonic()
         if at >= self._next_look:
             self._next_look = at + self._settings.lost_after_s / 6
+            self._registry.workers.beat(self._record)
             if not self._is_tidy:
                 tidy_all(self._registry)
                 self._is_tidy = True

@@ -54,6 +54,7 @@ from .training_types import (
     JobEvent,
     JobFault,
     TrainingFile,
+    Worker,
 )
 from .types import (
     Adapter,
@@ -131,4 +132,5 @@ __all__ = [
     "UnsupportedParameter",
     "UnusedTensors",
     "Usage",
+    "Worker",
 ]

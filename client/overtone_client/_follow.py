@@ -8,10 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ._session import Session, printable
+from ._worker_commands import warning_of
 from .client import Client
 from .errors import ConnectionFailed, Draining, OvertoneError, RegistryUnavailable, Timeout
 from .training_types import Job, JobEvent
 
+#: States in which a job waits for a worker.
+_WAITING = frozenset({"validating_files", "queued"})
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24
 _AGAIN_S, _PATIENCE_S = 1.0, 120.0
@@ -25,6 +28,8 @@ def follow(client: Client, session: Session, job: Job) -> Job:
     A server that restarts meanwhile is waited for; Ctrl-C ends the looking on, not the job.
     """
     screen = _Screen(job, is_quiet=session.as_json)
+    if job.status in _WAITING and (warning := warning_of(client, job.model)):
+        screen.say(f"{'warn':5} {warning}")
     try:
         with screen.progress:
             _follow(client, screen)

@@ -12,7 +12,7 @@ from ._requests import _segment as segment
 from ._upload import Progress, ReportedFile, Source
 from .errors import InvalidArgument
 
-FILES, JOBS = "/v1/files", "/v1/fine_tuning/jobs"
+FILES, JOBS, WORKERS = "/v1/files", "/v1/fine_tuning/jobs", "/v1/workers"
 
 
 @dataclass(frozen=True)

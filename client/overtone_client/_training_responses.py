@@ -15,6 +15,7 @@ from .training_types import (
     JobEvent,
     JobFault,
     TrainingFile,
+    Worker,
 )
 
 T = TypeVar("T")
@@ -71,6 +72,21 @@ def to_job(body: Json) -> Job:
         created_at=moment(body.get("created_at")),
         raw=body,
     )
+
+
+def to_workers(body: Json) -> list[Worker]:
+    """The workers of a list."""
+    return [
+        Worker(
+            id=str(each["id"]),
+            model=str(each["model"]),
+            device=str(each.get("device", "")),
+            is_busy=bool(each.get("is_busy")),
+            started_at=moment(each.get("started_at")),
+            raw=each,
+        )
+        for each in body["data"]
+    ]
 
 
 def to_event(body: Json) -> JobEvent:

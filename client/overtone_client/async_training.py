@@ -10,7 +10,15 @@ from . import _training_responses as responses
 from ._requests import Call
 from ._training_requests import Walk
 from ._upload import Progress, Source
-from .training_types import CurvePoint, Evaluation, Job, JobCheckpoint, JobEvent, TrainingFile
+from .training_types import (
+    CurvePoint,
+    Evaluation,
+    Job,
+    JobCheckpoint,
+    JobEvent,
+    TrainingFile,
+    Worker,
+)
 
 T = TypeVar("T")
 
@@ -119,6 +127,9 @@ class AsyncTraining:
 
     async def plot(self, id: str) -> bytes:
         return (await self._get(requests.job_path(id, "plot.png"))).content
+
+    async def workers(self) -> list[Worker]:
+        return responses.parse(await self._get(requests.WORKERS), responses.to_workers)
 
     async def _get(self, path: str) -> httpx2.Response:
         return await self._send(Call("GET", path))

@@ -9,6 +9,7 @@ import typer
 from . import _adapter_commands as adapters
 from . import _answer_commands as answers
 from . import _training_commands as training
+from . import _worker_commands as workers
 from ._connection import DEFAULT_URL
 from ._evaluate_command import evaluate
 from ._plugins import CommandGroup
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "job": training.job,
     "reproduce": training.reproduce,
     "evaluate": evaluate,
+    "workers": workers.workers,
 }
 for name, command in COMMANDS.items():
     app.command(name, epilog="--url, --api-key and --json may also stand after the command.")(

@@ -10,7 +10,15 @@ from . import _training_responses as responses
 from ._requests import Call
 from ._training_requests import Walk
 from ._upload import Progress, Source
-from .training_types import CurvePoint, Evaluation, Job, JobCheckpoint, JobEvent, TrainingFile
+from .training_types import (
+    CurvePoint,
+    Evaluation,
+    Job,
+    JobCheckpoint,
+    JobEvent,
+    TrainingFile,
+    Worker,
+)
 
 T = TypeVar("T")
 
@@ -167,6 +175,10 @@ class Training:
     def plot(self, id: str) -> bytes:
         """The training curve so far, as a PNG."""
         return self._get(requests.job_path(id, "plot.png")).content
+
+    def workers(self) -> list[Worker]:
+        """The trainer workers that are alive; without one of a job's base the job waits."""
+        return responses.parse(self._get(requests.WORKERS), responses.to_workers)
 
     def _get(self, path: str) -> httpx2.Response:
         return self._send(Call("GET", path))

@@ -34,6 +34,26 @@ class TrainingFile:
 
 
 @dataclass(frozen=True)
+class Worker:
+    """A trainer worker that is alive.
+
+    Args:
+        id: its host and process id, or the name that it was given.
+        model: the base whose jobs it takes.
+        device: on which it trains.
+        is_busy: it has a job.
+        started_at: in UTC.
+    """
+
+    id: str
+    model: str
+    device: str
+    is_busy: bool
+    started_at: datetime | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class JobFault:
     """Why a job failed."""
 

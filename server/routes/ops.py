@@ -62,7 +62,8 @@ async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     state = request.app.state
     if state.service is not None:
-        await asyncio.to_thread(state.metrics.training.refresh, state.service.registry.jobs)
+        registry = state.service.registry
+        await asyncio.to_thread(state.metrics.training.refresh, registry.jobs, registry.workers)
     body, content_type = state.metrics.render()
     return Response(body, media_type=content_type)
 

@@ -22,6 +22,7 @@ class Training:
     faults: str | None = None  # of the next file
     digest: str = "sha256:" + "1" * 64  # of what jobs make
     ending: str = "succeeded"
+    workers: list[dict[str, Any]] = field(default_factory=list)
     breaks: int = 0  # streams that end in the middle
 
     def add_file(self, name: str, data: bytes) -> dict[str, Any]:
@@ -74,6 +75,10 @@ def add_training(app: FastAPI, state: Any, missing: Any) -> None:
     """Add the routes; `missing` makes the error of what is not there."""
     _add_files(app, state, missing)
     _add_jobs(app, state, missing)
+
+    @app.get("/v1/workers")
+    async def workers() -> dict[str, Any]:
+        return {"object": "list", "data": state.training.workers}
 
 
 def _page(items: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:

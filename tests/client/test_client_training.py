@@ -23,7 +23,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_twins_have_the_same_methods() -> None:
     assert {name for name in vars(AsyncTraining) if not name.startswith("_")} == set(METHODS)
-    assert len(METHODS) == 17
+    assert len(METHODS) == 18
 
 
 @pytest.mark.parametrize("name", METHODS)

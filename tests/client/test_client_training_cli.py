@@ -69,6 +69,34 @@ def test_following_shows_every_word_and_the_end(run: Run, data: Path) -> None:
     assert "eval_loss=2.5" in done.stdout
 
 
+def worker(base: str = "tiny") -> dict[str, Any]:
+    known = {"object": "worker", "id": "host:1", "model": base, "device": "cpu"}
+    return {**known, "is_busy": True, "started_at": 1_700_000_000}
+
+
+def test_following_a_job_that_no_worker_takes_says_so_and_how_to_start_one(
+    run: Run, state: State, data: Path
+) -> None:
+    words = ("train", "--data", data, "--name", "poet", "--follow")
+    alone = run(*words)
+    base = next(iter(state.training.jobs.values()))["model"]
+    assert f"warn  no worker of {base} is running: the job waits for one" in alone.stderr
+    assert "overtone worker --base BASE" in alone.stderr
+    assert "--with-worker" in alone.stderr
+    state.training.workers = [worker("another")]
+    assert "is running, only of another: the job waits" in run(*words).stderr
+    state.training.workers = [worker(base)]
+    assert "no worker" not in run(*words).stderr
+
+
+def test_workers_are_a_table_or_one_document(run: Run, state: State) -> None:
+    assert "There are no workers" in run("workers").stdout
+    state.training.workers = [worker()]
+    shown = run("workers").stdout
+    assert all(word in shown for word in ("host:1", "tiny", "cpu", "busy"))
+    assert json.loads(run("workers", "--json").stdout)["data"] == [worker()]
+
+
 def test_a_stream_that_breaks_is_taken_up_where_it_broke(
     run: Run, state: State, data: Path
 ) -> None:

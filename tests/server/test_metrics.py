@@ -11,6 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from registry import Jobs, RegistryUnavailable
+from registry.workers import Workers
 from server.metrics import BuildInfo, Metrics
 from server.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
 from server.training_metrics import TrainingMetrics
@@ -63,6 +64,7 @@ EXPECTED = [
     ("overtone_canary_ok", "gauge", set()),
     ("overtone_batch_invariant", "gauge", set()),
     ("overtone_jobs", "gauge", {"state"}),
+    ("overtone_workers", "gauge", set()),
     ("overtone_train_steps", "counter", set()),
     ("overtone_train_tokens", "counter", set()),
     ("overtone_train_loss", "gauge", set()),
@@ -121,11 +123,14 @@ class OneJob:
     def totals(self) -> dict[str, float]:
         return {"steps": 5.0, "tokens": 70.0, "loss": 1.5}
 
+    def alive(self) -> list[str]:
+        return ["one", "two"]
+
 
 def fed() -> Metrics:
     metrics = built()
     fill(metrics)
-    metrics.training.refresh(cast(Jobs, OneJob()))
+    metrics.training.refresh(cast(Jobs, OneJob()), cast(Workers, OneJob()))
     return metrics
 
 
@@ -171,12 +176,13 @@ def test_jobs_are_asked_for_once_a_second_and_forgotten_when_nobody_answers() ->
     now, jobs = [0.0], OneJob()
     training = TrainingMetrics(lambda: now[0])
     for _ in range(5):
-        training.refresh(cast(Jobs, jobs))
+        training.refresh(cast(Jobs, jobs), cast(Workers, jobs))
     assert jobs.asked == 1
     samples = {s.name: s.value for family in training.collect() for s in family.samples}
     assert samples["overtone_train_steps_total"] == 5
+    assert samples["overtone_workers"] == 2
     now[0], jobs.is_down = 1.5, True
-    training.refresh(cast(Jobs, jobs))
+    training.refresh(cast(Jobs, jobs), cast(Workers, jobs))
     assert jobs.asked == 2
     assert [s for family in training.collect() for s in family.samples] == []
 

@@ -1,0 +1,81 @@
+"""Which workers are alive: each says so now and then, by the registry's own clock.
+
+For people and metrics alone. Whether a job's worker is lost is decided by the job's own beats
+(claims.py), so a worker that is missing here loses nothing.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis
+
+from registry import keys
+from registry.errors import CorruptRecord
+from registry.scripts import Observer, Scripts
+
+#: A worker that said nothing for so long is not shown any more.
+ALIVE_S = 30.0
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """One worker.
+
+    Args:
+        name: tells it from all others: host and process id.
+        base_name: for which it takes jobs.
+        device: on which it trains.
+        started_at: in seconds since 1970, by its own clock.
+        job: the id of the job that it holds, if it holds one.
+    """
+
+    name: str
+    base_name: str
+    device: str
+    started_at: float
+    job: str | None = None
+
+
+class Workers:
+    """The workers of a registry; safe to use from many threads.
+
+    Every method raises `RegistryUnavailable` when the server does not answer.
+
+    Args:
+        client: answers bytes and has socket timeouts.
+        observer: told of every exchange.
+    """
+
+    def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
+        self._scripts = Scripts(client, observer)
+
+    def beat(self, record: WorkerRecord) -> None:
+        """Say that a worker is alive, and what it does."""
+        self._run("beat", record.name, json.dumps(asdict(record)))
+
+    def leave(self, name: str) -> None:
+        """Say that a worker ends. Harmless if it is not there."""
+        self._run("leave", name)
+
+    def alive(self) -> list[WorkerRecord]:
+        """Return the workers that said something of late, by name.
+
+        Raises:
+            CorruptRecord: a stored one is not what this program writes.
+        """
+        found = [_read(body) for body in self._run("list")]
+        return sorted(found, key=lambda each: each.name)
+
+    def _run(self, op: str, *words: str) -> Any:
+        touched = [keys.WORKERS, keys.WORKERS_SEEN]
+        return self._scripts.run("workers", touched, [op, repr(ALIVE_S), *words])
+
+
+def _read(stored: bytes) -> WorkerRecord:
+    try:
+        given = json.loads(stored)
+        known = {name: given[name] for name in WorkerRecord.__dataclass_fields__}
+        return WorkerRecord(**known)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptRecord(f"{keys.WORKERS} holds what is no worker's record") from error

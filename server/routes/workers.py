@@ -1,0 +1,30 @@
+"""The trainer workers that are alive, so that it is known whether a new job will run."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from registry.workers import WorkerRecord
+from server.routes.door import service_of
+
+router = APIRouter()
+
+
+@router.get("/v1/workers")
+async def workers(request: Request) -> dict[str, Any]:
+    """List the workers on this server's registry that said something within half a minute."""
+    found = await asyncio.to_thread(service_of(request).registry.workers.alive)
+    return {"object": "list", "data": [_shown(worker) for worker in found]}
+
+
+def _shown(worker: WorkerRecord) -> dict[str, Any]:
+    """Return a worker as callers see it: without the job, which may be of another tenant."""
+    return {
+        "object": "worker",
+        "id": worker.name,
+        "model": worker.base_name,
+        "device": worker.device,
+        "is_busy": worker.job is not None,
+        "started_at": int(worker.started_at),
+    }
