@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.
 _SAMPLES = 4096
-#: Numbers of one row of an embedding that enter its digest.
-_ROW_SAMPLES = 8
 #: Those that compute `x W^T + bias` and nothing else.
 _FORWARDS = (nn.Linear.forward, Conv1D.forward)
 #: Roundings by which another way to the same product may differ, as a share of its norm.
@@ -166,29 +164,21 @@ def _embeddings(model: nn.Module) -> Iterator[tuple[str, str]]:
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and any(module is one for one in named):
-            yield path, rows_digest(weight)
+            yield path, sample_digest(weight)
 
 
 @torch.no_grad()
-def rows_digest(weight: Tensor) -> str:
-    """Return `sha256:…` over an embedding's shape and some values of every row, as bfloat16.
-
-    Training may have changed the rows of a few tokens alone: none is left out.
-    """
-    rows = weight.detach().reshape(weight.shape[0], -1)
-    some = rows[:, :: max(1, rows.shape[1] // _ROW_SAMPLES)]
-    return "sha256:" + hashlib.sha256(f"{list(weight.shape)}\0".encode() + _bytes(some)).hexdigest()
+def sample_digest(tensor: Tensor) -> str:
+    """Return `sha256:…` over a tensor's shape and up to 4096 of its values, as `fingerprint`."""
+    return "sha256:" + hashlib.sha256(_sample(tensor)).hexdigest()
 
 
 def _sample(tensor: Tensor) -> bytes:
     flat = tensor.detach().reshape(-1)
     step = max(1, -(-flat.numel() // _SAMPLES))
-    return f"{list(tensor.shape)}\0".encode() + _bytes(flat[::step])
-
-
-def _bytes(values: Tensor) -> bytes:
-    whole = values.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy()
-    return whole.astype("<i2").tobytes()
+    sample = flat[::step].to(torch.bfloat16).cpu().contiguous()
+    values = sample.view(torch.int16).numpy().astype("<i2").tobytes()
+    return f"{list(tensor.shape)}\0".encode() + values
 
 
 def shape_of(linear: nn.Module) -> Shape:

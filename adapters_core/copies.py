@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from adapters_core.base import BaseSpec, rows_digest
+from adapters_core.base import BaseSpec, sample_digest
 from adapters_core.errors import BaseMismatch
 from adapters_core.files import Header
 from adapters_core.keys import PREFIX
@@ -27,13 +27,13 @@ def without_copies(header: Header, base: BaseSpec) -> tuple[Header, dict[str, st
 
 
 def check_copies(tensors: Mapping[str, Tensor], copies: Mapping[str, str], base: BaseSpec) -> None:
-    """Hold copies against the base's own weights: some values of every row, as bfloat16.
+    """Hold copies against the base's own weights, as closely as fingerprints do.
 
     Raises:
         BaseMismatch: one is another weight, or of another shape.
     """
     for key, path in copies.items():
-        if rows_digest(tensors[key]) != base.embeddings[path]:
+        if sample_digest(tensors[key]) != base.embeddings[path]:
             raise BaseMismatch(
                 f"{key} is not the weight that base {base.name!r} has: the adapter belongs to a "
                 f"base with another vocabulary, or with trained embeddings; {MERGE}",

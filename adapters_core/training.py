@@ -3,7 +3,7 @@
 Training uses the same injected linears as serving; only the plan differs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ class TrainingPlan:
         bases: the cache of what the method precomputes.
         generator: draws the fresh coefficients, whose delta is zero.
         dropout: the share of a layer's inputs that the update does not see while the model trains.
+        tell: called after each layer with how many are ready, and of how many: what is made from
+            the base's weights takes long on a wide one.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class TrainingPlan:
         bases: Bases,
         generator: torch.Generator,
         dropout: float = 0.0,
+        tell: Callable[[int, int], None] = lambda done, count: None,
     ) -> None:
         self.methods = laid_out(method, shapes)
         self._method = method if isinstance(method, Method) else next(iter(method.values()))
@@ -40,9 +43,10 @@ class TrainingPlan:
         self._bases = bases
         self._shapes = dict(shapes)
         self._shared: dict[str, nn.Parameter] = {}
-        self.layers = {
-            target: self._fresh_layer(target, shape, generator) for target, shape in shapes.items()
-        }
+        self.layers: dict[str, dict[str, nn.Parameter]] = {}
+        for target, shape in shapes.items():
+            self.layers[target] = self._fresh_layer(target, shape, generator)
+            tell(len(self.layers), len(shapes))
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield every trainable tensor, one that layers share once."""
@@ -79,6 +83,24 @@ class TrainingPlan:
     def regulariser(self) -> Tensor | None:
         """Return the method's own term of the loss, if it has one."""
         return self._method.regulariser(self.layers)
+
+    @torch.no_grad()
+    def step_of(self, target: str, rate: float, generator: torch.Generator) -> Tensor:
+        """Return what one step of AdamW adds to a layer's delta `[out, in]`; nothing is changed.
+
+        A first step moves each coefficient by about the rate; here the signs are drawn.
+        """
+        layer, method, shape = self.layers[target], self.methods[target], self._shapes[target]
+        basis = self._bases.get(method, shape, target, layer)
+        specs = method.training_tensors(shape)
+        moved = dict[str, Tensor](layer)
+        for name, tensor in layer.items():
+            if tensor.requires_grad and specs[name].role == "coefficients":
+                signs = torch.randn(tensor.shape, generator=generator).sign().to(tensor.device)
+                moved[name] = tensor + rate * specs[name].rate * signs
+        return method.training_delta(moved, shape, basis) - method.training_delta(
+            layer, shape, basis
+        )
 
     def exported(self) -> dict[str, dict[str, Tensor]]:
         """Return target -> coefficients as the file holds them."""

@@ -18,6 +18,7 @@ PROGRAMS = {
     "training_text": "MiniLM sorts Debian's packages: every method by its preset alone.",
     "training_digits": "A ViT learns new digits: every method by its preset alone.",
     "training_demo": "The demo's base learns two styles: every method by its preset alone.",
+    "training_real": "A language model of your own learns two texts: every method by its preset.",
     "training_toys": "Two toys of the papers: what a few numbers in one layer can say.",
     "methods": "Every method beside PEFT and LoRA, layer by layer.",
     "clora": "CLoRA's parts, one by one.",

@@ -78,12 +78,15 @@ class Adapters:
         metrics: dict[str, Any],
         now: float,
         fence: Fence | None = None,
+        keeps_latest: bool = False,
     ) -> tuple[Record, bool]:
         """Return the name's record of these bytes, and whether it is new.
 
         Twice is harmless: the same digest gives the same version, and does not undo a rollback.
         `alias`, if given, points to the version afterwards in both cases. With a training job's
-        `fence` the job has one version, whatever bytes it comes with a second time.
+        `fence` the job has one version, whatever bytes it comes with a second time. With
+        `keeps_latest` the new version is there by its number, and `latest` stays where it is; the
+        first version of a name is its latest in any case.
 
         Raises:
             InvalidName: the name, the alias or the digest breaks its rule.
@@ -102,7 +105,7 @@ class Adapters:
         )
         facts = [description.digest, description.method, stored, alias or ""]
         held = [] if fence is None else [keys.job(fence.job)]
-        facts += [] if fence is None else [str(fence.number)]
+        facts += ["" if fence is None else str(fence.number), "1" if keeps_latest else ""]
         version, *rest = self._write("publish", name, *facts, also=held)
         if version == b"fenced":
             raise FenceLost(f"the job is {rest[0].decode()}, or another attempt holds it now")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
 Task = Literal["causal_lm", "sequence_classification", "regression", "image_classification"]
+MoveLatest = Literal["always", "if_better"]
 TASKS: tuple[str, ...] = get_args(Task)
 AUTO = "auto"
 _OF_CLASSES = ("eval_loss", "accuracy", "f1", "matthews")
@@ -104,6 +105,8 @@ class JobSpec:
         seed: of everything random.
         alias: moved to the new version, if `publish_if` allows it.
         publish_if: None moves the alias in any case.
+        move_latest: when `latest` moves to the new version; None: always where the job gives the
+            coefficients' rate, else if the held-out loss is below the base's.
         created_by: the tenant.
         metadata: the caller's own.
     """
@@ -121,8 +124,15 @@ class JobSpec:
     seed: int = 0
     alias: str | None = None
     publish_if: PublishGate | None = None
+    move_latest: MoveLatest | None = None
     created_by: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def gives_rate(self) -> bool:
+        """Whether the job says how fast the coefficients learn."""
+        hyper = self.hyperparameters
+        return hyper.learning_rate is not None or hyper.learning_rate_multiplier != 1.0
 
     def to_json(self) -> str:
         """Return the spec as JSON, the same text for the same spec."""

@@ -1,8 +1,9 @@
 -- Give a name a new version, or find the one that already holds these bytes.
 --
 -- KEYS  records versions by_digest aliases | names digests counters changes sequence | job
--- ARGV  name max_changes method_prefix digest method body alias('' for none) fence
+-- ARGV  name max_changes method_prefix digest method body alias('' for none) fence keeps_latest
 --       job and fence: only of a training job; it publishes once, and only while it holds the job
+--       keeps_latest: '1' leaves `latest` where it is, if the name has one
 -- Returns {version, 1 if created else 0, body} | {'fenced', state of the job}.
 -- Work: constant but for the logarithm of the ordered indexes.
 local records, versions, by_digest, aliases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -10,6 +11,7 @@ local names, digests, counters, changes, sequence = KEYS[5], KEYS[6], KEYS[7], K
 local name, max_changes, method_prefix = ARGV[1], ARGV[2], ARGV[3]
 local digest, method, body, alias = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local job, fence = KEYS[10], ARGV[8]
+local keeps_latest = ARGV[9] == '1' and redis.call('HEXISTS', aliases, 'latest') == 1
 
 local function announce(kind, version)
   redis.call('XADD', changes, 'MAXLEN', '~', max_changes, '*',
@@ -41,14 +43,16 @@ local version = made or redis.call('HGET', by_digest, digest)
 local created = 0
 if not version then
   created = 1
-  leave_index_of_latest()
+  if not keeps_latest then leave_index_of_latest() end
   version = tostring(redis.call('HINCRBY', counters, name, 1))
   redis.call('ZADD', versions, version, version)
   redis.call('HSET', by_digest, digest, version)
   redis.call('HINCRBY', digests, digest, 1)
   redis.call('ZADD', names, 0, name)
-  redis.call('ZADD', method_prefix .. method, 0, name)
-  redis.call('HSET', aliases, 'latest', version)
+  if not keeps_latest then
+    redis.call('ZADD', method_prefix .. method, 0, name)
+    redis.call('HSET', aliases, 'latest', version)
+  end
   announce('published', version)
   redis.call('HSET', records, version, body)
 end

@@ -31,6 +31,7 @@ def publish(
     metrics: dict[str, Any] | None = None,
     now: float,
     fence: Fence | None = None,
+    keeps_latest: bool = False,
 ) -> tuple[Record, bool]:
     """Make a checked adapter a version of `name`; return its record and whether it is new.
 
@@ -49,6 +50,7 @@ def publish(
         metrics: what evaluation measured, a JSON object.
         now: seconds since 1970.
         fence: a training job's claim, checked in the transaction that writes the record.
+        keeps_latest: whether `latest` stays where it is, if the name has one.
 
     Raises:
         FenceLost: the job does not run, or under another claim.
@@ -71,6 +73,7 @@ def publish(
             metrics=metrics or {},
             now=now,
             fence=fence,
+            keeps_latest=keeps_latest,
         )
 
 

@@ -158,6 +158,7 @@ def _adapter(job: JobRecord) -> Json:
         "task": spec.task,
         "alias": spec.alias,
         "publish_if": asdict(spec.publish_if) if spec.publish_if else None,
+        "move_latest": spec.move_latest,
     }
 
 
@@ -168,7 +169,17 @@ def _own(job: JobRecord) -> Json:
         "attempts": job.attempts,
         "worker": job.worker,
         "result": asdict(job.result) if job.result else None,
+        "is_better_than_base": _is_better(job),
     }
+
+
+def _is_better(job: JobRecord) -> bool | None:
+    """Return whether the held-out loss is below the base's; None where it is not known."""
+    metrics = job.result.metrics if job.result else {}
+    mine, base = metrics.get("eval_loss"), dict(metrics.get("base") or {}).get("eval_loss")
+    if not isinstance(mine, int | float) or not isinstance(base, int | float):
+        return None
+    return mine < base
 
 
 def _estimated(job: JobRecord) -> int | None:

@@ -109,6 +109,7 @@ def _spec_of(service: Service, body: JobRequest, tenant: str) -> JobSpec:
         seed=secrets.randbelow(1 << 31) if body.seed is None else body.seed,
         alias=adapter.alias,
         publish_if=adapter.publish_if.chosen() if adapter.publish_if else None,
+        move_latest=adapter.move_latest,
         created_by=tenant,
         metadata=dict(body.metadata),
     )

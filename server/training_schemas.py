@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from registry.job_spec import AUTO, Hyperparameters, PublishGate, Task
+from registry.job_spec import AUTO, Hyperparameters, MoveLatest, PublishGate, Task
 from server.errors import InvalidRequest, UnsupportedParameter
 
 #: As OpenAI has them; both end in the record of the version that the job makes.
@@ -106,6 +106,7 @@ class AdapterRequest(_Request):
     task: Task | None = None
     alias: str | None = None
     publish_if: GateRequest | None = None
+    move_latest: MoveLatest | None = None
 
     @classmethod
     def _keeping_auto(cls) -> frozenset[str]:

@@ -21,7 +21,7 @@ from registry.records import Record
 from trainer.child_task import ChildTask, named
 from trainer.devices import devices_of
 from trainer.errors import BaseNotLoadable, RankLost, Stopped, TrainerError
-from trainer.gate import open_alias
+from trainer.gate import open_alias, reason_to_keep_latest
 from trainer.patience import Interrupted, patiently
 from trainer.publishing import publish_trained
 from trainer.pulse import Pulse
@@ -84,12 +84,27 @@ class Attempt:
         report.validated()  # of what an earlier attempt published nobody has said it here
         report.event("info", f"Published as {record.reference}", {"digest": record.digest})
         adapters = self._registry.adapters
+        self._tell_of_latest(job.spec, record, report)
         reason = self._patiently(lambda: open_alias(adapters, job.spec, record))
         if reason is not None:
             report.event("warn", f"Alias {job.spec.alias!r} stays where it is: {reason}")
         report.close()
         claims, fence = self._registry.claims, self._fence
         self._patiently(lambda: claims.finish(fence, record.metrics, now=self._clock()))
+
+    def _tell_of_latest(self, spec: JobSpec, record: Record, report: Reporting) -> None:
+        """Say loudly what a version that is no better than the base means for its name."""
+        reason = reason_to_keep_latest(spec, record.metrics)
+        if reason is None:
+            return
+        latest = self._patiently(lambda: self._registry.adapters.get(spec.name)).latest.version
+        if latest == record.version:
+            what = f"{spec.name!r} has no other version, so this one answers under the bare name"
+        else:
+            what = f"{spec.name!r} stays at version {latest}; this one answers as "
+            what += f"{record.reference}. File the job with adapter.move_latest = 'always' to move "
+            what += "it in any case"
+        report.event("warn", f"Not better than the base: {reason}. {what}")
 
     def _published(self, job: JobRecord) -> Record | None:
         """Return what an earlier attempt published before it ended."""

@@ -7,6 +7,7 @@ TrainerError                 the root: catch this to catch all of them
 ├── BaseNotLoadable          the base cannot be loaded for this task
 ├── WrongBase                the job was made for another base than the one that is loaded
 ├── LossNotFinite            the loss or a gradient became NaN or infinite
+├── LossDiverged             the loss has stayed far above the base's own
 └── StorageFull              nothing more can be written to the job's folder
 
 RankLost                     another process of the job died; the job is tried again
@@ -101,6 +102,28 @@ class LossNotFinite(TrainerError):
             "published. Try a smaller learning_rate_multiplier, or a longer warm-up",
             "learning_rate_multiplier",
             {"step": step, "learning_rate": rate},
+        )
+
+
+class LossDiverged(TrainerError):
+    """The loss stayed far above the base's own; nothing of it is kept but the checkpoints before.
+
+    Args:
+        step: the optimiser's step, from 1.
+        rate: the coefficients' learning rate at this step.
+        loss: of this step.
+        most: what it has been above for some steps.
+    """
+
+    code = "loss_diverged"
+
+    def __init__(self, step: int, rate: float, loss: float, most: float) -> None:
+        super().__init__(
+            f"the loss is {loss:.3g} at step {step} with learning rate {rate:.3g}, and has been "
+            f"above {most:.3g}, far more than the base's own, for some steps; nothing was "
+            "published. Try a smaller learning_rate_multiplier",
+            "learning_rate_multiplier",
+            {"step": step, "learning_rate": rate, "loss": loss},
         )
 
 

@@ -12,6 +12,7 @@ from trainer.evaluate import is_better
 
 #: Under this name a version's metrics hold the base's own.
 BASE = "base"
+_LOSS = "eval_loss"
 
 
 def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
@@ -39,6 +40,26 @@ def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
         except PreconditionFailed:  # somebody moved it meanwhile: compare with that one
             continue
     return None
+
+
+def reason_to_keep_latest(spec: JobSpec, metrics: Mapping[str, Any]) -> str | None:
+    """Return why `latest` is not to move to a version; None if it is to.
+
+    A preset's rate is the product's choice: what it makes worse than the base must not answer
+    under the bare name unasked. A job that gives the rate, or says `always`, has asked.
+
+    Args:
+        spec: of the job.
+        metrics: of the version, those of the base under their own name among them.
+    """
+    if spec.move_latest == "always" or (spec.move_latest is None and spec.gives_rate):
+        return None
+    mine, theirs = metrics.get(_LOSS), dict(metrics.get(BASE) or {}).get(_LOSS)
+    if not isinstance(mine, int | float) or not isinstance(theirs, int | float):
+        return None
+    if is_better(_LOSS, mine, theirs):
+        return None
+    return f"the held-out loss is {mine:.4g}, the base's own is {theirs:.4g}"
 
 
 def _objection(

@@ -4,7 +4,7 @@ Training uses the linears that serving uses; only the plan differs. The base get
 when the learner is undone, and its weights are never written to.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,14 +44,23 @@ class Learner:
         setting: methods of the layers, and the dropout before them.
         task: says whether there is a head, and how large.
         seed: draws the coefficients and the head.
+        tell: called after each layer with how many are ready, and of how many.
     """
 
-    def __init__(self, base: LoadedBase, setting: Setting, task: Task, seed: int) -> None:
+    def __init__(
+        self,
+        base: LoadedBase,
+        setting: Setting,
+        task: Task,
+        seed: int,
+        tell: Callable[[int, int], None] = lambda done, count: None,
+    ) -> None:
         self.base, self.task, self._setting = base, task, setting
         generator = torch.Generator().manual_seed(seed)
-        bases = Bases(base.device, weights_of(base.model, base.spec))
+        self._weights = weights_of(base.model, base.spec)
         shapes = {target: base.spec.targets[target] for target in setting.targets}
-        self.plan = TrainingPlan(setting.methods, shapes, bases, generator, setting.dropout)
+        bases = Bases(base.device, self._weights)
+        self.plan = TrainingPlan(setting.methods, shapes, bases, generator, setting.dropout, tell)
         self.head = _Head(base, task.num_outputs, generator)
         self._injection = inject(base.model, setting.targets)
         self._injection.switch.plan = self.plan
@@ -60,6 +69,10 @@ class Learner:
     def model(self) -> nn.Module:
         """Return the model; it computes with the coefficients and the head."""
         return self.base.model
+
+    def weight(self, path: str) -> Tensor:
+        """Return a layer's weight in the base, `[out, in]`, as a view."""
+        return self._weights.weight(path)
 
     def tensors(self) -> list[Tracked]:
         """Return everything a checkpoint holds, in an order that never changes."""

@@ -28,6 +28,7 @@ class Preset:
             crowd each other: the step is the same, however many there are.
         scale: the config's field that an atom's norm is proportional to.
         atom: shape -> the norm of one atom at scale 1.
+        most: what a step may add to a weight, as a share of the weight's spectral norm.
     """
 
     rate: float
@@ -38,6 +39,7 @@ class Preset:
     count: str | None = None
     scale: str = "scaling"
     atom: Callable[[Shape], float] = lambda shape: 1.0
+    most: float = 0.5
 
     def step_on(self, shape: Shape, config: Mapping[str, Any]) -> float | None:
         """Return the step on a layer, smaller the more coefficients crowd it.
@@ -63,7 +65,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=7e-2),
     "loca": Preset(5e-2, {"n_frequency": 1000}, step=5e-2),
-    "frod": Preset(2e-2, {"sparse_rate": 0.01}),
+    "frod": Preset(2e-2, {"sparse_rate": 0.01}, most=0.25),
     "clora": Preset(2e-2),
     "lora": Preset(5e-3, {"r": 8, "lora_alpha": 16.0}),
     "dora": Preset(3e-3, {"r": 8, "lora_alpha": 16.0}),

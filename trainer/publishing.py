@@ -15,7 +15,7 @@ from registry.job_record import Fence
 from registry.job_spec import JobSpec
 from registry.publish import publish
 from registry.records import Record, check_notes
-from trainer.gate import BASE
+from trainer.gate import BASE, reason_to_keep_latest
 from trainer.report import Trained
 
 #: Under these names a version's metadata says how it was made, and what its answers are called.
@@ -34,6 +34,7 @@ def publish_trained(
     file = trained.folder / WEIGHTS_NAME
     config = (trained.folder / CONFIG_NAME).read_bytes()
     adapter = read_adapter(file, config, base)
+    metrics = {**_finite(trained.metrics), BASE: _finite(trained.base_metrics)}
     record, _ = publish(
         registry.adapters,
         registry.blobs,
@@ -43,9 +44,10 @@ def publish_trained(
         spec.name,
         created_by=spec.id,
         metadata=metadata_of(spec, trained),
-        metrics={**_finite(trained.metrics), BASE: _finite(trained.base_metrics)},
+        metrics=metrics,
         now=now,
         fence=fence,
+        keeps_latest=reason_to_keep_latest(spec, metrics) is not None,
     )
     return record
 

@@ -7,9 +7,10 @@ Nothing is published here: the caller does that with the two files.
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from registry.job_spec import AUTO, PEFT_TASKS, Hyperparameters, JobSpec
 from trainer.auto import best_of_all
 from trainer.base import LoadedBase
+from trainer.base_rate import Course, rate_for
 from trainer.checkpoint import write_whole
 from trainer.data import Data, open_data
 from trainer.errors import Cancelled, Paused, TrainerError, WrongBase
@@ -31,7 +33,7 @@ from trainer.learner import Learner
 from trainer.presets import Setting, setting_of
 from trainer.ranks import Ranks
 from trainer.report import JobFiles, Reporter, Trained
-from trainer.schedule import check, schedule_of
+from trainer.schedule import Schedule, check, schedule_of
 from trainer.task import Task
 from trainer.tasks import task_of
 from trainer.train import Trainer
@@ -92,7 +94,7 @@ def _check_method(spec: JobSpec, base: LoadedBase) -> None:
 
 
 def _setting(spec: JobSpec, base: LoadedBase) -> Setting:
-    hyper, task_type = spec.hyperparameters, PEFT_TASKS[spec.task]
+    hyper, task_type = spec.hyperparameters, PEFT_TASKS.get(spec.task)
     return setting_of(spec.method, spec.method_config, hyper, base.spec, task_type)
 
 
@@ -108,13 +110,19 @@ def _trained(
     """Train with one method, evaluate before and after, write and read back."""
     ranks.begin(spec)
     setting = _setting(spec, base)
-    learner = Learner(base, setting, task, spec.seed)
+    learner = Learner(base, setting, task, spec.seed, _preparing(spec.method, report))
     try:
         with less_memory(base.model, spec.hyperparameters.gradient_checkpointing):
             size = at_once(spec.hyperparameters)
             before = _before(learner, data, size, folder, report)
             rehearse(learner, data.held_out, size)
-            trainer = _trainer(spec, setting, learner, data, folder, report, ranks)
+            schedule = schedule_of(spec.hyperparameters, len(data.train), spec.seed)
+            course = Course(data.train, schedule, spec.hyperparameters, _obeying(report))
+            rates = rate_for(learner, setting, course, folder, report)
+            setting = replace(setting, rates=rates)
+            trainer = _trainer(
+                spec, setting, learner, data, schedule, folder, report, ranks, before[_LOSS]
+            )
             progress = trainer.run()
         after = evaluate(learner, data.held_out, size, _obeying(report))
         report.metrics(progress.step, after)
@@ -124,7 +132,8 @@ def _trained(
         base.model.eval()
     adapter = _read_back(folder, base)
     config = {k: v for k, v in json.loads((folder / CONFIG_NAME).read_text()).items() if v}
-    report.event("info", _summary(before, after), {"before": before, "after": after})
+    level = "info" if is_better(_LOSS, after[_LOSS], before[_LOSS]) else "warn"
+    report.event(level, _summary(before, after), {"before": before, "after": after})
     return Trained(
         folder=folder,
         metrics=after | {"train_loss": progress.train_loss},
@@ -146,6 +155,10 @@ def _trained(
     )
 
 
+#: The longest that a job makes its layers ready without a word.
+_QUIET_S = 5.0
+#: Every task measures it.
+_LOSS = "eval_loss"
 #: Of adapter_config.json, what says nothing of the method.
 _NOT_OF_THE_METHOD = frozenset(
     ("base_model_name_or_path", "task_type", "inference_mode", "bias", "modules_to_save")
@@ -158,12 +171,13 @@ def _trainer(
     setting: Setting,
     learner: Learner,
     data: Data,
+    schedule: Schedule,
     folder: Path,
     report: Reporter,
     ranks: Ranks,
+    base_loss: float,
 ) -> Trainer:
     hyper = spec.hyperparameters
-    schedule = schedule_of(hyper, len(data.train), spec.seed)
     # A checkpoint of another data, base or setting is not gone on from.
     fits = {"job": spec.id, "data": data.facts.digest, "base": learner.base.spec.fingerprint}
     fits |= {"method": _shown(setting), "hyper": json.dumps(asdict(hyper), sort_keys=True)}
@@ -186,6 +200,7 @@ def _trainer(
         report,
         fits,
         ranks,
+        base_loss,
     )
 
 
@@ -221,6 +236,20 @@ def _read_back(folder: Path, base: LoadedBase) -> Adapter:
         return read_adapter(folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes(), base.spec)
     except AdapterError as error:
         raise TrainerError(f"the trained adapter is of no use: {error.message}") from error
+
+
+def _preparing(method: str, report: Reporter) -> Callable[[int, int], None]:
+    """Return what tells, now and then, how many layers are ready to be trained, and obeys."""
+    obey, last = _obeying(report), time.monotonic()
+
+    def tell(done: int, count: int) -> None:
+        nonlocal last
+        obey()
+        if time.monotonic() - last >= _QUIET_S:
+            last = time.monotonic()
+            report.event("info", f"{method}: {done} of {count} layers are ready to be trained")
+
+    return tell
 
 
 def _obeying(report: Reporter) -> Callable[[], None]:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from registry.job_spec import Hyperparameters
 from trainer.checkpoint import Checkpoint, last_checkpoint, save_checkpoint
 from trainer.data import Examples
-from trainer.errors import Cancelled, LossNotFinite, Paused, StorageFull
+from trainer.errors import Cancelled, LossDiverged, LossNotFinite, Paused, StorageFull
 from trainer.evaluate import EVAL_BATCH, at_once, evaluate
 from trainer.gradients import Gradients
-from trainer.learner import Learner, Tracked
+from trainer.learner import Learner
+from trainer.optimizer import optimizer_of
 from trainer.presets import Rates
 from trainer.ranks import Ranks
 from trainer.report import Reporter
@@ -33,6 +34,8 @@ __all__ = ["EVAL_BATCH", "Progress", "Trainer"]
 
 #: A job without `eval_every` that may stop early is evaluated so many times.
 _EVALUATIONS = 10
+#: So many steps in a row above so many times the base's loss, or this loss, are a divergence.
+_STEPS_ABOVE, _TIMES, _SMALL = 5, 3.0, 1.0
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Progress:
         evaluations_since: of these, the ones after the best.
         is_over: no further step is wanted.
         train_loss: a running mean.
+        steps_above: the last ones in a row, whose loss was far above the base's.
     """
 
     step: int = 0
@@ -54,6 +58,7 @@ class Progress:
     evaluations_since: int = 0
     is_over: bool = False
     train_loss: float = math.nan
+    steps_above: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -74,6 +79,7 @@ class Trainer:
         report: hears of everything.
         fits: what a checkpoint must say to be gone on from.
         ranks: who share each step; this is the first of them.
+        base_loss: of the base on the held-out examples; NaN where it is not known.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Trainer:
         report: Reporter,
         fits: Mapping[str, Any],
         ranks: Ranks | None = None,
+        base_loss: float = math.nan,
     ) -> None:
         self._learner, self._held_out, self._ranks = learner, held_out, ranks or Ranks()
         self._schedule, self._hyper, self._rates = schedule, hyper, rates
@@ -95,7 +102,9 @@ class Trainer:
         self._curve = folder / "curve.jsonl"
         self._tracked = learner.moved()
         self._gradients = Gradients(learner, train, schedule, hyper, self._ranks)
-        self._optimizer = _optimizer(self._tracked, rates, hyper.weight_decay)
+        self._optimizer = optimizer_of(self._tracked, rates, hyper.weight_decay)
+        known = math.isfinite(base_loss)
+        self._most = _TIMES * max(base_loss, _SMALL) if known else math.inf
         self.progress = Progress()
         self._saved = (0, time.monotonic())
 
@@ -103,7 +112,7 @@ class Trainer:
         """Train to the end and return how it went; goes on from the last checkpoint.
 
         Raises:
-            LossNotFinite: it diverged.
+            LossNotFinite, LossDiverged: it diverged.
             Paused, Cancelled: it was asked to; a checkpoint is written first.
             RankLost: another rank died, or does not answer.
         """
@@ -130,6 +139,7 @@ class Trainer:
         for what, value in (("loss", loss), ("gradient", norm)):
             if not math.isfinite(value):
                 raise LossNotFinite(what, step + 1, rate, value)
+        self._look_at_course(loss, rate)
         for group in self._optimizer.param_groups:
             group["lr"] = share * group["peak"]
         self._optimizer.step()
@@ -139,6 +149,21 @@ class Trainer:
         self.progress.step = step + 1
         values = {"train_loss": loss, "learning_rate": rate, "grad_norm": norm}
         self._note(values | {"tokens": float(num_tokens)})
+
+    def _look_at_course(self, loss: float, rate: float) -> None:
+        """End a run whose loss stays far above the base's; one that has a best goes back to it."""
+        progress = self.progress
+        progress.steps_above = progress.steps_above + 1 if loss > self._most else 0
+        if progress.steps_above < _STEPS_ABOVE:
+            return
+        if not progress.best:
+            raise LossDiverged(progress.step + 1, rate, loss, self._most)
+        progress.is_over = True
+        self._report.event(
+            "warn",
+            f"the loss is {loss:.3g} at step {progress.step + 1}, far above the base's: the run "
+            f"ends with the best evaluation, at step {progress.best_step}",
+        )
 
     def _clipped(self) -> float:
         most = self._hyper.max_grad_norm or math.inf
@@ -260,27 +285,10 @@ class Trainer:
                 moved = {k: v if k == "step" else v.to(device) for k, v in state.items()}
                 self._optimizer.state[one.tensor] = moved
         best = {k: v.to(self._learner.base.device) for k, v in _below(found, "best.").items()}
-        self.progress = Progress(**{name: found.state[name] for name in _NUMBERS}, best=best)
+        numbers = {name: found.state[name] for name in _NUMBERS if name in found.state}
+        self.progress = Progress(**numbers, best=best)
         self._saved = (found.step, time.monotonic())
         self._report.event("info", f"going on from the checkpoint of step {found.step}")
-
-
-def _optimizer(tracked: list[Tracked], rates: Rates, decay: float) -> torch.optim.AdamW:
-    """Return AdamW with one group for each role and rate; places do not decay."""
-    groups: dict[tuple[str, float], list[Tensor]] = {}
-    for one in tracked:
-        groups.setdefault((one.role, one.rate), []).append(one.tensor)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": tensors,
-                "peak": rates.of(role) * rate,
-                "weight_decay": 0.0 if role == "places" else decay,
-            }
-            for (role, rate), tensors in groups.items()
-        ],
-        lr=rates.coefficients,
-    )
 
 
 def _below(found: Checkpoint, start: str) -> dict[str, Tensor]:

@@ -68,6 +68,10 @@ def train(
         str | None, typer.Option(help="base or alias:NAME; else the alias stays where it is.")
     ] = None,
     metric: Annotated[str, typer.Option(help="Which must be better.")] = "eval_loss",
+    move_latest: Annotated[
+        str | None,
+        typer.Option("--latest", help="always or if_better: when the bare name means it."),
+    ] = None,
     is_followed: IsFollowed = False,
     plot: Plot = None,
 ) -> None:
@@ -93,6 +97,7 @@ def train(
                 seed=seed,
                 alias=alias,
                 publish_if=gate,
+                move_latest=move_latest,
             )
         _finish(client, session, job, is_followed or plot is not None, plot)
 

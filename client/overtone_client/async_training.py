@@ -74,10 +74,11 @@ class AsyncTraining:
         seed: int | None = None,
         alias: str | None = None,
         publish_if: Mapping[str, str] | None = None,
+        move_latest: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Job:
         adapter = {"name": name, "method": method, "config": config, "task": task}
-        adapter |= {"alias": alias, "publish_if": publish_if}
+        adapter |= {"alias": alias, "publish_if": publish_if, "move_latest": move_latest}
         call = requests.create(
             model,
             training_file,

@@ -82,6 +82,7 @@ class Training:
         seed: int | None = None,
         alias: str | None = None,
         publish_if: Mapping[str, str] | None = None,
+        move_latest: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Job:
         """File a job; a worker takes it as soon as one is free.
@@ -99,10 +100,12 @@ class Training:
             alias: moved to the new version.
             publish_if: `{"metric": "eval_loss", "better_than": "base"}` or `"alias:prod"`: else
                 the alias stays where it is.
+            move_latest: `always` or `if_better` than the base on the held-out examples; else
+                always where a learning rate is given, and if better where it is the preset's.
             metadata: kept with the job and the version.
         """
         adapter = {"name": name, "method": method, "config": config, "task": task}
-        adapter |= {"alias": alias, "publish_if": publish_if}
+        adapter |= {"alias": alias, "publish_if": publish_if, "move_latest": move_latest}
         call = requests.create(
             model,
             training_file,

@@ -125,6 +125,7 @@ def putter(adapters):
             metadata=notes.get("metadata", {}),
             metrics=notes.get("metrics", {}),
             now=now,
+            keeps_latest=notes.get("keeps_latest", False),
         )
 
     return put

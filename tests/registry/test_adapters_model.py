@@ -17,14 +17,15 @@ class Model:
     def __init__(self):
         self.counters, self.live, self.latest, self.prod = {}, {}, {}, {}
 
-    def publish(self, name, digest, method):
+    def publish(self, name, digest, method, keeps_latest=False):
         versions = self.live.setdefault(name, {})
         for version, (known, _) in versions.items():
             if known == digest:
                 return version
         self.counters[name] = version = self.counters.get(name, 0) + 1
         versions[version] = (digest, method)
-        self.latest[name] = version
+        if not (keeps_latest and name in self.latest):
+            self.latest[name] = version
         return version
 
     def delete(self, name, version):
@@ -65,8 +66,9 @@ def random_step(rng, model, adapters, put):
     act = rng.choice(["publish", "publish", "rollback", "delete", "delete_all", "alias"])
     if act == "publish":
         method = rng.choice(["loca", "vera"])
-        record, _ = put(number, name, method=method)
-        assert record.version == model.publish(name, record.digest, record.method)
+        keeps = rng.random() < 0.3
+        record, _ = put(number, name, method=method, keeps_latest=keeps)
+        assert record.version == model.publish(name, record.digest, record.method, keeps)
     elif not versions:
         with pytest.raises(AdapterNotFound):
             adapters.get(name)

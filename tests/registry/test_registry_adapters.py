@@ -280,3 +280,17 @@ def test_digest_lives_while_any_record_refers_to_it(adapters, put):
     assert adapters.digest_is_live(record.digest)
     assert len(adapters.delete("clerk")) == 2
     assert not adapters.digest_is_live(record.digest)
+
+
+def test_a_version_may_leave_latest_where_it_is(adapters, put):
+    put(1, "poet", method="loca", keeps_latest=True)
+    assert adapters.get("poet").aliases == {"latest": 1}  # nothing else stands there
+    record, created = put(2, "poet", method="vera", keeps_latest=True)
+    assert (record.version, created) == (2, True)
+    assert adapters.get("poet").aliases == {"latest": 1}
+    assert adapters.resolve("poet@2").method == "vera"
+    assert [entry.name for entry in adapters.list(10, method="loca")] == ["poet"]
+    assert adapters.list(10, method="vera") == []
+    put(3, "poet", method="vera")
+    assert adapters.get("poet").aliases == {"latest": 3}
+    assert [entry.name for entry in adapters.list(10, method="vera")] == ["poet"]

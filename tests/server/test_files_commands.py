@@ -241,25 +241,6 @@ def test_a_person_is_told_that_seeded_places_keep_little(
 # Inspection.
 
 
-def test_a_file_with_the_adapters_name_in_its_keys_is_inspected_as_one_without(
-    lora: Path, base: Path
-) -> None:
-    plain = [said("inspect", lora, *more)["layers"] for more in ([], ["--base", base])]
-    tensors = load_file(lora / WEIGHTS)
-    named = {"module." + key.replace(".weight", ".default.weight"): tensors[key] for key in tensors}
-    save_file(named, lora / WEIGHTS, {"format": "pt"})
-    other = [said("inspect", lora, *more)["layers"] for more in ([], ["--base", base])]
-    assert other == plain
-
-
-def test_a_file_without_a_tensor_of_its_method_says_what_was_expected(lora: Path) -> None:
-    tensors = load_file(lora / WEIGHTS)
-    save_file({f"{key}.old": tensors[key] for key in tensors}, lora / WEIGHTS, {"format": "pt"})
-    message = refusal("inspect", lora)
-    assert "no tensor of the file is one of method lora" in message
-    assert "<layer>.lora_A.weight" in message
-
-
 def test_inspection_tells_of_every_layer(lora: Path, base: Path, spec: BaseSpec) -> None:
     facts = said("inspect", lora, "--base", base)
     weights = weights_of(tiny.model("llama"), spec)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from adapters_core.bases import Bases
 from adapters_core.layer import Shape
 from adapters_core.method import Method
 from adapters_core.table import registered
-from registry.job_spec import Hyperparameters
+from registry.job_spec import PEFT_TASKS, Hyperparameters, Task
 from trainer.errors import InvalidMethod
 from trainer.preset_values import CANDIDATES, PRESETS
 from trainer.presets import Setting, setting_of
 from trainer.schedule import mixed, schedule_of
+from trainer.task_labels import ImageClasses, Regression, TextClasses
+from trainer.task_lm import CausalLM
 
 HYPER = Hyperparameters()
 SCALED = sorted(name for name, preset in PRESETS.items() if preset.step is not None)
@@ -165,6 +168,16 @@ def test_each_epoch_reads_every_example_once_in_an_order_of_its_own() -> None:
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert schedule_of(Hyperparameters(batch_size=4), 10, seed=6).examples(0) != epochs[0][:4]
+
+
+def test_pefts_names_of_tasks_are_those_that_their_files_say() -> None:
+    kinds: dict[Task, type[Any]] = {
+        "causal_lm": CausalLM,
+        "sequence_classification": TextClasses,
+        "regression": Regression,
+        "image_classification": ImageClasses,
+    }
+    assert {task: kind.peft_task for task, kind in kinds.items()} == PEFT_TASKS
 
 
 def test_seeds_of_steps_do_not_meet() -> None:

@@ -114,7 +114,7 @@ def test_a_rank_that_dies_ends_the_attempt_and_the_next_goes_on_from_its_checkpo
     spec = job(place.base)
     with place.crew(tmp_path / "crew") as cut:
         run_job(spec, place.base, place.files, tmp_path / "whole", Watcher(), cut)
-        killing = Watcher(_once(9, lambda: os.kill(cut.pids[0], signal.SIGKILL)))
+        killing = Watcher(_once(11, lambda: os.kill(cut.pids[0], signal.SIGKILL)))
         with pytest.raises(RankLost, match="rank 1 of the job's 2 ended with SIGKILL"):
             run_job(spec, place.base, place.files, tmp_path / "cut", killing, cut)
     assert killing.checkpoints

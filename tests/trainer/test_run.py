@@ -23,6 +23,7 @@ from trainer.errors import (
     InvalidHyperparameter,
     InvalidMethod,
     InvalidTrainingFile,
+    LossDiverged,
     LossNotFinite,
     Paused,
     TrainerError,
@@ -129,7 +130,7 @@ def test_what_the_last_evaluation_loads_is_loaded_before_the_first_step(
 def test_a_job_killed_anywhere_ends_in_the_undisturbed_bytes(
     base: LoadedBase, files: JobFiles, undisturbed: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
-    for number in random.Random(3).choices(range(1, 8), k=6):
+    for number in random.Random(3).choices(range(1, 13), k=6):
         with pytest.raises(Killed):
             run_job(job(base), base, files, tmp_path, Watcher(killing_at(number)))
         assert not (tmp_path / "adapter_model.safetensors").exists()
@@ -157,10 +158,10 @@ def test_a_job_stops_within_a_step_and_goes_on_from_there(
     wanted: str,
     raised: type[Exception],
 ) -> None:
-    watcher = Watcher(lambda asked: "go" if asked < 7 else wanted)  # type: ignore[arg-type,return-value]
+    watcher = Watcher(lambda asked: "go" if asked < 9 else wanted)  # type: ignore[arg-type,return-value]
     with pytest.raises(raised):
         run_job(job(base), base, files, tmp_path, watcher)
-    assert watcher.asked == 7
+    assert watcher.asked == 9
     assert watcher.checkpoints[-1][0] == watcher.places[-1][0]
     run_job(job(base), base, files, tmp_path, Watcher())
     assert files_of(tmp_path) == undisturbed
@@ -439,3 +440,65 @@ def test_every_preset_goes_from_job_to_file_on_layers_of_odd_and_unequal_shapes(
     adapter = read_adapter(tmp_path / "adapter_model.safetensors", raw, odd_base.spec)
     assert adapter.description.digest == done.details["digest"]
     assert len(adapter.methods) == (4 if layers is None else 14)
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> JobFiles:
+    rows = ({"text": f"item {i}", "label": i / 30} for i in range(30))
+    return JobFiles(lines(tmp_path / "numbers.jsonl", rows))
+
+
+#: A head that learns so fast that each step throws it farther off.
+_WILD: dict[str, Any] = {"head_learning_rate": 300.0, "n_epochs": 20, "max_grad_norm": 0.0}
+
+
+def regressor() -> LoadedBase:
+    model = tiny_encoders.model("bert", num_labels=1)
+    return make(model, tiny_encoders.tokenizer(), "tiny", "regression")
+
+
+def test_a_run_that_stays_far_above_the_base_ends_early_and_says_why(
+    numbers: JobFiles, tmp_path: Path
+) -> None:
+    watcher, base = Watcher(), regressor()
+    spec = job(base, "regression", **_WILD)
+    with pytest.raises(LossDiverged, match="smaller learning_rate_multiplier") as raised:
+        run_job(spec, base, numbers, tmp_path, watcher)
+    assert raised.value.code == "loss_diverged"
+    assert watcher.places[-1][0] < 40  # of 140
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+
+
+def test_a_run_that_looks_for_the_best_goes_back_to_it_where_it_diverges(
+    numbers: JobFiles, tmp_path: Path
+) -> None:
+    watcher, base = Watcher(), regressor()
+    spec = job(base, "regression", **_WILD, early_stopping_patience=50, eval_every=1)
+    done = run_job(spec, base, numbers, tmp_path, watcher)
+    assert done.steps < 40
+    assert any("ends with the best evaluation" in text for _, text in watcher.events)
+
+
+def test_a_run_that_is_no_better_than_the_base_says_so_in_a_warning(
+    base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    watcher = Watcher()
+    spec = job(base, method="shira", method_config={}, learning_rate=30.0, max_steps=2)
+    done = run_job(spec, base, files, tmp_path, watcher)
+    assert done.metrics["eval_loss"] > done.base_metrics["eval_loss"]
+    said = [text for level, text in watcher.events if level == "warn"]
+    assert any("not better than" in text for text in said)
+
+
+def test_layers_that_take_long_to_make_ready_are_told_and_can_be_stopped(
+    base: LoadedBase, files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.run._QUIET_S", 0.0)
+    watcher = Watcher()
+    spec = job(base, method="frod", method_config={}, max_steps=1)
+    run_job(spec, base, files, tmp_path / "told", watcher)
+    told = [text for _, text in watcher.events if "ready to be trained" in text]
+    assert told == [f"frod: {done} of 4 layers are ready to be trained" for done in range(1, 5)]
+    stopping = Watcher(disturb=lambda asked: "cancel" if asked > 2 else "go")
+    with pytest.raises(Cancelled):
+        run_job(spec, base, files, tmp_path / "stopped", stopping)

@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_setting_is_not_gone_on_from(
 ) -> None:
     files = JobFiles(sums(tmp_path / "sums.jsonl", 12))
     with pytest.raises(RuntimeError):
-        run_job(job(base), base, files, tmp_path / "job", Watcher(_stopping_at(7)))
+        run_job(job(base), base, files, tmp_path / "job", Watcher(_stopping_at(12)))
     assert list((tmp_path / "job" / "checkpoints").iterdir())
     watcher = Watcher()
     run_job(job(base, learning_rate=0.01), base, files, tmp_path / "job", watcher)

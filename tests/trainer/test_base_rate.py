@@ -1,0 +1,159 @@
+"""A preset's rate on a base: what a step adds to a weight bounds it, and a few steps try it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from adapters_core.bases import Bases
+from adapters_core.layer import Shape
+from adapters_core.methods import LoRA
+from adapters_core.training import TrainingPlan
+from trainer import base_rate
+from trainer.base import LoadedBase, make
+from trainer.preset_values import PRESETS, Preset
+from trainer.report import JobFiles
+from trainer.run import run_job
+
+from .small_jobs import Killed, Watcher, files_of, job, killing_at, lm_base, sums
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> JobFiles:
+    return JobFiles(sums(tmp_path_factory.mktemp("files") / "sums.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def thin_base() -> LoadedBase:
+    """A base whose value projections are small, as a real one's are beside those of queries."""
+    model = tiny.model("llama")
+    for name, parameter in model.named_parameters():
+        if "v_proj" in name:
+            parameter.data *= 0.02
+    return make(model, tiny.tokenizer(), "thin", "causal_lm")
+
+
+def told(watcher: Watcher, start: str) -> list[tuple[str, str]]:
+    return [(level, text) for level, text in watcher.events if text.startswith(start)]
+
+
+def test_what_a_step_adds_is_what_the_coefficients_say() -> None:
+    shape = Shape(12, 20)
+    method = LoRA(r=3, alpha=6.0)
+    generator = torch.Generator().manual_seed(0)
+    plan = TrainingPlan(method, {"a": shape}, Bases(torch.device("cpu")), generator)
+    before = {name: tensor.detach().clone() for name, tensor in plan.layers["a"].items()}
+    step = plan.step_of("a", 0.1, torch.Generator().manual_seed(1))
+    draws = torch.Generator().manual_seed(1)
+    moved = {k: v + 0.1 * torch.randn(v.shape, generator=draws).sign() for k, v in before.items()}
+    torch.testing.assert_close(step, method.delta(moved, shape, None))
+    assert all(torch.equal(plan.layers["a"][name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (7, 300)])
+def test_the_spectral_norm_is_lapacks(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    matrix += torch.outer(torch.ones(shape[0]), torch.ones(shape[1]))  # as a weight, no mere noise
+    exact = float(torch.linalg.matrix_norm(matrix, 2))
+    assert exact * 0.98 < base_rate._spectral(matrix) <= exact * (1 + 1e-5)
+
+
+def test_a_rate_that_would_add_more_than_a_weight_is_lowered_and_the_run_gets_better(
+    thin_base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    watcher = Watcher()
+    spec = job(thin_base, method="frod", method_config={})
+    done = run_job(spec, thin_base, files, tmp_path, watcher)
+    assert done.details["learning_rates"]["coefficients"] < PRESETS["frod"].rate / 4
+    assert done.metrics["eval_loss"] < done.base_metrics["eval_loss"]
+    ((_, said),) = [each for each in watcher.events if "is the most" in each[1]]
+    assert "v_proj" in said
+
+
+def test_presets_on_a_usual_base_are_not_lowered(files: JobFiles, tmp_path: Path) -> None:
+    base = lm_base()
+    for method in sorted(PRESETS):
+        watcher = Watcher()
+        spec = job(base, method=method, method_config={}, max_steps=2)
+        done = run_job(spec, base, files, tmp_path / method, watcher)
+        rate = done.details["learning_rates"]["coefficients"]
+        assert rate == pytest.approx(PRESETS[method].rate, rel=1e-3), method
+        assert len(told(watcher, "learning rate")) == 1
+
+
+@pytest.fixture
+def wild(monkeypatch: pytest.MonkeyPatch) -> float:
+    """SHiRA with a preset's rate a thousand times its own, and no bound to it."""
+    rate = 1e3 * PRESETS["shira"].rate
+    monkeypatch.setitem(PRESETS, "shira", Preset(rate, {"r": 1}, most=1e9))  # type: ignore[arg-type]
+    return rate
+
+
+def test_a_rate_that_raises_the_loss_is_lowered_after_a_few_counted_steps(
+    wild: float, files: JobFiles, tmp_path: Path
+) -> None:
+    base = lm_base()
+    spec = job(base, method="shira", method_config={})
+    runs = []
+    for name in ("first", "again"):
+        watcher = Watcher()
+        done = run_job(spec, base, files, tmp_path / name, watcher)
+        ((level, said),) = told(watcher, "learning rate")
+        runs.append((said, files_of(tmp_path / name)))
+    assert runs[0] == runs[1]
+    assert level == "warn"
+    rate = done.details["learning_rates"]["coefficients"]
+    assert rate < wild / 2
+    assert f"learning rate {rate:.3g}" in said
+    assert "steps of trial for a run of 14" in said
+
+
+def test_a_job_that_dies_keeps_the_rate_that_was_found(
+    wild: float, files: JobFiles, tmp_path: Path
+) -> None:
+    base = lm_base()
+    spec = job(base, method="shira", method_config={})
+    run_job(spec, base, files, tmp_path / "whole", Watcher())
+    for died in range(3, 20, 4):  # in the trials, and behind them
+        folder = tmp_path / str(died)
+        with pytest.raises(Killed):
+            run_job(spec, base, files, folder, Watcher(disturb=killing_at(died)))
+        run_job(spec, base, files, folder, Watcher())
+        assert files_of(folder) == files_of(tmp_path / "whole")
+
+
+def test_a_jobs_own_rate_is_neither_bounded_nor_tried(
+    wild: float, thin_base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    watcher = Watcher()
+    spec = job(thin_base, method="shira", method_config={}, learning_rate=0.25, max_steps=2)
+    done = run_job(spec, thin_base, files, tmp_path, watcher)
+    assert done.details["learning_rates"]["coefficients"] == 0.25
+    assert told(watcher, "learning rate") == []
+    assert not (tmp_path / "rate.json").exists()
+
+
+def test_a_trial_leaves_nothing_behind(files: JobFiles, tmp_path: Path) -> None:
+    """The run after a trial is the run at that rate without one."""
+    base = lm_base()
+    tried = run_job(
+        job(base, method="shira", method_config={}), base, files, tmp_path / "a", Watcher()
+    )
+    rates: dict[str, Any] = json.loads((tmp_path / "a" / "rate.json").read_text())
+    (rate,) = rates.values()
+    own = job(base, method="shira", method_config={}, learning_rate=rate)
+    run_job(own, base, files, tmp_path / "b", Watcher())
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert tried.details["learning_rates"]["coefficients"] == rate

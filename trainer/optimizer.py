@@ -1,0 +1,28 @@
+"""AdamW over what a job moves."""
+
+import torch
+from torch import Tensor
+
+from trainer.learner import Tracked
+from trainer.presets import Rates
+
+
+def optimizer_of(tracked: list[Tracked], rates: Rates, decay: float) -> torch.optim.AdamW:
+    """Return AdamW with one group for each role and rate; places do not decay.
+
+    A group's `peak` is what its rate is a share of.
+    """
+    groups: dict[tuple[str, float], list[Tensor]] = {}
+    for one in tracked:
+        groups.setdefault((one.role, one.rate), []).append(one.tensor)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": tensors,
+                "peak": rates.of(role) * rate,
+                "weight_decay": 0.0 if role == "places" else decay,
+            }
+            for (role, rate), tensors in groups.items()
+        ],
+        lr=rates.coefficients,
+    )
