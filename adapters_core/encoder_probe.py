@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from adapters_core.base import BaseSpec, changeable
 from adapters_core.padding import padded
 from adapters_core.probe import Seen, rows_seen
+from adapters_core.rotations import border_of
 
 _LOG = logging.getLogger(__name__)
 _SEQUENCES = 3
@@ -116,7 +117,8 @@ def probed_texts(spec: BaseSpec, model: nn.Module, tokenizer: Any, max_length: i
     same = padded([texts.text(length, seed) for seed in range(_SEQUENCES)], texts.pad_id)
     with _named_faults(model, "token ids and a mask"):
         spec = _with_shared(spec, model, _on(same, device))
-        return replace(spec, pads=ignores_padding(model, texts, max_length))
+        pads = border_of(model) is None and ignores_padding(model, texts, max_length)
+        return replace(spec, pads=pads)
 
 
 def probed_images(spec: BaseSpec, model: nn.Module, processor: Any) -> BaseSpec:

@@ -9,16 +9,16 @@ gives in one forward pass over the text so far, which is what Phi 3's `generate`
 `dynamic` angles change beyond `max_position_embeddings` only; the server takes no longer texts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapters_core import rotations
+from adapters_core.rotations import LONG_ROPE
 from server.sight import UnsupportedAttention
-
-_LONG = "longrope"
 
 
 def border_of(model: nn.Module) -> int | None:
@@ -27,26 +27,10 @@ def border_of(model: nn.Module) -> int | None:
     Raises:
         UnsupportedAttention: angles change at several lengths.
     """
-    borders = {
-        int(part["original_max_position_embeddings"])
-        for part in _rope_parameters(model)
-        if part.get("rope_type") == _LONG
-    }
-    if len(borders) > 1:
-        raise UnsupportedAttention(
-            f"the base's 'longrope' rotations change at several lengths ({sorted(borders)} "
-            "tokens), which is not served"
-        )
-    return borders.pop() if borders else None
-
-
-def _rope_parameters(model: nn.Module) -> Iterator[dict[str, Any]]:
-    """Yield the parameters of all layers, or those of each kind of them."""
-    config: Any = model.config
-    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    for part in (rope, *rope.values()):
-        if isinstance(part, dict):
-            yield part
+    try:
+        return rotations.border_of(model)
+    except ValueError as error:
+        raise UnsupportedAttention(str(error)) from error
 
 
 def rotate_by_rows(model: nn.Module, border: int, is_long: Callable[[], Tensor | None]) -> None:
@@ -89,7 +73,7 @@ def refuse_counted_rows(model: nn.Module) -> None:
 
 def _is_long_rope(module: nn.Module) -> bool:
     kind: Any = getattr(module, "rope_type", None)
-    return _LONG in kind.values() if isinstance(kind, dict) else kind == _LONG
+    return LONG_ROPE in kind.values() if isinstance(kind, dict) else kind == LONG_ROPE
 
 
 def _by_rows(

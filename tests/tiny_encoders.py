@@ -31,6 +31,7 @@ from transformers import (
     FNetConfig,
     GPT2Config,
     ModernBertConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     RobertaConfig,
     Swinv2Config,
@@ -139,6 +140,19 @@ SHARING: dict[str, tuple[Any, dict[str, Any]]] = {
 READING_PADDING: dict[str, tuple[Any, dict[str, Any]]] = {
     "fnet": (FNetConfig, {}),
     "convbert": (ConvBertConfig, {"embedding_size": 48}),
+    "phi3": (  # other rotations beyond 40 tokens: padding may be what is beyond
+        Phi3Config,
+        {
+            "original_max_position_embeddings": 40,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0 + 0.1 * i for i in range(6)],
+                "long_factor": [2.0 + 0.5 * i for i in range(6)],
+                "original_max_position_embeddings": 40,
+            },
+        },
+    ),
 }
 
 

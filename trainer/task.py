@@ -46,6 +46,37 @@ class Example:
 
 
 @dataclass(frozen=True)
+class TextLimits:
+    """Which texts a base takes.
+
+    Args:
+        max_length: the most tokens of a text, those that the tokenizer adds included.
+        cuts: whether longer ones are cut; else they are refused.
+        vocabulary: how many tokens its embedding has; None: it is not looked at.
+        border: beyond so many tokens a text has other rotations; None: it never has.
+    """
+
+    max_length: int
+    cuts: bool = False
+    vocabulary: int | None = None
+    border: int | None = None
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raise ValueError if the base does not take a text of these tokens."""
+        if len(ids) > self.max_length and not self.cuts:
+            raise ValueError(
+                f"has {len(ids)} tokens, the base takes {self.max_length}; shorten it, or set "
+                "max_length to cut"
+            )
+        unknown = [token for token in ids if self.vocabulary and token >= self.vocabulary]
+        if unknown:
+            raise ValueError(
+                f"has a token that the base cannot read: id {unknown[0]}, where its vocabulary "
+                f"has {self.vocabulary}; take that text out, or another tokenizer"
+            )
+
+
+@dataclass(frozen=True)
 class Batch:
     """Examples together: what the model takes, what is expected, and how many count."""
 

@@ -15,7 +15,7 @@ from adapters_core.reading.texts import cut, text_ids
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
 from trainer.errors import Fault, InvalidTrainingFile
-from trainer.task import Batch, Example, Score, Task
+from trainer.task import Batch, Example, Score, Task, TextLimits
 
 #: Of all labels as JSON: they stand in the version's record, beside how it was made.
 _MAX_LABELS_BYTES = 24 * 1024
@@ -99,18 +99,15 @@ class _Texts(_Labelled):
 
     Args:
         tokenizer: the base's.
-        max_length: the most tokens of a text, those that the tokenizer adds included.
-        cuts: whether longer ones are cut; else they are refused.
+        limits: of its texts.
         pad_id: the padding's token, as the base's config has it.
         pads: whether padding changes no answer of the base.
     """
 
     peft_task: ClassVar[str | None] = "SEQ_CLS"
 
-    def __init__(
-        self, tokenizer: Any, max_length: int, cuts: bool, pad_id: int, pads: bool = True
-    ) -> None:
-        self._tokenizer, self._max_length, self._cuts = tokenizer, max_length, cuts
+    def __init__(self, tokenizer: Any, limits: TextLimits, pad_id: int, pads: bool = True) -> None:
+        self._tokenizer, self._limits = tokenizer, limits
         self._pad_id, self._pads = pad_id, pads
 
     def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -124,14 +121,10 @@ class _Texts(_Labelled):
         if not isinstance(text, str) or not text:
             raise ValueError("has no text under `text`; expected `text` and `label`")
         ids = text_ids(self._tokenizer, text)
-        if len(ids) <= self._max_length:
+        self._limits.check(ids)
+        if len(ids) <= self._limits.max_length:
             return Example(ids, label=label)
-        if not self._cuts:
-            raise ValueError(
-                f"has {len(ids)} tokens, the base takes {self._max_length}; shorten it, or set "
-                "max_length to cut"
-            )
-        kept = cut(self._tokenizer, ids, self._max_length)
+        kept = cut(self._tokenizer, ids, self._limits.max_length)
         return Example(kept, label=label, num_cut=len(ids) - len(kept))
 
     def _label(self, value: Any) -> str | float:

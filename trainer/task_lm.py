@@ -5,6 +5,7 @@ the assistant says. `lm_texts.py` says which tokens these are.
 
 Short texts are packed to one row: positions begin anew with each, and transformers then keeps
 attention within a text. `keeps_texts_apart` finds out whether this base does.
+Texts beyond the border of rotations (rotations.py) run apart from the others, and stand first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,15 @@ from torch import Tensor, nn
 
 from registry.examples.lm_texts import LearnedText, LMTexts
 from registry.examples.scores import text_figures
-from trainer.task import Batch, Example, Score, Task
+from trainer.task import Batch, Example, Score, Task, TextLimits
 
 IGNORED = -100
 #: A row of packed texts and padding is padded to a multiple of it.
 _ROW_MULTIPLE = 8
+
+
+#: Tokens of one text, and what each is to predict.
+_Text = tuple[Sequence[int], Sequence[int]]
 
 
 class CausalLM(Task):
@@ -29,8 +34,7 @@ class CausalLM(Task):
 
     Args:
         tokenizer: the base's.
-        max_length: the most tokens of an example.
-        cuts: whether longer ones are cut; else they are refused.
+        limits: of its texts.
         packs: whether short examples share a row.
         ends: tokens that end an answer in serving, beside the tokenizer's own.
     """
@@ -40,31 +44,27 @@ class CausalLM(Task):
     def __init__(
         self,
         tokenizer: Any,
-        max_length: int,
-        cuts: bool,
+        limits: TextLimits,
         packs: bool,
         ends: frozenset[int] = frozenset(),
     ) -> None:
         self._texts = LMTexts(tokenizer, ends)
-        self._max_length, self._cuts, self._packs = max_length, cuts, packs
+        self._limits, self._packs = limits, packs
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """Return the tokens and what each is to predict."""
         texts = self._texts.of(row)
-        longest = max(len(text.ids) for text in texts)
-        if longest > self._max_length and not self._cuts:
-            raise ValueError(
-                f"has {longest} tokens, the base takes {self._max_length}; shorten it, or set "
-                "max_length to cut"
-            )
-        num_cut = sum(max(0, len(text.ids) - self._max_length) for text in texts)
+        for text in texts:
+            self._limits.check(text.ids)
+        most, longest = self._limits.max_length, max(len(text.ids) for text in texts)
+        num_cut = sum(max(0, len(text.ids) - most) for text in texts)
         kept = [(text, self._targets(text)) for text in texts]
         kept = [(text, targets) for text, targets in kept if set(targets) != {IGNORED}]
         if not kept:
             what = "nothing is left to learn after its first" if num_cut else "it has only"
-            size = min(longest, self._max_length)
+            size = min(longest, most)
             raise ValueError(f"is of no use: {what} {size} tokens (max_length)")
-        ids = [text.ids[: self._max_length] for text, _ in kept]
+        ids = [text.ids[:most] for text, _ in kept]
         starts = [sum(map(len, ids[:number])) for number in range(len(ids))]
         return Example(
             ids=list(chain.from_iterable(ids)),
@@ -76,37 +76,58 @@ class CausalLM(Task):
 
     def _targets(self, text: LearnedText) -> list[int]:
         """Return what each token that is not cut is to predict: place t token t + 1."""
-        size, wanted = min(len(text.ids), self._max_length), text.wanted(self._max_length)
+        most = self._limits.max_length
+        size, wanted = min(len(text.ids), most), text.wanted(most)
         return [wanted.get(place, IGNORED) for place in range(size)]
 
     def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
         """Return rows of one or several texts, with positions of their own."""
-        texts = [text for example in examples for text in _texts_of(example)]
-        longest = max(len(ids) for ids, _ in texts)
+        short, long = self._by_rotation([one for given in examples for one in _texts_of(given)])
+        longest = max(len(ids) for ids, _ in chain(short, long))
         longest += -longest % _ROW_MULTIPLE
-        rows = _packed(texts, longest) if self._packs else [[one] for one in texts]
+        rows = [row for texts in (long, short) for row in self._rows(texts, longest)]
         ids = torch.full((len(rows), longest), self._texts.padding)
         targets = torch.full((len(rows), longest), IGNORED)
-        positions = torch.arange(longest).repeat(len(rows), 1)
+        positions = torch.zeros_like(ids)  # each token of padding is a text of its own
         for number, row in enumerate(rows):
             start = 0
             for text, wanted in row:
                 stop = start + len(text)
                 ids[number, start:stop] = torch.tensor(text)
                 targets[number, start:stop] = torch.tensor(wanted)
-                positions[number, start:] = torch.arange(longest - start)
+                positions[number, start:stop] = torch.arange(len(text))
                 start = stop
-            positions[number, start:] = torch.arange(longest - start)  # padding sees itself alone
         inputs = {"input_ids": ids.to(device), "position_ids": positions.to(device)}
-        count = sum(len(ids) for ids, _ in texts)
+        count = sum(len(ids) for ids, _ in chain(short, long))
         return Batch(inputs, targets.to(device), count)
+
+    def _by_rotation(self, texts: Sequence[_Text]) -> tuple[list[_Text], list[_Text]]:
+        """Return the texts up to where rotations change, and those beyond."""
+        border = self._limits.border or self._limits.max_length
+        short = [text for text in texts if len(text[0]) <= border]
+        return short, [text for text in texts if len(text[0]) > border]
+
+    def _rows(self, texts: Sequence[_Text], longest: int) -> list[list[_Text]]:
+        return _packed(texts, longest) if self._packs else [[text] for text in texts]
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss in nats, and the logits `[N, V]` of the learned tokens."""
-        logits = model(**batch.inputs, use_cache=False).logits
         learned = batch.expected != IGNORED
-        logits = logits[learned].float()
+        several = list[Tensor]()
+        for rows in self._alike(batch):
+            inputs = {name: tensor[rows] for name, tensor in batch.inputs.items()}
+            several.append(model(**inputs, use_cache=False).logits[learned[rows]].float())
+        logits = torch.cat(several)
         return F.cross_entropy(logits, batch.expected[learned], reduction="sum"), logits
+
+    def _alike(self, batch: Batch) -> list[slice]:
+        """Return the batch's rows in parts, in each of which all texts have the same rotations."""
+        num_rows = len(batch.expected)
+        border = self._limits.border
+        if border is None:
+            return [slice(num_rows)]
+        num_long = int((batch.inputs["position_ids"] >= border).any(1).sum())
+        return [slice(a, b) for a, b in ((0, num_long), (num_long, num_rows)) if a < b]
 
     def collect(self, score: Score, loss: Tensor, logits: Tensor, batch: Batch) -> None:
         """Take a batch's loss and how many tokens were guessed right."""
@@ -119,10 +140,6 @@ class CausalLM(Task):
         """Return loss, perplexity and the share of tokens guessed right."""
         right = int(torch.stack(score.predicted).sum()) if score.predicted else 0
         return text_figures(score.loss, score.count, right)
-
-
-#: Tokens of one text, and what each is to predict.
-_Text = tuple[Sequence[int], Sequence[int]]
 
 
 def _texts_of(example: Example) -> list[_Text]:

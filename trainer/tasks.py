@@ -3,11 +3,12 @@
 from typing import Any
 
 from adapters_core.reading.ends import end_ids
+from adapters_core.rotations import border_of
 from registry.job_spec import TASKS, Hyperparameters
 from trainer.base import LoadedBase
 from trainer.errors import InvalidHyperparameter
 from trainer.report import Reporter
-from trainer.task import Task
+from trainer.task import Task, TextLimits
 from trainer.task_labels import ImageClasses, Regression, TextClasses
 from trainer.task_lm import CausalLM, keeps_texts_apart
 
@@ -23,14 +24,20 @@ def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporte
         raise InvalidHyperparameter(message, "task")
     if name == "image_classification":
         return ImageClasses(base.reader)
-    length = _max_length(base, hyper)
-    cuts = hyper.max_length is not None
+    limits = _limits(base, hyper)
     if name == "causal_lm":
         packs = hyper.packing and _packs(base, report)
-        return CausalLM(base.reader, length, cuts, packs, end_ids(base.model, base.reader))
+        return CausalLM(base.reader, limits, packs, end_ids(base.model, base.reader))
     kind = Regression if name == "regression" else TextClasses
     config: Any = base.model.config
-    return kind(base.reader, length, cuts, config.pad_token_id, base.spec.pads)
+    return kind(base.reader, limits, config.pad_token_id, base.spec.pads)
+
+
+def _limits(base: LoadedBase, hyper: Hyperparameters) -> TextLimits:
+    config: Any = base.model.config
+    vocabulary = config.get_text_config().vocab_size
+    cuts = hyper.max_length is not None
+    return TextLimits(_max_length(base, hyper), cuts, vocabulary, border_of(base.model))
 
 
 def _max_length(base: LoadedBase, hyper: Hyperparameters) -> int:

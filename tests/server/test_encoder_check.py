@@ -124,7 +124,7 @@ def test_a_text_has_no_padding_where_the_base_would_read_it(shape: str) -> None:
     assert torch.allclose(got[0], got[1])
 
 
-@pytest.mark.parametrize("shape", te.READING_PADDING)
+@pytest.mark.parametrize("shape", ["fnet", "convbert"])  # of phi3 the config says it
 def test_a_base_that_would_be_answered_wrongly_is_refused(shape: str) -> None:
     base = te.base(shape)
     padding = replace(base, spec=replace(base.spec, pads=True))  # as if the probe had missed it

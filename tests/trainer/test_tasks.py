@@ -22,7 +22,7 @@ from trainer.base import LoadedBase, load, make
 from trainer.errors import BaseNotLoadable, InvalidMethod, InvalidTrainingFile
 from trainer.report import JobFiles, Quiet
 from trainer.run import run_job
-from trainer.task import Example, Score
+from trainer.task import Example, Score, TextLimits
 from trainer.task_lm import IGNORED, CausalLM, keeps_texts_apart
 from trainer.tasks import task_of
 
@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 
 
 def lm(max_length: int = 100, cuts: bool = False, packs: bool = True) -> CausalLM:
-    return CausalLM(tiny.tokenizer(), max_length, cuts, packs)
+    return CausalLM(tiny.tokenizer(), TextLimits(max_length, cuts), packs)
 
 
 def learned(example: Example) -> str:
@@ -104,7 +104,7 @@ def test_a_chat_needs_a_template() -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
-        CausalLM(tokenizer, 100, False, True).example({"messages": messages})
+        CausalLM(tokenizer, TextLimits(100), True).example({"messages": messages})
 
 
 def test_what_is_too_long_is_cut_where_a_job_allows_it() -> None:
@@ -129,6 +129,46 @@ def test_packed_texts_have_the_loss_of_texts_alone(shape: str) -> None:
     assert len(logits) == sum(one.num_trained for one in examples)
     unpacked, _ = task.loss(model, lm(packs=False).batch(examples, CPU))
     assert float(unpacked) == pytest.approx(float(loss), rel=1e-5)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_texts_on_both_sides_of_a_rotations_border_have_the_loss_of_each_alone(packs: bool) -> None:
+    base = lm_base("phi3")
+    task = task_of("causal_lm", base, Hyperparameters(packing=packs), Quiet())
+    texts = ["a", "x" * 46, "long " * 10, "bb", "y" * 47, "z" * 48, "longer " * 12, "three words"]
+    examples = [task.example({"text": text}) for text in texts]
+    sizes = {len(one.ids) for one in examples}
+    assert min(sizes) < 48 < max(sizes)  # the border is at 48 tokens
+    assert sizes & {47, 48, 49}
+    expected = 0.0
+    for one in examples:
+        ids = torch.tensor([list(one.ids)])
+        expected += float(base.model(ids, labels=ids).loss) * one.num_trained
+    batch = task.batch(examples, CPU)
+    assert (len(batch.expected) < len(texts)) == packs
+    loss, logits = task.loss(base.model, batch)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    score = Score()
+    task.collect(score, loss, logits, batch)
+    right = [
+        int(
+            (
+                base.model(torch.tensor([list(one.ids)])).logits[0, :-1].argmax(-1)
+                == torch.tensor(list(one.ids)[1:])
+            ).sum()
+        )
+        for one in examples
+    ]
+    assert task.metrics(score)["accuracy"] == pytest.approx(sum(right) / score.count)
+
+
+def test_a_token_beyond_the_bases_vocabulary_names_the_line_and_the_token() -> None:
+    base = lm_base()
+    base.reader.add_tokens(["<new>"])
+    task = task_of("causal_lm", base, Hyperparameters(), Quiet())
+    with pytest.raises(ValueError, match=rf"cannot read: id {tiny.VOCABULARY}, where its vocab"):
+        task.example({"text": "a <new> one"})
+    assert read(task.example({"text": "an old one"})) == "an old one$"
 
 
 def test_a_base_that_mixes_packed_texts_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:

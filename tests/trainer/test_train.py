@@ -16,6 +16,7 @@ from trainer.presets import setting_of
 from trainer.report import JobFiles
 from trainer.run import run_job
 from trainer.schedule import schedule_of
+from trainer.task import TextLimits
 from trainer.task_lm import CausalLM
 from trainer.train import Trainer
 
@@ -43,7 +44,7 @@ def trainer_of(
     base: LoadedBase, folder: Path, method: str = "loca", **changes: Any
 ) -> tuple[Trainer, Learner]:
     hyper = Hyperparameters(**{"n_epochs": 50, "batch_size": 4, "warmup_ratio": 0.0} | changes)
-    task = CausalLM(tiny.tokenizer(), 100, False, True)
+    task = CausalLM(tiny.tokenizer(), TextLimits(100), True)
     examples = Listed(task.example({"text": text * 3}) for text in ("ab", "cd", "ef", "gh"))
     setting = setting_of(method, {}, hyper, base.spec)
     learner = Learner(base, setting, task, seed=0)
