@@ -1,6 +1,6 @@
 """A real base: every method at its preset on a language model of the reader's own, on two texts.
 
-What: held-out loss before and after forty steps of eight examples. The texts are the docstrings of
+What: held-out loss before and after twelve steps of eight examples. The texts are the docstrings of
 Python's standard library as chats (a function's code, then the first line of its docstring) and
 the licences of the installed packages, in pieces of some hundred characters. Both are read from
 the machine that the program runs on.
@@ -32,10 +32,10 @@ from trainer.preset_values import PRESETS
 from trainer.report import JobFiles
 
 TEXTS = ("docstrings", "licences")
-_TRAIN, _HELD = 320, 64  # examples of each text
+_TRAIN, _HELD = 320, 32  # examples of each text
 _PIECE = 160  # characters of a piece of a licence
 _HYPER = Hyperparameters(
-    n_epochs=1, max_steps=40, batch_size=8, max_length=128, packing=False, checkpoint_every_s=1e9
+    n_epochs=1, max_steps=12, batch_size=8, max_length=128, packing=False, checkpoint_every_s=1e9
 )
 
 CONTENDERS = tuple(

@@ -26,6 +26,7 @@ from adapters_core.causal_probe import with_causal_targets
 from adapters_core.encoder_probe import probed_images, probed_texts
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, longest_text, max_positions
+from adapters_core.reading.backend import check_generates
 from adapters_core.reading.ends import end_ids
 from adapters_core.starting import CannotStart, check_base, check_device
 from server.base_words import BaseNotLoadable, words_for
@@ -97,7 +98,12 @@ def load_base(source: str, name: str | None, device: str, dtype: str, task: Task
 
 
 def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
-    """Return the base around a causal LM that is in memory."""
+    """Return the base around a causal LM that is in memory.
+
+    Raises:
+        ValueError: its tokenizer, or what its config says of lengths, is not enough to serve it.
+    """
+    check_generates(tokenizer)
     model.eval().requires_grad_(False)
     config: Any = model.config
     text = config.get_text_config()

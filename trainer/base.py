@@ -24,6 +24,7 @@ from adapters_core.causal_probe import with_causal_targets
 from adapters_core.encoder_probe import probed_images, probed_texts
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, longest_text
+from adapters_core.reading.backend import check_generates
 from trainer.errors import BaseNotLoadable
 
 _CLASSES: dict[str, Any] = {
@@ -117,7 +118,8 @@ def make(
         untrained: parameters that its files had no values for; they become zero.
 
     Raises:
-        ValueError: a classifier without a head, or a tokenizer without padding.
+        ValueError: a classifier without a head, a tokenizer without padding, or one that cannot
+            write answers.
     """
     clear_untrained(model, untrained or ())
     model.eval().requires_grad_(False)
@@ -130,6 +132,7 @@ def make(
     _set_padding(config, reader, task)
     length = longest_text(model, reader)
     if task == "causal_lm":  # what is not served is not trained
+        check_generates(reader)
         return LoadedBase(model, reader, with_causal_targets(spec, model, length), length)
     return LoadedBase(model, reader, probed_texts(spec, model, reader, length), length)
 

@@ -154,3 +154,17 @@ def test_a_device_that_is_not_there_is_refused_before_the_base_is_read(tmp_path:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BaseNotLoadable, match="device 'cuda'"):
         load_base(str(tmp_path), None, "cuda", "auto")
+
+
+def test_a_tokenizer_that_cannot_write_token_by_token_is_refused(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+    letters = {letter + end: ord(letter) for letter in "ab" for end in ("", "</w>")}
+    (folder / "vocab.json").write_text(json.dumps(letters | {"<unk>": 0}))
+    (folder / "merges.txt").write_text("#version: 0.2\na b</w>\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CTRLTokenizer"}')
+    says = r"its tokenizer, CTRLTokenizer, is none of the tokenizers library.*Add a tokenizer\.json"
+    with pytest.raises(BaseNotLoadable, match=says):
+        load(folder)
+    with pytest.raises(NotTrainable, match=says):
+        load_for_training(folder, "causal_lm")
