@@ -29,7 +29,7 @@ def test_both_texts_have_their_examples_and_none_is_in_both_halves(work: Path) -
     for text in training_real.TEXTS:
         train = (work / f"{text}.jsonl").read_text().splitlines()
         held = (work / f"{text}-held.jsonl").read_text().splitlines()
-        assert (len(train), len(held)) == (320, 64)
+        assert (len(train), len(held)) == (320, 32)
         assert not set(train) & set(held)
         assert all(json.loads(line) for line in train)
 
