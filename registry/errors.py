@@ -110,6 +110,8 @@ class RegistryUnavailable(RegistryError):
     """No answer in time, a refused connection, or a server that cannot write just now."""
 
     code = "registry_unavailable"
+    #: Whether asking again may help.
+    may_pass = True
 
 
 class RegistryFull(RegistryUnavailable):
@@ -119,4 +121,13 @@ class RegistryFull(RegistryUnavailable):
 
 
 class RegistryUnusable(RegistryUnavailable):
-    """The registry cannot be used as it is set; the message gives its address and the reason."""
+    """The registry cannot be used as it is set; the message gives its address and the reason.
+
+    Args:
+        message: for operators.
+        may_pass: asking again may help.
+    """
+
+    def __init__(self, message: str, may_pass: bool) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass

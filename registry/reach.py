@@ -67,9 +67,8 @@ def reach(
         except (redis.RedisError, OSError, ValueError) as error:
             reason = reason_of(error)
             if not reason.may_pass or clock() + wait_s > deadline:
-                raise RegistryUnusable(
-                    f"the registry {shown} cannot be used: {reason.text}"
-                ) from error
+                message = f"the registry {shown} cannot be used: {reason.text}"
+                raise RegistryUnusable(message, reason.may_pass) from error
         wait(wait_s)
         wait_s = min(2 * wait_s, LAST_WAIT_S)
 

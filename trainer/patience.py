@@ -26,12 +26,15 @@ def patiently(ask: Callable[[], T], interrupted: Callable[[float], bool]) -> T:
 
     Raises:
         Interrupted: it was told to give up.
+        RegistryUnavailable: asking again does not help.
     """
     wait_s = FIRST_WAIT_S
     while True:
         try:
             return ask()
         except RegistryUnavailable as error:
+            if not error.may_pass:
+                raise
             if wait_s == FIRST_WAIT_S:
                 log.warning("%s", error)
             if interrupted(wait_s):

@@ -113,7 +113,14 @@ class Worker:
         (self._hurrying if self._stopping.is_set() else self._stopping).set()
 
     def run(self) -> None:
-        """Work until stopped. From the main thread: a job's process dies with the starting one."""
+        """Work until stopped. From the main thread: a job's process dies with the starting one.
+
+        Raises:
+            RegistryUnusable: the registry does not answer, and waiting does not help.
+            ForeignStore: the store belongs to another registry.
+        """
+        with suppress(Interrupted):
+            patiently(lambda: self._registry.open_store(patience_s=0), self._stopping.wait)
         log.info("worker %s waits for jobs of %r", self._settings.name, self._settings.base_name)
         while not self._stopping.is_set():
             try:
@@ -264,7 +271,6 @@ def run_worker(settings: WorkerSettings) -> int:
             store belongs to another one.
     """
     with connect(settings.registry, settings.data, store=settings.store) as registry:
-        registry.open_store()
         worker = Worker(settings, registry)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())

@@ -392,7 +392,7 @@ def test_a_worker_that_starts_before_its_registry_waits_for_it(tmp_path: Path) -
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as worker:
         try:
             assert worker.stderr is not None
-            assert "does not answer" in until(worker.stderr.readline)
+            assert "cannot be used: its socket is not there" in until(worker.stderr.readline)
             with connect("embedded", tmp_path) as registry:
                 assert Scene(registry, tmp_path).ended(spec).state == "succeeded"
         finally:
