@@ -1,7 +1,9 @@
 """Training's tokens are serving's: of every family of tokenizers, for every shape of template."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from random import Random
 from typing import Any
 
 import pytest
@@ -52,22 +54,54 @@ def holds(name: str, wanted: str, said: str, note: str) -> bool:
     return note != "" and without_losses(said) == without_losses(wanted)
 
 
-@settings(max_examples=400, deadline=None)
-@given(name=kind, prompt=words, completion=words)
-def test_a_completion_is_learned_behind_the_prompt_that_serving_makes(
-    name: str, prompt: str, completion: str
-) -> None:
+def completed(name: str, prompt: str, completion: str) -> str:
+    """Hold a prompt's completion against serving: return equal, told (in a note) or refused."""
     tokenizer = kinds.tokenizer(name)
     served_prompt = Text(tokenizer, len(tokenizer)).prompt
     try:
         (text,) = LMTexts(tokenizer, frozenset()).of({"prompt": prompt, "completion": completion})
     except ValueError:
         assert is_lossy(name)
-        return
+        return "refused"
     ((before, answer),) = spans(text)
     assert tuple(before) == served_prompt(prompt) if prompt.strip() else True
     assert answer[-1] == tokenizer.eos_token_id
     assert holds(name, completion, served(tokenizer, before, answer[:-1]), text.note)
+    return "told" if text.note else "equal"
+
+
+def chatted(name: str, shape: str, messages: Sequence[dict[str, Any]]) -> str:
+    """Hold every answer of a chat against serving: return equal, told (in a note) or refused."""
+    tokenizer = kinds.tokenizer(name, kinds.TEMPLATES[shape])
+    text_of = Text(tokenizer, len(tokenizer))
+    try:
+        texts = LMTexts(tokenizer, frozenset()).of({"messages": messages})
+    except ValueError:
+        assert is_lossy(name)
+        return "refused"
+    found = [(span, text.note) for text in texts for span in spans(text)]
+    answers = [
+        number
+        for number, m in enumerate(messages)
+        if m["role"] == "assistant" and m.get("weight") != 0
+    ]
+    plain: list[Message] = [{"role": m["role"], "content": m["content"]} for m in messages]
+    stops = text_of.chat_ends | {tokenizer.eos_token_id}
+    assert len(found) == len(answers)
+    for number, ((before, answer), note) in zip(answers, found, strict=True):
+        assert tuple(before) == text_of.chat_prompt(plain[:number])
+        assert answer[-1] in stops
+        said_there = served(tokenizer, before, answer[:-1])
+        assert holds(name, plain[number]["content"], said_there, note)
+    return "told" if any(note for _, note in found) else "equal"
+
+
+@settings(max_examples=400, deadline=None)
+@given(name=kind, prompt=words, completion=words)
+def test_a_completion_is_learned_behind_the_prompt_that_serving_makes(
+    name: str, prompt: str, completion: str
+) -> None:
+    completed(name, prompt, completion)
 
 
 @settings(max_examples=600, deadline=None)
@@ -81,31 +115,32 @@ def test_a_completion_is_learned_behind_the_prompt_that_serving_makes(
 def test_every_answer_of_a_chat_is_learned_behind_the_prompt_that_serving_makes(
     name: str, shape: str, said: list[str], has_system: bool, left_out: bool
 ) -> None:
-    tokenizer = kinds.tokenizer(name, kinds.TEMPLATES[shape])
-    text_of = Text(tokenizer, len(tokenizer))
     roles = ["system"] * has_system + ["user", "assistant"] * len(said)
     messages: list[dict[str, Any]] = [
         {"role": role, "content": content} for role, content in zip(roles, said, strict=False)
     ]
-    answers = [n for n, m in enumerate(messages) if m["role"] == "assistant"]
+    answers = [message for message in messages if message["role"] == "assistant"]
     if left_out and len(answers) > 1:
-        messages[answers.pop(0)]["weight"] = 0
-    if not answers:
-        return
-    try:
-        texts = LMTexts(tokenizer, frozenset()).of({"messages": messages})
-    except ValueError:
-        assert is_lossy(name)
-        return
-    found = [(span, text.note) for text in texts for span in spans(text)]
-    plain: list[Message] = [{"role": m["role"], "content": m["content"]} for m in messages]
-    stops = text_of.chat_ends | {tokenizer.eos_token_id}
-    assert len(found) == len(answers)
-    for number, ((before, answer), note) in zip(answers, found, strict=True):
-        assert tuple(before) == text_of.chat_prompt(plain[:number])
-        assert answer[-1] in stops
-        said_there = served(tokenizer, before, answer[:-1])
-        assert holds(name, plain[number]["content"], said_there, note)
+        answers[0]["weight"] = 0
+    if answers:
+        chatted(name, shape, messages)
+
+
+@pytest.mark.parametrize("name", kinds.KINDS)
+def test_every_family_of_tokenizers_learns_what_it_serves_with_every_template(name: str) -> None:
+    chance = Random(name)
+
+    def said() -> str:
+        return "".join(chance.choice([*kinds.WORDS, " ", "=", "v0", "1?", "\n"]) for _ in range(5))
+
+    def turns() -> list[dict[str, Any]]:
+        roles = chance.choice([["system"], []]) + ["user", "assistant"] * chance.randint(1, 3)
+        return [{"role": role, "content": said()} for role in roles]
+
+    found = Counter(chatted(name, shape, turns()) for shape in kinds.TEMPLATES for _ in range(5))
+    found.update(completed(name, said(), said()) for _ in range(5))
+    assert found.total() == 5 * (len(kinds.TEMPLATES) + 1)
+    assert is_lossy(name) or set(found) == {"equal"}
 
 
 CHAT = [
