@@ -128,6 +128,6 @@ class RegistryUnusable(RegistryUnavailable):
         may_pass: asking again may help.
     """
 
-    def __init__(self, message: str, may_pass: bool) -> None:
+    def __init__(self, message: str, may_pass: bool = True) -> None:
         super().__init__(message)
         self.may_pass = may_pass

@@ -112,8 +112,8 @@ class Worker:
         """End soon, giving the job back; asked again, at once."""
         (self._hurrying if self._stopping.is_set() else self._stopping).set()
 
-    def run(self) -> None:
-        """Work until stopped. From the main thread: a job's process dies with the starting one.
+    def open(self) -> None:
+        """Wait until the registry answers, or the worker is to stop; make sure of the store.
 
         Raises:
             RegistryUnusable: the registry does not answer, and waiting does not help.
@@ -121,6 +121,9 @@ class Worker:
         """
         with suppress(Interrupted):
             patiently(lambda: self._registry.open_store(patience_s=0), self._stopping.wait)
+
+    def run(self) -> None:
+        """Work until stopped. From the main thread: a job's process dies with the starting one."""
         log.info("worker %s waits for jobs of %r", self._settings.name, self._settings.base_name)
         while not self._stopping.is_set():
             try:
@@ -274,5 +277,6 @@ def run_worker(settings: WorkerSettings) -> int:
         worker = Worker(settings, registry)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
+        worker.open()
         worker.run()
     return 0

@@ -1,9 +1,11 @@
 """Every field of the installed PEFT's configs has one meaning here, or is refused."""
 
 import dataclasses
+import time
 from typing import Any
 
 import pytest
+import regex
 from peft import (
     C3AConfig,
     FourierFTConfig,
@@ -16,7 +18,7 @@ from peft import (
 )
 
 from adapters_core.errors import InvalidAdapter
-from adapters_core.peft_config import PeftConfig
+from adapters_core.peft_config import PeftConfig, _within
 from adapters_core.peft_fields import NEUTRAL, READ, REFUSED, VALUES
 from adapters_core.table import registered
 
@@ -89,3 +91,23 @@ def test_a_field_that_no_method_has_is_refused() -> None:
     with pytest.raises(InvalidAdapter, match="sparkle = 3 is not supported: it is no field") as e:
         PeftConfig({"sparkle": 3}).refuse_unread(())
     assert e.value.param == "sparkle"
+
+
+def test_a_pattern_is_given_its_own_time_and_not_that_of_other_threads() -> None:
+    limits: list[float] = []
+
+    def match(target: str, timeout: float) -> str:
+        limits.append(timeout)
+        if len(limits) < 4:
+            raise TimeoutError  # other threads ran; this one has hardly begun
+        return target
+
+    assert _within(0.05, match, "a.q_proj") == "a.q_proj"
+    assert limits == [0.05, 0.1, 0.2, 0.4]
+
+
+def test_a_pattern_that_takes_its_own_time_ends() -> None:
+    start = time.thread_time()
+    with pytest.raises(TimeoutError):
+        _within(0.05, regex.compile(r"(\w|\w\w|\w\w\w|.)*[!?]").match, "a" * 64)
+    assert time.thread_time() - start < 2.0
