@@ -29,15 +29,15 @@ from adapters_core.merge import materialise
 from adapters_core.serving import RowsNotKnown
 from bench.bases import tokenizer
 from bench.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
-from server.base_words import BaseNotLoadable
-from server.batch import Factored, Merged
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.model import Base, load_base
-from server.residency import Entry
-from server.sequence import Sampling, Sequence
-from server.sight import UnsupportedAttention
-from server.work import Batch, Work
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.base.loading import Base, load_base
+from server.base.words import BaseNotLoadable
+from server.engine.engine import Engine
+from server.engine.sight import UnsupportedAttention
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 TOLERANCE = 1e-4
 _LENGTHS = (7, 43, 20)

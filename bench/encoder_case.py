@@ -37,14 +37,14 @@ from bench.tiny_encoders import (
     tiny_encoder,
     types_of,
 )
-from server.base_words import BaseNotLoadable
-from server.batch import Factored, Merged
+from server.adapters.payload import Factored, Merged
+from server.base.kinds import Kind, Task
+from server.base.loading import load_base
+from server.base.words import BaseNotLoadable
 from server.encoding.check import UnsupportedBase, check_encoder
 from server.encoding.encoder import Encoder, Group, Input, group_of
-from server.encoding.heads import plain_heads, switch_heads
-from server.encoding.kinds import Kind, Task
+from server.encoding.head_switch import plain_heads, switch_heads
 from server.encoding.plan import Payload
-from server.model import load_base
 
 #: Of an answer's norm.
 TOLERANCE = 1e-4

@@ -25,12 +25,12 @@ from bench.bases import llama, prompt_of, random_adapter, targets_of
 from bench.loop import PROMPT, Leases, factored, run_to_end
 from bench.program import Parser, run_program
 from bench.timing import interleaved, report
-from server.batch import Merged
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.sequence import Sampling, Sequence
-from server.work import Batch, Work
+from server.adapters.payload import Merged
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 _NEW = 64
 _PAGES = 32 * 40

@@ -26,7 +26,7 @@ import torch
 
 from bench.gpu_base import GpuBase, Sizes, of_llama_8b, of_nothing_much
 from bench.timing import interleaved, machine
-from server.residency import Entry
+from server.adapters.residency import Entry
 
 ROOT = Path(__file__).resolve().parent.parent
 _ROWS = 32

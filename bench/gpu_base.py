@@ -20,14 +20,14 @@ from adapters_core.method import Method, Rows
 from adapters_core.methods import FourierFT, LoRA
 from bench.bases import prompt_of, random_adapter, targets_of
 from bench.timing import interleaved
-from server.attention_device import DeviceCache
-from server.batch import Factored, Merged
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sampling, Sequence
-from server.work import Batch, Work
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.engine.attention_device import DeviceCache
+from server.engine.engine import Engine
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 _PROMPT, _NEW = 64, 64
 PAGE_SIZE = 32

@@ -21,10 +21,10 @@ from fastapi import FastAPI
 from bench.loop import Leases, Packer, run_to_end
 from bench.program import Parser
 from server.app import create_app
-from server.launch import start_service
-from server.metrics import Metrics
+from server.process.launch import start_service
 from server.service import Service
 from server.settings import Settings
+from server.telemetry.metrics import Metrics
 
 _KV_BYTES = 256 << 20
 _STOP_S = 30.0

@@ -11,12 +11,12 @@ from adapters_core.bases import Bases
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.method import Method
 from bench.bases import prompt_of, random_adapter, targets_of
-from server.batch import Factored
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sampling, Sequence
+from server.adapters.payload import Factored
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampling, Sequence
 
 Leases = list[Entry | None]
 PROMPT = 64

@@ -32,16 +32,16 @@ from adapters_core.merge import merged_bytes
 from adapters_core.methods import FourierFT
 from bench.bases import llama, prompt_of, targets_of, write_many
 from bench.timing import interleaved, report
-from server.auto_mode import ModeOptions, placement_of
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.loader import Loader
-from server.observer import NullObserver
-from server.placement import Placement
-from server.planner import ModeSetting
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sampling, Sequence
+from server.adapters.loader import Loader
+from server.adapters.modes import ModeSetting
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
+from server.planning.build import ModeOptions, placement_of
+from server.planning.placement import Placement
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampling, Sequence
+from server.telemetry.observer import NullObserver
 
 _RUNNING, _PROMPT, _NEW = 32, 64, 32
 _PAGES = _RUNNING * 8

@@ -28,12 +28,12 @@ from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoRA
 from bench.bases import llama, prompt_of, random_adapter, targets_of
 from bench.timing import report
-from server.batch import Factored, Merged
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.sequence import Sampling, Sequence
-from server.work import Batch, Work
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 #: ||delta|| of a layer, of its weight's norm.
 _SIZE = 0.05

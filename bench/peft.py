@@ -30,7 +30,7 @@ from bench.bases import llama, prompt_of, targets_of, write_many
 from bench.loop import PROMPT, Leases, Packer, read, run_to_end
 from bench.program import Parser, run_program
 from bench.timing import interleaved, report
-from server.engine import Engine
+from server.engine.engine import Engine
 
 _REQUESTS, _PEFT_SAMPLE = 32, 2
 _PAGES = 32 * 40

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.auto import modeling_auto
 
-from server.encoding.kinds import Kind
+from server.base.kinds import Kind
 
 #: Few ids: RoBERTa makes room for its padding among its positions.
 CLS, PAD, SEP, MASK = range(4)

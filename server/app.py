@@ -13,8 +13,22 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
-from server.base_words import BaseNotLoadable
+from server.api.job_plot import Curves
+from server.api.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
+from server.api.routes import (
+    adapters,
+    completions,
+    encoding,
+    evaluations,
+    files,
+    fine_tuning,
+    ops,
+    residency,
+    workers,
+)
+from server.base.words import BaseNotLoadable
 from server.encoding.check import UnsupportedBase
+from server.engine.sight import UnsupportedAttention
 from server.errors import (
     FAMILIES,
     InvalidRequest,
@@ -25,24 +39,10 @@ from server.errors import (
     body_of,
     status_of,
 )
-from server.metrics import Metrics
-from server.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
-from server.routes import (
-    adapters,
-    classify,
-    completions,
-    evaluations,
-    files,
-    fine_tuning,
-    ops,
-    residency,
-    workers,
-)
-from server.row_check import NeedsSearch, NotInvariant
+from server.processor.row_check import NeedsSearch, NotInvariant
 from server.service import Service, tell_unknown
 from server.settings import Settings
-from server.sight import UnsupportedAttention
-from server.training_plot import Curves
+from server.telemetry.metrics import Metrics
 
 _LOG = logging.getLogger("overtone")
 #: Failures of a start whose message says it all; others are logged with their traceback.
@@ -93,7 +93,7 @@ def create_app(
     app.state.metrics = metrics
     for module in (
         completions,
-        classify,
+        encoding,
         evaluations,
         adapters,
         residency,

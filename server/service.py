@@ -11,27 +11,27 @@ from adapters_core.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.inject import Injection, inject
 from adapters_core.memory import keep_freed_memory
 from registry import Registry
-from server.auto_mode import ModeOptions, placement_of
-from server.calibration import Calibration
-from server.delivery import Deliveries
-from server.encoding.heads import plain_heads
-from server.encoding.kinds import USES
-from server.encoding.serving import Encoding, encoding_of
-from server.encoding.ticket import Limits
-from server.engine import Engine
+from server.adapters.loader import Loader
+from server.adapters.modes import Mode
+from server.adapters.pins import Pins
+from server.base.kinds import USES
+from server.base.loading import Base
+from server.encoding.build import Encoding, encoding_of
+from server.encoding.head_switch import plain_heads
+from server.encoding.request import Limits
+from server.engine.engine import Engine
 from server.errors import InvalidRequest
-from server.kv_pool import PagePool
-from server.loader import Loader
-from server.metrics import Metrics
-from server.model import Base
-from server.pins import Pins
-from server.placement import Placement
-from server.planner import Mode
-from server.row_check import RowReport, check_products, check_steps, unchecked
-from server.runtime import Runtime
-from server.scheduler import Scheduler
+from server.generation.delivery import Deliveries
+from server.generation.detokenizer import Text
+from server.generation.runtime import Runtime
+from server.planning.build import ModeOptions, placement_of
+from server.planning.calibration import Calibration
+from server.planning.placement import Placement
+from server.processor.row_check import RowReport, check_products, check_steps, unchecked
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
 from server.settings import Settings
-from server.text import Text
+from server.telemetry.metrics import Metrics
 
 PAGE_SIZE = 32
 _LOG = logging.getLogger("overtone")

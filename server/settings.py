@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server.encoding.kinds import Task
-from server.planner import ModeSetting
+from server.adapters.modes import ModeSetting
+from server.base.kinds import Task
 
 _GIB = 1 << 30
 

@@ -13,15 +13,15 @@ from adapters_core.bases import Bases
 from adapters_core.canary import run_canary, usual_methods
 from adapters_core.layer import Shape
 from adapters_core.method import Method
-from server.attention_device import DeviceCache
-from server.batch import pack
-from server.graphs import DecodeGraphs
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.sampler_device import sample_on_device
-from server.scoring import Scoring
-from server.sequence import Sampled, Sampling, Sequence
-from server.work import Batch, Work
+from server.adapters.residency import Entry
+from server.engine.attention_device import DeviceCache
+from server.engine.cuda_graphs import DecodeGraphs
+from server.engine.sampler_device import sample_on_device
+from server.engine.scoring import Scoring
+from server.engine.step_tensors import pack
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.step import Batch, Work
 from server_parts import (
     CPU,
     FOURIERFT,

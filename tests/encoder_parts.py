@@ -12,11 +12,11 @@ from adapters_core.bases import Bases
 from adapters_core.inject import inject
 from adapters_core.merge import materialise
 from live import CONFIG, FILE
-from server.batch import Factored, Merged
+from server.adapters.payload import Factored, Merged
+from server.base.loading import Base
 from server.encoding.encoder import Encoder, Input, group_of
-from server.encoding.heads import plain_heads, switch_heads
+from server.encoding.head_switch import plain_heads, switch_heads
 from server.encoding.plan import Payload
-from server.model import Base
 
 CPU = torch.device("cpu")
 

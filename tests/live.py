@@ -15,11 +15,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.launch import start_service
-from server.metrics import Metrics
-from server.sequence import Sampling
+from server.process.launch import start_service
+from server.scheduling.sequence import Sampling
 from server.service import Service
 from server.settings import Settings
+from server.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 Files = Mapping[str, bytes]

@@ -7,8 +7,8 @@ request in three is left to the planner.
 import sys
 from random import Random
 
-from server.placement import Placed, Placement
-from server.planner import Mode
+from server.adapters.modes import Mode
+from server.planning.placement import Placed, Placement
 
 
 def toss() -> None:
@@ -30,7 +30,7 @@ def toss() -> None:
 
 
 if __name__ == "__main__":
-    from server.launch import launch
+    from server.process.launch import launch
     from server.settings import read_settings
 
     toss()

@@ -7,15 +7,15 @@ from typing import Any
 
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.loader import Loader
-from server.observer import NullObserver, StepStats
-from server.placement import Placement
-from server.runtime import Event, FailedEvent, Generation, Runtime, TokenEvent
-from server.scheduler import Scheduler
-from server.sequence import Sampled
-from server.work import Batch
+from server.adapters.loader import Loader
+from server.engine.engine import Engine
+from server.generation.runtime import Event, FailedEvent, Generation, Runtime, TokenEvent
+from server.planning.placement import Placement
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampled
+from server.scheduling.step import Batch
+from server.telemetry.observer import NullObserver, StepStats
 from server_parts import CPU, PAGE_SIZE, Store, greedy, prompt_of
 
 NUM_PAGES = 30

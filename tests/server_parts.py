@@ -23,14 +23,14 @@ from adapters_core.merge import materialise
 from adapters_core.method import Coefficients, Method
 from adapters_core.methods import FourierFT, LoRA
 from made import random_adapter
-from server.batch import Factored, Merged
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.planner import Mode
-from server.residency import Entry
-from server.sampler import sample
-from server.scheduler import Scheduler
-from server.sequence import Sampling, Sequence
+from server.adapters.modes import Mode
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
+from server.engine.sampler import sample
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampling, Sequence
 
 CPU = torch.device("cpu")
 PAGE_SIZE = 32

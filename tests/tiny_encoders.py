@@ -39,7 +39,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from server.model import Base, make_encoder
+from server.base.loading import Base, make_encoder
 
 #: 256 bytes, and what encoders put around and behind a text. RoBERTa's padding is 1.
 CLS, SEP, PAD = 256, 257, 258

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from server.adapters.residency import Entry
 from server.errors import FAMILIES, InternalError
-from server.residency import Entry
 
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")

@@ -1,9 +1,9 @@
 """Bring adapters from their blobs into memory, beside the running batch, each once.
 
-The books are residency.py's, files and tensors bringer.py's; here are the threads and the waiting.
+The books are residency.py's, files and tensors materializer.py's; here are threads and waiting.
 Bytes are charged before they are allocated. A load that finds no room waits in line until running
 sequences give some up; one that nobody waits for gives up itself. What leaves the device's memory
-stays in the host's as long as that has room (host_tier.py).
+stays in the host's as long as that has room (host_cache.py).
 """
 
 import logging
@@ -19,14 +19,14 @@ from adapters_core.base import BaseSpec
 from adapters_core.bases import Bases
 from adapters_core.heads import in_host_memory
 from adapters_core.inject import Injection
-from server.banks import Banks
-from server.batch import Factored, Merged
-from server.bringer import BlobPaths, Bringer
+from server.adapters.banks import Banks
+from server.adapters.host_cache import HostCopy, HostTier
+from server.adapters.materializer import BlobPaths, Bringer
+from server.adapters.modes import Mode
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry, Residency
 from server.errors import AdapterTooLarge, Draining
-from server.host_tier import HostCopy, HostTier
-from server.observer import CacheStats, LoadStats, Observer
-from server.planner import Mode
-from server.residency import Entry, Residency
+from server.telemetry.observer import CacheStats, LoadStats, Observer
 
 _LOG = logging.getLogger("overtone.loader")
 _NAMES: dict[Mode, str] = {"factored": "coefficients", "merged": "merged"}

@@ -15,10 +15,10 @@ from adapters_core.bases import Bases
 from adapters_core.heads import Head, bytes_of
 from adapters_core.inject import Injection
 from adapters_core.merge import materialise, merged_bytes
-from server.banks import Banks
-from server.batch import Factored, Merged
-from server.host_tier import HostCopy
-from server.planner import Mode
+from server.adapters.banks import Banks
+from server.adapters.host_cache import HostCopy
+from server.adapters.modes import Mode
+from server.adapters.payload import Factored, Merged
 
 #: Accounts for so many bytes, waiting for room; returns merged weights that may be written over.
 Charge = Callable[[int], dict[str, Tensor]]

@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.adapters.loader import Loader
+from server.adapters.modes import Mode
+from server.adapters.residency import Entry
 from server.errors import Overloaded, PinLimit
-from server.loader import Loader
-from server.planner import Mode
-from server.residency import Entry
 
 #: The part of a cache that pins may take: the rest is for everybody else.
 _SHARE = 0.75

@@ -14,7 +14,7 @@ from adapters_core.bank import Bank, Layout
 from adapters_core.linear import AdaptedLinear
 from adapters_core.method import Coefficients, Shape
 from adapters_core.methods import LoRA
-from server.batch import Factored
+from server.adapters.payload import Factored
 
 _METHOD = LoRA(r=1, alpha=1.0)
 _A, _B = "lora_A.weight", "lora_B.weight"

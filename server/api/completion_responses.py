@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.generation import Answerer, Choice, Delta
-from server.sequence import Sampled
-from server.text import Text
+from server.api.generation import Answerer, Choice, Delta
+from server.generation.detokenizer import Text
+from server.scheduling.sequence import Sampled
 
 Json = dict[str, Any]
 

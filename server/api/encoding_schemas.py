@@ -8,7 +8,6 @@ from server.errors import UnsupportedParameter
 
 #: Inputs of one request, as OpenAI's API has it.
 MAX_INPUTS = 2048
-MAX_IMAGES = 64
 
 Token = Annotated[int, Field(strict=True, ge=0)]
 Tokens = Annotated[list[Token], Field(min_length=1)]

@@ -6,13 +6,13 @@ from random import SystemRandom
 
 from adapters_core.errors import BaseMismatch
 from registry import Record
-from server.delivery import Mailbox
+from server.api.completion_schemas import MAX_CHOICES, ChatRequest, GenerationRequest
 from server.errors import InvalidRequest, PromptTooLong
-from server.runtime import FailedEvent, Generation
-from server.schemas import MAX_CHOICES, ChatRequest, GenerationRequest
-from server.sequence import Sampled, Sampling
+from server.generation.delivery import Mailbox
+from server.generation.detokenizer import TextStream
+from server.generation.runtime import FailedEvent, Generation
+from server.scheduling.sequence import Sampled, Sampling
 from server.service import Service
-from server.text import TextStream
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from registry import (
     Registry,
 )
 from registry.job_spec import AUTO, METRICS, PEFT_TASKS, Task
-from server.encoding.kinds import Kind
+from server.api.job_schemas import RESERVED_METADATA, AdapterRequest, JobRequest
+from server.base.kinds import Kind
 from server.errors import InvalidRequest
 from server.service import Service
-from server.training_schemas import RESERVED_METADATA, AdapterRequest, JobRequest
 
 #: It stands in the job, and twice in the record of the version that the job makes.
 MAX_CONFIG_BYTES = 8 * 1024

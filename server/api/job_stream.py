@@ -11,9 +11,9 @@ from fastapi import Request
 from registry import JobRecord, RegistryUnavailable
 from registry.jobs import Jobs
 from registry.pages import MAX_PAGE
+from server.api.job_responses import event_object, metrics_event
+from server.api.request import event_line, log_unexpected
 from server.errors import Draining, Overloaded, body_of
-from server.routes.door import event_line, log_unexpected
-from server.training_answers import event_object, metrics_event
 
 Json = dict[str, Any]
 

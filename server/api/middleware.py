@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api_keys import read_keys, tenant_of
 from server.errors import InvalidApiKey, PayloadTooLarge, body_of, status_of
-from server.observer import Observer
+from server.telemetry.observer import Observer
 
 _LOG = logging.getLogger("overtone")
 _OPEN_PATHS = frozenset({"/", "/health/live", "/health/ready"})

@@ -29,10 +29,10 @@ from adapters_core.loaded import load_whole, longest_text, max_positions
 from adapters_core.reading.backend import check_generates
 from adapters_core.reading.ends import end_ids
 from adapters_core.starting import CannotStart, check_base, check_device
-from server.base_words import BaseNotLoadable, words_for
-from server.encoding.kinds import Kind, Task, kind_of
-from server.encoding.pooling import Pooling, has_modules_file, pooling_of
-from server.kv_bytes import kv_token_bytes
+from server.base.kinds import Kind, Task, kind_of
+from server.base.kv_bytes import kv_token_bytes
+from server.base.pooling import Pooling, has_modules_file, pooling_of
+from server.base.words import BaseNotLoadable, words_for
 
 _CLASSES: dict[Kind, Any] = {
     "text classifier": AutoModelForSequenceClassification,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
-from server.encoding.preparation import Preparation, preparation_of
+from server.base.preparation import Preparation, preparation_of
 
 Way = Literal["cls", "mean", "max", "lasttoken", "mean_sqrt_len_tokens"]
 

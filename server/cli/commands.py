@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.serve_flags import with_flags
+from server.cli.serve_flags import with_flags
 
 if TYPE_CHECKING:
     import socket
@@ -53,7 +53,7 @@ def serve(
             typer.echo(settings.model_dump_json(indent=2))
             return
         listener = _ready_to_load(settings)
-        from server.launch import launch
+        from server.process.launch import launch
 
         _exit_with(launch(settings, listener=listener))
 
@@ -65,7 +65,7 @@ def demo(
     mode: ModeOption = None,
 ) -> None:
     """Serve the shipped demo base with its adapters, and print what to try."""
-    from server.demo import demo_settings, run_demo
+    from server.cli.demo import demo_settings, run_demo
 
     with _one_line_ends():
         settings = demo_settings(host=host, port=port, data=data, mode=mode)
@@ -99,7 +99,7 @@ def doctor(
             device=device,
         )
         prepare(settings)
-        from server.doctor import examine, print_findings
+        from server.cli.doctor import examine, print_findings
 
         findings = examine(settings)
         print_findings(findings, as_json=json)
@@ -116,9 +116,9 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
     """
     from adapters_core.starting import check_base, check_device, check_folder
     from registry.connect import check_url
-    from server.listening import open_listener
-    from server.process_log import configure_logging
+    from server.process.listening import open_listener
     from server.processor.search import prepare
+    from server.telemetry.process_log import configure_logging
 
     check_url(settings.registry_url)
     check_base(settings.base)
@@ -139,7 +139,7 @@ def _one_line_ends(
     """End the program in one line: 2 for a setting, 1 for this machine, 130 and 143 for signals."""
     from adapters_core.starting import CannotStart, ended_at_once
     from registry.errors import RegistryError
-    from server.complaint import complain
+    from server.process.complaint import complain
     from server.settings import BadSetting
 
     try:

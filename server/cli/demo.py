@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from server.listening import url_of
+from server.process.listening import url_of
 from server.settings import BadSetting, Settings, read_settings
 
 _BASE_NAME = "demo"
@@ -37,7 +37,7 @@ def demo_settings(
 
 def run_demo(settings: Settings, listener: socket.socket) -> int:
     """Serve the demo until Ctrl-C; return the exit code."""
-    from server.launch import launch
+    from server.process.launch import launch
 
     _say(f"Loading the demo base; data under {settings.data}")
     url = url_of(listener)

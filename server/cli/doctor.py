@@ -24,7 +24,7 @@ from adapters_core.method import Shape
 from adapters_core.starting import CannotStart, check_base, check_device, check_folder
 from registry import EMBEDDED, EmbeddedServer, RegistryUnavailable, connect, masked
 from server.processor.choice import VARIABLE, this_processor
-from server.row_check import least_multiple
+from server.processor.row_check import least_multiple
 from server.settings import Settings
 
 #: Widths of common bases; a base's own shapes are taken when one is given.
@@ -174,7 +174,7 @@ def _answering(settings: Settings) -> str:
 
 def _base(settings: Settings, shapes: set[Shape]) -> str:
     """Load it as the server would, and add its linears' shapes."""
-    from server.model import load_base
+    from server.base.loading import load_base
 
     check_base(settings.base)
     base = load_base(settings.base, settings.base_name, "cpu", "float32", settings.task)

@@ -17,21 +17,21 @@ import typer
 from registry import Registry
 from registry.standing import fault_of
 from registry.unknown import DEFAULT_GRACE_S, Unknown
-from server.complaint import complain
-from server.opened_registry import (
+from server.cli.store_report import (
+    adoption_text,
+    print_unknown,
+    standing_values,
+    summary_of,
+    unknown_values,
+)
+from server.process.complaint import complain
+from server.process.opened_registry import (
     DATA,
     DataOption,
     JsonOption,
     RegistryOption,
     StoreOption,
     opened_registry,
-)
-from server.store_report import (
-    adoption_text,
-    print_unknown,
-    standing_values,
-    summary_of,
-    unknown_values,
 )
 
 store = typer.Typer(

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from registry.tenants import Holdings
-from server.complaint import complain
-from server.opened_registry import (
+from server.process.complaint import complain
+from server.process.opened_registry import (
     DATA,
     DataOption,
     JsonOption,

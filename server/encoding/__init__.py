@@ -1,1 +1,4 @@
-"""Bases that answer in one forward pass: text and image classifiers, and embedders."""
+"""Bases that answer in one forward pass: text and image classifiers, and embedders.
+
+Imports adapters, base and errors.
+"""

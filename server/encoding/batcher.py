@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from server.admission import Open
+from server.adapters.faults import run_apart, told_of
+from server.adapters.loader import Loader
+from server.encoding.batch_queue import Line, Waiting
 from server.encoding.encoder import Encoder, Group, Input, group_of
-from server.encoding.line import Line, Waiting
-from server.encoding.ticket import Limits, Part, Ticket
+from server.encoding.request import Limits, Part, Ticket
 from server.errors import DeadlineExceeded, Draining, InternalError
-from server.faults import run_apart, told_of
-from server.loader import Loader
-from server.observer import Observer, StepStats
+from server.scheduling.admission import Open
+from server.telemetry.observer import Observer, StepStats
 
 _LOG = logging.getLogger("overtone.encoding")
 

@@ -7,20 +7,19 @@ from typing import Any
 from torch import nn
 
 from adapters_core.inject import Injection
+from server.adapters.loader import Loader
+from server.base.kinds import Kind
+from server.base.loading import Base
 from server.encoding.batcher import Batcher
 from server.encoding.check import check_encoder
 from server.encoding.encoder import Encoder, Input
-from server.encoding.heads import switch_heads
+from server.encoding.head_switch import switch_heads
 from server.encoding.images import Images
-from server.encoding.kinds import Kind
 from server.encoding.labels import labels_of_base
-from server.encoding.schemas import MAX_IMAGES
+from server.encoding.request import MAX_IMAGES, Limits
 from server.encoding.texts import Texts
-from server.encoding.ticket import Limits
 from server.errors import InvalidRequest
-from server.loader import Loader
-from server.model import Base
-from server.observer import Observer
+from server.telemetry.observer import Observer
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from adapters_core.bank import Bank
 from adapters_core.bases import Bases
 from adapters_core.encoder_probe import Texts, agree, answers_of, image_inputs
 from adapters_core.inject import Injection
+from server.adapters.probe_updates import Updates, added, layout_of, placed, random_updates
+from server.base.loading import Base
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.plan import Payload
-from server.model import Base
-from server.probe_updates import Updates, added, layout_of, placed, random_updates
 
 #: Of each linear's norm: an update that no rounding hides.
 _SIZE = 0.2

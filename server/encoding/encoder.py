@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from adapters_core.inject import Injection
 from adapters_core.padding import padded
-from server.batch import Factored, Merged
-from server.encoding.heads import HeadSwitch
+from server.adapters.payload import Factored, Merged
+from server.base.pooling import Pooling
+from server.encoding.head_switch import HeadSwitch
 from server.encoding.plan import EncodingPlan, Payload
-from server.encoding.pooling import Pooling
 
 LENGTH_MULTIPLE = 16
 #: What one sequence brings: its tokens, or float32 pixels `[channels, height, width]`.

@@ -15,7 +15,7 @@ from adapters_core.linear import AdaptedLinear
 from adapters_core.method import Rows, Segment
 from adapters_core.rows import pad_rows, padding_of
 from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
-from server.batch import Factored, Merged
+from server.adapters.payload import Factored, Merged
 
 Payload = Factored | Merged | None
 

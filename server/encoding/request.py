@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from server.adapters.modes import Mode
+from server.adapters.residency import Entry
+from server.encoding.batch_queue import Waiting
 from server.encoding.encoder import Input
-from server.encoding.line import Waiting
-from server.planner import Mode
-from server.residency import Entry
+
+#: Images of one request.
+MAX_IMAGES = 64
 
 
 @dataclass(eq=False)

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from server.attention import PagedCache, Span, StepLayout
-from server.scoring import Scoring
-from server.sight import Sight
+from server.engine.attention import PagedCache, Span, StepLayout
+from server.engine.scoring import Scoring
+from server.engine.sight import Sight
 
 _LOG = logging.getLogger("overtone.attention")
 _PROBE_TOLERANCE = 0.02

@@ -22,9 +22,10 @@ from torch import Tensor
 from adapters_core.bank import EMPTY_SLOT, Bank
 from adapters_core.rows import Rows
 from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
-from server.attention_device import DeviceCache, DeviceLayout
-from server.batch import Factored, Merged, payload_of
-from server.work import Batch, Work
+from server.adapters.payload import Factored, Merged
+from server.engine.attention_device import DeviceCache, DeviceLayout
+from server.engine.step_tensors import payload_of
+from server.scheduling.step import Batch, Work
 
 _LOG = logging.getLogger("overtone.graphs")
 #: Recordings kept; the least recently used goes first. They share one pool of memory.

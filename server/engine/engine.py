@@ -4,7 +4,8 @@ The base is any Hugging Face causal LM; attention and cache are ours (attention.
 in through the injected linears (adapters_core). The engine knows no names, no text and no clock.
 
 On a device other than the CPU, steps of single tokens run over static tensors and are recorded
-(graphs.py), tokens are chosen there (sampler_device.py), and the host waits once a step: for them.
+(cuda_graphs.py), tokens are chosen there (sampler_device.py), and the host waits once a step: for
+them.
 """
 
 import logging
@@ -17,19 +18,19 @@ from torch import Tensor
 from adapters_core.causal_probe import keeps_rows
 from adapters_core.inject import Injection
 from adapters_core.serving import ServingPlan
-from server.attention import PagedCache
-from server.attention_device import DeviceCache
-from server.batch import pack
-from server.graphs import DecodeGraphs
-from server.own_attention import OwnAttention
-from server.rotations import border_of, refuse_counted_rows, rotate_by_rows
-from server.sampler import sample
-from server.sampler_device import sample_on_device
-from server.sequence import Sampled
-from server.sight import UnsupportedAttention
-from server.start_check import StartCheck
-from server.token_scores import score
-from server.work import Batch
+from server.engine.attention import PagedCache
+from server.engine.attention_device import DeviceCache
+from server.engine.cuda_graphs import DecodeGraphs
+from server.engine.own_attention import OwnAttention
+from server.engine.rotations import border_of, refuse_counted_rows, rotate_by_rows
+from server.engine.sampler import sample
+from server.engine.sampler_device import sample_on_device
+from server.engine.sight import UnsupportedAttention
+from server.engine.start_check import StartCheck
+from server.engine.step_tensors import pack
+from server.engine.token_scores import score
+from server.scheduling.sequence import Sampled
+from server.scheduling.step import Batch
 
 _LOG = logging.getLogger("overtone.engine")
 

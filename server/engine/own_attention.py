@@ -22,11 +22,11 @@ from transformers import Cache
 
 from adapters_core.inject import Injection
 from adapters_core.rows import padding_of, row_multiple
-from server.attention import PagedCache, Span
-from server.batch import pack
-from server.sequence import Sampling, Sequence
-from server.sight import UnsupportedAttention
-from server.work import Batch, Work
+from server.engine.attention import PagedCache, Span
+from server.engine.sight import UnsupportedAttention
+from server.engine.step_tensors import pack
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 _PADDING_PAGE = 0
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adapters_core import rotations
 from adapters_core.rotations import LONG_ROPE
-from server.sight import UnsupportedAttention
+from server.engine.sight import UnsupportedAttention
 
 
 def border_of(model: nn.Module) -> int | None:

@@ -6,7 +6,7 @@ Every row is computed alone, so that neither other rows nor their number change 
 import torch
 from torch import Tensor
 
-from server.sequence import Sampled, Sequence
+from server.scheduling.sequence import Sampled, Sequence
 
 
 def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled | None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from server.sequence import Sampled, Sequence
+from server.scheduling.sequence import Sampled, Sequence
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from adapters_core.inject import Injection
 from adapters_core.linear import AdaptedLinear
 from adapters_core.method import Coefficients
 from adapters_core.serving import RowsNotKnown
-from server.batch import Merged
-from server.kv_pool import PagePool
-from server.probe_updates import Updates, added, dense, layout_of, placed, random_updates
-from server.residency import Entry
-from server.sequence import Sampling, Sequence
-from server.sight import UnsupportedAttention
-from server.work import Batch, Work
+from server.adapters.payload import Merged
+from server.adapters.probe_updates import Updates, added, dense, layout_of, placed, random_updates
+from server.adapters.residency import Entry
+from server.engine.sight import UnsupportedAttention
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _TOLERANCE_HALF = 0.1

@@ -10,31 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adapters_core.bank import Bank
-from adapters_core.heads import Head
 from adapters_core.method import Rows, Segment
 from adapters_core.rows import padding_of
 from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
-from server.attention import Span, StepLayout
-from server.residency import Entry
-from server.work import Batch, Work
-
-
-@dataclass(frozen=True)
-class Factored:
-    """An adapter's place in a bank; an entry's payload in factored mode."""
-
-    bank: Bank
-    slot: int
-    head: Head | None = None
-
-
-@dataclass(frozen=True)
-class Merged:
-    """An adapter's own weights; an entry's payload in merged mode."""
-
-    weights: dict[str, Tensor]
-    head: Head | None = None
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.engine.attention import Span, StepLayout
+from server.scheduling.step import Batch, Work
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from server.sequence import TokenScore
-from server.work import Batch
+from server.scheduling.sequence import TokenScore
+from server.scheduling.step import Batch
 
 
 def score(logits: Tensor, batch: Batch) -> None:

@@ -14,11 +14,11 @@ from registry.examples.lines import Rows
 from registry.examples.rows import rows_of
 from registry.examples.scores import finite
 from registry.training_lines import Unreadable
+from server.api.generation import Answerer
 from server.errors import InvalidRequest
 from server.evaluation.faulty import faulty
 from server.evaluation.labels import LabelFigures
 from server.evaluation.texts import TextFigures
-from server.generation import Answerer
 from server.service import Generating, Service
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from adapters_core.reading.texts import cut
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
+from server.api.generation import Answerer
 from server.encoding.encoder import Input
 from server.encoding.labels import names_of
 from server.errors import InvalidRequest
 from server.evaluation.faulty import faulty
-from server.generation import Answerer
 from server.service import Service
 
 #: Examples of one request to the batcher.

@@ -7,11 +7,11 @@ from typing import Any
 from adapters_core.reading.ends import end_ids
 from registry.examples.lm_texts import LMTexts
 from registry.examples.scores import text_figures
+from server.api.generation import Answerer
 from server.errors import InternalError, Overloaded
 from server.evaluation.faulty import faulty
-from server.generation import Answerer
-from server.runtime import Event, FailedEvent, Generation
-from server.sequence import Sampling
+from server.generation.runtime import Event, FailedEvent, Generation
+from server.scheduling.sequence import Sampling
 from server.service import Service
 
 #: Texts of one evaluation in the engine at a time.

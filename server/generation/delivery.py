@@ -2,7 +2,7 @@
 
 import asyncio
 
-from server.runtime import Event, Sink
+from server.generation.runtime import Event, Sink
 
 Numbered = tuple[int, Event]
 

@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
-from server.admission import Open
-from server.engine import Engine
+from server.adapters.faults import run_apart, told_of
+from server.adapters.modes import Mode
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
 from server.errors import DeadlineExceeded, Draining, InternalError
-from server.faults import run_apart, told_of
-from server.observer import Observer
-from server.placement import Placement
-from server.planner import Mode
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sampled, Sampling, Sequence
-from server.step_stats import stats_of
-from server.work import Batch, Work
+from server.generation.step_stats import stats_of
+from server.planning.placement import Placement
+from server.scheduling.admission import Open
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.step import Batch, Work
+from server.telemetry.observer import Observer
 
 _LOG = logging.getLogger("overtone.runtime")
 

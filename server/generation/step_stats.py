@@ -1,9 +1,9 @@
 """What one step of the engine was, from its batch and the scheduler after it."""
 
-from server.observer import StepStats
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.work import Batch, Work
+from server.adapters.residency import Entry
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.step import Batch, Work
+from server.telemetry.observer import StepStats
 
 
 def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:

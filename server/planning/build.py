@@ -6,11 +6,12 @@ from adapters_core.bases import Bases
 from adapters_core.canary import usual_methods
 from adapters_core.inject import Injection
 from adapters_core.method import Method
-from server.calibration import Calibration, calibrate
-from server.loader import Loader
-from server.observer import Observer
-from server.placement import Placement
-from server.planner import ModeSetting, Planner
+from server.adapters.loader import Loader
+from server.adapters.modes import ModeSetting
+from server.planning.calibration import Calibration, calibrate
+from server.planning.placement import Placement
+from server.planning.planner import Planner
+from server.telemetry.observer import Observer
 
 #: Measured first; the others as far as the time reaches.
 _FIRST = ("fourierft", "lora", "loca", "waveletft")

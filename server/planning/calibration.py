@@ -20,7 +20,7 @@ from adapters_core.inject import Injection
 from adapters_core.linear import AdaptedLinear
 from adapters_core.method import Method, Rows, Segment, Shape
 from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
-from server.costs import Costs, Curve, total
+from server.planning.costs import Costs, Curve, total
 
 #: Rows at which a linear is measured; a factored update grows evenly, so fewer do there.
 _OWN_ROWS = (4, 16, 64, 128)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from adapters_core.bank import Layout
-from server.batch import Factored
-from server.costs import Costs
-from server.loader import Loader
-from server.observer import NullObserver, Observer, PlanStats
-from server.planner import Mode, ModeSetting, Planner, Request
-from server.residency import Entry
+from server.adapters.loader import Loader
+from server.adapters.modes import Mode, ModeSetting
+from server.adapters.payload import Factored
+from server.adapters.residency import Entry
+from server.planning.costs import Costs
+from server.planning.planner import Planner, Request
+from server.telemetry.observer import NullObserver, Observer, PlanStats
 
 #: Requests for which a merge that failed is not tried again.
 _PATIENCE = 256

@@ -14,12 +14,9 @@ more than the model of the costs can be trusted.
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-from server.costs import Costs
-
-Mode = Literal["factored", "merged"]
-ModeSetting = Literal["auto", "factored", "merged"]
+from server.adapters.modes import Mode
+from server.planning.costs import Costs
 
 #: A plan replaces another if it saves this share of the modelled time more.
 _MARGIN = 0.01

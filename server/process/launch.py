@@ -14,16 +14,16 @@ from adapters_core.starting import end_now
 from registry import Registry, connect
 from server.api_keys import read_keys
 from server.app import create_app
-from server.listening import open_listener, url_of
-from server.metrics import BuildInfo, Metrics
-from server.model import Base, load_base
-from server.process_log import configure_logging
+from server.base.loading import Base, load_base
+from server.process.listening import open_listener, url_of
+from server.process.shutdown import GracefulServer
+from server.process.worker_process import WithWorker
+from server.processor.row_check import NeedsSearch, require_own_rows
 from server.processor.search import can_search, search_and_restart
-from server.row_check import NeedsSearch, require_own_rows
 from server.service import Service, build
 from server.settings import Settings
-from server.shutdown import GracefulServer
-from server.with_worker import WithWorker
+from server.telemetry.metrics import BuildInfo, Metrics
+from server.telemetry.process_log import configure_logging
 
 _LOG = logging.getLogger("overtone")
 #: Longer than balancers keep theirs: whoever closes an idle connection first is never the server,

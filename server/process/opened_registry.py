@@ -9,7 +9,7 @@ import typer
 
 from registry import Registry, RegistryError, connect
 from registry.reach import reach
-from server.complaint import complain
+from server.process.complaint import complain
 from server.settings import BadSetting, read_settings_of_machine
 
 DATA = Path.home() / ".overtone"

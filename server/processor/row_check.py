@@ -23,12 +23,12 @@ from adapters_core.invariance import (
 )
 from adapters_core.method import Method, Shape
 from adapters_core.rows import row_multiple, set_row_multiple
+from server.base.loading import Base
 from server.encoding.encoder import Encoder, Input, group_of
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.model import Base
-from server.sequence import Sampling, Sequence
-from server.work import Batch, Work
+from server.engine.engine import Engine
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 _LOG = logging.getLogger("overtone")
 _MULTIPLES = (4, 8, 16, 32, 64)

@@ -11,7 +11,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterator
 
-from server.sequence import Sequence
+from server.scheduling.sequence import Sequence
 
 PROMPT_WEIGHT, GENERATED_WEIGHT = 1.0, 2.0
 #: So long after its last arrival a tenant is expected back.

@@ -6,9 +6,9 @@ are read without a copy. What it does not need yet is only lent: it goes back wh
 
 from collections.abc import Iterable
 
-from server.kv_pool import PagePool
-from server.prefix import Node, PrefixCache
-from server.sequence import Sequence
+from server.scheduling.page_pool import PagePool
+from server.scheduling.prefix_cache import Node, PrefixCache
+from server.scheduling.sequence import Sequence
 
 #: Of all pages, what prefixes without a reader may keep: free runs for new sequences stay likely.
 _IDLE_SHARE = 0.5

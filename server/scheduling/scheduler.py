@@ -10,11 +10,11 @@ and its tokens one by one as they were: with the same bits.
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
-from server.fairness import GENERATED_WEIGHT, PROMPT_WEIGHT, FairQueue
-from server.kv_pages import KvPages
-from server.kv_pool import PagePool
-from server.sequence import Sampled, Sequence
-from server.work import Batch, Work
+from server.scheduling.fair_queue import GENERATED_WEIGHT, PROMPT_WEIGHT, FairQueue
+from server.scheduling.kv_pages import KvPages
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampled, Sequence
+from server.scheduling.step import Batch, Work
 
 #: Of a step's rows, what running sequences leave to prompts that wait.
 _PROMPT_SHARE = 0.25

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from server.prefix import Node
+from server.scheduling.prefix_cache import Node
 
 #: Preempted so often, a sequence is next given pages for its whole length, for good.
 _MAX_PREEMPTIONS = 2

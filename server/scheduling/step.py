@@ -3,7 +3,7 @@
 from collections.abc import Container
 from dataclasses import dataclass
 
-from server.sequence import Sequence
+from server.scheduling.sequence import Sequence
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Everything a running server tells Prometheus; of jobs: training_metrics.py.
+"""Everything a running server tells Prometheus; of jobs: job_metrics.py.
 
 `Metrics` is the `Observer` of observer.py: the parts of the server tell it what happened, and
 `GET /metrics` renders what it holds. No label takes its values from a caller, but for the adapters'
@@ -21,9 +21,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from server.busy_names import BusyNames
-from server.observer import CacheStats, LoadStats, PlanStats, StepStats
-from server.training_metrics import TrainingMetrics
+from server.telemetry.job_metrics import TrainingMetrics
+from server.telemetry.label_limit import BusyNames
+from server.telemetry.observer import CacheStats, LoadStats, PlanStats, StepStats
 
 # Bounds in seconds. A quantile is guessed between two: they lie closest where a person looks.
 _FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from server.model import Base
+    from server.base.loading import Base
 
 SourceArgument = Annotated[Path, typer.Argument(help="Folder with the adapter's two files.")]
 BaseOption = Annotated[str, typer.Option(help="Folder or hub id of the base.")]
@@ -45,10 +45,10 @@ def convert(
     as_json: JsonOption = False,
 ) -> None:
     """Write SOURCE for the base B to OUT: our file, PEFT's, or projected onto another method."""
-    from server.adapter_folder import adapter_folder
-    from server.conversion import Request
-    from server.conversion import convert as run
-    from server.files_report import conversion_values, print_conversion
+    from server.tools.adapter_folder import adapter_folder
+    from server.tools.convert import Request
+    from server.tools.convert import convert as run
+    from server.tools.report import conversion_values, print_conversion
 
     options: dict[str, Any] = {"n": n, "scale": scale, "seed": seed}
     options |= {"wavelet": wavelet, "num_levels": num_levels}
@@ -79,10 +79,10 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Say what an adapter holds and, with its base, what it does to each layer."""
-    from server.adapter_folder import BadFolder, adapter_folder
-    from server.delta_plot import MAX_PLOTTED, check_plot, plot_deltas
-    from server.files_report import inspection_values, print_inspection
-    from server.inspection import Inspector, inspect_file
+    from server.tools.adapter_folder import BadFolder, adapter_folder
+    from server.tools.inspect import Inspector, inspect_file
+    from server.tools.plot import MAX_PLOTTED, check_plot, plot_deltas
+    from server.tools.report import inspection_values, print_inspection
 
     with _one_line_errors(as_json):
         folder = adapter_folder(source)
@@ -108,8 +108,8 @@ def inspect(
 def _loaded(base: str, dtype: str) -> "Base":
     """Load the base on the CPU."""
     from adapters_core.starting import check_base
-    from server.adapter_folder import BadFolder
-    from server.model import load_base
+    from server.base.loading import load_base
+    from server.tools.adapter_folder import BadFolder
 
     check_base(base)
     if dtype not in ("float32", "bfloat16", "float16"):
@@ -122,9 +122,9 @@ def _one_line_errors(as_json: bool) -> Iterator[None]:
     """End the program with one line or document and exit code 1 where input cannot be used."""
     from adapters_core.errors import AdapterError
     from adapters_core.starting import CannotStart
-    from server.adapter_folder import BadFolder
-    from server.base_words import BaseNotLoadable
-    from server.complaint import complain
+    from server.base.words import BaseNotLoadable
+    from server.process.complaint import complain
+    from server.tools.adapter_folder import BadFolder
 
     try:
         yield

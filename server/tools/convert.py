@@ -18,8 +18,8 @@ from adapters_core.interchange.project import Projection, Target, project
 from adapters_core.interchange.stamp import stamped, unstamped
 from adapters_core.layer import Shape
 from adapters_core.table import registered
-from server.adapter_folder import AdapterFolder, new_folder
-from server.model import Base
+from server.base.loading import Base
+from server.tools.adapter_folder import AdapterFolder, new_folder
 
 MAX_SEEDS = 64
 #: Every `peft_type` that PEFT 0.21.2 loads.

@@ -20,8 +20,8 @@ from adapters_core.keys import PREFIX, without_additions
 from adapters_core.layer import Shape
 from adapters_core.method import Method
 from adapters_core.table import for_config
-from server.adapter_folder import AdapterFolder
-from server.model import Base
+from server.base.loading import Base
+from server.tools.adapter_folder import AdapterFolder
 
 #: A layer on which every method's tensors have names.
 _ANY_SHAPE = Shape(1024, 1024)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from adapters_core.transforms.cosine import cosine_table, dct
-from server.adapter_folder import BadFolder
+from server.tools.adapter_folder import BadFolder
 
 #: A picture of more layers could not be read.
 MAX_PLOTTED = 8

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from server.conversion import Conversion
-from server.inspection import Inspection
+from server.tools.convert import Conversion
+from server.tools.inspect import Inspection
 
 _SEEDED = ("fourierft", "waveletft")
 #: Sets of places that a person is shown.

@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from threading import Thread
 
-from server.metrics import BuildInfo, Metrics
-from server.observer import CacheStats, LoadStats, StepStats
+from server.telemetry.metrics import BuildInfo, Metrics
+from server.telemetry.observer import CacheStats, LoadStats, StepStats
 
 BUILD = BuildInfo("0.1.0", "demo", "sha256:12ab", "cpu", "2.13.0")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from adapters_core.table import registered
-from server.commands import serve
+from server.cli.commands import serve
 from server.settings import Settings
 
 ROOT = Path(__file__).parents[2]

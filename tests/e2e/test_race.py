@@ -26,8 +26,8 @@ from program import Program
 from race import TENANT_HEADER, Race, Report
 from race_oracle import Oracle, make_oracle
 from registry import Directory
-from server.residency import Entry, Residency
-from server.sequence import Sequence
+from server.adapters.residency import Entry, Residency
+from server.scheduling.sequence import Sequence
 
 _LOG = logging.getLogger("overtone.race")
 #: Room for a handful of adapters out of all that are asked for, in each cache, and for the keys and

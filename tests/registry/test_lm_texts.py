@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tokenizer_kinds as kinds
 from adapters_core.reading.prompts import Message
 from registry.examples.lm_texts import LearnedText, LMTexts
-from server.text import Text
+from server.generation.detokenizer import Text
 
 #: Kinds that lose blanks or capital letters: what they cannot write is told.
 LOSSY = ("split at blanks", "stripping", "wordpiece")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from server.admission import Open
 from server.errors import Overloaded
+from server.scheduling.admission import Open
 
 
 def test_a_full_tenant_is_refused_and_another_is_not() -> None:

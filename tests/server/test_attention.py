@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from server.attention import PagedCache, Span, StepLayout, _attention
-from server.batch import pack
-from server.kv_pool import PagePool
-from server.scoring import Scoring
-from server.sequence import Sampling, Sequence
-from server.sight import REFUSED, Sight, UnsupportedAttention
-from server.work import Batch, Work
+from server.engine.attention import PagedCache, Span, StepLayout, _attention
+from server.engine.scoring import Scoring
+from server.engine.sight import REFUSED, Sight, UnsupportedAttention
+from server.engine.step_tensors import pack
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 from server_parts import CPU, torch_threads
 
 PAGE_SIZE = 32

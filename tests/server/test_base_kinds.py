@@ -18,11 +18,11 @@ from transformers import (
 
 import tiny
 import tiny_encoders as te
-from server.base_words import BaseNotLoadable
-from server.encoding.kinds import Kind, Task, kind_of
-from server.encoding.pooling import Pooling, pooling_of
-from server.encoding.preparation import Preparation
-from server.model import load_base
+from server.base.kinds import Kind, Task, kind_of
+from server.base.loading import load_base
+from server.base.pooling import Pooling, pooling_of
+from server.base.preparation import Preparation
+from server.base.words import BaseNotLoadable
 
 BERT, LLAMA = BertConfig(), LlamaConfig()
 

@@ -12,14 +12,14 @@ import tiny
 from adapters_core.base import spec_of
 from adapters_core.bases import Bases
 from adapters_core.inject import inject
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.loader import Loader
-from server.observer import NullObserver
-from server.planner import Mode
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sequence
+from server.adapters.loader import Loader
+from server.adapters.modes import Mode
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sequence
+from server.telemetry.observer import NullObserver
 from server_parts import (
     CPU,
     FOURIERFT,

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from adapters_core.method import Segment
-from server.batch import Factored, Merged, StepInput, pack
-from server.residency import Entry
-from server.sequence import Sampling, Sequence
-from server.work import Batch, Work
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.engine.step_tensors import StepInput, pack
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 from server_parts import CPU
 
 PAGE = 8

@@ -1,8 +1,9 @@
 """The same bits whoever else is in the batch, in float32 on a CPU.
 
 A property of kernels that nobody promises: rows in multiples of four, keys in pages of 32 and
-single tokens over their exact length keep it (adapters_core/rows.py, server/attention.py). Here
-it is held true for every method and for merged weights, at one and two threads.
+single tokens over their exact length keep it (adapters_core/rows.py,
+server/engine/attention.py). Here it is held true for every method and for merged weights, at one
+and two threads.
 """
 
 from collections.abc import Callable
@@ -28,8 +29,8 @@ from adapters_core.methods import (
     WaveletFT,
 )
 from adapters_core.table import registered
-from server.residency import Entry
-from server.sequence import Sequence
+from server.adapters.residency import Entry
+from server.scheduling.sequence import Sequence
 from server_parts import (
     FOURIERFT,
     LORA,

@@ -12,8 +12,8 @@ from adapters_core.base import BaseSpec, spec_of
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection, inject
 from adapters_core.methods import C3A, FourierFT, LoRA
-from server.calibration import Calibration, calibrate
-from server.costs import Curve
+from server.planning.calibration import Calibration, calibrate
+from server.planning.costs import Curve
 from server_parts import CPU, QUERY_VALUE, torch_threads, weights_sha256
 
 

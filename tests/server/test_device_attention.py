@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from server.attention import PagedCache
-from server.attention_device import DeviceCache, has_paging
-from server.batch import pack
-from server.kv_pool import PagePool
-from server.scoring import Scoring
-from server.sequence import Sampling, Sequence
-from server.sight import Sight
-from server.work import Batch, Work
+from server.engine.attention import PagedCache
+from server.engine.attention_device import DeviceCache, has_paging
+from server.engine.scoring import Scoring
+from server.engine.sight import Sight
+from server.engine.step_tensors import pack
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 from server_parts import CPU, PAGE_SIZE, scattered_pool, torch_threads
 
 NUM_PAGES, HEAD_DIM = 40, 8

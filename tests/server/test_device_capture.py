@@ -34,8 +34,8 @@ from adapters_core.methods import (
     WaveletFT,
 )
 from adapters_core.table import registered
-from server.attention_device import DeviceCache
-from server.graphs import Parts, StaticStep
+from server.engine.attention_device import DeviceCache
+from server.engine.cuda_graphs import Parts, StaticStep
 from server_parts import CPU, PAGE_SIZE, given
 
 META = torch.device("meta")

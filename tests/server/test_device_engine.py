@@ -21,11 +21,11 @@ from adapters_core.methods import (
     WaveletFT,
 )
 from adapters_core.table import registered
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sampling, Sequence
-from server.work import Batch, Work
+from server.adapters.residency import Entry
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 from server_parts import (
     FOURIERFT,
     LORA,

@@ -11,9 +11,9 @@ from scipy.stats import chisquare
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from server.sampler import sample
-from server.sampler_device import sample_on_device
-from server.sequence import Sampled, Sampling, Sequence
+from server.engine.sampler import sample
+from server.engine.sampler_device import sample_on_device
+from server.scheduling.sequence import Sampled, Sampling, Sequence
 
 VOCABULARY = 50
 

@@ -14,12 +14,20 @@ from adapters_core.bank import EMPTY_SLOT, Bank, Layout
 from adapters_core.base import Shape
 from adapters_core.bases import Bases
 from adapters_core.serving import ServingPlan
-from server.attention_device import DeviceCache
-from server.batch import Factored, Merged, pack
-from server.graphs import DecodeGraphs, Parts, StaticStep, padded_pages, padded_rows, parts_of
-from server.residency import Entry
-from server.sequence import Sampling, Sequence
-from server.work import Batch, Work
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.engine.attention_device import DeviceCache
+from server.engine.cuda_graphs import (
+    DecodeGraphs,
+    Parts,
+    StaticStep,
+    padded_pages,
+    padded_rows,
+    parts_of,
+)
+from server.engine.step_tensors import pack
+from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.step import Batch, Work
 from server_parts import CPU, FOURIERFT
 
 PAGE = 8
@@ -236,7 +244,7 @@ def test_a_step_that_cannot_be_recorded_is_computed_every_time(
 
 
 def test_old_recordings_go_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.graphs._MAX_RECORDINGS", 2)
+    monkeypatch.setattr("server.engine.cuda_graphs._MAX_RECORDINGS", 2)
     recorder = Recorder()
     graphs, _ = graphs_of(recorder)
     for count in (1, 5, 9):

@@ -10,9 +10,9 @@ from adapters_core import table
 from adapters_core.canary import run_canary, usual_methods
 from adapters_core.errors import CanaryFailed
 from adapters_core.method import Shape
-from server import doctor
-from server.doctor import Check, examine, print_findings
-from server.row_check import RowReport
+from server.cli import doctor
+from server.cli.doctor import Check, examine, print_findings
+from server.processor.row_check import RowReport
 from server.settings import read_settings_of_machine
 
 

@@ -10,10 +10,10 @@ from torch import nn
 
 import tiny_encoders as te
 from encoder_parts import Injected, inputs_for
+from server.base.loading import make_encoder
+from server.base.pooling import Pooling
 from server.encoding.encoder import group_of
 from server.encoding.plan import Payload
-from server.encoding.pooling import Pooling
-from server.model import make_encoder
 from server_parts import torch_threads
 
 CPU = torch.device("cpu")

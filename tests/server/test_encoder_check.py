@@ -12,10 +12,10 @@ from torch import Tensor
 
 import tiny_encoders as te
 from encoder_parts import Injected, inputs_for
+from server.base.loading import Base
 from server.encoding.check import UnsupportedBase, check_encoder
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.plan import Payload
-from server.model import Base
 from server_parts import torch_threads
 
 OTHERS = (*te.SHARING, *te.READING_PADDING, "swinv2")

@@ -18,17 +18,17 @@ from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.inject import inject
 from adapters_core.method import Rows
-from server.batch import Merged
+from server.adapters.loader import Loader
+from server.adapters.modes import Mode
+from server.adapters.payload import Merged
 from server.encoding.batcher import Batcher
+from server.encoding.build import encoding_of
 from server.encoding.encoder import Encoder, Group, Input
-from server.encoding.heads import plain_heads
+from server.encoding.head_switch import plain_heads
 from server.encoding.plan import Payload
-from server.encoding.serving import encoding_of
-from server.encoding.ticket import Limits, Ticket
+from server.encoding.request import Limits, Ticket
 from server.errors import AdapterTooLarge, DeadlineExceeded, Draining, InternalError, Overloaded
-from server.loader import Loader
-from server.observer import NullObserver, StepStats
-from server.planner import Mode
+from server.telemetry.observer import NullObserver, StepStats
 from server_parts import CPU, Store, eventually
 
 TEXT: Input = tuple(range(10, 20))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.encoding.line import Line, Waiting
+from server.encoding.batch_queue import Line, Waiting
 
 Request = list[tuple[int, int]]  # group and cost of each input
 REQUESTS = st.lists(

@@ -14,10 +14,10 @@ from transformers import (
 
 import tiny
 from adapters_core.inject import inject
-from server.engine import Engine
-from server.planner import Mode
-from server.sequence import Sequence
-from server.sight import UnsupportedAttention
+from server.adapters.modes import Mode
+from server.engine.engine import Engine
+from server.engine.sight import UnsupportedAttention
+from server.scheduling.sequence import Sequence
 from server_parts import (
     FOURIERFT,
     LORA,

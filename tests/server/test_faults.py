@@ -16,14 +16,14 @@ from adapters_core.base import spec_of
 from adapters_core.inject import inject
 from adapters_core.method import Rows
 from running import NUM_PAGES, Heard, Running
-from server.batch import Factored, Merged
-from server.engine import Engine
+from server.adapters.faults import run_apart, told_of
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
+from server.engine.engine import Engine
 from server.errors import DeadlineExceeded, InternalError
-from server.faults import run_apart, told_of
-from server.residency import Entry
-from server.runtime import Generation, TokenEvent
-from server.sequence import Sampled, Sampling
-from server.work import Batch
+from server.generation.runtime import Generation, TokenEvent
+from server.scheduling.sequence import Sampled, Sampling
+from server.scheduling.step import Batch
 from server_parts import FOURIERFT, LORA, Store, eventually, prompt_of, torch_threads
 
 #: A table of positions has an end, unlike rotations.

@@ -29,9 +29,9 @@ from adapters_core.method import Shape
 from adapters_core.table import registered
 from made import CPU, random_adapter
 from peft_made import KINDS, make
-from server.adapter_folder import AdapterFolder
-from server.conversion import PEFT_TYPES
-from server.files_commands import convert, inspect
+from server.tools.adapter_folder import AdapterFolder
+from server.tools.commands import convert, inspect
+from server.tools.convert import PEFT_TYPES
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LEGALESE = str(Path(__file__).parents[2] / "trainer" / "demo" / "adapters" / "legalese")
@@ -432,7 +432,7 @@ def test_a_file_in_the_way_ends_in_one_line(lora: Path, base: Path, tmp_path: Pa
 def test_the_commands_start_as_a_program(lora: Path, base: Path) -> None:
     """Once for real: no torch for --help, one JSON document on standard output."""
     code = (
-        "import sys, typer; from server.files_commands import inspect; "
+        "import sys, typer; from server.tools.commands import inspect; "
         "assert 'torch' not in sys.modules; typer.run(inspect)"
     )
     root = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ import json, torch, tiny, adapters_core.methods
 from adapters_core.base import spec_of
 from adapters_core.bases import Bases
 from adapters_core.canary import run_canary, usual_methods
-from server.row_check import check_products
+from server.processor.row_check import check_products
 torch.set_num_threads(1)
 model = tiny.model("llama")
 shapes, bases = set(spec_of(model, "tiny").targets.values()), Bases(torch.device("cpu"))

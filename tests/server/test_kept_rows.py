@@ -8,8 +8,8 @@ from torch import Tensor
 
 import tiny
 from adapters_core.causal_probe import with_causal_targets
-from server.planner import Mode
-from server.sequence import Sequence
+from server.adapters.modes import Mode
+from server.scheduling.sequence import Sequence
 from server_parts import LORA, Given, Served, given, greedy, prompt_of
 
 LENGTHS = (3, 45, 20)

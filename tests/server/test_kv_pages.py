@@ -2,9 +2,9 @@
 
 from itertools import pairwise
 
-from server.kv_pages import KvPages
-from server.kv_pool import PagePool
-from server.sequence import Sampling, Sequence
+from server.scheduling.kv_pages import KvPages
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sampling, Sequence
 
 PAGE = 4
 

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.kv_pool import PagePool
+from server.scheduling.page_pool import PagePool
 
 NUM_PAGES = 24
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from server.launch import _warn_of_nameless
-from server.listening import open_listener
+from server.process.launch import _warn_of_nameless
+from server.process.listening import open_listener
 from server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 #: Serves, and when it is ready says what a collection of garbage would have to look at.
 PROGRAM = """
 import gc, json, os, signal, sys
-from server.launch import launch
+from server.process.launch import launch
 from server.settings import read_settings
 
 def on_ready(service):

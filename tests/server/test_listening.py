@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from adapters_core.starting import CannotStart
-from server.listening import open_listener, url_of
+from server.process.listening import open_listener, url_of
 
 
 def refusal(host: str, port: int) -> CannotStart:

@@ -18,12 +18,12 @@ from adapters_core.errors import AdapterError
 from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
 from adapters_core.methods import FourierFT
-from server.batch import Factored, Merged
+from server.adapters.loader import Loader
+from server.adapters.modes import Mode
+from server.adapters.payload import Factored, Merged
+from server.adapters.residency import Entry
 from server.errors import AdapterTooLarge, Draining
-from server.loader import Loader
-from server.observer import CacheStats, LoadStats, NullObserver
-from server.planner import Mode
-from server.residency import Entry
+from server.telemetry.observer import CacheStats, LoadStats, NullObserver
 from server_parts import (
     CPU,
     FOURIERFT,
@@ -277,7 +277,7 @@ def test_a_failure_after_the_charge_gives_the_bytes_back(
     def out_of_memory(*args: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("server.bringer.materialise", out_of_memory)
+    monkeypatch.setattr("server.adapters.materializer.materialise", out_of_memory)
     store.write("a", FOURIERFT, 1)
     p = place(merged=1)
     for _ in range(3):
@@ -339,7 +339,7 @@ def test_a_load_that_nobody_waits_for_any_more_makes_room_when_it_is_done(
         assert go_on.wait(30)
         return materialise(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("server.bringer.materialise", slow)
+    monkeypatch.setattr("server.adapters.materializer.materialise", slow)
     first = p.loader.acquire("a", "merged")
     assert charged.wait(30)
     p.loader.release(first)

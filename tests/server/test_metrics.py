@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry import Jobs, RegistryUnavailable
 from registry.workers import Workers
-from server.metrics import BuildInfo, Metrics
-from server.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
-from server.training_metrics import TrainingMetrics
+from server.telemetry.job_metrics import TrainingMetrics
+from server.telemetry.metrics import BuildInfo, Metrics
+from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
 
 BUILD = BuildInfo("0.1.0", "demo", "sha256:12ab", "cpu", "2.13.0")
 

@@ -9,8 +9,8 @@ from torch import Tensor
 import tiny
 from adapters_core.bases import Bases
 from made import CPU, random_adapter
-from server.planner import Mode
-from server.sequence import Sequence
+from server.adapters.modes import Mode
+from server.scheduling.sequence import Sequence
 from server_parts import LORA, Given, Served, given, greedy, prompt_of
 
 LENGTHS = (3, 45, 20, 7)

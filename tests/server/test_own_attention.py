@@ -10,11 +10,11 @@ from transformers import LlamaForCausalLM
 
 import tiny
 from adapters_core.inject import inject
-from server.engine import Engine
-from server.kv_pool import PagePool
-from server.planner import Mode
-from server.sequence import Sequence
-from server.sight import UnsupportedAttention
+from server.adapters.modes import Mode
+from server.engine.engine import Engine
+from server.engine.sight import UnsupportedAttention
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sequence
 from server_parts import (
     FOURIERFT,
     LORA,

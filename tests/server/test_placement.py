@@ -13,11 +13,12 @@ import tiny
 from adapters_core.base import BaseSpec, spec_of
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection, inject
-from server.costs import Costs, Curve
-from server.loader import Loader
-from server.observer import NullObserver, PlanStats
-from server.placement import Placed, Placement
-from server.planner import ModeSetting, Planner
+from server.adapters.loader import Loader
+from server.adapters.modes import ModeSetting
+from server.planning.costs import Costs, Curve
+from server.planning.placement import Placed, Placement
+from server.planning.planner import Planner
+from server.telemetry.observer import NullObserver, PlanStats
 from server_parts import CPU, FOURIERFT, QUERY_VALUE, Store, eventually, torch_threads
 
 #: So dear factored that one request makes a copy pay.
@@ -147,7 +148,7 @@ def test_a_cold_adapter_starts_factored_and_is_merged_beside(place: Callable[...
 def test_requests_go_on_factored_while_a_merge_is_held_up(
     place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import server.bringer as bringer
+    import server.adapters.materializer as bringer
 
     go_on, begun, materialise = threading.Event(), threading.Event(), bringer.materialise
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.costs import Costs, Curve, total
-from server.planner import Planner, Request
+from server.planning.costs import Costs, Curve, total
+from server.planning.planner import Planner, Request
 
 #: Reading an adapter's weights takes 10 ms; from 20 rows on the products take longer than that.
 OWN = Curve(((4, 10e-3), (20, 10e-3), (120, 60e-3)))

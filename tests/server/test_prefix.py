@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.prefix import Node, PrefixCache
+from server.scheduling.prefix_cache import Node, PrefixCache
 
 SIZE = 2
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import tiny
-from server.kv_pool import PagePool
-from server.residency import Entry
-from server.scheduler import Scheduler
-from server.sequence import Sequence
+from server.adapters.residency import Entry
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sequence
 from server_parts import (
     FOURIERFT,
     LORA,

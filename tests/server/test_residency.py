@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.residency import Entry, Residency
+from server.adapters.residency import Entry, Residency
 
 CAPACITY = 100
 

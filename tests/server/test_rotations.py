@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import tiny
 from running import Running
-from server.kv_pool import PagePool
-from server.planner import Mode
-from server.rotations import border_of, rotate_by_rows
-from server.sequence import Sequence
-from server.sight import UnsupportedAttention
+from server.adapters.modes import Mode
+from server.engine.rotations import border_of, rotate_by_rows
+from server.engine.sight import UnsupportedAttention
+from server.scheduling.page_pool import PagePool
+from server.scheduling.sequence import Sequence
 from server_parts import (
     FOURIERFT,
     LORA,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from live import Live
-from server.routes import files as routes
+from server.api.routes import files as routes
 from training_parts import TEXTS, error_of, file_id, jsonl, new_job, post_file
 
 

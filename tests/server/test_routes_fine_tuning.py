@@ -12,8 +12,8 @@ import pytest
 from adapters_core.table import registered
 from live import Live, until
 from registry import Hyperparameters, JobError, job_log
-from server.routes import job_stream
-from server.training_schemas import HyperparametersRequest
+from server.api import job_stream
+from server.api.job_schemas import HyperparametersRequest
 from training_parts import (
     TEXTS,
     claimed,

@@ -10,8 +10,8 @@ import pytest
 import spectra
 from adapters_core.errors import CanaryFailed
 from live import Live, running, settings_of, until
-from server.metrics import Metrics
 from server.service import Service
+from server.telemetry.metrics import Metrics
 
 READY = "/health/ready"
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import server.row_check
+import server.processor.row_check
 import tiny
 from adapters_core.bases import Bases
 from adapters_core.canary import usual_methods
 from adapters_core.invariance import RowProduct
 from adapters_core.rows import row_multiple
 from live import Live, running, settings_of, until
-from server.engine import Engine
-from server.model import make_base
-from server.row_check import (
+from server.base.loading import make_base
+from server.engine.engine import Engine
+from server.processor.row_check import (
     NeedsSearch,
     NotInvariant,
     RowReport,
@@ -24,8 +24,8 @@ from server.row_check import (
     moving_step,
     require_own_rows,
 )
-from server.sequence import Sequence
-from server.work import Batch
+from server.scheduling.sequence import Sequence
+from server.scheduling.step import Batch
 from server_parts import CPU, Served, greedy, prompt_of, torch_threads
 
 MOVED = RowReport("q_proj (96, 96)", 4, may_improve=True)

@@ -13,10 +13,10 @@ from adapters_core.base import BaseSpec, spec_of
 from adapters_core.export import write_adapter
 from adapters_core.inject import Injection, inject
 from running import NUM_PAGES, Heard, Running
-from server.engine import Engine
+from server.engine.engine import Engine
 from server.errors import DeadlineExceeded, Draining, InternalError, Overloaded
-from server.runtime import TokenEvent
-from server.work import Batch
+from server.generation.runtime import TokenEvent
+from server.scheduling.step import Batch
 from server_parts import (
     FOURIERFT,
     LORA,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from server.sampler import sample
-from server.sequence import Sampled, Sampling, Sequence
+from server.engine.sampler import sample
+from server.scheduling.sequence import Sampled, Sampling, Sequence
 
 VOCABULARY = 50
 

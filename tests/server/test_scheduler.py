@@ -8,10 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.kv_pool import PagePool
-from server.scheduler import Scheduler
-from server.sequence import Sampled, Sampling, Sequence
-from server.work import Batch, Work
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.step import Batch, Work
 
 STOP = 9
 PAGE_SIZE = 4

@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 
-from server.kv_pool import PagePool
-from server.scheduler import Scheduler
-from server.sequence import Sampled, Sampling, Sequence
-from server.work import Batch
+from server.scheduling.page_pool import PagePool
+from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.step import Batch
 
 LIGHT = "light"
 PROMPT, NEW = 64, 32

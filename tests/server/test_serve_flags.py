@@ -8,9 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from server.commands import serve
+from server.cli.commands import serve
+from server.process.worker_process import _command, _variables
 from server.settings import Settings, read_settings
-from server.with_worker import _command, _variables
 
 program = typer.Typer()
 program.command()(serve)

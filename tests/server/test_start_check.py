@@ -14,8 +14,8 @@ from adapters_core.base import spec_of
 from adapters_core.causal_probe import with_causal_targets
 from adapters_core.inject import Injection, inject
 from server import batch, sight
-from server.engine import Engine
-from server.sight import Sight, UnsupportedAttention
+from server.engine.engine import Engine
+from server.engine.sight import Sight, UnsupportedAttention
 
 
 def probed(model: nn.Module) -> Injection:

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from registry import connect
-from server.store_commands import gc, store
+from server.cli.store_commands import gc, store
 
 DAY = 86_400.0
 DIGESTS = ["sha256:" + f"{i:x}" * 64 for i in range(3)]

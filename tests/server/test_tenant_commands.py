@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from jobs_made import spec_for, upload
 from registry import connect
-from server.tenant_commands import tenant
+from server.cli.tenant_commands import tenant
 
 
 @pytest.fixture

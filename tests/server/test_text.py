@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import tiny
 import tokenizer_kinds as kinds
 from server.errors import InvalidRequest
-from server.text import Text
+from server.generation.detokenizer import Text
 
 TOKENIZER: Any = tiny.tokenizer()
 TEXT = Text(TOKENIZER, tiny.VOCABULARY)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from server.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, Sequence
 from server_parts import FOURIERFT, Served, given, greedy, prompt_of
 
 LENGTHS = (2, 5, 33, 70, 130)

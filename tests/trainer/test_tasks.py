@@ -312,7 +312,7 @@ def test_a_regression_needs_numbers(tmp_path: Path) -> None:
 
 
 def test_a_loaded_base_is_the_servers_own(tmp_path: Path) -> None:
-    from server.model import load_base
+    from server.base.loading import load_base
 
     folder = tiny.save_base(tmp_path / "lm")
     ours, theirs = load(folder, "causal_lm"), load_base(str(folder), None, "cpu", "auto")
@@ -326,7 +326,7 @@ def test_a_loaded_base_is_the_servers_own(tmp_path: Path) -> None:
 
 
 def test_a_base_without_a_head_gets_the_servers_fingerprint(tmp_path: Path) -> None:
-    from server.model import load_base
+    from server.base.loading import load_base
 
     folder = tiny_encoders.save(tmp_path / "bert", "bert", is_embedder=True)
     theirs = load_base(str(folder), None, "cpu", "auto", "classify")
@@ -338,7 +338,7 @@ def test_a_base_without_a_head_gets_the_servers_fingerprint(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("rule", ["all-linear", ".*(pos_key|value)_proj"])
 def test_what_all_texts_share_is_trained_where_it_is_named(rule: str, tmp_path: Path) -> None:
-    from server.model import make_encoder
+    from server.base.loading import make_encoder
 
     task, words = "sequence_classification", tiny_encoders.tokenizer()
     base = make(tiny_encoders.deberta(), words, "tiny", task)

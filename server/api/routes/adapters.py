@@ -19,11 +19,11 @@ from adapters_core.adapter import read_adapter
 from adapters_core.files import DEFAULT_MAX_FILE_BYTES
 from adapters_core.peft_config import MAX_CONFIG_BYTES
 from registry import AdapterEntry, Record, publish, withdraw
+from server.api.completion_schemas import AliasRequest
+from server.api.content_digest import check_content_digest
+from server.api.request import check_room, declared_size, json_body, service_of
 from server.encoding.labels import with_labels
 from server.errors import InvalidRequest
-from server.routes.digests import check_content_digest
-from server.routes.door import check_room, declared_size, json_body, service_of
-from server.schemas import AliasRequest
 from server.service import Service
 
 router = APIRouter()

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from registry import BlobMissing
-from server.answers import Answer, usage
+from server.api.completion_responses import Answer, usage
+from server.api.completion_schemas import ChatRequest, CompletionRequest, GenerationRequest
+from server.api.generation import Answerer, Delta, Run, finish, resolve, samplings
+from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.errors import InvalidRequest, body_of
-from server.generation import Answerer, Delta, Run, finish, resolve, samplings
-from server.routes.door import event_line, json_body, log_unexpected, service_of, unless_gone
-from server.schemas import ChatRequest, CompletionRequest, GenerationRequest
 
 router = APIRouter()
 

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
+from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
+from server.api.generation import Answerer, resolve
+from server.api.request import json_body, service_of, unless_gone
+from server.encoding.build import Encoding
 from server.encoding.encoder import Input
 from server.encoding.labels import answer_of, names_of
-from server.encoding.schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
-from server.encoding.serving import Encoding
-from server.encoding.ticket import Ticket
+from server.encoding.request import Ticket
 from server.errors import InvalidRequest
-from server.generation import Answerer, resolve
-from server.routes.door import json_body, service_of, unless_gone
 
 router = APIRouter()
 

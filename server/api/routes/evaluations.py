@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.api.generation import Answerer, resolve
+from server.api.job_creation import own_file
+from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.errors import InvalidRequest, Overloaded, body_of
 from server.evaluation.evaluation import Asked, Evaluation
-from server.generation import Answerer, resolve
-from server.routes.door import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.service import Service
-from server.training_jobs import own_file
 
 router = APIRouter()
 

@@ -18,11 +18,11 @@ from starlette.datastructures import FormData, UploadFile
 
 from registry import FileRecord
 from registry.training_data import check_lines
+from server.api.job_creation import own_file
+from server.api.job_responses import file_object, page_object
+from server.api.request import check_room, declared_size, service_of
 from server.errors import InvalidRequest, UnsupportedParameter
-from server.routes.door import check_room, declared_size, service_of
 from server.service import Service
-from server.training_answers import file_object, page_object
-from server.training_jobs import own_file
 
 router = APIRouter()
 T = TypeVar("T")

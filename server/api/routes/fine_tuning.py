@@ -13,10 +13,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from registry import Checkpoint, JobNotFound, JobRecord, Registry
-from server.errors import UnsupportedParameter
-from server.routes.door import check_room, parsed_json, service_of
-from server.routes.job_stream import check_streams, told
-from server.training_answers import (
+from server.api.job_creation import file_job
+from server.api.job_responses import (
     checkpoint_object,
     checkpoint_step,
     event_object,
@@ -25,8 +23,10 @@ from server.training_answers import (
     page_object,
     point_object,
 )
-from server.training_jobs import file_job
-from server.training_schemas import JobRequest, checked
+from server.api.job_schemas import JobRequest, checked
+from server.api.job_stream import check_streams, told
+from server.api.request import check_room, parsed_json, service_of
+from server.errors import UnsupportedParameter
 
 router = APIRouter()
 T = TypeVar("T")

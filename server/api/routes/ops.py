@@ -8,15 +8,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from registry import Record
+from server.api.generation import resolve
+from server.api.request import service_of
 from server.errors import NotReady, body_of, status_of
-from server.generation import resolve
-from server.routes.door import service_of
 from server.service import Service
 
 router = APIRouter()
 
 _MODELS_PAGE = 1000
-_CONSOLE = Path(__file__).parent.parent / "console"
+_CONSOLE = Path(__file__).parent.parent.parent / "console"
 
 
 @router.get("/", include_in_schema=False)

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from registry import AdapterNotFound, Record
+from server.adapters.modes import Mode
+from server.adapters.residency import Entry
+from server.api.generation import resolve
+from server.api.request import service_of
 from server.errors import InvalidRequest, PinLimit
-from server.generation import resolve
-from server.planner import Mode
-from server.residency import Entry
-from server.routes.door import service_of
 from server.service import Service
 
 router = APIRouter()

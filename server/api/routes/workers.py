@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from registry.workers import WorkerRecord
-from server.routes.door import service_of
+from server.api.request import service_of
 
 router = APIRouter()
 

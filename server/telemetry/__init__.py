@@ -1,0 +1,1 @@
+"""Metrics, labels with a limit, and the process's log. Imports errors."""
