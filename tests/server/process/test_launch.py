@@ -15,7 +15,7 @@ from server.process.launch import _warn_of_nameless
 from server.process.listening import open_listener
 from server.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 #: Serves, and when it is ready says what a collection of garbage would have to look at.
 PROGRAM = """
 import gc, json, os, signal, sys

@@ -17,7 +17,7 @@ from as_intel import as_intel
 from program import Program
 from server.processor.choice import VARIABLE, this_processor
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FLAGS = this_processor().flags
 CHECK = """
 import json, torch, tiny, adapters_core.methods
@@ -34,7 +34,7 @@ print(json.dumps({"moved": report.moved, "multiple": report.multiple}))
 """
 RIGHT_EVERYWHERE = ("tests/adapters_core/test_canary.py", "tests/adapters_core/test_peft_golden.py")
 INVARIANCE = (
-    "tests/server/test_batch_invariance.py::"
+    "tests/server/engine/test_batch_invariance.py::"
     "test_a_row_has_the_same_bits_alone_in_a_crowd_and_in_pieces[llama]"
 )
 #: Name -> variables, whether as on an Intel processor, and the sets that it takes.

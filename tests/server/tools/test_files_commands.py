@@ -34,7 +34,7 @@ from server.tools.commands import convert, inspect
 from server.tools.convert import PEFT_TYPES
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-LEGALESE = str(Path(__file__).parents[2] / "trainer" / "demo" / "adapters" / "legalese")
+LEGALESE = str(Path(__file__).parents[3] / "trainer" / "demo" / "adapters" / "legalese")
 QUERIES = [f"model.layers.{i}.self_attn.q_proj" for i in range(2)]
 PEFTS = sorted(name for name, kind in registered().items() if kind.peft_type in PEFT_TYPES)
 
@@ -435,7 +435,7 @@ def test_the_commands_start_as_a_program(lora: Path, base: Path) -> None:
         "import sys, typer; from server.tools.commands import inspect; "
         "assert 'torch' not in sys.modules; typer.run(inspect)"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     paths = os.pathsep.join(map(str, (root, root / "client")))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(lora), "--base", str(base), "--json"],
