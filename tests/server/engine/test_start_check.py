@@ -13,7 +13,7 @@ from adapters_core import serving
 from adapters_core.base import spec_of
 from adapters_core.causal_probe import with_causal_targets
 from adapters_core.inject import Injection, inject
-from server import batch, sight
+from server.engine import sight, step_tensors
 from server.engine.engine import Engine
 from server.engine.sight import Sight, UnsupportedAttention
 
@@ -83,7 +83,7 @@ def test_rows_that_get_their_neighbours_adapter_are_found_out(
         *others, index = given
         return kind(*others, index if index is None else (index - 1).clamp(min=0))
 
-    monkeypatch.setattr(batch, kind.__name__, one_off)
+    monkeypatch.setattr(step_tensors, kind.__name__, one_off)
     with pytest.raises(UnsupportedAttention, match="differ by .* of a text"):
         Engine(probed(tiny.model()), 100)
 

@@ -148,16 +148,16 @@ def test_a_cold_adapter_starts_factored_and_is_merged_beside(place: Callable[...
 def test_requests_go_on_factored_while_a_merge_is_held_up(
     place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import server.adapters.materializer as bringer
+    import server.adapters.materializer as materializer
 
-    go_on, begun, materialise = threading.Event(), threading.Event(), bringer.materialise
+    go_on, begun, materialise = threading.Event(), threading.Event(), materializer.materialise
 
     def slow(*args: Any) -> Any:
         begun.set()
         assert go_on.wait(30)
         return materialise(*args)
 
-    monkeypatch.setattr(bringer, "materialise", slow)
+    monkeypatch.setattr(materializer, "materialise", slow)
     p = place()
     while not begun.is_set():
         assert p.ask("a").mode == "factored"

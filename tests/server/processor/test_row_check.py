@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import server.processor.row_check
 import tiny
 from adapters_core.bases import Bases
 from adapters_core.canary import usual_methods
@@ -16,6 +15,7 @@ from adapters_core.rows import row_multiple
 from live import Live, running, settings_of, until
 from server.base.loading import make_base
 from server.engine.engine import Engine
+from server.processor import row_check
 from server.processor.row_check import (
     NeedsSearch,
     NotInvariant,
@@ -70,10 +70,10 @@ def _texts() -> list[Sequence]:
 def test_a_large_base_is_checked_with_less() -> None:
     model = tiny.model("llama")
     base = make_base(model, tiny.tokenizer(), "tiny")
-    assert server.row_check._lengths(base) == list(LENGTHS)
-    assert server.row_check._lengths(replace(base, max_length=20)) == [3, 17]
+    assert row_check._lengths(base) == list(LENGTHS)
+    assert row_check._lengths(replace(base, max_length=20)) == [3, 17]
     large = replace(base, model=torch.nn.Linear(1 << 20, 1 << 14, device="meta"))
-    assert server.row_check._lengths(large) == [3, 17]
+    assert row_check._lengths(large) == [3, 17]
 
 
 def test_a_step_whose_rows_move_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,20 +88,20 @@ def test_a_step_whose_rows_move_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_least_multiple_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.model("llama")
-    monkeypatch.setattr(server.row_check, "products_of", lambda model: [_moving_below(8)])
+    monkeypatch.setattr(row_check, "products_of", lambda model: [_moving_below(8)])
     before = row_multiple()
     try:
         report = check_products(model, [], [], Bases(CPU))
         assert report == RowReport(None, 8, may_improve=True)
         assert row_multiple() == 8
     finally:
-        server.row_check.set_row_multiple(before)
+        row_check.set_row_multiple(before)
 
 
 def test_where_no_multiple_holds_the_first_that_moved_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server.row_check, "products_of", lambda model: [_moving_below(1000)])
+    monkeypatch.setattr(row_check, "products_of", lambda model: [_moving_below(1000)])
     report = check_products(tiny.model("llama"), usual_methods(), [], Bases(CPU))
     assert report == RowReport("planted", row_multiple(), may_improve=True)
 
@@ -121,13 +121,13 @@ def test_an_encoders_inputs_that_move_are_found(monkeypatch: pytest.MonkeyPatch)
             return [torch.ones(2) * (1 + 1e-6 * (len(inputs) > 1)) for _ in inputs]
 
     texts: list[Any] = [(1, 2, 3), (4, 5, 6)]
-    found = server.row_check.moving_input(Moving(), texts, 512)  # type: ignore[arg-type]
+    found = row_check.moving_input(Moving(), texts, 512)  # type: ignore[arg-type]
     assert found == "input 0 of a batch"
 
 
 def test_moving_rows_are_refused_searched_or_said(caplog: pytest.LogCaptureFixture) -> None:
     require_own_rows(RowReport(None, 4), deterministic=True, can_search=True)
-    require_own_rows(server.row_check.unchecked(torch.device("cuda")), True, True)
+    require_own_rows(row_check.unchecked(torch.device("cuda")), True, True)
     with pytest.raises(NeedsSearch):
         require_own_rows(MOVED, deterministic=True, can_search=True)
     with pytest.raises(NeedsSearch):
@@ -147,7 +147,7 @@ def test_moving_rows_are_refused_searched_or_said(caplog: pytest.LogCaptureFixtu
 def test_a_server_whose_rows_move_says_so_or_does_not_serve(
     base_folder: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, deterministic: bool
 ) -> None:
-    monkeypatch.setattr(server.row_check, "products_of", lambda model: [_moving_below(1000)])
+    monkeypatch.setattr(row_check, "products_of", lambda model: [_moving_below(1000)])
     settings = settings_of(base_folder("llama"), tmp_path, deterministic=deterministic)
     with running(settings) as live:
         if deterministic:
