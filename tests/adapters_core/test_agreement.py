@@ -5,6 +5,7 @@ here they meet: rows of several methods, merged and factored, and rows of the ba
 forward pass through an injected model.
 """
 
+import copy
 from dataclasses import dataclass
 from functools import cache
 
@@ -157,6 +158,15 @@ def pieces_of(num_adapters: int) -> st.SearchStrategy[list[tuple[int, bool, int]
     return st.lists(piece, min_size=1, max_size=12)
 
 
+def _half_tolerance(reference: nn.Module, x: Tensor, true: Tensor) -> float:
+    """Return what bfloat16 may be off: its products grow, and with them what rounding does.
+
+    Four times what the plain model is off in it, which rounds other sums than a mixture does.
+    """
+    rounded = copy.deepcopy(reference).to(x.dtype)(x)
+    return max(0.05, 4 * relative(rounded, true))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -174,7 +184,7 @@ def test_any_mixture_gives_each_row_its_own_adapter(
         rows = slice(start, start + count)
         reference = w.plain if who < 0 else w.adapters[who].reference
         true = reference(x[rows].double())
-        tolerance = 1e-5 if dtype == torch.float32 else 0.05
+        tolerance = 1e-5 if dtype == torch.float32 else _half_tolerance(reference, x[rows], true)
         assert relative(got[rows], true) < tolerance, w.adapters[who].name if who >= 0 else "base"
         start += count
     w.plain.to(dtype)

@@ -62,13 +62,14 @@ def test_a_store_with_another_registry_is_not_served_and_every_byte_stays(
 
     with connect("embedded", tmp_path / "data") as registry:
         registry.ownership.adopt()
+    notes = tmp_path / "data" / "blobs" / "unknown.json"
     with running(settings) as live:
         until(lambda: live.http.get("/health/ready").status_code == 200)
+        until(notes.exists)  # made beside the first requests
+        assert len(json.loads(notes.read_text())) == 3
         assert live.upload("a0", spectra.files(0)).status_code == 201
         assert live.tokens("a0")
     assert stored(tmp_path / "data" / "blobs") == before
-    notes = json.loads((tmp_path / "data" / "blobs" / "unknown.json").read_text())
-    assert len(notes) == 3
 
 
 def stored(folder: Path) -> dict[str, bytes]:
