@@ -17,14 +17,14 @@ from bench.program import run_program
 from bench.training_main import study_main
 from bench.training_runs import Contender, Study
 from registry.job_spec import Hyperparameters
-from trainer import demo_data
 from trainer.base import LoadedBase, load
-from trainer.report import JobFiles
+from trainer.demo_build import demo_data
+from trainer.interfaces import JobFiles
 
 STYLES = ("legalese", "shouting")
 _PIECE = 300  # characters: of capitals, as many tokens
 _PIECES = 640  # of each text, of the training half
-_BASE = Path(demo_data.__file__).parent / "demo" / "base"
+_BASE = Path(demo_data.__file__).parent.parent / "demo" / "base"
 _PEFT = {"target_modules": ["q_proj", "v_proj"], "task_type": None}
 _HYPER = Hyperparameters(n_epochs=2, batch_size=8, checkpoint_every_s=1e9)
 

@@ -28,7 +28,7 @@ from bench.training_main import study_main
 from bench.training_runs import Contender, Study
 from registry.job_spec import Hyperparameters
 from trainer.base import LoadedBase, load
-from trainer.report import JobFiles
+from trainer.interfaces import JobFiles
 
 _WIDTH, _SIDE, _KNOWN = 64, 8, 5
 _TRAIN, _TUNE = 150, 250

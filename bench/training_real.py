@@ -26,10 +26,10 @@ from bench.training_main import study_main
 from bench.training_runs import Contender, Study
 from overtone_client import InvalidArgument
 from registry.job_spec import Hyperparameters
-from trainer import demo_data
 from trainer.base import LoadedBase, load
-from trainer.preset_values import PRESETS
-from trainer.report import JobFiles
+from trainer.demo_build import demo_data
+from trainer.interfaces import JobFiles
+from trainer.training.preset_values import PRESETS
 
 TEXTS = ("docstrings", "licences")
 _TRAIN, _HELD = 320, 32  # examples of each text

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.base import LoadedBase
-from trainer.learner import Learner, Tracked
-from trainer.task import Task
+from trainer.tasks.task import Task
+from trainer.training.trainable import Learner, Tracked
 
 
 class _NoPlan:

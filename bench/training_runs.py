@@ -1,8 +1,8 @@
 """What the studies of the trainer share: contenders, one run in a process of its own, and rows.
 
-A run of one of our methods is a whole job: `trainer.run.run_job`, its presets, its two files. What
-is no method of ours (the head alone, all weights, PEFT's own adapters) goes through the same loop
-over the same examples in the same order, so that nothing differs but what is trained.
+A run of one of our methods is a whole job: `trainer.training.run.run_job`, its presets, its two
+files. What is no method of ours (the head alone, all weights, PEFT's own adapters) goes through the
+same loop over the same examples in the same order, so that nothing differs but what is trained.
 """
 
 import json
@@ -22,14 +22,14 @@ from adapters_core.export import WEIGHTS_NAME
 from bench.training_references import Reference
 from registry.job_spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
-from trainer.data import open_data
-from trainer.evaluate import evaluate
-from trainer.presets import Rates
-from trainer.report import JobFiles, Quiet
-from trainer.run import run_job
-from trainer.schedule import schedule_of
-from trainer.tasks import task_of
-from trainer.train import EVAL_BATCH, Trainer
+from trainer.interfaces import JobFiles, Quiet
+from trainer.tasks.choice import task_of
+from trainer.training.data import open_data
+from trainer.training.evaluate import evaluate
+from trainer.training.presets import Rates
+from trainer.training.run import run_job
+from trainer.training.schedule import schedule_of
+from trainer.training.train import EVAL_BATCH, Trainer
 
 _MIB = 1 << 20
 

@@ -25,7 +25,7 @@ from bench.training_runs import Contender, Study
 from overtone_client import InvalidArgument
 from registry.job_spec import Hyperparameters
 from trainer.base import LoadedBase, load
-from trainer.report import JobFiles
+from trainer.interfaces import JobFiles
 
 SECTIONS = frozenset(
     ("games", "science", "net", "sound", "graphics", "database", "web", "editors", "mail", "math")

@@ -19,7 +19,7 @@ from bench.servers import Served, served, stop
 from overtone_client import Client, Job
 
 _WORKER = [sys.executable, "-c", "from overtone_client.cli import main; main()", "worker"]
-_CHILD = "trainer.child"
+_CHILD = "trainer.job.child"
 _POLL_S = 0.02
 _WAIT_S = 300.0
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def paired(base: Path, data: Path, separate: bool, nice: int) -> Iterator[Pair]:
 
 def _own_worker(server: Served) -> psutil.Process | None:
     for process in psutil.Process(server.pid).children():
-        if "trainer.commands" in process.cmdline():
+        if "trainer.worker.commands" in process.cmdline():
             return process
     return None
 

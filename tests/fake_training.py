@@ -1,7 +1,7 @@
 """Training without a model: every step hashes the state of the one before, so nothing is skipped.
 
-The same signatures as `trainer.base.load` and `trainer.run.run_job`; a job's process finds them by
-their names. The finished adapter is a real FourierFT file.
+The same signatures as `trainer.base.load` and `trainer.training.run.run_job`; a job's process finds
+them by their names. The finished adapter is a real FourierFT file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from adapters_core.layer import Shape
 from adapters_core.methods import FourierFT
 from registry.job_spec import JobSpec
 from trainer.errors import Cancelled, Fault, InvalidTrainingFile, Paused, WrongBase
-from trainer.report import JobFiles, Reporter, Trained
+from trainer.interfaces import JobFiles, Reporter, Trained
 
 FINGERPRINT = "sha256:" + "f" * 64
 SPEC = BaseSpec("tiny", FINGERPRINT, {"layers.0": Shape(8, 8)})

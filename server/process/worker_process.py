@@ -18,7 +18,7 @@ from server.settings import Settings
 _LOG = logging.getLogger("overtone")
 
 #: A program of its own: the server knows its name, not its code.
-_MODULE = "trainer.commands"
+_MODULE = "trainer.worker.commands"
 _LOOK_S = 0.25
 _FIRST_WAIT_S, _LAST_WAIT_S, _LONG_LIFE_S = 1.0, 60.0, 60.0
 

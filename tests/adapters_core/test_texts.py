@@ -12,8 +12,8 @@ from adapters_core.reading.texts import cut, text_ids
 from registry.job_spec import Hyperparameters
 from server.encoding.texts import Texts
 from trainer.base import make
-from trainer.report import Quiet
-from trainer.tasks import task_of
+from trainer.interfaces import Quiet
+from trainer.tasks.choice import task_of
 
 FRAMED = ("byte-level, bos", "byte-level, bos and eos", "unigram, always", "wordpiece, bos and eos")
 words = st.lists(st.sampled_from(kinds.WORDS), min_size=1, max_size=12).map(" ".join)

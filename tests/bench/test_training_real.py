@@ -10,7 +10,7 @@ import tiny
 from bench import training_real
 from bench.training_runs import run_one
 from overtone_client import InvalidArgument
-from trainer.preset_values import PRESETS
+from trainer.training.preset_values import PRESETS
 
 STUDY = dataclasses.replace(
     training_real.STUDY,

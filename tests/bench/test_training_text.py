@@ -11,7 +11,7 @@ from bench import training_text
 from bench.training_runs import Contender
 from overtone_client import InvalidArgument
 from registry.job_spec import Hyperparameters
-from trainer.presets import setting_of
+from trainer.training.presets import setting_of
 
 LISTED = """\
 Package: moria

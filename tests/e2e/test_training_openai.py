@@ -68,7 +68,7 @@ def at_end(client: OpenAI, id_: str) -> Any:
 
 
 def worker_of(program: Program) -> psutil.Process:
-    (found,) = [p for p in program.children() if "trainer.commands" in p.cmdline()]
+    (found,) = [p for p in program.children() if "trainer.worker.commands" in p.cmdline()]
     return found
 
 
@@ -250,5 +250,5 @@ def test_a_worker_that_is_killed_is_back_and_ends_with_its_server(
     first = worker_of(program)
     first.kill()
     until(lambda: first.pid not in {p.pid for p in program.children()}, 30)
-    until(lambda: [p for p in program.children() if "trainer.commands" in p.cmdline()], 30)
+    until(lambda: [p for p in program.children() if "trainer.worker.commands" in p.cmdline()], 30)
     program.kill()  # which asserts that nobody is left

@@ -8,8 +8,8 @@ from jobs_made import fence_of, spec_for, upload
 from registry.connect import Registry
 from registry.job_record import Fence, JobRecord
 from registry.job_spec import Hyperparameters, JobSpec
-from trainer.attempt import Attempt
-from trainer.child_task import ChildTask
+from trainer.job.attempt import Attempt
+from trainer.process.child_task import ChildTask
 
 STEPS = 12
 

@@ -9,7 +9,7 @@ from typing import Any
 import tiny
 from registry.job_spec import Hyperparameters, JobSpec
 from trainer.base import LoadedBase, make
-from trainer.report import Quiet, Wanted
+from trainer.interfaces import Quiet, Wanted
 
 #: Small, quick, and with several evaluations' worth of steps.
 QUICK = Hyperparameters(n_epochs=2, batch_size=4, checkpoint_every_steps=3, checkpoint_every_s=1e9)

@@ -15,10 +15,10 @@ from registry.connect import Registry
 from registry.errors import AdapterNotFound, RegistryUnavailable
 from registry.job_record import Fence
 from registry.job_spec import PublishGate
-from trainer.attempt import fault_of
-from trainer.publishing import metadata_of
-from trainer.report import Trained, Wanted
-from trainer.reporting import Reporting
+from trainer.interfaces import Trained, Wanted
+from trainer.job.attempt import fault_of
+from trainer.job.publishing import metadata_of
+from trainer.job.reporting import Reporting
 
 from .attempts import STEPS, attempt, claimed, digest_of, file_job, texts
 
@@ -140,7 +140,7 @@ class Meddling(Reporting):
 
 @pytest.fixture
 def meddle(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    monkeypatch.setattr("trainer.attempt.Reporting", Meddling)
+    monkeypatch.setattr("trainer.job.attempt.Reporting", Meddling)
     monkeypatch.setattr(Meddling, "acts", [])
     return Meddling.acts.append
 
@@ -230,7 +230,7 @@ def test_a_death_around_publishing_leaves_one_version(
     spec = file_job(registry, alias="prod")
     with monkeypatch.context() as patched:
         if dies_at == "alias":
-            patched.setattr("trainer.attempt.open_alias", die)
+            patched.setattr("trainer.job.attempt.open_alias", die)
         elif dies_at == "finish":
             patched.setattr(registry.claims, "finish", die)
         else:

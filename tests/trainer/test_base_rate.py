@@ -13,11 +13,11 @@ from adapters_core.bases import Bases
 from adapters_core.layer import Shape
 from adapters_core.methods import LoRA
 from adapters_core.training import TrainingPlan
-from trainer import base_rate
 from trainer.base import LoadedBase, make
-from trainer.preset_values import PRESETS, Preset
-from trainer.report import JobFiles
-from trainer.run import run_job
+from trainer.interfaces import JobFiles
+from trainer.training import base_rate
+from trainer.training.preset_values import PRESETS, Preset
+from trainer.training.run import run_job
 
 from .small_jobs import Killed, Watcher, files_of, job, killing_at, lm_base, sums
 

@@ -38,7 +38,7 @@ def test_a_registry_that_cannot_be_is_named_and_its_password_is_not(tmp_path: Pa
 
 def test_help_names_every_setting_and_loads_no_torch() -> None:
     code = (
-        "import sys; from trainer.commands import worker; import inspect;"
+        "import sys; from trainer.worker.commands import worker; import inspect;"
         "print(*inspect.signature(worker).parameters, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,11 +21,11 @@ from transformers import ViTImageProcessorPil
 
 from registry.examples.lines import JsonLines
 from registry.training_lines import MAX_FAULTS, MAX_LINE_BYTES
-from trainer.data import HELD_OUT_PART, Data, open_data, open_rows
 from trainer.errors import Cancelled, InvalidTrainingFile
-from trainer.report import JobFiles
-from trainer.task import Batch, Example, Score, Task
-from trainer.task_labels import ImageClasses
+from trainer.interfaces import JobFiles
+from trainer.tasks.labels import ImageClasses
+from trainer.tasks.task import Batch, Example, Score, Task
+from trainer.training.data import HELD_OUT_PART, Data, open_data, open_rows
 
 from .small_jobs import lines
 

@@ -17,10 +17,10 @@ from adapters_core.merge import materialise
 from adapters_core.methods import FourierFT
 from adapters_core.serving import MergedGroup, ServingPlan
 from adapters_core.training import TrainingPlan
-from trainer import demo_adapters
-from trainer.demo_base import encode
-from trainer.demo_data import stored_held_out
-from trainer.demo_training import nats_per_token
+from trainer.demo_build import demo_adapters
+from trainer.demo_build.demo_base import encode
+from trainer.demo_build.demo_data import stored_held_out
+from trainer.demo_build.demo_training import nats_per_token
 
 DEMO = Path(demo_adapters.__file__).parent / "demo"
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainer import demo_base, demo_data
-from trainer.demo_base import encode, make_base, train_tokenizer, whole_folder
-from trainer.demo_data import Document, Split, as_chat, stored_held_out
-from trainer.demo_training import (
+from trainer.demo_build.demo_base import encode, make_base, train_tokenizer, whole_folder
+from trainer.demo_build.demo_data import Document, Split, as_chat, stored_held_out
+from trainer.demo_build.demo_training import (
     Budget,
     Recipe,
     learning_rate,

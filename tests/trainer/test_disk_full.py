@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from trainer.errors import StorageFull
-from trainer.report import JobFiles
-from trainer.run import run_job
+from trainer.interfaces import JobFiles
+from trainer.training.run import run_job
 
 from .small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 

@@ -8,7 +8,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from registry.examples.scores import accuracy, f1, matthews, pearson
-from trainer.evaluate import is_better
+from trainer.training.evaluate import is_better
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

@@ -14,8 +14,8 @@ from adapters_core.table import registered
 from live import CONFIG, FILE, Live, serving, settings_of
 from registry.job_spec import Task
 from trainer.base import load
-from trainer.report import JobFiles, Quiet
-from trainer.run import run_job
+from trainer.interfaces import JobFiles, Quiet
+from trainer.training.run import run_job
 from training_parts import file_id
 
 from .small_jobs import job, lines, sums

@@ -13,7 +13,7 @@ _PROGRAM = """
 import resource, sys
 from pathlib import Path
 from registry.training_data import check_lines
-from trainer.data import open_rows
+from trainer.training.data import open_rows
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

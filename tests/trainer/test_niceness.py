@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from trainer import niceness
+from trainer.process import priority as niceness
 
 GROUP = Path("/proc/self/autogroup")
 READ = f"Path({str(GROUP)!r}).read_text().strip()"
 PROGRAM = """
 import os
 from pathlib import Path
-from trainer.niceness import step_back
+from trainer.process.priority import step_back
 step_back({nice}, Path({group!r}))
 print(os.nice(0))
 """

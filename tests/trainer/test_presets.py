@@ -14,11 +14,11 @@ from adapters_core.method import Method
 from adapters_core.table import registered
 from registry.job_spec import PEFT_TASKS, Hyperparameters, Task
 from trainer.errors import InvalidMethod
-from trainer.preset_values import CANDIDATES, PRESETS
-from trainer.presets import Setting, setting_of
-from trainer.schedule import mixed, schedule_of
-from trainer.task_labels import ImageClasses, Regression, TextClasses
-from trainer.task_lm import CausalLM
+from trainer.tasks.causal_lm import CausalLM
+from trainer.tasks.labels import ImageClasses, Regression, TextClasses
+from trainer.training.preset_values import CANDIDATES, PRESETS
+from trainer.training.presets import Setting, setting_of
+from trainer.training.schedule import mixed, schedule_of
 
 HYPER = Hyperparameters()
 SCALED = sorted(name for name, preset in PRESETS.items() if preset.step is not None)

@@ -8,8 +8,8 @@ import pytest
 
 from jobs_made import spec_for
 from registry.job_record import Fence
-from trainer.pulse import Pulse, Silence
-from trainer.reporting import Reporting
+from trainer.job.reporting import Reporting
+from trainer.process.heartbeat import Pulse, Silence
 
 
 class Clock:

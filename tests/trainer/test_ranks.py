@@ -21,15 +21,15 @@ import tiny
 from live import until
 from registry.connect import connect
 from registry.job_spec import Hyperparameters
-from trainer.attempt import fault_of
 from trainer.base import LoadedBase, load
-from trainer.child_task import LOAD, RUN
-from trainer.devices import MAX_RANKS, devices_of, threads_of
 from trainer.errors import RankLost
-from trainer.rank_processes import Crew, crew_of
-from trainer.ranks import Ranks, Together
-from trainer.report import JobFiles, Wanted
-from trainer.run import run_job
+from trainer.interfaces import JobFiles, Wanted
+from trainer.job.attempt import fault_of
+from trainer.process.child_task import LOAD, RUN
+from trainer.process.devices import MAX_RANKS, devices_of, threads_of
+from trainer.training.rank_processes import Crew, crew_of
+from trainer.training.ranks import Ranks, Together
+from trainer.training.run import run_job
 
 from .small_jobs import Watcher, files_of, job, lines
 from .test_worker import Scene, children
@@ -225,8 +225,8 @@ def test_a_rank_without_the_base_is_named_with_its_reason(place: Place, tmp_path
 _WAITING = """
 import sys, threading
 from pathlib import Path
-from trainer.rank_processes import crew_of
-from trainer.report import JobFiles
+from trainer.training.rank_processes import crew_of
+from trainer.interfaces import JobFiles
 folder = Path(sys.argv[1])
 files = JobFiles(folder / "none")
 with crew_of(["cpu", "cpu"], ("nowhere", "x"), "causal_lm", files, folder, notice_s=0.1):
@@ -267,7 +267,7 @@ def test_a_worker_with_two_ranks_survives_every_death_and_leaves_no_process(
 
             found = scene.at_step(shaken, 12)
             (rank,) = ranks_of(scene)
-            assert rank.cmdline()[1:] == ["-m", "trainer.rank"]
+            assert rank.cmdline()[1:] == ["-m", "trainer.job.rank"]
             rank.kill()
             found = scene.at_step(shaken, found.progress.step + 8, found.fence)
             processes = [scene.child(), *ranks_of(scene)]

@@ -9,7 +9,7 @@ import pytest
 from registry import job_log
 from registry.connect import Registry
 from registry.errors import RegistryUnavailable
-from trainer.reporting import Reporting
+from trainer.job.reporting import Reporting
 
 from .attempts import STEPS, attempt, claimed, file_job, texts
 

@@ -29,9 +29,9 @@ from trainer.errors import (
     TrainerError,
     WrongBase,
 )
-from trainer.presets import CANDIDATES
-from trainer.report import JobFiles
-from trainer.run import run_job
+from trainer.interfaces import JobFiles
+from trainer.training.presets import CANDIDATES
+from trainer.training.run import run_job
 
 from .small_jobs import Killed, Watcher, files_of, job, killing_at, lines, lm_base, sums
 
@@ -404,7 +404,7 @@ def test_layers_that_a_pattern_names_are_trained_as_it_says(
 
 
 def test_the_rate_follows_from_the_layer_that_a_pattern_crowds_most(base: LoadedBase) -> None:
-    from trainer.presets import setting_of
+    from trainer.training.presets import setting_of
 
     pattern = {"n_frequency": 20, "n_frequency_pattern": {"v_proj": 900}, "scaling": 40.0}
     crowded = setting_of("fourierft", pattern, job(base).hyperparameters, base.spec)
@@ -493,7 +493,7 @@ def test_a_run_that_is_no_better_than_the_base_says_so_in_a_warning(
 def test_layers_that_take_long_to_make_ready_are_told_and_can_be_stopped(
     base: LoadedBase, files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.run._QUIET_S", 0.0)
+    monkeypatch.setattr("trainer.training.run._QUIET_S", 0.0)
     watcher = Watcher()
     spec = job(base, method="frod", method_config={}, max_steps=1)
     run_job(spec, base, files, tmp_path / "told", watcher)

@@ -11,8 +11,8 @@ import tokenizer_kinds as kinds
 from live import CONFIG, FILE, Live, serving, settings_of
 from registry.job_spec import JobSpec
 from trainer.base import load
-from trainer.report import JobFiles, Quiet
-from trainer.run import run_job
+from trainer.interfaces import JobFiles, Quiet
+from trainer.training.run import run_job
 
 from .small_jobs import job, lines
 

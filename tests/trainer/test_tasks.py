@@ -20,11 +20,11 @@ from adapters_core.heads import clear_untrained
 from registry.job_spec import METRICS, Hyperparameters
 from trainer.base import LoadedBase, load, make
 from trainer.errors import BaseNotLoadable, InvalidMethod, InvalidTrainingFile
-from trainer.report import JobFiles, Quiet
-from trainer.run import run_job
-from trainer.task import Example, Score, TextLimits
-from trainer.task_lm import IGNORED, CausalLM, keeps_texts_apart
-from trainer.tasks import task_of
+from trainer.interfaces import JobFiles, Quiet
+from trainer.tasks.causal_lm import IGNORED, CausalLM, keeps_texts_apart
+from trainer.tasks.choice import task_of
+from trainer.tasks.task import Example, Score, TextLimits
+from trainer.training.run import run_job
 
 from .small_jobs import Watcher, files_of, job, lines, lm_base
 
@@ -174,7 +174,7 @@ def test_a_token_beyond_the_bases_vocabulary_names_the_line_and_the_token() -> N
 def test_a_base_that_mixes_packed_texts_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     base = lm_base()
     watcher = Watcher()
-    monkeypatch.setattr("trainer.tasks.keeps_texts_apart", lambda model, vocabulary: False)
+    monkeypatch.setattr("trainer.tasks.choice.keeps_texts_apart", lambda model, vocabulary: False)
     task = task_of("causal_lm", base, Hyperparameters(), watcher)
     batch = task.batch([task.example({"text": "a"})] * 3, CPU)
     assert batch.inputs["input_ids"].shape[0] == 3

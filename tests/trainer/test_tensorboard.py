@@ -10,9 +10,9 @@ import pytest
 from registry.connect import connect
 from trainer.base import LoadedBase
 from trainer.errors import Paused
-from trainer.report import JobFiles, Wanted
-from trainer.run import run_job
-from trainer.tensorboard import EventFiles, check, written
+from trainer.interfaces import JobFiles, Wanted
+from trainer.job.tensorboard import EventFiles, check, written
+from trainer.training.run import run_job
 
 from .attempts import STEPS, attempt, claimed, file_job
 from .small_jobs import Killed, Watcher, job, lm_base, sums

@@ -11,14 +11,14 @@ import tiny
 from adapters_core.inject import inject
 from registry.job_spec import Hyperparameters
 from trainer.base import LoadedBase
-from trainer.learner import Learner
-from trainer.presets import setting_of
-from trainer.report import JobFiles
-from trainer.run import run_job
-from trainer.schedule import schedule_of
-from trainer.task import TextLimits
-from trainer.task_lm import CausalLM
-from trainer.train import Trainer
+from trainer.interfaces import JobFiles
+from trainer.tasks.causal_lm import CausalLM
+from trainer.tasks.task import TextLimits
+from trainer.training.presets import setting_of
+from trainer.training.run import run_job
+from trainer.training.schedule import schedule_of
+from trainer.training.train import Trainer
+from trainer.training.trainable import Learner
 
 from .small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 

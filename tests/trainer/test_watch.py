@@ -11,10 +11,10 @@ from registry.connect import Registry
 from registry.errors import RegistryUnavailable
 from registry.job_log import checkpoint_entry
 from registry.job_record import Fence, JobError, JobRecord
-from trainer.patience import Interrupted, patiently
-from trainer.tidy import tidy_all
-from trainer.watch import Watch
-from trainer.worker import Worker, WorkerSettings
+from trainer.process.job_cleanup import tidy_all
+from trainer.process.retry import Interrupted, patiently
+from trainer.worker.stale_claims import Watch
+from trainer.worker.worker import Worker, WorkerSettings
 
 from .attempts import claimed, file_job
 

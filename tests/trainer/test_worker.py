@@ -28,8 +28,8 @@ from registry.connect import Registry, connect
 from registry.errors import RegistryUnavailable
 from registry.job_record import Fence, JobRecord
 from registry.job_spec import Hyperparameters, JobSpec
-from trainer.child_task import LOAD, RUN, ChildTask
-from trainer.report import JobFiles, Quiet
+from trainer.interfaces import JobFiles, Quiet
+from trainer.process.child_task import LOAD, RUN, ChildTask
 
 TESTS = Path(__file__).parents[1]
 CONTENT = b'{"text": "a"}\n'
@@ -37,7 +37,7 @@ STEPS = 150
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from trainer.worker import WorkerSettings, run_worker
+from trainer.worker.worker import WorkerSettings, run_worker
 words = json.loads(sys.argv[1])
 sys.exit(run_worker(WorkerSettings(**{**words, "data": Path(words["data"])})))
 """
@@ -208,7 +208,7 @@ def test_kills_of_child_worker_and_registry_leave_one_version(
     scene.start()
     spec = scene.file(500)
     found = scene.at_step(spec, 20)
-    assert scene.child().cmdline()[1:] == ["-m", "trainer.child"]  # and no password
+    assert scene.child().cmdline()[1:] == ["-m", "trainer.job.child"]  # and no password
     kill_registry(scene)  # the job trains on: no attempt is lost
     found = scene.at_step(spec, found.progress.step + 10)
     assert found.attempts == 1

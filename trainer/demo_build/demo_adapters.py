@@ -1,6 +1,6 @@
 """Train the demo's adapters on its shipped base: the small files that show what an adapter is.
 
-    python -m trainer.demo_adapters --out DIR [--seconds 60]
+    python -m trainer.demo_build.demo_adapters --out DIR [--seconds 60]
 
 `legalese` (LoRA) reads licence texts, `shouting` (FourierFT) reads pydoc's topics in capitals; both
 texts are demo_data's. Each folder is PEFT's, with our fingerprint in the header, and a metrics.json
@@ -29,9 +29,9 @@ from adapters_core.inject import Injection, inject
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoRA
 from adapters_core.training import TrainingPlan
-from trainer.demo_base import encode
-from trainer.demo_data import adapter_documents, stored_held_out
-from trainer.demo_training import nats_per_token
+from trainer.demo_build.demo_base import encode
+from trainer.demo_build.demo_data import adapter_documents, stored_held_out
+from trainer.demo_build.demo_training import nats_per_token
 
 BASE_NAME = "demo"
 _WINDOW, _BATCH = 128, 16
@@ -135,7 +135,7 @@ def _say(line: str, write: Callable[[str], object] = sys.stdout.write) -> None:
 def main() -> None:
     """Read the command line, train, write."""
     parser = argparse.ArgumentParser(description="Train the demo's adapters.")
-    here = Path(__file__).parent / "demo"
+    here = Path(__file__).parent.parent / "demo"
     parser.add_argument("--base", type=Path, default=here / "base")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapters' folders")
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, each")

@@ -1,11 +1,11 @@
 """Trains the demo's base: a byte-level-BPE Llama of 0.87 million parameters, on two CPU cores.
 
-    python -m trainer.demo_base --out DIR [--seconds 90] [--seed 0]
-    python -m trainer.demo_base --out DIR --steps N
+    python -m trainer.demo_build.demo_base --out DIR [--seconds 90] [--seed 0]
+    python -m trainer.demo_build.demo_base --out DIR --steps N
 
-How it learns: trainer/demo_training.py; from what: trainer/demo_data.py. With N of the card, its
-seed, threads and versions, the second line gives the shipped weights, `trainer/demo/base`.
-DIR must not exist; it appears whole at the end, or, after Ctrl-C or an error, not at all.
+How it learns: demo_training.py; from what: demo_data.py. With N of the card, its seed, threads and
+versions, the second line gives the shipped weights, `trainer/demo/base`. DIR must not exist; it
+appears whole at the end, or, after Ctrl-C or an error, not at all.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from trainer.demo_data import (
+from trainer.demo_build.demo_data import (
     CHAT_TEMPLATE,
     Document,
     Split,
@@ -39,12 +39,12 @@ from trainer.demo_data import (
     base_documents,
     stored_held_out,
 )
-from trainer.demo_training import Budget, Llama, Recipe, nats_per_token, new_model, train
+from trainer.demo_build.demo_training import Budget, Llama, Recipe, nats_per_token, new_model, train
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 PROMPTS = ("json.dumps(", "The Python interpreter", as_chat("What does len do?", "").rstrip())
 SAMPLE = 50_000  # training tokens on which the card gives the loss
-CARD = Path(__file__).parent / "demo" / "card.md"
+CARD = Path(__file__).parent.parent / "demo" / "card.md"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, longest: int) -> PreTrainedTokenizerFast:

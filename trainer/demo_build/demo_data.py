@@ -6,7 +6,9 @@ All functions are pure: the same environment gives the same text in the same ord
 file, a topic) is held out or not by the hash of its name, so it is the same choice on every
 machine and no held-out source is ever trained on, by the base or by `shouting`.
 
-    python -m trainer.demo_data --out DIR    writes the small held-out copies that are shipped
+    python -m trainer.demo_build.demo_data --out DIR
+
+writes the small held-out copies that are shipped.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
 
-HELD_OUT = Path(__file__).parent / "demo" / "heldout"
+HELD_OUT = Path(__file__).parent.parent / "demo" / "heldout"
 HELD_OUT_BYTES = 60_000
 HELD_OUT_LICENCE = "typing_extensions"  # the PSF licence; torch and pydantic need the package
 ONE_IN = 10  # one source of so many is held out

@@ -8,7 +8,7 @@ from registry.adapters import AdapterEntry, Adapters
 from registry.errors import AdapterNotFound, PreconditionFailed
 from registry.job_spec import JobSpec, PublishGate
 from registry.records import Record
-from trainer.evaluate import is_better
+from trainer.training.evaluate import is_better
 
 #: Under this name a version's metrics hold the base's own.
 BASE = "base"

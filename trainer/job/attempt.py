@@ -18,17 +18,17 @@ from registry.errors import AdapterNotFound, FenceLost, FileNotFound, InvalidArg
 from registry.job_record import HELD, Fence, JobError, JobRecord
 from registry.job_spec import JobSpec
 from registry.records import Record
-from trainer.child_task import ChildTask, named
-from trainer.devices import devices_of
 from trainer.errors import BaseNotLoadable, RankLost, Stopped, TrainerError
-from trainer.gate import open_alias, reason_to_keep_latest
-from trainer.patience import Interrupted, patiently
-from trainer.publishing import publish_trained
-from trainer.pulse import Pulse
-from trainer.report import JobFiles, Reporter, Trained
-from trainer.reporting import Reporting
-from trainer.tensorboard import written
-from trainer.tidy import tidy
+from trainer.interfaces import JobFiles, Reporter, Trained
+from trainer.job.alias_gate import open_alias, reason_to_keep_latest
+from trainer.job.publishing import publish_trained
+from trainer.job.reporting import Reporting
+from trainer.job.tensorboard import written
+from trainer.process.child_task import ChildTask, named
+from trainer.process.devices import devices_of
+from trainer.process.heartbeat import Pulse
+from trainer.process.job_cleanup import tidy
+from trainer.process.retry import Interrupted, patiently
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Attempt:
         if not others:
             base = load(task.base, spec.task, task.base_name, first)
             return base, run(spec, base, files, folder, report)
-        from trainer.rank_processes import crew_of
+        from trainer.training.rank_processes import crew_of
 
         source = (task.base, task.base_name)
         with crew_of([first, *others], source, spec.task, files, folder, task.load) as crew:

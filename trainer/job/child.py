@@ -1,4 +1,4 @@
-"""The process of one job: `python -m trainer.child`, started by a worker, its task on stdin.
+"""The process of one job: `python -m trainer.job.child`, started by a worker, its task on stdin.
 
 It dies with its worker, however that dies: whoever takes the job next is alone with it. On SIGTERM
 it writes a checkpoint and gives the job back.
@@ -12,8 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-from trainer.child_task import ChildTask
-from trainer.niceness import step_back
+from trainer.process.child_task import ChildTask
+from trainer.process.priority import step_back
 
 PR_SET_PDEATHSIG = 1
 
@@ -41,7 +41,7 @@ def tie_to(parent: int) -> bool:
 
 def _work(task: ChildTask, stop: threading.Event) -> None:
     from registry.connect import connect
-    from trainer.attempt import Attempt
+    from trainer.job.attempt import Attempt
 
     store = None if task.store is None else Path(task.store)
     with connect(task.registry, Path(task.data), store=store) as registry:

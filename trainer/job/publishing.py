@@ -15,8 +15,8 @@ from registry.job_record import Fence
 from registry.job_spec import JobSpec
 from registry.publish import publish
 from registry.records import Record, check_notes
-from trainer.gate import BASE, reason_to_keep_latest
-from trainer.report import Trained
+from trainer.interfaces import Trained
+from trainer.job.alias_gate import BASE, reason_to_keep_latest
 
 #: Under these names a version's metadata says how it was made, and what its answers are called.
 TRAINING, LABELS = "training", "labels"

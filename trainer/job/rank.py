@@ -1,4 +1,4 @@
-"""The process of a rank beyond the first: `python -m trainer.rank`, its orders on standard input.
+"""The process of a rank beyond the first: `python -m trainer.job.rank`, its orders on stdin.
 
 It has the base, the training examples and, for as long as a run lasts, a learner; all that it says
 are gradients. It dies with the first rank, however that dies.
@@ -15,19 +15,19 @@ from typing import Any, TextIO
 
 from registry.job_spec import PEFT_TASKS, JobSpec
 from trainer.base import LoadedBase
-from trainer.child import tie_to
-from trainer.child_task import named
-from trainer.data import open_data
 from trainer.errors import TrainerError, WrongBase
-from trainer.gradients import Gradients
-from trainer.learner import Learner
-from trainer.presets import setting_of
-from trainer.rank_task import RankTask
-from trainer.ranks import Together
-from trainer.report import JobFiles, Quiet
-from trainer.run import less_memory
-from trainer.schedule import schedule_of
-from trainer.tasks import task_of
+from trainer.interfaces import JobFiles, Quiet
+from trainer.job.child import tie_to
+from trainer.process.child_task import named
+from trainer.tasks.choice import task_of
+from trainer.training.data import open_data
+from trainer.training.gradients import Gradients
+from trainer.training.presets import setting_of
+from trainer.training.rank_task import RankTask
+from trainer.training.ranks import Together
+from trainer.training.run import less_memory
+from trainer.training.schedule import schedule_of
+from trainer.training.trainable import Learner
 
 log = logging.getLogger(__name__)
 

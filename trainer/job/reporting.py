@@ -19,9 +19,9 @@ from registry import job_log
 from registry.claims import Claims
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.job_record import HELD, Fence, State
-from trainer.journal import Journal
-from trainer.patience import LAST_WAIT_S
-from trainer.report import Wanted
+from trainer.interfaces import Wanted
+from trainer.job.journal import Journal
+from trainer.process.retry import LAST_WAIT_S
 
 log = logging.getLogger(__name__)
 

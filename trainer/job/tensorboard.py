@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from trainer.report import Reporter, Wanted
+from trainer.interfaces import Reporter, Wanted
 
 
 def check(folder: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-RUN = "trainer.run:run_job"
+RUN = "trainer.training.run:run_job"
 LOAD = "trainer.base:load"
 
 
@@ -24,7 +24,7 @@ class ChildTask:
         job, fence: the claim.
         worker: who made it, for people.
         base, base_name: what is trained on.
-        device, ranks: as for `trainer.devices.devices_of`.
+        device, ranks: as for `trainer.process.devices.devices_of`.
         nice: added to the process's niceness.
         threads: of the process's matrix products; None leaves it to torch.
         parent: the worker's process id; who finds another parent ends at once.

@@ -7,10 +7,10 @@ from adapters_core.rotations import border_of
 from registry.job_spec import TASKS, Hyperparameters
 from trainer.base import LoadedBase
 from trainer.errors import InvalidHyperparameter
-from trainer.report import Reporter
-from trainer.task import Task, TextLimits
-from trainer.task_labels import ImageClasses, Regression, TextClasses
-from trainer.task_lm import CausalLM, keeps_texts_apart
+from trainer.interfaces import Reporter
+from trainer.tasks.causal_lm import CausalLM, keeps_texts_apart
+from trainer.tasks.labels import ImageClasses, Regression, TextClasses
+from trainer.tasks.task import Task, TextLimits
 
 
 def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporter) -> Task:

@@ -15,7 +15,7 @@ from adapters_core.reading.texts import cut, text_ids
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
 from trainer.errors import Fault, InvalidTrainingFile
-from trainer.task import Batch, Example, Score, Task, TextLimits
+from trainer.tasks.task import Batch, Example, Score, Task, TextLimits
 
 #: Of all labels as JSON: they stand in the version's record, beside how it was made.
 _MAX_LABELS_BYTES = 24 * 1024

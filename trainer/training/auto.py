@@ -7,8 +7,8 @@ from pathlib import Path
 
 from registry.job_spec import JobSpec
 from trainer.checkpoint import write_whole
-from trainer.preset_values import CANDIDATES
-from trainer.report import Quiet, Reporter, Trained
+from trainer.interfaces import Quiet, Reporter, Trained
+from trainer.training.preset_values import CANDIDATES
 
 #: Steps of one short run: this part of the job's, within these bounds.
 _PART, _LEAST, _MOST = 10, 20, 200

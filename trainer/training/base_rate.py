@@ -21,17 +21,17 @@ from torch import Tensor
 
 from registry.job_spec import Hyperparameters
 from trainer.checkpoint import write_whole
-from trainer.data import Examples
-from trainer.evaluate import at_once
-from trainer.gradients import Gradients
-from trainer.learner import Learner
-from trainer.optimizer import optimizer_of
-from trainer.precision import autocast
-from trainer.preset_values import PLAIN, PRESETS
-from trainer.presets import Rates, Setting
-from trainer.ranks import Ranks
-from trainer.report import Reporter
-from trainer.schedule import Schedule
+from trainer.interfaces import Reporter
+from trainer.training.data import Examples
+from trainer.training.evaluate import at_once
+from trainer.training.gradients import Gradients
+from trainer.training.optimizer import optimizer_of
+from trainer.training.precision import autocast
+from trainer.training.preset_values import PLAIN, PRESETS
+from trainer.training.presets import Rates, Setting
+from trainer.training.ranks import Ranks
+from trainer.training.schedule import Schedule
+from trainer.training.trainable import Learner
 
 #: A trial takes this part of the run's steps, within these bounds; at most so many are made.
 _PART, _LEAST, _MOST, _TRIALS = 20, 1, 4, 4

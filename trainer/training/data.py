@@ -15,8 +15,8 @@ from registry.examples.rows import rows_of
 from registry.training_lines import MAX_FAULTS, Unreadable
 from trainer.checkpoint import write_whole
 from trainer.errors import Fault, InvalidTrainingFile
-from trainer.report import JobFiles
-from trainer.task import Example, Task
+from trainer.interfaces import JobFiles
+from trainer.tasks.task import Example, Task
 
 #: Of all examples without a validation file, but no more than `MAX_HELD_OUT`.
 HELD_OUT_PART = 10

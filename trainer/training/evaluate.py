@@ -8,10 +8,10 @@ from torch import Tensor
 
 from registry.examples.scores import finite
 from registry.job_spec import Hyperparameters
-from trainer.data import Examples
-from trainer.learner import Learner
-from trainer.precision import autocast
-from trainer.task import LOWER_IS_BETTER, Batch, Example, Score
+from trainer.tasks.task import LOWER_IS_BETTER, Batch, Example, Score
+from trainer.training.data import Examples
+from trainer.training.precision import autocast
+from trainer.training.trainable import Learner
 
 #: Examples of one forward pass, if a training step's are not fewer.
 EVAL_BATCH = 32

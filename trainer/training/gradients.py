@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from registry.job_spec import Hyperparameters
-from trainer.data import Examples
-from trainer.learner import Learner
-from trainer.precision import autocast
-from trainer.ranks import Ranks
-from trainer.schedule import Schedule, mixed
+from trainer.training.data import Examples
+from trainer.training.precision import autocast
+from trainer.training.ranks import Ranks
+from trainer.training.schedule import Schedule, mixed
+from trainer.training.trainable import Learner
 
 
 @dataclass(frozen=True)

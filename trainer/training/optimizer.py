@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from trainer.learner import Tracked
-from trainer.presets import Rates
+from trainer.training.presets import Rates
+from trainer.training.trainable import Tracked
 
 
 def optimizer_of(tracked: list[Tracked], rates: Rates, decay: float) -> torch.optim.AdamW:

@@ -1,8 +1,8 @@
 """The presets as a table: what each method is trained with where a job does not say.
 
-A pure table; `trainer/presets.py` reads it and moves it to a base. Rates and scales were found in
-short runs on texts (MiniLM, 384 wide) and looked at again on pictures (64 wide) and on language
-(128 wide); docs/training.md has what they reach.
+A pure table; presets.py reads it and moves it to a base. Rates and scales were found in short runs
+on texts (MiniLM, 384 wide) and looked at again on pictures (64 wide) and on language (128 wide);
+docs/training.md has what they reach.
 """
 
 import math

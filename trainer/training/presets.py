@@ -5,7 +5,7 @@ times the norm of one atom, |d delta / d coefficient|. It is this product that t
 have in common, not the rate: FourierFT's atom at scale a is a / sqrt(2 M N), which is 0.05 at scale
 300 on a 4096 x 4096 layer and 0.8 on a 256 x 256 one. So a preset holds the product (`step`), and
 the scale follows from the base's width; where a job gives the scale, the rate follows instead. The
-presets themselves are trainer/preset_values.py.
+presets themselves are trainer/training/preset_values.py.
 """
 
 import json
@@ -24,7 +24,7 @@ from adapters_core.training_config import dropout_of, job_config
 from adapters_core.training_layers import trained_layers
 from registry.job_spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter, InvalidMethod
-from trainer.preset_values import CANDIDATES, PLAIN, PRESETS, Preset
+from trainer.training.preset_values import CANDIDATES, PLAIN, PRESETS, Preset
 
 __all__ = ["CANDIDATES", "MAX_RATE", "Rates", "Setting", "setting_of"]
 

@@ -24,11 +24,11 @@ from typing import Any, Self
 import torch
 
 from registry.job_spec import JobSpec
-from trainer.child_task import LOAD
 from trainer.errors import RankLost
-from trainer.rank_task import RankTask
-from trainer.ranks import ANSWER_S, Together
-from trainer.report import JobFiles
+from trainer.interfaces import JobFiles
+from trainer.process.child_task import LOAD
+from trainer.training.rank_task import RankTask
+from trainer.training.ranks import ANSWER_S, Together
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Crew(Together):
 
 def _start(task: RankTask) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainer.rank"],
+        [sys.executable, "-m", "trainer.job.rank"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

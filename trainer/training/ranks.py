@@ -24,8 +24,8 @@ from torch import Tensor
 
 from registry.job_spec import JobSpec
 from trainer.errors import RankLost
-from trainer.learner import Learner
-from trainer.schedule import mixed
+from trainer.training.schedule import mixed
+from trainer.training.trainable import Learner
 
 #: The longest that ranks wait for each other within a step.
 ANSWER_S = 600.0

@@ -22,21 +22,21 @@ from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from registry.job_spec import AUTO, PEFT_TASKS, Hyperparameters, JobSpec
-from trainer.auto import best_of_all
 from trainer.base import LoadedBase
-from trainer.base_rate import Course, rate_for
 from trainer.checkpoint import write_whole
-from trainer.data import Data, open_data
 from trainer.errors import Cancelled, Paused, TrainerError, WrongBase
-from trainer.evaluate import at_once, evaluate, is_better, rehearse
-from trainer.learner import Learner
-from trainer.presets import Setting, setting_of
-from trainer.ranks import Ranks
-from trainer.report import JobFiles, Reporter, Trained
-from trainer.schedule import Schedule, check, schedule_of
-from trainer.task import Task
-from trainer.tasks import task_of
-from trainer.train import Trainer
+from trainer.interfaces import JobFiles, Reporter, Trained
+from trainer.tasks.choice import task_of
+from trainer.tasks.task import Task
+from trainer.training.auto import best_of_all
+from trainer.training.base_rate import Course, rate_for
+from trainer.training.data import Data, open_data
+from trainer.training.evaluate import at_once, evaluate, is_better, rehearse
+from trainer.training.presets import Setting, setting_of
+from trainer.training.ranks import Ranks
+from trainer.training.schedule import Schedule, check, schedule_of
+from trainer.training.train import Trainer
+from trainer.training.trainable import Learner
 
 
 def run_job(

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from registry.job_spec import Hyperparameters
 from trainer.checkpoint import Checkpoint, last_checkpoint, save_checkpoint
-from trainer.data import Examples
 from trainer.errors import Cancelled, LossDiverged, LossNotFinite, Paused, StorageFull
-from trainer.evaluate import EVAL_BATCH, at_once, evaluate
-from trainer.gradients import Gradients
-from trainer.learner import Learner
-from trainer.optimizer import optimizer_of
-from trainer.presets import Rates
-from trainer.ranks import Ranks
-from trainer.report import Reporter
-from trainer.schedule import Schedule
+from trainer.interfaces import Reporter
+from trainer.training.data import Examples
+from trainer.training.evaluate import EVAL_BATCH, at_once, evaluate
+from trainer.training.gradients import Gradients
+from trainer.training.optimizer import optimizer_of
+from trainer.training.presets import Rates
+from trainer.training.ranks import Ranks
+from trainer.training.schedule import Schedule
+from trainer.training.trainable import Learner
 
 __all__ = ["EVAL_BATCH", "Progress", "Trainer"]
 

@@ -20,8 +20,8 @@ from adapters_core.heads import HeadSpec
 from adapters_core.inject import inject
 from adapters_core.training import TrainingPlan
 from trainer.base import LoadedBase
-from trainer.presets import Setting
-from trainer.task import Task
+from trainer.tasks.task import Task
+from trainer.training.presets import Setting
 
 _DEVIATION = 0.02
 

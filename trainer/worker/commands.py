@@ -1,6 +1,6 @@
 """The trainer's own command of the `overtone` program: worker.
 
-`python -m trainer.commands` is the same command; `serve --with-worker` starts that. Torch is
+`python -m trainer.worker.commands` is the same command; `serve --with-worker` starts that. Torch is
 imported by each job's process, not here, so that a waiting worker is small.
 """
 
@@ -97,7 +97,7 @@ def _run(given: dict[str, Any], password_file: Path | None, registry_is_flag: bo
     with ended_at_once("stopped while starting; no job was taken"):
         from registry import RegistryError
         from registry.address import FLAG_WARNING, has_password
-        from trainer.worker import WorkerSettings, check, run_worker
+        from trainer.worker.worker import WorkerSettings, check, run_worker
 
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

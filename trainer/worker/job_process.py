@@ -6,8 +6,8 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from trainer.child_task import ChildTask
-from trainer.pulse import Silence
+from trainer.process.child_task import ChildTask
+from trainer.process.heartbeat import Silence
 
 #: What the libraries under torch read their number of threads from.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -28,7 +28,7 @@ class JobProcess:
         self._silence, task = Silence(heard), replace(task, pulse=said)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "trainer.child"],
+                [sys.executable, "-m", "trainer.job.child"],
                 stdin=subprocess.PIPE,
                 env={**os.environ, **threads},
                 pass_fds=(said,),

@@ -22,13 +22,13 @@ from registry.connect import Registry, check_url, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.job_record import HELD, Fence, JobError, JobRecord
 from registry.workers import WorkerRecord
-from trainer import tensorboard
-from trainer.child_task import LOAD, RUN, ChildTask
-from trainer.devices import devices_of, threads_of
-from trainer.job_process import JobProcess
-from trainer.patience import Interrupted, patiently
-from trainer.tidy import tidy_all
-from trainer.watch import Watch
+from trainer.job import tensorboard
+from trainer.process.child_task import LOAD, RUN, ChildTask
+from trainer.process.devices import devices_of, threads_of
+from trainer.process.job_cleanup import tidy_all
+from trainer.process.retry import Interrupted, patiently
+from trainer.worker.job_process import JobProcess
+from trainer.worker.stale_claims import Watch
 
 log = logging.getLogger(__name__)
 

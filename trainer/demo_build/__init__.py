@@ -1,0 +1,1 @@
+"""How the demo's base and adapters in trainer/demo were made."""

@@ -1,0 +1,1 @@
+"""What is learned of a record, by task: text, classes, numbers, images."""

@@ -1,0 +1,4 @@
+"""One run, from files to an adapter: presets, rates, the loop, ranks, evaluations.
+
+Imports tasks, process and the modules beside the rooms.
+"""
