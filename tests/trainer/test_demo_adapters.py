@@ -22,7 +22,7 @@ from trainer.demo_build.demo_base import encode
 from trainer.demo_build.demo_data import stored_held_out
 from trainer.demo_build.demo_training import nats_per_token
 
-DEMO = Path(demo_adapters.__file__).parent / "demo"
+DEMO = Path(demo_adapters.__file__).parent.parent / "demo"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trainer import demo_base, demo_data
+from trainer.demo_build import demo_base, demo_data
 from trainer.demo_build.demo_base import encode, make_base, train_tokenizer, whole_folder
 from trainer.demo_build.demo_data import Document, Split, as_chat, stored_held_out
 from trainer.demo_build.demo_training import (
@@ -24,7 +24,7 @@ from trainer.demo_build.demo_training import (
     train,
 )
 
-BASE = Path(demo_base.__file__).parent / "demo" / "base"
+BASE = Path(demo_base.__file__).parent.parent / "demo" / "base"
 TINY = Recipe(
     vocabulary=300, width=16, inner=32, layers=1, heads=2, kv_heads=1, window=32, batch=4, warmup=0
 )
