@@ -88,7 +88,7 @@ class _Runs:
         other: of a text that begins the same and goes on otherwise, as `some`.
         short: of the first text's beginning, as `whole`.
         rows: those whose logits were wanted.
-        read: linears whose weight other code read.
+        read: linears with a weight that other code read.
     """
 
     whole: Seen

@@ -1,4 +1,4 @@
-"""Rotations whose angles depend on how long a text is: where they change.
+"""Rotations with angles that depend on how long a text is: where they change.
 
 With `longrope` (Phi 3.5, Phi 4 mini) the angles of all positions are others as soon as a text is
 longer than what the base was first trained on, the border. transformers decides by the longest row

@@ -1,4 +1,4 @@
-"""Whose weights other code reads, past the linear's own forward pass.
+"""Linears with weights that other code reads, past their own forward pass.
 
 An adapter changes what a linear answers when it is called. Code that takes the weight and computes
 with it by itself (the absorbed projections of some latent attentions) would not notice the adapter.
@@ -13,7 +13,7 @@ from torch import nn
 
 @contextmanager
 def weight_reads(linears: Iterable[tuple[str, nn.Module]]) -> Iterator[set[str]]:
-    """Give the paths of the linears whose weight is read by others, as they are found meanwhile."""
+    """Give the paths of linears with a weight that other code reads, as they are found."""
     found: set[str] = set()
     with ExitStack() as stack:
         for path, linear in linears:

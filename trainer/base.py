@@ -25,6 +25,7 @@ from adapters_core.encoder_probe import probed_images, probed_texts
 from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, longest_text
 from adapters_core.reading.backend import check_generates
+from adapters_core.rotations import border_of
 from trainer.errors import BaseNotLoadable
 
 _CLASSES: dict[str, Any] = {
@@ -133,6 +134,7 @@ def make(
     length = longest_text(model, reader)
     if task == "causal_lm":  # what is not served is not trained
         check_generates(reader)
+        border_of(model)  # more than one is refused
         return LoadedBase(model, reader, with_causal_targets(spec, model, length), length)
     return LoadedBase(model, reader, probed_texts(spec, model, reader, length), length)
 

@@ -39,7 +39,7 @@ class Worker:
 
     Args:
         id: its host and process id, or the name that it was given.
-        model: the base whose jobs it takes.
+        model: the base of the jobs that it takes.
         device: on which it trains.
         is_busy: it has a job.
         started_at: in UTC.

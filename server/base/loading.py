@@ -28,6 +28,7 @@ from adapters_core.heads import clear_untrained, head_spec_of
 from adapters_core.loaded import load_whole, longest_text, max_positions
 from adapters_core.reading.backend import check_generates
 from adapters_core.reading.ends import end_ids
+from adapters_core.rotations import border_of
 from adapters_core.starting import CannotStart, check_base, check_device
 from server.base.kinds import Kind, Task, kind_of
 from server.base.kv_bytes import kv_token_bytes
@@ -104,6 +105,7 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
         ValueError: its tokenizer, or what its config says of lengths, is not enough to serve it.
     """
     check_generates(tokenizer)
+    border_of(model)  # more than one is refused
     model.eval().requires_grad_(False)
     config: Any = model.config
     text = config.get_text_config()

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from adapters_core.causal_probe import keeps_rows
 from adapters_core.inject import Injection
+from adapters_core.rotations import border_of
 from adapters_core.serving import ServingPlan
 from server.engine.attention import PagedCache
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import DecodeGraphs
 from server.engine.own_attention import OwnAttention
-from server.engine.rotations import border_of, refuse_counted_rows, rotate_by_rows
+from server.engine.rotations import refuse_counted_rows, rotate_by_rows
 from server.engine.sampler import sample
 from server.engine.sampler_device import sample_on_device
 from server.engine.sight import UnsupportedAttention

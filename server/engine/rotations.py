@@ -16,21 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapters_core import rotations
 from adapters_core.rotations import LONG_ROPE
 from server.engine.sight import UnsupportedAttention
-
-
-def border_of(model: nn.Module) -> int | None:
-    """Return up to how many tokens a text has the shorter angles; None: angles never change.
-
-    Raises:
-        UnsupportedAttention: angles change at several lengths.
-    """
-    try:
-        return rotations.border_of(model)
-    except ValueError as error:
-        raise UnsupportedAttention(str(error)) from error
 
 
 def rotate_by_rows(model: nn.Module, border: int, is_long: Callable[[], Tensor | None]) -> None:

@@ -38,7 +38,7 @@ _PART, _LEAST, _MOST, _TRIALS = 20, 1, 4, 4
 _LOWER = 3.0
 #: A loss that is larger by no more is taken for the same.
 _SAME = 1.02
-#: Layers of one name whose weights are looked at, spread over the base's depth.
+#: Weights of layers of one name that are looked at, spread over the base's depth.
 _LOOKED_AT = 3
 _ITERATIONS = 12
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import tiny
+from adapters_core.rotations import border_of
 from running import Running
 from server.adapters.modes import Mode
-from server.engine.rotations import border_of, rotate_by_rows
+from server.engine.rotations import rotate_by_rows
 from server.engine.sight import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sequence
@@ -155,7 +156,7 @@ def test_several_borders_are_refused() -> None:
     parts = {name: dict(model.config.rope_parameters) for name in ("full", "sliding")}
     parts["full"]["original_max_position_embeddings"] = 64
     model.config.rope_parameters = parts
-    with pytest.raises(UnsupportedAttention, match=r"several lengths \(\[48, 64\]"):
+    with pytest.raises(ValueError, match=r"several lengths \(\[48, 64\]"):
         border_of(model)
 
 
