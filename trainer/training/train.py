@@ -151,7 +151,7 @@ class Trainer:
         self._note(values | {"tokens": float(num_tokens)})
 
     def _look_at_course(self, loss: float, rate: float) -> None:
-        """End a run with a loss far above the base's for long; one that has a best goes back to it."""
+        """End a run whose loss stays far above the base's; one that has a best goes back to it."""
         progress = self.progress
         progress.steps_above = progress.steps_above + 1 if loss > self._most else 0
         if progress.steps_above < _STEPS_ABOVE:
