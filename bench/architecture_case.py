@@ -36,7 +36,7 @@ from server.base.words import BaseNotLoadable
 from server.engine.engine import Engine
 from server.engine.sight import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 TOLERANCE = 1e-4
@@ -213,7 +213,7 @@ class _Serving:
         sequences, expected = [], []
         for number, (entry, length) in enumerate(zip(entries, _LENGTHS, strict=True)):
             tokens = tuple((11 + number + (37 + number) * i) % VOCABULARY for i in range(length))
-            sequence = Sequence(tokens, Sampling(max_tokens=1), entry)
+            sequence = TokenSequence(tokens, Sampling(max_tokens=1), entry)
             sequence.pages = pool.allocate(pool.pages_for(length)) or []
             sequences.append(sequence)
             expected.append(_logits(models[number], tokens))
@@ -229,7 +229,7 @@ class _Serving:
         return worst
 
 
-def _steps(sequences: list[Sequence]) -> Iterator[tuple[tuple[Work, ...], bool]]:
+def _steps(sequences: list[TokenSequence]) -> Iterator[tuple[tuple[Work, ...], bool]]:
     """Yield the works of each step, and whether they are single tokens."""
     cuts = [len(s.tokens) // 2 for s in sequences]
     ends = [len(s.tokens) - _SINGLES for s in sequences]

@@ -10,7 +10,7 @@ Ratios are what counts; both sides run in one process, interleaved.
 """
 
 import sys
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from server.adapters.payload import Merged
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 _NEW = 64
@@ -65,7 +65,7 @@ class Bench:
         works = []
         for i, lease in enumerate(leases):
             sampling = Sampling(max_tokens=_NEW, temperature=0)
-            sequence = Sequence(tuple(prompt_of(i, PROMPT)), sampling, lease)
+            sequence = TokenSequence(tuple(prompt_of(i, PROMPT)), sampling, lease)
             sequence.pages = self.pool.allocate(self.pool.pages_for(sequence.max_length)) or []
             self.engine.step(Batch((), (Work.of(sequence, 0, PROMPT),)))
             sequence.tokens.append(1)
@@ -122,7 +122,7 @@ def _layers(bench: Bench) -> int:
     return sum(target.endswith("q_proj") for target in bench.spec.targets)
 
 
-def main(arguments: Many[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = Parser(prog="overtone bench engine", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)

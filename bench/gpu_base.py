@@ -1,6 +1,6 @@
 """The base that bench/gpu.py measures, its adapters, and what is done with them once."""
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from server.engine.attention_device import DeviceCache
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 _PROMPT, _NEW = 64, 64
@@ -143,7 +143,7 @@ class GpuBase:
         weights = materialise(methods, layers, self.injection.linears, self.bases)
         return Entry((0, "merged"), payload=Merged(weights))
 
-    def decode(self, leases: Many[Entry | None]) -> Batch:
+    def decode(self, leases: Sequence[Entry | None]) -> Batch:
         """Return a step of single tokens of sequences that have their prompt in the cache."""
         pool, works = PagePool(self._num_pages, self._page_size), []
         for i, lease in enumerate(leases):
@@ -154,9 +154,9 @@ class GpuBase:
             works.append(Work.of(sequence, _PROMPT, _PROMPT + 1))
         return Batch(tuple(works), ())
 
-    def _sequence(self, number: int, lease: Entry | None) -> Sequence:
+    def _sequence(self, number: int, lease: Entry | None) -> TokenSequence:
         sampling = Sampling(max_tokens=_NEW, temperature=0)
-        return Sequence(tuple(prompt_of(number, _PROMPT)), sampling, lease)
+        return TokenSequence(tuple(prompt_of(number, _PROMPT)), sampling, lease)
 
     def write(self, which: str, folder: Path) -> Path:
         """Write a FourierFT adapter of these layers and return its folder."""

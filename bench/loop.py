@@ -16,7 +16,7 @@ from server.adapters.residency import Entry
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 
 Leases = list[Entry | None]
 PROMPT = 64
@@ -74,7 +74,7 @@ def run_to_end(engine: Engine, leases: Leases, pages: int, new: int, first: int 
     scheduler = Scheduler(PagePool(pages, PAGE_SIZE), _MAX_ROWS, _MAX_RUNNING)
     for number, lease in enumerate(leases, first):
         sampling = Sampling(max_tokens=new, temperature=0)
-        scheduler.add(Sequence(tuple(prompt_of(number, PROMPT)), sampling, lease))
+        scheduler.add(TokenSequence(tuple(prompt_of(number, PROMPT)), sampling, lease))
     while batch := scheduler.next(0.0):
         scheduler.advance(batch, [token for token in engine.step(batch) if token])
     return new * len(leases)

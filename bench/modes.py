@@ -40,7 +40,7 @@ from server.planning.build import ModeOptions, placement_of
 from server.planning.placement import Placement
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.telemetry.observer import NullObserver
 
 _RUNNING, _PROMPT, _NEW = 32, 64, 32
@@ -106,7 +106,7 @@ class Bench:
             assert placed.lease is not None
             leases.append(placed.lease)
             sampling = Sampling(max_tokens=_NEW, temperature=0)
-            scheduler.add(Sequence(tuple(prompt_of(i, _PROMPT)), sampling, placed.lease))
+            scheduler.add(TokenSequence(tuple(prompt_of(i, _PROMPT)), sampling, placed.lease))
         _wait(lambda: all(lease.is_ready for lease in leases))
         while batch := scheduler.next(0.0):
             begun = time.perf_counter()

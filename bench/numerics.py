@@ -32,7 +32,7 @@ from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 #: ||delta|| of a layer, of its weight's norm.
@@ -85,7 +85,7 @@ class Side:
         """Yield log-probabilities `[prompts, vocabulary]`, float64, of the second half."""
         pool = PagePool(self._num_pages, PAGE_SIZE)
         length = len(prompts[0])
-        sequences = [Sequence(tuple(p), Sampling(max_tokens=1), lease) for p in prompts]
+        sequences = [TokenSequence(tuple(p), Sampling(max_tokens=1), lease) for p in prompts]
         for sequence in sequences:
             sequence.pages = pool.allocate(pool.pages_for(length)) or []
             self.engine.logits(Batch((), (Work(sequence, 0, length // 2, False),)))

@@ -12,8 +12,7 @@ merge against adding matrices of that size to others, which is the traffic that 
 
 import sys
 import tempfile
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +175,7 @@ def load_rows(ours: Ours, theirs: Theirs, folders: list[Path], rounds: int) -> l
     return [*rows, addition]
 
 
-def main(arguments: Many[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = Parser(prog="overtone bench peft", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)

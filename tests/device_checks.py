@@ -20,7 +20,7 @@ from server.engine.sampler_device import sample_on_device
 from server.engine.scoring import Scoring
 from server.engine.step_tensors import pack
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server_parts import (
     CPU,
@@ -53,9 +53,9 @@ def leases_of(served: Served, merged: int = 0) -> list[Entry | None]:
     return [None, *(served.entry(a, "merged" if m == "merged" else "factored") for a, m in pairs)]
 
 
-def sequences_of(leases: list[Entry | None]) -> list[Sequence]:
+def sequences_of(leases: list[Entry | None]) -> list[TokenSequence]:
     return [
-        Sequence(prompt_of(20 + 13 * i, i), greedy(NEW_TOKENS), lease)
+        TokenSequence(prompt_of(20 + 13 * i, i), greedy(NEW_TOKENS), lease)
         for i, lease in enumerate(leases)
     ]
 
@@ -158,7 +158,7 @@ def check_sampler(device: torch.device) -> None:
     told: list[list[Sampled | None]] = []
     for where in (CPU, device):
         many = [
-            Sequence((1,), Sampling(1, 0.5 + i / 8, 1 - i / 32, seed=i, num_logprobs=None))
+            TokenSequence((1,), Sampling(1, 0.5 + i / 8, 1 - i / 32, seed=i, num_logprobs=None))
             for i in range(16)
         ]
         told.append(sample_on_device(logits.to(where), many))
@@ -210,7 +210,7 @@ def check_paged_kernel(device: torch.device) -> bool:
         cache._reads_pages = way
         generator = torch.Generator().manual_seed(1)
         for start, stop in ((0, 300), (300, 301)):
-            sequence = Sequence((0,) * 301, Sampling(max_tokens=1))
+            sequence = TokenSequence((0,) * 301, Sampling(max_tokens=1))
             sequence.pages = [4, 2]
             work = Work.of(sequence, start, stop)
             single = stop == start + 1

@@ -3,8 +3,7 @@
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -30,7 +29,7 @@ from server.engine.engine import Engine
 from server.engine.sampler import sample
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 
 CPU = torch.device("cpu")
 PAGE_SIZE = 32
@@ -123,18 +122,18 @@ class Served:
 
     def run(
         self,
-        sequences: Many[Sequence],
+        sequences: Sequence[TokenSequence],
         max_rows: int = 512,
         max_running: int = 64,
         pool: PagePool | None = None,
-    ) -> dict[Sequence, Tensor]:
+    ) -> dict[TokenSequence, Tensor]:
         """Run all to their ends; return the logits `[generated, vocabulary]` of each."""
         pool = pool or PagePool(self.num_pages, PAGE_SIZE)
         scheduler = Scheduler(pool, max_rows, max_running)
         for sequence in sequences:
             sequence.border = self.engine.border
             scheduler.add(sequence)
-        logits: dict[Sequence, list[Tensor]] = {sequence: [] for sequence in sequences}
+        logits: dict[TokenSequence, list[Tensor]] = {sequence: [] for sequence in sequences}
         while batch := scheduler.next(0.0):
             rows = self.engine.logits(batch)
             told = [work.sequence for work in batch.works if work.samples]

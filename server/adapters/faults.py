@@ -7,8 +7,7 @@ values go into the same cells, and random numbers are drawn from the same place.
 
 import logging
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -35,7 +34,7 @@ class Outcome(Generic[T, R]):
     faults: Mapping[T, Exception]
 
 
-def run_apart(items: Many[T], run: Callable[[Many[T]], Many[R]]) -> Outcome[T, R]:
+def run_apart(items: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]]) -> Outcome[T, R]:
     """Run items together; where that raises, in ever smaller parts.
 
     Args:

@@ -25,7 +25,7 @@ from adapters_core.rows import padding_of, row_multiple
 from server.engine.attention import PagedCache, Span
 from server.engine.sight import UnsupportedAttention
 from server.engine.step_tensors import pack
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 _PADDING_PAGE = 0
@@ -191,7 +191,7 @@ class OwnAttention:
         logits: Tensor = output.logits[0]
         return (logits if self._keeps_rows else logits[keep])[: len(wanted)]
 
-    def _ghost(self, one: _Pass, num_wanted: int) -> Sequence:
+    def _ghost(self, one: _Pass, num_wanted: int) -> TokenSequence:
         """Return a sequence of the pass's rows alone, with tokens for those that nothing reads.
 
         As many of them count as wanted: all have one adapter, so it does not matter which.
@@ -200,7 +200,7 @@ class OwnAttention:
         missing = one.stop - one.end
         tokens = (*sequence.tokens[: one.end], *[0] * missing)
         scored = dict.fromkeys(range(one.first, one.first + num_wanted - 1), 0)
-        ghost = Sequence(tokens, Sampling(max_tokens=1, scored=scored), sequence.lease)
+        ghost = TokenSequence(tokens, Sampling(max_tokens=1, scored=scored), sequence.lease)
         ghost.pages = [*sequence.pages, *[_PADDING_PAGE] * missing]
         return ghost
 

@@ -6,10 +6,10 @@ Every row is computed alone, so that neither other rows nor their number change 
 import torch
 from torch import Tensor
 
-from server.scheduling.sequence import Sampled, Sequence
+from server.scheduling.sequence import Sampled, TokenSequence
 
 
-def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled | None]:
+def sample(logits: Tensor, sequences: list[TokenSequence]) -> list[Sampled | None]:
     """Return one token per row of logits `[B, V]`; None for a row that is not finite."""
     logits = logits.float()
     finite = torch.isfinite(logits).all(dim=1).tolist()
@@ -20,7 +20,7 @@ def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sampled | None]:
     ]
 
 
-def _sample_row(row: Tensor, sequence: Sequence, best: int) -> Sampled:
+def _sample_row(row: Tensor, sequence: TokenSequence, best: int) -> Sampled:
     sampling = sequence.sampling
     if sampling.logit_bias:
         row = row.clone()
@@ -36,7 +36,7 @@ def _sample_row(row: Tensor, sequence: Sequence, best: int) -> Sampled:
     return Sampled(token, float(logprobs[token]), pairs)
 
 
-def _draw(row: Tensor, sequence: Sequence) -> int:
+def _draw(row: Tensor, sequence: TokenSequence) -> int:
     """Draw one token: inverse of the cumulative distribution at the sequence's next number."""
     sampling = sequence.sampling
     row = row.double()

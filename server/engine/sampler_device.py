@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from server.scheduling.sequence import Sampled, Sequence
+from server.scheduling.sequence import Sampled, TokenSequence
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _Columns:
     top_logprobs: Tensor
 
 
-def sample_on_device(logits: Tensor, sequences: list[Sequence]) -> list[Sampled | None]:
+def sample_on_device(logits: Tensor, sequences: list[TokenSequence]) -> list[Sampled | None]:
     """Return one token per row of logits `[B, V]`; None for a row that is not finite."""
     if not sequences:
         return []
@@ -35,7 +35,7 @@ def sample_on_device(logits: Tensor, sequences: list[Sequence]) -> list[Sampled 
     return _told(columns, sequences)
 
 
-def _biased(logits: Tensor, sequences: list[Sequence]) -> Tensor:
+def _biased(logits: Tensor, sequences: list[TokenSequence]) -> Tensor:
     """Return the logits with what callers add to theirs; a copy if anybody does."""
     found = [
         (row, token, bias)
@@ -52,7 +52,7 @@ def _biased(logits: Tensor, sequences: list[Sequence]) -> Tensor:
     return biased
 
 
-def _drawn(logits: Tensor, sequences: list[Sequence]) -> Tensor:
+def _drawn(logits: Tensor, sequences: list[TokenSequence]) -> Tensor:
     """Return a token per row, int64 `[B]`."""
     tokens = logits.argmax(dim=1)
     plain = [i for i, s in enumerate(sequences) if s.sampling.temperature and s.sampling.top_p >= 1]
@@ -67,7 +67,7 @@ def _drawn(logits: Tensor, sequences: list[Sequence]) -> Tensor:
     return tokens
 
 
-def _draw(logits: Tensor, sequences: list[Sequence], cut: bool) -> Tensor:
+def _draw(logits: Tensor, sequences: list[TokenSequence], cut: bool) -> Tensor:
     """Return int64 `[B]`: the inverse of each row's cumulative distribution at its next number."""
     settings = [(s.sampling.temperature, s.sampling.top_p, s.random.random()) for s in sequences]
     numbers = torch.tensor(settings, dtype=torch.float64, device=logits.device)
@@ -87,7 +87,7 @@ def _draw(logits: Tensor, sequences: list[Sequence], cut: bool) -> Tensor:
 
 
 def _reported(
-    logits: Tensor, tokens: Tensor, sequences: list[Sequence]
+    logits: Tensor, tokens: Tensor, sequences: list[TokenSequence]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each token's log-probability `[B]` and the likeliest alternatives `[B, k]`, twice."""
     asked = [sequence.sampling.num_logprobs for sequence in sequences]
@@ -100,7 +100,7 @@ def _reported(
     return own, top.indices, top.values
 
 
-def _told(columns: _Columns, sequences: list[Sequence]) -> list[Sampled | None]:
+def _told(columns: _Columns, sequences: list[TokenSequence]) -> list[Sampled | None]:
     """Read all columns in one transfer and make each row's answer of them."""
     most = columns.top_tokens.shape[1]
     pieces = [columns.finite[:, None], columns.tokens[:, None], columns.top_tokens]

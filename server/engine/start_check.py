@@ -26,7 +26,7 @@ from server.adapters.probe_updates import Updates, added, dense, layout_of, plac
 from server.adapters.residency import Entry
 from server.engine.sight import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -56,7 +56,7 @@ class _Text:
     """
 
     what: str
-    sequence: Sequence
+    sequence: TokenSequence
     cut: int
     expected: Tensor
 
@@ -133,7 +133,7 @@ class StartCheck:
             if pages is None:
                 continue
             tokens = _tokens(model, length, number)
-            sequence = Sequence(tokens, Sampling(max_tokens=1), entry, border=self._border)
+            sequence = TokenSequence(tokens, Sampling(max_tokens=1), entry, border=self._border)
             sequence.pages = pages
             cut = length // 2 if number != 1 else 0
             yield _Text(what, sequence, cut, _reference(model, linears, tokens, update))
@@ -169,11 +169,11 @@ class StartCheck:
                 )
 
 
-def _work(sequence: Sequence, start: int, stop: int) -> Work:
+def _work(sequence: TokenSequence, start: int, stop: int) -> Work:
     return Work(sequence, start, stop, samples=True)
 
 
-def _is_merged(sequence: Sequence) -> bool:
+def _is_merged(sequence: TokenSequence) -> bool:
     return isinstance(sequence.lease, Entry) and isinstance(sequence.lease.payload, Merged)
 
 

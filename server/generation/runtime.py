@@ -8,8 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.adapters.faults import run_apart, told_of
@@ -21,7 +20,7 @@ from server.generation.step_stats import stats_of
 from server.planning.placement import Placement
 from server.scheduling.admission import Open
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server.telemetry.observer import Observer
 
@@ -52,7 +51,7 @@ Sink = Callable[[Event], None]
 class Generation:
     """An accepted request for one sequence: the handle to cancel it by."""
 
-    sequence: Sequence
+    sequence: TokenSequence
     sink: Sink
     mode: Mode | None
     last_event_at: float = 0.0
@@ -83,7 +82,7 @@ class Runtime:
         self._flush = flush
         self._clock = clock
         self._inbox: deque[Callable[[], None]] = deque()
-        self._generations: dict[Sequence, Generation] = {}
+        self._generations: dict[TokenSequence, Generation] = {}
         self._open = Open(max_waiting + scheduler.max_running, "sequences")
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -134,7 +133,7 @@ class Runtime:
             raise
         now = self._clock()
         deadline = None if timeout_s is None else now + timeout_s
-        sequence = Sequence(prompt, sampling, placed.lease, now, tenant, deadline)
+        sequence = TokenSequence(prompt, sampling, placed.lease, now, tenant, deadline)
         sequence.border = self._engine.border
         generation = Generation(sequence, sink, placed.mode, now)
         self._post(lambda: self._accept(generation))
@@ -222,7 +221,7 @@ class Runtime:
         if done.works:
             self._observer.on_step(stats_of(done, self._scheduler, self._clock() - started))
 
-    def _computed(self, batch: Batch, works: Many[Work]) -> list[Sampled | None]:
+    def _computed(self, batch: Batch, works: Sequence[Work]) -> list[Sampled | None]:
         """Return each work's token; None for what has none, or went wrong."""
         try:
             tokens = self._engine.step(batch)

@@ -5,8 +5,7 @@ alone and in one piece, together and in pieces; an encoder's texts alone and in 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -27,7 +26,7 @@ from server.base.loading import Base
 from server.encoding.encoder import Encoder, Input, group_of
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 _LOG = logging.getLogger("overtone")
@@ -151,7 +150,7 @@ def _lengths(base: Base) -> list[int]:
 
 
 @torch.inference_mode()
-def moving_step(engine: Engine, vocabulary: int, lengths: Many[int]) -> str | None:
+def moving_step(engine: Engine, vocabulary: int, lengths: Sequence[int]) -> str | None:
     """Return which sequence's logits depend on its neighbours; None if none do.
 
     Args:
@@ -183,16 +182,18 @@ def moving_input(
     return None
 
 
-def _sequence(length: int, vocabulary: int) -> Sequence:
+def _sequence(length: int, vocabulary: int) -> TokenSequence:
     tokens = _tokens(length + _SINGLES, vocabulary, length)
-    return Sequence(tuple(tokens), Sampling(max_tokens=1))
+    return TokenSequence(tuple(tokens), Sampling(max_tokens=1))
 
 
 def _tokens(count: int, vocabulary: int, seed: int) -> list[int]:
     return [(7 + 31 * i + seed) % vocabulary for i in range(count)]
 
 
-def _run(engine: Engine, sequences: list[Sequence], pool: PagePool, piece: int) -> list[Tensor]:
+def _run(
+    engine: Engine, sequences: list[TokenSequence], pool: PagePool, piece: int
+) -> list[Tensor]:
     """Return the logits `[1 + singles, vocabulary]` of each: its prompt's, then single tokens'."""
     for sequence in sequences:
         sequence.pages = pool.allocate(pool.pages_for(len(sequence.tokens))) or []
@@ -207,7 +208,7 @@ def _run(engine: Engine, sequences: list[Sequence], pool: PagePool, piece: int) 
     return [torch.stack(rows) for rows in found]
 
 
-def _batches(sequences: list[Sequence], piece: int) -> Iterator[Batch]:
+def _batches(sequences: list[TokenSequence], piece: int) -> Iterator[Batch]:
     """Yield steps until every sequence is computed: pieces of prompts beside single tokens."""
     done = [0] * len(sequences)
     while any(n < len(s.tokens) for n, s in zip(done, sequences, strict=True)):

@@ -11,7 +11,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterator
 
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 
 PROMPT_WEIGHT, GENERATED_WEIGHT = 1.0, 2.0
 #: So long after its last arrival a tenant is expected back.
@@ -29,7 +29,7 @@ class FairQueue:
 
     def __init__(self, max_age_s: float) -> None:
         self._max_age_s = max_age_s
-        self._queues: dict[str, list[Sequence]] = {}  # each in order of acceptance
+        self._queues: dict[str, list[TokenSequence]] = {}  # each in order of acceptance
         self._served: dict[str, float] = {}
         self._running: Counter[str] = Counter()
         self._last_arrival: dict[str, float] = {}
@@ -38,10 +38,10 @@ class FairQueue:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def __contains__(self, sequence: Sequence) -> bool:
+    def __contains__(self, sequence: TokenSequence) -> bool:
         return sequence in self._queues.get(sequence.tenant, ())
 
-    def __iter__(self) -> Iterator[Sequence]:
+    def __iter__(self) -> Iterator[TokenSequence]:
         """Yield all in order of acceptance."""
         everyone = (sequence for queue in self._queues.values() for sequence in queue)
         return iter(sorted(everyone, key=lambda sequence: sequence.number))
@@ -72,7 +72,7 @@ class FairQueue:
         """Return the tenants that ask for more than there is."""
         return {tenant for tenant, queue in self._queues.items() if len(queue) > _BACKLOG}
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: TokenSequence) -> None:
         """Let a new sequence wait."""
         self._num_added += 1
         sequence.number = self._num_added
@@ -81,23 +81,23 @@ class FairQueue:
             self._lift(sequence.tenant)
         self._insert(sequence)
 
-    def put_back(self, sequence: Sequence) -> None:
+    def put_back(self, sequence: TokenSequence) -> None:
         """Let a running sequence wait again, at its old place."""
         self._insert(sequence)
         self.end(sequence)
 
-    def start(self, sequence: Sequence) -> None:
+    def start(self, sequence: TokenSequence) -> None:
         """Take a sequence out: it runs now."""
         self._running[sequence.tenant] += 1
         self.remove(sequence)
 
-    def end(self, sequence: Sequence) -> None:
+    def end(self, sequence: TokenSequence) -> None:
         """Note that a running sequence runs no more."""
         self._running[sequence.tenant] -= 1
         if not self._running[sequence.tenant]:
             del self._running[sequence.tenant]
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: TokenSequence) -> None:
         """Take a waiting sequence out."""
         queue = self._queues[sequence.tenant]
         queue.remove(sequence)
@@ -112,11 +112,11 @@ class FairQueue:
         """Return the tenants, the least served first."""
         return sorted(self.tenants, key=lambda tenant: (self._served.get(tenant, 0.0), tenant))
 
-    def of(self, tenant: str) -> list[Sequence]:
+    def of(self, tenant: str) -> list[TokenSequence]:
         """Return a tenant's waiting sequences, the first accepted first."""
         return list(self._queues.get(tenant, ()))
 
-    def overdue(self, now: float) -> list[Sequence]:
+    def overdue(self, now: float) -> list[TokenSequence]:
         """Return the ready sequences that have waited too long, the oldest first.
 
         Who floods waits for himself.
@@ -130,7 +130,7 @@ class FairQueue:
         ]
         return sorted(late, key=lambda sequence: sequence.number)
 
-    def _insert(self, sequence: Sequence) -> None:
+    def _insert(self, sequence: TokenSequence) -> None:
         queue = self._queues.setdefault(sequence.tenant, [])
         insort(queue, sequence, key=lambda other: other.number)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from server.scheduling.page_pool import PagePool
 from server.scheduling.prefix_cache import Node, PrefixCache
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 
 #: Of all pages, what prefixes without a reader may keep: free runs for new sequences stay likely.
 _IDLE_SHARE = 0.5
@@ -29,7 +29,7 @@ class KvPages:
         self._prefixes = PrefixCache(pool.page_size)
         self._keep_prefixes = keep_prefixes
 
-    def needed(self, sequence: Sequence) -> int:
+    def needed(self, sequence: TokenSequence) -> int:
         """Return how many pages it must have for the tokens it has and one more."""
         return self._pool.pages_for(min(len(sequence.tokens) + 1, sequence.max_length))
 
@@ -37,7 +37,9 @@ class KvPages:
         """Return whether so many tokens fit the cache when nobody else runs."""
         return self._pool.pages_for(num_tokens) <= self._pool.num_pages
 
-    def is_waiting_for_prefix(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
+    def is_waiting_for_prefix(
+        self, sequence: TokenSequence, running: Iterable[TokenSequence]
+    ) -> bool:
         """Return whether a running sequence is about to keep the next page of this prompt."""
         found = len(self._found(sequence))
         end = (found + 1) * self._pool.page_size
@@ -52,7 +54,7 @@ class KvPages:
             for other in running
         )
 
-    def take(self, sequence: Sequence, spare: int) -> bool:
+    def take(self, sequence: TokenSequence, spare: int) -> bool:
         """Give a sequence what it needs, kept prefix included; False leaves all as it was.
 
         Args:
@@ -76,13 +78,13 @@ class KvPages:
         sequence.num_computed = len(chain) * self._pool.page_size
         return True
 
-    def _found(self, sequence: Sequence) -> list[Node]:
+    def _found(self, sequence: TokenSequence) -> list[Node]:
         """Return the kept prefix of a prompt; one whose tokens are scored is computed whole."""
         if sequence.sampling.scored:
             return []
         return self._prefixes.find(sequence.namespace, sequence.prompt)
 
-    def grow(self, sequence: Sequence) -> bool:
+    def grow(self, sequence: TokenSequence) -> bool:
         """Give a running sequence the page of its next token; False if there is none."""
         while len(sequence.pages) < self._pool.pages_for(sequence.num_computed + 1):
             self._evict(1 - self._pool.num_free)
@@ -92,14 +94,14 @@ class KvPages:
             sequence.pages.append(page)
         return True
 
-    def trim(self, sequence: Sequence) -> None:
+    def trim(self, sequence: TokenSequence) -> None:
         """Take back what a running sequence does not need yet."""
         least = self.needed(sequence)
         if not sequence.is_solid and len(sequence.pages) > least:
             self._pool.release(sequence.pages[least:])
             del sequence.pages[least:]
 
-    def keep(self, sequence: Sequence) -> None:
+    def keep(self, sequence: TokenSequence) -> None:
         """Keep the pages that are full of computed prompt tokens.
 
         Generated tokens' are not kept: they were computed one by one, and a prompt that holds
@@ -117,7 +119,7 @@ class KvPages:
             else:
                 sequence.chain.append(node)
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: TokenSequence) -> None:
         """Take all pages back from a sequence; kept ones stay."""
         own = sequence.pages[len(sequence.chain) :]
         self._prefixes.leave(sequence.chain)
@@ -156,7 +158,7 @@ class KvPages:
         if count > 0:
             self._pool.release(self._prefixes.evict(count))
 
-    def check_integrity(self, running: Iterable[Sequence]) -> None:
+    def check_integrity(self, running: Iterable[TokenSequence]) -> None:
         """Assert that every page is free, kept, or held by exactly one running sequence."""
         self._prefixes.check_integrity()
         own = []

@@ -7,13 +7,13 @@ cache, the newest gives its pages up and runs again later. Its prompt is compute
 and its tokens one by one as they were: with the same bits.
 """
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from server.scheduling.fair_queue import GENERATED_WEIGHT, PROMPT_WEIGHT, FairQueue
 from server.scheduling.kv_pages import KvPages
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampled, Sequence
+from server.scheduling.sequence import Sampled, TokenSequence
 from server.scheduling.step import Batch, Work
 
 #: Of a step's rows, what running sequences leave to prompts that wait.
@@ -35,10 +35,10 @@ class _Plan:
     resting: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
     pieces: list[Work] = field(default_factory=list)
-    victims: set[Sequence] = field(default_factory=set)
+    victims: set[TokenSequence] = field(default_factory=set)
     is_full: bool = False
 
-    def has(self, sequence: Sequence) -> bool:
+    def has(self, sequence: TokenSequence) -> bool:
         """Return whether a piece of this sequence is in the step."""
         return any(work.sequence is sequence for work in self.pieces)
 
@@ -71,11 +71,11 @@ class Scheduler:
         self._fair_rows = fair_rows
         self.max_running = max_running
         self.waiting = FairQueue(max_age_s)
-        self.running: list[Sequence] = []
+        self.running: list[TokenSequence] = []
         self.num_preemptions = 0
         self._plan = _Plan()
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: TokenSequence) -> None:
         """Accept a sequence; the caller has checked that it fits the pool at all."""
         self.waiting.add(sequence)
 
@@ -83,14 +83,14 @@ class Scheduler:
         """Return whether a sequence of this length could ever run."""
         return self._pages.fits(num_tokens)
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: TokenSequence) -> None:
         """Drop a sequence wherever it stands; nothing happens if it has ended."""
         if sequence in self.running:
             self._end(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
-    def expired(self, now: float) -> list[Sequence]:
+    def expired(self, now: float) -> list[TokenSequence]:
         """Return the sequences whose deadline has passed."""
         everyone = [*self.running, *self.waiting]
         return [one for one in everyone if one.deadline is not None and one.deadline <= now]
@@ -113,7 +113,7 @@ class Scheduler:
         pieces = self._plan.pieces
         return Batch(tuple(decode), tuple(pieces)) if decode or pieces else None
 
-    def advance(self, batch: Batch, sampled: Many[Sampled]) -> None:
+    def advance(self, batch: Batch, sampled: Sequence[Sampled]) -> None:
         """Enter a step's results: `sampled` has one token per work that samples, in order."""
         tokens = iter(sampled)
         for work in batch.works:
@@ -122,7 +122,7 @@ class Scheduler:
             if work.samples:
                 self._enter(work.sequence, next(tokens).token)
 
-    def _enter(self, sequence: Sequence, token: int) -> None:
+    def _enter(self, sequence: TokenSequence, token: int) -> None:
         sequence.tokens.append(token)
         if token in sequence.sampling.stop_ids:
             sequence.finish_reason = "stop"
@@ -133,7 +133,7 @@ class Scheduler:
         elif sequence.has_just_grown_long:
             self._put_back(sequence)
 
-    def _plan_step(self, resting: set[str], now: float) -> list[Sequence]:
+    def _plan_step(self, resting: set[str], now: float) -> list[TokenSequence]:
         """Plan a step without the resting tenants; return whose single tokens it computes."""
         self._plan = _Plan(resting, set(resting))
         chosen = self._choose()
@@ -153,7 +153,7 @@ class Scheduler:
         found = any(one.tenant not in flooding and one.is_ready for one in everyone)
         return flooding if found else set()
 
-    def _choose(self) -> list[Sequence]:
+    def _choose(self) -> list[TokenSequence]:
         """Return the running sequences that compute one token, with room for it."""
         beyond = [
             one
@@ -189,7 +189,7 @@ class Scheduler:
             if flood_budget <= 0:
                 self._plan.closed |= flooding
 
-    def _next_prompt(self, now: float) -> Sequence | None:
+    def _next_prompt(self, now: float) -> TokenSequence | None:
         """Return who computes a piece of a prompt next: the least served tenant's, begun first."""
         for tenant in self.waiting.by_service():
             if tenant in self._plan.closed:
@@ -201,7 +201,7 @@ class Scheduler:
                 return admitted
         return None
 
-    def _admit(self, tenant: str, now: float) -> Sequence | None:
+    def _admit(self, tenant: str, now: float) -> TokenSequence | None:
         """Let a tenant's first ready sequence run; before it, whoever has waited too long."""
         if self._plan.is_full:
             return None
@@ -214,7 +214,7 @@ class Scheduler:
             return None if self._plan.is_full else sequence
         return None
 
-    def _may_start(self, sequence: Sequence) -> bool:
+    def _may_start(self, sequence: TokenSequence) -> bool:
         return (
             sequence.is_ready
             and sequence not in self._plan.victims
@@ -226,7 +226,7 @@ class Scheduler:
         share = self.waiting.share(self.max_running)
         return len(self.running) < self.max_running or self.waiting.num_running(tenant) < share
 
-    def _start(self, sequence: Sequence, now: float) -> bool:
+    def _start(self, sequence: TokenSequence, now: float) -> bool:
         """Give a sequence its pages and let it run; False if there are not enough."""
         while not self._pages.take(sequence, spare=len(self.running)):
             if not self._make_room(sequence):
@@ -237,7 +237,7 @@ class Scheduler:
         self.running.append(sequence)
         return True
 
-    def _make_room(self, sequence: Sequence) -> bool:
+    def _make_room(self, sequence: TokenSequence) -> bool:
         """Take back what is only lent, then preempt those who hold more than their share."""
         if self._trim():
             return True
@@ -255,7 +255,7 @@ class Scheduler:
             self._pages.trim(one)
         return sum(len(one.pages) for one in self.running) < before
 
-    def _grow(self, sequence: Sequence) -> None:
+    def _grow(self, sequence: TokenSequence) -> None:
         """Give a sequence the page of its next token; a newer one must yield, or itself."""
         while sequence.pages and not self._pages.grow(sequence):
             if not self._trim():
@@ -271,7 +271,7 @@ class Scheduler:
             held[one.tenant] = held.get(one.tenant, 0) + len(one.pages)
         return held
 
-    def _preempt_newest(self, tenants: set[str]) -> Sequence | None:
+    def _preempt_newest(self, tenants: set[str]) -> TokenSequence | None:
         """Take the newest running sequence of these tenants out and let it wait again."""
         able = [
             one
@@ -287,14 +287,14 @@ class Scheduler:
         self._plan.victims.add(victim)
         return victim
 
-    def _put_back(self, sequence: Sequence) -> None:
+    def _put_back(self, sequence: TokenSequence) -> None:
         """Take a running sequence's pages and let it wait; it computes its tokens again."""
         self.running.remove(sequence)
         self._pages.release(sequence)
         sequence.num_computed = 0
         self.waiting.put_back(sequence)
 
-    def _end(self, sequence: Sequence) -> None:
+    def _end(self, sequence: TokenSequence) -> None:
         self.running.remove(sequence)
         self.waiting.end(sequence)
         self._pages.release(sequence)

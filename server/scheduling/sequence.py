@@ -66,7 +66,7 @@ class TokenScore:
 
 
 @dataclass(eq=False)
-class Sequence:
+class TokenSequence:
     """A generation from acceptance to its end. The scheduler alone changes its progress.
 
     Args:

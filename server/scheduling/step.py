@@ -3,7 +3,7 @@
 from collections.abc import Container
 from dataclasses import dataclass
 
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Work:
     `samples` says whether the step ends with a new token for it: these are the last ones it has.
     """
 
-    sequence: Sequence
+    sequence: TokenSequence
     start: int
     stop: int
     samples: bool
@@ -27,7 +27,7 @@ class Work:
         )
 
     @classmethod
-    def of(cls, sequence: Sequence, start: int, stop: int) -> "Work":
+    def of(cls, sequence: TokenSequence, start: int, stop: int) -> "Work":
         """Return the work on these tokens of a sequence as it stands."""
         return cls(sequence, start, stop, stop == len(sequence.tokens))
 

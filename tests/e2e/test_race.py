@@ -27,7 +27,7 @@ from race import TENANT_HEADER, Race, Report
 from race_oracle import Oracle, make_oracle
 from registry import Directory
 from server.adapters.residency import Entry, Residency
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 
 _LOG = logging.getLogger("overtone.race")
 #: Room for a handful of adapters out of all that are asked for, in each cache, and for the keys and
@@ -133,7 +133,7 @@ def test_keys_and_values_found_without_their_adapter_are_found_out(
     serve: Callable[..., Live], oracle: Oracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefixes are looked up by their tokens alone."""
-    monkeypatch.setattr(Sequence, "namespace", property(lambda self: None))
+    monkeypatch.setattr(TokenSequence, "namespace", property(lambda self: None))
     report = race_until_wrong(serve, oracle)
     assert any("and gave" in each for each in report.wrong), report.summary()
 

@@ -1,8 +1,7 @@
 """What makes a step fail ends alone: an adapter, a row, a choice of token, too little memory."""
 
 import logging
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -41,8 +40,8 @@ NEIGHBOURS: tuple[tuple[int, str | None], ...] = (
 # run_apart
 
 
-def bad_ones(bad: set[int], calls: list[Many[int]]) -> Callable[[Many[int]], list[int]]:
-    def run(items: Many[int]) -> list[int]:
+def bad_ones(bad: set[int], calls: list[Sequence[int]]) -> Callable[[Sequence[int]], list[int]]:
+    def run(items: Sequence[int]) -> list[int]:
         calls.append(tuple(items))
         for item in items:
             if item in bad:
@@ -57,7 +56,7 @@ def test_every_item_ends_once_and_only_the_bad_ones_fail(seed: int) -> None:
     random = Random(seed)
     count = random.randint(1, 40)
     bad = {item for item in range(count) if random.random() < random.choice([0.05, 0.5, 1.0])}
-    calls: list[Many[int]] = []
+    calls: list[Sequence[int]] = []
     outcome = run_apart(range(count), bad_ones(bad, calls))
     assert outcome.results == {item: 10 * item for item in range(count) if item not in bad}
     assert {item: str(error) for item, error in outcome.faults.items()} == {
@@ -67,7 +66,7 @@ def test_every_item_ends_once_and_only_the_bad_ones_fail(seed: int) -> None:
 
 
 def test_one_bad_item_of_many_is_found_in_a_few_halvings() -> None:
-    calls: list[Many[int]] = []
+    calls: list[Sequence[int]] = []
     run_apart(range(64), bad_ones({37}, calls))
     assert len(calls) == 1 + 2 * 6
 
@@ -75,7 +74,7 @@ def test_one_bad_item_of_many_is_found_in_a_few_halvings() -> None:
 def test_what_raised_holds_no_memory_of_the_failed_run() -> None:
     held: list[Any] = []
 
-    def run(items: Many[int]) -> list[int]:
+    def run(items: Sequence[int]) -> list[int]:
         large = torch.ones(1000)
         held.append(torch.UntypedStorage.data_ptr(large.untyped_storage()))
         raise RuntimeError("no room")
@@ -99,7 +98,7 @@ def test_what_raised_holds_no_memory_of_the_failed_run() -> None:
 def test_what_is_told_names_the_adapter_and_nothing_of_the_inside(
     error: Exception, said: str
 ) -> None:
-    def run(items: Many[int]) -> list[int]:
+    def run(items: Sequence[int]) -> list[int]:
         if 1 in items:
             raise error
         return list(items)

@@ -41,7 +41,7 @@ from server.adapters.residency import Entry
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server.telemetry.observer import NullObserver
 from server_parts import (
     CPU,
@@ -188,7 +188,7 @@ class Life:
         """Return what one batch answers, one row a lease; None is the base."""
         scheduler, sequences = Scheduler(PagePool(8, PAGE_SIZE), 16, 8), []
         for i, entry in enumerate(entries):
-            sequences.append(Sequence(prompt_of(5 + i, i), greedy(3), entry))
+            sequences.append(TokenSequence(prompt_of(5 + i, i), greedy(3), entry))
             scheduler.add(sequences[-1])
         while batch := scheduler.next(0.0):
             tokens = self.engine.step(batch)

@@ -16,7 +16,7 @@ from server.engine.scoring import Scoring
 from server.engine.sight import REFUSED, Sight, UnsupportedAttention
 from server.engine.step_tensors import pack
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server_parts import CPU, torch_threads
 
@@ -49,10 +49,10 @@ class Attended:
     heads: int
     kv_heads: int
     seed: int
-    sequence: Sequence = field(init=False)
+    sequence: TokenSequence = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sequence = Sequence((0,) * self.length, Sampling(max_tokens=1))
+        self.sequence = TokenSequence((0,) * self.length, Sampling(max_tokens=1))
         generator = torch.Generator().manual_seed(self.seed)
         self.q = torch.randn(self.heads, self.length, HEAD_DIM, generator=generator)
         self.k = torch.randn(self.kv_heads, self.length, HEAD_DIM, generator=generator)

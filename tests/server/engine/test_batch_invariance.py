@@ -30,7 +30,7 @@ from adapters_core.methods import (
 )
 from adapters_core.table import registered
 from server.adapters.residency import Entry
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -97,9 +97,9 @@ class Crowd:
         self.leases += [None, None]
         self.prompts = [prompt_of(length, length) for length in lengths]
 
-    def sequences(self) -> list[Sequence]:
+    def sequences(self) -> list[TokenSequence]:
         pairs = zip(self.prompts, self.leases, strict=True)
-        return [Sequence(prompt, greedy(NEW_TOKENS), lease) for prompt, lease in pairs]
+        return [TokenSequence(prompt, greedy(NEW_TOKENS), lease) for prompt, lease in pairs]
 
     def alone(self) -> list[Tensor]:
         """Return every sequence's logits when nobody else runs and its prompt is one piece."""

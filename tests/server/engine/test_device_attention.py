@@ -15,7 +15,7 @@ from server.engine.scoring import Scoring
 from server.engine.sight import Sight
 from server.engine.step_tensors import pack
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server_parts import CPU, PAGE_SIZE, scattered_pool, torch_threads
 
@@ -38,16 +38,16 @@ class Both:
         self.pool = scattered_pool(NUM_PAGES // 2) if scattered else PagePool(NUM_PAGES, PAGE_SIZE)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def sequence(self, length: int) -> Sequence:
-        made = Sequence((0,) * length, Sampling(max_tokens=1))
+    def sequence(self, length: int) -> TokenSequence:
+        made = TokenSequence((0,) * length, Sampling(max_tokens=1))
         made.pages = self.pool.allocate(self.pool.pages_for(length)) or []
         assert made.pages
         return made
 
     def step(
         self,
-        singles: list[tuple[Sequence, int]],
-        pieces: list[tuple[Sequence, int, int]],
+        singles: list[tuple[TokenSequence, int]],
+        pieces: list[tuple[TokenSequence, int, int]],
         heads: tuple[int, int] = (6, 2),
         scoring: Scoring = PLAIN,
         fill: float | None = None,

@@ -24,7 +24,7 @@ from adapters_core.table import registered
 from server.adapters.residency import Entry
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server_parts import (
     FOURIERFT,
@@ -66,14 +66,14 @@ def both(request: pytest.FixtureRequest) -> tuple[Served, Served]:
     return tuple(Served(tiny.model(request.param), on_device=way) for way in (False, True))  # type: ignore[return-value]
 
 
-def sequences(served: Served, adapters: list[Given | None], merged: int = 0) -> list[Sequence]:
+def sequences(served: Served, adapters: list[Given | None], merged: int = 0) -> list[TokenSequence]:
     """Return a sequence for each adapter; the first `merged` of them go through merged weights."""
     leases: list[Entry | None] = []
     for i, adapter in enumerate(adapters):
         mode = "merged" if i < merged else "factored"
         leases.append(None if adapter is None else served.entry(adapter, mode))
     return [
-        Sequence(prompt_of(20 + 13 * i, i), greedy(NEW_TOKENS), lease)
+        TokenSequence(prompt_of(20 + 13 * i, i), greedy(NEW_TOKENS), lease)
         for i, lease in enumerate(leases)
     ]
 
@@ -119,7 +119,7 @@ def test_steps_choose_tokens_as_the_cpu_does_and_catch_up_without_sampling() -> 
     for on_device in (False, True):
         served = Served(tiny.model(), on_device=on_device)
         sampling = Sampling(max_tokens=4, temperature=0.9, top_p=0.9, seed=7, num_logprobs=2)
-        one, behind = (Sequence(prompt_of(9, seed), sampling) for seed in (1, 2))
+        one, behind = (TokenSequence(prompt_of(9, seed), sampling) for seed in (1, 2))
         scheduler = Scheduler(PagePool(10, PAGE_SIZE), 64, 4)
         told = []
         for sequence in (one, behind):

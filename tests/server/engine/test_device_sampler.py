@@ -13,13 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from server.engine.sampler import sample
 from server.engine.sampler_device import sample_on_device
-from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 
 VOCABULARY = 50
 
 
-def sequence(**settings: Any) -> Sequence:
-    return Sequence((1,), Sampling(max_tokens=1, **settings))
+def sequence(**settings: Any) -> TokenSequence:
+    return TokenSequence((1,), Sampling(max_tokens=1, **settings))
 
 
 def rows(count: int, seed: int = 0) -> Tensor:

@@ -26,7 +26,7 @@ from server.engine.cuda_graphs import (
     parts_of,
 )
 from server.engine.step_tensors import pack
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server_parts import CPU, FOURIERFT
 
@@ -42,7 +42,7 @@ def bank_of(slots: int = 4) -> Bank:
 def running(length: int, pages: list[int], payload: object = None) -> Work:
     """Return the work on the last of `length` tokens."""
     lease = Entry("key", payload=payload) if payload else None
-    sequence = Sequence(tuple(range(10, 10 + length)), Sampling(max_tokens=4), lease)
+    sequence = TokenSequence(tuple(range(10, 10 + length)), Sampling(max_tokens=4), lease)
     sequence.pages = pages
     return Work.of(sequence, length - 1, length)
 

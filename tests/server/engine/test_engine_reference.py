@@ -17,7 +17,7 @@ from adapters_core.inject import inject
 from server.adapters.modes import Mode
 from server.engine.engine import Engine
 from server.engine.sight import UnsupportedAttention
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -69,12 +69,14 @@ class Answers:
         )
         return out.sequences[0].tolist(), torch.cat(out.logits)
 
-    def sequences(self, mode: Mode) -> list[Sequence]:
+    def sequences(self, mode: Mode) -> list[TokenSequence]:
         leases = [adapter and self.served.entry(adapter, mode) for adapter in self.adapters]
         sampling = greedy(NEW_TOKENS, frozenset({tiny.EOS}))
-        return [Sequence(p, sampling, lease) for p, lease in zip(self.prompts, leases, strict=True)]
+        return [
+            TokenSequence(p, sampling, lease) for p, lease in zip(self.prompts, leases, strict=True)
+        ]
 
-    def check(self, sequences: list[Sequence], logits: dict[Sequence, Tensor]) -> None:
+    def check(self, sequences: list[TokenSequence], logits: dict[TokenSequence, Tensor]) -> None:
         for sequence, (tokens, true) in zip(sequences, self.true, strict=True):
             assert sequence.tokens == tokens
             assert (logits[sequence] - true).abs().max() < 1e-3

@@ -9,7 +9,7 @@ from torch import Tensor
 import tiny
 from adapters_core.causal_probe import with_causal_targets
 from server.adapters.modes import Mode
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server_parts import LORA, Given, Served, given, greedy, prompt_of
 
 LENGTHS = (3, 45, 20)
@@ -44,7 +44,8 @@ def test_adapters_of_one_step_keep_their_own_head(
     ]
     prompts = [prompt_of(length, length) for length in LENGTHS]
     sequences = [
-        Sequence(prompt, greedy(4), entry) for prompt, entry in zip(prompts, entries, strict=True)
+        TokenSequence(prompt, greedy(4), entry)
+        for prompt, entry in zip(prompts, entries, strict=True)
     ]
     rows = served.run(sequences, max_rows=max_rows)
     for sequence, adapter, prompt in zip(sequences, adapters, prompts, strict=True):
@@ -75,6 +76,6 @@ def test_a_step_whose_linears_see_other_rows_raises_rather_than_mixing(
     assert with_causal_targets(served.spec, served.plain, 64).kept == {"lm_head.dense"}
     served.injection.linears["lm_head.dense"].sees_kept = False
     pair = [served.entry(a, "factored") for a in adapters[:2] if a is not None]
-    sequences = [Sequence(prompt_of(9, i), greedy(2), entry) for i, entry in enumerate(pair)]
+    sequences = [TokenSequence(prompt_of(9, i), greedy(2), entry) for i, entry in enumerate(pair)]
     with pytest.raises(RuntimeError, match=r"lm_head\.dense was given 4 rows in a step of 20"):
         served.run(sequences)

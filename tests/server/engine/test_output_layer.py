@@ -10,7 +10,7 @@ import tiny
 from adapters_core.bases import Bases
 from made import CPU, random_adapter
 from server.adapters.modes import Mode
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server_parts import LORA, Given, Served, given, greedy, prompt_of
 
 LENGTHS = (3, 45, 20, 7)
@@ -55,12 +55,12 @@ def expected(served: Served, adapter: Given | None, tokens: list[int]) -> Tensor
 
 def run(
     served: Served, adapters: list[Given | None], modes: str, max_rows: int = 512
-) -> list[tuple[Sequence, Tensor]]:
+) -> list[tuple[TokenSequence, Tensor]]:
     names: dict[str, Mode] = {"f": "factored", "m": "merged"}
     sequences = []
     for adapter, mode, length in zip(adapters, modes, LENGTHS, strict=True):
         entry = served.entry(adapter, names[mode]) if adapter else None
-        sequences.append(Sequence(prompt_of(length, length), greedy(4), entry))
+        sequences.append(TokenSequence(prompt_of(length, length), greedy(4), entry))
     rows = served.run(sequences, max_rows=max_rows)
     return [(sequence, rows[sequence]) for sequence in sequences]
 
@@ -83,7 +83,7 @@ def test_its_bits_do_not_depend_on_neighbours(served: Served, adapters: list[Giv
     crowd = run(served, adapters, "fff-")
     for (_, together), adapter, length in zip(crowd, adapters, LENGTHS, strict=True):
         entry = served.entry(adapter, "factored") if adapter else None
-        alone = Sequence(prompt_of(length, length), greedy(4), entry)
+        alone = TokenSequence(prompt_of(length, length), greedy(4), entry)
         assert torch.equal(served.run([alone])[alone], together)
 
 

@@ -14,7 +14,7 @@ from server.adapters.modes import Mode
 from server.engine.engine import Engine
 from server.engine.sight import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -51,10 +51,10 @@ class Crowd:
             self.adapters += [given(self.served.spec, m, seed, ends) for m in (FOURIERFT, LORA)]
         self.prompts = [prompt_of(n, n) for n in LENGTHS]
 
-    def sequences(self, mode: Mode) -> list[Sequence]:
+    def sequences(self, mode: Mode) -> list[TokenSequence]:
         pairs = zip(self.prompts, self.adapters, strict=True)
         return [
-            Sequence(prompt, greedy(NEW_TOKENS), adapter and self.served.entry(adapter, mode))
+            TokenSequence(prompt, greedy(NEW_TOKENS), adapter and self.served.entry(adapter, mode))
             for prompt, adapter in pairs
         ]
 
@@ -113,8 +113,8 @@ def test_a_row_has_the_same_bits_alone_in_a_crowd_and_in_pieces(crowd: Crowd) ->
 
 
 def test_a_sequence_that_lost_its_pages_answers_the_same(crowd: Crowd) -> None:
-    asked = [Sequence(prompt_of(40, seed), greedy(60)) for seed in range(4)]
-    alone = [crowd.served.run([Sequence(one.prompt, greedy(60))]) for one in asked]
+    asked = [TokenSequence(prompt_of(40, seed), greedy(60)) for seed in range(4)]
+    alone = [crowd.served.run([TokenSequence(one.prompt, greedy(60))]) for one in asked]
     logits = crowd.served.run(asked, pool=PagePool(9, PAGE_SIZE))
     assert any(one.num_preempted for one in asked)
     for one, own in zip(asked, alone, strict=True):
@@ -127,7 +127,7 @@ def test_a_text_may_be_as_long_as_the_base_takes(shape: str, length: int) -> Non
     """Beyond it there is no position to compute: rows that nothing reads stand before the text."""
     field = {"mpt": "max_seq_len", "gptj": "n_positions"}[shape]
     served = Served(tiny.model(shape, **{field: length}))
-    one = Sequence(prompt_of(length - 9, 3), greedy(9))
+    one = TokenSequence(prompt_of(length - 9, 3), greedy(9))
     logits = served.run([one], max_rows=11)[one]
     with torch.inference_mode():
         true = served.plain(torch.tensor([one.tokens[:-1]])).logits[0, -9:]
@@ -154,7 +154,7 @@ def test_scales_by_a_row_s_number_are_computed_by_the_base_itself() -> None:
     """Llama 4 counts rows of the step where texts are long enough for that to matter."""
     served = Served(tiny.model("llama4", floor_scale=16))
     assert served.engine.has_own_attention
-    asked = [Sequence(prompt_of(n, n), greedy(4)) for n in (90, 20, 50)]
+    asked = [TokenSequence(prompt_of(n, n), greedy(4)) for n in (90, 20, 50)]
     logits = served.run(asked, max_rows=37)
     for one in asked:
         with torch.inference_mode():

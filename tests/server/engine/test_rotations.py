@@ -15,7 +15,7 @@ from server.adapters.modes import Mode
 from server.engine.rotations import rotate_by_rows
 from server.engine.sight import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -46,7 +46,7 @@ def served() -> Served:
     return Served(tiny.model("phi3"))
 
 
-def generated(model: Any, sequence: Sequence) -> tuple[list[int], Tensor]:
+def generated(model: Any, sequence: TokenSequence) -> tuple[list[int], Tensor]:
     """Return transformers' own tokens and logits; it computes its cache anew at the border."""
     ids = torch.tensor([sequence.prompt])
     out = model.generate(
@@ -61,9 +61,9 @@ def generated(model: Any, sequence: Sequence) -> tuple[list[int], Tensor]:
     return out.sequences[0].tolist(), torch.cat(out.logits)
 
 
-def sequences(served: Served, adapters: list[Given | None], mode: Mode) -> list[Sequence]:
+def sequences(served: Served, adapters: list[Given | None], mode: Mode) -> list[TokenSequence]:
     return [
-        Sequence(prompt_of(n, n), greedy(k), adapter and served.entry(adapter, mode))
+        TokenSequence(prompt_of(n, n), greedy(k), adapter and served.entry(adapter, mode))
         for (n, k), adapter in zip(LENGTHS, adapters, strict=True)
     ]
 
@@ -104,9 +104,9 @@ def test_a_text_has_the_same_bits_alone_in_a_crowd_and_in_pieces(served: Served)
     adapters = adapters_of(served)
     leases = [adapter and served.entry(adapter, "factored") for adapter in adapters]
 
-    def asked() -> list[Sequence]:
+    def asked() -> list[TokenSequence]:
         pairs = zip(LENGTHS, leases, strict=True)
-        return [Sequence(prompt_of(n, n), greedy(k), lease) for (n, k), lease in pairs]
+        return [TokenSequence(prompt_of(n, n), greedy(k), lease) for (n, k), lease in pairs]
 
     alone = [served.run([one])[one] for one in asked()]
     for max_rows in (16, 37, 500):
@@ -118,9 +118,9 @@ def test_a_text_has_the_same_bits_alone_in_a_crowd_and_in_pieces(served: Served)
 
 def test_a_long_text_does_not_find_the_keys_of_a_short_one(served: Served) -> None:
     beginning = prompt_of(40, 3)
-    asked = [Sequence(beginning + prompt_of(n, n), greedy(3)) for n in (0, 3, 30)]
+    asked = [TokenSequence(beginning + prompt_of(n, n), greedy(3)) for n in (0, 3, 30)]
     logits = [served.run([one])[one] for one in asked]
-    together = [Sequence(one.prompt, greedy(3)) for one in asked]
+    together = [TokenSequence(one.prompt, greedy(3)) for one in asked]
     again = served.run(together, max_running=1)  # they share a cache of prefixes
     for one, other, own in zip(asked, together, logits, strict=True):
         assert one.tokens == other.tokens == generated(served.plain, one)[0]
@@ -130,7 +130,7 @@ def test_a_long_text_does_not_find_the_keys_of_a_short_one(served: Served) -> No
 
 
 def test_a_long_text_that_loses_its_pages_answers_the_same(served: Served) -> None:
-    asked = [Sequence(prompt_of(40, seed), greedy(60)) for seed in range(4)]
+    asked = [TokenSequence(prompt_of(40, seed), greedy(60)) for seed in range(4)]
     served.run(asked, pool=PagePool(9, PAGE_SIZE))
     assert any(one.num_preempted for one in asked)
     for one in asked:
@@ -144,8 +144,8 @@ def changed(**parameters: Any) -> Any:
 
 def test_dynamic_rotations_do_not_move_within_the_base_s_length() -> None:
     served = Served(changed())
-    one = Sequence(prompt_of(60, 1), greedy(36))
-    logits = served.run([one, Sequence(prompt_of(5, 2), greedy(2))])[one]
+    one = TokenSequence(prompt_of(60, 1), greedy(36))
+    logits = served.run([one, TokenSequence(prompt_of(5, 2), greedy(2))])[one]
     tokens, true = generated(served.plain, one)
     assert one.tokens == tokens
     assert (logits - true).abs().max() < TOLERANCE

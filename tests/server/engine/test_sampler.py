@@ -8,20 +8,20 @@ import torch
 from scipy.stats import chisquare
 
 from server.engine.sampler import sample
-from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 
 VOCABULARY = 50
 
 
-def sequence(**settings: Any) -> Sequence:
-    return Sequence((1,), Sampling(max_tokens=1, **settings))
+def sequence(**settings: Any) -> TokenSequence:
+    return TokenSequence((1,), Sampling(max_tokens=1, **settings))
 
 
 def rows(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, VOCABULARY, generator=torch.Generator().manual_seed(seed))
 
 
-def one(row: torch.Tensor, sequence: Sequence) -> Sampled:
+def one(row: torch.Tensor, sequence: TokenSequence) -> Sampled:
     (got,) = sample(row[None], [sequence])
     assert got is not None
     return got

@@ -10,16 +10,16 @@ from adapters_core.method import Segment
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.step_tensors import StepInput, pack
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server_parts import CPU
 
 PAGE = 8
 
 
-def sequence(length: int, pages: list[int], payload: object = None) -> Sequence:
+def sequence(length: int, pages: list[int], payload: object = None) -> TokenSequence:
     lease = Entry("key", payload=payload) if payload else None
-    made = Sequence(tuple(range(10, 10 + length)), Sampling(max_tokens=4), lease)
+    made = TokenSequence(tuple(range(10, 10 + length)), Sampling(max_tokens=4), lease)
     made.pages = pages
     return made
 
@@ -28,7 +28,7 @@ def factored(bank: Any, slot: int) -> Factored:
     return Factored(bank, slot)
 
 
-def packed(decode: list[Sequence], prefill: list[tuple[Sequence, int, int]]) -> StepInput:
+def packed(decode: list[TokenSequence], prefill: list[tuple[TokenSequence, int, int]]) -> StepInput:
     singles = tuple(Work.of(s, len(s.tokens) - 1, len(s.tokens)) for s in decode)
     pieces = tuple(Work.of(s, start, stop) for s, start, stop in prefill)
     return pack(Batch(singles, pieces), PAGE, CPU)

@@ -5,18 +5,18 @@ import torch
 from torch import Tensor
 
 import tiny
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 from server_parts import FOURIERFT, Served, given, greedy, prompt_of
 
 LENGTHS = (2, 5, 33, 70, 130)
 
 
-def scored(prompt: tuple[int, ...], lease: object = None) -> Sequence:
+def scored(prompt: tuple[int, ...], lease: object = None) -> TokenSequence:
     wanted = {place: prompt[place + 1] for place in range(len(prompt) - 1) if place % 3 != 1}
-    return Sequence(prompt, Sampling(max_tokens=1, temperature=0, scored=wanted), lease)  # type: ignore[arg-type]
+    return TokenSequence(prompt, Sampling(max_tokens=1, temperature=0, scored=wanted), lease)  # type: ignore[arg-type]
 
 
-def reference(model: torch.nn.Module, sequence: Sequence) -> tuple[dict[int, float], Tensor]:
+def reference(model: torch.nn.Module, sequence: TokenSequence) -> tuple[dict[int, float], Tensor]:
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([sequence.prompt])).logits[0]
     logprobs = torch.log_softmax(logits.double(), 1)
@@ -36,7 +36,10 @@ def test_scores_are_transformers_in_pieces_and_in_a_crowd(
     adapter = given(served.spec, FOURIERFT, 1, bases=served.bases)
     leases = [None, served.entry(adapter, "factored"), served.entry(adapter, "merged")]
     sequences = [scored(prompt_of(n, n), leases[i % 3]) for i, n in enumerate(LENGTHS)]
-    neighbours = [Sequence(prompt_of(20, 3), greedy(6)), Sequence(prompt_of(40, 4), greedy(2))]
+    neighbours = [
+        TokenSequence(prompt_of(20, 3), greedy(6)),
+        TokenSequence(prompt_of(40, 4), greedy(2)),
+    ]
     served.run([*sequences, *neighbours], max_rows)
     models = [served.merged_copy(None), *[served.merged_copy(adapter)] * 2]
     for number, sequence in enumerate(sequences):
@@ -52,8 +55,8 @@ def test_scores_are_transformers_in_pieces_and_in_a_crowd(
 
 def test_neighbours_of_scored_rows_keep_their_bits() -> None:
     served = Served(tiny.model("llama"))
-    alone = Sequence(prompt_of(40, 1), greedy(4))
-    beside = Sequence(prompt_of(40, 1), greedy(4))
+    alone = TokenSequence(prompt_of(40, 1), greedy(4))
+    beside = TokenSequence(prompt_of(40, 1), greedy(4))
     expected = served.run([alone])[alone]
     got = served.run([scored(prompt_of(70, 2)), beside, scored(prompt_of(9, 3))], 32)[beside]
     assert torch.equal(got, expected)
@@ -63,7 +66,7 @@ def test_a_prompt_whose_beginning_is_kept_is_scored_whole() -> None:
     served = Served(tiny.model("llama"))
     prompt = prompt_of(100, 7)
     first, second = scored(prompt), scored(prompt)
-    served.run([Sequence(prompt, greedy(2)), first])
-    served.run([second, Sequence(prompt, greedy(2))])
+    served.run([TokenSequence(prompt, greedy(2)), first])
+    served.run([second, TokenSequence(prompt, greedy(2))])
     assert set(first.scores) == set(second.scores) == set(first.sampling.scored)
     assert first.scores == second.scores

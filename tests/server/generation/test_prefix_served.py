@@ -10,7 +10,7 @@ import tiny
 from server.adapters.residency import Entry
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server_parts import (
     FOURIERFT,
     LORA,
@@ -35,9 +35,9 @@ class Kept:
         pool = PagePool(num_pages, PAGE_SIZE)
         self.scheduler = Scheduler(pool, 128, max_running)
 
-    def run(self, sequences: list[Sequence]) -> tuple[list[Tensor], int]:
+    def run(self, sequences: list[TokenSequence]) -> tuple[list[Tensor], int]:
         """Return each one's logits `[generated, vocabulary]`, and the prompt tokens computed."""
-        logits: dict[Sequence, list[Tensor]] = {one: [] for one in sequences}
+        logits: dict[TokenSequence, list[Tensor]] = {one: [] for one in sequences}
         computed = 0
         for one in sequences:
             self.scheduler.add(one)
@@ -70,8 +70,8 @@ def leases(served: Served) -> list[Entry | None]:
 
 def asks(
     lease: Entry | None, tenant: str = "", new: int = 4, more: tuple[int, ...] = ()
-) -> Sequence:
-    return Sequence(PROMPT + more, greedy(new), lease, tenant=tenant)
+) -> TokenSequence:
+    return TokenSequence(PROMPT + more, greedy(new), lease, tenant=tenant)
 
 
 def test_the_same_long_prompt_under_eight_adapters_is_eight_answers(
@@ -120,8 +120,8 @@ def test_preempted_sequences_go_on_with_the_same_bits(
             for (i, tenant) in product(range(6), ("a", "b"))
         ]
 
-        def sequences() -> list[Sequence]:
-            return [Sequence(p, greedy(60), lease, tenant=t) for p, lease, t in asked]
+        def sequences() -> list[TokenSequence]:
+            return [TokenSequence(p, greedy(60), lease, tenant=t) for p, lease, t in asked]
 
         crowded = Kept(served, 14)
         logits, _ = crowded.run(sequences())

@@ -24,7 +24,7 @@ from server.processor.row_check import (
     moving_step,
     require_own_rows,
 )
-from server.scheduling.sequence import Sequence
+from server.scheduling.sequence import TokenSequence
 from server.scheduling.step import Batch
 from server_parts import CPU, Served, greedy, prompt_of, torch_threads
 
@@ -63,8 +63,8 @@ def test_what_is_said_of_a_bases_steps_is_so(shape: str) -> None:
         assert torch.equal(together[text], expected), len(text.prompt)
 
 
-def _texts() -> list[Sequence]:
-    return [Sequence(prompt_of(n, n), greedy(4)) for n in PROMPTS]
+def _texts() -> list[TokenSequence]:
+    return [TokenSequence(prompt_of(n, n), greedy(4)) for n in PROMPTS]
 
 
 def test_a_large_base_is_checked_with_less() -> None:

@@ -4,18 +4,18 @@ from itertools import pairwise
 
 from server.scheduling.kv_pages import KvPages
 from server.scheduling.page_pool import PagePool
-from server.scheduling.sequence import Sampling, Sequence
+from server.scheduling.sequence import Sampling, TokenSequence
 
 PAGE = 4
 
 
-def sequence(number: int, prompt: int = 8, new: int = 8) -> Sequence:
+def sequence(number: int, prompt: int = 8, new: int = 8) -> TokenSequence:
     """Return a sequence whose prompt begins as no other's."""
     tokens = tuple(1000 * number + i for i in range(prompt))
-    return Sequence(tokens, Sampling(max_tokens=new))
+    return TokenSequence(tokens, Sampling(max_tokens=new))
 
 
-def run_alone(pages: KvPages, one: Sequence) -> list[int]:
+def run_alone(pages: KvPages, one: TokenSequence) -> list[int]:
     """Give a sequence its pages, compute its prompt, end it; return the pages it had."""
     assert pages.take(one, spare=0)
     had = list(one.pages)

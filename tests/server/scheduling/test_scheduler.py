@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 STOP = 9
@@ -35,10 +35,10 @@ def sequence(
     tenant: str = "",
     first: int = 100,
     arrived: float = 0.0,
-) -> Sequence:
+) -> TokenSequence:
     """Return a sequence whose prompt counts up from `first`."""
     sampling = Sampling(max_tokens=max_tokens, stop_ids=frozenset({STOP}))
-    return Sequence(tuple(range(first, first + prompt)), sampling, lease, arrived, tenant)
+    return TokenSequence(tuple(range(first, first + prompt)), sampling, lease, arrived, tenant)
 
 
 def scheduler(max_rows: int = MAX_ROWS, max_running: int = MAX_RUNNING) -> Scheduler:
@@ -337,7 +337,7 @@ def test_deadlines_are_told() -> None:
     assert set(s.expired(20.0)) == {late, soon}
 
 
-def step_all(s: Scheduler, *sequences: Sequence) -> None:
+def step_all(s: Scheduler, *sequences: TokenSequence) -> None:
     """Run these to their ends."""
     for one in sequences:
         s.add(one)
@@ -363,11 +363,11 @@ class Cells:
             self._cells[self._cell(one, i)] = self._content(one, i)
 
     @staticmethod
-    def _cell(one: Sequence, i: int) -> int:
+    def _cell(one: TokenSequence, i: int) -> int:
         return one.pages[i // PAGE_SIZE] * PAGE_SIZE + i % PAGE_SIZE
 
     @staticmethod
-    def _content(one: Sequence, i: int) -> Hashable:
+    def _content(one: TokenSequence, i: int) -> Hashable:
         return one.namespace, tuple(one.tokens[: i + 1]), i < len(one.prompt)
 
 
@@ -378,8 +378,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         super().__init__()
         self.scheduler = scheduler()
         self.adapters = [Adapter(key=str(i)) for i in range(3)]
-        self.accepted: list[Sequence] = []
-        self.cancelled: set[Sequence] = set()
+        self.accepted: list[TokenSequence] = []
+        self.cancelled: set[TokenSequence] = set()
         self.cells = Cells()
 
     @rule(
@@ -435,7 +435,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.advance(batch, [Sampled(token()) for _ in samples])
         return True
 
-    def _check_order(self, before: list[Sequence]) -> None:
+    def _check_order(self, before: list[TokenSequence]) -> None:
         """Nobody was overtaken within a tenant, but for those who wait for a common prefix."""
         waiting, running = set(self.scheduler.waiting), self.scheduler.running
         for one in before:

@@ -11,7 +11,7 @@ import pytest
 
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampled, Sampling, Sequence
+from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch
 
 LIGHT = "light"
@@ -37,7 +37,7 @@ class Simulation:
         light = [(at, LIGHT, True) for at in self._arrivals(SLOW_RATE)]
         heavy = [(at, self.heavy_tenant, False) for at in self._arrivals(self.heavy_rate)]
         self.to_come = sorted(light + heavy)[::-1]
-        self.light: set[Sequence] = set()
+        self.light: set[TokenSequence] = set()
         self.now = 0.0
 
     def _arrivals(self, rate: float) -> list[float]:
@@ -61,7 +61,7 @@ class Simulation:
             arrived, tenant, is_light = self.to_come.pop()
             prompt = tuple(self.random.randrange(10_000) for _ in range(PROMPT))
             sampling = Sampling(max_tokens=NEW)
-            sequence = Sequence(prompt, sampling, None, arrived, tenant)
+            sequence = TokenSequence(prompt, sampling, None, arrived, tenant)
             num_open = len(self.scheduler.waiting) + len(self.scheduler.running)
             if is_light:
                 self.light.add(sequence)
