@@ -38,7 +38,7 @@ from bench.tiny_encoders import (
     types_of,
 )
 from server.adapters.payload import Factored, Merged
-from server.base.kinds import Kind, Task
+from server.base.kinds import Kind, ServingTask
 from server.base.loading import load_base
 from server.base.words import BaseNotLoadable
 from server.encoding.check import UnsupportedBase, check_encoder
@@ -55,7 +55,7 @@ METHODS = ("lora", "fourierft")
 _CHARS = 300
 _LENGTHS = (3, 5, 15, 16, 16, 40, 43, 5)
 _FILES = ("adapter_model.safetensors", "adapter_config.json")
-_TASKS: dict[Kind, Task] = {
+_TASKS: dict[Kind, ServingTask] = {
     "text classifier": "classify",
     "image classifier": "classify",
     "embedder": "embed",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.base import LoadedBase
-from trainer.tasks.task import Task
-from trainer.training.trainable import Learner, Tracked
+from trainer.tasks.task import TrainingTask
+from trainer.training.trainable import Tracked, TrainableAdapter
 
 
 class _NoPlan:
@@ -23,7 +23,7 @@ class _NoPlan:
         return None
 
 
-class Reference(Learner):
+class Reference(TrainableAdapter):
     """Trains what is no adapter of ours; the base is not given back.
 
     Args:
@@ -37,7 +37,7 @@ class Reference(Learner):
     plan: Any
 
     def __init__(
-        self, base: LoadedBase, task: Task, seed: int, kind: str, config: Mapping[str, Any]
+        self, base: LoadedBase, task: TrainingTask, seed: int, kind: str, config: Mapping[str, Any]
     ) -> None:
         self.base, self.task, self.plan = base, task, _NoPlan()
         torch.manual_seed(seed)
@@ -75,7 +75,7 @@ class Reference(Learner):
         return sum(one.tensor.numel() for one in self.tensors() if one.role == "head")
 
 
-def _new_head(base: LoadedBase, task: Task) -> list[nn.Parameter]:
+def _new_head(base: LoadedBase, task: TrainingTask) -> list[nn.Parameter]:
     """Put a fresh linear in the place of the base's own head and return its parameters."""
     if base.spec.head is None or task.num_outputs is None:
         return []

@@ -132,16 +132,16 @@ def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -
     folder.mkdir(parents=True)
     task = task_of(spec.task, base, spec.hyperparameters, Quiet())
     data = open_data(files, task, spec.seed, folder / "data.json")
-    learner = Reference(base, task, spec.seed, spec.method, spec.method_config)
+    trainable = Reference(base, task, spec.seed, spec.method, spec.method_config)
     hyper = spec.hyperparameters
     rate, head = hyper.learning_rate or 1e-4, hyper.head_learning_rate or 5e-3
-    before = evaluate(learner, data.held_out, EVAL_BATCH, lambda: None)
+    before = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
     schedule = schedule_of(hyper, len(data.train), spec.seed)
     rates = Rates(rate, rate, head)
-    Trainer(learner, data.train, data.held_out, schedule, hyper, rates, folder, Quiet(), {}).run()
-    after = evaluate(learner, data.held_out, EVAL_BATCH, lambda: None)
-    numbers = learner.num_coefficients
-    size = 4 * (numbers + learner.num_head)
+    Trainer(trainable, data.train, data.held_out, schedule, hyper, rates, folder, Quiet(), {}).run()
+    after = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
+    numbers = trainable.num_coefficients
+    size = 4 * (numbers + trainable.num_head)
     return {"coefficients": numbers, "bytes": size, "rate": rate, "before": before, "after": after}
 
 

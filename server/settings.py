@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, field_serializer, field_
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.adapters.modes import ModeSetting
-from server.base.kinds import Task
+from server.base.kinds import ServingTask
 
 _GIB = 1 << 30
 
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """One mode per adapter for its life, so that answers repeat bit by bit."""
     calibration_s: Annotated[float, Field(ge=0, le=600)] = 1.5
     """Seconds that measuring this device may take at start; 0 measures nothing."""
-    task: Task = "auto"
+    task: ServingTask = "auto"
     """`auto` (by the base), `generate`, `classify` or `embed`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1` …"""

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 Kind = Literal["causal LM", "text classifier", "image classifier", "embedder"]
-Task = Literal["auto", "generate", "classify", "embed"]
+ServingTask = Literal["auto", "generate", "classify", "embed"]
 
 #: What a caller of the wrong route is told.
 USES: dict[Kind, str] = {
@@ -16,7 +16,7 @@ USES: dict[Kind, str] = {
 _HEADLESS = ("ForMaskedLM", "ForPreTraining")
 
 
-def kind_of(config: Any, task: Task, is_sentence_transformer: bool) -> Kind:
+def kind_of(config: Any, task: ServingTask, is_sentence_transformer: bool) -> Kind:
     """Return the kind of the base with this config.
 
     Args:

@@ -30,7 +30,7 @@ from adapters_core.reading.backend import check_generates
 from adapters_core.reading.ends import end_ids
 from adapters_core.rotations import border_of
 from adapters_core.starting import CannotStart, check_base, check_device
-from server.base.kinds import Kind, Task, kind_of
+from server.base.kinds import Kind, ServingTask, kind_of
 from server.base.kv_bytes import kv_token_bytes
 from server.base.pooling import Pooling, has_modules_file, pooling_of
 from server.base.words import BaseNotLoadable, words_for
@@ -68,7 +68,9 @@ class Base:
     pooling: Pooling | None = None
 
 
-def load_base(source: str, name: str | None, device: str, dtype: str, task: Task = "auto") -> Base:
+def load_base(
+    source: str, name: str | None, device: str, dtype: str, task: ServingTask = "auto"
+) -> Base:
     """Load `source` (a folder or a hub id) for inference.
 
     Without a GPU `auto` means float32 on the CPU, with one bfloat16 on it. No code that comes with

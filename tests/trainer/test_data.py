@@ -24,13 +24,13 @@ from registry.training_lines import MAX_FAULTS, MAX_LINE_BYTES
 from trainer.errors import Cancelled, InvalidTrainingFile
 from trainer.interfaces import JobFiles
 from trainer.tasks.labels import ImageClasses
-from trainer.tasks.task import Batch, Example, Score, Task
+from trainer.tasks.task import Batch, Example, Score, TrainingTask
 from trainer.training.data import HELD_OUT_PART, Data, open_data, open_rows
 
 from .small_jobs import lines
 
 
-class Letters(Task):
+class Letters(TrainingTask):
     """Reads `text` as one token a character; `bad` texts are refused."""
 
     def example(self, row: Mapping[str, Any]) -> Example:

@@ -13,8 +13,8 @@ READ = f"Path({str(GROUP)!r}).read_text().strip()"
 PROGRAM = """
 import os
 from pathlib import Path
-from trainer.process.priority import step_back
-step_back({nice}, Path({group!r}))
+from trainer.process.priority import lower_priority
+lower_priority({nice}, Path({group!r}))
 print(os.nice(0))
 """
 

@@ -9,7 +9,7 @@ import pytest
 from jobs_made import spec_for
 from registry.job_record import Fence
 from trainer.job.reporting import Reporting
-from trainer.process.heartbeat import Pulse, Silence
+from trainer.process.heartbeat import Heartbeat, HeartbeatMonitor
 
 
 class Clock:
@@ -28,7 +28,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(ends[1])
 
 
-def later(clock: Clock, silence: Silence, seconds: int) -> float:
+def later(clock: Clock, silence: HeartbeatMonitor, seconds: int) -> float:
     """Listen as a worker does, every second, and return how long nothing was heard."""
     for _ in range(seconds):
         clock.now += 1.0
@@ -38,9 +38,9 @@ def later(clock: Clock, silence: Silence, seconds: int) -> float:
 
 def test_a_silence_grows_until_something_is_said(pipe: tuple[int, int]) -> None:
     clock = Clock()
-    silence, pulse = Silence(pipe[0], clock), Pulse(pipe[1], clock)
+    silence, heartbeat = HeartbeatMonitor(pipe[0], clock), Heartbeat(pipe[1], clock)
     assert later(clock, silence, 40) == 40
-    pulse()
+    heartbeat()
     assert later(clock, silence, 1) == 0
     assert later(clock, silence, 5) == 5
     silence.close()
@@ -49,7 +49,7 @@ def test_a_silence_grows_until_something_is_said(pipe: tuple[int, int]) -> None:
 
 def test_a_worker_that_was_away_has_heard_no_silence(pipe: tuple[int, int]) -> None:
     clock = Clock()
-    silence = Silence(pipe[0], clock)
+    silence = HeartbeatMonitor(pipe[0], clock)
     clock.now = 5000.0
     silence.listen()
     assert silence.seconds == 1
@@ -58,13 +58,13 @@ def test_a_worker_that_was_away_has_heard_no_silence(pipe: tuple[int, int]) -> N
 
 def test_a_pulse_never_waits_whether_anybody_reads_or_not(pipe: tuple[int, int]) -> None:
     clock = Clock()
-    pulse = Pulse(pipe[1], clock)
+    heartbeat = Heartbeat(pipe[1], clock)
     for clock.now in range(1, 70_001):  # more than a pipe holds
-        pulse()
+        heartbeat()
     os.close(pipe[0])
     clock.now += 1
-    pulse()
-    Pulse(None)()
+    heartbeat()
+    Heartbeat(None)()
 
 
 def test_every_question_and_every_news_of_a_job_is_a_sign() -> None:
@@ -74,7 +74,7 @@ def test_every_question_and_every_news_of_a_job_is_a_sign() -> None:
         None,  # type: ignore[arg-type]  # nothing is sent
         fence,
         threading.Event(),
-        pulse=lambda: signs.append(1),
+        heartbeat=lambda: signs.append(1),
     )
     for number, say in enumerate(
         (

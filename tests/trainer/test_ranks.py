@@ -27,8 +27,8 @@ from trainer.interfaces import JobFiles, Wanted
 from trainer.job.attempt import fault_of
 from trainer.process.child_task import LOAD, RUN
 from trainer.process.devices import MAX_RANKS, devices_of, threads_of
-from trainer.training.rank_processes import Crew, crew_of
-from trainer.training.ranks import Ranks, Together
+from trainer.training.rank_processes import RankPool, rank_pool
+from trainer.training.ranks import DistributedRanks, Ranks
 from trainer.training.run import run_job
 
 from .small_jobs import Watcher, files_of, job, lines
@@ -55,9 +55,9 @@ class Place:
     base: LoadedBase
     files: JobFiles
 
-    def crew(self, folder: Path, **bounds: float) -> Crew:
+    def pool(self, folder: Path, **bounds: float) -> RankPool:
         source = (str(self.source), self.base.spec.name)
-        return crew_of(["cpu", "cpu"], source, "causal_lm", self.files, folder, **bounds)
+        return rank_pool(["cpu", "cpu"], source, "causal_lm", self.files, folder, **bounds)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="class")
-def crew(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """Two ranks, which may do one job after the other; a process is of one crew at a time."""
-    with place.crew(tmp_path_factory.mktemp("crew")) as opened:
+def pool(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankPool]:
+    """Two ranks, which may do one job after the other; a process is of one pool at a time."""
+    with place.pool(tmp_path_factory.mktemp("pool")) as opened:
         yield opened
 
 
@@ -88,13 +88,13 @@ class TestTwoRanks:
         ],
     )
     def test_two_ranks_learn_what_one_learns_and_twice_the_same(
-        self, place: Place, crew: Crew, tmp_path: Path, method: str, changes: dict[str, Any]
+        self, place: Place, pool: RankPool, tmp_path: Path, method: str, changes: dict[str, Any]
     ) -> None:
         spec = job(place.base, method=method, method_config={}, max_steps=14, **changes)
         whole, shared = Watcher(), Watcher()
         alone = run_job(spec, place.base, place.files, tmp_path / "alone", whole)
-        done = run_job(spec, place.base, place.files, tmp_path / "two", shared, crew)
-        run_job(spec, place.base, place.files, tmp_path / "again", Watcher(), crew)
+        done = run_job(spec, place.base, place.files, tmp_path / "two", shared, pool)
+        run_job(spec, place.base, place.files, tmp_path / "again", Watcher(), pool)
 
         assert files_of(tmp_path / "two") == files_of(tmp_path / "again")
         one, two = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("alone", "two"))
@@ -112,7 +112,7 @@ def test_a_rank_that_dies_ends_the_attempt_and_the_next_goes_on_from_its_checkpo
     place: Place, tmp_path: Path
 ) -> None:
     spec = job(place.base)
-    with place.crew(tmp_path / "crew") as cut:
+    with place.pool(tmp_path / "pool") as cut:
         run_job(spec, place.base, place.files, tmp_path / "whole", Watcher(), cut)
         killing = Watcher(_once(11, lambda: os.kill(cut.pids[0], signal.SIGKILL)))
         with pytest.raises(RankLost, match="rank 1 of the job's 2 ended with SIGKILL"):
@@ -120,8 +120,8 @@ def test_a_rank_that_dies_ends_the_attempt_and_the_next_goes_on_from_its_checkpo
     assert killing.checkpoints
 
     watcher = Watcher()
-    with place.crew(tmp_path / "cut") as crew:
-        run_job(spec, place.base, place.files, tmp_path / "cut", watcher, crew)
+    with place.pool(tmp_path / "cut") as pool:
+        run_job(spec, place.base, place.files, tmp_path / "cut", watcher, pool)
 
     assert watcher.values[0][0] > 1
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
@@ -141,7 +141,7 @@ def test_a_tensor_that_no_rank_has_a_gradient_for_keeps_none(tmp_path: Path) -> 
     """Else AdamW would move it: by its decay, and by what it remembers."""
     used, unused = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     (2 * used).sum().backward()
-    ranks = Together(0, 1, torch.device("cpu"))
+    ranks = DistributedRanks(0, 1, torch.device("cpu"))
     ranks.join(tmp_path / "meeting")
     try:
         assert ranks.sum([used, unused], 1.5, 7) == (1.5, 7)
@@ -194,11 +194,11 @@ def test_what_does_not_go_together_is_said(device: str, ranks: int, says: str) -
 def test_a_rank_that_hangs_is_not_waited_for_longer_than_it_is_said(
     place: Place, tmp_path: Path
 ) -> None:
-    with place.crew(tmp_path / "job", timeout_s=10.0) as crew:
-        freezing = Watcher(_once(9, lambda: os.kill(crew.pids[0], signal.SIGSTOP)))
+    with place.pool(tmp_path / "job", timeout_s=10.0) as pool:
+        freezing = Watcher(_once(9, lambda: os.kill(pool.pids[0], signal.SIGSTOP)))
         with pytest.raises(RankLost, match="did not answer in time"):
-            run_job(job(place.base), place.base, place.files, tmp_path / "job", freezing, crew)
-        (pid,) = crew.pids
+            run_job(job(place.base), place.base, place.files, tmp_path / "job", freezing, pool)
+        (pid,) = pool.pids
     assert not psutil.pid_exists(pid)
 
 
@@ -209,15 +209,15 @@ def test_a_rank_with_another_base_takes_no_part(place: Place, tmp_path: Path, me
     if method == "frod":  # nobody says which base: its basis does
         spec = replace(spec, base_fingerprint="")
     moved = replace(place, source=tiny.save_base(tmp_path / "other", seed=1))
-    with moved.crew(tmp_path / "job") as crew, pytest.raises(RankLost, match="with code 1"):
-        run_job(spec, place.base, place.files, tmp_path / "job", Watcher(), crew)
+    with moved.pool(tmp_path / "job") as pool, pytest.raises(RankLost, match="with code 1"):
+        run_job(spec, place.base, place.files, tmp_path / "job", Watcher(), pool)
 
 
 @pytest.mark.slow
 def test_a_rank_without_the_base_is_named_with_its_reason(place: Place, tmp_path: Path) -> None:
     nowhere = replace(place, source=tmp_path / "nowhere")
-    with nowhere.crew(tmp_path / "job") as crew, pytest.raises(RankLost) as raised:
-        run_job(job(place.base), place.base, place.files, tmp_path / "job", Watcher(), crew)
+    with nowhere.pool(tmp_path / "job") as pool, pytest.raises(RankLost) as raised:
+        run_job(job(place.base), place.base, place.files, tmp_path / "job", Watcher(), pool)
     assert "rank 1 on cpu could not load the base" in str(raised.value)
     assert "nowhere" in str(raised.value)
 
@@ -225,11 +225,11 @@ def test_a_rank_without_the_base_is_named_with_its_reason(place: Place, tmp_path
 _WAITING = """
 import sys, threading
 from pathlib import Path
-from trainer.training.rank_processes import crew_of
+from trainer.training.rank_processes import rank_pool
 from trainer.interfaces import JobFiles
 folder = Path(sys.argv[1])
 files = JobFiles(folder / "none")
-with crew_of(["cpu", "cpu"], ("nowhere", "x"), "causal_lm", files, folder, notice_s=0.1):
+with rank_pool(["cpu", "cpu"], ("nowhere", "x"), "causal_lm", files, folder, notice_s=0.1):
     threading.Event().wait()
 """
 

@@ -18,7 +18,7 @@ from trainer.training.presets import setting_of
 from trainer.training.run import run_job
 from trainer.training.schedule import schedule_of
 from trainer.training.train import Trainer
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 from .small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 
@@ -42,15 +42,15 @@ class Listed(list[Any]):
 
 def trainer_of(
     base: LoadedBase, folder: Path, method: str = "loca", **changes: Any
-) -> tuple[Trainer, Learner]:
+) -> tuple[Trainer, TrainableAdapter]:
     hyper = Hyperparameters(**{"n_epochs": 50, "batch_size": 4, "warmup_ratio": 0.0} | changes)
     task = CausalLM(tiny.tokenizer(), TextLimits(100), True)
     examples = Listed(task.example({"text": text * 3}) for text in ("ab", "cd", "ef", "gh"))
     setting = setting_of(method, {}, hyper, base.spec)
-    learner = Learner(base, setting, task, seed=0)
+    trainable = TrainableAdapter(base, setting, task, seed=0)
     schedule = schedule_of(hyper, len(examples), 0)
     made = Trainer(
-        learner,
+        trainable,
         examples,  # type: ignore[arg-type]
         examples,  # type: ignore[arg-type]
         schedule,
@@ -60,11 +60,11 @@ def trainer_of(
         Watcher(),
         {},
     )
-    return made, learner
+    return made, trainable
 
 
-def values_of(learner: Learner) -> dict[str, torch.Tensor]:
-    return {one.name: one.tensor.detach().clone() for one in learner.moved()}
+def values_of(trainable: TrainableAdapter) -> dict[str, torch.Tensor]:
+    return {one.name: one.tensor.detach().clone() for one in trainable.moved()}
 
 
 def test_learned_places_take_turns_by_optimiser_steps_whatever_the_accumulation(
@@ -73,43 +73,43 @@ def test_learned_places_take_turns_by_optimiser_steps_whatever_the_accumulation(
     for accumulation in (1, 2):
         folder = tmp_path / str(accumulation)
         folder.mkdir()
-        trainer, learner = trainer_of(
+        trainer, trainable = trainer_of(
             base, folder, gradient_accumulation=accumulation, n_epochs=300
         )
         try:
             moved = []
             for _ in range(12):
-                before = values_of(learner)
+                before = values_of(trainable)
                 trainer._step()
-                after = values_of(learner)
+                after = values_of(trainable)
                 moved.append(
                     {n.rpartition("_")[2] for n in before if not torch.equal(before[n], after[n])}
                 )
         finally:
-            learner.undo()
+            trainable.undo()
         assert moved == [{"spectrum"}] * 10 + [{"positions"}] * 2
 
 
 def test_roles_have_rates_of_their_own_and_places_do_not_decay(
     base: LoadedBase, tmp_path: Path
 ) -> None:
-    trainer, learner = trainer_of(
+    trainer, trainable = trainer_of(
         base, tmp_path, learning_rate=0.5, location_learning_rate=0.25, weight_decay=0.1
     )
-    learner.undo()
+    trainable.undo()
     groups = [(g["peak"], g["weight_decay"]) for g in trainer._optimizer.param_groups]
     assert sorted(groups) == [(0.25, 0.0), (0.5, 0.1)]
 
 
 def test_gradients_are_clipped_and_told_unclipped(base: LoadedBase, tmp_path: Path) -> None:
-    trainer, learner = trainer_of(base, tmp_path, "lora", max_grad_norm=1e-3)
+    trainer, trainable = trainer_of(base, tmp_path, "lora", max_grad_norm=1e-3)
     try:
         trainer._gradients.add(0)
         told = trainer._clipped()
-        grads = [one.tensor.grad for one in learner.moved() if one.tensor.grad is not None]
+        grads = [one.tensor.grad for one in trainable.moved() if one.tensor.grad is not None]
         norm = float(torch.stack([grad.norm() for grad in grads]).norm())
     finally:
-        learner.undo()
+        trainable.undo()
     assert told > 1e-2
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
@@ -119,29 +119,29 @@ def test_a_fresh_learner_computes_what_the_base_computes_and_leaves_it_alone(
 ) -> None:
     ids = torch.arange(12)[None]
     expected = base.model(input_ids=ids).logits
-    _, learner = trainer_of(base, tmp_path, "fourierft")
+    _, trainable = trainer_of(base, tmp_path, "fourierft")
     try:
         assert torch.allclose(base.model(input_ids=ids).logits, expected, atol=1e-6)
         kinds = {type(module).__name__ for module in base.model.modules()}
         assert "AdaptedLinear" in kinds
     finally:
-        learner.undo()
-        learner.undo()
+        trainable.undo()
+        trainable.undo()
     assert torch.equal(base.model(input_ids=ids).logits, expected)
     inject(base.model).undo()
 
 
 def test_a_regulariser_is_part_of_the_gradient(base: LoadedBase, tmp_path: Path) -> None:
-    trainer, learner = trainer_of(base, tmp_path, "clora")
+    trainer, trainable = trainer_of(base, tmp_path, "clora")
     try:
         trainer._gradients.add(0)
-        own = learner.plan.regulariser()
+        own = trainable.plan.regulariser()
         assert own is not None
-        downs = [one for one in learner.moved() if "down" in one.name]
+        downs = [one for one in trainable.moved() if "down" in one.name]
         # Maps are zero at first: the spaces' only gradient is the regulariser's.
         assert all(one.tensor.grad is not None and one.tensor.grad.any() for one in downs)
     finally:
-        learner.undo()
+        trainable.undo()
 
 
 def test_a_base_with_dropout_resumes_exactly(tmp_path: Path) -> None:

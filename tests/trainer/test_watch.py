@@ -11,9 +11,9 @@ from registry.connect import Registry
 from registry.errors import RegistryUnavailable
 from registry.job_log import checkpoint_entry
 from registry.job_record import Fence, JobError, JobRecord
-from trainer.process.job_cleanup import tidy_all
-from trainer.process.retry import Interrupted, patiently
-from trainer.worker.stale_claims import Watch
+from trainer.process.job_cleanup import remove_finished_folders
+from trainer.process.retry import Interrupted, until_available
+from trainer.worker.stale_claims import StaleClaims
 from trainer.worker.worker import Worker, WorkerSettings
 
 from .attempts import claimed, file_job
@@ -30,14 +30,14 @@ def test_patience_ends_when_told() -> None:
         return len(waits) == 10
 
     with pytest.raises(Interrupted):
-        patiently(ask, interrupted)
+        until_available(ask, interrupted)
     assert waits == sorted(waits)
     assert waits[-1] == 2.0
 
 
 def test_the_watch_takes_back_only_what_shows_no_life(registry: Registry) -> None:
     quiet, lively = (claimed(registry, file_job(registry)) for _ in range(2))
-    watch = Watch(registry.claims, "tiny", lost_after_s=30.0)
+    watch = StaleClaims(registry.claims, "tiny", lost_after_s=30.0)
     found = []
     for at in range(0, 41, 5):
         registry.claims.beat(lively)
@@ -52,7 +52,7 @@ def test_a_watch_that_was_away_concludes_nothing(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fence = claimed(registry, file_job(registry))
-    watch = Watch(registry.claims, "tiny", lost_after_s=30.0)
+    watch = StaleClaims(registry.claims, "tiny", lost_after_s=30.0)
     assert watch.look(0.0, 10.0) == []
     assert watch.look(1000.0, 10.0) == []  # asleep meanwhile
 
@@ -75,7 +75,7 @@ def test_folders_that_dead_processes_left_go(registry: Registry) -> None:
     registry.jobs.cancel(over.id, now=3.0)
     registry.jobs.pause(paused.id, now=3.0)
 
-    tidy_all(registry)
+    remove_finished_folders(registry)
 
     assert sorted(registry.job_folders.jobs()) == sorted([living.id, paused.id])
 
@@ -85,7 +85,7 @@ def test_the_folder_of_a_job_that_the_registry_does_not_know_stays(registry: Reg
     checkpoint = registry.job_folders.take(fence) / "checkpoint"
     checkpoint.write_bytes(b"hours of work")
 
-    tidy_all(registry)
+    remove_finished_folders(registry)
 
     assert checkpoint.exists()
     registry.job_folders.remove(fence.job)
@@ -102,7 +102,7 @@ def test_the_folder_of_a_failed_job_stays_if_it_holds_a_checkpoint(
     registry.claims.report(fence, 1, entries)
     registry.claims.fail(fence, JobError("storage_full", "the disk is full"), now=3.0)
 
-    tidy_all(registry)
+    remove_finished_folders(registry)
 
     assert (spec.id in registry.job_folders.jobs()) == has_checkpoint
     registry.job_folders.remove(spec.id)

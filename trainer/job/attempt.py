@@ -26,9 +26,9 @@ from trainer.job.reporting import Reporting
 from trainer.job.tensorboard import written
 from trainer.process.child_task import ChildTask, named
 from trainer.process.devices import devices_of
-from trainer.process.heartbeat import Pulse
-from trainer.process.job_cleanup import tidy
-from trainer.process.retry import Interrupted, patiently
+from trainer.process.heartbeat import Heartbeat
+from trainer.process.job_cleanup import remove_folder_if_done
+from trainer.process.retry import Interrupted, until_available
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +55,16 @@ class Attempt:
     ) -> None:
         self._task, self._registry, self._stop, self._clock = task, registry, stop, clock
         self._fence = Fence(task.job, task.fence)
-        self._pulse = Pulse(task.pulse)
+        self._heartbeat = Heartbeat(task.heartbeat)
 
     def run(self) -> None:
         """Do the job, and leave its record in the state that it deserves."""
         self._run()
-        self._patiently(lambda: tidy(self._registry, self._task.job))
+        self._until_available(lambda: remove_folder_if_done(self._registry, self._task.job))
 
     def _run(self) -> None:
         try:
-            words = (self._registry.claims, self._fence, self._stop, self._clock, self._pulse)
+            words = (self._registry.claims, self._fence, self._stop, self._clock, self._heartbeat)
             with Reporting(*words) as report:
                 self._until_done(report)
         except (FenceLost, Interrupted) as error:
@@ -79,25 +79,27 @@ class Attempt:
             self._say(lambda now: self._registry.claims.failed_attempt(self._fence, fault, now=now))
 
     def _until_done(self, report: Reporting) -> None:
-        job = self._patiently(lambda: self._registry.jobs.get(self._task.job))
+        job = self._until_available(lambda: self._registry.jobs.get(self._task.job))
         record = self._published(job) or self._trained(job.spec, report)
         report.validated()  # of what an earlier attempt published nobody has said it here
         report.event("info", f"Published as {record.reference}", {"digest": record.digest})
         adapters = self._registry.adapters
         self._tell_of_latest(job.spec, record, report)
-        reason = self._patiently(lambda: open_alias(adapters, job.spec, record))
+        reason = self._until_available(lambda: open_alias(adapters, job.spec, record))
         if reason is not None:
             report.event("warn", f"Alias {job.spec.alias!r} stays where it is: {reason}")
         report.close()
         claims, fence = self._registry.claims, self._fence
-        self._patiently(lambda: claims.finish(fence, record.metrics, now=self._clock()))
+        self._until_available(lambda: claims.finish(fence, record.metrics, now=self._clock()))
 
     def _tell_of_latest(self, spec: JobSpec, record: Record, report: Reporting) -> None:
         """Say loudly what a version that is no better than the base means for its name."""
         reason = reason_to_keep_latest(spec, record.metrics)
         if reason is None:
             return
-        latest = self._patiently(lambda: self._registry.adapters.get(spec.name)).latest.version
+        latest = self._until_available(
+            lambda: self._registry.adapters.get(spec.name)
+        ).latest.version
         if latest == record.version:
             what = f"{spec.name!r} has no other version, so this one answers under the bare name"
         else:
@@ -111,7 +113,7 @@ class Attempt:
         result = job.result
         if result is None:
             return None
-        return self._patiently(lambda: self._registry.adapters.resolve(result.reference))
+        return self._until_available(lambda: self._registry.adapters.resolve(result.reference))
 
     def _trained(self, spec: JobSpec, report: Reporting) -> Record:
         folder = self._registry.job_folders.take(self._fence)
@@ -120,7 +122,7 @@ class Attempt:
         with written(report, self._task.tensorboard, spec.id) as heard:
             base, trained = self._run_job(spec, files, folder, heard)
         registry, fence = self._registry, self._fence
-        return self._patiently(
+        return self._until_available(
             lambda: publish_trained(registry, fence, spec, base.spec, trained, self._clock())
         )
 
@@ -134,12 +136,12 @@ class Attempt:
         if not others:
             base = load(task.base, spec.task, task.base_name, first)
             return base, run(spec, base, files, folder, report)
-        from trainer.training.rank_processes import crew_of
+        from trainer.training.rank_processes import rank_pool
 
         source = (task.base, task.base_name)
-        with crew_of([first, *others], source, spec.task, files, folder, task.load) as crew:
+        with rank_pool([first, *others], source, spec.task, files, folder, task.load) as pool:
             base = load(task.base, spec.task, task.base_name, first)
-            return base, run(spec, base, files, folder, report, crew)
+            return base, run(spec, base, files, folder, report, pool)
 
     def _end_stopped(self, report: Reporting) -> None:
         """Give the job back if it is this process that ends; else its record says it already."""
@@ -157,19 +159,19 @@ class Attempt:
 
     def _say(self, say: Callable[[float], object]) -> None:
         try:
-            self._patiently(lambda: say(self._clock()))
+            self._until_available(lambda: say(self._clock()))
         except (FenceLost, Interrupted) as error:
             log.info("%s: %s", self._task.job, error)
 
-    def _patiently(self, ask: Callable[[], Any]) -> Any:
+    def _until_available(self, ask: Callable[[], Any]) -> Any:
         """Wait a registry out, however long: the worker ends us when it is to end itself."""
         never = threading.Event()
 
         def waiting(seconds: float) -> bool:
-            self._pulse()
+            self._heartbeat()
             return never.wait(seconds)
 
-        return patiently(ask, waiting)
+        return until_available(ask, waiting)
 
 
 def fault_of(error: Exception) -> JobError:

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from trainer.process.child_task import ChildTask
-from trainer.process.priority import step_back
+from trainer.process.priority import lower_priority
 
 PR_SET_PDEATHSIG = 1
 
@@ -27,7 +27,7 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    step_back(task.nice)
+    lower_priority(task.nice)
     _work(task, stop)
     return 0
 

@@ -1,7 +1,7 @@
 """The process of a rank beyond the first: `python -m trainer.job.rank`, its orders on stdin.
 
-It has the base, the training examples and, for as long as a run lasts, a learner; all that it says
-are gradients. It dies with the first rank, however that dies.
+It holds the base, the training examples and, during a run, a trainable adapter; it sends nothing
+but gradients. It is killed when the first rank's process ends, however that ends.
 """
 
 import json
@@ -24,10 +24,10 @@ from trainer.training.data import open_data
 from trainer.training.gradients import Gradients
 from trainer.training.presets import setting_of
 from trainer.training.rank_task import RankTask
-from trainer.training.ranks import Together
+from trainer.training.ranks import DistributedRanks
 from trainer.training.run import less_memory
 from trainer.training.schedule import schedule_of
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Rank:
 
     def __init__(self, task: RankTask, base: LoadedBase) -> None:
         self._task, self._base = task, base
-        self._ranks = Together(task.number, task.count, base.device)
+        self._ranks = DistributedRanks(task.number, task.count, base.device)
         self._run = ExitStack()  # what ends with a training run
         self._gradients: Gradients | None = None
 
@@ -85,7 +85,7 @@ class Rank:
         elif "begin" in order:
             self._begin(JobSpec.from_json(order["begin"]))
         elif "compare" in order:
-            self._ranks.compare(self._at_work.learner)
+            self._ranks.compare(self._at_work.trainable)
         else:
             self._at_work.add(order["step"])
 
@@ -103,7 +103,7 @@ class Rank:
         return self._gradients
 
     def _begin(self, spec: JobSpec) -> None:
-        """Make the learner that the first rank has."""
+        """Make the trainable adapter that the first rank has."""
         self._run.close()
         hyper, base, given = spec.hyperparameters, self._base, self._task
         if spec.base_fingerprint not in ("", base.spec.fingerprint):  # its folder has changed
@@ -115,11 +115,11 @@ class Rank:
         setting = setting_of(
             spec.method, spec.method_config, hyper, base.spec, PEFT_TASKS[spec.task]
         )
-        learner = Learner(base, setting, task, spec.seed)
-        self._run.callback(learner.undo)
+        trainable = TrainableAdapter(base, setting, task, spec.seed)
+        self._run.callback(trainable.undo)
         self._run.enter_context(less_memory(base.model, hyper.gradient_checkpointing))
         schedule = schedule_of(hyper, len(data.train), spec.seed)
-        self._gradients = Gradients(learner, data.train, schedule, hyper, self._ranks)
+        self._gradients = Gradients(trainable, data.train, schedule, hyper, self._ranks)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Reporting:
         fence: of this claim.
         stop: set when this process is to end: the job is then to pause.
         clock: seconds since 1970.
-        pulse: called whenever the job says or asks something: it gets on.
+        heartbeat: called whenever the job says or asks something: it gets on.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Reporting:
         fence: Fence,
         stop: threading.Event,
         clock: Callable[[], float] = time.time,
-        pulse: Callable[[], None] = lambda: None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self._claims, self._fence, self._stop, self._clock = claims, fence, stop, clock
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._lock = threading.Lock()  # guards the four below
         # Words and checkpoints never wait behind the measurements of earlier attempts: a death is
         # forgiven if a checkpoint came before it, and progress must not be heard before that.
@@ -85,7 +85,7 @@ class Reporting:
 
     def validated(self) -> None:
         """Take that nothing is wrong with the job's words and files."""
-        self._pulse()
+        self._heartbeat()
         self._is_valid = True
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
@@ -100,13 +100,13 @@ class Reporting:
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
         """Take how far the job is; only the latest is ever sent."""
-        self._pulse()
+        self._heartbeat()
         with self._lock:
             self._progress = step, num_steps, seconds_left
 
     def wanted(self) -> Wanted:
         """Return what the job is to do, as heard at most a tenth of a second ago."""
-        self._pulse()
+        self._heartbeat()
         is_held = self._state in HELD
         if self._state == "paused" or (is_held and self._stop.is_set()):
             return "pause"
@@ -131,7 +131,7 @@ class Reporting:
             self._thread.join()
 
     def _keep(self, line: deque[job_log.Entry], entry: job_log.Entry) -> None:
-        self._pulse()
+        self._heartbeat()
         with self._lock:
             line.append(entry)
 
@@ -150,7 +150,7 @@ class Reporting:
             except RegistryUnavailable:
                 wait_s = min(2 * wait_s, LAST_WAIT_S)
                 if ending:  # the job is done and waits for this
-                    self._pulse()
+                    self._heartbeat()
                     never.wait(wait_s)
             except RegistryError as error:  # the job's record is gone: nobody wants it any more
                 log.error("%s", error)

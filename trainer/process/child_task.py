@@ -29,7 +29,7 @@ class ChildTask:
         threads: of the process's matrix products; None leaves it to torch.
         parent: the worker's process id; who finds another parent ends at once.
         run, load: `module:function` of what trains, and of what loads the base.
-        pulse: descriptor of the pipe in which the process says that it gets on.
+        heartbeat: descriptor of the pipe in which the process says that it gets on.
         tensorboard: folder of its event files; None writes none.
     """
 
@@ -47,7 +47,7 @@ class ChildTask:
     parent: int
     run: str = RUN
     load: str = LOAD
-    pulse: int | None = None
+    heartbeat: int | None = None
     ranks: int = 1
     tensorboard: str | None = None
 

@@ -17,7 +17,7 @@ _MOST_S = 1.0
 Clock = Callable[[], float]
 
 
-class Pulse:
+class Heartbeat:
     """The process's end.
 
     Args:
@@ -41,7 +41,7 @@ class Pulse:
             os.write(self._pipe, b".")
 
 
-class Silence:
+class HeartbeatMonitor:
     """The worker's end.
 
     Args:

@@ -10,7 +10,7 @@ from registry.errors import JobNotFound
 from registry.job_record import JobRecord
 
 
-def tidy(registry: Registry, job_id: str) -> bool:
+def remove_folder_if_done(registry: Registry, job_id: str) -> bool:
     """Remove a job's folder if nothing in it is needed any more; return whether that is so."""
     try:
         record = registry.jobs.get(job_id)
@@ -22,10 +22,10 @@ def tidy(registry: Registry, job_id: str) -> bool:
     return True
 
 
-def tidy_all(registry: Registry) -> None:
+def remove_finished_folders(registry: Registry) -> None:
     """Remove the folders that dead processes left, of jobs that were cancelled meanwhile."""
     for job_id in registry.job_folders.jobs():
-        tidy(registry, job_id)
+        remove_folder_if_done(registry, job_id)
 
 
 def _is_worth_keeping(registry: Registry, record: JobRecord) -> bool:

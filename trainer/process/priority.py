@@ -20,7 +20,7 @@ _GROUP = Path("/proc/self/autogroup")
 _TRIES, _WAIT_S = 20, 0.1
 
 
-def step_back(nice: int, group: Path = _GROUP) -> None:
+def lower_priority(nice: int, group: Path = _GROUP) -> None:
     """Add to this process's niceness; a session of its own, whose first process it is, gets it too.
 
     What is started afterwards inherits both. A system that does not take it costs nothing but that.

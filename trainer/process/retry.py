@@ -17,7 +17,7 @@ class Interrupted(Exception):
     """Somebody asked to stop while the registry did not answer."""
 
 
-def patiently(ask: Callable[[], T], interrupted: Callable[[float], bool]) -> T:
+def until_available(ask: Callable[[], T], interrupted: Callable[[float], bool]) -> T:
     """Return what `ask` returns, asking again until the registry answers.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from registry.examples.lm_texts import LearnedText, LMTexts
 from registry.examples.scores import text_figures
-from trainer.tasks.task import Batch, Example, Score, Task, TextLimits
+from trainer.tasks.task import Batch, Example, Score, TextLimits, TrainingTask
 
 IGNORED = -100
 #: A row of packed texts and padding is padded to a multiple of it.
@@ -29,7 +29,7 @@ _ROW_MULTIPLE = 8
 _Text = tuple[Sequence[int], Sequence[int]]
 
 
-class CausalLM(Task):
+class CausalLM(TrainingTask):
     """Next tokens.
 
     Args:

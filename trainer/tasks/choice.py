@@ -10,10 +10,10 @@ from trainer.errors import InvalidHyperparameter
 from trainer.interfaces import Reporter
 from trainer.tasks.causal_lm import CausalLM, keeps_texts_apart
 from trainer.tasks.labels import ImageClasses, Regression, TextClasses
-from trainer.tasks.task import Task, TextLimits
+from trainer.tasks.task import TextLimits, TrainingTask
 
 
-def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporter) -> Task:
+def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporter) -> TrainingTask:
     """Return the task called `name` for this base.
 
     Raises:

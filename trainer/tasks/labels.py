@@ -15,13 +15,13 @@ from adapters_core.reading.texts import cut, text_ids
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
 from trainer.errors import Fault, InvalidTrainingFile
-from trainer.tasks.task import Batch, Example, Score, Task, TextLimits
+from trainer.tasks.task import Batch, Example, Score, TextLimits, TrainingTask
 
 #: Of all labels as JSON: they stand in the version's record, beside how it was made.
 _MAX_LABELS_BYTES = 24 * 1024
 
 
-class _Labelled(Task):
+class _Labelled(TrainingTask):
     """What classification and regression share: a loss over `[B, labels]` logits."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

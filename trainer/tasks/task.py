@@ -106,7 +106,7 @@ class Score:
         return self.loss / max(1, self.count)
 
 
-class Task(ABC):
+class TrainingTask(ABC):
     """One kind of learning; made for one base and one job."""
 
     #: PEFT's name of it, for adapter_config.json.

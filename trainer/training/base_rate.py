@@ -31,7 +31,7 @@ from trainer.training.preset_values import PLAIN, PRESETS
 from trainer.training.presets import Rates, Setting
 from trainer.training.ranks import Ranks
 from trainer.training.schedule import Schedule
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 #: A trial takes this part of the run's steps, within these bounds; at most so many are made.
 _PART, _LEAST, _MOST, _TRIALS = 20, 1, 4, 4
@@ -61,37 +61,37 @@ class Course:
 
 
 def rate_for(
-    learner: Learner, setting: Setting, course: Course, folder: Path, report: Reporter
+    trainable: TrainableAdapter, setting: Setting, course: Course, folder: Path, report: Reporter
 ) -> Rates:
     """Return the rates that a job is trained with; found once and then kept in its folder.
 
     Args:
-        learner: fresh; as fresh afterwards.
+        trainable: fresh; as fresh afterwards.
         setting: of the job.
         course: of the run.
         folder: the job's own.
         report: hears what was done to the rate.
     """
-    if course.hyper.learning_rate is not None or not learner.moved():
+    if course.hyper.learning_rate is not None or not trainable.moved():
         return setting.rates
     path = folder / "rate.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     name = f"{setting.method.name} {setting.rates.coefficients!r}"
     if name not in known:
-        rates = _bounded(learner, setting, report)
+        rates = _bounded(trainable, setting, report)
         if setting.is_preset:
-            trial = _Trial(learner, course)
+            trial = _Trial(trainable, course)
             rates = _tried(trial, rates, report)
         known[name] = rates.coefficients
         write_whole(path, json.dumps(known).encode())
     return replace(setting.rates, coefficients=known[name])
 
 
-def _bounded(learner: Learner, setting: Setting, report: Reporter) -> Rates:
+def _bounded(trainable: TrainableAdapter, setting: Setting, report: Reporter) -> Rates:
     """Return the rates with a step that adds no more to a weight than the preset allows."""
     most = PRESETS.get(setting.method.name, PLAIN).most
     rate = setting.rates.coefficients
-    shares = {path: _share(learner, path, rate) for path in _some(setting.targets)}
+    shares = {path: _share(trainable, path, rate) for path in _some(setting.targets)}
     worst = max(shares, key=lambda path: shares[path])
     if shares[worst] <= most:
         return setting.rates
@@ -117,10 +117,10 @@ def _some(targets: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _share(learner: Learner, path: str, rate: float) -> float:
+def _share(trainable: TrainableAdapter, path: str, rate: float) -> float:
     """Return the spectral norm of what a step adds to a layer, over that of its weight."""
-    step = learner.plan.step_of(path, rate, torch.Generator().manual_seed(0))
-    weight = learner.weight(path).float()
+    step = trainable.plan.step_of(path, rate, torch.Generator().manual_seed(0))
+    weight = trainable.weight(path).float()
     return _spectral(step.float()) / max(_spectral(weight), torch.finfo(torch.float32).tiny)
 
 
@@ -141,38 +141,38 @@ def _spectral(matrix: Tensor) -> float:
 class _Trial:
     """A few steps from the fresh start at a rate, and what they make of the loss."""
 
-    def __init__(self, learner: Learner, course: Course) -> None:
+    def __init__(self, trainable: TrainableAdapter, course: Course) -> None:
         self.of_all = course.schedule.num_steps
         self.num_steps = max(_LEAST, min(_MOST, self.of_all // _PART))
-        self._learner, self._course = learner, course
-        self._moved = learner.moved()
+        self._trainable, self._course = trainable, course
+        self._moved = trainable.moved()
         self._fresh = [one.tensor.detach().clone() for one in self._moved]
         self._seen = course.schedule.examples(self.num_steps - 1)
 
     def loss(self) -> float:
-        """Return the loss of the last step's examples, as the learner is now."""
-        learner, task = self._learner, self._learner.task
-        model, size = learner.model.eval(), at_once(self._course.hyper)
+        """Return the loss of the last step's examples, as the adapter is now."""
+        trainable, task = self._trainable, self._trainable.task
+        model, size = trainable.model.eval(), at_once(self._course.hyper)
         examples = [self._course.train[number] for number in self._seen]
         total = 0.0
         for start in range(0, len(examples), size):
-            batch = task.batch(examples[start : start + size], learner.base.device)
+            batch = task.batch(examples[start : start + size], trainable.base.device)
             with torch.no_grad(), autocast(model):
                 total += float(task.loss(model, batch)[0])
         value = total / max(1, sum(example.num_trained for example in examples))
         return value if math.isfinite(value) else math.inf
 
     def run(self, rates: Rates) -> float:
-        """Return the loss after the steps; the learner is as fresh as before."""
-        learner, course = self._learner, self._course
-        gradients = Gradients(learner, course.train, course.schedule, course.hyper, Ranks())
+        """Return the loss after the steps; the adapter is as fresh as before."""
+        trainable, course = self._trainable, self._course
+        gradients = Gradients(trainable, course.train, course.schedule, course.hyper, Ranks())
         optimizer = optimizer_of(self._moved, rates, course.hyper.weight_decay)
         tensors = [one.tensor for one in self._moved]
         try:
             for step in range(self.num_steps):
                 course.still_wanted()
                 gradients.add(step)
-                learner.plan.hold_still(step, self.of_all)
+                trainable.plan.hold_still(step, self.of_all)
                 most = course.hyper.max_grad_norm or math.inf
                 torch.nn.utils.clip_grad_norm_(tensors, most)
                 for group in optimizer.param_groups:

@@ -16,7 +16,7 @@ from registry.training_lines import MAX_FAULTS, Unreadable
 from trainer.checkpoint import write_whole
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.interfaces import JobFiles
-from trainer.tasks.task import Example, Task
+from trainer.tasks.task import Example, TrainingTask
 
 #: Of all examples without a validation file, but no more than `MAX_HELD_OUT`.
 HELD_OUT_PART = 10
@@ -55,7 +55,9 @@ class Facts:
 class Examples:
     """Some records of a file, as the task reads them."""
 
-    def __init__(self, rows: Rows, ids: Sequence[int] | Tensor, task: Task, param: str) -> None:
+    def __init__(
+        self, rows: Rows, ids: Sequence[int] | Tensor, task: TrainingTask, param: str
+    ) -> None:
         self._rows, self._ids, self._task, self._param = rows, ids, task, param
 
     def __len__(self) -> int:
@@ -86,7 +88,7 @@ class Data:
 
 def open_data(
     files: JobFiles,
-    task: Task,
+    task: TrainingTask,
     seed: int,
     known: Path,
     still_wanted: Callable[[], None] = lambda: None,
@@ -186,7 +188,7 @@ class _Found:
 
 def _checked(
     rows: Rows,
-    task: Task,
+    task: TrainingTask,
     param: str,
     still_wanted: Callable[[], None],
     labels: Set[str] | None = None,

@@ -11,7 +11,7 @@ from registry.job_spec import Hyperparameters
 from trainer.tasks.task import LOWER_IS_BETTER, Batch, Example, Score
 from trainer.training.data import Examples
 from trainer.training.precision import autocast
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 #: Examples of one forward pass, if a training step's are not fewer.
 EVAL_BATCH = 32
@@ -24,36 +24,39 @@ def at_once(hyper: Hyperparameters) -> int:
 
 @torch.no_grad()
 def evaluate(
-    learner: Learner, examples: Examples, batch_size: int, still_wanted: Callable[[], None]
+    trainable: TrainableAdapter,
+    examples: Examples,
+    batch_size: int,
+    still_wanted: Callable[[], None],
 ) -> dict[str, float]:
-    """Return the task's metrics of the learner as it is.
+    """Return the task's metrics of the adapter as it is.
 
     Args:
-        learner: left in evaluation mode.
+        trainable: left in evaluation mode.
         examples: held out.
         batch_size: examples of one forward pass.
         still_wanted: asked before each batch; what it raises ends the evaluation.
     """
-    task, score = learner.task, Score()
+    task, score = trainable.task, Score()
     for some in examples.batches(batch_size):
         still_wanted()
-        batch, loss, logits = _answered(learner, some)
+        batch, loss, logits = _answered(trainable, some)
         task.collect(score, loss, logits, batch)
     return {name: finite(value) for name, value in task.metrics(score).items()}
 
 
 @torch.no_grad()
-def rehearse(learner: Learner, examples: Examples, batch_size: int) -> None:
+def rehearse(trainable: TrainableAdapter, examples: Examples, batch_size: int) -> None:
     """Evaluate one batch and forget it.
 
     What an evaluation loads or compiles is there then, when the trained adapter waits for it.
     """
-    _answered(learner, next(examples.batches(batch_size)))
+    _answered(trainable, next(examples.batches(batch_size)))
 
 
-def _answered(learner: Learner, some: Sequence[Example]) -> tuple[Batch, Tensor, Tensor]:
-    model, task = learner.model.eval(), learner.task
-    batch = task.batch(some, learner.base.device)
+def _answered(trainable: TrainableAdapter, some: Sequence[Example]) -> tuple[Batch, Tensor, Tensor]:
+    model, task = trainable.model.eval(), trainable.task
+    batch = task.batch(some, trainable.base.device)
     with autocast(model):
         return batch, *task.loss(model, batch)
 

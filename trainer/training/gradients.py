@@ -9,7 +9,7 @@ from trainer.training.data import Examples
 from trainer.training.precision import autocast
 from trainer.training.ranks import Ranks
 from trainer.training.schedule import Schedule, mixed
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Gradients:
     """What each rank of a job has, so that a step's number says all that it is to do.
 
     Args:
-        learner: what is trained.
+        trainable: what is trained.
         train: examples to learn from.
         schedule: of the steps.
         hyper: of the job.
         ranks: who share a step's examples.
     """
 
-    learner: Learner
+    trainable: TrainableAdapter
     train: Examples
     schedule: Schedule
     hyper: Hyperparameters
@@ -39,7 +39,7 @@ class Gradients:
             RankLost: another rank does not answer.
         """
         ranks, numbers = self.ranks, self.schedule.examples(step)
-        moved = [one.tensor for one in self.learner.moved()]
+        moved = [one.tensor for one in self.trainable.moved()]
         ranks.open(step, moved)
         torch.manual_seed(ranks.seed(mixed(self.schedule.seed, step)))  # the base's dropout
         # A forward pass has as many examples as without other ranks: what fits there fits here.
@@ -50,17 +50,17 @@ class Gradients:
 
     def _backward(self, numbers: list[int], size: int) -> tuple[float, int, int]:
         """Return the summed loss of some examples, what all ranks' are divided by, and tokens."""
-        learner, task, model = self.learner, self.learner.task, self.learner.model.train()
+        trainable, task, model = self.trainable, self.trainable.task, self.trainable.model.train()
         examples = [self.train[number] for number in numbers]
         count = self.ranks.total(sum(example.num_trained for example in examples))
         total, num_tokens = 0.0, 0
         for start in range(0, len(examples), size):
-            batch = task.batch(examples[start : start + size], learner.base.device)
+            batch = task.batch(examples[start : start + size], trainable.base.device)
             with autocast(model):
                 loss, _ = task.loss(model, batch)
             (loss / count).backward()
             total, num_tokens = total + float(loss.detach()), num_tokens + batch.num_tokens
-        own = learner.plan.regulariser() if self.ranks.number == 0 else None
+        own = trainable.plan.regulariser() if self.ranks.number == 0 else None
         if own is not None:
             own.backward()
         return total, count, num_tokens

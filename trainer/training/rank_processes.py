@@ -28,7 +28,7 @@ from trainer.errors import RankLost
 from trainer.interfaces import JobFiles
 from trainer.process.child_task import LOAD
 from trainer.training.rank_task import RankTask
-from trainer.training.ranks import ANSWER_S, Together
+from trainer.training.ranks import ANSWER_S, DistributedRanks
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ PARTING_S = 5.0
 _LOST = 70  # our exit code then
 
 
-class Crew(Together):
+class RankPool(DistributedRanks):
     """All ranks of a job, seen from the first; a context manager that ends the others.
 
     They load the base while this process does, and are met at the first training run.
@@ -190,7 +190,7 @@ def _named(code: int) -> str:
     return f"code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-def crew_of(
+def rank_pool(
     devices: Sequence[str],
     base: tuple[str, str],
     task: str,
@@ -199,7 +199,7 @@ def crew_of(
     load: str = LOAD,
     timeout_s: float = ANSWER_S,
     **bounds: float,
-) -> Crew:
+) -> RankPool:
     """Return the ranks of a job, not yet started.
 
     Args:
@@ -210,7 +210,7 @@ def crew_of(
         folder: the job's own.
         load: `module:function` of what loads the base.
         timeout_s: the longest wait for each other within a step.
-        bounds: see `Crew`.
+        bounds: see `RankPool`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     meeting = folder / f"ranks-{os.getpid()}"
@@ -234,4 +234,4 @@ def crew_of(
         for number, device in enumerate(devices)
         if number
     ]
-    return Crew(tasks, torch.device(devices[0]), **bounds)
+    return RankPool(tasks, torch.device(devices[0]), **bounds)

@@ -25,7 +25,7 @@ from torch import Tensor
 from registry.job_spec import JobSpec
 from trainer.errors import RankLost
 from trainer.training.schedule import mixed
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 #: The longest that ranks wait for each other within a step.
 ANSWER_S = 600.0
@@ -35,7 +35,7 @@ Tell = Callable[[dict[str, Any]], None]
 class Ranks:
     """A job that one process does: all of a step is its own.
 
-    Several are `Together`, with the same words.
+    Several are `DistributedRanks`, with the same words.
     """
 
     number = 0
@@ -44,7 +44,7 @@ class Ranks:
     def begin(self, spec: JobSpec) -> None:
         """Have the other ranks make ready for a training run."""
 
-    def compare(self, learner: Learner) -> None:
+    def compare(self, trainable: TrainableAdapter) -> None:
         """Make sure that what never moves is the same in all ranks."""
 
     def open(self, step: int, moved: Sequence[Tensor]) -> None:
@@ -67,7 +67,7 @@ class Ranks:
         return loss, num_tokens
 
 
-class Together(Ranks):
+class DistributedRanks(Ranks):
     """One of several ranks.
 
     Args:
@@ -119,9 +119,9 @@ class Together(Ranks):
     def begin(self, spec: JobSpec) -> None:
         self._tell({"begin": spec.to_json()})
 
-    def compare(self, learner: Learner) -> None:
+    def compare(self, trainable: TrainableAdapter) -> None:
         self._tell({"compare": True})
-        for one in learner.tensors():
+        for one in trainable.tensors():
             if one.tensor.requires_grad:
                 continue
             mine = one.tensor.detach().clone().reshape(-1).view(torch.uint8)  # any dtype

@@ -27,7 +27,7 @@ from trainer.checkpoint import write_whole
 from trainer.errors import Cancelled, Paused, TrainerError, WrongBase
 from trainer.interfaces import JobFiles, Reporter, Trained
 from trainer.tasks.choice import task_of
-from trainer.tasks.task import Task
+from trainer.tasks.task import TrainingTask
 from trainer.training.auto import best_of_all
 from trainer.training.base_rate import Course, rate_for
 from trainer.training.data import Data, open_data
@@ -36,7 +36,7 @@ from trainer.training.presets import Setting, setting_of
 from trainer.training.ranks import Ranks
 from trainer.training.schedule import Schedule, check, schedule_of
 from trainer.training.train import Trainer
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 
 def run_job(
@@ -101,7 +101,7 @@ def _setting(spec: JobSpec, base: LoadedBase) -> Setting:
 def _trained(
     spec: JobSpec,
     base: LoadedBase,
-    task: Task,
+    task: TrainingTask,
     data: Data,
     folder: Path,
     report: Reporter,
@@ -110,25 +110,25 @@ def _trained(
     """Train with one method, evaluate before and after, write and read back."""
     ranks.begin(spec)
     setting = _setting(spec, base)
-    learner = Learner(base, setting, task, spec.seed, _preparing(spec.method, report))
+    trainable = TrainableAdapter(base, setting, task, spec.seed, _preparing(spec.method, report))
     try:
         with less_memory(base.model, spec.hyperparameters.gradient_checkpointing):
             size = at_once(spec.hyperparameters)
-            before = _before(learner, data, size, folder, report)
-            rehearse(learner, data.held_out, size)
+            before = _before(trainable, data, size, folder, report)
+            rehearse(trainable, data.held_out, size)
             schedule = schedule_of(spec.hyperparameters, len(data.train), spec.seed)
             course = Course(data.train, schedule, spec.hyperparameters, _obeying(report))
-            rates = rate_for(learner, setting, course, folder, report)
+            rates = rate_for(trainable, setting, course, folder, report)
             setting = replace(setting, rates=rates)
             trainer = _trainer(
-                spec, setting, learner, data, schedule, folder, report, ranks, before[_LOSS]
+                spec, setting, trainable, data, schedule, folder, report, ranks, before[_LOSS]
             )
             progress = trainer.run()
-        after = evaluate(learner, data.held_out, size, _obeying(report))
+        after = evaluate(trainable, data.held_out, size, _obeying(report))
         report.metrics(progress.step, after)
-        learner.write(folder)
+        trainable.write(folder)
     finally:
-        learner.undo()
+        trainable.undo()
         base.model.eval()
     adapter = _read_back(folder, base)
     config = {k: v for k, v in json.loads((folder / CONFIG_NAME).read_text()).items() if v}
@@ -169,7 +169,7 @@ _NOT_OF_THE_METHOD = frozenset(
 def _trainer(
     spec: JobSpec,
     setting: Setting,
-    learner: Learner,
+    trainable: TrainableAdapter,
     data: Data,
     schedule: Schedule,
     folder: Path,
@@ -179,7 +179,7 @@ def _trainer(
 ) -> Trainer:
     hyper = spec.hyperparameters
     # A checkpoint of another data, base or setting is not gone on from.
-    fits = {"job": spec.id, "data": data.facts.digest, "base": learner.base.spec.fingerprint}
+    fits = {"job": spec.id, "data": data.facts.digest, "base": trainable.base.spec.fingerprint}
     fits |= {"method": _shown(setting), "hyper": json.dumps(asdict(hyper), sort_keys=True)}
     report.event(
         "info",
@@ -188,9 +188,9 @@ def _trainer(
         + (f", by {ranks.count} processes" if ranks.count > 1 else ""),
         {"method": setting.method.config(), "learning_rates": asdict(setting.rates)},
     )
-    _tell_of_cuts(setting, learner.base.spec, report)
+    _tell_of_cuts(setting, trainable.base.spec, report)
     return Trainer(
-        learner,
+        trainable,
         data.train,
         data.held_out,
         schedule,
@@ -212,7 +212,7 @@ def _shown(setting: Setting) -> str:
 
 
 def _before(
-    learner: Learner, data: Data, size: int, folder: Path, report: Reporter
+    trainable: TrainableAdapter, data: Data, size: int, folder: Path, report: Reporter
 ) -> dict[str, float]:
     """Return the metrics of the base itself, computed once for a job.
 
@@ -223,8 +223,8 @@ def _before(
         known = json.loads(path.read_text())
         if known["digest"] == data.facts.digest:
             return dict(known["metrics"])
-    with learner.silent():
-        metrics = evaluate(learner, data.held_out, size, _obeying(report))
+    with trainable.silent():
+        metrics = evaluate(trainable, data.held_out, size, _obeying(report))
     write_whole(path, json.dumps({"digest": data.facts.digest, "metrics": metrics}).encode())
     report.metrics(0, metrics)
     return metrics

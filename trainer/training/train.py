@@ -28,7 +28,7 @@ from trainer.training.optimizer import optimizer_of
 from trainer.training.presets import Rates
 from trainer.training.ranks import Ranks
 from trainer.training.schedule import Schedule
-from trainer.training.trainable import Learner
+from trainer.training.trainable import TrainableAdapter
 
 __all__ = ["EVAL_BATCH", "Progress", "Trainer"]
 
@@ -69,7 +69,7 @@ class Trainer:
     """One run of the loop.
 
     Args:
-        learner: what is trained.
+        trainable: what is trained.
         train: examples to learn from.
         held_out: examples to be evaluated on.
         schedule: of the steps.
@@ -84,7 +84,7 @@ class Trainer:
 
     def __init__(
         self,
-        learner: Learner,
+        trainable: TrainableAdapter,
         train: Examples,
         held_out: Examples,
         schedule: Schedule,
@@ -96,12 +96,12 @@ class Trainer:
         ranks: Ranks | None = None,
         base_loss: float = math.nan,
     ) -> None:
-        self._learner, self._held_out, self._ranks = learner, held_out, ranks or Ranks()
+        self._trainable, self._held_out, self._ranks = trainable, held_out, ranks or Ranks()
         self._schedule, self._hyper, self._rates = schedule, hyper, rates
         self._folder, self._report, self._fits = folder / "checkpoints", report, dict(fits)
         self._curve = folder / "curve.jsonl"
-        self._tracked = learner.moved()
-        self._gradients = Gradients(learner, train, schedule, hyper, self._ranks)
+        self._tracked = trainable.moved()
+        self._gradients = Gradients(trainable, train, schedule, hyper, self._ranks)
         self._optimizer = optimizer_of(self._tracked, rates, hyper.weight_decay)
         known = math.isfinite(base_loss)
         self._most = _TIMES * max(base_loss, _SMALL) if known else math.inf
@@ -117,7 +117,7 @@ class Trainer:
             RankLost: another rank died, or does not answer.
         """
         self._resume()
-        self._ranks.compare(self._learner)
+        self._ranks.compare(self._trainable)
         started, first = time.monotonic(), self.progress.step
         while self.progress.step < self._schedule.num_steps and not self.progress.is_over:
             self._obey()
@@ -133,7 +133,7 @@ class Trainer:
         step = self.progress.step
         share = self._schedule.share(step)
         loss, num_tokens = self._gradients.add(step)
-        self._learner.plan.hold_still(step, self._schedule.num_steps)
+        self._trainable.plan.hold_still(step, self._schedule.num_steps)
         norm = self._clipped()
         rate = share * self._rates.coefficients
         for what, value in (("loss", loss), ("gradient", norm)):
@@ -187,7 +187,7 @@ class Trainer:
         self._judge(metrics["eval_loss"])
 
     def _evaluated(self, still_wanted: Callable[[], None]) -> dict[str, float]:
-        return evaluate(self._learner, self._held_out, at_once(self._hyper), still_wanted)
+        return evaluate(self._trainable, self._held_out, at_once(self._hyper), still_wanted)
 
     def _obey_before_evaluation(self) -> None:
         """Let a cancel through; a step that has been done but not judged is done again."""
@@ -264,7 +264,7 @@ class Trainer:
         self._report.checkpoint(self.progress.step, name)
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {one.name: one.tensor for one in self._learner.tensors()}
+        tensors: dict[str, Tensor] = {one.name: one.tensor for one in self._trainable.tensors()}
         for one in self._tracked:
             for key, value in self._optimizer.state[one.tensor].items():
                 tensors[f"adam.{one.name}.{key}"] = value
@@ -276,7 +276,7 @@ class Trainer:
         found = last_checkpoint(self._folder, self._fits)
         if found is None:
             return
-        for one in self._learner.tensors():
+        for one in self._trainable.tensors():
             one.tensor.copy_(found.tensors[one.name])
         for one in self._tracked:
             state = _below(found, f"adam.{one.name}.")
@@ -284,7 +284,7 @@ class Trainer:
                 device = one.tensor.device
                 moved = {k: v if k == "step" else v.to(device) for k, v in state.items()}
                 self._optimizer.state[one.tensor] = moved
-        best = {k: v.to(self._learner.base.device) for k, v in _below(found, "best.").items()}
+        best = {k: v.to(self._trainable.base.device) for k, v in _below(found, "best.").items()}
         numbers = {name: found.state[name] for name in _NUMBERS if name in found.state}
         self.progress = Progress(**numbers, best=best)
         self._saved = (found.step, time.monotonic())

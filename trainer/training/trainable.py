@@ -1,7 +1,7 @@
 """What learns: a method's coefficients on a base's layers and, for labels, a head beside them.
 
 Training uses the linears that serving uses; only the plan differs. The base gets its own head back
-when the learner is undone, and its weights are never written to.
+when the trainable is undone, and its weights are never written to.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from adapters_core.heads import HeadSpec
 from adapters_core.inject import inject
 from adapters_core.training import TrainingPlan
 from trainer.base import LoadedBase
-from trainer.tasks.task import Task
+from trainer.tasks.task import TrainingTask
 from trainer.training.presets import Setting
 
 _DEVIATION = 0.02
@@ -36,7 +36,7 @@ class Tracked:
     tensor: nn.Parameter
 
 
-class Learner:
+class TrainableAdapter:
     """A base with fresh coefficients, ready to be trained.
 
     Args:
@@ -51,7 +51,7 @@ class Learner:
         self,
         base: LoadedBase,
         setting: Setting,
-        task: Task,
+        task: TrainingTask,
         seed: int,
         tell: Callable[[int, int], None] = lambda done, count: None,
     ) -> None:

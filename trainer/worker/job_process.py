@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from trainer.process.child_task import ChildTask
-from trainer.process.heartbeat import Silence
+from trainer.process.heartbeat import HeartbeatMonitor
 
 #: What the libraries under torch read their number of threads from.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -25,7 +25,7 @@ class JobProcess:
     def __init__(self, task: ChildTask) -> None:
         threads = {} if task.threads is None else dict.fromkeys(_THREADS, str(task.threads))
         heard, said = os.pipe()
-        self._silence, task = Silence(heard), replace(task, pulse=said)
+        self._silence, task = HeartbeatMonitor(heard), replace(task, heartbeat=said)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "trainer.job.child"],

@@ -22,7 +22,7 @@ class _Sight:
     since: float
 
 
-class Watch:
+class StaleClaims:
     """One worker's eye on all jobs of its base.
 
     Args:

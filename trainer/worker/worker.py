@@ -25,10 +25,10 @@ from registry.workers import WorkerRecord
 from trainer.job import tensorboard
 from trainer.process.child_task import LOAD, RUN, ChildTask
 from trainer.process.devices import devices_of, threads_of
-from trainer.process.job_cleanup import tidy_all
-from trainer.process.retry import Interrupted, patiently
+from trainer.process.job_cleanup import remove_finished_folders
+from trainer.process.retry import Interrupted, until_available
 from trainer.worker.job_process import JobProcess
-from trainer.worker.stale_claims import Watch
+from trainer.worker.stale_claims import StaleClaims
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +102,9 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings, registry: Registry) -> None:
         self._settings, self._registry, self._claims = settings, registry, registry.claims
-        self._watch = Watch(registry.claims, settings.base_name, settings.lost_after_s)
+        self._watch = StaleClaims(registry.claims, settings.base_name, settings.lost_after_s)
         self._next_look = 0.0
-        self._is_tidy = False  # of what dead processes left
+        self._has_cleaned_up = False  # of what dead processes left
         self._record = WorkerRecord(settings.name, settings.base_name, settings.device, time.time())
         self._stopping, self._hurrying = threading.Event(), threading.Event()
 
@@ -120,14 +120,14 @@ class Worker:
             ForeignStore: the store belongs to another registry.
         """
         with suppress(Interrupted):
-            patiently(lambda: self._registry.open_store(patience_s=0), self._stopping.wait)
+            until_available(lambda: self._registry.open_store(patience_s=0), self._stopping.wait)
 
     def run(self) -> None:
         """Work until stopped. From the main thread: a job's process dies with the starting one."""
         log.info("worker %s waits for jobs of %r", self._settings.name, self._settings.base_name)
         while not self._stopping.is_set():
             try:
-                job = patiently(self._next, self._stopping.wait)
+                job = until_available(self._next, self._stopping.wait)
             except Interrupted:
                 break
             except RegistryError:  # one job's rubbish must not keep all workers from the others
@@ -151,9 +151,9 @@ class Worker:
         if at >= self._next_look:
             self._next_look = at + self._settings.lost_after_s / 6
             self._registry.workers.beat(self._record)
-            if not self._is_tidy:
-                tidy_all(self._registry)
-                self._is_tidy = True
+            if not self._has_cleaned_up:
+                remove_finished_folders(self._registry)
+                self._has_cleaned_up = True
             self._watch.look(at, time.time())
 
     def _work(self, job: JobRecord) -> None:
@@ -166,7 +166,7 @@ class Worker:
             process.kill()
         log.info("%s: its process ended with %s", job.id, process.ending)
         if process.code != 0:
-            self._is_tidy = False  # it may have ended before it had tidied up
+            self._has_cleaned_up = False  # it may have ended before it had tidied up
             self._report_death(process, fence)
 
     def _supervise(self, process: JobProcess, fence: Fence) -> None:
@@ -195,7 +195,7 @@ class Worker:
         except RegistryError:
             log.exception("%s: its registry holds what it should not", fence.job)
             return True
-        # A process that has said how its job ended has to tidy up, and ends by itself.
+        # A process that has reported the end of its job cleans up, and ends by itself.
         return state in (*HELD, "succeeded", "failed")
 
     def _report_death(self, process: JobProcess, fence: Fence) -> None:
@@ -215,7 +215,7 @@ class Worker:
             return self._hurrying.wait(wait_s) or is_late
 
         try:
-            patiently(say, interrupted)
+            until_available(say, interrupted)
         except (FenceLost, Interrupted) as error:
             log.info("%s: %s", fence.job, error)
 

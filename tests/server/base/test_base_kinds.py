@@ -18,7 +18,7 @@ from transformers import (
 
 import tiny
 import tiny_encoders as te
-from server.base.kinds import Kind, Task, kind_of
+from server.base.kinds import Kind, ServingTask, kind_of
 from server.base.loading import load_base
 from server.base.pooling import Pooling, pooling_of
 from server.base.preparation import Preparation
@@ -47,7 +47,11 @@ BERT, LLAMA = BertConfig(), LlamaConfig()
     ],
 )
 def test_the_config_says_what_a_base_is_for(
-    config: Any, architecture: str | None, task: Task, is_sentence_transformer: bool, kind: Kind
+    config: Any,
+    architecture: str | None,
+    task: ServingTask,
+    is_sentence_transformer: bool,
+    kind: Kind,
 ) -> None:
     config.architectures = architecture and [architecture]
     assert kind_of(config, task, is_sentence_transformer) == kind
@@ -58,7 +62,7 @@ def test_an_image_body_without_a_head_says_what_to_set() -> None:
         kind_of(ViTConfig(architectures=["ViTModel"]), "auto", False)
 
 
-def load(folder: Path, task: Task = "auto") -> Any:
+def load(folder: Path, task: ServingTask = "auto") -> Any:
     return load_base(str(folder), "tiny", "cpu", "auto", task)
 
 
