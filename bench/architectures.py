@@ -60,7 +60,8 @@ LoRA and FourierFT adapters on all linears with PEFT, serves two of them and the
 factored and merged, in pieces and token by token, and holds all logits against PEFT's (float32, at
 most 1e-4 of their norm apart).
 
-**{said}.** {where}
+**{said}.**
+{where}
 
 - *equal*: as PEFT has it. Where "own attention" is said, the base's own attention code runs, one
   text after another: slower, the more texts a step has.

@@ -1,7 +1,6 @@
 """PEFT as the oracle: what it can save is served as it computes it, or refused by name."""
 
 import copy
-import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -152,4 +151,4 @@ def test_the_docs_say_how_many_are_served_and_refused() -> None:
     counts = Counter("refused" if entry.refused else "equal" for entry in ENTRIES.values())
     line = f"{counts['equal']} equal, {counts['refused']} refused by name, 0 wrong, 0 tracebacks"
     print(f"PEFT's configs: {len(ENTRIES)} tried, {line}")  # noqa: T201
-    assert re.search(rf"{len(ENTRIES)} configs: {line}", DOCS.read_text())
+    assert f"{len(ENTRIES)} configs: {line}" in " ".join(DOCS.read_text().split())

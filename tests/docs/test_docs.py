@@ -19,6 +19,9 @@ from server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+COLUMNS = 100
 PROGRAM = Path(sys.executable).with_name("overtone")
 _START_S = 90
 
@@ -111,12 +114,15 @@ def test_every_flag_of_serve_is_a_setting() -> None:
 
 
 def test_paths_that_the_documents_name_exist() -> None:
-    for page in [
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").glob("*.md")),
-    ]:
+    for page in PAGES:
         rooms = "adapters_core|server|registry|trainer|tests|bench|docs"
         named = re.findall(rf"`(?:\./run test )?((?:{rooms})/[\w/.]*\w/?)", page.read_text())
         for path in named:
             assert "yours" in path or (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_text_is_wrapped_at_one_width(page: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > COLUMNS] == []
