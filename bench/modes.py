@@ -41,7 +41,7 @@ from server.planning.placement import Placement
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sampling, TokenSequence
-from server.telemetry.observer import NullObserver
+from server.telemetry.observer import Observer
 
 _RUNNING, _PROMPT, _NEW = 32, 64, 32
 _PAGES = _RUNNING * 8
@@ -89,12 +89,12 @@ class Bench:
             coefficient_bytes=1 << 30,
             basis_bytes=1 << 30,
             merged_bytes=room,
-            observer=NullObserver(),
+            observer=Observer(),
             on_change=lambda entry: None,
         )
         self.loaders.append(loader)
         options = ModeOptions(mode, False, room, _RUNNING, 2.0)
-        placement, _ = placement_of(loader, self.injection, self.bases, options, NullObserver())
+        placement, _ = placement_of(loader, self.injection, self.bases, options, Observer())
         return loader, placement
 
     def run(self, placement: Placement, count: int, on_step: Callable[[float], None]) -> int:

@@ -15,7 +15,7 @@ from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sampled
 from server.scheduling.step import Batch
-from server.telemetry.observer import NullObserver, StepStats
+from server.telemetry.observer import Observer, StepStats
 from server_parts import CPU, PAGE_SIZE, Store, greedy, prompt_of
 
 NUM_PAGES = 30
@@ -78,7 +78,7 @@ class Watched:
 
 
 @dataclass
-class Steps(NullObserver):
+class Steps(Observer):
     """Keeps what it was told of steps and tokens."""
 
     steps: list[StepStats] = field(default_factory=list)

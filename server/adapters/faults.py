@@ -59,7 +59,7 @@ def run_apart(items: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]]) -> 
     return Outcome(results, faults)
 
 
-def told_of(outcome: Outcome[T, R], lease_of: Callable[[T], object]) -> dict[T, Exception]:
+def errors_to_report(outcome: Outcome[T, R], lease_of: Callable[[T], object]) -> dict[T, Exception]:
     """Return what each item at fault is to be told, and write the first cause into the log.
 
     Args:

@@ -43,7 +43,7 @@ def layout_of(targets: Iterable[str], shapes: Mapping[str, Shape]) -> Layout:
     return Layout.of(dict.fromkeys(targets, _METHOD), shapes)
 
 
-def placed(bank: Bank, updates: Updates) -> Factored:
+def packed(bank: Bank, updates: Updates) -> Factored:
     """Return the updates as an adapter in a bank of their layout."""
     return Factored(bank, bank.add(bank.pack(dict.fromkeys(updates, _METHOD), updates)))
 

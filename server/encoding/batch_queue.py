@@ -3,7 +3,7 @@
 Tenants share what there is: who has waiting inputs gets as many into the batches as any other who
 has; one who comes, or comes back, starts where the others are (start-time fair queueing: Goyal,
 Vin, Cheng 1997, with an input as the unit). Within a tenant requests share likewise: every input
-has a turn, its number within its request counted from where the line stood at the request's
+has a turn, its number within its request counted from where the queue stood at the request's
 arrival, so a request of one input passes by the rest of a request of two thousand. Every second
 batch is begun by the input that has waited longest: nothing starves.
 """
@@ -16,15 +16,15 @@ T = TypeVar("T")
 
 
 @dataclass(eq=False)
-class Waiting(Generic[T]):
-    """One input in the line.
+class QueuedInput(Generic[T]):
+    """One input in the queue.
 
     Args:
         item: what is waiting.
         group: inputs of one group may share a batch.
         cost: what it takes of a batch's budget.
         tenant: whose it is.
-        turn: set by the line.
+        turn: set by the queue.
     """
 
     item: T
@@ -43,7 +43,7 @@ class _Share:
 
 
 @dataclass
-class Line(Generic[T]):
+class BatchQueue(Generic[T]):
     """The waiting inputs, in the order of their arrival.
 
     Args:
@@ -53,7 +53,7 @@ class Line(Generic[T]):
 
     max_items: int
     max_cost: int
-    _waiting: dict[Waiting[T], None] = field(default_factory=dict)
+    _waiting: dict[QueuedInput[T], None] = field(default_factory=dict)
     _shares: dict[str, _Share] = field(default_factory=dict)  # of tenants with waiting inputs
     _by_age: bool = True
 
@@ -62,11 +62,11 @@ class Line(Generic[T]):
         return len(self._waiting)
 
     @property
-    def entries(self) -> list[Waiting[T]]:
+    def entries(self) -> list[QueuedInput[T]]:
         """Return what waits, in the order of arrival."""
         return list(self._waiting)
 
-    def add(self, entries: Iterable[Waiting[T]]) -> None:
+    def add(self, entries: Iterable[QueuedInput[T]]) -> None:
         """Take the inputs of one request."""
         for number, entry in enumerate(entries):
             if entry.tenant not in self._shares:
@@ -75,12 +75,12 @@ class Line(Generic[T]):
             entry.turn = self._shares[entry.tenant].turn + number
             self._waiting[entry] = None
 
-    def remove(self, entry: Waiting[T]) -> None:
-        """Take one out; nothing happens if it is not in the line."""
+    def remove(self, entry: QueuedInput[T]) -> None:
+        """Take one out; nothing happens if it is not in the queue."""
         self._waiting.pop(entry, None)
 
-    def next(self, is_ready: Callable[[T], bool]) -> list[Waiting[T]]:
-        """Take the next batch out of the line: of one group; empty if nothing is ready."""
+    def next(self, is_ready: Callable[[T], bool]) -> list[QueuedInput[T]]:
+        """Take the next batch out of the queue: of one group; empty if nothing is ready."""
         ready = [entry for entry in self._waiting if is_ready(entry.item)]
         if not ready:
             return []
@@ -103,16 +103,16 @@ class Line(Generic[T]):
         for share in self._shares.values():
             share.served = max(share.served, least)
 
-    def _in_order(self, ready: list[Waiting[T]]) -> list[Waiting[T]]:
+    def _in_order(self, ready: list[QueuedInput[T]]) -> list[QueuedInput[T]]:
         """Return them as the tenants' shares and the turns within a tenant have it."""
         served = {name: share.served for name, share in self._shares.items()}
-        rank: dict[Waiting[T], int] = {}
+        rank: dict[QueuedInput[T], int] = {}
         for entry in sorted(ready, key=lambda entry: entry.turn):  # stable: by arrival in a turn
             rank[entry] = served[entry.tenant]
             served[entry.tenant] += 1
         return sorted(rank, key=lambda entry: rank[entry])
 
-    def _take_out(self, batch: list[Waiting[T]]) -> None:
+    def _take_out(self, batch: list[QueuedInput[T]]) -> None:
         turns: dict[str, int] = {}
         for entry in batch:
             del self._waiting[entry]

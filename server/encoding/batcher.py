@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from server.adapters.faults import run_apart, told_of
+from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.loader import Loader
-from server.encoding.batch_queue import Line, Waiting
+from server.encoding.batch_queue import BatchQueue, QueuedInput
 from server.encoding.encoder import Encoder, Group, Input, group_of
-from server.encoding.request import Limits, Part, Ticket
+from server.encoding.request import Limits, Part, PendingRequest
 from server.errors import DeadlineExceeded, Draining, InternalError
 from server.scheduling.admission import Open
 from server.telemetry.observer import Observer, StepStats
@@ -25,7 +25,7 @@ _LOG = logging.getLogger("overtone.encoding")
 
 
 class Batcher:
-    """Owns the line; its state changes on the batcher's thread.
+    """Owns the queue of inputs; its state changes on the batcher's thread.
 
     Args:
         encoder, loader, observer: what computes, what brings adapters, what is told.
@@ -51,9 +51,9 @@ class Batcher:
         self._mode = limits.mode
         self._max_length = max_length
         self._clock = clock
-        self._line: Line[Part] = Line(limits.max_batch, limits.max_tokens)
+        self._queue: BatchQueue[Part] = BatchQueue(limits.max_batch, limits.max_tokens)
         self._inbox: deque[Callable[[], None]] = deque()
-        self._tickets: dict[Ticket, None] = {}
+        self._pending: dict[PendingRequest, None] = {}
         self._open = Open(limits.max_open, "inputs")
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -72,7 +72,7 @@ class Batcher:
         tenant: str = "",
         timeout_s: float | None = None,
         goes_alone: bool = False,
-    ) -> Ticket:
+    ) -> PendingRequest:
         """Accept all inputs for the adapter `digest` (None: the base), or none; from any thread.
 
         Args:
@@ -97,18 +97,18 @@ class Batcher:
             raise
         mode = self._mode if digest else None
         deadline = None if timeout_s is None else self._clock() + timeout_s
-        ticket = Ticket(tenant, deadline, mode, lease, [None] * len(inputs))
+        request = PendingRequest(tenant, deadline, mode, lease, [None] * len(inputs))
         for number, given in enumerate(inputs):
             owner = digest if goes_alone else None
             group = group_of(given, self._max_length, self._pads, owner)
-            part = Part(ticket, number, given)
-            ticket.waiting.append(Waiting(part, group, max(1, group.length), tenant))
-        self._post(lambda: self._accept(ticket))
-        return ticket
+            part = Part(request, number, given)
+            request.queued.append(QueuedInput(part, group, max(1, group.length), tenant))
+        self._post(lambda: self._accept(request))
+        return request
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, request: PendingRequest) -> None:
         """Give up what of a request is not computed; nothing happens if it is over."""
-        self._post(lambda: self._close(ticket))
+        self._post(lambda: self._close(request))
 
     def wake(self) -> None:
         """Look for work again: an adapter has become ready or has failed."""
@@ -155,21 +155,21 @@ class Batcher:
         while self._inbox:
             self._inbox.popleft()()
         self._fail_lost()
-        batch = self._line.next(lambda part: part.ticket.is_ready)
+        batch = self._queue.next(lambda part: part.request.is_ready)
         if batch:
             self._answer([entry.item for entry in batch], batch[0].group)
         else:
-            self._observer.on_queue(0, len(self._line))
+            self._observer.on_queue(0, len(self._queue))
             self._wake.wait(self._seconds_to_deadline())
 
     def _answer(self, parts: list[Part], group: object) -> None:
         assert isinstance(group, Group)
         started = self._clock()
         # Those of one adapter side by side: one that fails is found in few halvings.
-        ordered = sorted(parts, key=lambda part: id(part.ticket.lease))
+        ordered = sorted(parts, key=lambda part: id(part.request.lease))
         outcome = run_apart(ordered, lambda some: self._computed(some, group))
-        for part, error in told_of(outcome, lambda part: part.ticket.lease).items():
-            self._close(part.ticket, error)
+        for part, error in errors_to_report(outcome, lambda part: part.request.lease).items():
+            self._close(part.request, error)
         done = [part for part in parts if part in outcome.results]
         for part in done:
             self._tell(part, outcome.results[part])
@@ -177,25 +177,25 @@ class Batcher:
             self._observer.on_step(self._stats(done, self._clock() - started))
 
     def _computed(self, parts: Sequence[Part], group: Group) -> list[Tensor]:
-        leases = [part.ticket.lease for part in parts]
+        leases = [part.request.lease for part in parts]
         payloads = [lease.payload if lease else None for lease in leases]
         return self._encoder.run([part.given for part in parts], group, payloads)
 
     def _tell(self, part: Part, result: Tensor) -> None:
-        ticket = part.ticket
-        if ticket.is_over:
+        request = part.request
+        if request.is_over:
             return
         if not bool(result.isfinite().all()):
             error = "the answer is not finite (NaN): the adapter's coefficients are too large"
-            self._close(ticket, InternalError(error))
+            self._close(request, InternalError(error))
             return
-        ticket.results[part.number] = result
-        if all(known is not None for known in ticket.results):
-            self._close(ticket)
+        request.results[part.number] = result
+        if all(known is not None for known in request.results):
+            self._close(request)
 
     def _stats(self, parts: list[Part], seconds: float) -> StepStats:
-        modes = {part.ticket.mode or "base" for part in parts}
-        leases = {part.ticket.lease for part in parts}
+        modes = {part.request.mode or "base" for part in parts}
+        leases = {part.request.lease for part in parts}
         num_tokens = sum(len(p.given) for p in parts if isinstance(p.given, tuple))
         return StepStats(
             seconds=seconds,
@@ -203,52 +203,52 @@ class Batcher:
             num_rows=num_tokens or len(parts),
             num_adapters=len(leases - {None}),
             num_running=len(parts),
-            num_waiting=len(self._line),
+            num_waiting=len(self._queue),
             prompt_tokens=num_tokens,
             generated_tokens=0,
         )
 
-    def _accept(self, ticket: Ticket) -> None:
-        self._tickets[ticket] = None
-        self._line.add(ticket.waiting)
-        if not ticket.results:
-            self._close(ticket)
+    def _accept(self, request: PendingRequest) -> None:
+        self._pending[request] = None
+        self._queue.add(request.queued)
+        if not request.results:
+            self._close(request)
 
     def _fail_lost(self) -> None:
         """End requests whose adapter cannot be loaded, or whose time is over."""
         now = self._clock()
-        for ticket in list(self._tickets):
-            if ticket.lease is not None and ticket.lease.error is not None:
-                self._close(ticket, ticket.lease.error)
-            elif ticket.deadline is not None and ticket.deadline <= now:
-                done = sum(known is not None for known in ticket.results)
-                message = f"no end within the request's time; {done} of {len(ticket.results)} "
-                self._close(ticket, DeadlineExceeded(message + "inputs were answered"))
+        for request in list(self._pending):
+            if request.lease is not None and request.lease.error is not None:
+                self._close(request, request.lease.error)
+            elif request.deadline is not None and request.deadline <= now:
+                done = sum(known is not None for known in request.results)
+                message = f"no end within the request's time; {done} of {len(request.results)} "
+                self._close(request, DeadlineExceeded(message + "inputs were answered"))
 
     def _seconds_to_deadline(self) -> float | None:
-        deadlines = [one.deadline for one in self._tickets if one.deadline is not None]
+        deadlines = [one.deadline for one in self._pending if one.deadline is not None]
         return max(0.0, min(deadlines) - self._clock()) if deadlines else None
 
-    def _close(self, ticket: Ticket, error: Exception | None = None) -> None:
+    def _close(self, request: PendingRequest, error: Exception | None = None) -> None:
         """End a request: with what is there, with an error, or cancelled; once."""
-        if ticket.is_over:
+        if request.is_over:
             return
-        ticket.is_over = True
-        self._tickets.pop(ticket, None)
-        for entry in ticket.waiting:
-            self._line.remove(entry)
-        if ticket.lease is not None:
-            self._loader.release(ticket.lease)
-        self._forget(ticket.tenant, len(ticket.results))
-        results = [known for known in ticket.results if known is not None]
-        if not ticket.future.set_running_or_notify_cancel():
+        request.is_over = True
+        self._pending.pop(request, None)
+        for entry in request.queued:
+            self._queue.remove(entry)
+        if request.lease is not None:
+            self._loader.release(request.lease)
+        self._forget(request.tenant, len(request.results))
+        results = [known for known in request.results if known is not None]
+        if not request.future.set_running_or_notify_cancel():
             return
         if error is not None:
-            ticket.future.set_exception(error)
-        elif len(results) < len(ticket.results):
-            ticket.future.set_exception(Draining("the request was given up"))
+            request.future.set_exception(error)
+        elif len(results) < len(request.results):
+            request.future.set_exception(Draining("the request was given up"))
         else:
-            ticket.future.set_result(results)
+            request.future.set_result(results)
 
     def _end_all(self) -> None:
         """Fail what is open; what was counted as open may still be on its way to the inbox."""
@@ -256,8 +256,8 @@ class Batcher:
             self._wake.clear()
             while self._inbox:
                 self._inbox.popleft()()
-            for ticket in list(self._tickets):
-                self._close(ticket, Draining("the server went down"))
+            for request in list(self._pending):
+                self._close(request, Draining("the server went down"))
             if self.num_open:
                 self._wake.wait()
 

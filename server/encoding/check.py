@@ -16,7 +16,7 @@ from adapters_core.bank import Bank
 from adapters_core.bases import Bases
 from adapters_core.encoder_probe import Texts, agree, answers_of, image_inputs
 from adapters_core.inject import Injection
-from server.adapters.probe_updates import Updates, added, layout_of, placed, random_updates
+from server.adapters.probe_updates import Updates, added, layout_of, packed, random_updates
 from server.base.loading import Base
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.plan import Payload
@@ -71,7 +71,7 @@ class _Made:
         self._payloads: dict[str | None, Payload] = {None: None}
         for seed, (name, where) in enumerate((("one", bank), ("other", bank), ("all", whole))):
             updates = random_updates(injection.linears, where.layout.parts, seed, _SIZE)
-            self._updates[name], self._payloads[name] = updates, placed(where, updates)
+            self._updates[name], self._payloads[name] = updates, packed(where, updates)
 
     def compare(
         self, encoder: Encoder, group: Group, batch: Sequence[Input], names: Sequence[str | None]

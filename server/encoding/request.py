@@ -7,7 +7,7 @@ from torch import Tensor
 
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
-from server.encoding.batch_queue import Waiting
+from server.encoding.batch_queue import QueuedInput
 from server.encoding.encoder import Input
 
 #: Images of one request.
@@ -15,7 +15,7 @@ MAX_IMAGES = 64
 
 
 @dataclass(eq=False)
-class Ticket:
+class PendingRequest:
     """An accepted request: `future` gets the results in the inputs' order, or an error.
 
     Args:
@@ -31,7 +31,7 @@ class Ticket:
     lease: Entry | None
     results: list[Tensor | None]
     future: "Future[list[Tensor]]" = field(default_factory=Future)
-    waiting: list[Waiting["Part"]] = field(default_factory=list)
+    queued: list[QueuedInput["Part"]] = field(default_factory=list)
     is_over: bool = False
 
     @property
@@ -44,7 +44,7 @@ class Ticket:
 class Part:
     """One input of a request."""
 
-    ticket: Ticket
+    request: PendingRequest
     number: int
     given: Input
 

@@ -99,9 +99,11 @@ class _Pass:
 
     @property
     def wanted(self) -> list[int]:
-        """Return the places that have logits to give: the last if it samples, then scored ones."""
+        """Return the positions whose logits are wanted: the last if it samples, then scored ones."""
         last = [self.end - 1] if self.samples else []
-        return last + [place for place in self.work.scored if self.start <= place < self.end]
+        return last + [
+            position for position in self.work.scored if self.start <= position < self.end
+        ]
 
 
 class OwnAttention:
@@ -162,9 +164,9 @@ class OwnAttention:
         return (first, stop) if first >= 0 else (0, stop - first)
 
     def _run(self, one: _Pass) -> Tensor:
-        """Return the logits `[n, vocabulary]` of a pass's wanted places."""
+        """Return the logits `[n, vocabulary]` of a pass's wanted positions."""
         wanted = one.wanted
-        rows = [place - one.first for place in wanted] or [one.end - 1 - one.first]
+        rows = [position - one.first for position in wanted] or [one.end - 1 - one.first]
         ghost = self._ghost(one, len(rows))
         step = pack(
             Batch((), (Work(ghost, one.first, one.stop, samples=True),)),

@@ -22,7 +22,7 @@ from adapters_core.linear import AdaptedLinear
 from adapters_core.method import Coefficients
 from adapters_core.serving import RowsNotKnown
 from server.adapters.payload import Merged
-from server.adapters.probe_updates import Updates, added, dense, layout_of, placed, random_updates
+from server.adapters.probe_updates import Updates, added, dense, layout_of, packed, random_updates
 from server.adapters.residency import Entry
 from server.engine.sight import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
@@ -214,7 +214,7 @@ def _factored(linears: Mapping[str, AdaptedLinear], updates: tuple[Updates, ...]
     device = next(iter(linears.values())).golden().device
     bank = Bank(layout_of(shapes, shapes), Bases(device), slots=len(updates))
     return [
-        Entry(("start check", number), payload=placed(bank, update))
+        Entry(("start check", number), payload=packed(bank, update))
         for number, update in enumerate(updates)
     ]
 

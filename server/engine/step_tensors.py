@@ -39,8 +39,8 @@ class StepInput:
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """A work and the rows it takes."""
+class _PackedWork:
+    """A work and the rows that it takes in the step."""
 
     work: Work
     first: int
@@ -61,49 +61,49 @@ def pack(
         device: where the tensors are to be.
         kept: the base's linears that see only the wanted rows.
     """
-    placed, total = _place(batch)
+    packed, total = _packed(batch)
     missing = padding_of(total)
     ids: list[int] = []
     positions: list[int] = []
-    for p in placed:
+    for p in packed:
         ids += p.work.sequence.tokens[p.work.start : p.work.stop]
         positions += range(p.work.start, p.work.stop)
-    singles = _wanted(placed)
-    wanted = [p.first + place - p.work.start for p, place in singles]
+    singles = _wanted(packed)
+    wanted = [p.first + position - p.work.start for p, position in singles]
     padded = wanted + [total - 1] * padding_of(len(wanted))
     return StepInput(
         ids=torch.tensor([ids + [0] * missing], device=device),
         positions=torch.tensor([positions + [0] * missing], device=device),
         wanted=torch.tensor(padded, dtype=torch.long, device=device),
         num_wanted=len(wanted),
-        layout=_layout(placed, len(batch.decode), missing, page_size, device),
+        layout=_layout(packed, len(batch.decode), missing, page_size, device),
         plan=_whole_plan(
-            _plan(placed, len(batch.decode), total + missing, device), singles, device, kept
+            _plan(packed, len(batch.decode), total + missing, device), singles, device, kept
         ),
     )
 
 
-def _wanted(placed: list[_Placed]) -> list[tuple[_Placed, int]]:
-    """Return the places that have logits to give: those that sample, then those that are scored."""
-    sampled = [(p, p.work.stop - 1) for p in placed if p.work.samples]
-    return sampled + [(p, place) for p in placed for place in p.work.scored]
+def _wanted(packed: list[_PackedWork]) -> list[tuple[_PackedWork, int]]:
+    """Return the positions whose logits are wanted: those that sample, then the scored ones."""
+    sampled = [(p, p.work.stop - 1) for p in packed if p.work.samples]
+    return sampled + [(p, position) for p in packed for position in p.work.scored]
 
 
-def _place(batch: Batch) -> tuple[list[_Placed], int]:
-    placed, first = [], 0
+def _packed(batch: Batch) -> tuple[list[_PackedWork], int]:
+    packed, first = [], 0
     for work in batch.works:
-        placed.append(_Placed(work, first))
+        packed.append(_PackedWork(work, first))
         first += work.stop - work.start
-    return placed, first
+    return packed, first
 
 
 def _layout(
-    placed: list[_Placed], num_decode: int, missing: int, page_size: int, device: torch.device
+    packed: list[_PackedWork], num_decode: int, missing: int, page_size: int, device: torch.device
 ) -> StepLayout:
     spans = []
     write: list[int] = []
     clear: list[int] = []
-    for p in placed:
+    for p in packed:
         pages = tuple(p.work.sequence.pages)
         spans.append(Span(p.first, len(p.rows), p.work.start, pages))
         write += _cells(pages, range(p.work.start, p.work.stop), page_size)
@@ -111,7 +111,7 @@ def _layout(
         end = -(-span.length // page_size) * page_size
         clear += _cells(span.pages, range(span.length, end), page_size)
     write += range(missing)  # page 0
-    long = [p.work.sequence.is_long for p in placed for _ in p.rows] + [False] * missing
+    long = [p.work.sequence.is_long for p in packed for _ in p.rows] + [False] * missing
     return StepLayout(
         decode=tuple(spans[:num_decode]),
         prefill=tuple(spans[num_decode:]),
@@ -127,7 +127,7 @@ def _cells(pages: tuple[int, ...], positions: Iterable[int], page_size: int) -> 
 
 def _whole_plan(
     plan: ServingPlan | None,
-    singles: list[tuple[_Placed, int]],
+    singles: list[tuple[_PackedWork, int]],
     device: torch.device,
     kept: Collection[str],
 ) -> ServingPlan | None:
@@ -135,20 +135,20 @@ def _whole_plan(
     if plan is None or not kept or not plan.changes(kept):
         return plan
     # Each wanted row is one row of its own, like a single token's.
-    works = (replace(p.work, start=place, stop=place + 1) for p, place in singles)
-    rows = [_Placed(work, first) for first, work in enumerate(works)]
+    works = (replace(p.work, start=position, stop=position + 1) for p, position in singles)
+    rows = [_PackedWork(work, first) for first, work in enumerate(works)]
     own = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), device) if rows else None
     return replace(plan, kept=own or ServingPlan())
 
 
 def _plan(
-    placed: list[_Placed], num_decode: int, total: int, device: torch.device
+    packed: list[_PackedWork], num_decode: int, total: int, device: torch.device
 ) -> ServingPlan | None:
     """Return what each row gets; None if every row is the base's own."""
-    factored: defaultdict[int, list[_Placed]] = defaultdict(list)
-    merged: defaultdict[int, list[_Placed]] = defaultdict(list)
-    base: list[_Placed] = []
-    for p in placed:
+    factored: defaultdict[int, list[_PackedWork]] = defaultdict(list)
+    merged: defaultdict[int, list[_PackedWork]] = defaultdict(list)
+    base: list[_PackedWork] = []
+    for p in packed:
         payload = payload_of(p.work)
         if isinstance(payload, Factored):
             factored[id(payload.bank)].append(p)
@@ -158,7 +158,7 @@ def _plan(
             base.append(p)
     if not factored and not merged:
         return None
-    last = placed[-1].first + len(placed[-1].rows)
+    last = packed[-1].first + len(packed[-1].rows)
     others = [row for p in base + sum(factored.values(), []) for row in p.rows]
     only = not others and len(merged) == 1
     return ServingPlan(
@@ -177,7 +177,7 @@ def payload_of(work: Work) -> object:
     return lease.payload if isinstance(lease, Entry) else None
 
 
-def _merged_group(group: list[_Placed], only: bool, device: torch.device) -> MergedGroup:
+def _merged_group(group: list[_PackedWork], only: bool, device: torch.device) -> MergedGroup:
     payload = payload_of(group[0].work)
     assert isinstance(payload, Merged)
     rows = [row for p in group for row in p.rows]
@@ -192,9 +192,9 @@ def _index(rows: list[int], device: torch.device) -> Tensor | None:
 
 
 def _factored_group(
-    group: list[_Placed], num_decode: int, last: int, total: int, device: torch.device
+    group: list[_PackedWork], num_decode: int, last: int, total: int, device: torch.device
 ) -> FactoredGroup:
-    """Return one bank's rows; in place, without an index, if the whole batch is theirs."""
+    """Return one bank's rows; in position, without an index, if the whole batch is theirs."""
     payload = payload_of(group[0].work)
     assert isinstance(payload, Factored)
     slots: list[int] = []

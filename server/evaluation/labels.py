@@ -124,11 +124,11 @@ class LabelFigures:
     def _answered(self, inputs: list[Input]) -> list[Tensor]:
         record = self._answerer.record
         goes_alone = record is not None and self._encoding.goes_alone(record.target_modules)
-        ticket = self._encoding.batcher.submit(
+        pending = self._encoding.batcher.submit(
             inputs, self._answerer.digest, self._tenant, None, goes_alone
         )
         try:
-            self.mode = ticket.mode
-            return ticket.future.result()
+            self.mode = pending.mode
+            return pending.future.result()
         finally:
-            self._encoding.batcher.cancel(ticket)
+            self._encoding.batcher.cancel(pending)

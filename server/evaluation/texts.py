@@ -62,7 +62,7 @@ class TextFigures:
         return text_figures(self._loss, self._count, self._right)
 
     def _wanted(self, line: int, row: Mapping[str, Any]) -> list[tuple[list[int], dict[int, int]]]:
-        """Return each text of an example, and place -> the token that is scored behind it."""
+        """Return each text of an example, and position -> the token that is scored behind it."""
         try:
             texts = self._texts.of(row)
         except ValueError as error:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from server.adapters.faults import run_apart, told_of
+from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
@@ -213,7 +213,7 @@ class Runtime:
         # Those of one adapter side by side: one that fails is found in few halvings.
         works = sorted(batch.works, key=lambda work: id(work.sequence.lease))
         outcome = run_apart(works, lambda some: self._computed(batch.only(some), some))
-        for work, error in told_of(outcome, lambda work: work.sequence.lease).items():
+        for work, error in errors_to_report(outcome, lambda work: work.sequence.lease).items():
             self._fail(self._generations[work.sequence], error)
         done = batch.only(outcome.results)
         self._deliver(done, outcome.results)

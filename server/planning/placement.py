@@ -16,7 +16,7 @@ from server.adapters.payload import Factored
 from server.adapters.residency import Entry
 from server.planning.costs import Costs
 from server.planning.planner import Planner, Request
-from server.telemetry.observer import NullObserver, Observer, PlanStats
+from server.telemetry.observer import Observer, PlanStats
 
 #: Requests for which a merge that failed is not tried again.
 _PATIENCE = 256
@@ -57,7 +57,7 @@ class Placement:
             self._forced = "factored"
         self._planner = planner
         self._costs_of = costs_of or (lambda layout: None)
-        self._observer = observer or NullObserver()
+        self._observer = observer or Observer()
         self._by_layout: dict[Hashable, Costs | None] = {}
         self._known: dict[str, Costs] = {}  # of the recently planned
         self._refused: dict[str, int] = {}  # merges that failed -> when, counted in requests

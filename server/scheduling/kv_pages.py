@@ -33,10 +33,6 @@ class KvPages:
         """Return how many pages it must have for the tokens it has and one more."""
         return self._pool.pages_for(min(len(sequence.tokens) + 1, sequence.max_length))
 
-    def fits(self, num_tokens: int) -> bool:
-        """Return whether so many tokens fit the cache when nobody else runs."""
-        return self._pool.pages_for(num_tokens) <= self._pool.num_pages
-
     def is_waiting_for_prefix(
         self, sequence: TokenSequence, running: Iterable[TokenSequence]
     ) -> bool:

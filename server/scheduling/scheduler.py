@@ -79,10 +79,6 @@ class Scheduler:
         """Accept a sequence; the caller has checked that it fits the pool at all."""
         self.waiting.add(sequence)
 
-    def fits(self, num_tokens: int) -> bool:
-        """Return whether a sequence of this length could ever run."""
-        return self._pages.fits(num_tokens)
-
     def remove(self, sequence: TokenSequence) -> None:
         """Drop a sequence wherever it stands; nothing happens if it has ended."""
         if sequence in self.running:

@@ -35,7 +35,7 @@ class Sampling:
         stop_ids: tokens that end the generation.
         num_logprobs: alternatives to report with each token; None reports no log-probabilities.
         logit_bias: token -> what is added to its logit.
-        scored: place in the prompt -> the token whose log-probability behind it is wanted.
+        scored: position in the prompt -> the token whose log-probability behind it is wanted.
     """
 
     max_tokens: int
@@ -77,12 +77,12 @@ class TokenSequence:
         tenant: whose it is; tenants share the engine fairly and nothing else.
         deadline: when its answer is worth nothing any more, on the same clock.
         admitted: when it began to run.
-        number: its place in the order of acceptance.
+        number: its number in the order of acceptance.
         chain: the kept prefix that it reads; the first of its `pages`.
         is_chained: whether it may still add to that.
         num_cached: prompt tokens that were found instead of computed.
         num_preempted: how often it had to give its pages up.
-        scores: place -> what was found of the token that `sampling.scored` names there.
+        scores: position -> what was found of the token that `sampling.scored` names there.
         border: a length beyond which the base rotates all positions otherwise (rotations.py).
     """
 

@@ -20,10 +20,12 @@ class Work:
 
     @property
     def scored(self) -> list[int]:
-        """Return the places among these tokens behind which a given token is scored."""
+        """Return the positions among these tokens behind which a given token is scored."""
         wanted = self.sequence.sampling.scored
         return (
-            [place for place in range(self.start, self.stop) if place in wanted] if wanted else []
+            [position for position in range(self.start, self.stop) if position in wanted]
+            if wanted
+            else []
         )
 
     @classmethod

@@ -17,7 +17,7 @@ from registry.workers import Workers
 _FRESH_S = 1.0
 
 
-class TrainingMetrics(Collector):
+class JobMetrics(Collector):
     """Holds the jobs' numbers as they were a moment ago; without a registry it has none.
 
     Args:

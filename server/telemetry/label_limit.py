@@ -5,7 +5,7 @@ import threading
 OTHER = "other"
 
 
-class BusyNames:
+class LabelLimit:
     """Chooses whose requests are counted apart. A name that was chosen once stays so.
 
     Counts therefore only grow, and their sum is the exact total at every moment. Dropping the

@@ -21,9 +21,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from server.telemetry.job_metrics import TrainingMetrics
-from server.telemetry.label_limit import BusyNames
-from server.telemetry.observer import CacheStats, LoadStats, PlanStats, StepStats
+from server.telemetry.job_metrics import JobMetrics
+from server.telemetry.label_limit import LabelLimit
+from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
 
 # Bounds in seconds. A quantile is guessed between two: they lie closest where a person looks.
 _FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -56,7 +56,7 @@ class BuildInfo:
     torch: str
 
 
-class Metrics:
+class Metrics(Observer):
     """An `Observer` that counts, for one server; safe from any thread.
 
     Args:
@@ -66,10 +66,10 @@ class Metrics:
     def __init__(self, max_adapters: int = 50) -> None:
         self._registry = _Registry()
         self._num_preemptions = 0
-        self._names = BusyNames(max_adapters)
+        self._names = LabelLimit(max_adapters)
         self._state = _State()
         self._registry.register(self._state)
-        self.training = TrainingMetrics()
+        self.training = JobMetrics()
         self._registry.register(self.training)
         self._build = Info("overtone_build", "What is running.", registry=self._registry)
         self._make_request_metrics()

@@ -4,7 +4,6 @@ Only metrics.py knows Prometheus; everything else calls these methods, from any 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,11 @@ class PlanStats:
     saving: float
 
 
-class Observer(Protocol):
-    """Receives what happened; must be quick and must not raise."""
+class Observer:
+    """Receives what happened, and ignores what a subclass does not override.
+
+    Its methods must be quick and must not raise.
+    """
 
     def on_step(self, stats: StepStats) -> None:
         """One engine step is done."""
@@ -113,20 +115,3 @@ class Observer(Protocol):
 
     def on_rows(self, hold: bool) -> None:
         """Whether an answer's bits do not depend on its neighbours was measured."""
-
-
-class NullObserver:
-    """Forgets everything."""
-
-    def on_step(self, stats: StepStats) -> None: ...
-    def on_queue(self, num_running: int, num_waiting: int) -> None: ...
-    def on_cache(self, stats: CacheStats) -> None: ...
-    def on_load(self, stats: LoadStats) -> None: ...
-    def on_placed(self, stats: PlanStats) -> None: ...
-    def on_first_token(self, seconds: float, queue_s: float) -> None: ...
-    def on_next_token(self, seconds: float) -> None: ...
-    def on_request(self, route: str, status: int, seconds: float) -> None: ...
-    def on_adapter(self, name: str) -> None: ...
-    def on_registry(self, op: str, seconds: float, ok: bool) -> None: ...
-    def on_canary(self, ok: bool) -> None: ...
-    def on_rows(self, hold: bool) -> None: ...

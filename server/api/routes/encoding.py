@@ -16,7 +16,7 @@ from server.api.request import json_body, service_of, unless_gone
 from server.encoding.build import Encoding
 from server.encoding.encoder import Input
 from server.encoding.labels import answer_of, names_of
-from server.encoding.request import Ticket
+from server.encoding.request import PendingRequest
 from server.errors import InvalidRequest
 
 router = APIRouter()
@@ -102,18 +102,18 @@ async def _answered(request: Request, encoding: Encoding, body: EncodingRequest)
     tenant = request.state.tenant
     record = answerer.record
     goes_alone = record is not None and encoding.goes_alone(record.target_modules)
-    ticket = encoding.batcher.submit(inputs, answerer.digest, tenant, timeout_s, goes_alone)
+    pending = encoding.batcher.submit(inputs, answerer.digest, tenant, timeout_s, goes_alone)
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)
     try:
-        results = await unless_gone(request, _results(ticket))
+        results = await unless_gone(request, _results(pending))
     finally:
-        encoding.batcher.cancel(ticket)
-    return _Answered(answerer, inputs, results, ticket.mode)
+        encoding.batcher.cancel(pending)
+    return _Answered(answerer, inputs, results, pending.mode)
 
 
-async def _results(ticket: Ticket) -> list[Tensor]:
-    return await asyncio.wrap_future(ticket.future)
+async def _results(pending: PendingRequest) -> list[Tensor]:
+    return await asyncio.wrap_future(pending.future)
 
 
 def _written(vector: Tensor, encoding_format: str) -> str | list[float]:

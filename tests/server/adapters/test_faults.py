@@ -15,7 +15,7 @@ from adapters_core.base import spec_of
 from adapters_core.inject import inject
 from adapters_core.method import Rows
 from running import NUM_PAGES, Heard, Running
-from server.adapters.faults import run_apart, told_of
+from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
@@ -104,7 +104,7 @@ def test_what_is_told_names_the_adapter_and_nothing_of_the_inside(
         return list(items)
 
     leases = {1: Entry(("sha256:1", "merged")), 2: None}
-    told = told_of(run_apart([1, 2], run), leases.get)
+    told = errors_to_report(run_apart([1, 2], run), leases.get)
     assert list(told) == [1]
     assert said in str(told[1])
     assert "secret" not in str(told[1])

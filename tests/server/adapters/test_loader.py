@@ -23,7 +23,7 @@ from server.adapters.modes import Mode
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.errors import AdapterTooLarge, Draining
-from server.telemetry.observer import CacheStats, LoadStats, NullObserver
+from server.telemetry.observer import CacheStats, LoadStats, Observer
 from server_parts import (
     CPU,
     FOURIERFT,
@@ -37,7 +37,7 @@ from server_parts import (
 
 
 @dataclass
-class Remembering(NullObserver):
+class Remembering(Observer):
     """Keeps what it was told."""
 
     loads: list[LoadStats] = field(default_factory=list)

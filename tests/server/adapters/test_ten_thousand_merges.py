@@ -42,7 +42,7 @@ from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import TokenSequence
-from server.telemetry.observer import NullObserver
+from server.telemetry.observer import Observer
 from server_parts import (
     CPU,
     PAGE_SIZE,
@@ -173,7 +173,7 @@ class Life:
             coefficient_bytes=50_000,
             basis_bytes=1 << 30,
             merged_bytes=2 * sum(dtype.itemsize * s.out * s.in_ for s in shapes),
-            observer=NullObserver(),
+            observer=Observer(),
             on_change=self.changed.put,
         )
 

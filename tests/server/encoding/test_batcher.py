@@ -26,16 +26,16 @@ from server.encoding.build import encoding_of
 from server.encoding.encoder import Encoder, Group, Input
 from server.encoding.head_switch import plain_heads
 from server.encoding.plan import Payload
-from server.encoding.request import Limits, Ticket
+from server.encoding.request import Limits, PendingRequest
 from server.errors import AdapterTooLarge, DeadlineExceeded, Draining, InternalError, Overloaded
-from server.telemetry.observer import NullObserver, StepStats
+from server.telemetry.observer import Observer, StepStats
 from server_parts import CPU, Store, eventually
 
 TEXT: Input = tuple(range(10, 20))
 LIMITS = Limits("factored", max_batch=4, max_tokens=128, max_open=16, max_pixels=1)
 
 
-class Watched(NullObserver):
+class Watched(Observer):
     """Remembers the steps."""
 
     def __init__(self) -> None:
@@ -113,8 +113,8 @@ def adapter(parts: Parts, digest: str, seed: int = 0, shape: str = "bert") -> st
     return digest
 
 
-def result(ticket: Ticket) -> list[Tensor]:
-    return ticket.future.result(30)
+def result(request: PendingRequest) -> list[Tensor]:
+    return request.future.result(30)
 
 
 def test_a_request_of_many_inputs_is_answered_in_order(start: Callable[..., Parts]) -> None:
@@ -134,10 +134,10 @@ def test_different_adapters_share_a_batch(start: Callable[..., Parts]) -> None:
     running, go = parts.hold()
     first = parts.batcher.submit([TEXT], None)
     assert running.wait(30)
-    tickets = [parts.batcher.submit([TEXT], digest) for digest in digests]
+    requests = [parts.batcher.submit([TEXT], digest) for digest in digests]
     go.set()
-    for ticket, expected in zip(tickets, alone, strict=True):
-        assert torch.equal(result(ticket)[0], expected)
+    for request, expected in zip(requests, alone, strict=True):
+        assert torch.equal(result(request)[0], expected)
     result(first)
     assert parts.observer.steps[-1].num_adapters == 3
     assert parts.observer.steps[-1].mode == "factored"
@@ -193,32 +193,32 @@ def test_a_cancelled_request_gives_back_what_it_held(start: Callable[..., Parts]
     digest = adapter(parts, "d")
     result(parts.batcher.submit([TEXT], digest))
     running, go = parts.hold()
-    ticket = parts.batcher.submit([TEXT] * 9, digest)
+    request = parts.batcher.submit([TEXT] * 9, digest)
     assert running.wait(30)
-    parts.batcher.cancel(ticket)
-    parts.batcher.cancel(ticket)
-    assert not ticket.is_over  # its adapter is in use until the batch is through
+    parts.batcher.cancel(request)
+    parts.batcher.cancel(request)
+    assert not request.is_over  # its adapter is in use until the batch is through
     go.set()
     with pytest.raises(Draining):
-        result(ticket)
+        result(request)
     eventually(lambda: parts.batcher.num_open == 0)
-    assert ticket.lease is not None
-    assert ticket.lease.users == 0
+    assert request.lease is not None
+    assert request.lease.users == 0
 
 
 def test_a_future_that_its_receiver_gave_up_harms_nobody(start: Callable[..., Parts]) -> None:
     parts = start()
     running, go = parts.hold()
-    ticket = parts.batcher.submit([TEXT], None)
+    request = parts.batcher.submit([TEXT], None)
     assert running.wait(30)
-    assert ticket.future.cancel()
+    assert request.future.cancel()
     go.set()
     with pytest.raises(CancelledError):
-        result(ticket)
+        result(request)
     assert result(parts.batcher.submit([TEXT], None))
 
 
-def test_a_full_line_turns_requests_away(start: Callable[..., Parts]) -> None:
+def test_a_full_queue_turns_requests_away(start: Callable[..., Parts]) -> None:
     parts = start()
     running, go = parts.hold()
     open_ = parts.batcher.submit([TEXT] * 16, None)
@@ -230,7 +230,7 @@ def test_a_full_line_turns_requests_away(start: Callable[..., Parts]) -> None:
     assert result(parts.batcher.submit([TEXT], None))
 
 
-def test_one_tenant_cannot_fill_the_line_for_others(start: Callable[..., Parts]) -> None:
+def test_one_tenant_cannot_fill_the_queue_for_others(start: Callable[..., Parts]) -> None:
     parts = start()
     running, go = parts.hold()
     mine = parts.batcher.submit([TEXT] * 16, None, "a")
@@ -271,9 +271,11 @@ def test_a_failing_batch_ends_its_requests_and_the_next_one_is_answered(
     assert result(parts.batcher.submit([TEXT], None))
 
 
-def spoil(parts: Parts, ticket: Ticket, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil(
+    parts: Parts, request: PendingRequest, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Make a request's adapter raise: in a linear, or in its head."""
-    lease = ticket.lease
+    lease = request.lease
     assert lease is not None
     eventually(lambda: lease.is_ready)
     payload = lease.payload
@@ -315,14 +317,14 @@ def test_what_raises_in_a_batch_ends_its_own_request_alone(
     running, go = parts.hold()
     first = parts.batcher.submit([good], None)
     assert running.wait(30)
-    ticket = parts.batcher.submit([good, wrong if fault == "row" else bad], "bad")
+    request = parts.batcher.submit([good, wrong if fault == "row" else bad], "bad")
     beside = [parts.batcher.submit([good, good], digest) for digest in digests]
     if fault != "row":
-        spoil(parts, ticket, fault, monkeypatch)
+        spoil(parts, request, fault, monkeypatch)
     go.set()
     result(first)
     with pytest.raises(InternalError, match=rf"adapter bad \({mode}\)"):
-        result(ticket)
+        result(request)
     for one, expected in zip(beside, alone, strict=True):
         assert all(torch.equal(row, expected) for row in result(one))
     eventually(lambda: parts.batcher.num_open == 0)
@@ -345,7 +347,7 @@ def test_an_answer_that_is_not_finite_is_a_failure(start: Callable[..., Parts]) 
 def test_stopping_answers_what_is_open_and_takes_nothing_new(start: Callable[..., Parts]) -> None:
     parts = start()
     running, go = parts.hold()
-    ticket = parts.batcher.submit([TEXT] * 6, None)
+    request = parts.batcher.submit([TEXT] * 6, None)
     assert running.wait(30)
     stopping = threading.Thread(target=parts.batcher.stop)
     stopping.start()
@@ -360,16 +362,16 @@ def test_stopping_answers_what_is_open_and_takes_nothing_new(start: Callable[...
     eventually(is_draining)
     go.set()
     stopping.join(30)
-    assert len(result(ticket)) == 6
+    assert len(result(request)) == 6
     assert not parts.batcher.is_alive
 
 
 def test_what_cannot_end_in_time_is_failed_by_the_stop(start: Callable[..., Parts]) -> None:
     parts = start()
     gate = parts.store.hold(adapter(parts, "slow"))
-    ticket = parts.batcher.submit([TEXT], "slow")
+    request = parts.batcher.submit([TEXT], "slow")
     parts.batcher.stop(timeout_s=0.0)
     with pytest.raises(Draining):
-        result(ticket)
+        result(request)
     assert parts.batcher.num_open == 0
     gate.set()

@@ -19,7 +19,7 @@ from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import TokenSequence
-from server.telemetry.observer import NullObserver
+from server.telemetry.observer import Observer
 from server_parts import (
     CPU,
     FOURIERFT,
@@ -48,7 +48,7 @@ def exercise(folder: Path, dtype: torch.dtype, rounds: int) -> None:
     before = weights_sha256(model)
     injection = inject(model)
     engine, changed = Engine(injection, num_pages=8), Queue[Entry]()
-    observer, random = NullObserver(), Random(1)
+    observer, random = Observer(), Random(1)
     largest = sum(2 * dtype.itemsize * s.out * s.in_ for s in store.spec.targets.values())
     loader = Loader(
         store.open,

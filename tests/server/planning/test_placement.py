@@ -18,7 +18,7 @@ from server.adapters.modes import ModeSetting
 from server.planning.costs import Costs, Curve
 from server.planning.placement import Placed, Placement
 from server.planning.planner import Planner
-from server.telemetry.observer import NullObserver, PlanStats
+from server.telemetry.observer import Observer, PlanStats
 from server_parts import CPU, FOURIERFT, QUERY_VALUE, Store, eventually, torch_threads
 
 #: So dear factored that one request makes a copy pay.
@@ -33,7 +33,7 @@ COSTS = Costs(
 
 
 @dataclass
-class Decisions(NullObserver):
+class Decisions(Observer):
     told: list[PlanStats] = field(default_factory=list)
 
     def on_placed(self, stats: PlanStats) -> None:
@@ -86,7 +86,7 @@ class Place:
             coefficient_bytes=coefficient_bytes,
             basis_bytes=1 << 30,
             merged_bytes=merged_bytes,
-            observer=NullObserver(),
+            observer=Observer(),
             on_change=lambda entry: None,
         )
         self.planner = Planner(merged_bytes, window=4)

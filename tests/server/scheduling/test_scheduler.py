@@ -130,12 +130,6 @@ def test_admission_takes_pages_for_the_whole_length_and_the_clock() -> None:
     assert one.admitted == 12.5
 
 
-def test_fits_is_about_the_whole_pool() -> None:
-    s = scheduler()
-    assert s.fits(NUM_PAGES * PAGE_SIZE)
-    assert not s.fits(NUM_PAGES * PAGE_SIZE + 1)
-
-
 def test_removing_a_sequence_that_has_ended_does_nothing() -> None:
     s = scheduler()
     one = sequence(2, max_tokens=1)

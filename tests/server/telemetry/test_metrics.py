@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry import Jobs, RegistryUnavailable
 from registry.workers import Workers
-from server.telemetry.job_metrics import TrainingMetrics
+from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.metrics import BuildInfo, Metrics
 from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
 
@@ -174,7 +174,7 @@ def test_build_info_is_replaced_once_the_base_is_known(metrics: Metrics) -> None
 
 def test_jobs_are_asked_for_once_a_second_and_forgotten_when_nobody_answers() -> None:
     now, jobs = [0.0], OneJob()
-    training = TrainingMetrics(lambda: now[0])
+    training = JobMetrics(lambda: now[0])
     for _ in range(5):
         training.refresh(cast(Jobs, jobs), cast(Workers, jobs))
     assert jobs.asked == 1
