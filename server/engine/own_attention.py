@@ -99,11 +99,9 @@ class _Pass:
 
     @property
     def wanted(self) -> list[int]:
-        """Return the positions whose logits are wanted: the last if it samples, then scored ones."""
+        """Return the positions whose logits are wanted: the last if sampled, then scored ones."""
         last = [self.end - 1] if self.samples else []
-        return last + [
-            position for position in self.work.scored if self.start <= position < self.end
-        ]
+        return last + [i for i in self.work.scored if self.start <= i < self.end]
 
 
 class OwnAttention:

@@ -110,7 +110,7 @@ class _Starting:
         try:
             may_search = can_search(self.settings)
             service = start_service(self.settings, self.metrics, self._opened, may_search)
-            settle()
+            freeze_gc()
             return service
         finally:
             self.is_over = True
@@ -174,7 +174,7 @@ def _require_own_rows(service: Service, may_search: bool) -> None:
         raise
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Have the garbage collector leave alone what the process keeps to its end.
 
     torch, transformers and the base are half a million objects: a full collection over them stops

@@ -22,11 +22,7 @@ class Work:
     def scored(self) -> list[int]:
         """Return the positions among these tokens behind which a given token is scored."""
         wanted = self.sequence.sampling.scored
-        return (
-            [position for position in range(self.start, self.stop) if position in wanted]
-            if wanted
-            else []
-        )
+        return [i for i in range(self.start, self.stop) if i in wanted] if wanted else []
 
     @classmethod
     def of(cls, sequence: TokenSequence, start: int, stop: int) -> "Work":
