@@ -27,10 +27,11 @@ from registry.errors import (
     RegistryUnavailable,
     RegistryUnusable,
 )
+from registry.fence import Fence
 from registry.files import FileRecord, Files
 from registry.job_folders import JobFolders
 from registry.job_log import Checkpoint, Event, MetricPoint
-from registry.job_record import Fence, JobError, JobRecord, JobResult, Progress, State
+from registry.job_record import JobError, JobRecord, JobResult, Progress, State
 from registry.job_spec import Hyperparameters, JobSpec, PublishGate
 from registry.jobs import Jobs
 from registry.names import Reference, check_alias, check_digest, check_name

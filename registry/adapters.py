@@ -19,7 +19,7 @@ from registry.errors import (
     NameConflict,
     PreconditionFailed,
 )
-from registry.job_record import Fence
+from registry.fence import Fence
 from registry.names import Reference, check_alias, check_digest, check_method, check_name
 from registry.pages import check_limit
 from registry.records import Record, stored_form

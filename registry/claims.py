@@ -15,9 +15,10 @@ import redis
 
 from registry import keys
 from registry.errors import JobConflict, JobNotFound
+from registry.fence import Fence
 from registry.job_log import Entry, flat
 from registry.job_moves import Move, Moves, failed, record_of
-from registry.job_record import HELD, Fence, JobError, JobRecord, State, check_job_id
+from registry.job_record import HELD, JobError, JobRecord, State, check_job_id
 from registry.jobs import Jobs
 from registry.pages import MAX_PAGE
 from registry.scripts import Observer, Scripts

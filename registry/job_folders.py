@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from registry.errors import FenceLost
-from registry.job_record import JOB_ID, Fence, check_job_id
+from registry.fence import Fence
+from registry.job_record import JOB_ID, check_job_id
 
 
 class JobFolders:

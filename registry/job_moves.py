@@ -9,8 +9,9 @@ import redis
 
 from registry import keys
 from registry.errors import FenceLost, JobConflict, JobNotFound
+from registry.fence import Fence
 from registry.job_log import shown
-from registry.job_record import FROM, Fence, JobError, JobRecord, State, check_job_id
+from registry.job_record import FROM, JobError, JobRecord, State, check_job_id
 from registry.queue import JobQueues
 from registry.scripts import Scripts
 

@@ -11,9 +11,6 @@ Failed, cancelled: from everywhere but the end; a paused job cannot fail. As suc
 `validating_files` is what a job is before anybody looked at its words and files, and again while
 the process that claimed it reads every example as its base will. What is wrong with a job is found
 in this state.
-
-A *fence* is the number of a claim. Who holds an older one than the record's can report nothing and
-publish nothing: that is what keeps a worker which was believed dead from doing harm.
 """
 
 import json
@@ -46,14 +43,6 @@ FROM: dict[State, tuple[State, ...]] = {
 }
 
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
-
-
-@dataclass(frozen=True)
-class Fence:
-    """The right to act for a job: the number of one claim."""
-
-    job: str
-    number: int
 
 
 @dataclass(frozen=True)

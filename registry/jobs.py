@@ -12,13 +12,14 @@ import redis
 
 from registry import keys
 from registry.errors import FileNotFound, InvalidArgument, JobNotFound
+from registry.fence import Fence
 from registry.job_log import Checkpoint, Event, MetricPoint
 from registry.job_moves import Move, Moves, failed, record_of
-from registry.job_record import STATES, Fence, JobError, JobRecord, State, check_job_id
+from registry.job_record import STATES, JobError, JobRecord, State, check_job_id
 from registry.job_spec import JobSpec
 from registry.names import check_alias, check_name
+from registry.notes import check_notes
 from registry.pages import MAX_PAGE, check_limit
-from registry.records import check_notes
 from registry.scripts import Observer, Scripts
 
 #: The published version's record holds all of it once, its method's config twice.

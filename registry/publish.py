@@ -12,9 +12,10 @@ from adapters_core.description import AdapterDescription
 from registry.adapters import Adapters
 from registry.blobs import BlobStore
 from registry.errors import RegistryUnavailable
-from registry.job_record import Fence
+from registry.fence import Fence
 from registry.names import check_alias, check_name
-from registry.records import Record, check_notes
+from registry.notes import check_notes
+from registry.records import Record
 
 
 def publish(

@@ -12,11 +12,9 @@ from typing import Any, Self
 
 from adapters_core.description import AdapterDescription
 from registry import keys
-from registry.errors import CorruptRecord, InvalidArgument
+from registry.errors import CorruptRecord
 from registry.names import DIGEST, METHOD, check_digest, check_method
-
-MAX_NOTES_BYTES = 64 * 1024  # metadata and metrics together, as JSON
-MAX_NOTES_DEPTH = 16
+from registry.notes import check_notes
 
 
 @dataclass(frozen=True)
@@ -128,33 +126,3 @@ def stored_form(
     facts = {field: getattr(description, field) for field in _TYPES if field not in own}
     body = json.dumps({**facts, **own}, separators=(",", ":"))
     return f"{description.digest} {description.method}\n{body}"
-
-
-def check_notes(metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Check the publisher's own values.
-
-    Raises:
-        InvalidArgument: they cannot be stored: not JSON, too large or too deep.
-    """
-    notes = {"metadata": metadata, "metrics": metrics}
-    try:
-        size_bytes = len(json.dumps(notes, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidArgument(
-            "metadata and metrics must be JSON objects of finite numbers, text, lists and objects"
-        ) from error
-    if size_bytes > MAX_NOTES_BYTES:
-        raise InvalidArgument(
-            f"metadata and metrics are {size_bytes} bytes as JSON; the limit is {MAX_NOTES_BYTES}"
-        )
-    if _depth(notes) > MAX_NOTES_DEPTH:
-        raise InvalidArgument(f"metadata and metrics nest deeper than {MAX_NOTES_DEPTH} levels")
-
-
-def _depth(value: Any) -> int:
-    inner: list[Any] | None = None
-    if isinstance(value, dict):
-        inner = list(value.values())
-    elif isinstance(value, list | tuple):
-        inner = list(value)
-    return 0 if inner is None else 1 + max((_depth(each) for each in inner), default=0)

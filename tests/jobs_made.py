@@ -6,8 +6,9 @@ from typing import Any
 
 from registry.adapters import Adapters
 from registry.claims import Claims
+from registry.fence import Fence
 from registry.files import FileRecord, Files
-from registry.job_record import Fence, JobError, JobRecord
+from registry.job_record import JobError, JobRecord
 from registry.job_spec import JobSpec
 
 BASE = "tiny"

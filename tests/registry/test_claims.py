@@ -13,7 +13,7 @@ from registry.errors import (
     JobConflict,
     RegistryUnavailable,
 )
-from registry.job_record import Fence
+from registry.fence import Fence
 
 
 def test_two_workers_never_have_the_same_job(jobs, claims, queued):

@@ -7,8 +7,8 @@ import pytest
 from registry.errors import (
     FenceLost,
 )
+from registry.fence import Fence
 from registry.job_folders import JobFolders
-from registry.job_record import Fence
 
 
 def test_a_claim_takes_its_predecessors_folder_along(tmp_path):

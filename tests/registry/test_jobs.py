@@ -15,7 +15,8 @@ from registry.errors import (
     JobConflict,
     JobNotFound,
 )
-from registry.job_record import FROM, STATES, Fence, JobRecord
+from registry.fence import Fence
+from registry.job_record import FROM, STATES, JobRecord
 
 
 def messages(jobs, id_):

@@ -13,7 +13,7 @@ from jobs_made import spec_for, upload
 from registry import keys, publish, withdraw
 from registry.connect import Registry, connect
 from registry.errors import CorruptRecord, ForeignStore, RegistryUnavailable
-from registry.job_record import Fence
+from registry.fence import Fence
 from registry.ownership import MAX_LOOKED_FOR
 from registry.standing import Identity, Standing, fault_of
 from registry.store_mark import StoreMark

@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from registry.errors import CorruptRecord, InvalidArgument, InvalidName
-from registry.records import MAX_NOTES_BYTES, MAX_NOTES_DEPTH, Record, stored_form
+from registry.notes import MAX_NOTES_BYTES, MAX_NOTES_DEPTH
+from registry.records import Record, stored_form
 
 
 def store(description, metadata=None, metrics=None):

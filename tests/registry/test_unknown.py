@@ -8,7 +8,7 @@ import pytest
 from jobs_made import spec_for, upload
 from registry.connect import connect
 from registry.errors import RegistryUnavailable
-from registry.job_record import Fence
+from registry.fence import Fence
 from registry.unknown import MIN_AGE_S
 
 LATER = 10_000_000_000.0

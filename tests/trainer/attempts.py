@@ -6,7 +6,8 @@ from typing import Any
 import fake_training
 from jobs_made import fence_of, spec_for, upload
 from registry.connect import Registry
-from registry.job_record import Fence, JobRecord
+from registry.fence import Fence
+from registry.job_record import JobRecord
 from registry.job_spec import Hyperparameters, JobSpec
 from trainer.job.attempt import Attempt
 from trainer.process.child_task import ChildTask

@@ -13,7 +13,7 @@ from jobs_made import spec_for
 from live import until
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, RegistryUnavailable
-from registry.job_record import Fence
+from registry.fence import Fence
 from registry.job_spec import PublishGate
 from trainer.interfaces import Trained, Wanted
 from trainer.job.attempt import fault_of

@@ -9,8 +9,9 @@ from live import until
 from registry import keys
 from registry.connect import Registry
 from registry.errors import RegistryUnavailable
+from registry.fence import Fence
 from registry.job_log import checkpoint_entry
-from registry.job_record import Fence, JobError, JobRecord
+from registry.job_record import JobError, JobRecord
 from trainer.process.job_cleanup import remove_finished_folders
 from trainer.process.retry import Interrupted, until_available
 from trainer.worker.stale_claims import StaleClaims

@@ -26,7 +26,8 @@ from jobs_made import BASE, spec_for, upload
 from live import until
 from registry.connect import Registry, connect
 from registry.errors import RegistryUnavailable
-from registry.job_record import Fence, JobRecord
+from registry.fence import Fence
+from registry.job_record import JobRecord
 from registry.job_spec import Hyperparameters, JobSpec
 from trainer.interfaces import JobFiles, Quiet
 from trainer.process.child_task import LOAD, RUN, ChildTask

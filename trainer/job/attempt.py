@@ -15,7 +15,8 @@ from typing import Any
 from adapters_core.errors import AdapterError
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, FenceLost, FileNotFound, InvalidArgument
-from registry.job_record import HELD, Fence, JobError, JobRecord
+from registry.fence import Fence
+from registry.job_record import HELD, JobError, JobRecord
 from registry.job_spec import JobSpec
 from registry.records import Record
 from trainer.errors import BaseNotLoadable, RankLost, Stopped, TrainerError

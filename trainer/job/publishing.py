@@ -11,10 +11,11 @@ from adapters_core.base import BaseSpec
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from registry.connect import Registry
 from registry.errors import InvalidArgument
-from registry.job_record import Fence
+from registry.fence import Fence
 from registry.job_spec import JobSpec
+from registry.notes import check_notes
 from registry.publish import publish
-from registry.records import Record, check_notes
+from registry.records import Record
 from trainer.interfaces import Trained
 from trainer.job.alias_gate import BASE, reason_to_keep_latest
 

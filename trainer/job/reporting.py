@@ -18,7 +18,8 @@ from typing import Any, Self
 from registry import job_log
 from registry.claims import Claims
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
-from registry.job_record import HELD, Fence, State
+from registry.fence import Fence
+from registry.job_record import HELD, State
 from trainer.interfaces import Wanted
 from trainer.job.journal import Journal
 from trainer.process.retry import LAST_WAIT_S

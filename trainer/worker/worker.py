@@ -20,7 +20,8 @@ from pathlib import Path
 from adapters_core.starting import check_base, check_device, check_folder
 from registry.connect import Registry, check_url, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
-from registry.job_record import HELD, Fence, JobError, JobRecord
+from registry.fence import Fence
+from registry.job_record import HELD, JobError, JobRecord
 from registry.workers import WorkerRecord
 from trainer.job import tensorboard
 from trainer.process.child_task import LOAD, RUN, ChildTask
