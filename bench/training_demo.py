@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.program import run_program
 from bench.training_main import study_main
 from bench.training_runs import Contender, Study
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
 from trainer.demo_build import demo_data
 from trainer.interfaces import JobFiles

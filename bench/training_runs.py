@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from adapters_core.export import WEIGHTS_NAME
 from bench.training_references import Reference
-from registry.job_spec import Hyperparameters, JobSpec, Task
+from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
 from trainer.interfaces import JobFiles, Quiet
 from trainer.tasks.choice import task_of

@@ -23,7 +23,7 @@ from bench.program import run_program
 from bench.training_main import study_main
 from bench.training_runs import Contender, Study
 from overtone_client import InvalidArgument
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
 from trainer.interfaces import JobFiles
 

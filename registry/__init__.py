@@ -1,13 +1,14 @@
 """What processes share: adapters' names and versions in Redis, and their bytes in a store."""
 
-from registry.adapters import AdapterEntry, Adapters
-from registry.address import EMBEDDED, has_password, masked, password_in, with_password
-from registry.blobs import BlobPaths, BlobStore
-from registry.changes import Change, follow
-from registry.claims import Claims
+from registry.adapters.adapters import AdapterEntry, Adapters
+from registry.adapters.blobs import BlobPaths, BlobStore
+from registry.adapters.changes import Change, follow
+from registry.adapters.directory import Directory, Following
+from registry.adapters.publish import publish, withdraw
+from registry.adapters.records import Record
+from registry.common.fence import Fence
+from registry.common.names import Reference, check_alias, check_digest, check_name
 from registry.connect import Registry, connect
-from registry.directory import Directory, Following
-from registry.embedded import EmbeddedServer
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
@@ -27,17 +28,16 @@ from registry.errors import (
     RegistryUnavailable,
     RegistryUnusable,
 )
-from registry.fence import Fence
 from registry.files import FileRecord, Files
-from registry.job_folders import JobFolders
-from registry.job_log import Checkpoint, Event, MetricPoint
-from registry.job_record import JobError, JobRecord, JobResult, Progress, State
-from registry.job_spec import Hyperparameters, JobSpec, PublishGate
-from registry.jobs import Jobs
-from registry.names import Reference, check_alias, check_digest, check_name
-from registry.publish import publish, withdraw
-from registry.records import Record
-from registry.scripts import Observer
+from registry.jobs.claims import Claims
+from registry.jobs.folders import JobFolders
+from registry.jobs.jobs import Jobs
+from registry.jobs.log import Checkpoint, Event, MetricPoint
+from registry.jobs.record import JobError, JobRecord, JobResult, Progress, State
+from registry.jobs.spec import Hyperparameters, JobSpec, PublishGate
+from registry.redis.address import EMBEDDED, has_password, masked, password_in, with_password
+from registry.redis.embedded import EmbeddedServer
+from registry.redis.scripts import Observer
 
 __all__ = [
     "EMBEDDED",

@@ -8,22 +8,22 @@ from typing import Self
 
 import redis
 
-from registry.adapters import Adapters
-from registry.address import EMBEDDED, masked
-from registry.blobs import BlobStore
-from registry.claims import Claims
-from registry.client import open_client
-from registry.directory import Directory
-from registry.embedded import EmbeddedServer
+from registry.adapters.adapters import Adapters
+from registry.adapters.blobs import BlobStore
+from registry.adapters.directory import Directory
 from registry.files import Files
-from registry.job_folders import JobFolders
-from registry.jobs import Jobs
-from registry.ownership import Ownership
-from registry.reach import PATIENCE_S, reach
-from registry.scripts import Observer
+from registry.jobs.claims import Claims
+from registry.jobs.folders import JobFolders
+from registry.jobs.jobs import Jobs
+from registry.jobs.workers import Workers
+from registry.redis.address import EMBEDDED, masked
+from registry.redis.client import open_client
+from registry.redis.embedded import EmbeddedServer
+from registry.redis.reach import PATIENCE_S, reach
+from registry.redis.scripts import Observer
+from registry.store.ownership import Ownership
+from registry.store.unknown import UnknownBytes
 from registry.tenants import Tenants
-from registry.unknown import UnknownBytes
-from registry.workers import Workers
 
 
 @dataclass(frozen=True)

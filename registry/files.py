@@ -23,10 +23,10 @@ from typing import Any, Self
 
 import redis
 
-from registry import keys
+from registry.common.pages import check_limit
 from registry.errors import CorruptRecord, FileNotFound, InvalidArgument, JobConflict
-from registry.pages import check_limit
-from registry.scripts import Observer, Scripts
+from registry.redis import keys
+from registry.redis.scripts import Observer, Scripts
 
 FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 MAX_NAME_CHARS = 255

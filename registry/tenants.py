@@ -7,9 +7,9 @@ from typing import Any
 
 import redis
 
-from registry import keys
 from registry.errors import InvalidArgument
-from registry.scripts import Observer, Scripts
+from registry.redis import keys
+from registry.redis.scripts import Observer, Scripts
 
 _BATCH = 500
 #: (hash, field) of a record that names its tenant.

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         Raises:
             InvalidArgument: it was given twice, or its file cannot be read.
         """
-        from registry.address import password_in, with_password  # not at every `--help`
+        from registry.redis.address import password_in, with_password  # not at every `--help`
 
         given = self.registry_password
         password = None if given is None else given.get_secret_value()
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     @field_serializer("registry")
     def _masked(self, value: str) -> str:
         """Show no password, to whomever settings are shown."""
-        from registry.address import masked
+        from registry.redis.address import masked
 
         return masked(value)
 

@@ -19,7 +19,7 @@ from adapters_core.base import BaseSpec
 from adapters_core.export import write_adapter
 from adapters_core.layer import Shape
 from adapters_core.methods import FourierFT
-from registry.job_spec import JobSpec
+from registry.jobs.spec import JobSpec
 from trainer.errors import Cancelled, Fault, InvalidTrainingFile, Paused, WrongBase
 from trainer.interfaces import JobFiles, Reporter, Trained
 

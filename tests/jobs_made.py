@@ -4,12 +4,12 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from registry.adapters import Adapters
-from registry.claims import Claims
-from registry.fence import Fence
+from registry.adapters.adapters import Adapters
+from registry.common.fence import Fence
 from registry.files import FileRecord, Files
-from registry.job_record import JobError, JobRecord
-from registry.job_spec import JobSpec
+from registry.jobs.claims import Claims
+from registry.jobs.record import JobError, JobRecord
+from registry.jobs.spec import JobSpec
 
 BASE = "tiny"
 FAULT = JobError("out_of_memory", "no memory left", "batch_size")

@@ -62,6 +62,12 @@ LAYERS = (
     ("trainer.tasks",),
     ("trainer.process", "trainer.base", "trainer.checkpoint", "trainer.interfaces"),
     ("trainer.errors",),
+    ("registry.connect",),
+    ("registry.store",),
+    ("registry.adapters", "registry.files", "registry.jobs", "registry.tenants"),
+    ("registry.redis", "registry.examples"),
+    ("registry.common", "registry.training_data"),
+    ("registry.errors",),
 )
 
 #: Third party -> the only modules (or packages, with all below them) that may import it.
@@ -194,8 +200,8 @@ def room_of(module: str) -> tuple[int, str] | None:
     return max(found, key=lambda one: len(one[1])) if found else None
 
 
-def test_every_module_of_server_and_trainer_is_in_a_room() -> None:
-    split = ("server.", "trainer.")
+def test_every_module_of_server_trainer_and_registry_is_in_a_room() -> None:
+    split = ("server.", "trainer.", "registry.")
     homeless = [name for name in modules() if name.startswith(split) and not room_of(name)]
     assert not homeless
 

@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 
 from live import Live, until
-from registry import Fence, JobRecord, job_log
+from registry import Fence, JobRecord
+from registry.jobs import log as job_log
 
 TEXTS = [{"text": f"line number {number}"} for number in range(20)]
 

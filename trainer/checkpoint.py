@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from registry import whole_files
+from registry.common import whole_files
 from trainer.errors import StorageFull
 
 _TENSORS, _STATE = "state.safetensors", "state.json"

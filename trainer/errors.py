@@ -20,7 +20,7 @@ Stopped                      no error: somebody asked for it; a checkpoint lies 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from registry.training_lines import MAX_FAULTS, LineFault, shown
+from registry.training_data.lines import MAX_FAULTS, LineFault, shown
 
 Fault = LineFault
 

@@ -11,7 +11,10 @@ from typing import Any
 import redis
 
 from adapters_core.description import AdapterDescription
-from registry import keys
+from registry.adapters.records import Record, stored_form
+from registry.common.fence import Fence
+from registry.common.names import Reference, check_alias, check_digest, check_method, check_name
+from registry.common.pages import check_limit
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
@@ -19,11 +22,8 @@ from registry.errors import (
     NameConflict,
     PreconditionFailed,
 )
-from registry.fence import Fence
-from registry.names import Reference, check_alias, check_digest, check_method, check_name
-from registry.pages import check_limit
-from registry.records import Record, stored_form
-from registry.scripts import Observer, Scripts
+from registry.redis import keys
+from registry.redis.scripts import Observer, Scripts
 
 Records = list[Record]  # `list` is a method's name inside the class
 Entries = list["AdapterEntry"]

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.common.names import check_digest
 from registry.errors import BlobMissing
-from registry.names import check_digest
 
 FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

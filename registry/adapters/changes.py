@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import redis
 
-from registry import keys
 from registry.errors import CorruptRecord
+from registry.redis import keys
 
 MAX_BATCH = 500
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import redis
 
-from registry import changes
-from registry.adapters import Adapters
+from registry.adapters import changes
+from registry.adapters.adapters import Adapters
+from registry.adapters.records import Record
+from registry.common.names import Reference
 from registry.errors import AdapterNotFound, RegistryUnavailable
-from registry.names import Reference
-from registry.reach import reason_of
-from registry.records import Record
+from registry.redis.reach import reason_of
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from adapters_core.description import AdapterDescription
-from registry.adapters import Adapters
-from registry.blobs import BlobStore
+from registry.adapters.adapters import Adapters
+from registry.adapters.blobs import BlobStore
+from registry.adapters.records import Record
+from registry.common.fence import Fence
+from registry.common.names import check_alias, check_name
+from registry.common.notes import check_notes
 from registry.errors import RegistryUnavailable
-from registry.fence import Fence
-from registry.names import check_alias, check_name
-from registry.notes import check_notes
-from registry.records import Record
 
 
 def publish(

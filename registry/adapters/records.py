@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from adapters_core.description import AdapterDescription
-from registry import keys
+from registry.common.names import DIGEST, METHOD, check_digest, check_method
+from registry.common.notes import check_notes
 from registry.errors import CorruptRecord
-from registry.names import DIGEST, METHOD, check_digest, check_method
-from registry.notes import check_notes
+from registry.redis import keys
 
 
 @dataclass(frozen=True)

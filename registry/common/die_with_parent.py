@@ -1,6 +1,6 @@
 """Become another program that ends when the process which started this one dies.
 
-    python -I -S tethered.py PARENT_PID PROGRAM ARGUMENT...
+    python -I -S die_with_parent.py PARENT_PID PROGRAM ARGUMENT...
 
 On Linux the kernel sends SIGTERM when the starting *thread* ends, so start it from one that lives
 as long as the program should. Elsewhere the program outlives a killed parent, and its next user

@@ -1,8 +1,8 @@
 """A zip of labelled images, hostile input expected: nothing is unpacked to disk.
 
 Which images there are and how they are labelled is what the upload's check says too:
-registry/training_zip.py. A few kilobytes of PNG may stand for gigabytes of pixels, so size and
-format are checked before anything is decoded.
+registry/training_data/zips.py. A few kilobytes of PNG may stand for gigabytes of pixels, so size
+and format are checked before anything is decoded.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from registry.training_zip import image_names
+from registry.training_data.zips import image_names
 
 MAX_IMAGE_BYTES = 32 << 20
 MAX_PIXELS = 16 << 20

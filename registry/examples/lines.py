@@ -1,7 +1,7 @@
 """Training files of lines, JSONL and CSV: an index of where each record begins, records on demand.
 
 A file of a gigabyte costs some bytes a record here, never its text. How a record is read, and what
-is wrong with it, is what the upload's check says too: registry/training_lines.py.
+is wrong with it, is what the upload's check says too: registry/training_data/lines.py.
 """
 
 import csv
@@ -9,7 +9,7 @@ from array import array
 from pathlib import Path
 from typing import Any, Protocol
 
-from registry.training_lines import BOM, MAX_LINE_BYTES, Table, named, object_of, objects_of
+from registry.training_data.lines import BOM, MAX_LINE_BYTES, Table, named, object_of, objects_of
 
 
 class Rows(Protocol):

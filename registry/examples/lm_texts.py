@@ -17,8 +17,8 @@ from typing import Any
 from adapters_core.reading.answers import Answer, AnswerNotWritable, Answers, difference
 from adapters_core.reading.ends import turn_end
 from adapters_core.reading.prompts import ChatRefused, Message, Prompt, chat_of, prompt_of
-from registry.training_data import form_of
-from registry.training_messages import is_learned, plain_messages
+from registry.training_data.checks import form_of
+from registry.training_data.messages import is_learned, plain_messages
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from registry.examples.images import ZipImages
 from registry.examples.lines import CsvLines, JsonLines, Rows
-from registry.training_lines import Kind, sniffed
+from registry.training_data.lines import Kind, sniffed
 
 _READERS: Mapping[Kind, Callable[[Path], Rows]] = {
     "jsonl": JsonLines,

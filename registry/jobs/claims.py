@@ -1,6 +1,6 @@
 """Training jobs as their workers see them: claimed, kept alive, given back and brought to an end.
 
-A claim gives a fence (job_record.py). A holder must beat: whoever watches and sees none for a while
+A claim gives a fence (common/fence.py). A holder must beat; a watcher that sees no beat for a while
 takes the job back. Time between beats is the watcher's own to measure, so no two machines' clocks
 are compared, and a registry that was down does not look like a worker that died.
 """
@@ -13,15 +13,15 @@ from typing import Any
 
 import redis
 
-from registry import keys
+from registry.common.fence import Fence
+from registry.common.pages import MAX_PAGE
 from registry.errors import JobConflict, JobNotFound
-from registry.fence import Fence
-from registry.job_log import Entry, flat
-from registry.job_moves import Move, Moves, failed, record_of
-from registry.job_record import HELD, JobError, JobRecord, State, check_job_id
-from registry.jobs import Jobs
-from registry.pages import MAX_PAGE
-from registry.scripts import Observer, Scripts
+from registry.jobs.jobs import Jobs
+from registry.jobs.log import Entry, flat
+from registry.jobs.moves import Move, Moves, failed, record_of
+from registry.jobs.record import HELD, JobError, JobRecord, State, check_job_id
+from registry.redis import keys
+from registry.redis.scripts import Observer, Scripts
 
 #: Attempts that may end badly one after the other with no checkpoint between them.
 MAX_FAILURES = 3
@@ -73,7 +73,7 @@ class Claims:
             fence: of the claim.
             number: counts the reports of a fence from 1: one that is sent again, because its
                 answer was lost, is not taken twice. None for no news.
-            entries: made by `job_log`.
+            entries: made by `jobs.log`.
 
         Raises:
             JobNotFound: there is no such job.

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from registry.common.fence import Fence
 from registry.errors import FenceLost
-from registry.fence import Fence
-from registry.job_record import JOB_ID, check_job_id
+from registry.jobs.record import JOB_ID, check_job_id
 
 
 class JobFolders:

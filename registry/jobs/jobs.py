@@ -1,6 +1,6 @@
 """Training jobs as their callers see them: made, stopped, and read. Workers: claims.py.
 
-The graph of states: job_record.py. Every change is one transaction; what stands in line for a
+The graph of states: record.py. Every change is one transaction; what stands in line for a
 worker (queue.py) may be lost and is put right from the records.
 """
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import redis
 
-from registry import keys
+from registry.common.fence import Fence
+from registry.common.names import check_alias, check_name
+from registry.common.notes import check_notes
+from registry.common.pages import MAX_PAGE, check_limit
 from registry.errors import FileNotFound, InvalidArgument, JobNotFound
-from registry.fence import Fence
-from registry.job_log import Checkpoint, Event, MetricPoint
-from registry.job_moves import Move, Moves, failed, record_of
-from registry.job_record import STATES, JobError, JobRecord, State, check_job_id
-from registry.job_spec import JobSpec
-from registry.names import check_alias, check_name
-from registry.notes import check_notes
-from registry.pages import MAX_PAGE, check_limit
-from registry.scripts import Observer, Scripts
+from registry.jobs.log import Checkpoint, Event, MetricPoint
+from registry.jobs.moves import Move, Moves, failed, record_of
+from registry.jobs.record import STATES, JobError, JobRecord, State, check_job_id
+from registry.jobs.spec import JobSpec
+from registry.redis import keys
+from registry.redis.scripts import Observer, Scripts
 
 #: The published version's record holds all of it once, its method's config twice.
 MAX_SPEC_BYTES = 24 * 1024

@@ -7,13 +7,13 @@ from typing import Any
 
 import redis
 
-from registry import keys
+from registry.common.fence import Fence
 from registry.errors import FenceLost, JobConflict, JobNotFound
-from registry.fence import Fence
-from registry.job_log import shown
-from registry.job_record import FROM, JobError, JobRecord, State, check_job_id
-from registry.queue import JobQueues
-from registry.scripts import Scripts
+from registry.jobs.log import shown
+from registry.jobs.queue import JobQueues
+from registry.jobs.record import FROM, JobError, JobRecord, State, check_job_id
+from registry.redis import keys
+from registry.redis.scripts import Scripts
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rq.exceptions import DequeueTimeout
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from registry.scripts import Scripts
+from registry.redis.scripts import Scripts
 
 #: What RQ's own tools show as the job's function; our workers start it themselves.
 _FUNCTION = "trainer.child.main"

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from registry import keys
 from registry.errors import CorruptRecord, JobNotFound
-from registry.job_spec import JobSpec
+from registry.jobs.spec import JobSpec
+from registry.redis import keys
 
 State = Literal[
     "validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"

@@ -10,9 +10,9 @@ from typing import Any
 
 import redis
 
-from registry import keys
 from registry.errors import CorruptRecord
-from registry.scripts import Observer, Scripts
+from registry.redis import keys
+from registry.redis.scripts import Observer, Scripts
 
 #: A worker that said nothing for so long is not shown any more.
 ALIVE_S = 30.0

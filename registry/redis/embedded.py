@@ -29,10 +29,10 @@ from urllib.parse import quote
 
 import redis
 
-from registry import tethered
-from registry.ballast import Ballast
-from registry.client import open_client
+from registry.common import die_with_parent
 from registry.errors import RegistryUnavailable
+from registry.redis.ballast import Ballast
+from registry.redis.client import open_client
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class EmbeddedServer:
             return self._process
 
     def _command(self) -> list[str]:
-        tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
+        tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
         settings = {
             "dir": str(self._folder),
             "port": "0",

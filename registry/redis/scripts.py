@@ -42,7 +42,7 @@ SCRIPTS = (
 
 
 class Scripts:
-    """Runs the package's `*.lua` files by name; safe to use from many threads.
+    """Runs the files of `lua/` by name; safe to use from many threads.
 
     Args:
         client: answers bytes (`decode_responses=False`) and has socket timeouts.
@@ -95,4 +95,4 @@ def _named(error: redis.RedisError) -> RegistryUnavailable:
 
 
 def _text(name: str) -> str:
-    return resources.files("registry").joinpath(f"{name}.lua").read_text("utf-8")
+    return resources.files("registry.redis").joinpath("lua", f"{name}.lua").read_text("utf-8")

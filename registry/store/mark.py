@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from registry.common.whole_files import write_whole
 from registry.errors import CorruptRecord
-from registry.whole_files import write_whole
 
 NAME = "store.json"
 _FORMAT = 1

@@ -1,6 +1,6 @@
 """A store belongs to one registry, and a registry has one store: each holds the other's id.
 
-    <store>/store.json            the store's id and its registry's (store_mark.py)
+    <store>/store.json            the store's id and its registry's (mark.py)
     <store>/.owner.lock           held while these are compared and written
     <store>/.users/<registry id>  held shared by every server and worker that has the store open
     overtone:{registry}:identity  the registry's id and its store's
@@ -21,12 +21,12 @@ from typing import Any
 
 import redis
 
-from registry import keys
+from registry.common.names import check_digest
 from registry.errors import ForeignStore
-from registry.names import check_digest
-from registry.scripts import Scripts
-from registry.standing import Identity, Standing, advice, fault_of
-from registry.store_mark import StoreMark
+from registry.redis import keys
+from registry.redis.scripts import Scripts
+from registry.store.mark import StoreMark
+from registry.store.standing import Identity, Standing, advice, fault_of
 
 #: Of the registry's blobs and files, so many are looked for in a store that has no mark yet.
 MAX_LOOKED_FOR = 1000

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from registry.store_mark import StoreMark
+from registry.store.mark import StoreMark
 
 
 @dataclass(frozen=True)

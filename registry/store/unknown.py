@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from registry import keys
-from registry.blobs import BlobStore
+from registry.adapters.blobs import BlobStore
+from registry.common.whole_files import write_whole
 from registry.files import Files
-from registry.job_folders import JobFolders
-from registry.ownership import Ownership, Place
-from registry.whole_files import write_whole
+from registry.jobs.folders import JobFolders
+from registry.redis import keys
+from registry.store.ownership import Ownership, Place
 
 Kind = Literal["adapter", "training file", "job folder", "unfinished"]
 NAME = "unknown.json"

@@ -2,7 +2,7 @@
 
 Pure and streaming: a file of a gigabyte costs the memory of its longest record. The kind is seen by
 the first bytes, not by the name: a zip of images, JSON objects, else a table with a header. Lengths
-and labels, which need a base, are checked by the job. How records are read: training_lines.py.
+and labels, which need a base, are checked by the job. How records are read: lines.py.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, get_args
 
-from registry.training_lines import (
+from registry.training_data.lines import (
     MAX_FAULTS,
     Kind,
     LineFault,
@@ -22,8 +22,8 @@ from registry.training_lines import (
     shown,
     sniffed,
 )
-from registry.training_messages import check_messages, is_neutral
-from registry.training_zip import image_names
+from registry.training_data.messages import check_messages, is_neutral
+from registry.training_data.zips import image_names
 
 #: chat: `messages`; completion: `prompt` and `completion`; label: `text` and `label`.
 Form = Literal["chat", "completion", "text", "label", "image"]

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from registry.training_lines import Table, Unreadable, named, object_of, objects_of
+from registry.training_data.lines import Table, Unreadable, named, object_of, objects_of
 
 MAX_IMAGES = 1 << 20
 _MAX_DIRECTORY_BYTES = 256 << 20

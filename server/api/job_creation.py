@@ -26,7 +26,7 @@ from registry import (
     JobSpec,
     Registry,
 )
-from registry.job_spec import AUTO, METRICS, PEFT_TASKS, Task
+from registry.jobs.spec import AUTO, METRICS, PEFT_TASKS, Task
 from server.api.job_schemas import RESERVED_METADATA, AdapterRequest, JobRequest
 from server.base.kinds import Kind
 from server.errors import InvalidRequest

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from registry import JobRecord, MetricPoint
-from registry.jobs import Jobs
-from registry.pages import MAX_PAGE
+from registry.common.pages import MAX_PAGE
+from registry.jobs.jobs import Jobs
 
 #: Points of one line; more of them could not be told apart.
 _MAX_POINTS = 1000

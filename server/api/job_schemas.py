@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from registry.job_spec import AUTO, Hyperparameters, MoveLatest, PublishGate, Task
+from registry.jobs.spec import AUTO, Hyperparameters, MoveLatest, PublishGate, Task
 from server.errors import InvalidRequest, UnsupportedParameter
 
 #: As OpenAI has them; both end in the record of the version that the job makes.

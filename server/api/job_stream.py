@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import Request
 
 from registry import JobRecord, RegistryUnavailable
-from registry.jobs import Jobs
-from registry.pages import MAX_PAGE
+from registry.common.pages import MAX_PAGE
+from registry.jobs.jobs import Jobs
 from server.api.job_responses import event_object, metrics_event
 from server.api.request import event_line, log_unexpected
 from server.errors import Draining, Overloaded, body_of

@@ -155,7 +155,7 @@ def _one_line_ends(
 
 def _warn_of_password(url: object) -> None:
     """Warn of a password in a flag."""
-    from registry.address import FLAG_WARNING, has_password
+    from registry.redis.address import FLAG_WARNING, has_password
 
     if isinstance(url, str) and has_password(url):
         typer.secho(FLAG_WARNING, err=True, fg=typer.colors.YELLOW)

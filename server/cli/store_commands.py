@@ -15,8 +15,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from registry import Registry
-from registry.standing import fault_of
-from registry.unknown import DEFAULT_GRACE_S, Unknown
+from registry.store.standing import fault_of
+from registry.store.unknown import DEFAULT_GRACE_S, Unknown
 from server.cli.store_report import (
     adoption_text,
     print_unknown,

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from registry import Registry
-from registry.standing import Standing, fault_of
-from registry.unknown import MIN_AGE_S, Unknown
+from registry.store.standing import Standing, fault_of
+from registry.store.unknown import MIN_AGE_S, Unknown
 
 _SHOWN = 200
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from registry.examples.lines import Rows
 from registry.examples.rows import rows_of
 from registry.examples.scores import finite
-from registry.training_lines import Unreadable
+from registry.training_data.lines import Unreadable
 from server.api.generation import Answerer
 from server.errors import InvalidRequest
 from server.evaluation.faulty import faulty

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from registry import Registry, RegistryError, connect
-from registry.reach import reach
+from registry.redis.reach import reach
 from server.process.complaint import complain
 from server.settings import BadSetting, read_settings_of_machine
 

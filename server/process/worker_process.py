@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from registry import tethered
+from registry.common import die_with_parent
 from server.settings import Settings
 
 _LOG = logging.getLogger("overtone")
@@ -97,7 +97,7 @@ class WithWorker:
 
 def _command() -> list[str]:
     """Return how the worker is started; it has no arguments, which everybody could read."""
-    tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
+    tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
     return [*tie, sys.executable, "-m", _MODULE]
 
 

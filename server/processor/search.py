@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from registry import tethered
+from registry.common import die_with_parent
 from server.processor.choice import LAST_RESORT, VARIABLE, Choice, Choices, key_of, this_processor
 from server.settings import Settings
 
@@ -93,7 +93,7 @@ def _try(base: str, dtype: str, cbwr: str | None) -> tuple[int | None, float]:
 
 def _command(base: str, dtype: str) -> list[str]:
     """Return how a setting is tried: by a process that ends with this one, however it ends."""
-    tie = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]
+    tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
     return [*tie, sys.executable, "-m", "server.processor.probe", base, dtype]
 
 

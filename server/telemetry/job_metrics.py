@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from registry import Jobs, RegistryError
-from registry.workers import Workers
+from registry.jobs.workers import Workers
 
 _FRESH_S = 1.0
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import tiny_encoders
 import tokenizer_kinds as kinds
 from adapters_core.reading.texts import cut, text_ids
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from server.encoding.texts import Texts
 from trainer.base import make
 from trainer.interfaces import Quiet

@@ -14,8 +14,8 @@ from bench import beside, handover
 from bench.beside import Pace, Round, Seen, rows_of
 from bench.worker import waited_for, write_texts
 from overtone_client import InvalidArgument
-from registry.fence import Fence
-from registry.job_folders import JobFolders
+from registry.common.fence import Fence
+from registry.jobs.folders import JobFolders
 
 JOB = "ftjob-" + "0" * 24
 TINY = ["--width", "256", "--layers", "1", "--nice", "0"]

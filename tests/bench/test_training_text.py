@@ -10,7 +10,7 @@ from adapters_core.base import BaseSpec, spec_of
 from bench import training_text
 from bench.training_runs import Contender
 from overtone_client import InvalidArgument
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.training.presets import setting_of
 
 LISTED = """\

@@ -11,7 +11,7 @@ import pytest
 import redis
 import yaml
 
-from registry.embedded import find_binary
+from registry.redis.embedded import find_binary
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "deploy" / "redis.conf"

@@ -10,11 +10,11 @@ import redis
 
 from adapters_core.description import AdapterDescription
 from jobs_made import files_in, run, spec_for, upload
-from registry.adapters import Adapters
-from registry.claims import Claims
-from registry.client import open_client
-from registry.embedded import EmbeddedServer, find_binary
-from registry.jobs import Jobs
+from registry.adapters.adapters import Adapters
+from registry.jobs.claims import Claims
+from registry.jobs.jobs import Jobs
+from registry.redis.client import open_client
+from registry.redis.embedded import EmbeddedServer, find_binary
 
 
 def until(condition, timeout_s=15.0):

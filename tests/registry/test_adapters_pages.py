@@ -4,15 +4,15 @@ import random
 
 import pytest
 
-from registry import keys
-from registry.adapters import Adapters
-from registry.client import open_client
+from registry.adapters.adapters import Adapters
 from registry.errors import (
     AdapterNotFound,
     CorruptRecord,
     InvalidArgument,
     RegistryUnavailable,
 )
+from registry.redis import keys
+from registry.redis.client import open_client
 
 
 def names(records):

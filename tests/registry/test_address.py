@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.address import has_password, masked, password_in, with_password
-from registry.client import open_client
 from registry.errors import InvalidArgument
+from registry.redis.address import has_password, masked, password_in, with_password
+from registry.redis.client import open_client
 
 SECRET = "s3:cr@t/%?"
 

@@ -8,10 +8,10 @@ import pytest
 
 from disks import fill, small_disk
 from live import until
-from registry.adapters import Adapters
-from registry.ballast import FLOOR_BYTES, SIZE_BYTES, Ballast
-from registry.embedded import LOOK_S, EmbeddedServer
+from registry.adapters.adapters import Adapters
 from registry.errors import RegistryFull, RegistryUnavailable
+from registry.redis.ballast import FLOOR_BYTES, SIZE_BYTES, Ballast
+from registry.redis.embedded import LOOK_S, EmbeddedServer
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_write_on_a_disk_that_filled_up_just_now_costs_one_restart_and_no_reco
 
 
 def test_other_refusals_for_want_of_room_are_named_alike(plain_server, put_one) -> None:
-    from registry.client import open_client
+    from registry.redis.client import open_client
 
     with open_client(plain_server.url) as client:
         client.config_set("maxmemory-policy", "noeviction")

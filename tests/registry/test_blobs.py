@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from registry.blobs import BlobStore
+from registry.adapters.blobs import BlobStore
 from registry.errors import BlobMissing, InvalidName
 
 DIGEST = "sha256:" + "ab" * 32
@@ -93,7 +93,7 @@ def test_failed_write_leaves_nothing(store, file, tmp_path, monkeypatch):
 
 CRASH_BEFORE_RENAME = """
 import os, pathlib, sys
-from registry.blobs import BlobStore
+from registry.adapters.blobs import BlobStore
 os.rename = lambda *paths: os._exit(9)
 BlobStore(pathlib.Path(sys.argv[1])).put(sys.argv[2], pathlib.Path(sys.argv[3]), b"{}")
 """

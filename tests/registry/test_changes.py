@@ -2,8 +2,9 @@
 
 import pytest
 
-from registry import changes, keys
+from registry.adapters import changes
 from registry.errors import CorruptRecord
+from registry.redis import keys
 
 
 def kinds(found):

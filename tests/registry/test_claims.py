@@ -6,14 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobs_made import BASE, FAULT, claim, fence_of, publish
-from registry import job_log, keys
-from registry.claims import MAX_ATTEMPTS, MAX_FAILURES, Claims
+from registry.common.fence import Fence
 from registry.errors import (
     FenceLost,
     JobConflict,
     RegistryUnavailable,
 )
-from registry.fence import Fence
+from registry.jobs import log as job_log
+from registry.jobs.claims import MAX_ATTEMPTS, MAX_FAILURES, Claims
+from registry.redis import keys
 
 
 def test_two_workers_never_have_the_same_job(jobs, claims, queued):
@@ -270,7 +271,7 @@ def test_a_waiting_worker_wakes_at_once(claims, jobs, create, until):
 
 
 def test_a_registry_that_is_down_says_so_and_is_asked_again(plain_server):
-    from registry.client import open_client
+    from registry.redis.client import open_client
 
     with open_client(plain_server.url) as client:
         claims = Claims(client)

@@ -6,11 +6,11 @@ from threading import Event
 
 import pytest
 
-from registry import keys
-from registry.adapters import Adapters
-from registry.client import open_client
-from registry.directory import Directory, Following
+from registry.adapters.adapters import Adapters
+from registry.adapters.directory import Directory, Following
 from registry.errors import AdapterNotFound, RegistryUnavailable
+from registry.redis import keys
+from registry.redis.client import open_client
 
 
 class CountingAdapters(Adapters):
@@ -262,9 +262,9 @@ def test_server_that_is_down_at_the_start_is_found_later(plain_server, putter, u
 def test_a_registry_that_is_away_is_told_with_its_reason_at_a_bounded_rate(
     plain_server, putter, until, caplog, monkeypatch
 ):
-    monkeypatch.setattr("registry.directory.LAST_RETRY_S", 0.01)
-    monkeypatch.setattr("registry.directory.REPEAT_S", 0.2)
-    caplog.set_level("INFO", "registry.directory")
+    monkeypatch.setattr("registry.adapters.directory.LAST_RETRY_S", 0.01)
+    monkeypatch.setattr("registry.adapters.directory.REPEAT_S", 0.2)
+    caplog.set_level("INFO", "registry.adapters.directory")
     with open_client(plain_server.url) as client:
         directory = Directory(Adapters(client), client)
         directory.start()

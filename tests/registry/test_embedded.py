@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from registry.adapters import Adapters
-from registry.embedded import EmbeddedServer, find_binary
+from registry.adapters.adapters import Adapters
 from registry.errors import RegistryUnavailable
+from registry.redis.embedded import EmbeddedServer, find_binary
 
 
 def is_alive(pid):
@@ -168,7 +168,7 @@ def test_answered_publishes_survive_a_killed_server(start, tmp_path, putter, unt
 
 OWNER = """
 import os, pathlib, signal, sys
-from registry.embedded import EmbeddedServer
+from registry.redis.embedded import EmbeddedServer
 server = EmbeddedServer(pathlib.Path(sys.argv[1]))
 with server.client() as client:
     client.incr("count")

@@ -8,8 +8,6 @@ from threading import Event
 import pytest
 
 from jobs_made import fence_of, files_in, run, spec_for, upload
-from registry import keys
-from registry.claims import Claims
 from registry.errors import (
     CorruptRecord,
     FileNotFound,
@@ -18,7 +16,9 @@ from registry.errors import (
     RegistryUnavailable,
 )
 from registry.files import Files
-from registry.jobs import Jobs
+from registry.jobs.claims import Claims
+from registry.jobs.jobs import Jobs
+from registry.redis import keys
 
 LATER = 10_000_000_000.0
 NOBODY = "file-" + "0" * 24
@@ -177,7 +177,7 @@ def test_a_file_stays_while_a_job_needs_it(client, files, ending):
 
 
 def end(jobs, claims, id_, ending):
-    from registry.job_record import JobError
+    from registry.jobs.record import JobError
 
     fault = JobError("x", "y")
     if ending == "refused":

@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from registry.common.fence import Fence
 from registry.errors import (
     FenceLost,
 )
-from registry.fence import Fence
-from registry.job_folders import JobFolders
+from registry.jobs.folders import JobFolders
 
 
 def test_a_claim_takes_its_predecessors_folder_along(tmp_path):

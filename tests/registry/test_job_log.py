@@ -5,10 +5,11 @@ import json
 import pytest
 
 from jobs_made import claim, fence_of
-from registry import job_log, keys
 from registry.errors import (
     InvalidArgument,
 )
+from registry.jobs import log as job_log
+from registry.redis import keys
 
 
 def test_reports_are_taken_once(jobs, claims, running):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jobs_made import FAULT, claim, fence_of, publish, spec_for, upload
-from registry import keys
+from registry.common.fence import Fence
 from registry.errors import (
     CorruptRecord,
     FileNotFound,
@@ -15,8 +15,8 @@ from registry.errors import (
     JobConflict,
     JobNotFound,
 )
-from registry.fence import Fence
-from registry.job_record import FROM, STATES, JobRecord
+from registry.jobs.record import FROM, STATES, JobRecord
+from registry.redis import keys
 
 
 def messages(jobs, id_):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from registry.common.names import Reference, check_alias, check_digest, check_method, check_name
 from registry.errors import AdapterNotFound, InvalidName
-from registry.names import Reference, check_alias, check_digest, check_method, check_name
 
 DIGEST = "sha256:" + "0a" * 32
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from jobs_made import spec_for, upload
-from registry import keys, publish, withdraw
+from registry import publish, withdraw
+from registry.common.fence import Fence
 from registry.connect import Registry, connect
 from registry.errors import CorruptRecord, ForeignStore, RegistryUnavailable
-from registry.fence import Fence
-from registry.ownership import MAX_LOOKED_FOR
-from registry.standing import Identity, Standing, fault_of
-from registry.store_mark import StoreMark
+from registry.redis import keys
+from registry.store.mark import StoreMark
+from registry.store.ownership import MAX_LOOKED_FOR
+from registry.store.standing import Identity, Standing, fault_of
 
 LATER = 10_000_000_000.0
 OWN, FOREIGN, EMPTY, OLD = 0, 1, 2, 3  # numbers of databases

@@ -5,8 +5,9 @@ from threading import Event
 
 import pytest
 
-from registry.adapters import Adapters
-from registry.blobs import BlobStore
+from registry.adapters.adapters import Adapters
+from registry.adapters.blobs import BlobStore
+from registry.adapters.publish import publish, withdraw
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
@@ -14,7 +15,6 @@ from registry.errors import (
     InvalidArgument,
     RegistryUnavailable,
 )
-from registry.publish import publish, withdraw
 
 
 class Crash(BaseException):

@@ -7,8 +7,8 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from registry.queue import JobQueues
-from registry.scripts import Scripts
+from registry.jobs.queue import JobQueues
+from registry.redis.scripts import Scripts
 
 ID, OTHER = "ftjob-" + "a" * 24, "ftjob-" + "b" * 24
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from registry.client import TIMEOUT_S, open_client
 from registry.connect import connect
-from registry.embedded import find_binary
 from registry.errors import RegistryUnusable
-from registry.reach import reach, reason_of
+from registry.redis.client import TIMEOUT_S, open_client
+from registry.redis.embedded import find_binary
+from registry.redis.reach import reach, reason_of
 
 from .conftest import until
 

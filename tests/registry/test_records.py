@@ -6,9 +6,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from registry.adapters.records import Record, stored_form
+from registry.common.notes import MAX_NOTES_BYTES, MAX_NOTES_DEPTH
 from registry.errors import CorruptRecord, InvalidArgument, InvalidName
-from registry.notes import MAX_NOTES_BYTES, MAX_NOTES_DEPTH
-from registry.records import Record, stored_form
 
 
 def store(description, metadata=None, metrics=None):

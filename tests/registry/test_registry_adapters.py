@@ -5,7 +5,6 @@ from threading import Barrier
 
 import pytest
 
-from registry import keys
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
@@ -13,6 +12,7 @@ from registry.errors import (
     NameConflict,
     PreconditionFailed,
 )
+from registry.redis import keys
 
 
 def at_once(num_threads, act):

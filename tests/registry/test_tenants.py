@@ -5,8 +5,8 @@ import json
 import pytest
 
 from jobs_made import spec_for, upload
-from registry import keys
 from registry.errors import InvalidArgument
+from registry.redis import keys
 from registry.tenants import Holdings, Tenants
 
 

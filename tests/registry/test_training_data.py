@@ -9,10 +9,10 @@ from typing import Any, get_args
 import pytest
 
 from adapters_core.reading.prompts import ROLES
-from registry import training_lines
-from registry.training_data import FileReport, check_lines
-from registry.training_lines import MAX_FAULTS
-from registry.training_messages import plain_messages
+from registry.training_data import lines as training_lines
+from registry.training_data.checks import FileReport, check_lines
+from registry.training_data.lines import MAX_FAULTS
+from registry.training_data.messages import plain_messages
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
@@ -292,7 +292,7 @@ def test_zips_that_mean_one_thing_are_read() -> None:
 
 
 def test_comparing_images_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.training_zip._MAX_COMPARED_BYTES", 3)
+    monkeypatch.setattr("registry.training_data.zips._MAX_COMPARED_BYTES", 3)
     assert report(zipped(**{"cat/1.png": "xx", "dog/1.png": "xx"})).is_valid
     assert not report(zipped(**{"cat/1.png": "x", "dog/1.png": "x"})).is_valid
 

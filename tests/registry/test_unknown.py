@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobs_made import spec_for, upload
+from registry.common.fence import Fence
 from registry.connect import connect
 from registry.errors import RegistryUnavailable
-from registry.fence import Fence
-from registry.unknown import MIN_AGE_S
+from registry.store.unknown import MIN_AGE_S
 
 LATER = 10_000_000_000.0
 NOBODY = "file-" + "0" * 24

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from registry import keys
 from registry.errors import CorruptRecord
-from registry.workers import ALIVE_S, WorkerRecord, Workers
+from registry.jobs.workers import ALIVE_S, WorkerRecord, Workers
+from registry.redis import keys
 
 ONE = WorkerRecord("host:1", "tiny", "cpu", 1000.5)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import fake_training
 from jobs_made import fence_of, spec_for, upload
+from registry.common.fence import Fence
 from registry.connect import Registry
-from registry.fence import Fence
-from registry.job_record import JobRecord
-from registry.job_spec import Hyperparameters, JobSpec
+from registry.jobs.record import JobRecord
+from registry.jobs.spec import Hyperparameters, JobSpec
 from trainer.job.attempt import Attempt
 from trainer.process.child_task import ChildTask
 

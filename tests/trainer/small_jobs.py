@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from registry.job_spec import Hyperparameters, JobSpec
+from registry.jobs.spec import Hyperparameters, JobSpec
 from trainer.base import LoadedBase, make
 from trainer.interfaces import Quiet, Wanted
 

@@ -11,10 +11,10 @@ import pytest
 
 from jobs_made import spec_for
 from live import until
+from registry.common.fence import Fence
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, RegistryUnavailable
-from registry.fence import Fence
-from registry.job_spec import PublishGate
+from registry.jobs.spec import PublishGate
 from trainer.interfaces import Trained, Wanted
 from trainer.job.attempt import fault_of
 from trainer.job.publishing import metadata_of

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import ViTImageProcessorPil
 
 from registry.examples.lines import JsonLines
-from registry.training_lines import MAX_FAULTS, MAX_LINE_BYTES
+from registry.training_data.lines import MAX_FAULTS, MAX_LINE_BYTES
 from trainer.errors import Cancelled, InvalidTrainingFile
 from trainer.interfaces import JobFiles
 from trainer.tasks.labels import ImageClasses

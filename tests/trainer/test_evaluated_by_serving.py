@@ -12,7 +12,7 @@ import torch
 import tiny_encoders as te
 from adapters_core.table import registered
 from live import CONFIG, FILE, Live, serving, settings_of
-from registry.job_spec import Task
+from registry.jobs.spec import Task
 from trainer.base import load
 from trainer.interfaces import JobFiles, Quiet
 from trainer.training.run import run_job

@@ -12,7 +12,7 @@ _BOUND = 48 << 20
 _PROGRAM = """
 import resource, sys
 from pathlib import Path
-from registry.training_data import check_lines
+from registry.training_data.checks import check_lines
 from trainer.training.data import open_rows
 
 def peak():

@@ -12,7 +12,7 @@ from adapters_core.bases import Bases
 from adapters_core.layer import Shape
 from adapters_core.method import Method
 from adapters_core.table import registered
-from registry.job_spec import PEFT_TASKS, Hyperparameters, Task
+from registry.jobs.spec import PEFT_TASKS, Hyperparameters, Task
 from trainer.errors import InvalidMethod
 from trainer.tasks.causal_lm import CausalLM
 from trainer.tasks.labels import ImageClasses, Regression, TextClasses

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs_made import spec_for
-from registry.fence import Fence
+from registry.common.fence import Fence
 from trainer.job.reporting import Reporting
 from trainer.process.heartbeat import Heartbeat, HeartbeatMonitor
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import tiny
 from live import until
 from registry.connect import connect
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
 from trainer.errors import RankLost
 from trainer.interfaces import JobFiles, Wanted

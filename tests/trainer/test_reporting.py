@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from registry import job_log
 from registry.connect import Registry
 from registry.errors import RegistryUnavailable
+from registry.jobs import log as job_log
 from trainer.job.reporting import Reporting
 
 from .attempts import STEPS, attempt, claimed, file_job, texts

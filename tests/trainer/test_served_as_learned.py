@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import tokenizer_kinds as kinds
 from live import CONFIG, FILE, Live, serving, settings_of
-from registry.job_spec import JobSpec
+from registry.jobs.spec import JobSpec
 from trainer.base import load
 from trainer.interfaces import JobFiles, Quiet
 from trainer.training.run import run_job

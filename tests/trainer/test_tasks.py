@@ -17,7 +17,7 @@ import tiny_encoders
 from adapters_core.adapter import read_adapter
 from adapters_core.base import fingerprint
 from adapters_core.heads import clear_untrained
-from registry.job_spec import METRICS, Hyperparameters
+from registry.jobs.spec import METRICS, Hyperparameters
 from trainer.base import LoadedBase, load, make
 from trainer.errors import BaseNotLoadable, InvalidMethod, InvalidTrainingFile
 from trainer.interfaces import JobFiles, Quiet

@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from adapters_core.inject import inject
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase
 from trainer.interfaces import JobFiles
 from trainer.tasks.causal_lm import CausalLM

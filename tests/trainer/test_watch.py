@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from live import until
-from registry import keys
+from registry.common.fence import Fence
 from registry.connect import Registry
 from registry.errors import RegistryUnavailable
-from registry.fence import Fence
-from registry.job_log import checkpoint_entry
-from registry.job_record import JobError, JobRecord
+from registry.jobs.log import checkpoint_entry
+from registry.jobs.record import JobError, JobRecord
+from registry.redis import keys
 from trainer.process.job_cleanup import remove_finished_folders
 from trainer.process.retry import Interrupted, until_available
 from trainer.worker.stale_claims import StaleClaims

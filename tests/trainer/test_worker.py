@@ -24,11 +24,11 @@ import fake_training
 from adapters_core.adapter import read_adapter
 from jobs_made import BASE, spec_for, upload
 from live import until
+from registry.common.fence import Fence
 from registry.connect import Registry, connect
 from registry.errors import RegistryUnavailable
-from registry.fence import Fence
-from registry.job_record import JobRecord
-from registry.job_spec import Hyperparameters, JobSpec
+from registry.jobs.record import JobRecord
+from registry.jobs.spec import Hyperparameters, JobSpec
 from trainer.interfaces import JobFiles, Quiet
 from trainer.process.child_task import LOAD, RUN, ChildTask
 

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from registry.adapters import AdapterEntry, Adapters
+from registry.adapters.adapters import AdapterEntry, Adapters
+from registry.adapters.records import Record
 from registry.errors import AdapterNotFound, PreconditionFailed
-from registry.job_spec import JobSpec, PublishGate
-from registry.records import Record
+from registry.jobs.spec import JobSpec, PublishGate
 from trainer.training.evaluate import is_better
 
 #: Under this name a version's metrics hold the base's own.

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from adapters_core.errors import AdapterError
+from registry.adapters.records import Record
+from registry.common.fence import Fence
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, FenceLost, FileNotFound, InvalidArgument
-from registry.fence import Fence
-from registry.job_record import HELD, JobError, JobRecord
-from registry.job_spec import JobSpec
-from registry.records import Record
+from registry.jobs.record import HELD, JobError, JobRecord
+from registry.jobs.spec import JobSpec
 from trainer.errors import BaseNotLoadable, RankLost, Stopped, TrainerError
 from trainer.interfaces import JobFiles, Reporter, Trained
 from trainer.job.alias_gate import open_alias, reason_to_keep_latest

@@ -9,13 +9,13 @@ from typing import Any
 from adapters_core.adapter import read_adapter
 from adapters_core.base import BaseSpec
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from registry.adapters.publish import publish
+from registry.adapters.records import Record
+from registry.common.fence import Fence
+from registry.common.notes import check_notes
 from registry.connect import Registry
 from registry.errors import InvalidArgument
-from registry.fence import Fence
-from registry.job_spec import JobSpec
-from registry.notes import check_notes
-from registry.publish import publish
-from registry.records import Record
+from registry.jobs.spec import JobSpec
 from trainer.interfaces import Trained
 from trainer.job.alias_gate import BASE, reason_to_keep_latest
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from registry.job_spec import PEFT_TASKS, JobSpec
+from registry.jobs.spec import PEFT_TASKS, JobSpec
 from trainer.base import LoadedBase
 from trainer.errors import TrainerError, WrongBase
 from trainer.interfaces import JobFiles, Quiet

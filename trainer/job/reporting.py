@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from registry import job_log
-from registry.claims import Claims
+from registry.common.fence import Fence
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
-from registry.fence import Fence
-from registry.job_record import HELD, State
+from registry.jobs import log as job_log
+from registry.jobs.claims import Claims
+from registry.jobs.record import HELD, State
 from trainer.interfaces import Wanted
 from trainer.job.journal import Journal
 from trainer.process.retry import LAST_WAIT_S

@@ -7,7 +7,7 @@ registry may have been restored from an older backup. `overtone gc` lists that.
 
 from registry.connect import Registry
 from registry.errors import JobNotFound
-from registry.job_record import JobRecord
+from registry.jobs.record import JobRecord
 
 
 def remove_folder_if_done(registry: Registry, job_id: str) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from adapters_core.reading.ends import end_ids
 from adapters_core.rotations import border_of
-from registry.job_spec import TASKS, Hyperparameters
+from registry.jobs.spec import TASKS, Hyperparameters
 from trainer.base import LoadedBase
 from trainer.errors import InvalidHyperparameter
 from trainer.interfaces import Reporter

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from registry.job_spec import JobSpec
+from registry.jobs.spec import JobSpec
 from trainer.checkpoint import write_whole
 from trainer.interfaces import Quiet, Reporter, Trained
 from trainer.training.preset_values import CANDIDATES

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.checkpoint import write_whole
 from trainer.interfaces import Reporter
 from trainer.training.data import Examples

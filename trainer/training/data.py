@@ -12,7 +12,7 @@ from torch import Tensor
 
 from registry.examples.lines import Rows
 from registry.examples.rows import rows_of
-from registry.training_lines import MAX_FAULTS, Unreadable
+from registry.training_data.lines import MAX_FAULTS, Unreadable
 from trainer.checkpoint import write_whole
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.interfaces import JobFiles

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry.examples.scores import finite
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.tasks.task import LOWER_IS_BETTER, Batch, Example, Score
 from trainer.training.data import Examples
 from trainer.training.precision import autocast

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.training.data import Examples
 from trainer.training.precision import autocast
 from trainer.training.ranks import Ranks

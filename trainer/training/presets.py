@@ -22,7 +22,7 @@ from adapters_core.table import registered
 from adapters_core.training import laid_out
 from adapters_core.training_config import dropout_of, job_config
 from adapters_core.training_layers import trained_layers
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter, InvalidMethod
 from trainer.training.preset_values import CANDIDATES, PLAIN, PRESETS, Preset
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import torch
 
-from registry.job_spec import JobSpec
+from registry.jobs.spec import JobSpec
 from trainer.errors import RankLost
 from trainer.interfaces import JobFiles
 from trainer.process.child_task import LOAD

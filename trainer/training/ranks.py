@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from registry.job_spec import JobSpec
+from registry.jobs.spec import JobSpec
 from trainer.errors import RankLost
 from trainer.training.schedule import mixed
 from trainer.training.trainable import TrainableAdapter

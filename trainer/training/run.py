@@ -21,7 +21,7 @@ from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
-from registry.job_spec import AUTO, PEFT_TASKS, Hyperparameters, JobSpec
+from registry.jobs.spec import AUTO, PEFT_TASKS, Hyperparameters, JobSpec
 from trainer.base import LoadedBase
 from trainer.checkpoint import write_whole
 from trainer.errors import Cancelled, Paused, TrainerError, WrongBase

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from registry.job_spec import Hyperparameters
+from registry.jobs.spec import Hyperparameters
 from trainer.checkpoint import Checkpoint, last_checkpoint, save_checkpoint
 from trainer.errors import Cancelled, LossDiverged, LossNotFinite, Paused, StorageFull
 from trainer.interfaces import Reporter

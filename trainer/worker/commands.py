@@ -96,7 +96,7 @@ def _run(given: dict[str, Any], password_file: Path | None, registry_is_flag: bo
 
     with ended_at_once("stopped while starting; no job was taken"):
         from registry import RegistryError
-        from registry.address import FLAG_WARNING, has_password
+        from registry.redis.address import FLAG_WARNING, has_password
         from trainer.worker.worker import WorkerSettings, check, run_worker
 
         logging.basicConfig(
@@ -123,7 +123,7 @@ def _with_password(url: str, file: Path | None) -> str:
     Raises:
         InvalidArgument: it was given twice, or its file cannot be read.
     """
-    from registry.address import password_in, with_password
+    from registry.redis.address import password_in, with_password
 
     given = os.environ.get("OVERTONE_REGISTRY_PASSWORD")
     return with_password(url, password_in(file) if file is not None else given)

@@ -8,7 +8,7 @@ living worker look dead.
 import logging
 from dataclasses import dataclass
 
-from registry.claims import Claims
+from registry.jobs.claims import Claims
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adapters_core.starting import check_base, check_device, check_folder
+from registry.common.fence import Fence
 from registry.connect import Registry, check_url, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
-from registry.fence import Fence
-from registry.job_record import HELD, JobError, JobRecord
-from registry.workers import WorkerRecord
+from registry.jobs.record import HELD, JobError, JobRecord
+from registry.jobs.workers import WorkerRecord
 from trainer.job import tensorboard
 from trainer.process.child_task import LOAD, RUN, ChildTask
 from trainer.process.devices import devices_of, threads_of

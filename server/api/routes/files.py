@@ -17,7 +17,7 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import FormData, UploadFile
 
 from registry import FileRecord
-from registry.training_data import check_lines
+from registry.training_data.checks import check_lines
 from server.api.job_creation import own_file
 from server.api.job_responses import file_object, page_object
 from server.api.request import check_room, declared_size, service_of

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from registry.workers import WorkerRecord
+from registry.jobs.workers import WorkerRecord
 from server.api.request import service_of
 
 router = APIRouter()

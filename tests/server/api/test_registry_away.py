@@ -10,8 +10,8 @@ import redis
 
 import spectra
 from live import running, serving, settings_of, until
-from registry.client import open_client
-from registry.embedded import find_binary
+from registry.redis.client import open_client
+from registry.redis.embedded import find_binary
 from server.settings import Settings
 
 

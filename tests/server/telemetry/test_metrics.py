@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from registry import Jobs, RegistryUnavailable
-from registry.workers import Workers
+from registry.jobs.workers import Workers
 from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.metrics import BuildInfo, Metrics
 from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats

@@ -112,7 +112,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(
     assert error_of(answer)["code"] == "storage_full"
     assert stored(server) == before
     usage = shutil.disk_usage("/")._replace(free=1 << 20)
-    monkeypatch.setattr("registry.blobs.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("registry.adapters.blobs.shutil.disk_usage", lambda path: usage)
     assert error_of(post_file(server))["code"] == "storage_full"
 
 

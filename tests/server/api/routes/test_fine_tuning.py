@@ -11,7 +11,8 @@ import pytest
 
 from adapters_core.table import registered
 from live import Live, until
-from registry import Hyperparameters, JobError, job_log
+from registry import Hyperparameters, JobError
+from registry.jobs import log as job_log
 from server.api import job_stream
 from server.api.job_schemas import HyperparametersRequest
 from training_parts import (

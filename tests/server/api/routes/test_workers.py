@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from live import Live
-from registry.workers import WorkerRecord
+from registry.jobs.workers import WorkerRecord
 
 
 def test_workers_are_listed_and_counted(serve: Callable[..., Live]) -> None:
