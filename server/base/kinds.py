@@ -2,7 +2,10 @@
 
 from typing import Any, Literal
 
-Kind = Literal["causal LM", "text classifier", "image classifier", "embedder"]
+from adapters_core.kinds import Kind
+
+__all__ = ["USES", "Kind", "ServingTask", "kind_of"]
+
 ServingTask = Literal["auto", "generate", "classify", "embed"]
 
 #: What a caller of the wrong route is told.
