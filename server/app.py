@@ -26,6 +26,7 @@ from server.api.routes import (
     residency,
     workers,
 )
+from server.api.validation import invalid_parameter
 from server.base.words import BaseNotLoadable
 from server.encoding.check import UnsupportedBase
 from server.engine.sight import UnsupportedAttention
@@ -170,9 +171,7 @@ def _translated(error: Exception) -> Exception:
             raise error
         return StorageFull("the server's disk is full; nothing was kept, try later")
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        param = str(first["loc"][-1])
-        return InvalidRequest(f"{param}: {first['msg']}", param)
+        return invalid_parameter(error)
     if isinstance(error, HTTPException):
         if error.status_code == 404:
             return NotFound("there is nothing at this path; /docs lists what there is")

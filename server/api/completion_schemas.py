@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters_core.reading.prompts import message
-from server.errors import UnsupportedParameter
+from server.api.validation import unsupported
 
 MAX_CHOICES = 128
 MAX_LOGPROBS = 20
@@ -88,7 +88,7 @@ class GenerationRequest(BaseModel):
         for name, value in (self.model_extra or {}).items():
             allowed = _NEUTRAL.get(name, (None,))
             if ... not in allowed and value not in allowed:
-                raise UnsupportedParameter(f"parameter {name!r} is not supported", name)
+                raise unsupported(name, f"parameter {name!r} is not supported")
         return self
 
     @property
@@ -136,7 +136,7 @@ class Message(BaseModel):
         for name in _CALLS:
             if (self.model_extra or {}).get(name):
                 message = f"a message with {name!r} is not supported: write it into its content"
-                raise UnsupportedParameter(message, "messages")
+                raise unsupported(name, message)
         return self
 
     def plain(self) -> dict[str, str]:

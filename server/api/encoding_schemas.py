@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from server.errors import UnsupportedParameter
+from server.api.validation import unsupported
 
 #: Inputs of one request, as OpenAI's API has it.
 MAX_INPUTS = 2048
@@ -46,7 +46,7 @@ class EncodingRequest(BaseModel):
     def _refuse_unsupported(self) -> "EncodingRequest":
         for name in self.model_extra or {}:
             if name not in _NEUTRAL:
-                raise UnsupportedParameter(f"parameter {name!r} is not supported", name)
+                raise unsupported(name, f"parameter {name!r} is not supported")
         return self
 
     @property

@@ -212,7 +212,7 @@ def samplings(
     seed = SystemRandom().getrandbits(63) if request.seed is None else request.seed
     return [
         Sampling(
-            max_tokens=_room(service, len(prompt), max_tokens),
+            max_tokens=_room(service, request, len(prompt), max_tokens),
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
             seed=seed + number % request.n,
@@ -232,13 +232,14 @@ def _stop_ids(request: GenerationRequest, service: Service) -> frozenset[int]:
     return ends | service.text.chat_ends if isinstance(request, ChatRequest) else ends
 
 
-def _room(service: Service, prompt: int, max_tokens: int | None) -> int:
+def _room(service: Service, request: GenerationRequest, prompt: int, max_tokens: int | None) -> int:
     """Return how many tokens may be generated: what was asked for, or all that fit."""
     limit = service.max_length
     wanted = limit - prompt if max_tokens is None else max_tokens
     if wanted < 1 or prompt + wanted > limit:
         asked = "" if max_tokens is None else f" and max_tokens {max_tokens}"
         raise PromptTooLong(
-            f"the prompt has {prompt} tokens{asked}; together at most {limit} fit", "prompt"
+            f"the prompt has {prompt} tokens{asked}; together at most {limit} fit",
+            "messages" if isinstance(request, ChatRequest) else "prompt",
         )
     return wanted

@@ -86,7 +86,7 @@ def _spec_of(service: Service, body: JobRequest, tenant: str) -> JobSpec:
     _check_model(service, body.model)
     for key in sorted(RESERVED_METADATA & body.metadata.keys()):
         message = f"metadata: the key {key!r} is the record's own; use another"
-        raise InvalidRequest(message, "metadata")
+        raise InvalidRequest(message, f"metadata.{key}")
     id_ = f"ftjob-{secrets.token_hex(12)}"
     name = adapter.name or body.suffix or f"{base.name}-{id_[-8:]}"
     if name == base.name:
@@ -191,8 +191,12 @@ def _check_method(adapter: AdapterRequest, base: BaseSpec, task: Task) -> None:
             raise InvalidAdapter(message, "adapter.config")
         return
     kind, own = kinds[adapter.method], adapter.config
-    config = job_config(kind, own, PEFT_TASKS[task])
-    _check_values(kind, own, config, trained_layers(config, base), base)
+    try:
+        config = job_config(kind, own, PEFT_TASKS[task])
+        _check_values(kind, own, config, trained_layers(config, base), base)
+    except AdapterError as error:
+        param = "adapter.config" + (f".{error.param}" if error.param else "")
+        raise type(error)(error.message, param) from error
 
 
 def _check_values(

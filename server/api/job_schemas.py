@@ -3,12 +3,12 @@
 Every field is known or refused by name. `"auto"` and null mean: as if it were not there.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from registry.jobs.spec import AUTO, Hyperparameters, MoveLatest, PublishGate, Task
-from server.errors import InvalidRequest, UnsupportedParameter
+from server.api.validation import unsupported
 
 #: As OpenAI has them; both end in the record of the version that the job makes.
 MAX_METADATA = 16
@@ -23,7 +23,6 @@ RESERVED_METADATA = frozenset({"training", "labels"})
 Whole = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 Few = Annotated[int, Field(ge=1, le=4096, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)]
-M = TypeVar("M", bound=BaseModel)
 
 
 class _Request(BaseModel):
@@ -152,10 +151,10 @@ class JobRequest(_Request):
     @model_validator(mode="after")
     def _check_integrations(self) -> Self:
         if self.integrations:
-            raise UnsupportedParameter(
+            raise unsupported(
+                "integrations",
                 "integrations are not supported: nothing is sent to other services; "
                 "a job's numbers are under its /metrics and its stream of events",
-                "integrations",
             )
         return self
 
@@ -164,20 +163,3 @@ class JobRequest(_Request):
         """Return the hyper-parameters; `hyperparameters` is OpenAI's older place for them."""
         given = self.method.supervised.hyperparameters if self.method else self.hyperparameters
         return (given or HyperparametersRequest()).chosen()
-
-
-def checked(model: type[M], given: Any) -> M:
-    """Return a parsed body as `model`.
-
-    Raises:
-        InvalidRequest: a field is missing, wrong or unknown; `param` is the whole path to it.
-    """
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise UnsupportedParameter(f"parameter {path!r} is not supported", path) from error
-        shown = repr(first["input"])[:80]
-        raise InvalidRequest(f"{path or 'body'} = {shown}: {first['msg']}", path or None) from error

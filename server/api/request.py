@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from server.api.validation import checked
 from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull
 from server.service import Service
 
@@ -58,17 +59,12 @@ async def json_body(request: Request, model: type[M]) -> M:
     """Return the request's body as `model`.
 
     Raises:
-        InvalidRequest: not JSON, or a field is wrong; `param` names it.
+        InvalidRequest: not JSON, or a field is wrong; `param` is its whole path.
     """
-    try:
-        return model.model_validate(_parsed(await request.body()))
-    except ValidationError as error:
-        raise _first_fault(error) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    return checked(model, await _parsed_json(request))
 
 
-async def parsed_json(request: Request) -> Any:
+async def _parsed_json(request: Request) -> Any:
     """Return the request's body as a JSON value.
 
     Raises:
@@ -91,13 +87,6 @@ def _parsed(body: bytes) -> Any:
     if "\\ud" in text or "\\uD" in text:
         json.dumps(value, ensure_ascii=False).encode()
     return value
-
-
-def _first_fault(error: ValidationError) -> InvalidRequest:
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    param = str(first["loc"][0]) if first["loc"] else None
-    return InvalidRequest(f"{path or 'body'}: {first['msg']}", param)
 
 
 def event_line(body: Mapping[str, Any]) -> str:

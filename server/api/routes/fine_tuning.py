@@ -23,9 +23,9 @@ from server.api.job_responses import (
     page_object,
     point_object,
 )
-from server.api.job_schemas import JobRequest, checked
+from server.api.job_schemas import JobRequest
 from server.api.job_stream import check_streams, told
-from server.api.request import check_room, parsed_json, service_of
+from server.api.request import check_room, json_body, service_of
 from server.errors import UnsupportedParameter
 
 router = APIRouter()
@@ -43,7 +43,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 @router.post(_JOBS)
 async def create(request: Request) -> dict[str, Any]:
     """File a job; a worker of this base takes it."""
-    body = checked(JobRequest, await parsed_json(request))
+    body = await json_body(request, JobRequest)
     await check_room(service_of(request))
     job = await _call(file_job, service_of(request), body, request.state.tenant)
     return job_object(job)

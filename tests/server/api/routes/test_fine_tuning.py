@@ -112,8 +112,8 @@ def hyper(**values: Any) -> dict[str, Any]:
         ({"colour": "red"}, 400, "unsupported_parameter", "colour"),
         ({"integrations": [{"type": "wandb"}]}, 400, "unsupported_parameter", "integrations"),
         ({"seed": True}, 400, "invalid_request", "seed"),
-        ({"metadata": {"training": "x"}}, 400, "invalid_request", "metadata"),
-        ({"metadata": {"labels": "x"}}, 400, "invalid_request", "metadata"),
+        ({"metadata": {"training": "x"}}, 400, "invalid_request", "metadata.training"),
+        ({"metadata": {"labels": "x"}}, 400, "invalid_request", "metadata.labels"),
         ({"metadata": {"a": "x" * 600}}, 400, "invalid_request", "metadata.a"),
         ({"method": {"type": "dpo"}}, 400, "invalid_request", "method.type"),
         (
@@ -165,15 +165,22 @@ def hyper(**values: Any) -> dict[str, Any]:
             "adapter.publish_if.metric",
         ),
         ({"adapter": {"method": "magic"}}, 422, "unknown_method", "adapter.method"),
-        ({"adapter": {"config": {"n_freq": 3}}}, 422, "invalid_adapter", "n_freq"),
-        ({"adapter": {"config": {"n_frequency": "x"}}}, 422, "invalid_adapter", "n_frequency"),
-        ({"adapter": {"config": {"n_frequency": 0}}}, 422, "invalid_adapter", "n_frequency"),
-        ({"adapter": {"config": {"r": 8}}}, 422, "invalid_adapter", "r"),
+        ({"adapter": {"config": {"n_freq": 3}}}, 422, "invalid_adapter", "adapter.config.n_freq"),
+        *(
+            (
+                {"adapter": {"config": {"n_frequency": value}}},
+                422,
+                "invalid_adapter",
+                "adapter.config.n_frequency",
+            )
+            for value in ("x", 0)
+        ),
+        ({"adapter": {"config": {"r": 8}}}, 422, "invalid_adapter", "adapter.config.r"),
         (
             {"adapter": {"config": {"target_modules": ["q_proj", "nothing"]}}},
             422,
             "invalid_adapter",
-            "target_modules",
+            "adapter.config.target_modules",
         ),
         ({"adapter": {"config": {"a": "x" * 9000}}}, 422, "invalid_adapter", "adapter.config"),
         (
@@ -525,7 +532,7 @@ def test_a_field_that_training_does_not_heed_is_refused_before_there_is_a_job(
     before = server.http.get(JOBS, params={"limit": 1000}).json()
     answer = post_job(server, adapter={"method": method, "config": config})
     assert answer.status_code == 422, answer.text
-    assert error_of(answer)["param"] == param
+    assert error_of(answer)["param"] == f"adapter.config.{param}"
     assert f"{param} = " in error_of(answer)["message"]
     assert server.http.get(JOBS, params={"limit": 1000}).json() == before
 

@@ -1,0 +1,124 @@
+"""A field at fault is named by its whole path, with the words of what the caller meant."""
+
+from typing import Any
+
+import pytest
+
+from server.api.completion_schemas import ChatRequest, CompletionRequest
+from server.api.encoding_schemas import EmbeddingsRequest
+from server.api.job_schemas import JobRequest
+from server.api.validation import checked
+from server.errors import InvalidRequest, UnsupportedParameter
+
+HYPER = "method.supervised.hyperparameters"
+
+
+def refused(model: Any, **body: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        checked(model, {"model": "m", **body})
+    return caught.value
+
+
+def completion(**body: Any) -> InvalidRequest:
+    return refused(CompletionRequest, **{"prompt": "a", **body})
+
+
+def job(**body: Any) -> InvalidRequest:
+    return refused(JobRequest, **{"training_file": "f", **body})
+
+
+def chat(*messages: Any) -> InvalidRequest:
+    return refused(ChatRequest, messages=list(messages))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param", "expected"),
+    [
+        (5, "prompt", "a valid string or a valid list"),
+        ({"a": 1}, "prompt", "an object: Input should be a valid string or a valid list"),
+        ([], "prompt", "at least 1 item"),
+        ([1, "a"], "prompt[1]", '"a": Input should be a valid integer'),
+        ([1, -1], "prompt[1]", "greater than or equal to 0"),
+        (["a", [1, -1]], "prompt[1][1]", "greater than or equal to 0"),
+        (["a", 5], "prompt[1]", "a valid string or a valid list"),
+        (["a"] * 129, "prompt", "at most 128 items"),
+        ([[1]] * 129, "prompt", "at most 128 items"),
+        ([[]], "prompt[0]", "at least 1 item"),
+    ],
+)
+def test_the_branch_that_fits_best_is_the_one_that_was_meant(
+    prompt: Any, param: str, expected: str
+) -> None:
+    error = completion(prompt=prompt)
+    assert error.param == param
+    assert expected in error.message
+    assert error.message.startswith(f"{param} = ")
+
+
+@pytest.mark.parametrize(
+    ("content", "param", "expected"),
+    [
+        (5, "", "a valid string or a valid list"),
+        ({"type": "text", "text": "x"}, "", "a valid string or a valid list"),
+        ([{"type": "image_url"}], "[0].type", "should be 'text'"),
+        ([{"type": "text", "text": "x"}, {"type": "text"}], "[1].text", "Field required"),
+        (["x"], "[0]", "a valid object"),
+    ],
+)
+def test_a_message_is_named_with_its_number(content: Any, param: str, expected: str) -> None:
+    good = {"role": "user", "content": "x"}
+    error = chat(good, good, {"role": "user", "content": content})
+    assert error.param == f"messages[2].content{param}"
+    assert expected in error.message
+
+
+def test_a_key_that_is_called_like_a_branch_is_still_a_key() -> None:
+    assert job(metadata={"str": 5}).param == "metadata.str"
+
+
+def test_a_field_of_an_object_in_a_list_that_is_not_supported_has_its_whole_path() -> None:
+    good = {"role": "user", "content": "x"}
+    error = chat(good, good | {"tool_calls": [1]})
+    assert isinstance(error, UnsupportedParameter)
+    assert error.param == "messages[1].tool_calls"
+    assert "'tool_calls'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"method": {"type": "supervised", "supervised": {"x": 1}}}, "method.supervised.x"),
+        ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
+        ({"adapter": {"publish_if": {"metric": "a"}}}, "adapter.publish_if.better_than"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 0}}}},
+            f"{HYPER}.n_epochs",
+        ),
+        ({"integrations": [1]}, "integrations"),
+    ],
+)
+def test_a_field_of_a_job_has_its_whole_path(body: dict[str, Any], param: str) -> None:
+    assert job(**body).param == param
+
+
+def test_unknown_fields_are_unsupported_parameters() -> None:
+    for model, body in [
+        (CompletionRequest, {"prompt": "a"}),
+        (EmbeddingsRequest, {"input": "a"}),
+        (JobRequest, {"training_file": "f"}),
+    ]:
+        error = refused(model, **body, colour="red")
+        assert isinstance(error, UnsupportedParameter)
+        assert (error.param, error.message) == ("colour", "parameter 'colour' is not supported")
+
+
+def test_a_body_that_is_no_object_names_no_class() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        checked(CompletionRequest, [1])
+    assert caught.value.param is None
+    assert caught.value.message == "the body = a list: Input should be a valid object"
+
+
+def test_long_values_and_names_are_cut() -> None:
+    assert len(completion(stop="x" * 5000).message) < 200
+    assert len(str(completion(logit_bias={"x" * 5000: 1}).param)) < 100
