@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from registry import Checkpoint, Event, FileRecord, JobRecord, MetricPoint
+from registry.jobs.comparison import is_better_than_base
 from server.errors import InvalidRequest
 
 Json = dict[str, Any]
@@ -169,17 +170,8 @@ def _own(job: JobRecord) -> Json:
         "attempts": job.attempts,
         "worker": job.worker,
         "result": asdict(job.result) if job.result else None,
-        "is_better_than_base": _is_better(job),
+        "is_better_than_base": is_better_than_base(job.result.metrics if job.result else {}),
     }
-
-
-def _is_better(job: JobRecord) -> bool | None:
-    """Return whether the held-out loss is below the base's; None where it is not known."""
-    metrics = job.result.metrics if job.result else {}
-    mine, base = metrics.get("eval_loss"), dict(metrics.get("base") or {}).get("eval_loss")
-    if not isinstance(mine, int | float) or not isinstance(base, int | float):
-        return None
-    return mine < base
 
 
 def _estimated(job: JobRecord) -> int | None:

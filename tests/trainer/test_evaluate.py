@@ -1,14 +1,11 @@
 """Metrics are scikit-learn's and scipy's."""
 
-import math
-
 import pytest
 import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from registry.examples.scores import accuracy, f1, matthews, pearson
-from trainer.training.evaluate import is_better
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
@@ -36,11 +33,3 @@ def test_pearson_is_scipys() -> None:
     y = 0.3 * x + torch.randn(100, generator=generator)
     assert pearson(x, y) == pytest.approx(pearsonr(x.numpy(), y.numpy()).statistic)
     assert pearson(torch.ones(5), x[:5]) == 0
-
-
-def test_better_is_lower_for_losses_only() -> None:
-    assert is_better("eval_loss", 1.0, 2.0)
-    assert not is_better("perplexity", 2.0, 2.0)
-    assert is_better("accuracy", 0.6, 0.5)
-    assert not is_better("accuracy", math.nan, 0.5)
-    assert is_better("eval_loss", 1.0, math.nan)

@@ -1,4 +1,4 @@
-"""Whether a new version may be put under its alias, and putting it there."""
+"""Whether an alias and `latest` may move to a new version; moves the alias."""
 
 import math
 from collections.abc import Mapping
@@ -7,12 +7,8 @@ from typing import Any
 from registry.adapters.adapters import AdapterEntry, Adapters
 from registry.adapters.records import Record
 from registry.errors import AdapterNotFound, PreconditionFailed
+from registry.jobs.comparison import BASE, is_better, is_better_than_base, losses
 from registry.jobs.spec import JobSpec, PublishGate
-from trainer.training.evaluate import is_better
-
-#: Under this name a version's metrics hold the base's own.
-BASE = "base"
-_LOSS = "eval_loss"
 
 
 def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
@@ -22,7 +18,7 @@ def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
         why it was not moved; None if it was, or if there is no alias.
 
     Raises:
-        AdapterNotFound: somebody has deleted the whole adapter.
+        AdapterNotFound: the whole adapter was deleted.
     """
     while spec.alias is not None:
         entry = adapters.get(spec.name)
@@ -30,36 +26,34 @@ def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
             return None
         try:
             reason = _objection(adapters, spec, record, entry)
-        except AdapterNotFound:  # that version was deleted just now: look again
+        except AdapterNotFound:  # the version to compare with was deleted: read the alias again
             continue
         if reason is not None:
             return reason
         try:
             etag = entry.etags.get(spec.alias)
             adapters.move_alias(spec.name, spec.alias, record.version, etag)
-        except PreconditionFailed:  # somebody moved it meanwhile: compare with that one
+        except PreconditionFailed:  # the alias moved in between: compare with its new version
             continue
     return None
 
 
 def reason_to_keep_latest(spec: JobSpec, metrics: Mapping[str, Any]) -> str | None:
-    """Return why `latest` is not to move to a version; None if it is to.
+    """Return why `latest` stays at an earlier version; None if it moves to the new one.
 
-    A preset's rate is the product's choice: what it makes worse than the base must not answer
-    under the bare name unasked. A job that gives the rate, or says `always`, has asked.
+    A preset's rate is the product's choice: a version that it makes worse than the base must not
+    become the default. A job that gives a rate, or `move_latest: always`, has chosen itself.
 
     Args:
         spec: of the job.
-        metrics: of the version, those of the base under their own name among them.
+        metrics: of the version; the base's own are in them under `BASE`.
     """
     if spec.move_latest == "always" or (spec.move_latest is None and spec.gives_rate):
         return None
-    mine, theirs = metrics.get(_LOSS), dict(metrics.get(BASE) or {}).get(_LOSS)
-    if not isinstance(mine, int | float) or not isinstance(theirs, int | float):
+    both = losses(metrics)
+    if both is None or is_better_than_base(metrics):
         return None
-    if is_better(_LOSS, mine, theirs):
-        return None
-    return f"the held-out loss is {mine:.4g}, the base's own is {theirs:.4g}"
+    return f"the held-out loss is {both[0]:.4g}, the base's own is {both[1]:.4g}"
 
 
 def _objection(
@@ -71,15 +65,15 @@ def _objection(
     other = _other(adapters, gate, record, entry)
     if other is None:
         alias = gate.better_than.partition(":")[2]
-        first = alias == spec.alias  # nothing stands there that could be better
-        return None if first else f"{entry.name} has no alias {alias!r} to be better than"
-    mine, theirs = _number(record.metrics, gate.metric), _number(other, gate.metric)
-    if mine is None or theirs is None:
-        whose = "the new version" if mine is None else gate.better_than
-        return f"{whose} has no metric {gate.metric!r}"
-    if is_better(gate.metric, mine, theirs):
+        is_first = alias == spec.alias  # the alias is new: there is no version to compare with
+        return None if is_first else f"{entry.name} has no alias {alias!r} to compare with"
+    new, old = _number(record.metrics, gate.metric), _number(other, gate.metric)
+    if new is None or old is None:
+        version = "the new version" if new is None else gate.better_than
+        return f"{version} has no metric {gate.metric!r}"
+    if is_better(gate.metric, new, old):
         return None
-    return f"{gate.metric} is {mine:.6g}, {gate.better_than}'s is {theirs:.6g}"
+    return f"{gate.metric} is {new:.6g}, {gate.better_than}'s is {old:.6g}"
 
 
 def _other(

@@ -15,9 +15,10 @@ from registry.common.fence import Fence
 from registry.common.notes import check_notes
 from registry.connect import Registry
 from registry.errors import InvalidArgument
+from registry.jobs.comparison import BASE
 from registry.jobs.spec import JobSpec
 from trainer.interfaces import Trained
-from trainer.job.alias_gate import BASE, reason_to_keep_latest
+from trainer.job.alias_gate import reason_to_keep_latest
 
 #: Under these names a version's metadata says how it was made, and what its answers are called.
 TRAINING, LABELS = "training", "labels"

@@ -8,9 +8,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-#: A metric is better when smaller, if it is one of these.
-LOWER_IS_BETTER = frozenset({"eval_loss", "train_loss", "perplexity"})
-
 
 @dataclass(frozen=True)
 class Example:

@@ -1,6 +1,5 @@
 """How well a model does on the held-out examples."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from registry.examples.scores import finite
 from registry.jobs.spec import Hyperparameters
-from trainer.tasks.task import LOWER_IS_BETTER, Batch, Example, Score
+from trainer.tasks.task import Batch, Example, Score
 from trainer.training.data import Examples
 from trainer.training.precision import autocast
 from trainer.training.trainable import TrainableAdapter
@@ -59,10 +58,3 @@ def _answered(trainable: TrainableAdapter, some: Sequence[Example]) -> tuple[Bat
     batch = task.batch(some, trainable.base.device)
     with autocast(model):
         return batch, *task.loss(model, batch)
-
-
-def is_better(metric: str, value: float, than: float) -> bool:
-    """Return whether a metric's value is better than another."""
-    if math.isnan(value):
-        return False
-    return math.isnan(than) or (value < than if metric in LOWER_IS_BETTER else value > than)

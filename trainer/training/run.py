@@ -21,6 +21,7 @@ from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.base import BaseSpec
 from adapters_core.errors import AdapterError
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from registry.jobs.comparison import LOSS, is_better
 from registry.jobs.spec import AUTO, PEFT_TASKS, Hyperparameters, JobSpec
 from trainer.base import LoadedBase
 from trainer.checkpoint import write_whole
@@ -31,7 +32,7 @@ from trainer.tasks.task import TrainingTask
 from trainer.training.auto import best_of_all
 from trainer.training.base_rate import Course, rate_for
 from trainer.training.data import Data, open_data
-from trainer.training.evaluate import at_once, evaluate, is_better, rehearse
+from trainer.training.evaluate import at_once, evaluate, rehearse
 from trainer.training.presets import Setting, setting_of
 from trainer.training.ranks import Ranks
 from trainer.training.schedule import Schedule, check, schedule_of
@@ -121,7 +122,7 @@ def _trained(
             rates = rate_for(trainable, setting, course, folder, report)
             setting = replace(setting, rates=rates)
             trainer = _trainer(
-                spec, setting, trainable, data, schedule, folder, report, ranks, before[_LOSS]
+                spec, setting, trainable, data, schedule, folder, report, ranks, before[LOSS]
             )
             progress = trainer.run()
         after = evaluate(trainable, data.held_out, size, _obeying(report))
@@ -132,7 +133,7 @@ def _trained(
         base.model.eval()
     adapter = _read_back(folder, base)
     config = {k: v for k, v in json.loads((folder / CONFIG_NAME).read_text()).items() if v}
-    level = "info" if is_better(_LOSS, after[_LOSS], before[_LOSS]) else "warn"
+    level = "info" if is_better(LOSS, after[LOSS], before[LOSS]) else "warn"
     report.event(level, _summary(before, after), {"before": before, "after": after})
     return Trained(
         folder=folder,
@@ -157,8 +158,6 @@ def _trained(
 
 #: The longest that a job makes its layers ready without a word.
 _QUIET_S = 5.0
-#: Every task measures it.
-_LOSS = "eval_loss"
 #: Of adapter_config.json, what says nothing of the method.
 _NOT_OF_THE_METHOD = frozenset(
     ("base_model_name_or_path", "task_type", "inference_mode", "bias", "modules_to_save")
