@@ -2,35 +2,74 @@
 
 import sys
 from importlib import import_module
+from typing import NamedTuple
 
 import typer
 
 from overtone_client import InvalidArgument
 
-#: Program -> what its line in the help says.
+
+class Program(NamedTuple):
+    """A program: its module, below `bench`, and its line in the help."""
+
+    module: str
+    line: str
+
+
+#: What a program is called -> the program.
 PROGRAMS = {
-    "serving": "A running server under traffic: first tokens, gaps, goodput, fairness.",
-    "engine": "A decode step with every row another adapter, and model.generate.",
-    "peft": "Beside PEFT: 32 requests with 32 adapters, and cold files.",
-    "http": "What HTTP, uploads and residency add, on a real server.",
-    "scale": "10 to 10,000 registered adapters, two servers in turns.",
-    "training": "A training step beside PEFT's: time and memory.",
-    "training_text": "MiniLM sorts Debian's packages: every method by its preset alone.",
-    "training_digits": "A ViT learns new digits: every method by its preset alone.",
-    "training_demo": "The demo's base learns two styles: every method by its preset alone.",
-    "training_real": "A language model of your own learns two texts: every method by its preset.",
-    "training_toys": "Two toys of the papers: what a few numbers in one layer can say.",
-    "methods": "Every method beside PEFT and LoRA, layer by layer.",
-    "clora": "CLoRA's parts, one by one.",
-    "flood": "One tenant floods the server: what another one waits for meanwhile.",
-    "beside": "A worker trains beside a server: what those who are served notice.",
-    "handover": "From a job's last step to the first answer with what it made.",
-    "modes": "Factored, merged and auto side by side, over 1 to 32 adapters in one batch.",
-    "numerics": "What bfloat16 costs in the answer, token by token.",
-    "encoders": "Every classifier and embedder type of transformers: as PEFT has it, or refused.",
-    "gpu": "Everything that needs a GPU.",
-    "architectures": "Every causal-LM type of transformers: as PEFT has it, or refused.",
-    "table": "All bars in one JSON and one table.",
+    "serving": Program(
+        "programs.serving", "A running server under traffic: first tokens, gaps, goodput, fairness."
+    ),
+    "engine": Program(
+        "programs.engine", "A decode step with every row another adapter, and model.generate."
+    ),
+    "peft": Program("programs.peft", "Beside PEFT: 32 requests with 32 adapters, and cold files."),
+    "http": Program("programs.http", "What HTTP, uploads and residency add, on a real server."),
+    "scale": Program("programs.scale", "10 to 10,000 registered adapters, two servers in turns."),
+    "training": Program("programs.training", "A training step beside PEFT's: time and memory."),
+    "training_text": Program(
+        "studies.text", "MiniLM sorts Debian's packages: every method by its preset alone."
+    ),
+    "training_digits": Program(
+        "studies.digits", "A ViT learns new digits: every method by its preset alone."
+    ),
+    "training_demo": Program(
+        "studies.demo", "The demo's base learns two styles: every method by its preset alone."
+    ),
+    "training_real": Program(
+        "studies.real", "A language model of your own learns two texts: every method by its preset."
+    ),
+    "training_toys": Program(
+        "studies.toys", "Two toys of the papers: what a few numbers in one layer can say."
+    ),
+    "methods": Program("programs.methods", "Every method beside PEFT and LoRA, layer by layer."),
+    "clora": Program("programs.clora", "CLoRA's parts, one by one."),
+    "flood": Program(
+        "programs.flood", "One tenant floods the server: what another one waits for meanwhile."
+    ),
+    "beside": Program(
+        "programs.interference",
+        "A worker trains beside a server: what those who are served notice.",
+    ),
+    "handover": Program(
+        "programs.train_to_serve", "From a job's last step to the first answer with what it made."
+    ),
+    "modes": Program(
+        "programs.modes",
+        "Factored, merged and auto side by side, over 1 to 32 adapters in one batch.",
+    ),
+    "numerics": Program("programs.numerics", "What bfloat16 costs in the answer, token by token."),
+    "encoders": Program(
+        "conformance.encoders",
+        "Every classifier and embedder type of transformers: as PEFT has it, or refused.",
+    ),
+    "gpu": Program("programs.gpu", "Everything that needs a GPU."),
+    "architectures": Program(
+        "conformance.architectures",
+        "Every causal-LM type of transformers: as PEFT has it, or refused.",
+    ),
+    "table": Program("table.table", "All bars in one JSON and one table."),
 }
 #: What only some programs need -> what brings it.
 _EXTRAS = {"peft": "peft==0.21.2", "sklearn": "scikit-learn"}
@@ -56,7 +95,7 @@ def run(name: str, arguments: list[str]) -> None:
         OvertoneError: there is no server, or it cannot be measured.
     """
     try:
-        program = import_module(f"bench.{name}")
+        program = import_module(f"bench.{PROGRAMS[name].module}")
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         if missing not in _EXTRAS:
@@ -86,5 +125,5 @@ def _add(name: str, line: str) -> None:
         run(name, given)
 
 
-for _name, _line in PROGRAMS.items():
-    _add(_name, _line)
+for _name, _program in PROGRAMS.items():
+    _add(_name, _program.line)

@@ -23,4 +23,4 @@ if [ -z "$python" ]; then
     python=.venv/bin/python
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-exec timeout 590 "$python" -m bench.gpu "$@"
+exec timeout 590 "$python" -m bench.programs.gpu "$@"

@@ -27,8 +27,8 @@ from adapters_core.errors import AdapterError
 from adapters_core.inject import inject
 from adapters_core.merge import materialise
 from adapters_core.serving import RowsNotKnown
-from bench.bases import tokenizer
-from bench.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
+from bench.conformance.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
+from bench.lib.bases import tokenizer
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.base.loading import Base, load_base

@@ -11,17 +11,16 @@ Each type runs in a process of its own with bounded memory and time.
 import json
 import logging
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import apart
-from bench.apart import Row
-from bench.program import Parser, positive, run_program
-from bench.timing import machine
+from bench.conformance import apart
+from bench.conformance.apart import Row
+from bench.lib.program import Parser, positive
+from bench.lib.timing import machine
 from overtone_client import InvalidArgument
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -33,7 +32,7 @@ VERDICTS = ("equal", "refused", "wrong", "broken", "not built")
 
 def examined(types: Sequence[str], jobs: int = 1, seconds: float = _SECONDS) -> list[Row]:
     """Return one row for each type, in their order; see apart.py."""
-    from bench import architecture_case  # once, before the processes part
+    from bench.conformance import architecture_case  # once, before the processes part
 
     def examine(name: str) -> Row:
         return asdict(architecture_case.examine(name))
@@ -85,7 +84,7 @@ def _where(where: Row) -> str:
 
 
 def _chosen(text: str | None) -> list[str]:
-    from bench.tiny_bases import causal_types
+    from bench.conformance.tiny_bases import causal_types
 
     known = causal_types()
     if text is None:
@@ -118,7 +117,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = round(time.perf_counter() - started, 1)
     document = {"bench": "architectures", "machine": where, "counts": counts, "seconds": seconds}
     print(json.dumps(document | {"rows": rows}), flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

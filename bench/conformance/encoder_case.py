@@ -26,7 +26,7 @@ from adapters_core.bases import Bases
 from adapters_core.errors import AdapterError
 from adapters_core.inject import inject
 from adapters_core.merge import materialise
-from bench.tiny_encoders import (
+from bench.conformance.tiny_encoders import (
     CLS,
     IMAGE,
     MASK,

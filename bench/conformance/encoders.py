@@ -9,15 +9,14 @@ against PEFT's own. Each type runs in a process of its own with bounded memory a
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import apart
-from bench.apart import Row
-from bench.program import Parser, positive, run_program
-from bench.timing import machine
+from bench.conformance import apart
+from bench.conformance.apart import Row
+from bench.lib.program import Parser, positive
+from bench.lib.timing import machine
 from overtone_client import InvalidArgument
 
 _SECONDS = 60.0
@@ -27,7 +26,7 @@ def examined(names: Sequence[str], seconds: float = _SECONDS, jobs: int = 1) -> 
     """Return one row for each type and use, in their order; see apart.py."""
     import torch
 
-    from bench import encoder_case  # once, before the processes part
+    from bench.conformance import encoder_case  # once, before the processes part
 
     def examine(name: str) -> Row:
         torch.set_num_threads(1)
@@ -57,7 +56,7 @@ def markdown(rows: Sequence[Row], where: Row) -> str:
 
 
 def _chosen(text: str | None) -> list[str]:
-    from bench.encoder_case import encoder_types
+    from bench.conformance.encoder_case import encoder_types
 
     known = encoder_types()
     names = known if text is None else text.split(",")
@@ -87,7 +86,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counts = dict(Counter(row["verdict"] for row in rows))
     document = {"bench": "encoders", "machine": where, "counts": counts, "rows": rows}
     print(json.dumps(document), flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

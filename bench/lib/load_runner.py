@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.load import Planned, prompt_of
-from bench.stream import Exchange, Wires
+from bench.lib.load import Planned, prompt_of
+from bench.lib.stream import Exchange, Wires
 from overtone_client import ConnectionFailed, OvertoneError
 
 WRONG_ADAPTER = "wrong_adapter"

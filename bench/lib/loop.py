@@ -10,7 +10,7 @@ from adapters_core.base import BaseSpec
 from adapters_core.bases import Bases
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.method import Method
-from bench.bases import prompt_of, random_adapter, targets_of
+from bench.lib.bases import prompt_of, random_adapter, targets_of
 from server.adapters.payload import Factored
 from server.adapters.residency import Entry
 from server.engine.engine import Engine

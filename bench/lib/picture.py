@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.drive import Record
-from bench.summary import gaps, ttft
+from bench.lib.load_runner import Record
+from bench.lib.summary import gaps, ttft
 from overtone_client import InvalidArgument
 
 _SUFFIXES = (".png", ".pdf", ".svg")

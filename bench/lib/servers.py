@@ -22,7 +22,7 @@ from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.files import digest_of
 from adapters_core.methods import FourierFT
 from adapters_core.peft_config import PeftConfig
-from bench.bases import llama, random_adapter, save_llama, targets_of
+from bench.lib.bases import llama, random_adapter, save_llama, targets_of
 from overtone_client import Client, OvertoneError
 from registry import Registry, connect, publish
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.drive import WRONG_ADAPTER, Model, Record, Seen
+from bench.lib.load_runner import WRONG_ADAPTER, Model, Record, Seen
 
 #: Adapters with fewer answers say nothing about how they were treated.
 _LEAST_ANSWERS = 3

@@ -58,7 +58,7 @@ def machine() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Return the commit of the checkout this runs from, with a `+` if it was changed."""
-    checkout = Path(__file__).parent.parent
+    checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():  # installed: a checkout around it is somebody else's
         return None
     git = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--exclude", "*"]

@@ -110,7 +110,7 @@ def _written(folder: Path, method: "Method", spec: "BaseSpec", count: int) -> It
 
     from adapters_core.bases import Bases
     from adapters_core.export import write_adapter
-    from bench.bases import random_adapter, targets_of
+    from bench.lib.bases import random_adapter, targets_of
 
     targets = targets_of(spec, "qv") or list(spec.targets)
     shapes, bases = {target: spec.targets[target] for target in targets}, Bases(torch.device("cpu"))

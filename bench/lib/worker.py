@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from bench.bases import ENDINGS
-from bench.servers import Served, served, stop
+from bench.lib.bases import ENDINGS
+from bench.lib.servers import Served, served, stop
 from overtone_client import Client, Job
 
 _WORKER = [sys.executable, "-c", "from overtone_client.cli import main; main()", "worker"]

@@ -13,7 +13,6 @@ the shape: does SADE make the spaces more different, and does that cost accuracy
 """
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +32,8 @@ from adapters_core.inject import Injection, inject
 from adapters_core.method import Method
 from adapters_core.methods import CLoRA, LoRA
 from adapters_core.training import TrainingPlan
-from bench.program import Parser, run_program
-from bench.timing import report
+from bench.lib.program import Parser
+from bench.lib.timing import report
 
 _WIDTH, _CLASSES, _BATCH = 64, 5, 32
 
@@ -229,7 +228,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [{"what": "the base on digits 0 to 4", "accuracy %": 100 * known}]
     rows += [bench.row(name, m, seeds) for name, m in contenders(options.sade).items()]
     report("clora", rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

@@ -9,7 +9,6 @@ Ratios are what counts; both sides run in one process, interleaved.
     overtone bench engine [--only decode generate] [--rounds 15] [--width 1024] [--layers 8]
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +20,10 @@ from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoRA
-from bench.bases import llama, prompt_of, random_adapter, targets_of
-from bench.loop import PROMPT, Leases, factored, run_to_end
-from bench.program import Parser, run_program
-from bench.timing import interleaved, report
+from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
+from bench.lib.loop import PROMPT, Leases, factored, run_to_end
+from bench.lib.program import Parser
+from bench.lib.timing import interleaved, report
 from server.adapters.payload import Merged
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
@@ -135,7 +134,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "generate" in options.only:
         rows.append(generate_row(bench, max(5, options.rounds // 3)))
     report("engine", rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

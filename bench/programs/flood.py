@@ -7,10 +7,9 @@ B's 99th percentile under the flood is at most 1.5 times the one beside a tenant
 Why: who shares a server must not wait for his neighbour's queue. What he does share is the step
 that runs when he arrives, and the rows of others in his own: `--max-step-tokens` bounds both.
 
-    python -m bench.flood [--seconds 30 | --requests 60] [--rounds 3] [--width 1024] [--layers 8]
+    overtone bench flood [--seconds 30 | --requests 60] [--rounds 3] [--width 1024] [--layers 8]
 """
 
-import argparse
 import asyncio
 import json
 from collections import Counter, defaultdict
@@ -26,13 +25,13 @@ from adapters_core.base import BaseSpec
 from adapters_core.bases import Bases
 from adapters_core.export import write_adapter
 from adapters_core.methods import FourierFT
-from bench.bases import random_adapter, targets_of
-from bench.drive import Ending, Model, Record, Target, closed_loop, connected, open_loop
-from bench.load import Lengths, Load
-from bench.program import positive, run_program
-from bench.servers import base_on_disk, served
-from bench.summary import spread, ttft
-from bench.timing import machine
+from bench.lib.bases import random_adapter, targets_of
+from bench.lib.load import Lengths, Load
+from bench.lib.load_runner import Ending, Model, Record, Target, closed_loop, connected, open_loop
+from bench.lib.program import Parser, positive
+from bench.lib.servers import base_on_disk, served
+from bench.lib.summary import spread, ttft
+from bench.lib.timing import machine
 from overtone_client import Client
 
 KEYS = {"a": "key-of-tenant-a", "b": "key-of-tenant-b"}
@@ -189,7 +188,7 @@ def flood(width: int, layers: int, traffic: Traffic, **settings: str | int) -> d
 
 def main() -> None:
     """Measure, and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="overtone bench flood", description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=Traffic.prompt_tokens)
@@ -203,7 +202,3 @@ def main() -> None:
     traffic = Traffic(o.prompt, o.output, o.share, o.seconds, o.rounds, o.requests)
     result = flood(o.width, o.layers, traffic, max_step_tokens=o.max_step_tokens)
     print(json.dumps({"bench": "flood", "machine": machine(), "options": vars(o), **result}))
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_program(main))

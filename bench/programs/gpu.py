@@ -7,7 +7,8 @@ first token of an adapter that was never seen, beside a warm one; how many adapt
 32 sequences against `model.generate`. What could not be measured is null, with its reason.
 Why: a decode step on a GPU reads the base's weights once; what an adapter adds must be small.
 
-    bench/gpu.sh [--budget-s 520] [--rounds 7]    or, on any machine: python -m bench.gpu --tiny
+    bench/gpu.sh [--budget-s 520] [--rounds 7]
+    overtone bench gpu --tiny                         on any machine
 """
 
 import argparse
@@ -24,11 +25,11 @@ from typing import Any
 
 import torch
 
-from bench.gpu_base import GpuBase, Sizes, of_llama_8b, of_nothing_much
-from bench.timing import interleaved, machine
+from bench.lib.timing import interleaved, machine
+from bench.programs.gpu_base import GpuBase, Sizes, of_llama_8b, of_nothing_much
 from server.adapters.residency import Entry
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _ROWS = 32
 #: Kind -> (method, layers); every row has another adapter.
 _KINDS = {

@@ -1,4 +1,4 @@
-"""The base that bench/gpu.py measures, its adapters, and what is done with them once."""
+"""The base that gpu.py measures, its adapters, and what is done with them once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from adapters_core.inject import inject
 from adapters_core.merge import materialise
 from adapters_core.method import Method, Rows
 from adapters_core.methods import FourierFT, LoRA
-from bench.bases import prompt_of, random_adapter, targets_of
-from bench.timing import interleaved
+from bench.lib.bases import prompt_of, random_adapter, targets_of
+from bench.lib.timing import interleaved
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.attention_device import DeviceCache

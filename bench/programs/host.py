@@ -1,6 +1,6 @@
 """One process with a server and the bare loop over the same engine, driven line by line.
 
-bench/http.py starts it, so that HTTP and the bare loop are compared on one set of weights, one
+http.py starts it, so that HTTP and the bare loop are compared on one set of weights, one
 cache and one process. It prints `{"url": …}` once it serves; each line `{"new": N, "first": M}` on
 its standard input runs the bare loop, while no request is open; `{"seconds": …}` answers it.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from bench.loop import Leases, Packer, run_to_end
-from bench.program import Parser
+from bench.lib.loop import Leases, Packer, run_to_end
+from bench.lib.program import Parser
 from server.app import create_app
 from server.process.launch import start_service
 from server.service import Service
@@ -70,7 +70,7 @@ def bare(service: Service, leases: Leases, new: int, first: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until standard input ends."""
-    parser = Parser(prog="python -m bench.host", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m bench.programs.host", description=__doc__.splitlines()[0])
     parser.add_argument("--base", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--adapters", type=Path, required=True, help="folder of adapters' folders")

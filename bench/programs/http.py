@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from adapters_core.base import BaseSpec
-from bench.drive import Ending, Model, Record, Target, closed_loop, connected
-from bench.load import Lengths, Load
-from bench.program import Parser, run_program
-from bench.servers import Files, Served, base_on_disk, name_of, register, served, stop
-from bench.summary import spread, ttft
-from bench.timing import report
+from bench.lib.load import Lengths, Load
+from bench.lib.load_runner import Ending, Model, Record, Target, closed_loop, connected
+from bench.lib.program import Parser
+from bench.lib.servers import Files, Served, base_on_disk, name_of, register, served, stop
+from bench.lib.summary import spread, ttft
+from bench.lib.timing import report
 from overtone_client import Client
 
 _PARTS = ("streams", "first-token", "upload", "memory")
@@ -63,7 +63,7 @@ async def ask_each(url: str, models: Sequence[Model], seed: int, prompt: int, ne
 
 
 class Host:
-    """A process of bench/host.py."""
+    """A process of host.py."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -88,7 +88,15 @@ class Host:
 @contextmanager
 def hosted(base: Path, data: Path, adapters: Path) -> Iterator[Host]:
     """A host until the block ends."""
-    command = [sys.executable, "-m", "bench.host", "--base", str(base), "--data", str(data)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.programs.host",
+        "--base",
+        str(base),
+        "--data",
+        str(data),
+    ]
     command += ["--adapters", str(adapters)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
@@ -233,7 +241,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 files = Files(spec, _N, scratch / "one")
                 rows.append(memory_row(server, files, *options.residents))
     report("http", rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

@@ -12,7 +12,6 @@ The load generator shares the machine with both: what it costs is part of every 
 
 import asyncio
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from adapters_core.base import BaseSpec
-from bench.drive import Ending, Model, Target, closed_loop, connected
-from bench.http import checked
-from bench.load import Lengths, Load
-from bench.program import Parser, positive, run_program
-from bench.servers import Files, base_on_disk, name_of
-from bench.summary import gaps, spread
-from bench.timing import report
-from bench.worker import LongJob, Pair, filed, paired, write_texts
+from bench.lib.load import Lengths, Load
+from bench.lib.load_runner import Ending, Model, Target, closed_loop, connected
+from bench.lib.program import Parser, positive
+from bench.lib.servers import Files, base_on_disk, name_of
+from bench.lib.summary import gaps, spread
+from bench.lib.timing import report
+from bench.lib.worker import LongJob, Pair, filed, paired, write_texts
+from bench.programs.http import checked
 from overtone_client import Client
 
 _PHASES = ("alone", "starting", "beside")
@@ -231,7 +230,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rounds = [one_round(callers, job, options.seconds) for _ in range(options.rounds)]
         job.end()
     report("beside", rows_of(rounds, worker))
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

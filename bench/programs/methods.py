@@ -15,7 +15,6 @@ own, so no analysis is shared; in a model q, k and v share theirs.
     overtone bench methods [--widths 512 1024 2048 4096] [--rounds 9] [--methods NAME ...]
 """
 
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -37,9 +36,9 @@ from adapters_core.method import Method, Rows
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
 from adapters_core.serving import FactoredGroup, ServingPlan
 from adapters_core.table import registered
-from bench.bases import random_adapter
-from bench.program import Parser, run_program
-from bench.timing import interleaved, report
+from bench.lib.bases import random_adapter
+from bench.lib.program import Parser
+from bench.lib.timing import interleaved, report
 
 _ROWS = (1, 8, 32)
 #: At least this much of base weights, so that a layer's own are not in cache when it is its turn.
@@ -255,7 +254,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rows.append(row)
                 print(row, flush=True)
     report("methods", rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

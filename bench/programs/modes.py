@@ -7,10 +7,9 @@ reaches of the better of the two. Then the step time of running rows while merge
 Why: auto must not be worse than what a person would have set by hand, whatever the traffic. The
 three run in one process, interleaved, on one engine.
 
-    python -m bench.modes [--rounds 5] [--width 1024] [--layers 8] [--only 1,4,32]
+    overtone bench modes [--rounds 5] [--width 1024] [--layers 8] [--only 1,4,32]
 """
 
-import argparse
 import statistics
 import tempfile
 import threading
@@ -30,8 +29,9 @@ from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.inject import inject
 from adapters_core.merge import merged_bytes
 from adapters_core.methods import FourierFT
-from bench.bases import llama, prompt_of, targets_of, write_many
-from bench.timing import interleaved, report
+from bench.lib.bases import llama, prompt_of, targets_of, write_many
+from bench.lib.program import Parser
+from bench.lib.timing import interleaved, report
 from server.adapters.loader import Loader
 from server.adapters.modes import ModeSetting
 from server.adapters.residency import Entry
@@ -188,7 +188,7 @@ def _merge_until(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="overtone bench modes", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
@@ -203,7 +203,3 @@ def main() -> None:
         finally:
             bench.close()
     report("modes", rows)
-
-
-if __name__ == "__main__":
-    main()

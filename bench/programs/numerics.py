@@ -8,10 +8,9 @@ likeliest token is another one.
 Why: a GPU serves in bfloat16, and a merged weight is rounded once more: an adapter must not lose
 more by that than the base does.
 
-    python -m bench.numerics [--width 1024] [--layers 8] [--prompts 16] [--length 96]
+    overtone bench numerics [--width 1024] [--layers 8] [--prompts 16] [--length 96]
 """
 
-import argparse
 import copy
 from collections.abc import Iterator
 from typing import Any
@@ -26,8 +25,9 @@ from adapters_core.inject import inject
 from adapters_core.merge import materialise
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoRA
-from bench.bases import llama, prompt_of, random_adapter, targets_of
-from bench.timing import report
+from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
+from bench.lib.program import Parser
+from bench.lib.timing import report
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
@@ -130,7 +130,7 @@ def measure(model: nn.Module, prompts: list[list[int]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="overtone bench numerics", description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=16)
@@ -139,7 +139,3 @@ def main() -> None:
     prompts = [prompt_of(i, options.length) for i in range(options.prompts)]
     with torch.inference_mode():
         report("numerics", measure(llama(options.width, options.layers), prompts))
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,6 @@ merge against adding matrices of that size to others, which is the traffic that 
     overtone bench peft [--rounds 5] [--width 1024] [--layers 8] [--new 64]
 """
 
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,10 +24,10 @@ from adapters_core.bases import Bases
 from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
 from adapters_core.methods import FourierFT
-from bench.bases import llama, prompt_of, targets_of, write_many
-from bench.loop import PROMPT, Leases, Packer, read, run_to_end
-from bench.program import Parser, run_program
-from bench.timing import interleaved, report
+from bench.lib.bases import llama, prompt_of, targets_of, write_many
+from bench.lib.loop import PROMPT, Leases, Packer, read, run_to_end
+from bench.lib.program import Parser
+from bench.lib.timing import interleaved, report
 from server.engine.engine import Engine
 
 _REQUESTS, _PEFT_SAMPLE = 32, 2
@@ -194,7 +193,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.only_load:
             rows += request_rows(ours, theirs, folders, options.new, options.rounds)
     report("peft", rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

@@ -12,19 +12,18 @@ mode: which rows are merged is another question than how many names there are.
 
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from bench.drive import Ending, Model, Target, closed_loop, connected
-from bench.http import Probe, checked
-from bench.load import Lengths, Load
-from bench.program import Parser, run_program
-from bench.servers import Files, Served, base_on_disk, name_of, register, served
-from bench.timing import report
+from bench.lib.load import Lengths, Load
+from bench.lib.load_runner import Ending, Model, Target, closed_loop, connected
+from bench.lib.program import Parser
+from bench.lib.servers import Files, Served, base_on_disk, name_of, register, served
+from bench.lib.timing import report
+from bench.programs.http import Probe, checked
 from overtone_client import Client
 
 _FEW = 10
@@ -152,7 +151,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rows[-1]["ms"] = 1e3 * seconds / added
             rows += size_rows(few, many, options.rounds, options.requests, options.zipf)
     report("scale", rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -25,7 +24,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.drive import (
+from bench.lib.load import FORMS, Lengths, Load
+from bench.lib.load_runner import (
     Ending,
     Model,
     Record,
@@ -35,12 +35,11 @@ from bench.drive import (
     connected,
     open_loop,
 )
-from bench.load import FORMS, Lengths, Load
-from bench.picture import check_picture, draw
-from bench.program import Parser, positive, run_program
-from bench.summary import Promise, summary
-from bench.timing import machine
-from bench.uploads import made_adapters
+from bench.lib.picture import check_picture, draw
+from bench.lib.program import Parser, positive
+from bench.lib.summary import Promise, summary
+from bench.lib.timing import machine
+from bench.lib.uploads import made_adapters
 from overtone_client import Adapter, Client, InvalidArgument
 
 _DEFAULT_DURATION_S = 30.0
@@ -291,7 +290,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.json:
         _print(found)
     print(json.dumps(found), flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

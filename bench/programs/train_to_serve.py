@@ -11,7 +11,6 @@ the evaluation included: one second.
 """
 
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.beside import Callers, uploaded
-from bench.program import Parser, run_program
-from bench.servers import base_on_disk
-from bench.timing import report
-from bench.worker import Pair, filed, paired, write_texts
+from bench.lib.program import Parser
+from bench.lib.servers import base_on_disk
+from bench.lib.timing import report
+from bench.lib.worker import Pair, filed, paired, write_texts
+from bench.programs.interference import Callers, uploaded
 from overtone_client import Client
 from registry import Registry
 
@@ -143,7 +142,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             run()
     report("handover", rows_of(found, worker, options.streams))
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

@@ -30,9 +30,9 @@ from adapters_core.inject import inject
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoCA, WaveletFT
 from adapters_core.training import TrainingPlan
-from bench.bases import ENDINGS, VOCABULARY, llama, targets_of
-from bench.program import Parser, run_program
-from bench.timing import interleaved, report
+from bench.lib.bases import ENDINGS, VOCABULARY, llama, targets_of
+from bench.lib.program import Parser
+from bench.lib.timing import interleaved, report
 
 _N = 1000
 _MEMORY_STEPS = 3
@@ -154,7 +154,7 @@ def _peak_elsewhere(name: str, which: str, options: Any) -> int:
     if sys.platform != "linux":
         return 0
     sizes = [f"--{key}={getattr(options, key)}" for key in ("width", "layers", "rows", "tokens")]
-    command = [sys.executable, "-m", "bench.training", "--peak-of", name, which, *sizes]
+    command = [sys.executable, "-m", "bench", "training", "--peak-of", name, which, *sizes]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(json.loads(done.stdout.splitlines()[-1])["bytes"])
 
@@ -181,7 +181,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps({"bytes": found}))
         return
     report("training", [row for which in options.targets for row in rows_of(which, options)])
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

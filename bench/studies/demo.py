@@ -9,13 +9,11 @@ Why: the base is the one that everybody has; a style is what small adapters are 
 """
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.program import run_program
-from bench.training_main import study_main
-from bench.training_runs import Contender, Study
+from bench.studies.main import study_main
+from bench.studies.runs import Contender, Study
 from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
 from trainer.demo_build import demo_data
@@ -98,7 +96,3 @@ STUDY = Study(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     study_main(STUDY, str(__doc__), arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

@@ -9,7 +9,6 @@ Why: presets that were found on texts 384 wide are to hold on images 64 wide.
 """
 
 import io
-import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,9 +22,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from bench.program import run_program
-from bench.training_main import study_main
-from bench.training_runs import Contender, Study
+from bench.studies.main import study_main
+from bench.studies.runs import Contender, Study
 from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
 from trainer.interfaces import JobFiles
@@ -145,7 +143,3 @@ STUDY = Study(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     study_main(STUDY, str(__doc__), arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

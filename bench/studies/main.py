@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from bench.picture import check_picture
-from bench.program import Parser
-from bench.timing import report
-from bench.training_picture import draw, markdown
-from bench.training_runs import Contender, Study, run_elsewhere, run_one, summed_up
+from bench.lib.picture import check_picture
+from bench.lib.program import Parser
+from bench.lib.timing import report
+from bench.studies.picture import draw, markdown
+from bench.studies.runs import Contender, Study, run_elsewhere, run_one, summed_up
 from overtone_client import InvalidArgument
 
 

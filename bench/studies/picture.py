@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.training_runs import Study
+from bench.studies.runs import Study
 
 _METHODS_OF_OTHERS = ("head", "full", "peft", "lora")
 

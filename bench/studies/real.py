@@ -13,7 +13,6 @@ import argparse
 import ast
 import json
 import random
-import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.program import Parser, run_program
-from bench.training_main import study_main
-from bench.training_runs import Contender, Study
+from bench.lib.program import Parser
+from bench.studies.main import study_main
+from bench.studies.runs import Contender, Study
 from overtone_client import InvalidArgument
 from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
@@ -123,7 +122,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if own.base is not None:
         study = replace(STUDY, prepare=lambda work, n: prepare(work, n, own.base))
     study_main(study, str(__doc__), rest)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

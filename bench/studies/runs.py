@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import safe_open
 
 from adapters_core.export import WEIGHTS_NAME
-from bench.training_references import Reference
+from bench.studies.references import Reference
 from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
 from trainer.interfaces import JobFiles, Quiet
@@ -162,7 +162,7 @@ def run_elsewhere(
 ) -> dict[str, Any]:
     """Return the row of one run in a fresh process, so that its peak memory is its own."""
     given = [f"--only={contender.what}", f"--seed={seed}", f"--threads={threads}"]
-    command = [sys.executable, "-m", f"bench.{study.name}", f"--run={work}", *given]
+    command = [sys.executable, "-m", "bench", study.name, f"--run={work}", *given]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row

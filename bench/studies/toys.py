@@ -17,7 +17,6 @@ Why: both separate rank from the number of coefficients, which is what the metho
 
 import math
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -31,8 +30,8 @@ from adapters_core.bases import Bases
 from adapters_core.layer import Shape
 from adapters_core.method import Method
 from adapters_core.methods import FourierFT, LoCA, LoRA, SHiRA, WaveletFT
-from bench.program import Parser, run_program
-from bench.timing import report
+from bench.lib.program import Parser
+from bench.lib.timing import report
 
 _HIDDEN, _CLASSES, _POINTS = Shape(64, 64), 8, 30
 #: Rates of both toys: the numbers of a method move as far whatever the norm of its atoms.
@@ -192,7 +191,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name in TOYS if options.only in (None, name)]
     rows = [row for name in names for row in rows_of(name, epochs[name], options.seeds)]
     report("training_toys", rows)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.bars import BARS, Bar, show
-from bench.program import Parser, run_program
-from bench.timing import machine
+from bench.lib.program import Parser
+from bench.lib.timing import machine
+from bench.table.targets import BARS, Bar, show
 from overtone_client import InvalidArgument
 
 Json = dict[str, Any]
@@ -43,7 +43,7 @@ class Part:
     def command(self, is_quick: bool) -> list[str]:
         """Return its command line."""
         options = self.quick if is_quick else self.options
-        return [sys.executable, "-m", f"bench.{self.program}", *options.split()]
+        return [sys.executable, "-m", "bench", self.program, *options.split()]
 
 
 _SMALL = "--width 256 --layers 2"
@@ -86,9 +86,9 @@ def measured(name: str, is_quick: bool) -> Json:
         RuntimeError: it failed.
     """
     part = PARTS[name]
-    print(f"== {name}: {part.program} {part.command(is_quick)[3:]}", file=sys.stderr, flush=True)
+    print(f"== {name}: {part.program} {part.command(is_quick)[4:]}", file=sys.stderr, flush=True)
     started, last = time.perf_counter(), ""
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     env = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
         part.command(is_quick), stdout=subprocess.PIPE, text=True, env=env
@@ -199,7 +199,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.markdown.write_text(text)
     print(text)
     print(json.dumps(document), flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(main))

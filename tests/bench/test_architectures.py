@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench import architectures
-from bench.architecture_case import examine
-from bench.architectures import examined, main, markdown
+from bench.conformance import architectures
+from bench.conformance.architecture_case import examine
+from bench.conformance.architectures import examined, main, markdown
 from overtone_client import InvalidArgument
 
 #: Plain, with grouped heads, soft caps, sinks, windows, chunks, experts, another head, Conv1D.
@@ -36,9 +36,9 @@ def test_a_type_that_users_have_is_as_peft_has_it(model_type: str) -> None:
 
 
 def test_a_type_that_looks_at_later_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.tiny_bases
+    from bench.conformance import tiny_bases
 
-    monkeypatch.setitem(bench.tiny_bases._SMALL, "is_decoder", False)
+    monkeypatch.setitem(tiny_bases._SMALL, "is_decoder", False)
     outcome = examine("bert")
     assert outcome.verdict == "refused"
     assert "differ" in outcome.words
@@ -58,7 +58,7 @@ def test_a_type_that_keeps_more_than_keys_and_values_is_refused_in_words(
 
 def test_a_fault_is_neither_equal_nor_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the table calls wrong or broken is found by it."""
-    from bench import architecture_case
+    from bench.conformance import architecture_case
 
     monkeypatch.setattr(architecture_case, "TOLERANCE", 0.0)
     outcome = examine("llama")
@@ -71,7 +71,7 @@ def test_a_fault_is_neither_equal_nor_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_type_whose_process_dies_or_hangs_ends_itself_alone(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import bench.architecture_case
+    from bench.conformance import architecture_case
 
     def dies(model_type: str) -> Any:
         if model_type == "hangs":
@@ -81,7 +81,7 @@ def test_a_type_whose_process_dies_or_hangs_ends_itself_alone(
             os._exit(3)
         return examine(model_type)
 
-    monkeypatch.setattr(bench.architecture_case, "examine", dies)
+    monkeypatch.setattr(architecture_case, "examine", dies)
     rows = examined(["dies", "hangs", "llama"], jobs=2, seconds=20)
     assert [row["verdict"] for row in rows] == ["broken", "broken", "equal"]
     assert "ended with 3" in rows[0]["words"]
@@ -113,7 +113,7 @@ def test_a_type_that_is_not_there_is_named() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_no_type_is_wrong_and_none_raises() -> None:
-    from bench.tiny_bases import causal_types
+    from bench.conformance.tiny_bases import causal_types
 
     rows = examined(causal_types(), jobs=os.cpu_count() or 1)
     bad = {row["type"]: row["words"] for row in rows if row["verdict"] in ("wrong", "broken")}

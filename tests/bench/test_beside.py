@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bench import beside, handover
-from bench.beside import Pace, Round, Seen, rows_of
-from bench.worker import waited_for, write_texts
+from bench.lib.worker import waited_for, write_texts
+from bench.programs import interference, train_to_serve
+from bench.programs.interference import Pace, Round, Seen, rows_of
 from overtone_client import InvalidArgument
 from registry.common.fence import Fence
 from registry.jobs.folders import JobFolders
@@ -47,7 +47,7 @@ def test_ratios_are_medians_of_the_rounds_own() -> None:
 
 
 def test_tokens_after_the_phase_do_not_count() -> None:
-    assert beside._until(1.0, (0.5, 1.0, 1.5)) == (0.5, 1.0)
+    assert interference._until(1.0, (0.5, 1.0, 1.5)) == (0.5, 1.0)
 
 
 def test_marks_are_what_the_jobs_process_wrote_last(tmp_path: Path) -> None:
@@ -56,11 +56,11 @@ def test_marks_are_what_the_jobs_process_wrote_last(tmp_path: Path) -> None:
     class Registry:
         job_folders = folders
 
-    marks = handover.Marks(Registry(), JOB)  # type: ignore[arg-type]
+    marks = train_to_serve.Marks(Registry(), JOB)  # type: ignore[arg-type]
     folder = folders.take(Fence(JOB, 1))
     for name in ("curve.jsonl", "news.jsonl"):
         (folder / name).write_text("1")
-        waited_for(lambda name=name: handover._MARKS[name] in marks.at, 5.0)
+        waited_for(lambda name=name: train_to_serve._MARKS[name] in marks.at, 5.0)
     before = marks.at["step"]
     (folder / "curve.jsonl").write_text("12")
     waited_for(lambda: marks.at["step"] > before, 5.0)
@@ -72,7 +72,7 @@ def test_marks_are_what_the_jobs_process_wrote_last(tmp_path: Path) -> None:
 
 def test_rows_tell_median_and_worst() -> None:
     found = [{"step to succeeded": value} for value in (0.2, 0.9, 0.3)]
-    (row,) = handover.rows_of(found, "separate", 8)
+    (row,) = train_to_serve.rows_of(found, "separate", 8)
     assert row == {
         "what": "last step to succeeded, s",
         "worker": "separate",
@@ -93,7 +93,7 @@ def test_what_never_comes_is_given_up() -> None:
         waited_for(lambda: None, 0.05)
 
 
-@pytest.mark.parametrize("program", [beside, handover])
+@pytest.mark.parametrize("program", [interference, train_to_serve])
 def test_a_wrong_option_is_named(program: Any) -> None:
     with pytest.raises(InvalidArgument, match="--speed"):
         program.main(["--speed", "3"])
@@ -106,7 +106,7 @@ def test_callers_are_served_while_a_job_is_held_and_let_go(
     separate: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = ["--rounds", "1", "--seconds", "1", "--streams", "2", "--batch", "1"]
-    beside.main([*TINY, *short, *separate])
+    interference.main([*TINY, *short, *separate])
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [row["what"] for row in rows] == [
         *(f"between tokens, {phase}" for phase in ("alone", "starting", "beside")),
@@ -119,7 +119,7 @@ def test_callers_are_served_while_a_job_is_held_and_let_go(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_made_adapter_answers_after_its_last_step(capsys: pytest.CaptureFixture[str]) -> None:
-    handover.main([*TINY, "--jobs", "1", "--steps", "2"])
+    train_to_serve.main([*TINY, "--jobs", "1", "--steps", "2"])
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     figures = {row["what"]: row["median"] for row in rows}
     assert len(figures) == 4

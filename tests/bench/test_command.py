@@ -33,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     made: list[tuple[str, list[str]]] = []
 
     def program(name: str) -> Any:
-        module = name.removeprefix("bench.")
+        module = name.rpartition(".")[2]
         return SimpleNamespace(main=lambda: made.append((module, sys.argv[1:])))
 
     monkeypatch.setattr(command, "import_module", program)
@@ -50,14 +50,39 @@ def test_the_package_is_installed_with_the_application() -> None:
 
 def test_every_program_is_listed_and_there_is_a_file_for_it() -> None:
     shown = run("bench", "--help").stdout
-    for name in command.PROGRAMS:
+    for name, program in command.PROGRAMS.items():
         assert name in shown
-        assert (ROOT / "bench" / f"{name}.py").exists()
+        assert (ROOT / "bench" / f"{program.module.replace('.', '/')}.py").exists()
+
+
+def test_every_program_that_has_a_main_has_a_name() -> None:
+    main = "\ndef main("
+    found = {
+        ".".join(path.relative_to(ROOT / "bench").with_suffix("").parts)
+        for path in (ROOT / "bench").glob("*/*.py")
+        if main in path.read_text()
+    }
+    assert found - {"programs.host"} == {one.module for one in command.PROGRAMS.values()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [(["nothing"], 2, "no program 'nothing'"), (["serving", "--speed", "3"], 2, "--speed")],
+)
+def test_a_program_runs_by_itself_and_what_is_wrong_is_one_line(
+    arguments: list[str], code: int, said: str
+) -> None:
+    command_line = [sys.executable, "-m", "bench", *arguments]
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from overtone_client.cli import app; import bench.command, bench.serving\n"
+        "import sys; from overtone_client.cli import app\n"
+        "import bench.command, bench.programs.serving\n"
         "heavy = {'torch', 'transformers', 'peft', 'scipy', 'server.settings'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench.drive import Ending, Model, Record, Target, closed_loop, connected, open_loop
-from bench.load import Lengths, Load, Planned
-from bench.summary import ttft
+from bench.lib.load import Lengths, Load, Planned
+from bench.lib.load_runner import Ending, Model, Record, Target, closed_loop, connected, open_loop
+from bench.lib.summary import ttft
 from overtone_client import ConnectionFailed
 from toy_http import answering
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench import encoder_case, encoders
-from bench.encoder_case import encoder_types, examine_encoder
+from bench.conformance import encoder_case, encoders
+from bench.conformance.encoder_case import encoder_types, examine_encoder
 from overtone_client import InvalidArgument
 from server_parts import torch_threads
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.load import Lengths, Load, Planned, prompt_of, zipf_shares
+from bench.lib.load import Lengths, Load, Planned, prompt_of, zipf_shares
 from overtone_client import InvalidArgument
 
 SIXTEEN = Lengths("fixed", (16,))

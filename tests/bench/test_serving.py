@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import drive, serving
-from bench.program import run_program
+from bench.lib import load_runner
+from bench.lib.program import run_program
+from bench.programs import serving
 from overtone_client import ConnectionFailed, InvalidAdapter, InvalidArgument
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ def test_interrupted_run_leaves_no_adapter(
 def test_an_answer_by_another_adapter_is_counted_as_wrong(
     measured: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "Model", lambda name, digest: drive.Model(name, "sha256:other"))
+    monkeypatch.setattr(
+        serving, "Model", lambda name, digest: load_runner.Model(name, "sha256:other")
+    )
     found = measured("--adapters", "0", "--requests", "4")
     assert found["wrong_adapter"] == 4
     assert found["requests"]["errors"] == {"wrong_adapter": 4}

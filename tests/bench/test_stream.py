@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.stream import Exchange, Wires
+from bench.lib.stream import Exchange, Wires
 from overtone_client import ConnectionFailed, ConnectionLost, InvalidArgument
 from toy_http import Answer, answering
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.drive import Model, Record, Seen
-from bench.load import Planned
-from bench.picture import draw
-from bench.summary import Promise, gaps, jain, spread, summary, ttft
+from bench.lib.load import Planned
+from bench.lib.load_runner import Model, Record, Seen
+from bench.lib.picture import draw
+from bench.lib.summary import Promise, gaps, jain, spread, summary, ttft
 
 MODELS = [Model("a", "sha256:a"), Model("b", "sha256:b")]
 PROMISE = Promise(ttft_s=1.0, itl_s=0.5)

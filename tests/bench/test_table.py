@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from bench import table
-from bench.bars import BARS, Bar, begun, found, show, value
+from bench.command import PROGRAMS
+from bench.table import table
+from bench.table.targets import BARS, Bar, begun, found, show, value
 from overtone_client import InvalidArgument
 
 DECODE = [
@@ -210,7 +211,7 @@ def test_wrong_parts_and_files_are_named(tmp_path: Path) -> None:
 def test_every_parts_options_are_understood(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The programs' own parsers say so, without running anything."""
     chosen = table.PARTS[name]
-    program = import_module(f"bench.{chosen.program}")
+    program = import_module(f"bench.{PROGRAMS[chosen.program].module}")
     for options in (chosen.options, chosen.quick):
         with pytest.raises(SystemExit) as ended:
             program.main([*options.split(), "--help"])

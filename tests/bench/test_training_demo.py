@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import training_demo
-from bench.training_runs import run_one
+from bench.studies import demo as training_demo
+from bench.studies.runs import run_one
 from trainer.base import LoadedBase
 
 STUDY = dataclasses.replace(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import training_digits
-from bench.training_main import study_main
-from bench.training_runs import Contender, run_one, summed_up
+from bench.studies import digits as training_digits
+from bench.studies.main import study_main
+from bench.studies.runs import Contender, run_one, summed_up
 from overtone_client import InvalidArgument
 from registry.examples.images import ZipImages
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bench import training_real
-from bench.training_runs import run_one
+from bench.studies import real as training_real
+from bench.studies.runs import run_one
 from overtone_client import InvalidArgument
 from trainer.training.preset_values import PRESETS
 

@@ -7,8 +7,8 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification
 
 from adapters_core.base import BaseSpec, spec_of
-from bench import training_text
-from bench.training_runs import Contender
+from bench.studies import text as training_text
+from bench.studies.runs import Contender
 from overtone_client import InvalidArgument
 from registry.jobs.spec import Hyperparameters
 from trainer.training.presets import setting_of

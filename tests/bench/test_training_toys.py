@@ -6,7 +6,7 @@ import torch
 
 from adapters_core.layer import Shape
 from adapters_core.methods import LoRA
-from bench import training_toys as toys
+from bench.studies import toys as toys
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.flood import Traffic, flood
+from bench.programs.flood import Traffic, flood
 
 #: At most this much longer, at the 99th percentile, than beside a tenant who asks as often.
 BAR = 1.5

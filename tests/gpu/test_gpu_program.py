@@ -1,4 +1,4 @@
-"""bench/gpu.py stays alive without a GPU: the same program over a small base on the CPU."""
+"""The program `gpu` stays alive without a GPU: the same program over a small base on the CPU."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gpu
-from bench.gpu_base import of_nothing_much
+from bench.programs import gpu
+from bench.programs.gpu_base import of_nothing_much
 from server_parts import torch_threads
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""What bfloat16 costs in the answer, on a tiny base; bench/numerics.py measures a larger one."""
+"""What bfloat16 costs in the answer, on a tiny base; numerics.py measures a larger one."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import torch
 
 import tiny
 from adapters_core.methods import FourierFT
-from bench.numerics import Side, divergences, measure, rounded
+from bench.programs.numerics import Side, divergences, measure, rounded
 from server_parts import prompt_of, torch_threads
 
 #: Nats a token. Measured on a CPU: 1.5e-4 on average, 5e-4 at most, with and without adapters.

@@ -1,7 +1,7 @@
 """A tenant that floods, on a simulated clock: what its neighbour waits for a first token.
 
 A step takes 30 ms, 2 ms a single token and 1.2 ms a prompt token more: about a two-core machine's
-figures for a base of 1024 x 8. What a real server does is measured by bench/flood.py.
+figures for a base of 1024 x 8. What a real server does `overtone bench flood` measures.
 """
 
 from dataclasses import dataclass, field

@@ -1,0 +1,4 @@
+"""Every type of transformers' models, one by one: answers as PEFT has them, or refused.
+
+May import lib.
+"""
