@@ -8,14 +8,16 @@ import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base import weights_of
 from adapters_core.bases import Bases
 from adapters_core.canary import CanaryReport, run_canary, usual_methods
-from adapters_core.inject import Injection, inject
+from adapters_core.inject import inject
 from adapters_core.memory import keep_freed_memory
 from registry import Registry
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
 from server.adapters.modes import Mode
 from server.adapters.pins import Pins
 from server.base.kinds import USES
 from server.base.loading import Base
+from server.base.resident import ResidentBase
 from server.encoding.build import Encoding, encoding_of
 from server.encoding.head_switch import plain_heads
 from server.encoding.request import Limits
@@ -63,7 +65,7 @@ class Service:
     registry: Registry
     loader: Loader
     pins: Pins
-    bases: Bases
+    resident: ResidentBase
     metrics: Metrics
     canary: CanaryReport
     rows: RowReport
@@ -144,6 +146,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
     device = next(base.model.parameters()).device
     bases = Bases(device, weights, max_bytes=settings.basis_bytes)
+    resident = ResidentBase(base.spec, injection, bases)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)
     metrics.on_canary(True)
     rows = unchecked(device)
@@ -151,19 +154,14 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         rows = check_products(base.model, usual_methods(), base.spec.targets.values(), bases)
     loader = Loader(
         registry.blobs.open,
-        base.spec,
-        injection,
-        bases,
-        settings.coefficient_bytes,
-        settings.basis_bytes,
-        settings.merged_bytes,
+        resident,
+        _capacities(settings),
         metrics,
         on_change=lambda entry: serving.worker.wake(),
-        host_bytes=settings.host_bytes,
     )
     serving: Generating | Encoding
     if base.kind == "causal LM":
-        serving = _generating(settings, base, injection, bases, loader, metrics)
+        serving = _generating(settings, base, resident, loader, metrics)
     else:
         limits = _limits(settings)
         serving = encoding_of(base, injection, forms, loader, metrics, limits)
@@ -178,8 +176,8 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         base=base,
         registry=registry,
         loader=loader,
-        pins=Pins(loader),
-        bases=bases,
+        pins=Pins(loader.memory),
+        resident=resident,
         metrics=metrics,
         canary=canary,
         rows=rows,
@@ -192,15 +190,14 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
 def _generating(
     settings: Settings,
     base: Base,
-    injection: Injection,
-    bases: Bases,
+    resident: ResidentBase,
     loader: Loader,
     metrics: Metrics,
 ) -> Generating:
     """Return what serves a causal LM; its loop is not started."""
     pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
     deliveries = Deliveries()
-    engine = Engine(injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
+    engine = Engine(resident.injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
     options = ModeOptions(
         settings.mode,
         settings.deterministic,
@@ -208,7 +205,7 @@ def _generating(
         settings.max_running,
         settings.calibration_s,
     )
-    placement, calibration = placement_of(loader, injection, bases, options, metrics)
+    placement, calibration = placement_of(loader, resident, options, metrics)
     runtime = Runtime(
         engine,
         Scheduler(
@@ -225,6 +222,16 @@ def _generating(
     )
     text = Text(base.tokenizer, base.vocabulary)
     return Generating(text, engine, runtime, deliveries, placement, calibration)
+
+
+def _capacities(settings: Settings) -> Capacities:
+    """Return what is set aside for adapters."""
+    return Capacities(
+        settings.coefficient_bytes,
+        settings.basis_bytes,
+        settings.merged_bytes,
+        settings.host_bytes,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

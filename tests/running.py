@@ -8,6 +8,8 @@ from typing import Any
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
+from server.base.resident import ResidentBase
 from server.engine.engine import Engine
 from server.generation.runtime import Event, FailedEvent, Generation, Runtime, TokenEvent
 from server.planning.placement import Placement
@@ -118,14 +120,10 @@ class Running:
         self.engine.may_step.set()
         self.loader = Loader(
             store.open,
-            store.spec,
-            injection,
-            Bases(CPU),
-            coefficient_bytes=1 << 20,
-            basis_bytes=1 << 30,
-            merged_bytes=1 << 20,
-            observer=self.observer,
-            on_change=lambda entry: self.runtime.wake(),
+            ResidentBase(store.spec, injection, Bases(CPU)),
+            Capacities(1 << 20, 1 << 30, 1 << 20),
+            self.observer,
+            lambda entry: self.runtime.wake(),
         )
         faulty: Any = self.engine
         self.runtime = Runtime(
@@ -165,6 +163,6 @@ class Running:
         assert not self.scheduler.running
         assert not self.scheduler.waiting
         assert not self.runtime._generations
-        for cache in self.loader._caches.values():
+        for cache in self.loader.memory._caches.values():
             cache.check_integrity()
             assert all(entry.users == 0 for entry in cache.entries.values())

@@ -29,6 +29,7 @@ from adapters_core.merge import materialise
 from adapters_core.serving import RowsNotKnown
 from bench.conformance.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
 from bench.lib.bases import tokenizer
+from server.adapters.modes import Mode
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.base.loading import Base, load_base
@@ -187,19 +188,20 @@ class _Serving:
         file, config = (folder / name for name in _FILES)
         return read_adapter(file, config.read_bytes(), self.spec)
 
-    def entries(self, adapters: list[Adapter], mode: str) -> list[Entry]:
+    def entries(self, adapters: list[Adapter], mode: Mode) -> list[Entry]:
         if mode == "merged":
             linears = self.injection.linears
             return [
                 Entry(
-                    (mode, i), payload=Merged(materialise(a.methods, a.layers, linears, self.bases))
+                    (str(i), mode),
+                    payload=Merged(materialise(a.methods, a.layers, linears, self.bases)),
                 )
                 for i, a in enumerate(adapters)
             ]
         layout = Layout.of(adapters[0].methods, self.spec.targets)
         bank = Bank(layout, self.bases, 2, adapters[0].layers)
         return [
-            Entry((mode, i), payload=Factored(bank, bank.add(bank.pack(a.methods, a.layers))))
+            Entry((str(i), mode), payload=Factored(bank, bank.add(bank.pack(a.methods, a.layers))))
             for i, a in enumerate(adapters)
         ]
 

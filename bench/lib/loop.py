@@ -57,7 +57,7 @@ def factored(spec: BaseSpec, bases: Bases, method: Method, which: str, count: in
     leases: Leases = []
     for i in range(count):
         slot = bank.add(bank.pack(*random_adapter(method, shapes, bases, i)))
-        leases.append(Entry((i, "factored"), payload=Factored(bank, slot)))
+        leases.append(Entry((str(i), "factored"), payload=Factored(bank, slot)))
     return leases
 
 

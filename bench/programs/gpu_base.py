@@ -133,7 +133,7 @@ class GpuBase:
         leases: list[Entry | None] = []
         for i in range(count):
             row = size * torch.randn(bank.layout.width, device=self.sizes.device)
-            leases.append(Entry((i, "factored"), payload=Factored(bank, bank.add(row))))
+            leases.append(Entry((str(i), "factored"), payload=Factored(bank, bank.add(row))))
         return leases
 
     def merged(self, which: str) -> Entry:
@@ -141,7 +141,7 @@ class GpuBase:
         shapes = {target: self.spec.targets[target] for target in targets_of(self.spec, which)}
         methods, layers = random_adapter(self.method("fourierft"), shapes, self.bases, 0)
         weights = materialise(methods, layers, self.injection.linears, self.bases)
-        return Entry((0, "merged"), payload=Merged(weights))
+        return Entry(("0", "merged"), payload=Merged(weights))
 
     def decode(self, leases: Sequence[Entry | None]) -> Batch:
         """Return a step of single tokens of sequences that have their prompt in the cache."""
@@ -177,7 +177,7 @@ class GpuBase:
         layout = Layout.of(adapter.methods, self.spec.targets)
         bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, slots=64))
         slot = bank.add(bank.pack(adapter.methods, adapter.layers))
-        return Entry((slot, "factored"), payload=Factored(bank, slot))
+        return Entry((str(slot), "factored"), payload=Factored(bank, slot))
 
     def _read(self, folder: Path) -> Any:
         config = (folder / CONFIG_NAME).read_bytes()

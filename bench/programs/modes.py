@@ -33,8 +33,10 @@ from bench.lib.bases import llama, prompt_of, targets_of, write_many
 from bench.lib.program import Parser
 from bench.lib.timing import interleaved, report
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
 from server.adapters.modes import ModeSetting
 from server.adapters.residency import Entry
+from server.base.resident import ResidentBase
 from server.engine.engine import Engine
 from server.planning.build import ModeOptions, placement_of
 from server.planning.placement import Placement
@@ -81,20 +83,17 @@ class Bench:
     def placement(self, mode: ModeSetting, copies: int) -> tuple[Loader, Placement]:
         """Return a loader with room for so many merged copies, and what chooses modes over it."""
         room = copies * self.copy_bytes
+        base = ResidentBase(self.spec, self.injection, self.bases)
         loader = Loader(
             self.open,
-            self.spec,
-            self.injection,
-            self.bases,
-            coefficient_bytes=1 << 30,
-            basis_bytes=1 << 30,
-            merged_bytes=room,
-            observer=Observer(),
-            on_change=lambda entry: None,
+            base,
+            Capacities(1 << 30, 1 << 30, room),
+            Observer(),
+            lambda entry: None,
         )
         self.loaders.append(loader)
         options = ModeOptions(mode, False, room, _RUNNING, 2.0)
-        placement, _ = placement_of(loader, self.injection, self.bases, options, Observer())
+        placement, _ = placement_of(loader, base, options, Observer())
         return loader, placement
 
     def run(self, placement: Placement, count: int, on_step: Callable[[float], None]) -> int:

@@ -28,6 +28,7 @@ from adapters_core.methods import FourierFT, LoRA
 from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
 from bench.lib.program import Parser
 from bench.lib.timing import report
+from server.adapters.modes import Mode
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
@@ -72,14 +73,14 @@ class Side:
             layer[name] = layer[name] * (_SIZE * weight / norm)
         return methods, layers
 
-    def lease(self, adapter: Adapter, mode: str) -> Entry:
+    def lease(self, adapter: Adapter, mode: Mode) -> Entry:
         """Return the adapter as a loader would have it in memory."""
         methods, layers = adapter
         if mode == "merged":
             weights = materialise(methods, layers, self.injection.linears, self.bases)
-            return Entry((0, mode), payload=Merged(weights))
+            return Entry(("0", mode), payload=Merged(weights))
         bank = Bank(Layout.of(methods, self.spec.targets), self.bases)
-        return Entry((0, mode), payload=Factored(bank, bank.add(bank.pack(methods, layers))))
+        return Entry(("0", mode), payload=Factored(bank, bank.add(bank.pack(methods, layers))))
 
     def logprobs(self, prompts: list[list[int]], lease: Entry | None) -> Iterator[Tensor]:
         """Yield log-probabilities `[prompts, vocabulary]`, float64, of the second half."""

@@ -86,9 +86,8 @@ def _told(error: Exception, lease: object, num_answered: int) -> Exception:
     if isinstance(error, FAMILIES):
         return error
     adapter = ""
-    if isinstance(lease, Entry) and isinstance(lease.key, tuple):
-        digest, mode = lease.key
-        adapter = f" with adapter {digest} ({mode})"
+    if isinstance(lease, Entry):
+        adapter = f" with adapter {lease.digest} ({lease.mode})"
     if _is_of_memory(error):
         return InternalError(f"there is not enough memory for this request, even alone{adapter}")
     others = f"; the {num_answered} others of its step are well" if num_answered else ""

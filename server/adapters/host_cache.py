@@ -33,7 +33,7 @@ class HostCopy:
 
 
 @dataclass
-class HostTier:
+class HostCache:
     """Copies by digest; a copy that is taken out goes back to the device and is forgotten here."""
 
     capacity_bytes: int

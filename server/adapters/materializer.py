@@ -6,22 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
-
 from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.bank import Layout
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
 from adapters_core.heads import Head, bytes_of
-from adapters_core.inject import Injection
 from adapters_core.merge import materialise, merged_bytes
-from server.adapters.banks import Banks
-from server.adapters.host_cache import HostCopy
-from server.adapters.modes import Mode
+from server.adapters.memory import DeviceMemory
 from server.adapters.payload import Factored, Merged
-
-#: Accounts for so many bytes, waiting for room; returns merged weights that may be written over.
-Charge = Callable[[int], dict[str, Tensor]]
+from server.adapters.residency import Entry
+from server.base.resident import ResidentBase
 
 
 class BlobPaths(Protocol):
@@ -37,7 +29,7 @@ class BlobPaths(Protocol):
 
 
 @dataclass(frozen=True)
-class Brought:
+class Materialized:
     """An adapter in memory; `materialise_s` is None in factored mode."""
 
     payload: Factored | Merged
@@ -45,80 +37,73 @@ class Brought:
     materialise_s: float | None = None
 
 
-class Bringer:
+class Materializer:
     """Makes payloads; safe from many threads.
 
     Args:
         open_blob: digest -> paths of its files; raises if the blob is gone.
-        spec, injection, bases: the resident base.
-        banks: where factored adapters go.
-        take_copy: digest -> its copy in host memory, which is then forgotten, or None.
+        base: that the adapters are for.
+        memory: where their bytes are charged, and factored ones go.
     """
 
     def __init__(
-        self,
-        open_blob: Callable[[str], BlobPaths],
-        spec: BaseSpec,
-        injection: Injection,
-        bases: Bases,
-        banks: Banks,
-        take_copy: Callable[[str], HostCopy | None],
+        self, open_blob: Callable[[str], BlobPaths], base: ResidentBase, memory: DeviceMemory
     ) -> None:
         self._open_blob = open_blob
-        self._spec = spec
-        self._injection = injection
-        self._bases = bases
-        self._banks = banks
-        self._take_copy = take_copy
+        self._base = base
+        self._memory = memory
 
-    def bring(self, digest: str, mode: Mode, charge: Charge) -> Brought:
-        """Return the adapter in memory; `charge` is asked before anything is allocated.
+    def materialize(self, entry: Entry) -> Materialized:
+        """Return what an entry holds; its bytes are charged before anything is allocated.
 
         Raises:
             AdapterError: the file is damaged or does not fit the base.
             AdapterTooLarge: it can never fit.
+            Abandoned, Draining: as `DeviceMemory.charge`.
         """
-        if mode == "merged":
-            return self._merge(self._read(digest), charge)
-        return self._return(digest, charge) or self._place(self._read(digest), charge)
+        if entry.mode == "merged":
+            return self._merged(entry, self._read(entry.digest))
+        return self._restored(entry) or self._factored(entry, self._read(entry.digest))
 
     def _read(self, digest: str) -> Adapter:
         try:
             blob = self._open_blob(digest)
-            return read_adapter(blob.file, blob.config.read_bytes(), self._spec)
+            return read_adapter(blob.file, blob.config.read_bytes(), self._base.spec)
         except FileNotFoundError:  # deleted between opening and reading: the store says so
             self._open_blob(digest)
             raise
 
-    def _merge(self, adapter: Adapter, charge: Charge) -> Brought:
-        linears, head = self._injection.linears, self._placed(adapter.head)
-        old = charge(merged_bytes(adapter.methods, linears) + bytes_of(head))
+    def _merged(self, entry: Entry, adapter: Adapter) -> Materialized:
+        linears, head = self._base.injection.linears, self._on_device(adapter.head)
+        size_bytes = merged_bytes(adapter.methods, linears) + bytes_of(head)
+        old = self._memory.charge(entry, size_bytes)
         begun = time.perf_counter()
-        weights = materialise(adapter.methods, adapter.layers, linears, self._bases, old)
+        basis_cache = self._base.basis_cache
+        weights = materialise(adapter.methods, adapter.layers, linears, basis_cache, old)
         seconds = time.perf_counter() - begun
-        return Brought(Merged(weights, head), adapter.description.method, seconds)
+        return Materialized(Merged(weights, head), adapter.description.method, seconds)
 
-    def _place(self, adapter: Adapter, charge: Charge) -> Brought:
-        """Pack an adapter into its bank."""
-        layout = Layout.of(adapter.methods, self._spec.layers)
-        with self._banks.held(layout, adapter.layers) as bank:
-            head = self._placed(adapter.head)
-            charge(bank.row_bytes + bytes_of(head))
+    def _factored(self, entry: Entry, adapter: Adapter) -> Materialized:
+        """Pack an adapter into the bank of its layout."""
+        layout = Layout.of(adapter.methods, self._base.spec.layers)
+        with self._memory.bank(layout, adapter.layers) as bank:
+            head = self._on_device(adapter.head)
+            self._memory.charge(entry, bank.row_bytes + bytes_of(head))
             slot = bank.add(bank.pack(adapter.methods, adapter.layers))
-            return Brought(Factored(bank, slot, head), adapter.description.method)
+            return Materialized(Factored(bank, slot, head), adapter.description.method)
 
-    def _return(self, digest: str, charge: Charge) -> Brought | None:
-        """Bring an adapter back from the host's memory; None if it is not there."""
-        copy = self._take_copy(digest)
+    def _restored(self, entry: Entry) -> Materialized | None:
+        """Return an adapter from its copy in the host's memory; None if there is none."""
+        copy = self._memory.take_copy(entry.digest)
         if copy is None or copy.needs_layers:
             return None
-        with self._banks.held(copy.layout) as bank:
-            head = self._placed(copy.head)
-            charge(bank.row_bytes + bytes_of(head))
-            return Brought(Factored(bank, bank.add(copy.row), head), copy.method)
+        with self._memory.bank(copy.layout) as bank:
+            head = self._on_device(copy.head)
+            self._memory.charge(entry, bank.row_bytes + bytes_of(head))
+            return Materialized(Factored(bank, bank.add(copy.row), head), copy.method)
 
-    def _placed(self, head: Head | None) -> Head | None:
+    def _on_device(self, head: Head | None) -> Head | None:
         """Return a head where the base computes, in its dtype."""
         if head is None:
             return None
-        return head.like(next(iter(self._injection.linears.values())).golden())
+        return head.like(next(iter(self._base.injection.linears.values())).golden())

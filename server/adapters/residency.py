@@ -1,16 +1,21 @@
 """Which adapters are in memory: LRU bounded in bytes, never evicting what is in use. Pure.
 
-An entry passes through loading -> ready, or loading -> failed. The loader charges its bytes before
-it allocates them; entries that somebody holds are never given up for that. What finds no room
-stands in a line: its head takes what is idle at once, and entries in use *leave*: they serve those
-who hold them and take no new users, so that the head waits for one generation's end and not for a
-gap in the traffic.
+An entry passes through loading -> ready, or loading -> failed. A load charges its bytes before it
+allocates them; entries with a user or a pin are not evicted for that. Loads that cannot charge
+their bytes wait, first in first out. The first of them takes what is idle at once, and entries in
+use *leave*: they serve the users that they have and accept no new ones, so that the wait ends with
+those users' generations, however dense the traffic is.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from server.adapters.modes import Mode
+
+#: An adapter's digest, and how its rows are computed.
+Key = tuple[str, Mode]
 
 
 @dataclass(eq=False)
@@ -20,15 +25,15 @@ class Entry:
     Args:
         key: digest and mode.
         size_bytes: 0 until it is charged.
-        users: sequences that hold it.
-        pins: how many names keep it in memory.
+        users: leases on it.
+        pins: adapter names that are pinned to it.
         payload: what the loader made of it: tensors, a slot.
         error: why it could not be loaded.
         is_charged: whether its bytes are accounted for.
-        is_leaving: whether it goes with its last user.
+        is_leaving: whether it is dropped with its last lease.
     """
 
-    key: Hashable
+    key: Key
     size_bytes: int = 0
     users: int = 0
     pins: int = 0
@@ -38,13 +43,23 @@ class Entry:
     is_leaving: bool = False
 
     @property
+    def digest(self) -> str:
+        """Return the adapter's digest."""
+        return self.key[0]
+
+    @property
+    def mode(self) -> Mode:
+        """Return the mode in which it is in memory."""
+        return self.key[1]
+
+    @property
     def is_ready(self) -> bool:
         """Return whether the adapter may be used in the next step."""
         return self.payload is not None
 
     @property
     def is_idle(self) -> bool:
-        """Return whether nobody would miss it."""
+        """Return whether it may be evicted: ready, without lease or pin."""
         return self.users == 0 and self.pins == 0 and self.is_ready
 
 
@@ -55,8 +70,8 @@ class Residency:
     Args:
         capacity_bytes: of all entries, those that leave included.
         wanted: keys that are evicted only when nothing else is left.
-        leaving: entries that are found by no key any more and go with their last users.
-        line: entries that wait for room, the first to come at the head.
+        leaving: entries that no key finds any more; each is dropped with its last lease.
+        queue: entries that wait for room, first in first out.
     """
 
     capacity_bytes: int
@@ -65,13 +80,13 @@ class Residency:
     hits: int = 0
     misses: int = 0
     evictions: int = 0
-    entries: "OrderedDict[Hashable, Entry]" = field(default_factory=OrderedDict)
-    wanted: Collection[Hashable] = frozenset()
+    entries: "OrderedDict[Key, Entry]" = field(default_factory=OrderedDict)
+    wanted: Collection[Key] = frozenset()
     leaving: list[Entry] = field(default_factory=list)
-    line: deque[Entry] = field(default_factory=deque)
+    queue: deque[Entry] = field(default_factory=deque)
 
-    def acquire(self, key: Hashable) -> tuple[Entry, bool]:
-        """Return the entry of `key` with one user more, and whether the caller must load it."""
+    def acquire(self, key: Key) -> tuple[Entry, bool]:
+        """Return a lease on the entry of `key`, and whether the caller must load it."""
         entry = self.entries.get(key)
         is_new = entry is None
         if entry is None:
@@ -84,9 +99,9 @@ class Residency:
         return entry, is_new
 
     def release(self, entry: Entry) -> bool:
-        """Give up one use; return whether the entry went with it (the caller frees its payload).
+        """Give a lease back; return whether the entry was dropped (the caller frees its payload).
 
-        It stays until its bytes are wanted.
+        Other entries stay until their bytes are needed.
         """
         assert entry.users > 0, "released more often than acquired"
         entry.users -= 1
@@ -101,29 +116,29 @@ class Residency:
     ) -> tuple[bool, list[Entry]]:
         """Account for an entry's bytes, evicting what is idle.
 
-        Returns whether that is done, and what was evicted. If it is not done, the entry stands in
-        the line: the caller waits for a release and asks again. One that cannot wait changes
-        nothing then.
+        Returns whether that is done, and what was evicted. If it is not done, the entry is in the
+        queue: the caller waits for a release and calls again. With `can_wait` False nothing is
+        changed then.
         """
         assert not entry.is_charged, "an entry is charged once"
         if not self._is_first(entry) or not (can_wait or self._has_idle(size_bytes)):
-            if can_wait and entry not in self.line:
-                self.line.append(entry)
+            if can_wait and entry not in self.queue:
+                self.queue.append(entry)
             return False, []
         victims = self._evict_idle(size_bytes)
         if self.used_bytes + size_bytes > self.capacity_bytes:
-            if entry not in self.line:
-                self.line.append(entry)
+            if entry not in self.queue:
+                self.queue.append(entry)
             self._retire(size_bytes)
             return False, victims
-        self._leave_line(entry)
+        self._leave_queue(entry)
         entry.size_bytes, entry.is_charged = size_bytes, True
         self.used_bytes += size_bytes
         self.pinned_bytes += size_bytes if entry.pins else 0
         return True, victims
 
     def evict_one(self) -> Entry | None:
-        """Drop the least recently used entry that nobody holds and return it; None if all are held.
+        """Drop and return the least recently used idle entry; None if there is none.
 
         The caller frees its payload.
         """
@@ -140,7 +155,7 @@ class Residency:
             self._let_leave(oldest)
 
     def pin(self, entry: Entry) -> None:
-        """Keep an entry in memory, whoever uses it; as often as it is pinned, so it is unpinned."""
+        """Keep an entry in memory until it is unpinned as often as it was pinned."""
         assert not entry.is_leaving, "it is not found by its key any more"
         self.pinned_bytes += 0 if entry.pins else entry.size_bytes
         entry.pins += 1
@@ -153,7 +168,7 @@ class Residency:
 
     def drop(self, entry: Entry) -> None:
         """Forget an entry and its bytes; the caller frees its payload."""
-        self._leave_line(entry)
+        self._leave_queue(entry)
         if entry.is_leaving:
             self.leaving.remove(entry)
         else:
@@ -161,11 +176,11 @@ class Residency:
         self.used_bytes -= entry.size_bytes
         self.pinned_bytes -= entry.size_bytes if entry.pins else 0
 
-    def contains(self, key: Hashable) -> bool:
+    def contains(self, key: Key) -> bool:
         """Return whether `key` is ready in memory; does not count as a use."""
         return self.ready(key) is not None
 
-    def ready(self, key: Hashable) -> Entry | None:
+    def ready(self, key: Key) -> Entry | None:
         """Return the entry of `key` if it is ready in memory; does not count as a use."""
         entry = self.entries.get(key)
         return entry if entry is not None and entry.is_ready else None
@@ -178,15 +193,15 @@ class Residency:
         assert self.pinned_bytes == sum(entry.size_bytes for entry in known if entry.pins)
         assert all(entry.users >= 0 for entry in known)
         assert all(e.is_leaving and e.users and not e.pins for e in self.leaving)
-        assert not any(entry.is_charged for entry in self.line)
-        assert all(self.entries.get(entry.key) is entry for entry in self.line)
+        assert not any(entry.is_charged for entry in self.queue)
+        assert all(self.entries.get(entry.key) is entry for entry in self.queue)
 
     def _is_first(self, entry: Entry) -> bool:
-        return not self.line or self.line[0] is entry
+        return not self.queue or self.queue[0] is entry
 
-    def _leave_line(self, entry: Entry) -> None:
-        if entry in self.line:
-            self.line.remove(entry)
+    def _leave_queue(self, entry: Entry) -> None:
+        if entry in self.queue:
+            self.queue.remove(entry)
 
     def _victims(self) -> Iterator[Entry]:
         """Yield what may be evicted, in order."""
@@ -215,7 +230,7 @@ class Residency:
         return victims
 
     def _retire(self, size_bytes: int) -> None:
-        """Let so many entries leave that there will be room once their users are through."""
+        """Let as many entries leave as free so many bytes once their leases are given back."""
         coming = self.capacity_bytes - self.used_bytes + sum(e.size_bytes for e in self.leaving)
         for entry in list(self.entries.values()):
             if coming >= size_bytes:

@@ -214,7 +214,7 @@ def _factored(linears: Mapping[str, AdaptedLinear], updates: tuple[Updates, ...]
     device = next(iter(linears.values())).golden().device
     bank = Bank(layout_of(shapes, shapes), Bases(device), slots=len(updates))
     return [
-        Entry(("start check", number), payload=packed(bank, update))
+        Entry((f"start check {number}", "factored"), payload=packed(bank, update))
         for number, update in enumerate(updates)
     ]
 

@@ -10,7 +10,7 @@ def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:
     """Return the statistics of a step that took `seconds`."""
     leases = [work.sequence.lease for work in batch.works]
     keys = {lease.key for lease in leases if isinstance(lease, Entry)}
-    modes = {key[1] for key in keys if isinstance(key, tuple)}
+    modes: set[str] = {mode for _, mode in keys}
     modes |= {"base"} if None in leases else set()
     return StepStats(
         seconds=seconds,

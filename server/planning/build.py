@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from adapters_core.bases import Bases
 from adapters_core.canary import usual_methods
-from adapters_core.inject import Injection
 from adapters_core.method import Method
 from server.adapters.loader import Loader
 from server.adapters.modes import ModeSetting
+from server.base.resident import ResidentBase
 from server.planning.calibration import Calibration, calibrate
 from server.planning.placement import Placement
 from server.planning.planner import Planner
@@ -43,15 +42,15 @@ class ModeOptions:
 
 
 def placement_of(
-    loader: Loader, injection: Injection, bases: Bases, options: ModeOptions, observer: Observer
+    loader: Loader, base: ResidentBase, options: ModeOptions, observer: Observer
 ) -> tuple[Placement, Calibration | None]:
     """Return what gives requests their modes, and what was measured for it."""
     if not options.plans:
         fixed = Placement(loader, options.setting, None, None, options.deterministic, observer)
         return fixed, None
     methods = sorted(usual_methods(), key=_usual_first)
-    measured = calibrate(injection, bases, methods, options.calibration_s)
-    item_bytes = next(iter(injection.linears.values())).golden().element_size()
+    measured = calibrate(base.injection, base.basis_cache, methods, options.calibration_s)
+    item_bytes = next(iter(base.injection.linears.values())).golden().element_size()
     placement = Placement(
         loader,
         options.setting,

@@ -116,7 +116,7 @@ class Placement:
         before = self._planner.plan
         mode = self._planner.choose(Request(digest, prompt, answer, num_open, costs))
         if self._planner.plan != before:
-            self._loader.prefer(self._planner.plan)
+            self._loader.memory.prefer(self._planner.plan)
         return mode
 
     def _lease(self, digest: str, wanted: Mode) -> Placed:
@@ -158,7 +158,7 @@ class Placement:
 
     def _costs(self, digest: str) -> Costs | None:
         """Return the costs of an adapter whose layout was seen; a merged copy alone has none."""
-        entry = self._loader.peek(digest, "factored")
+        entry = self._loader.memory.peek(digest, "factored")
         payload = entry.payload if entry is not None else None  # it may be evicted meanwhile
         if not isinstance(payload, Factored):
             return self._known.get(digest)

@@ -116,7 +116,7 @@ def _publish(
         raise InvalidRequest(f"{name!r} is the base's own name", "name")
     limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
     adapter = read_adapter(folder / "file", config, service.base.spec, limit)
-    service.bases.check(adapter.methods, adapter.layers)
+    service.resident.basis_cache.check(adapter.methods, adapter.layers)
     metadata = with_labels(metadata, adapter)
     registry = service.registry
     return publish(
@@ -253,5 +253,5 @@ def _body(service: Service, record: Record, entry: AdapterEntry | None = None) -
         "aliases": entry.aliases if entry else None,
         "metadata": record.metadata,
         "metrics": record.metrics,
-        "residency": service.loader.is_resident(record.digest),
+        "residency": service.loader.memory.modes_of(record.digest),
     }

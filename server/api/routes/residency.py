@@ -128,6 +128,6 @@ def _body(service: Service, record: Record) -> dict[str, Any]:
         "name": record.name,
         "version": record.version,
         "digest": record.digest,
-        "residency": service.loader.is_resident(record.digest),
+        "residency": service.loader.memory.modes_of(record.digest),
         "pinned": service.pins.digest_of(record.name) == record.digest,
     }

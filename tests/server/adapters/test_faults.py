@@ -286,7 +286,7 @@ def test_a_base_that_fails_ends_everything_with_one_clear_error(
     r = run()
     r.hold()
     heards = [ask(r, prompt_of(5, 5), digest)[1] for digest in (None, "good0", "good1", None)]
-    eventually(lambda: all(r.loader.is_resident(digest) for digest in ("good0", "good1")))
+    eventually(lambda: all(r.loader.memory.modes_of(digest) for digest in ("good0", "good1")))
     calls: list[int] = []
 
     def fails(batch: Batch) -> bool:

@@ -19,9 +19,11 @@ from adapters_core.inject import Injection, inject
 from adapters_core.merge import materialise
 from adapters_core.methods import FourierFT
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
 from server.adapters.modes import Mode
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
+from server.base.resident import ResidentBase
 from server.errors import AdapterTooLarge, Draining
 from server.telemetry.observer import CacheStats, LoadStats, Observer
 from server_parts import (
@@ -94,15 +96,15 @@ class Place:
         self.observer = Remembering()
         self.loader = Loader(
             store.open,
-            spec,
-            injection,
-            Bases(CPU),
-            coefficient_bytes=factored * self.row_bytes,
-            basis_bytes=basis_bytes,
-            merged_bytes=merged * self.merged_bytes,
-            observer=self.observer,
-            on_change=self.changed.put,
-            host_bytes=host * self.row_bytes,
+            ResidentBase(spec, injection, Bases(CPU)),
+            Capacities(
+                factored * self.row_bytes,
+                basis_bytes,
+                merged * self.merged_bytes,
+                host * self.row_bytes,
+            ),
+            self.observer,
+            self.changed.put,
         )
 
     def load(self, digest: str, mode: Mode = "factored") -> Entry:
@@ -117,17 +119,17 @@ class Place:
 
     def check_integrity(self, settled: bool = True) -> None:
         """Check the books; unless `settled`, a load may stand between its slot and its entry."""
-        with self.loader._room:
-            for cache in self.loader._caches.values():
+        with self.loader.memory._room:
+            for cache in self.loader.memory._caches.values():
                 cache.check_integrity()
-            entries = self.loader._caches["factored"].entries.values()
+            entries = self.loader.memory._caches["factored"].entries.values()
             used = [
                 (id(e.payload.bank), e.payload.slot)
                 for e in entries
                 if isinstance(e.payload, Factored)
             ]
             assert len(set(used)) == len(used), "two adapters in one slot"
-            for bank in self.loader._banks:
+            for bank in self.loader.memory._banks:
                 own = {slot for owner, slot in used if owner == id(bank)}
                 assert not set(bank._free) & own
                 known = len(bank._free) + len(own)
@@ -183,7 +185,7 @@ def _basis_bytes(store: Store, method: FourierFT) -> int:
 
 def _bytes_of_bases(p: "Place") -> int:
     memory: dict[int, int] = {}
-    for bank in p.loader._banks:
+    for bank in p.loader.memory._banks:
         memory |= bank.basis_memory
     return sum(memory.values())
 
@@ -202,9 +204,9 @@ def test_what_seeds_give_is_bounded_however_many_there_are(
         assert _bytes_of_bases(p) <= 2 * most
         p.loader.release(entry)
         p.check_integrity()
-    assert p.loader.is_resident("5") == ["factored"]
-    assert p.loader.is_resident("0") == []
-    assert len(list(p.loader._banks)) == 2
+    assert p.loader.memory.modes_of("5") == ["factored"]
+    assert p.loader.memory.modes_of("0") == []
+    assert len(list(p.loader.memory._banks)) == 2
 
 
 def test_bases_too_large_for_the_server_are_refused(
@@ -216,7 +218,7 @@ def test_bases_too_large_for_the_server_are_refused(
     assert p.next() is entry
     assert isinstance(entry.error, AdapterTooLarge)
     assert "1024 are set aside" in str(entry.error)
-    assert not list(p.loader._banks)
+    assert not list(p.loader.memory._banks)
 
 
 def test_what_is_in_memory_is_what_the_file_says(
@@ -236,7 +238,7 @@ def test_what_is_in_memory_is_what_the_file_says(
     assert set(merged.payload.weights) == set(true)
     for target, weight in true.items():  # the loader's threads may share a transform otherwise
         torch.testing.assert_close(merged.payload.weights[target], weight, rtol=1e-6, atol=1e-6)
-    assert p.loader.is_resident("a") == ["factored", "merged"]
+    assert p.loader.memory.modes_of("a") == ["factored", "merged"]
     assert [stats.materialise_s is None for stats in p.observer.loads] == [True, False]
 
 
@@ -268,7 +270,7 @@ def test_a_damaged_blob_fails_by_name(store: Store, place: Callable[..., Place])
     entry = p.loader.acquire("a", "factored")
     assert p.next() is entry
     assert isinstance(entry.error, AdapterError)
-    assert p.loader.is_resident("a") == []
+    assert p.loader.memory.modes_of("a") == []
 
 
 def test_a_failure_after_the_charge_gives_the_bytes_back(
@@ -284,7 +286,7 @@ def test_a_failure_after_the_charge_gives_the_bytes_back(
         entry = p.loader.acquire("a", "merged")
         assert p.next() is entry
         assert isinstance(entry.error, RuntimeError)
-        assert p.loader._caches["merged"].used_bytes == 0
+        assert p.loader.memory._caches["merged"].used_bytes == 0
     monkeypatch.undo()
     entry = p.loader.acquire("a", "merged")
     assert p.next().is_ready
@@ -302,7 +304,7 @@ def test_what_can_never_fit_is_refused(
     large = p.loader.acquire("large", mode)
     assert p.next() is large
     assert isinstance(large.error, AdapterTooLarge)
-    assert p.loader.is_resident("a") == [mode]
+    assert p.loader.memory.modes_of("a") == [mode]
 
 
 @pytest.mark.parametrize("mode", ["factored", "merged"])
@@ -322,7 +324,7 @@ def test_a_load_waits_for_room_and_takes_it_on_release(
     assert p.next() is second
     assert second.is_ready
     assert not first.is_ready
-    assert p.loader.is_resident("a") == []
+    assert p.loader.memory.modes_of("a") == []
     p.check_integrity()
 
 
@@ -344,7 +346,7 @@ def test_a_load_that_nobody_waits_for_any_more_makes_room_when_it_is_done(
     assert charged.wait(30)
     p.loader.release(first)
     second = p.loader.acquire("b", "merged")
-    eventually(lambda: bool(p.loader._room._waiters))  # type: ignore[attr-defined]
+    eventually(lambda: bool(p.loader.memory._room._waiters))  # type: ignore[attr-defined]
     go_on.set()
     told = [p.next(), p.next()]  # whose thread says it first is the system's to choose
     assert {id(one) for one in told} == {id(first), id(second)}
@@ -377,7 +379,7 @@ def test_close_ends_what_waits_for_room(store: Store, place: Callable[..., Place
     first = p.loader.acquire("a", "factored")
     p.next()
     second = p.loader.acquire("b", "factored")
-    eventually(lambda: bool(p.loader._room._waiters))  # type: ignore[attr-defined]
+    eventually(lambda: bool(p.loader.memory._room._waiters))  # type: ignore[attr-defined]
     p.loader.close()
     assert p.next() is second
     assert isinstance(second.error, Draining)
@@ -419,7 +421,7 @@ def test_an_empty_bank_goes_with_its_last_adapter(
     second = p.loader.acquire("b", "factored")
     p.next()
     assert bank.is_empty
-    assert list(p.loader._banks) == [second.payload.bank]
+    assert list(p.loader.memory._banks) == [second.payload.bank]
     p.check_integrity()
 
 
@@ -494,7 +496,7 @@ def test_what_leaves_the_device_comes_back_from_the_hosts_memory(
     row = first.payload.bank.row(first.payload.slot)
     p.loader.release(first)
     p.loader.release(p.load("b"))
-    assert p.loader.is_resident("a") == []
+    assert p.loader.memory.modes_of("a") == []
     again = p.load("a")
     assert torch.equal(again.payload.bank.row(again.payload.slot), row)
     assert store.opened == ["a", "b"]
@@ -513,7 +515,7 @@ def test_a_bank_that_is_gone_is_made_again_from_the_hosts_memory(
     p = place(factored=1, host=2)
     p.loader.release(p.load("a"))
     p.loader.release(p.load("b"))
-    assert len(list(p.loader._banks)) == 1
+    assert len(list(p.loader.memory._banks)) == 1
     assert p.load("a").is_ready
     assert store.opened == ["a", "b"]
     p.check_integrity()
@@ -525,8 +527,8 @@ def test_the_hosts_memory_is_bounded(store: Store, place: Callable[..., Place]) 
     p = place(factored=1, host=2)
     for digest in "abcd":
         p.loader.release(p.load(digest))
-    assert list(p.loader._host.copies) == ["b", "c"]
-    assert p.loader._host.used_bytes == 2 * p.row_bytes
+    assert list(p.loader.memory._host.copies) == ["b", "c"]
+    assert p.loader.memory._host.used_bytes == 2 * p.row_bytes
     p.loader.release(p.load("a"))
     assert store.opened == ["a", "b", "c", "d", "a"]
 
@@ -540,15 +542,17 @@ def test_adapters_that_overlap_without_end_do_not_starve_a_load(
     p = place(factored=2)
     held = {digest: p.load(digest) for digest in "ab"}
     waiting = p.loader.acquire("c", "factored")
-    eventually(lambda: bool(p.loader._caches["factored"].line))
+    eventually(lambda: bool(p.loader.memory._caches["factored"].queue))
     for digest, entry in list(held.items()):
         held[digest] = p.loader.acquire(digest, "factored")
         p.loader.release(entry)
     eventually(lambda: waiting.is_ready)
     for entry in [*held.values(), waiting]:
         p.loader.release(entry)
-    eventually(lambda: not p.loader._caches["factored"].line)
-    eventually(lambda: all(e.is_ready for e in p.loader._caches["factored"].entries.values()))
+    eventually(lambda: not p.loader.memory._caches["factored"].queue)
+    eventually(
+        lambda: all(e.is_ready for e in p.loader.memory._caches["factored"].entries.values())
+    )
     p.check_integrity()
 
 
@@ -565,7 +569,7 @@ def test_a_prefetch_finds_room_or_gives_up(store: Store, place: Callable[..., Pl
     p.loader.release(held)
     p.loader.prefetch("b", "merged")
     assert p.next().is_ready
-    assert p.loader.is_resident("b") == ["merged"]
+    assert p.loader.memory.modes_of("b") == ["merged"]
     p.check_integrity()
 
 
@@ -576,16 +580,16 @@ def test_a_pinned_adapter_stays_and_an_unpinned_one_goes(
         store.write(digest, FOURIERFT, i)
     p = place(factored=2)
     pinned = p.load("a")
-    assert p.loader.pin(pinned)
+    assert p.loader.memory.pin(pinned)
     p.loader.release(pinned)
     for digest in "bc":
         p.loader.release(p.load(digest))
-    assert p.loader.is_resident("a") == ["factored"]
-    assert p.loader.pinned_bytes("factored") == (p.row_bytes, 2 * p.row_bytes)
-    p.loader.unpin(pinned)
+    assert p.loader.memory.modes_of("a") == ["factored"]
+    assert p.loader.memory.pinned_bytes("factored") == (p.row_bytes, 2 * p.row_bytes)
+    p.loader.memory.unpin(pinned)
     for digest in "bc":
         p.loader.release(p.load(digest))
-    assert p.loader.is_resident("a") == []
+    assert p.loader.memory.modes_of("a") == []
     p.check_integrity()
 
 
@@ -593,7 +597,7 @@ def test_what_pins_leave_no_room_for_is_refused(store: Store, place: Callable[..
     for i, digest in enumerate("ab"):
         store.write(digest, FOURIERFT, i)
     p = place(factored=1)
-    p.loader.pin(p.load("a"))
+    p.loader.memory.pin(p.load("a"))
     refused = p.load("b")
     assert isinstance(refused.error, AdapterTooLarge)
     assert "pinned" in str(refused.error)

@@ -87,7 +87,7 @@ def test_what_cannot_wait_changes_nothing() -> None:
     assert cache.charge(new, 61, can_wait=False) == (False, [])
     assert cache.contains("a")
     assert not held.is_leaving
-    assert not cache.line
+    assert not cache.queue
     assert (cache.used_bytes, cache.evictions, new.size_bytes) == (100, 0, 0)
 
 
@@ -238,7 +238,7 @@ class ResidencyMachine(RuleBasedStateMachine):
     def charge(self, data: st.DataObject, size: int, can_wait: bool) -> None:
         entry = data.draw(st.sampled_from([e for e in self.loading if not e.is_charged]))
         size = self.asked.get(id(entry), size)
-        line, idle = list(self.cache.line), [e for e in self.recent if self._is_idle(e)]
+        line, idle = list(self.cache.queue), [e for e in self.recent if self._is_idle(e)]
         free, leaving = CAPACITY - self.cache.used_bytes, list(self.cache.leaving)
         done, victims = self.cache.charge(entry, size, can_wait)
         fits = free + sum(e.size_bytes for e in idle) >= size
@@ -252,11 +252,11 @@ class ResidencyMachine(RuleBasedStateMachine):
         if done:
             return
         if not can_wait:
-            assert (list(self.cache.line), self.cache.leaving) == (line, leaving)
+            assert (list(self.cache.queue), self.cache.leaving) == (line, leaving)
             assert not victims
             return
         self.asked[id(entry)] = size
-        assert entry in self.cache.line
+        assert entry in self.cache.queue
         self.recent = [e for e in self.recent if not e.is_leaving]
 
     def _is_idle(self, entry: Entry) -> bool:
@@ -276,7 +276,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.cache.drop(entry)
         self.recent.remove(entry)
         assert entry.key not in self.cache.entries
-        assert entry not in self.cache.line
+        assert entry not in self.cache.queue
 
     @precondition(lambda self: self.recent)
     @rule(data=st.data())

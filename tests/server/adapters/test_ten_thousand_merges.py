@@ -36,8 +36,10 @@ from adapters_core.methods import (
     WaveletFT,
 )
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
+from server.base.resident import ResidentBase
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
@@ -167,14 +169,10 @@ class Life:
         shapes = self.spec.targets.values()
         self.loader = Loader(
             self.store.open,
-            self.spec,
-            self.injection,
-            bases,
-            coefficient_bytes=50_000,
-            basis_bytes=1 << 30,
-            merged_bytes=2 * sum(dtype.itemsize * s.out * s.in_ for s in shapes),
-            observer=Observer(),
-            on_change=self.changed.put,
+            ResidentBase(self.spec, self.injection, bases),
+            Capacities(50_000, 1 << 30, 2 * sum(dtype.itemsize * s.out * s.in_ for s in shapes)),
+            Observer(),
+            self.changed.put,
         )
 
     def hold(self, digest: str, mode: Mode) -> Entry:
@@ -200,7 +198,7 @@ def live_long(folder: Path, dtype: torch.dtype, merges: int) -> None:
     """Load, merge, evict and answer, factored rows beside merged ones and the base's own."""
     life, random = Life(folder, dtype), Random(2)
     alone = life.answer(None)
-    caches = life.loader._caches
+    caches = life.loader.memory._caches
     while caches["merged"].misses < merges:
         merged = life.hold(random.choice(life.digests), "merged")
         held = [merged]

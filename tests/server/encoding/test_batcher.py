@@ -19,8 +19,10 @@ from adapters_core.bases import Bases
 from adapters_core.inject import inject
 from adapters_core.method import Rows
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
 from server.adapters.modes import Mode
 from server.adapters.payload import Merged
+from server.base.resident import ResidentBase
 from server.encoding.batcher import Batcher
 from server.encoding.build import encoding_of
 from server.encoding.encoder import Encoder, Group, Input
@@ -89,13 +91,10 @@ def start(tmp_path: Path, few_threads: None) -> Iterator[Callable[..., Parts]]:
             sizes = (coefficient_bytes, 1 << 26, 1 << 24)
             loader = Loader(
                 store.open,
-                base.spec,
-                injection,
-                bases,
-                *sizes,
+                ResidentBase(base.spec, injection, bases),
+                Capacities(*sizes, host_bytes),
                 observer,
                 lambda entry: batcher.wake(),
-                host_bytes=host_bytes,
             )
             encoding = encoding_of(base, injection, forms, loader, observer, limits)
             batcher = encoding.batcher
@@ -181,7 +180,7 @@ def test_an_evicted_adapter_comes_back_with_its_head(
     parts = start(coefficient_bytes=8000, host_bytes=host_bytes)  # room for one
     digests = [adapter(parts, "d0", 0), adapter(parts, "d4", 4)]
     before = [result(parts.batcher.submit([TEXT], digest))[0] for digest in digests]
-    assert parts.loader.is_resident("d0") == []
+    assert parts.loader.memory.modes_of("d0") == []
     opened = len(parts.store.opened)
     after = [result(parts.batcher.submit([TEXT], digest))[0] for digest in digests]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

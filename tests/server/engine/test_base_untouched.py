@@ -13,8 +13,10 @@ from adapters_core.base import spec_of
 from adapters_core.bases import Bases
 from adapters_core.inject import inject
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
+from server.base.resident import ResidentBase
 from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
@@ -52,12 +54,8 @@ def exercise(folder: Path, dtype: torch.dtype, rounds: int) -> None:
     largest = sum(2 * dtype.itemsize * s.out * s.in_ for s in store.spec.targets.values())
     loader = Loader(
         store.open,
-        store.spec,
-        injection,
-        Bases(CPU),
-        40_000,
-        1 << 30,
-        largest,
+        ResidentBase(store.spec, injection, Bases(CPU)),
+        Capacities(40_000, 1 << 30, largest),
         observer,
         changed.put,
     )
@@ -81,7 +79,7 @@ def exercise(folder: Path, dtype: torch.dtype, rounds: int) -> None:
         answer([entries[0], None, entries[1]])
         for entry in entries:
             loader.release(entry)
-    evictions = sum(cache.evictions for cache in loader._caches.values())
+    evictions = sum(cache.evictions for cache in loader.memory._caches.values())
     loader.close()
     injection.undo()
     assert evictions > rounds / 10, "nothing was put to the test"

@@ -192,7 +192,7 @@ def test_an_adapter_whose_answer_is_not_finite_fails_alone(
     heards = [
         r.ask(n, digest=d) for n, d in [(40, None), (9, "good0"), (20, "huge"), (33, "good1")]
     ]
-    eventually(lambda: bool(r.loader.is_resident("huge")))
+    eventually(lambda: bool(r.loader.memory.modes_of("huge")))
     r.engine.may_step.set()
     error = heards.pop(2).error()
     assert isinstance(error, InternalError)
@@ -267,7 +267,9 @@ def test_what_has_no_end_by_its_deadline_fails_and_gives_back(
     assert len(r.ask(5, timeout_s=60.0).tokens()) == 4
     r.store.gates["good2"].set()
     eventually(lambda: r.runtime.num_open == 0)
-    eventually(lambda: all(e.users == 0 for e in r.loader._caches["factored"].entries.values()))
+    eventually(
+        lambda: all(e.users == 0 for e in r.loader.memory._caches["factored"].entries.values())
+    )
     r.check_all_given_back()
 
 
@@ -383,7 +385,9 @@ def test_steps_are_observed(running: Callable[..., Running]) -> None:
     r = running()
     blocker = r.hold()
     heards = [r.ask(50, digest="good0"), r.ask(5, digest="good1"), r.ask(3)]
-    eventually(lambda: len(r.loader.is_resident("good1") + r.loader.is_resident("good0")) == 2)
+    eventually(
+        lambda: len(r.loader.memory.modes_of("good1") + r.loader.memory.modes_of("good0")) == 2
+    )
     r.engine.may_step.set()
     for heard in [blocker, *heards]:
         heard.tokens()
@@ -406,7 +410,7 @@ def test_a_generation_knows_its_mode(running: Callable[..., Running], setting: s
     generation, heard = r.submit(5, digest="good0")
     assert generation.mode == setting
     heard.tokens()
-    assert r.loader.is_resident("good0") == [setting]
+    assert r.loader.memory.modes_of("good0") == [setting]
     assert r.submit(5)[0].mode is None
 
 

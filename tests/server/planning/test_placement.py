@@ -14,7 +14,9 @@ from adapters_core.base import BaseSpec, spec_of
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection, inject
 from server.adapters.loader import Loader
+from server.adapters.memory import Capacities
 from server.adapters.modes import ModeSetting
+from server.base.resident import ResidentBase
 from server.planning.costs import Costs, Curve
 from server.planning.placement import Placed, Placement
 from server.planning.planner import Planner
@@ -80,14 +82,10 @@ class Place:
         self.store, self.observer = store, Decisions()
         self.loader = Loader(
             store.open,
-            store.spec,
-            injection,
-            Bases(CPU),
-            coefficient_bytes=coefficient_bytes,
-            basis_bytes=1 << 30,
-            merged_bytes=merged_bytes,
-            observer=Observer(),
-            on_change=lambda entry: None,
+            ResidentBase(store.spec, injection, Bases(CPU)),
+            Capacities(coefficient_bytes, 1 << 30, merged_bytes),
+            Observer(),
+            lambda entry: None,
         )
         self.planner = Planner(merged_bytes, window=4)
         self.placement = Placement(
@@ -131,7 +129,7 @@ def merge_a(p: Place) -> None:
     """Ask for `a` until its merged weights are there."""
     for _ in range(8):
         p.ask("a")
-    eventually(lambda: "merged" in p.loader.is_resident("a"))
+    eventually(lambda: "merged" in p.loader.memory.modes_of("a"))
 
 
 def test_a_cold_adapter_starts_factored_and_is_merged_beside(place: Callable[..., Place]) -> None:
@@ -162,9 +160,9 @@ def test_requests_go_on_factored_while_a_merge_is_held_up(
     while not begun.is_set():
         assert p.ask("a").mode == "factored"
     assert {p.ask("a").mode for _ in range(5)} == {"factored"}
-    assert p.loader._caches["merged"].misses == 1, "it was begun twice"
+    assert p.loader.memory._caches["merged"].misses == 1, "it was begun twice"
     go_on.set()
-    eventually(lambda: "merged" in p.loader.is_resident("a"))
+    eventually(lambda: "merged" in p.loader.memory.modes_of("a"))
     assert p.ask("a").mode == "merged"
 
 
@@ -173,13 +171,13 @@ def test_a_setting_forces_the_mode(place: Callable[..., Place], mode: ModeSettin
     p = place(setting=mode)
     assert {p.ask("ab"[i % 2]).mode for i in range(6)} == {mode}
     assert set(p.observer.reasons) == {(mode, "forced")}
-    assert p.loader.is_resident("a") == [mode]
+    assert p.loader.memory.modes_of("a") == [mode]
 
 
 def test_deterministic_auto_keeps_every_adapter_factored(place: Callable[..., Place]) -> None:
     p = place(deterministic=True)
     assert {p.ask("a").mode for _ in range(20)} == {"factored"}
-    assert p.loader.is_resident("a") == ["factored"]
+    assert p.loader.memory.modes_of("a") == ["factored"]
 
 
 def test_another_sequence_of_a_request_keeps_its_mode(place: Callable[..., Place]) -> None:
@@ -199,14 +197,14 @@ def test_what_is_merged_answers_while_its_coefficients_come_back(
 ) -> None:
     p = place()
     merge_a(p)
-    with p.loader._room:
-        victim = p.loader._caches["factored"].evict_one()
+    with p.loader.memory._room:
+        victim = p.loader.memory._caches["factored"].evict_one()
         assert victim is not None
-        p.loader._free(victim)
+        p.loader.memory._free(victim)
     p.planner.plan = frozenset()
     assert p.ask("a").mode == "merged"
     assert p.observer.reasons[-1] == ("merged", "resident")
-    eventually(lambda: "factored" in p.loader.is_resident("a"))
+    eventually(lambda: "factored" in p.loader.memory.modes_of("a"))
 
 
 def test_a_merge_that_cannot_be_had_is_not_tried_at_every_request(
@@ -215,8 +213,8 @@ def test_a_merge_that_cannot_be_had_is_not_tried_at_every_request(
     p = place(merged_bytes=1)  # the planner thinks that it fits
     for _ in range(40):
         assert p.ask("a").mode == "factored"
-    eventually(lambda: not p.loader._caches["merged"].entries)
-    assert p.loader._caches["merged"].misses <= 2
+    eventually(lambda: not p.loader.memory._caches["merged"].entries)
+    assert p.loader.memory._caches["merged"].misses <= 2
 
 
 def test_a_background_merge_takes_no_room_from_what_is_in_use(
@@ -229,9 +227,9 @@ def test_a_background_merge_takes_no_room_from_what_is_in_use(
     eventually(lambda: held.is_ready)
     for _ in range(12):
         assert p.ask("a").mode == "factored"
-    eventually(lambda: len(p.loader._caches["merged"].entries) == 1)
+    eventually(lambda: len(p.loader.memory._caches["merged"].entries) == 1)
     assert not held.is_leaving
-    assert not p.loader._caches["merged"].line
+    assert not p.loader.memory._caches["merged"].queue
 
 
 def test_an_adapter_that_is_gone_fails_and_leaves_nothing(place: Callable[..., Place]) -> None:
@@ -239,7 +237,7 @@ def test_an_adapter_that_is_gone_fails_and_leaves_nothing(place: Callable[..., P
     placed = p.ask("missing")
     assert placed.lease is not None
     assert isinstance(placed.lease.error, FileNotFoundError)
-    assert p.loader.is_resident("missing") == []
+    assert p.loader.memory.modes_of("missing") == []
 
 
 def test_the_mode_to_come_is_told_without_counting_a_request(place: Callable[..., Place]) -> None:

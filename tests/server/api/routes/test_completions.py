@@ -43,8 +43,8 @@ def test_a_version_deleted_before_it_is_loaded_is_answered_by_the_names_newer_on
     for seed in (51, 52):
         assert live.upload("moving", spectra.files(seed)).status_code == 201
     older = live.http.get("/v1/adapters/moving/versions").json()["data"][-1]["digest"]
-    bringer = live.service.loader._bringer
-    open_blob = bringer._open_blob
+    materializer = live.service.loader._materializer
+    open_blob = materializer._open_blob
 
     def overtaken(digest: str) -> Any:
         if digest == older:
@@ -52,7 +52,7 @@ def test_a_version_deleted_before_it_is_loaded_is_answered_by_the_names_newer_on
             assert live.http.delete("/v1/adapters/moving/versions/2").status_code == 200
         return open_blob(digest)
 
-    monkeypatch.setattr(bringer, "_open_blob", overtaken)
+    monkeypatch.setattr(materializer, "_open_blob", overtaken)
     for stream in (False, True):
         answer = live.complete("moving", stream=stream)
         assert answer.status_code == 200

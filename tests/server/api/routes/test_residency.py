@@ -119,7 +119,7 @@ def test_pins_leave_room_for_others(server: Live) -> None:
     finally:
         for i in range(3):
             call(server, "DELETE", f"pinned{i}/pin")
-    assert server.service.loader.pinned_bytes("factored")[0] == 0
+    assert server.service.loader.memory.pinned_bytes("factored")[0] == 0
 
 
 def test_a_new_version_takes_the_pin_over_when_it_is_pinned(server: Live) -> None:
@@ -129,7 +129,7 @@ def test_a_new_version_takes_the_pin_over_when_it_is_pinned(server: Live) -> Non
     assert call(server, "POST", "moving/warm").json()["pinned"] is False
     answer = call(server, "PUT", "moving/pin").json()
     assert (answer["version"], answer["digest"], answer["pinned"]) == (2, newer["digest"], True)
-    assert server.service.loader.pinned_bytes("factored")[0] == ROW_BYTES
+    assert server.service.loader.memory.pinned_bytes("factored")[0] == ROW_BYTES
     assert call(server, "DELETE", "moving/pin").status_code == 200
 
 
@@ -137,7 +137,7 @@ def test_a_deleted_adapters_pin_goes_with_it(server: Live) -> None:
     put(server, "gone", 30)
     call(server, "PUT", "gone/pin")
     assert call(server, "DELETE", "gone").status_code == 200
-    assert server.service.loader.pinned_bytes("factored")[0] == 0
+    assert server.service.loader.memory.pinned_bytes("factored")[0] == 0
 
 
 def test_a_deleted_versions_pin_goes_with_it(server: Live) -> None:
@@ -145,7 +145,7 @@ def test_a_deleted_versions_pin_goes_with_it(server: Live) -> None:
         put(server, "halved", seed)
         call(server, "PUT", "halved@1/pin")
     assert call(server, "DELETE", "halved/versions/1").status_code == 200
-    assert server.service.loader.pinned_bytes("factored")[0] == 0
+    assert server.service.loader.memory.pinned_bytes("factored")[0] == 0
 
 
 def test_the_client_warms_and_pins(server: Live) -> None:

@@ -1,0 +1,22 @@
+"""The base as adapters are applied to it: its spec, its injected linears, and shared bases."""
+
+from dataclasses import dataclass
+
+from adapters_core.base import BaseSpec
+from adapters_core.bases import Bases
+from adapters_core.inject import Injection
+
+
+@dataclass(frozen=True)
+class ResidentBase:
+    """The base on the device.
+
+    Args:
+        spec: its targets and their shapes.
+        injection: its linears, which apply a plan's adapters.
+        basis_cache: bases of transforms, shared by adapters of one layout.
+    """
+
+    spec: BaseSpec
+    injection: Injection
+    basis_cache: Bases
