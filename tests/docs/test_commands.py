@@ -42,7 +42,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("FILE", "held.jsonl"):
         (tmp_path / name).touch()
-    for name in ("SOURCE", "B", "DIR", "my-adapter"):
+    for name in ("SOURCE", "B", "DIR", "my-adapter", "another"):
         (tmp_path / name).mkdir()
     (tmp_path / "trainer").symlink_to(ROOT / "trainer")
 
