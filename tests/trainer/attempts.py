@@ -11,6 +11,7 @@ from registry.jobs.record import JobRecord
 from registry.jobs.spec import Hyperparameters, JobSpec
 from trainer.job.attempt import Attempt
 from trainer.process.child_task import ChildTask
+from trainer.process.settings import WorkerSettings
 
 STEPS = 12
 
@@ -34,9 +35,8 @@ def attempt(
     registry: Registry, fence: Fence, stop: threading.Event | None = None, **changes: str
 ) -> JobRecord:
     words = {"run": "fake_training:run_job", "load": "fake_training:load", **changes}
-    task = ChildTask(
-        "", "", None, fence.job, fence.number, "w", "", "tiny", "cpu", 0, 1, 0, **words
-    )
+    settings = WorkerSettings(base="tiny", device="cpu", name="w", **words)
+    task = ChildTask(settings=settings, fence=fence, parent=0)
     Attempt(task, registry, stop or threading.Event()).run()
     return registry.jobs.get(fence.job)
 

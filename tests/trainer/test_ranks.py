@@ -25,8 +25,8 @@ from trainer.base import LoadedBase, load
 from trainer.errors import RankLost
 from trainer.interfaces import JobFiles, Wanted
 from trainer.job.attempt import fault_of
-from trainer.process.child_task import LOAD, RUN
 from trainer.process.devices import MAX_RANKS, devices_of, threads_of
+from trainer.process.settings import LOAD, RUN, WorkerSettings
 from trainer.training.rank_processes import RankPool, rank_pool
 from trainer.training.ranks import DistributedRanks, Ranks
 from trainer.training.run import run_job
@@ -56,8 +56,16 @@ class Place:
     files: JobFiles
 
     def pool(self, folder: Path, **bounds: float) -> RankPool:
-        source = (str(self.source), self.base.spec.name)
-        return rank_pool(["cpu", "cpu"], source, "causal_lm", self.files, folder, **bounds)
+        settings = WorkerSettings(
+            base=str(self.source), base_name=self.base.spec.name, device="cpu", ranks=2
+        )
+        return rank_pool(settings, "causal_lm", self.files, folder, **bounds)
+
+
+def newest_rank() -> int:
+    """Return the process id of the rank that was started last."""
+    found = [p for p in psutil.Process().children() if "trainer.job.rank" in p.cmdline()]
+    return max(found, key=lambda process: process.create_time()).pid
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +122,7 @@ def test_a_rank_that_dies_ends_the_attempt_and_the_next_goes_on_from_its_checkpo
     spec = job(place.base)
     with place.pool(tmp_path / "pool") as cut:
         run_job(spec, place.base, place.files, tmp_path / "whole", Watcher(), cut)
-        killing = Watcher(_once(11, lambda: os.kill(cut.pids[0], signal.SIGKILL)))
+        killing = Watcher(_once(11, lambda: os.kill(newest_rank(), signal.SIGKILL)))
         with pytest.raises(RankLost, match="rank 1 of the job's 2 ended with SIGKILL"):
             run_job(spec, place.base, place.files, tmp_path / "cut", killing, cut)
     assert killing.checkpoints
@@ -195,10 +203,10 @@ def test_a_rank_that_hangs_is_not_waited_for_longer_than_it_is_said(
     place: Place, tmp_path: Path
 ) -> None:
     with place.pool(tmp_path / "job", timeout_s=10.0) as pool:
-        freezing = Watcher(_once(9, lambda: os.kill(pool.pids[0], signal.SIGSTOP)))
+        freezing = Watcher(_once(9, lambda: os.kill(newest_rank(), signal.SIGSTOP)))
         with pytest.raises(RankLost, match="did not answer in time"):
             run_job(job(place.base), place.base, place.files, tmp_path / "job", freezing, pool)
-        (pid,) = pool.pids
+        pid = newest_rank()
     assert not psutil.pid_exists(pid)
 
 
@@ -227,9 +235,11 @@ import sys, threading
 from pathlib import Path
 from trainer.training.rank_processes import rank_pool
 from trainer.interfaces import JobFiles
+from trainer.process.settings import WorkerSettings
 folder = Path(sys.argv[1])
 files = JobFiles(folder / "none")
-with rank_pool(["cpu", "cpu"], ("nowhere", "x"), "causal_lm", files, folder, notice_s=0.1):
+settings = WorkerSettings(base="nowhere", device="cpu", ranks=2)
+with rank_pool(settings, "causal_lm", files, folder, notice_s=0.1):
     threading.Event().wait()
 """
 

@@ -48,7 +48,7 @@ def told(watcher: Watcher) -> dict[str, list[tuple[int, float]]]:
 
 def test_every_number_of_a_job_is_there_by_its_step(base: LoadedBase, tmp_path: Path) -> None:
     files, watcher = JobFiles(sums(tmp_path / "sums.jsonl")), Watcher()
-    with written(watcher, str(tmp_path / "runs"), "ftjob-1") as report:
+    with written(watcher, tmp_path / "runs", "ftjob-1") as report:
         run_job(job(base, eval_every=4), base, files, tmp_path / "job", report)
 
     shown = points(tmp_path / "runs" / "ftjob-1")

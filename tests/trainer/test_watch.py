@@ -14,8 +14,9 @@ from registry.jobs.record import JobError, JobRecord
 from registry.redis import keys
 from trainer.process.job_cleanup import remove_finished_folders
 from trainer.process.retry import Interrupted, until_available
+from trainer.process.settings import WorkerSettings
 from trainer.worker.stale_claims import StaleClaims
-from trainer.worker.worker import Worker, WorkerSettings
+from trainer.worker.worker import Worker
 
 from .attempts import claimed, file_job
 
@@ -115,7 +116,7 @@ def test_one_jobs_rubbish_does_not_end_a_worker(
     id_ = "ftjob-" + "0" * 24
     registry.client.hset(keys.job(id_), "state", "running")
     registry.client.zadd(keys.JOBS_IN_STATE + "running", {id_: 1.0})
-    worker = Worker(WorkerSettings("base", "tiny", tmp_path), registry)
+    worker = Worker(WorkerSettings(base="base", base_name="tiny", data=tmp_path), registry)
     running = threading.Thread(target=worker.run)
     running.start()
     until(lambda: "what it should not" in caplog.text)

@@ -30,17 +30,17 @@ from registry.errors import RegistryUnavailable
 from registry.jobs.record import JobRecord
 from registry.jobs.spec import Hyperparameters, JobSpec
 from trainer.interfaces import JobFiles, Quiet
-from trainer.process.child_task import LOAD, RUN, ChildTask
+from trainer.process.child_task import ChildTask
+from trainer.process.settings import LOAD, RUN, WorkerSettings
 
 TESTS = Path(__file__).parents[1]
 CONTENT = b'{"text": "a"}\n'
 STEPS = 150
 PROGRAM = """
-import json, sys
-from pathlib import Path
-from trainer.worker.worker import WorkerSettings, run_worker
-words = json.loads(sys.argv[1])
-sys.exit(run_worker(WorkerSettings(**{**words, "data": Path(words["data"])})))
+import sys
+from trainer.process.settings import WorkerSettings
+from trainer.worker.worker import run_worker
+sys.exit(run_worker(WorkerSettings.model_validate_json(sys.argv[1])))
 """
 
 
@@ -402,9 +402,10 @@ def test_a_worker_that_starts_before_its_registry_waits_for_it(tmp_path: Path) -
 
 def test_a_task_survives_its_way_to_the_process() -> None:
     fence = Fence("ftjob-" + hashlib.sha256(b"x").hexdigest()[:24], 3)
-    words = ("redis://:secret@h", "/d", None, fence.job, 3, "w", "b", "tiny", "cpu", 5, None, 1)
-    task = ChildTask(*words)
-    assert ChildTask.from_json(task.to_json()) == task
+    settings = WorkerSettings(base="a/b", registry="redis://:secret@h", data=Path("/d"), nice=5)
+    task = ChildTask(settings=settings, fence=fence, parent=1)
+    assert ChildTask.model_validate_json(task.model_dump_json()) == task
+    assert task.settings.base_name == "b"
 
 
 @pytest.mark.slow

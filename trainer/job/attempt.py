@@ -14,7 +14,6 @@ from typing import Any
 
 from adapters_core.errors import AdapterError
 from registry.adapters.records import Record
-from registry.common.fence import Fence
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, FenceLost, FileNotFound, InvalidArgument
 from registry.jobs.record import HELD, JobError, JobRecord
@@ -25,8 +24,7 @@ from trainer.job.alias_gate import open_alias, reason_to_keep_latest
 from trainer.job.publishing import publish_trained
 from trainer.job.reporting import Reporting
 from trainer.job.tensorboard import written
-from trainer.process.child_task import ChildTask, named
-from trainer.process.devices import devices_of
+from trainer.process.child_task import ChildTask, function_of
 from trainer.process.heartbeat import Heartbeat
 from trainer.process.job_cleanup import remove_folder_if_done
 from trainer.process.retry import Interrupted, until_available
@@ -41,7 +39,7 @@ class Attempt:
     """One claim's work.
 
     Args:
-        task: what the worker said.
+        task: as the worker gave it.
         registry: to read from and report to.
         stop: set when this process is to end soon.
         clock: seconds since 1970.
@@ -55,13 +53,13 @@ class Attempt:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._task, self._registry, self._stop, self._clock = task, registry, stop, clock
-        self._fence = Fence(task.job, task.fence)
+        self._fence = task.fence
         self._heartbeat = Heartbeat(task.heartbeat)
 
     def run(self) -> None:
         """Do the job, and leave its record in the state that it deserves."""
         self._run()
-        self._until_available(lambda: remove_folder_if_done(self._registry, self._task.job))
+        self._until_available(lambda: remove_folder_if_done(self._registry, self._fence.job))
 
     def _run(self) -> None:
         try:
@@ -69,18 +67,18 @@ class Attempt:
             with Reporting(*words) as report:
                 self._until_done(report)
         except (FenceLost, Interrupted) as error:
-            log.info("%s: %s", self._task.job, error)
+            log.info("%s: %s", self._fence.job, error)
         except Stopped:
             self._end_stopped(report)
         except _CLEAR as error:
             self._end_failed(error)
         except Exception as error:  # a fault of ours or of the machine: another attempt may do
-            log.exception("%s: the attempt failed", self._task.job)
+            log.exception("%s: the attempt failed", self._fence.job)
             fault = fault_of(error)
             self._say(lambda now: self._registry.claims.failed_attempt(self._fence, fault, now=now))
 
     def _until_done(self, report: Reporting) -> None:
-        job = self._until_available(lambda: self._registry.jobs.get(self._task.job))
+        job = self._until_available(lambda: self._registry.jobs.get(self._fence.job))
         record = self._published(job) or self._trained(job.spec, report)
         report.validated()  # of what an earlier attempt published nobody has said it here
         report.event("info", f"Published as {record.reference}", {"digest": record.digest})
@@ -120,7 +118,7 @@ class Attempt:
         folder = self._registry.job_folders.take(self._fence)
         report.keep_in(folder)
         files = _files_of(self._registry, spec)
-        with written(report, self._task.tensorboard, spec.id) as heard:
+        with written(report, self._task.settings.tensorboard, spec.id) as heard:
             base, trained = self._run_job(spec, files, folder, heard)
         registry, fence = self._registry, self._fence
         return self._until_available(
@@ -131,27 +129,26 @@ class Attempt:
         self, spec: JobSpec, files: JobFiles, folder: Path, report: Reporter
     ) -> tuple[Any, Trained]:
         """Return the base and what was trained on it, alone or with other ranks."""
-        task = self._task
-        load, run = named(task.load), named(task.run)
-        first, *others = devices_of(task.device, task.ranks)
+        settings = self._task.settings
+        run, load = function_of(settings.run), function_of(settings.load)
+        first, *others = settings.devices
         if not others:
-            base = load(task.base, spec.task, task.base_name, first)
+            base = load(settings.base, spec.task, settings.base_name, first)
             return base, run(spec, base, files, folder, report)
         from trainer.training.rank_processes import rank_pool
 
-        source = (task.base, task.base_name)
-        with rank_pool([first, *others], source, spec.task, files, folder, task.load) as pool:
-            base = load(task.base, spec.task, task.base_name, first)
+        with rank_pool(settings, spec.task, files, folder) as pool:
+            base = load(settings.base, spec.task, settings.base_name, first)
             return base, run(spec, base, files, folder, report, pool)
 
     def _end_stopped(self, report: Reporting) -> None:
         """Give the job back if it is this process that ends; else its record says it already."""
         if report.state in HELD:
-            why = f"Given back by {self._task.worker}: it stops"
+            why = f"Given back by {self._task.settings.name}: it stops"
             self._say(lambda now: self._registry.claims.give_back(self._fence, why, now=now))
 
     def _end_failed(self, error: Any) -> None:
-        log.error("%s: %s", self._task.job, error)
+        log.error("%s: %s", self._fence.job, error)
         fault = JobError(error.code, error.message, getattr(error, "param", None))
         claims = self._registry.claims
         again = isinstance(error, BaseNotLoadable)  # this worker's fault, perhaps not another's
@@ -162,7 +159,7 @@ class Attempt:
         try:
             self._until_available(lambda: say(self._clock()))
         except (FenceLost, Interrupted) as error:
-            log.info("%s: %s", self._task.job, error)
+            log.info("%s: %s", self._fence.job, error)
 
     def _until_available(self, ask: Callable[[], Any]) -> Any:
         """Wait a registry out, however long: the worker ends us when it is to end itself."""

@@ -1,7 +1,7 @@
 """The process of one job: `python -m trainer.job.child`, started by a worker, its task on stdin.
 
-It dies with its worker, however that dies: whoever takes the job next is alone with it. On SIGTERM
-it writes a checkpoint and gives the job back.
+It is killed when its worker's process ends, so that no two processes run one job. On SIGTERM it
+writes a checkpoint and gives the job back.
 """
 
 import ctypes
@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from trainer.process.child_task import ChildTask
 from trainer.process.priority import lower_priority
@@ -20,20 +19,20 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Do the task on standard input; return the process's exit code."""
-    task = ChildTask.from_json(sys.stdin.read())
+    task = ChildTask.model_validate_json(sys.stdin.read())
     if not tie_to(task.parent):
         return 1
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lower_priority(task.nice)
+    lower_priority(task.settings.nice)
     _work(task, stop)
     return 0
 
 
 def tie_to(parent: int) -> bool:
-    """Have this process killed when its parent dies; return whether that parent still lives."""
+    """Have this process killed when its parent ends; return whether that parent still runs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
@@ -43,8 +42,8 @@ def _work(task: ChildTask, stop: threading.Event) -> None:
     from registry.connect import connect
     from trainer.job.attempt import Attempt
 
-    store = None if task.store is None else Path(task.store)
-    with connect(task.registry, Path(task.data), store=store) as registry:
+    settings = task.settings
+    with connect(settings.registry, settings.data, store=settings.store) as registry:
         Attempt(task, registry, stop).run()
 
 

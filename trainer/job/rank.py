@@ -10,15 +10,14 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, TextIO
 
 from registry.jobs.spec import PEFT_TASKS, JobSpec
 from trainer.base import LoadedBase
 from trainer.errors import TrainerError, WrongBase
-from trainer.interfaces import JobFiles, Quiet
+from trainer.interfaces import Quiet
 from trainer.job.child import tie_to
-from trainer.process.child_task import named
+from trainer.process.child_task import function_of
 from trainer.tasks.choice import task_of
 from trainer.training.data import open_data
 from trainer.training.gradients import Gradients
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     """Do what standard input says; return the process's exit code."""
-    task = RankTask.from_json(sys.stdin.readline())
+    task = RankTask.model_validate_json(sys.stdin.readline())
     if not tie_to(task.parent):
         return 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -42,7 +41,9 @@ def main() -> int:
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        base = named(task.load)(task.base, task.task, task.base_name, task.device)
+        settings = task.settings
+        load = function_of(settings.load)
+        base = load(settings.base, task.task, settings.base_name, task.device)
     except Exception as error:
         log.exception("rank %d cannot load the base", task.number)
         why = error.message if isinstance(error, TrainerError) else type(error).__name__
@@ -70,7 +71,7 @@ class Rank:
 
     def __init__(self, task: RankTask, base: LoadedBase) -> None:
         self._task, self._base = task, base
-        self._ranks = DistributedRanks(task.number, task.count, base.device)
+        self._ranks = DistributedRanks(task.number, len(task.settings.devices), base.device)
         self._run = ExitStack()  # what ends with a training run
         self._gradients: Gradients | None = None
 
@@ -81,7 +82,7 @@ class Rank:
             RankLost: the other ranks do not answer.
         """
         if "join" in order:
-            self._ranks.join(Path(self._task.meeting), self._task.timeout_s)
+            self._ranks.join(self._task.meeting, self._task.timeout_s)
         elif "begin" in order:
             self._begin(JobSpec.from_json(order["begin"]))
         elif "compare" in order:
@@ -109,9 +110,7 @@ class Rank:
         if spec.base_fingerprint not in ("", base.spec.fingerprint):  # its folder has changed
             raise WrongBase(f"the base is {base.spec.fingerprint}, not {spec.base_fingerprint}")
         task = task_of(spec.task, base, hyper, Quiet())
-        validation = None if given.validation is None else Path(given.validation)
-        files = JobFiles(Path(given.training), validation)
-        data = open_data(files, task, spec.seed, Path(given.known))
+        data = open_data(given.files, task, spec.seed, given.folder / "data.json")
         setting = setting_of(
             spec.method, spec.method_config, hyper, base.spec, PEFT_TASKS[spec.task]
         )

@@ -35,9 +35,9 @@ def check(folder: Path) -> None:
         raise ValueError(f"--tensorboard {folder}: nothing can be written there")
 
 
-def written(report: Reporter, runs: str | None, job_id: str) -> AbstractContextManager["Reporter"]:
+def written(report: Reporter, runs: Path | None, job_id: str) -> AbstractContextManager["Reporter"]:
     """Return what hears of a job in the place of `report`, and writes if there is a folder."""
-    return nullcontext(report) if runs is None else EventFiles(report, Path(runs) / job_id)
+    return nullcontext(report) if runs is None else EventFiles(report, runs / job_id)
 
 
 class EventFiles:

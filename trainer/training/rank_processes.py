@@ -23,10 +23,10 @@ from typing import Any, Self
 
 import torch
 
-from registry.jobs.spec import JobSpec
+from registry.jobs.spec import JobSpec, Task
 from trainer.errors import RankLost
 from trainer.interfaces import JobFiles
-from trainer.process.child_task import LOAD
+from trainer.process.settings import WorkerSettings
 from trainer.training.rank_task import RankTask
 from trainer.training.ranks import ANSWER_S, DistributedRanks
 
@@ -63,11 +63,6 @@ class RankPool(DistributedRanks):
         self._tasks, self._ready_s, self._notice_s = tasks, ready_s, notice_s
         self._closing, self._is_joined = threading.Event(), False
         self._processes: list[subprocess.Popen[str]] = []
-
-    @property
-    def pids(self) -> list[int]:
-        """The other ranks' process ids."""
-        return [process.pid for process in self._processes]
 
     def __enter__(self) -> Self:
         try:
@@ -111,7 +106,7 @@ class RankPool(DistributedRanks):
         for number, process in enumerate(self._processes, 1):
             self._wait_ready(number, process, until)
         self._order({"join": True})
-        self.join(Path(self._tasks[0].meeting), self._tasks[0].timeout_s)
+        self.join(self._tasks[0].meeting, self._tasks[0].timeout_s)
         self._is_joined = True
 
     def _wait_ready(self, number: int, process: "subprocess.Popen[str]", until: float) -> None:
@@ -181,7 +176,7 @@ def _start(task: RankTask) -> "subprocess.Popen[str]":
     )
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it died at once; who waits for it finds it
-        process.stdin.write(task.to_json() + "\n")
+        process.stdin.write(task.model_dump_json() + "\n")
         process.stdin.flush()
     return process
 
@@ -191,47 +186,35 @@ def _named(code: int) -> str:
 
 
 def rank_pool(
-    devices: Sequence[str],
-    base: tuple[str, str],
-    task: str,
+    settings: WorkerSettings,
+    task: Task,
     files: JobFiles,
     folder: Path,
-    load: str = LOAD,
     timeout_s: float = ANSWER_S,
     **bounds: float,
 ) -> RankPool:
     """Return the ranks of a job, not yet started.
 
     Args:
-        devices: of all ranks, the first one's first.
-        base: folder or hub id, and name.
+        settings: the worker's; its devices are the ranks'.
         task: of the job.
         files: of the job.
         folder: the job's own.
-        load: `module:function` of what loads the base.
         timeout_s: the longest wait for each other within a step.
         bounds: see `RankPool`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    meeting = folder / f"ranks-{os.getpid()}"
-    meeting.unlink(missing_ok=True)  # of a process that had our number before us
     tasks = [
         RankTask(
+            settings=settings,
             number=number,
-            count=len(devices),
-            device=device,
-            base=base[0],
-            base_name=base[1],
             task=task,
-            load=load,
-            training=str(files.training),
-            validation=None if files.validation is None else str(files.validation),
-            known=str(folder / "data.json"),
-            meeting=str(meeting),
+            files=files,
+            folder=folder,
             timeout_s=timeout_s,
             parent=os.getpid(),
         )
-        for number, device in enumerate(devices)
-        if number
+        for number in range(1, len(settings.devices))
     ]
-    return RankPool(tasks, torch.device(devices[0]), **bounds)
+    tasks[0].meeting.unlink(missing_ok=True)  # of an ended process with the same id
+    return RankPool(tasks, torch.device(settings.devices[0]), **bounds)

@@ -1,53 +1,52 @@
 """What the first rank tells a process that it starts: JSON lines, the first of them a RankTask.
 
     {"join": true}        meet the others
-    {"begin": SPEC}       make ready to train this
-    {"compare": true}     make sure that what never moves is the same
-    {"step": 12}          work out this rank's share of the step's gradients
+    {"begin": SPEC}       prepare a training run of this job
+    {"compare": true}     check that the tensors that are not trained equal the first rank's
+    {"step": 12}          compute this rank's share of the step's gradients
 
-The end of its input ends a rank. It answers once, when it has the base: `{"ready": true}`, or
-`{"error": "why"}`.
+The end of its input ends a rank. It answers once, when it has loaded the base: `{"ready": true}`,
+or `{"error": "why"}`.
 """
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Self
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from registry.jobs.spec import Task
+from trainer.interfaces import JobFiles
+from trainer.process.settings import WorkerSettings
 
 
-@dataclass(frozen=True)
-class RankTask:
+class RankTask(BaseModel):
     """One rank beyond the first.
 
     Args:
-        number, count: of this rank, and of all.
-        device: of this rank.
-        base, base_name, task, load: what is loaded, and by whom, as in the first rank.
-        training, validation: the job's files.
-        known: what the first rank has found out about them.
-        meeting: the file at which the ranks meet.
-        timeout_s: the longest wait for the others within a step.
-        parent: the first rank's process id; who finds another parent ends at once.
+        settings: the worker's.
+        number: of this rank, from 1.
+        task: of the job.
+        files: of the job.
+        folder: the job's own.
+        timeout_s: the longest wait for the other ranks within a step.
+        parent: the first rank's process id; the rank exits if getppid() differs.
     """
 
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    settings: WorkerSettings
     number: int
-    count: int
-    device: str
-    base: str
-    base_name: str
-    task: str
-    load: str
-    training: str
-    validation: str | None
-    known: str
-    meeting: str
+    task: Task
+    files: JobFiles
+    folder: Path
     timeout_s: float
     parent: int
 
-    def to_json(self) -> str:
-        """Return what `from_json` reads: one line."""
-        return json.dumps(asdict(self))
+    @property
+    def device(self) -> str:
+        """Return the device of this rank."""
+        return self.settings.devices[self.number]
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the task that the first rank wrote."""
-        return cls(**json.loads(text))
+    @property
+    def meeting(self) -> Path:
+        """Return the file at which the ranks meet; each first rank has its own."""
+        return self.folder / f"ranks-{self.parent}"

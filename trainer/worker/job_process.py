@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 from trainer.process.child_task import ChildTask
 from trainer.process.heartbeat import HeartbeatMonitor
@@ -23,9 +22,11 @@ class JobProcess:
     """
 
     def __init__(self, task: ChildTask) -> None:
-        threads = {} if task.threads is None else dict.fromkeys(_THREADS, str(task.threads))
+        count = task.settings.rank_threads
+        threads = {} if count is None else dict.fromkeys(_THREADS, str(count))
         heard, said = os.pipe()
-        self._silence, task = HeartbeatMonitor(heard), replace(task, heartbeat=said)
+        self._silence = HeartbeatMonitor(heard)
+        task = task.model_copy(update={"heartbeat": said})
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "trainer.job.child"],
@@ -40,7 +41,7 @@ class JobProcess:
         assert self._process.stdin is not None
         try:
             with self._process.stdin as pipe:
-                pipe.write(task.to_json())
+                pipe.write(task.model_dump_json())
         except BrokenPipeError:  # it died at once; `wait` finds it
             pass
 

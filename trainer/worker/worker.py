@@ -10,12 +10,10 @@ checkpoint. Asked to stop, a worker lets its job write a checkpoint and gives it
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from adapters_core.starting import check_base, check_device, check_folder
 from registry.common.fence import Fence
@@ -23,11 +21,10 @@ from registry.connect import Registry, check_url, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.jobs.record import HELD, JobError, JobRecord
 from registry.jobs.workers import WorkerRecord
-from trainer.job import tensorboard
-from trainer.process.child_task import LOAD, RUN, ChildTask
-from trainer.process.devices import devices_of, threads_of
+from trainer.process.child_task import ChildTask
 from trainer.process.job_cleanup import remove_finished_folders
 from trainer.process.retry import Interrupted, until_available
+from trainer.process.settings import WorkerSettings
 from trainer.worker.job_process import JobProcess
 from trainer.worker.stale_claims import StaleClaims
 
@@ -36,61 +33,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 CLAIM_WAIT_S = 1
 GIVE_BACK_S = 10.0  # for a registry that is away while a stopping worker has a job to give back
-
-
-def default_name() -> str:
-    """Return what tells this worker from all others, for people."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """How a worker works.
-
-    Args:
-        base: folder or hub id.
-        base_name: as the server calls it: whose jobs are taken.
-        data, store, registry: as for `registry.connect`.
-        device: `auto`, `cpu` or `cuda:1`; one worker a device. A list is of one job over all.
-        threads: of a job's matrix products; None leaves it to torch.
-        nice: how far a job steps back behind everything else on its machine; at 19 it has what
-            that leaves, which costs a job nothing that is alone there.
-        name: shown as the job's worker.
-        beat_s: between signs of life.
-        lost_after_s: without one, a job is taken back.
-        grace_s: for a job that is to stop, before it is killed.
-        stalled_after_s: a job's process that so long does no step, and nothing else of which it
-            would tell, is killed; its attempt has failed.
-        ranks: processes of one job on the CPU.
-        tensorboard: folder of event files, one run a job; None writes none.
-        run, load: `module:function` of what trains, and of what loads the base.
-
-    Raises:
-        ValueError: device and ranks do not go together, or TensorBoard's files cannot be written.
-    """
-
-    base: str
-    base_name: str
-    data: Path
-    store: Path | None = None
-    registry: str = "embedded"
-    device: str = "auto"
-    threads: int | None = None
-    nice: int = 19
-    name: str = field(default_factory=default_name)
-    beat_s: float = 5.0
-    lost_after_s: float = 30.0
-    grace_s: float = 60.0
-    stalled_after_s: float = 1800.0
-    ranks: int = 1
-    tensorboard: Path | None = None
-    run: str = RUN
-    load: str = LOAD
-
-    def __post_init__(self) -> None:
-        devices_of(self.device, self.ranks)
-        if self.tensorboard is not None:
-            tensorboard.check(self.tensorboard)
 
 
 class Worker:
@@ -222,25 +164,9 @@ class Worker:
 
     def _task(self, fence: Fence) -> ChildTask:
         settings, server = self._settings, self._registry.server
-        ranks = len(devices_of(settings.device, settings.ranks))
-        return ChildTask(
-            registry=server.url if server is not None else settings.registry,
-            data=str(settings.data),
-            store=None if settings.store is None else str(settings.store),
-            job=fence.job,
-            fence=fence.number,
-            worker=settings.name,
-            base=settings.base,
-            base_name=settings.base_name,
-            device=settings.device,
-            ranks=settings.ranks,
-            tensorboard=None if settings.tensorboard is None else str(settings.tensorboard),
-            nice=settings.nice,
-            threads=threads_of(settings.threads, ranks),
-            parent=os.getpid(),
-            run=settings.run,
-            load=settings.load,
-        )
+        if server is not None:
+            settings = settings.model_copy(update={"registry": server.url})
+        return ChildTask(settings=settings, fence=fence, parent=os.getpid())
 
 
 def _fault_of(process: JobProcess, stalled_after_s: float) -> JobError:
@@ -260,7 +186,7 @@ def check(settings: WorkerSettings) -> None:
     """
     check_url(settings.registry)
     check_base(settings.base)
-    for device in devices_of(settings.device, settings.ranks):
+    for device in settings.devices:
         check_device(device)
     check_folder("data", settings.data)
     if settings.store is not None:
