@@ -1,54 +1,35 @@
-"""What a running job tells the outside, what it is told, and what it hands back."""
+"""What a job reads, what it reports while it runs, and what it returns."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Wanted = Literal["go", "pause", "cancel"]
 
 
-class Reporter(Protocol):
-    """Where a running job's news go; whatever it raises ends the run, which can be resumed."""
+class Reporter:
+    """Receives a running job's news; an exception that it raises ends the run, which can resume.
+
+    This one ignores all of them and never stops a job; others override methods.
+    """
 
     def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
         """Take a line for people; `level` is `info`, `warn` or `error`."""
 
     def validated(self) -> None:
-        """Take that nothing is wrong with the job's words and files; twice is harmless."""
+        """Take that the job's settings and files are valid; may be called twice."""
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Take the numbers of an optimiser's step, counted from 1; 0 is before all of them."""
+        """Take the metrics of an optimiser step, counted from 1; 0 is before all of them."""
 
     def checkpoint(self, step: int, name: str) -> None:
         """Take the name of a checkpoint that is complete on disk."""
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
-        """Take how far the job is; None where nothing can be said of the time yet."""
+        """Take the number of finished steps; the time left is None while it is unknown."""
 
     def wanted(self) -> Wanted:
-        """Return what the job is to do; asked once a step."""
-
-
-class Quiet:
-    """A reporter that hears everything and wants nothing."""
-
-    def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
-        """Do nothing."""
-
-    def validated(self) -> None:
-        """Do nothing."""
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Do nothing."""
-
-    def checkpoint(self, step: int, name: str) -> None:
-        """Do nothing."""
-
-    def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
-        """Do nothing."""
-
-    def wanted(self) -> Wanted:
-        """Return `go`."""
+        """Return what the job is to do; called once a step."""
         return "go"
 
 

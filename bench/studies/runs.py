@@ -22,7 +22,7 @@ from adapters_core.export import WEIGHTS_NAME
 from bench.studies.references import Reference
 from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
-from trainer.interfaces import JobFiles, Quiet
+from trainer.interfaces import JobFiles, Reporter
 from trainer.tasks.choice import task_of
 from trainer.training.data import open_data
 from trainer.training.evaluate import evaluate
@@ -119,7 +119,7 @@ def _spec(study: Study, contender: Contender, seed: int, base: LoadedBase) -> Jo
 
 
 def _ours(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> dict[str, Any]:
-    trained = run_job(spec, base, files, folder, Quiet())
+    trained = run_job(spec, base, files, folder, Reporter())
     size = (folder / WEIGHTS_NAME).stat().st_size
     numbers = coefficients_in(folder / WEIGHTS_NAME, base)
     rates = trained.details["learning_rates"]
@@ -130,7 +130,7 @@ def _ours(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> dic
 
 def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
-    task = task_of(spec.task, base, spec.hyperparameters, Quiet())
+    task = task_of(spec.task, base, spec.hyperparameters, Reporter())
     data = open_data(files, task, spec.seed, folder / "data.json")
     trainable = Reference(base, task, spec.seed, spec.method, spec.method_config)
     hyper = spec.hyperparameters
@@ -138,7 +138,9 @@ def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -
     before = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
     schedule = schedule_of(hyper, len(data.train), spec.seed)
     rates = Rates(rate, rate, head)
-    Trainer(trainable, data.train, data.held_out, schedule, hyper, rates, folder, Quiet(), {}).run()
+    Trainer(
+        trainable, data.train, data.held_out, schedule, hyper, rates, folder, Reporter(), {}
+    ).run()
     after = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
     numbers = trainable.num_coefficients
     size = 4 * (numbers + trainable.num_head)

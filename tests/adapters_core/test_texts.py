@@ -12,7 +12,7 @@ from adapters_core.reading.texts import cut, text_ids
 from registry.jobs.spec import Hyperparameters
 from server.encoding.texts import Texts
 from trainer.base import make
-from trainer.interfaces import Quiet
+from trainer.interfaces import Reporter
 from trainer.tasks.choice import task_of
 
 FRAMED = ("byte-level, bos", "byte-level, bos and eos", "unigram, always", "wordpiece, bos and eos")
@@ -52,7 +52,7 @@ def test_training_and_serving_read_the_same_of_a_long_text(side: str) -> None:
     text = "".join(chr(97 + i % 26) for i in range(60))
     served = Texts(tokenizer, tiny_encoders.VOCABULARY, 20).tokens(text, truncate=True)
     base = make(tiny_encoders.model("bert"), tokenizer, "tiny", "sequence_classification")
-    task = task_of("sequence_classification", base, Hyperparameters(max_length=20), Quiet())
+    task = task_of("sequence_classification", base, Hyperparameters(max_length=20), Reporter())
     example = task.example({"text": text, "label": "a"})
     assert tuple(example.ids) == served
     assert (len(served), example.num_cut) == (20, 42)

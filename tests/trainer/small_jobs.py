@@ -9,7 +9,7 @@ from typing import Any
 import tiny
 from registry.jobs.spec import Hyperparameters, JobSpec
 from trainer.base import LoadedBase, make
-from trainer.interfaces import Quiet, Wanted
+from trainer.interfaces import Reporter, Wanted
 
 #: Small, quick, and with several evaluations' worth of steps.
 QUICK = Hyperparameters(n_epochs=2, batch_size=4, checkpoint_every_steps=3, checkpoint_every_s=1e9)
@@ -51,7 +51,7 @@ class Killed(BaseException):
 
 
 @dataclass
-class Watcher(Quiet):
+class Watcher(Reporter):
     """Writes everything down; `disturb` is called at every question with its number."""
 
     disturb: Callable[[int], Wanted] = lambda number: "go"

@@ -14,7 +14,7 @@ from adapters_core.table import registered
 from live import CONFIG, FILE, Live, serving, settings_of
 from registry.jobs.spec import Task
 from trainer.base import load
-from trainer.interfaces import JobFiles, Quiet
+from trainer.interfaces import JobFiles, Reporter
 from trainer.training.run import run_job
 from training_parts import file_id
 
@@ -73,7 +73,7 @@ def test_a_texts_figures_are_those_of_its_job(
     base = load(base_folder("llama"), "causal_lm", name="tiny")
     held = sums(tmp_path / "held.jsonl", 9)
     spec = job(base, method=method, method_config=CONFIGS.get(method, {}), **SHORT)
-    done = run_job(spec, base, JobFiles(sums(tmp_path / "a.jsonl", 16), held), tmp_path, Quiet())
+    done = run_job(spec, base, JobFiles(sums(tmp_path / "a.jsonl", 16), held), tmp_path, Reporter())
     uploaded(live, f"evaluated-{method}", tmp_path)
     found = evaluated(live, f"evaluated-{method}", held)
     check(found, done.metrics, 9)
@@ -93,7 +93,7 @@ def test_a_classifiers_and_a_regressions_figures_are_those_of_their_jobs(
     labels = (lambda i: i / 7) if task == "regression" else (lambda i: ("bad", "good")[i % 2])
     rows = [{"text": f"{'x' * (i % 9)} number {i}", "label": labels(i)} for i in range(40)]
     train, held = lines(tmp_path / "a.jsonl", rows[:24]), lines(tmp_path / "b.jsonl", rows[24:])
-    done = run_job(job(base, task, **SHORT), base, JobFiles(train, held), tmp_path, Quiet())
+    done = run_job(job(base, task, **SHORT), base, JobFiles(train, held), tmp_path, Reporter())
     metadata = {} if task == "regression" else {"metadata": te.metadata(["bad", "good"])}
     with serving(settings_of(folder, tmp_path / "data")) as server:
         uploaded(server, "judge", tmp_path, **metadata)
@@ -105,7 +105,7 @@ def test_an_image_classifiers_figures_are_those_of_its_job(tmp_path: Path) -> No
     base = load(folder, "image_classification", name="tiny")
     train, held = (zipped(tmp_path / f"{n}.zip", n) for n in (12, 8))
     task: Task = "image_classification"
-    done = run_job(job(base, task, **SHORT), base, JobFiles(train, held), tmp_path, Quiet())
+    done = run_job(job(base, task, **SHORT), base, JobFiles(train, held), tmp_path, Reporter())
     with serving(settings_of(folder, tmp_path / "data")) as server:
         uploaded(server, "eyes", tmp_path, metadata=te.metadata(["cat", "dog"]))
         check(evaluated(server, "eyes", held), done.metrics, 8)

@@ -11,7 +11,7 @@ import tokenizer_kinds as kinds
 from live import CONFIG, FILE, Live, serving, settings_of
 from registry.jobs.spec import JobSpec
 from trainer.base import load
-from trainer.interfaces import JobFiles, Quiet
+from trainer.interfaces import JobFiles, Reporter
 from trainer.training.run import run_job
 
 from .small_jobs import job, lines
@@ -57,7 +57,7 @@ def trained(folder: Path, base_folder: Path, rows: list[dict[str, Any]]) -> dict
         batch_size=8,
         checkpoint_every_steps=10_000,
     )
-    done = run_job(spec, own, JobFiles(data, data), folder / "job", Quiet())
+    done = run_job(spec, own, JobFiles(data, data), folder / "job", Reporter())
     torch.set_num_threads(threads)
     assert done.metrics["eval_loss"] < 0.1
     return {name: (folder / "job" / name).read_bytes() for name in (CONFIG, FILE)}

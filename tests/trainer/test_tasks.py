@@ -20,7 +20,7 @@ from adapters_core.heads import clear_untrained
 from registry.jobs.spec import METRICS, Hyperparameters
 from trainer.base import LoadedBase, load, make
 from trainer.errors import BaseNotLoadable, InvalidMethod, InvalidTrainingFile
-from trainer.interfaces import JobFiles, Quiet
+from trainer.interfaces import JobFiles, Reporter
 from trainer.tasks.causal_lm import IGNORED, CausalLM, keeps_texts_apart
 from trainer.tasks.choice import task_of
 from trainer.tasks.task import Example, Score, TextLimits
@@ -134,7 +134,7 @@ def test_packed_texts_have_the_loss_of_texts_alone(shape: str) -> None:
 @pytest.mark.parametrize("packs", [True, False])
 def test_texts_on_both_sides_of_a_rotations_border_have_the_loss_of_each_alone(packs: bool) -> None:
     base = lm_base("phi3")
-    task = task_of("causal_lm", base, Hyperparameters(packing=packs), Quiet())
+    task = task_of("causal_lm", base, Hyperparameters(packing=packs), Reporter())
     texts = ["a", "x" * 46, "long " * 10, "bb", "y" * 47, "z" * 48, "longer " * 12, "three words"]
     examples = [task.example({"text": text}) for text in texts]
     sizes = {len(one.ids) for one in examples}
@@ -165,7 +165,7 @@ def test_texts_on_both_sides_of_a_rotations_border_have_the_loss_of_each_alone(p
 def test_a_token_beyond_the_bases_vocabulary_names_the_line_and_the_token() -> None:
     base = lm_base()
     base.reader.add_tokens(["<new>"])
-    task = task_of("causal_lm", base, Hyperparameters(), Quiet())
+    task = task_of("causal_lm", base, Hyperparameters(), Reporter())
     with pytest.raises(ValueError, match=rf"cannot read: id {tiny.VOCABULARY}, where its vocab"):
         task.example({"text": "a <new> one"})
     assert read(task.example({"text": "an old one"})) == "an old one$"
@@ -235,7 +235,7 @@ def test_a_classifier_learns_with_a_head_of_its_own(shape: str, tmp_path: Path) 
     assert adapter.head.num_labels == 3
     assert adapter.labels == ["blue", "green", "red"]
     assert fingerprint(base.model) == before
-    run_job(spec, base, files, tmp_path / "again", Quiet())
+    run_job(spec, base, files, tmp_path / "again", Reporter())
     assert files_of(tmp_path / "again") == files_of(tmp_path / "job")
 
 
@@ -305,7 +305,7 @@ def test_a_regression_needs_numbers(tmp_path: Path) -> None:
     base = encoder_base("bert", "regression")
     path = lines(tmp_path / "a", [{"text": "x", "label": "1.5"}, {"text": "x", "label": "high"}])
     with pytest.raises(InvalidTrainingFile, match="line 2: .*'high'"):
-        run_job(job(base, "regression"), base, JobFiles(path), tmp_path / "job", Quiet())
+        run_job(job(base, "regression"), base, JobFiles(path), tmp_path / "job", Reporter())
 
 
 # -- bases -----------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def test_what_all_texts_share_is_trained_where_it_is_named(rule: str, tmp_path: 
     assert any("pos_key_proj" in path for path in base.spec.shared)
     files = JobFiles(colours(tmp_path / "a"))
     method: dict[str, Any] = {"n_frequency": 40, "target_modules": rule}
-    run_job(job(base, task, max_steps=2, method_config=method), base, files, tmp_path, Quiet())
+    run_job(job(base, task, max_steps=2, method_config=method), base, files, tmp_path, Reporter())
     adapter = tmp_path / "adapter_model.safetensors"
     config = (tmp_path / "adapter_config.json").read_bytes()
     layers = read_adapter(adapter, config, served).layers
@@ -370,7 +370,7 @@ def test_targets_that_cannot_be_had_are_named_before_the_files_are_read(
     base = make(tiny_encoders.deberta(), tiny_encoders.tokenizer(), "tiny", task)
     spec = job(base, task, method_config={"target_modules": rule})
     with pytest.raises(InvalidMethod, match=said) as raised:
-        run_job(spec, base, JobFiles(tmp_path / "none"), tmp_path / "job", Quiet())
+        run_job(spec, base, JobFiles(tmp_path / "none"), tmp_path / "job", Reporter())
     assert raised.value.param == "target_modules"
 
 
@@ -382,7 +382,7 @@ def test_a_batch_of_texts_has_the_logits_that_each_text_has_alone(shape: str) ->
     model = tiny_encoders.model(shape) if shape == "bert" else tiny_encoders.other(shape)
     base = make(model, words, "tiny", task)
     assert base.spec.pads == (shape not in tiny_encoders.READING_PADDING)
-    made = task_of(task, base, Hyperparameters(), Quiet())
+    made = task_of(task, base, Hyperparameters(), Reporter())
     made.use_labels(("x", "y"))
     rows = [{"text": "a" * n, "label": "xy"[n % 2]} for n in (1, 7, 30, 7)]
     examples = [made.example(row) for row in rows]

@@ -29,7 +29,7 @@ from registry.connect import Registry, connect
 from registry.errors import RegistryUnavailable
 from registry.jobs.record import JobRecord
 from registry.jobs.spec import Hyperparameters, JobSpec
-from trainer.interfaces import JobFiles, Quiet
+from trainer.interfaces import JobFiles, Reporter
 from trainer.process.child_task import ChildTask
 from trainer.process.settings import LOAD, RUN, WorkerSettings
 
@@ -151,7 +151,7 @@ def digest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
         spec = spec_for("file-" + "0" * 24, hyperparameters=hyper)
         base = fake_training.FakeBase(fake_training.SPEC)
         files = JobFiles(folder / "data")
-        made = fake_training.run_job(spec, base, files, folder, Quiet()).folder
+        made = fake_training.run_job(spec, base, files, folder, Reporter()).folder
         config = (made / "adapter_config.json").read_bytes()
         file = made / "adapter_model.safetensors"
         return read_adapter(file, config, fake_training.SPEC).description.digest

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from registry.jobs.spec import PEFT_TASKS, JobSpec
 from trainer.base import LoadedBase
 from trainer.errors import TrainerError, WrongBase
-from trainer.interfaces import Quiet
+from trainer.interfaces import Reporter
 from trainer.job.child import tie_to
 from trainer.process.child_task import function_of
 from trainer.tasks.choice import task_of
@@ -109,7 +109,7 @@ class Rank:
         hyper, base, given = spec.hyperparameters, self._base, self._task
         if spec.base_fingerprint not in ("", base.spec.fingerprint):  # its folder has changed
             raise WrongBase(f"the base is {base.spec.fingerprint}, not {spec.base_fingerprint}")
-        task = task_of(spec.task, base, hyper, Quiet())
+        task = task_of(spec.task, base, hyper, Reporter())
         data = open_data(given.files, task, spec.seed, given.folder / "data.json")
         setting = setting_of(
             spec.method, spec.method_config, hyper, base.spec, PEFT_TASKS[spec.task]

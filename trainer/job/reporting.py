@@ -20,7 +20,7 @@ from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.jobs import log as job_log
 from registry.jobs.claims import Claims
 from registry.jobs.record import HELD, State
-from trainer.interfaces import Wanted
+from trainer.interfaces import Reporter, Wanted
 from trainer.job.journal import Journal
 from trainer.process.retry import LAST_WAIT_S
 
@@ -32,7 +32,7 @@ MAX_BATCH = 500
 MAX_KEPT = 100_000
 
 
-class Reporting:
+class Reporting(Reporter):
     """The reporter of one claim; a context manager that has said everything when it ends.
 
     Args:

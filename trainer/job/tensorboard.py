@@ -40,7 +40,7 @@ def written(report: Reporter, runs: Path | None, job_id: str) -> AbstractContext
     return nullcontext(report) if runs is None else EventFiles(report, runs / job_id)
 
 
-class EventFiles:
+class EventFiles(Reporter):
     """A reporter that also writes a job's numbers down; a context manager that closes the file.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from registry.jobs.spec import JobSpec
 from trainer.checkpoint import write_whole
-from trainer.interfaces import Quiet, Reporter, Trained
+from trainer.interfaces import Reporter, Trained
 from trainer.training.preset_values import CANDIDATES
 
 #: Steps of one short run: this part of the job's, within these bounds.
@@ -51,7 +51,7 @@ def best_of_all(
     return replace(spec, method=best, method_config={})
 
 
-class _OnlyWanted(Quiet):
+class _OnlyWanted(Reporter):
     """Hears nothing, wants what another wants."""
 
     def __init__(self, other: Reporter) -> None:
