@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.app import create_app
+from server.generation.runtime import SequenceRequest
 from server.process.launch import start_service
 from server.scheduling.sequence import Sampling
 from server.service import Service
@@ -95,7 +96,7 @@ class Live:
             reached.set()
             go.wait(_DEADLINE_S)
 
-        self.service.runtime.submit((1,), Sampling(max_tokens=1), None, hold)
+        self.service.runtime.submit(SequenceRequest((1,), Sampling(max_tokens=1)), hold)
         assert reached.wait(_DEADLINE_S)
         try:
             yield

@@ -11,7 +11,14 @@ from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
 from server.base.resident import ResidentBase
 from server.engine.engine import Engine
-from server.generation.runtime import Event, FailedEvent, Generation, Runtime, TokenEvent
+from server.generation.runtime import (
+    Event,
+    FailedEvent,
+    Generation,
+    Runtime,
+    SequenceRequest,
+    TokenEvent,
+)
 from server.planning.placement import Placement
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
@@ -135,7 +142,8 @@ class Running:
     ) -> tuple[Generation, Heard]:
         heard = Heard()
         prompt = prompt_of(length, length)
-        generation = self.runtime.submit(prompt, greedy(max_tokens), digest, heard, **options)
+        request = SequenceRequest(prompt, greedy(max_tokens), digest, **options)
+        generation = self.runtime.submit(request, heard)
         return generation, heard
 
     def ask(

@@ -10,7 +10,7 @@ from server.api.completion_schemas import MAX_CHOICES, ChatRequest, GenerationRe
 from server.errors import InvalidRequest, PromptTooLong
 from server.generation.delivery import Mailbox
 from server.generation.detokenizer import TextStream
-from server.generation.runtime import FailedEvent, Generation
+from server.generation.runtime import FailedEvent, Generation, SequenceRequest
 from server.scheduling.sequence import Sampled, Sampling
 from server.service import Service
 
@@ -122,9 +122,8 @@ class Run:
             for number, (prompt, sampling) in enumerate(zip(self.prompts, samplings, strict=True)):
                 sink = self._mailbox.sink(number)
                 mode = self._generations[0].mode if self._generations else None
-                generation = self._service.runtime.submit(
-                    prompt, sampling, digest, sink, tenant, timeout_s, mode
-                )
+                request = SequenceRequest(prompt, sampling, digest, tenant, timeout_s, mode)
+                generation = self._service.runtime.submit(request, sink)
                 self._generations.append(generation)
                 self._streams.append(self._service.text.stream(prompt, stops))
                 self._open.add(number)

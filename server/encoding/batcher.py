@@ -4,11 +4,8 @@ Every accepted request ends once: with all its results, with an error, or cancel
 that is not in memory loads while others go on.
 """
 
-import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -19,16 +16,17 @@ from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.request import Limits, Part, PendingRequest
 from server.errors import DeadlineExceeded, Draining, InternalError
 from server.scheduling.admission import Open
+from server.scheduling.batch_thread import BatchThread
 from server.telemetry.observer import Observer, StepStats
 
-_LOG = logging.getLogger("overtone.encoding")
 
-
-class Batcher:
+class Batcher(BatchThread):
     """Owns the queue of inputs; its state changes on the batcher's thread.
 
     Args:
-        encoder, loader, observer: what computes, what brings adapters, what is told.
+        encoder: what computes a batch.
+        loader: where adapters' leases come from.
+        observer: receives the statistics of every batch.
         limits: how much at once.
         max_length: of a text, in tokens.
         pads: whether padding changes no answer of the base.
@@ -41,29 +39,17 @@ class Batcher:
         observer: Observer,
         limits: Limits,
         max_length: int,
-        clock: Callable[[], float] = time.monotonic,
         pads: bool = True,
     ) -> None:
-        self._pads = pads
+        super().__init__("overtone-encoder", Open(limits.max_open, "inputs"))
         self._encoder = encoder
         self._loader = loader
         self._observer = observer
         self._mode = limits.mode
         self._max_length = max_length
-        self._clock = clock
+        self._pads = pads
         self._queue: BatchQueue[Part] = BatchQueue(limits.max_batch, limits.max_tokens)
-        self._inbox: deque[Callable[[], None]] = deque()
         self._pending: dict[PendingRequest, None] = {}
-        self._open = Open(limits.max_open, "inputs")
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._draining = False
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="overtone-encoder", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def submit(
         self,
@@ -86,17 +72,10 @@ class Batcher:
             Overloaded: too many of the tenant's inputs are open.
             Draining: the server is going down.
         """
-        with self._lock:
-            if self._draining:
-                raise Draining("the server is going down; send the request to another one")
-            self._open.begin(tenant, self._clock(), len(inputs))
-        try:
+        with self._counted(tenant, len(inputs)):
             lease = self._loader.acquire(digest, self._mode) if digest else None
-        except Exception:
-            self._forget(tenant, len(inputs))
-            raise
         mode = self._mode if digest else None
-        deadline = None if timeout_s is None else self._clock() + timeout_s
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         request = PendingRequest(tenant, deadline, mode, lease, [None] * len(inputs))
         for number, given in enumerate(inputs):
             owner = digest if goes_alone else None
@@ -110,50 +89,9 @@ class Batcher:
         """Give up what of a request is not computed; nothing happens if it is over."""
         self._post(lambda: self._close(request))
 
-    def wake(self) -> None:
-        """Look for work again: an adapter has become ready or has failed."""
-        self._wake.set()
-
-    def drain(self) -> None:
-        """Take nothing new; what is open goes on."""
-        with self._lock:
-            self._draining = True
-
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """Drain, let open requests end for up to `timeout_s`, fail the rest, end the thread."""
-        self.drain()
-        deadline = self._clock() + timeout_s
-        while self.num_open and self._clock() < deadline and self._thread.is_alive():
-            self._thread.join(0.02)
-        self._stopping = True
-        self._wake.set()
-        self._thread.join()
-
-    @property
-    def is_alive(self) -> bool:
-        """Return whether the thread runs."""
-        return self._thread.is_alive()
-
-    @property
-    def num_open(self) -> int:
-        """Return how many inputs were accepted and are not answered."""
-        return self._open.total
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._turn()
-        except Exception:
-            _LOG.exception("the batcher has died")
-        finally:
-            self.drain()
-            self._end_all()
-
     def _turn(self) -> None:
         """Answer one batch, or wait until there is something to do."""
-        self._wake.clear()
-        while self._inbox:
-            self._inbox.popleft()()
+        self._read_inbox()
         self._fail_lost()
         batch = self._queue.next(lambda part: part.request.is_ready)
         if batch:
@@ -164,7 +102,7 @@ class Batcher:
 
     def _answer(self, parts: list[Part], group: object) -> None:
         assert isinstance(group, Group)
-        started = self._clock()
+        started = time.monotonic()
         # Those of one adapter side by side: one that fails is found in few halvings.
         ordered = sorted(parts, key=lambda part: id(part.request.lease))
         outcome = run_apart(ordered, lambda some: self._computed(some, group))
@@ -174,7 +112,7 @@ class Batcher:
         for part in done:
             self._tell(part, outcome.results[part])
         if done:
-            self._observer.on_step(self._stats(done, self._clock() - started))
+            self._observer.on_step(self._stats(done, time.monotonic() - started))
 
     def _computed(self, parts: Sequence[Part], group: Group) -> list[Tensor]:
         leases = [part.request.lease for part in parts]
@@ -216,7 +154,7 @@ class Batcher:
 
     def _fail_lost(self) -> None:
         """End requests whose adapter cannot be loaded, or whose time is over."""
-        now = self._clock()
+        now = time.monotonic()
         for request in list(self._pending):
             if request.lease is not None and request.lease.error is not None:
                 self._close(request, request.lease.error)
@@ -227,7 +165,7 @@ class Batcher:
 
     def _seconds_to_deadline(self) -> float | None:
         deadlines = [one.deadline for one in self._pending if one.deadline is not None]
-        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _close(self, request: PendingRequest, error: Exception | None = None) -> None:
         """End a request: with what is there, with an error, or cancelled; once."""
@@ -239,7 +177,7 @@ class Batcher:
             self._queue.remove(entry)
         if request.lease is not None:
             self._loader.release(request.lease)
-        self._forget(request.tenant, len(request.results))
+        self._uncount(request.tenant, len(request.results))
         results = [known for known in request.results if known is not None]
         if not request.future.set_running_or_notify_cancel():
             return
@@ -250,21 +188,6 @@ class Batcher:
         else:
             request.future.set_result(results)
 
-    def _end_all(self) -> None:
-        """Fail what is open; what was counted as open may still be on its way to the inbox."""
-        while self.num_open:
-            self._wake.clear()
-            while self._inbox:
-                self._inbox.popleft()()
-            for request in list(self._pending):
-                self._close(request, Draining("the server went down"))
-            if self.num_open:
-                self._wake.wait()
-
-    def _forget(self, tenant: str, count: int) -> None:
-        with self._lock:
-            self._open.end(tenant, self._clock(), count)
-
-    def _post(self, action: Callable[[], None]) -> None:
-        self._inbox.append(action)
-        self._wake.set()
+    def _end_accepted(self, error: Exception) -> None:
+        for request in list(self._pending):
+            self._close(request, error)

@@ -7,10 +7,11 @@ from typing import Any
 from adapters_core.reading.ends import end_ids
 from registry.examples.lm_texts import LMTexts
 from registry.examples.scores import text_figures
+from server.adapters.modes import Mode
 from server.api.generation import Answerer
 from server.errors import InternalError, Overloaded
 from server.evaluation.faulty import faulty
-from server.generation.runtime import Event, FailedEvent, Generation
+from server.generation.runtime import Event, FailedEvent, Generation, SequenceRequest
 from server.scheduling.sequence import Sampling
 from server.service import Service
 
@@ -41,7 +42,7 @@ class TextFigures:
         self._open: dict[int, Generation] = {}
         self._over: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         self._loss, self._count, self._right = 0.0, 0, 0
-        self.mode: str | None = None
+        self.mode: Mode | None = None
 
     def answers(self, rows: Iterator[Row]) -> Iterator[int]:
         """Ask for the texts of every example; yield how many examples were read."""
@@ -80,13 +81,11 @@ class TextFigures:
         sampling = Sampling(max_tokens=1, temperature=0, scored=wanted)
         while number not in self._open:
             try:
+                request = SequenceRequest(
+                    tuple(prompt), sampling, self._answerer.digest, self._tenant, mode=self.mode
+                )
                 generation = self._service.runtime.submit(
-                    tuple(prompt),
-                    sampling,
-                    self._answerer.digest,
-                    lambda event: self._over.put((number, event)),
-                    self._tenant,
-                    mode=self.mode,  # type: ignore[arg-type]  # its own, from the first on
+                    request, lambda event: self._over.put((number, event))
                 )
             except Overloaded:  # by the tenant's other requests, or by these
                 if not self._open:

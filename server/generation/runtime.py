@@ -1,13 +1,10 @@
 """The loop that turns accepted sequences into tokens, in a thread of its own.
 
-Every accepted sequence ends in exactly one last event: its last token, or a failure. Nothing is
-told after it. Events of one step are handed over together, once per step and receiver.
+Every accepted sequence ends in exactly one last event: its last token, or a failure. Events of one
+step are handed over together, once per step and receiver.
 """
 
-import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,16 +12,36 @@ from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
-from server.errors import DeadlineExceeded, Draining, InternalError
+from server.errors import DeadlineExceeded, InternalError
 from server.generation.step_stats import stats_of
 from server.planning.placement import Placement
 from server.scheduling.admission import Open
+from server.scheduling.batch_thread import BatchThread
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server.telemetry.observer import Observer
 
-_LOG = logging.getLogger("overtone.runtime")
+
+@dataclass(frozen=True)
+class SequenceRequest:
+    """What one sequence is to be.
+
+    Args:
+        prompt: token ids, at least one.
+        sampling: how tokens are chosen, and when to stop.
+        digest: of the adapter; None for the base.
+        tenant: has a queue of its own; tenants take turns.
+        timeout_s: from acceptance on; a sequence that has not ended by then fails.
+        mode: keep this mode: another sequence of the same HTTP request has it.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    digest: str | None = None
+    tenant: str = ""
+    timeout_s: float | None = None
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +75,16 @@ class Generation:
     is_over: bool = False
 
 
-class Runtime:
-    """Owns the scheduler; all of its state changes on the loop's thread.
+class Runtime(BatchThread):
+    """Owns the scheduler; all of its state changes on the runtime's thread.
 
     Args:
-        flush: called after each step that told any events, so that receivers can batch them.
+        engine: what computes a step.
+        scheduler: what a step consists of.
+        placement: gives each sequence its mode and its lease.
+        observer: receives the statistics of every step.
+        max_waiting: sequences of one tenant that may wait beside those that run.
+        flush: called after each step that had events, so that receivers can batch them.
     """
 
     def __init__(
@@ -73,67 +95,30 @@ class Runtime:
         observer: Observer,
         max_waiting: int,
         flush: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__("overtone-engine", Open(max_waiting + scheduler.max_running, "sequences"))
         self._engine = engine
         self._scheduler = scheduler
         self._placement = placement
         self._observer = observer
         self._flush = flush
-        self._clock = clock
-        self._inbox: deque[Callable[[], None]] = deque()
         self._generations: dict[TokenSequence, Generation] = {}
-        self._open = Open(max_waiting + scheduler.max_running, "sequences")
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._draining = False
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="overtone-engine", daemon=True)
 
-    def start(self) -> None:
-        """Start the loop."""
-        self._thread.start()
-
-    def submit(
-        self,
-        prompt: tuple[int, ...],
-        sampling: Sampling,
-        digest: str | None,
-        sink: Sink,
-        tenant: str = "",
-        timeout_s: float | None = None,
-        mode: Mode | None = None,
-    ) -> Generation:
-        """Accept a sequence for the adapter `digest` (None: the base); safe from any thread.
-
-        Args:
-            prompt: token ids.
-            sampling: how to go on.
-            digest: of the adapter.
-            sink: told every event.
-            tenant: whose sequence it is; each has a queue of its own length.
-            timeout_s: from now on; what has no end by then fails.
-            mode: keep to this one: another sequence of the same request has it.
+    def submit(self, request: SequenceRequest, sink: Sink) -> Generation:
+        """Accept a sequence; safe from any thread. `sink` receives its events.
 
         Raises:
             Overloaded: too many of the tenant's sequences are open.
             Draining: the server is going down.
         """
-        with self._lock:
-            if self._draining:
-                raise Draining("the server is going down; send the request to another one")
-            self._open.begin(tenant, self._clock())
-            num_open = self.num_open - 1
-        try:
-            placed = self._placement.place(digest, len(prompt), sampling.max_tokens, num_open, mode)
-        except Exception:
-            with self._lock:
-                self._open.end(tenant, self._clock())
-            self._wake.set()
-            raise
-        now = self._clock()
-        deadline = None if timeout_s is None else now + timeout_s
-        sequence = TokenSequence(prompt, sampling, placed.lease, now, tenant, deadline)
+        prompt, sampling = request.prompt, request.sampling
+        with self._counted(request.tenant) as num_open:
+            placed = self._placement.place(
+                request.digest, len(prompt), sampling.max_tokens, num_open, request.mode
+            )
+        now = time.monotonic()
+        deadline = None if request.timeout_s is None else now + request.timeout_s
+        sequence = TokenSequence(prompt, sampling, placed.lease, now, request.tenant, deadline)
         sequence.border = self._engine.border
         generation = Generation(sequence, sink, placed.mode, now)
         self._post(lambda: self._accept(generation))
@@ -143,52 +128,12 @@ class Runtime:
         """End a generation before its next step; nothing happens if it is over."""
         self._post(lambda: self._close(generation))
 
-    def wake(self) -> None:
-        """Look for work again: an adapter has become ready or has failed."""
-        self._wake.set()
-
-    def drain(self) -> None:
-        """Take nothing new; what is open goes on."""
-        with self._lock:
-            self._draining = True
-
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """Drain, let open generations end for up to `timeout_s`, fail the rest, end the loop."""
-        self.drain()
-        deadline = self._clock() + timeout_s
-        while self.num_open and self._clock() < deadline and self._thread.is_alive():
-            self._thread.join(0.02)
-        self._stopping = True
-        self._wake.set()
-        self._thread.join()
-
-    @property
-    def is_alive(self) -> bool:
-        """Return whether the loop runs."""
-        return self._thread.is_alive()
-
-    @property
-    def num_open(self) -> int:
-        """Return how many generations were accepted and are not over."""
-        return self._open.total
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._turn()
-        except Exception:
-            _LOG.exception("the loop has died")
-        finally:
-            self.drain()
-            self._end_all()
-
     def _turn(self) -> None:
         """Run one step, or wait until there is something to do."""
-        self._wake.clear()
         self._read_inbox()
         self._fail_unloadable()
         self._fail_expired()
-        batch = self._scheduler.next(self._clock())
+        batch = self._scheduler.next(time.monotonic())
         if batch is None:
             self._flush()
             scheduler = self._scheduler
@@ -197,19 +142,13 @@ class Runtime:
         else:
             self._step(batch)
 
-    def _end_all(self) -> None:
-        """Fail what is open; what was counted as open may still be on its way to the inbox."""
-        while self.num_open:
-            self._wake.clear()
-            self._read_inbox()
-            for generation in list(self._generations.values()):
-                self._fail(generation, Draining("the server went down"))
-            self._flush()
-            if self.num_open:
-                self._wake.wait()
+    def _end_accepted(self, error: Exception) -> None:
+        for generation in list(self._generations.values()):
+            self._fail(generation, error)
+        self._flush()
 
     def _step(self, batch: Batch) -> None:
-        started = self._clock()
+        started = time.monotonic()
         # Those of one adapter side by side: one that fails is found in few halvings.
         works = sorted(batch.works, key=lambda work: id(work.sequence.lease))
         outcome = run_apart(works, lambda some: self._computed(batch.only(some), some))
@@ -219,7 +158,7 @@ class Runtime:
         self._deliver(done, outcome.results)
         self._flush()
         if done.works:
-            self._observer.on_step(stats_of(done, self._scheduler, self._clock() - started))
+            self._observer.on_step(stats_of(done, self._scheduler, time.monotonic() - started))
 
     def _computed(self, batch: Batch, works: Sequence[Work]) -> list[Sampled | None]:
         """Return each work's token; None for what has none, or went wrong."""
@@ -250,21 +189,13 @@ class Runtime:
                 self._close(generation)
 
     def _time(self, generation: Generation) -> None:
-        now, sequence = self._clock(), generation.sequence
+        now, sequence = time.monotonic(), generation.sequence
         if sequence.num_generated == 1:
             waited = (sequence.admitted or now) - sequence.arrived
             self._observer.on_first_token(now - sequence.arrived, waited)
         else:
             self._observer.on_next_token(now - generation.last_event_at)
         generation.last_event_at = now
-
-    def _post(self, action: Callable[[], None]) -> None:
-        self._inbox.append(action)
-        self._wake.set()
-
-    def _read_inbox(self) -> None:
-        while self._inbox:
-            self._inbox.popleft()()
 
     def _accept(self, generation: Generation) -> None:
         self._generations[generation.sequence] = generation
@@ -278,13 +209,13 @@ class Runtime:
                 self._fail(self._generations[sequence], lease.error)
 
     def _fail_expired(self) -> None:
-        for sequence in self._scheduler.expired(self._clock()):
+        for sequence in self._scheduler.expired(time.monotonic()):
             message = f"no end within the request's time; {sequence.num_generated} tokens were made"
             self._fail(self._generations[sequence], DeadlineExceeded(message))
 
     def _seconds_to_deadline(self) -> float | None:
         deadline = self._scheduler.next_deadline()
-        return None if deadline is None else max(0.0, deadline - self._clock())
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
     def _fail(self, generation: Generation, error: Exception) -> None:
         if not generation.is_over:
@@ -300,5 +231,4 @@ class Runtime:
         self._generations.pop(generation.sequence, None)
         if isinstance(generation.sequence.lease, Entry):
             self._placement.release(generation.sequence.lease)
-        with self._lock:
-            self._open.end(generation.sequence.tenant, self._clock())
+        self._uncount(generation.sequence.tenant)

@@ -20,7 +20,7 @@ from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
 from server.errors import DeadlineExceeded, InternalError
-from server.generation.runtime import Generation, TokenEvent
+from server.generation.runtime import Generation, SequenceRequest, TokenEvent
 from server.scheduling.sequence import Sampled, Sampling
 from server.scheduling.step import Batch
 from server_parts import FOURIERFT, LORA, Store, eventually, prompt_of, torch_threads
@@ -154,7 +154,7 @@ def ask(
 ) -> tuple[Generation, Heard]:
     heard = Heard()
     sampling = replace(SAMPLING, **changes)
-    return r.runtime.submit(prompt, sampling, digest, heard), heard
+    return r.runtime.submit(SequenceRequest(prompt, sampling, digest), heard), heard
 
 
 def neighbours(r: Running) -> list[Heard]:
