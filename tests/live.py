@@ -2,13 +2,12 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import uvicorn
@@ -21,24 +20,14 @@ from server.scheduling.sequence import Sampling
 from server.service import Service
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
+from waiting import until
 
-T = TypeVar("T")
 Files = Mapping[str, bytes]
 
 BASE = "tiny"
 FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _DEADLINE_S = 60.0
-
-
-def until(condition: Callable[[], T], timeout_s: float = _DEADLINE_S) -> T:
-    """Return the condition's first true value; fail after the deadline."""
-    deadline = time.monotonic() + timeout_s
-    pause = threading.Event()
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "not true before the deadline"
-        pause.wait(0.002)
-    return value
 
 
 @dataclass(frozen=True)

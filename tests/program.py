@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from live import BASE, Files, parts, until
+from live import BASE, Files, parts
+from waiting import until
 
 PROGRAM = str(Path(sys.executable).with_name("overtone"))
 _START_S = 90
@@ -25,6 +26,18 @@ def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OVERTONE_")}
     alone = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OVERTONE_WORKER_NICE": "0"}
     return {**kept, **alone}
+
+
+def run_worker_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `overtone worker` to its end."""
+    return subprocess.run(
+        [PROGRAM, "worker", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        check=False,
+    )
 
 
 def free_port() -> int:

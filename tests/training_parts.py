@@ -6,9 +6,10 @@ from typing import Any
 
 import httpx2
 
-from live import Live, until
+from live import Live
 from registry import Fence, JobRecord
 from registry.jobs import log as job_log
+from waiting import until
 
 TEXTS = [{"text": f"line number {number}"} for number in range(20)]
 

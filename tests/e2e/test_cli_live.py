@@ -13,8 +13,9 @@ import pytest
 
 import overtone_client as oc
 import spectra
-from live import Live, until
+from live import Live
 from overtone_client import AsyncClient, Client
+from waiting import until
 
 PROGRAM = str(Path(sys.executable).with_name("overtone"))
 MESSAGES = [{"role": "user", "content": "Say something."}]

@@ -11,7 +11,8 @@ import pytest
 from openai import OpenAI
 
 import spectra
-from live import Live, until
+from live import Live
+from waiting import until
 
 MESSAGES: Any = [{"role": "user", "content": "Say something."}]
 KEY = "a-key-for-tests"

@@ -11,8 +11,9 @@ import httpx2
 import pytest
 
 import tiny
-from live import Live, until
+from live import Live
 from peft_made import KINDS, Made, make
+from waiting import until
 
 SHAPES = ("llama", "qwen3", "gpt2")
 NUM_ADAPTERS = 32

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from live import until
 from program import environment, free_port
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "overtone"]

@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 import spectra
-from live import BASE, until
+from live import BASE
 from program import PROGRAM, Program, environment
 from registry.connect import connect
+from waiting import until
 
 REDIS = Path("/usr/bin/redis-server")
 NUM_BEFORE = 4

@@ -15,9 +15,10 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from live import BASE, until
+from live import BASE
 from program import PROGRAM, Program, environment
 from training_parts import jsonl
+from waiting import until
 
 ADAPTER = {"method": "fourierft", "name": "poet", "config": {"n_frequency": 64}}
 CHATS = [

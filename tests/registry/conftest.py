@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,7 @@ from registry.jobs.claims import Claims
 from registry.jobs.jobs import Jobs
 from registry.redis.client import open_client
 from registry.redis.embedded import EmbeddedServer, find_binary
-
-
-def until(condition, timeout_s=15.0):
-    """Return the condition's first true value; fail after the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "not true before the deadline"
-        time.sleep(0.002)
-    return value
+from waiting import until
 
 
 def describe(number, method="fourierft", **changes):
@@ -129,11 +120,6 @@ def putter(adapters):
         )
 
     return put
-
-
-@pytest.fixture(name="until")
-def until_fixture():
-    return until
 
 
 @pytest.fixture(name="describe")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import spectra
-from live import FILE, Live, running, settings_of, until
+from live import FILE, Live, running, settings_of
 from registry.connect import connect
 from server.service import tell_unknown
+from waiting import until
 
 
 def test_a_start_leaves_what_no_record_names_and_says_how_to_list_it(

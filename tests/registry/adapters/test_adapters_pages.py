@@ -133,7 +133,7 @@ def test_observer_hears_of_every_exchange(client):
     assert heard == [("resolve", 1, True), ("page", 1, False)]
 
 
-def test_dead_server_is_unavailable_at_once_and_back_by_itself(plain_server, putter, until):
+def test_dead_server_is_unavailable_at_once_and_back_by_itself(plain_server, putter):
     with open_client(plain_server.url) as client:
         adapters = Adapters(client)
         record, _ = putter(adapters)(1)

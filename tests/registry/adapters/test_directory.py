@@ -11,6 +11,7 @@ from registry.adapters.directory import Directory, Following
 from registry.errors import AdapterNotFound, RegistryUnavailable
 from registry.redis import keys
 from registry.redis.client import open_client
+from waiting import until
 
 
 class CountingAdapters(Adapters):
@@ -43,7 +44,7 @@ def asked(client):
 
 
 @pytest.fixture
-def follow(until):
+def follow():
     @contextmanager
     def follow(adapters, client, **named):
         directory = Directory(adapters, client, **named)
@@ -86,7 +87,7 @@ def test_directory_that_is_not_started_always_asks(asked, client, put):
     directory.close()
 
 
-def test_change_elsewhere_is_seen(follow, asked, adapters, client, put, until):
+def test_change_elsewhere_is_seen(follow, asked, adapters, client, put):
     put(1, alias="prod")
     put(9, "clerk")
     with follow(asked, client) as directory:
@@ -186,7 +187,7 @@ def test_references_of_one_name_are_bounded(asked, client, put):
     assert len(directory._names["poet"]) <= 64
 
 
-def test_gap_in_the_news_forgets_everything(follow, asked, client, put, until):
+def test_gap_in_the_news_forgets_everything(follow, asked, client, put):
     put(1, "poet")
     with follow(asked, client) as directory:
         directory.resolve("poet")
@@ -203,7 +204,7 @@ def asks_again(asked, directory, name):
     return asked.num_asked > before
 
 
-def test_rubbish_in_the_news_means_asking_not_old_answers(follow, asked, client, put, until):
+def test_rubbish_in_the_news_means_asking_not_old_answers(follow, asked, client, put):
     put(1)
     with follow(asked, client) as directory:
         directory.resolve("poet")
@@ -241,7 +242,7 @@ def test_known_names_are_answered_while_the_registry_is_down_and_new_ones_afterw
             assert directory.resolve("clerk").version == 1
 
 
-def test_server_that_is_down_at_the_start_is_found_later(plain_server, putter, until):
+def test_server_that_is_down_at_the_start_is_found_later(plain_server, putter):
     with open_client(plain_server.url) as client:
         adapters = Adapters(client)
         putter(adapters)(1)

@@ -259,7 +259,7 @@ def test_a_published_job_cannot_be_cancelled(jobs, running, adapters, describe):
     assert jobs.get(held.id).state == "running"
 
 
-def test_a_waiting_worker_wakes_at_once(claims, jobs, create, until):
+def test_a_waiting_worker_wakes_at_once(claims, jobs, create):
     made = create()
     taken = []
     waiting = threading.Thread(target=lambda: taken.append(claims.take(BASE, "one", 1, now=1)))

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from disks import fill, small_disk
-from live import until
 from registry.adapters.adapters import Adapters
 from registry.errors import RegistryFull, RegistryUnavailable
 from registry.redis.ballast import FLOOR_BYTES, SIZE_BYTES, Ballast
 from registry.redis.embedded import LOOK_S, EmbeddedServer
+from waiting import until
 
 
 @pytest.fixture

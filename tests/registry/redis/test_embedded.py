@@ -17,6 +17,7 @@ import redis
 from registry.adapters.adapters import Adapters
 from registry.errors import RegistryUnavailable
 from registry.redis.embedded import EmbeddedServer, find_binary
+from waiting import until
 
 
 def is_alive(pid):
@@ -73,7 +74,7 @@ def test_data_is_there_at_the_next_start(start, tmp_path):
     assert count(start(tmp_path)) == 2
 
 
-def test_second_opener_uses_the_running_server_and_takes_over(start, tmp_path, until):
+def test_second_opener_uses_the_running_server_and_takes_over(start, tmp_path):
     first, second = start(tmp_path), start(tmp_path)
     assert second.url == first.url
     assert second.pid is None
@@ -134,7 +135,7 @@ def test_short_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
         EmbeddedServer(folder)
 
 
-def test_answered_publishes_survive_a_killed_server(start, tmp_path, putter, until):
+def test_answered_publishes_survive_a_killed_server(start, tmp_path, putter):
     server = start(tmp_path)
     killed = threading.Event()
 
@@ -178,7 +179,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to its parent")
-def test_killed_owner_takes_its_server_along(start, tmp_path, until):
+def test_killed_owner_takes_its_server_along(start, tmp_path):
     owner = [sys.executable, "-c", OWNER, str(tmp_path)]
     done = subprocess.run(owner, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr

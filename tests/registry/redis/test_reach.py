@@ -19,8 +19,7 @@ from registry.errors import RegistryUnusable
 from registry.redis.client import TIMEOUT_S, open_client
 from registry.redis.embedded import find_binary
 from registry.redis.reach import reach, reason_of
-
-from .conftest import until
+from waiting import until
 
 PASSWORD = "correct"
 

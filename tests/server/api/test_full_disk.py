@@ -10,7 +10,8 @@ import pytest
 
 import spectra
 from disks import fill, small_disk
-from live import Live, parts, serving, settings_of, until
+from live import Live, parts, serving, settings_of
+from waiting import until
 
 RESERVE = 2 << 20
 LINES = b'{"prompt": "a", "completion": "b"}\n' * 10

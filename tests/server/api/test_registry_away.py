@@ -9,10 +9,11 @@ import pytest
 import redis
 
 import spectra
-from live import running, serving, settings_of, until
+from live import running, serving, settings_of
 from registry.redis.client import open_client
 from registry.redis.embedded import find_binary
 from server.settings import Settings
+from waiting import until
 
 
 class Server:

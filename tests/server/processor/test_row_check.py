@@ -12,7 +12,7 @@ from adapters_core.bases import Bases
 from adapters_core.canary import usual_methods
 from adapters_core.invariance import RowProduct
 from adapters_core.rows import row_multiple
-from live import Live, running, settings_of, until
+from live import Live, running, settings_of
 from server.base.loading import make_base
 from server.engine.engine import Engine
 from server.processor import row_check
@@ -27,6 +27,7 @@ from server.processor.row_check import (
 from server.scheduling.sequence import TokenSequence
 from server.scheduling.step import Batch
 from server_parts import CPU, Served, greedy, prompt_of, torch_threads
+from waiting import until
 
 MOVED = RowReport("q_proj (96, 96)", 4, may_improve=True)
 

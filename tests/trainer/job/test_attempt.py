@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from job_attempts import STEPS, attempt, claimed, digest_of, file_job, texts
 from jobs_made import spec_for
-from live import until
 from registry.common.fence import Fence
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, RegistryUnavailable
@@ -19,8 +19,7 @@ from trainer.interfaces import Trained, Wanted
 from trainer.job.attempt import fault_of
 from trainer.job.publishing import metadata_of
 from trainer.job.reporting import Reporting
-
-from .attempts import STEPS, attempt, claimed, digest_of, file_job, texts
+from waiting import until
 
 
 @pytest.fixture

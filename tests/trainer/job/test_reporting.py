@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
+from job_attempts import STEPS, attempt, claimed, file_job, texts
 from registry.connect import Registry
 from registry.errors import RegistryUnavailable
 from registry.jobs import log as job_log
 from trainer.job.reporting import Reporting
-
-from .attempts import STEPS, attempt, claimed, file_job, texts
 
 
 def test_a_job_trains_on_while_the_registry_is_down_and_reports_later(

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from job_attempts import STEPS, attempt, claimed, file_job
+from program import run_worker_command
 from registry.connect import connect
+from small_jobs import Killed, Watcher, job, lm_base, sums
 from trainer.base import LoadedBase
 from trainer.errors import Paused
 from trainer.interfaces import JobFiles, Wanted
 from trainer.job.tensorboard import EventFiles, check, written
 from trainer.training.run import run_job
-
-from .attempts import STEPS, attempt, claimed, file_job
-from .small_jobs import Killed, Watcher, job, lm_base, sums
-from .test_commands import run
 
 pytestmark = pytest.mark.usefixtures("few_threads")
 TRAINED = {"train_loss", "learning_rate", "grad_norm", "tokens"}
@@ -144,7 +143,7 @@ def test_a_worker_says_at_its_start_what_cannot_be(tmp_path: Path) -> None:
         (("--tensorboard", str(tmp_path / "file")), "File exists"),
         (("--device", "cuda:0,cuda:0"), "twice"),
     ):
-        done: subprocess.CompletedProcess[str] = run("--base", "x", *words)
+        done: subprocess.CompletedProcess[str] = run_worker_command("--base", "x", *words)
         assert done.returncode == 2
         assert says in done.stderr
         assert "Traceback" not in done.stderr

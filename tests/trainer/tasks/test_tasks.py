@@ -18,6 +18,7 @@ from adapters_core.adapter import read_adapter
 from adapters_core.base import fingerprint
 from adapters_core.heads import clear_untrained
 from registry.jobs.spec import METRICS, Hyperparameters
+from small_jobs import Watcher, files_of, job, lines, lm_base
 from trainer.base import LoadedBase, load, make
 from trainer.errors import BaseNotLoadable, InvalidMethod, InvalidTrainingFile
 from trainer.interfaces import JobFiles, Reporter
@@ -25,8 +26,6 @@ from trainer.tasks.causal_lm import IGNORED, CausalLM, keeps_texts_apart
 from trainer.tasks.choice import task_of
 from trainer.tasks.task import Example, Score, TextLimits
 from trainer.training.run import run_job
-
-from .small_jobs import Watcher, files_of, job, lines, lm_base
 
 CPU = torch.device("cpu")
 

@@ -13,13 +13,12 @@ from adapters_core.bases import Bases
 from adapters_core.layer import Shape
 from adapters_core.methods import LoRA
 from adapters_core.training import TrainingPlan
+from small_jobs import Killed, Watcher, files_of, job, killing_at, lm_base, sums
 from trainer.base import LoadedBase, make
 from trainer.interfaces import JobFiles
 from trainer.training import base_rate
 from trainer.training.preset_values import PRESETS, Preset
 from trainer.training.run import run_job
-
-from .small_jobs import Killed, Watcher, files_of, job, killing_at, lm_base, sums
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -21,13 +21,12 @@ from transformers import ViTImageProcessorPil
 
 from registry.examples.lines import JsonLines
 from registry.training_data.lines import MAX_FAULTS, MAX_LINE_BYTES
+from small_jobs import lines
 from trainer.errors import Cancelled, InvalidTrainingFile
 from trainer.interfaces import JobFiles
 from trainer.tasks.labels import ImageClasses
 from trainer.tasks.task import Batch, Example, Score, TrainingTask
 from trainer.training.data import HELD_OUT_PART, Data, open_data, open_rows
-
-from .small_jobs import lines
 
 
 class Letters(TrainingTask):

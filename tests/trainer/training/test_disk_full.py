@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 from trainer.errors import StorageFull
 from trainer.interfaces import JobFiles
 from trainer.training.run import run_job
-
-from .small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 
 _SIZE = "1m"
 

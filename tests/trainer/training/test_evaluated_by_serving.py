@@ -13,12 +13,11 @@ import tiny_encoders as te
 from adapters_core.table import registered
 from live import CONFIG, FILE, Live, serving, settings_of
 from registry.jobs.spec import Task
+from small_jobs import job, lines, sums
 from trainer.base import load
 from trainer.interfaces import JobFiles, Reporter
 from trainer.training.run import run_job
 from training_parts import file_id
-
-from .small_jobs import job, lines, sums
 
 #: Where a method's preset would be slow on a tiny base, or has nothing to say there.
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from live import until
 from registry.connect import connect
 from registry.jobs.spec import Hyperparameters
+from small_jobs import Watcher, files_of, job, lines
 from trainer.base import LoadedBase, load
 from trainer.errors import RankLost
 from trainer.interfaces import JobFiles, Wanted
@@ -30,9 +30,8 @@ from trainer.process.settings import LOAD, RUN, WorkerSettings
 from trainer.training.rank_processes import RankPool, rank_pool
 from trainer.training.ranks import DistributedRanks, Ranks
 from trainer.training.run import run_job
-
-from .small_jobs import Watcher, files_of, job, lines
-from .test_worker import Scene, children
+from waiting import until
+from worker_scene import Scene, children
 
 
 @pytest.fixture(scope="module", autouse=True)

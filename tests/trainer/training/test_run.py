@@ -17,6 +17,7 @@ from adapters_core.adapter import read_adapter
 from adapters_core.base import fingerprint
 from adapters_core.table import registered
 from adapters_core.training import TrainingPlan
+from small_jobs import Killed, Watcher, files_of, job, killing_at, lines, lm_base, sums
 from trainer.base import LoadedBase, make
 from trainer.errors import (
     Cancelled,
@@ -32,8 +33,6 @@ from trainer.errors import (
 from trainer.interfaces import JobFiles
 from trainer.training.presets import CANDIDATES
 from trainer.training.run import run_job
-
-from .small_jobs import Killed, Watcher, files_of, job, killing_at, lines, lm_base, sums
 
 STEPS = 14  # 27 examples, four a step, two epochs
 

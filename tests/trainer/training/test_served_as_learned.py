@@ -10,11 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import tokenizer_kinds as kinds
 from live import CONFIG, FILE, Live, serving, settings_of
 from registry.jobs.spec import JobSpec
+from small_jobs import job, lines
 from trainer.base import load
 from trainer.interfaces import JobFiles, Reporter
 from trainer.training.run import run_job
-
-from .small_jobs import job, lines
 
 pytestmark = pytest.mark.slow
 

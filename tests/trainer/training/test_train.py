@@ -10,6 +10,7 @@ import torch
 import tiny
 from adapters_core.inject import inject
 from registry.jobs.spec import Hyperparameters
+from small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 from trainer.base import LoadedBase
 from trainer.interfaces import JobFiles
 from trainer.tasks.causal_lm import CausalLM
@@ -19,8 +20,6 @@ from trainer.training.run import run_job
 from trainer.training.schedule import schedule_of
 from trainer.training.train import Trainer
 from trainer.training.trainable import TrainableAdapter
-
-from .small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,23 +7,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from program import environment
+from program import run_worker_command as run
 from server.process.worker_process import _variables
 from server.settings import read_settings
 from trainer.worker.commands import worker
-
-PROGRAM = str(Path(sys.executable).with_name("overtone"))
-
-
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [PROGRAM, "worker", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(),
-        check=False,
-    )
 
 
 def test_a_worker_needs_a_base() -> None:

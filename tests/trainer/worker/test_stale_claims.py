@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from live import until
+from job_attempts import claimed, file_job
 from registry.common.fence import Fence
 from registry.connect import Registry
 from registry.errors import RegistryUnavailable
@@ -17,8 +17,7 @@ from trainer.process.retry import Interrupted, until_available
 from trainer.process.settings import WorkerSettings
 from trainer.worker.stale_claims import StaleClaims
 from trainer.worker.worker import Worker
-
-from .attempts import claimed, file_job
+from waiting import until
 
 
 def test_patience_ends_when_told() -> None:

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load, save
 
 import spectra
-from live import CONFIG, FILE, Files, Live, parts, until
+from live import CONFIG, FILE, Files, Live, parts
 from spectra import TARGETS, N, key
+from waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 import spectra
-from live import Live, until
+from live import Live
+from waiting import until
 
 LONG = {"max_tokens": 1000, "ignore_eos": True, "temperature": 0}
 GENERATED = "overtone_generation_tokens_total"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters_core.table import registered
-from live import Live, until
+from live import Live
 from registry import Hyperparameters, JobError
 from registry.jobs import log as job_log
 from server.api import job_stream
@@ -26,6 +26,7 @@ from training_parts import (
     report,
     taken,
 )
+from waiting import until
 
 JOBS = "/v1/fine_tuning/jobs"
 HYPER = "method.supervised.hyperparameters"

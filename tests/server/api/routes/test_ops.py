@@ -9,9 +9,10 @@ import pytest
 
 import spectra
 from adapters_core.errors import CanaryFailed
-from live import Live, running, settings_of, until
+from live import Live, running, settings_of
 from server.service import Service
 from server.telemetry.metrics import Metrics
+from waiting import until
 
 READY = "/health/ready"
 

@@ -7,9 +7,10 @@ import httpx2
 import pytest
 
 import spectra
-from live import Live, until
+from live import Live
 from overtone_client import Client
 from spectra import TARGETS, N
+from waiting import until
 
 ROW_BYTES = 4 * N * len(TARGETS)
 

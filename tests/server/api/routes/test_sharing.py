@@ -9,7 +9,8 @@ import httpx2
 import pytest
 
 import spectra
-from live import BASE, Live, parts, until
+from live import BASE, Live, parts
+from waiting import until
 
 LONG = {"max_tokens": 600, "ignore_eos": True, "temperature": 0}
 KEYS = ("first-key", "second-key")
