@@ -1,11 +1,13 @@
 """The pages' form, and their tables held against the code."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from adapters_core.table import registered
+from bench.table.table import markdown
 from server.cli.commands import serve
 from server.settings import Settings
 
@@ -36,3 +38,35 @@ def test_every_flag_of_serve_is_a_setting() -> None:
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text_of(page)):
         assert (page.parent / target).exists(), target
+
+
+def test_the_table_of_figures_is_what_the_program_wrote() -> None:
+    measured = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
+    page = (ROOT / "docs" / "benchmarks.md").read_text().splitlines()
+    for line in markdown(measured["table"], measured["machine"]).splitlines():
+        assert not line.startswith("| ") or line in page
+
+
+#: Words of README's rows -> what the table of figures calls them.
+FIGURES = {
+    "adapters on q, v": ["decode step, every row another adapter, q, v, 32 rows"],
+    "all seven linears": ["decode step, every row another adapter, all seven, 32 rows"],
+    "32 requests": [
+        "32 requests, 32 adapters, against PEFT one by one, unmerged",
+        "32 requests, 32 adapters, against PEFT one by one, merged",
+    ],
+    "cold FourierFT file": [
+        "cold file to merged weights, against PEFT's load + merge, 1024 wide",
+        "cold file to merged weights, against PEFT's load + merge, 4096 wide",
+    ],
+}
+
+
+@pytest.mark.parametrize("words", FIGURES)
+def test_readmes_figures_are_the_measured_ones(words: str) -> None:
+    table = json.loads((ROOT / "docs" / "benchmarks.json").read_text())["table"]
+    measured = {row["what"]: row["figure"] for row in table}
+    [row] = [line for line in (ROOT / "README.md").read_text().splitlines() if words in line]
+    shown = re.findall(r"([\d.]+) x", row)
+    for text, what in zip(shown, FIGURES[words], strict=True):
+        assert text == f"{measured[what]:.{len(text.partition('.')[2])}f}"
