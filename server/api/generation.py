@@ -85,6 +85,23 @@ def resolve(service: Service, model: str) -> Answerer:
     return Answerer(model, record, base.name)
 
 
+@dataclass(frozen=True)
+class GenerationCall:
+    """A request for completions, checked and tokenized.
+
+    Args:
+        body: as it was checked.
+        prompts: token ids; one for each choice.
+        max_tokens: of each choice; None for all that fit.
+        num_logprobs: alternatives to report with each token; None reports no log-probabilities.
+    """
+
+    body: GenerationRequest
+    prompts: list[tuple[int, ...]]
+    max_tokens: int | None
+    num_logprobs: int | None
+
+
 class Run:
     """The sequences of one request, from acceptance to their last tokens.
 
@@ -188,19 +205,14 @@ async def finish(run: Run) -> list[Choice]:
     return choices
 
 
-def samplings(
-    request: GenerationRequest,
-    service: Service,
-    prompts: Sequence[tuple[int, ...]],
-    max_tokens: int | None,
-    num_logprobs: int | None,
-) -> list[Sampling]:
+def samplings(call: GenerationCall, service: Service) -> list[Sampling]:
     """Return how each choice is sampled: prompt by prompt, `n` choices each.
 
     Raises:
         PromptTooLong: a prompt and its tokens do not fit the base.
         InvalidRequest: too many choices, or a biased token that does not exist.
     """
+    request, prompts = call.body, call.prompts
     if len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"{len(prompts)} choices asked for; at most {MAX_CHOICES}", "n")
     for token in request.logit_bias or ():
@@ -211,12 +223,12 @@ def samplings(
     seed = SystemRandom().getrandbits(63) if request.seed is None else request.seed
     return [
         Sampling(
-            max_tokens=_room(service, request, len(prompt), max_tokens),
+            max_tokens=_room(service, request, len(prompt), call.max_tokens),
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
             seed=seed + number % request.n,
             stop_ids=stops,
-            num_logprobs=num_logprobs,
+            num_logprobs=call.num_logprobs,
             logit_bias=request.logit_bias or {},
         )
         for number, prompt in enumerate(prompts)

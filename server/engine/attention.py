@@ -227,13 +227,11 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **others: Any,
+    **arguments: Any,
 ) -> tuple[Tensor, None]:
     """Attend as transformers asks its registered functions to."""
-    refuse_arguments(others)
+    scaling, softcap, s_aux = (arguments.pop(n, None) for n in ("scaling", "softcap", "s_aux"))
+    refuse_arguments(arguments)
     cache, sight, layer = module.overtone_cache, module.overtone_sight, module.layer_idx
     assert isinstance(cache, PagedCache)
     assert isinstance(sight, Sight)

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from registry import BlobMissing
 from server.api.completion_responses import Answer, usage
 from server.api.completion_schemas import ChatRequest, CompletionRequest, GenerationRequest
-from server.api.generation import Answerer, Delta, Run, finish, resolve, samplings
+from server.api.generation import Answerer, Delta, GenerationCall, Run, finish, resolve, samplings
 from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.errors import InvalidRequest, body_of
 
@@ -28,7 +28,8 @@ async def completions(request: Request) -> Response:
     tokens = await asyncio.to_thread(lambda: [service.text.prompt(p) for p in body.prompts])
     prompts = [prompt for prompt in tokens for _ in range(body.n)]
     max_tokens = body.max_tokens or _DEFAULT_MAX_TOKENS
-    return await _answer_by_name(request, body, answerer, prompts, max_tokens, body.logprobs)
+    call = GenerationCall(body, prompts, max_tokens, body.logprobs)
+    return await _answer_by_name(request, call, answerer)
 
 
 @router.post("/v1/chat/completions")
@@ -43,42 +44,28 @@ async def chat_completions(request: Request) -> Response:
     prompt = await asyncio.to_thread(service.text.chat_prompt, messages)
     max_tokens = body.max_completion_tokens or body.max_tokens
     num_logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    prompts = [prompt] * body.n
-    return await _answer_by_name(request, body, answerer, prompts, max_tokens, num_logprobs)
+    call = GenerationCall(body, [prompt] * body.n, max_tokens, num_logprobs)
+    return await _answer_by_name(request, call, answerer)
 
 
-async def _answer_by_name(
-    request: Request,
-    body: GenerationRequest,
-    answerer: Answerer,
-    prompts: list[tuple[int, ...]],
-    max_tokens: int | None,
-    num_logprobs: int | None,
-) -> Response:
+async def _answer_by_name(request: Request, call: GenerationCall, answerer: Answerer) -> Response:
     """Answer; if the version was deleted before it was loaded, by the one the name means now."""
     service = service_of(request)
     try:
-        return await _answer(request, body, answerer, prompts, max_tokens, num_logprobs)
+        return await _answer(request, call, answerer)
     except BlobMissing:
         if answerer.record is not None:
             service.registry.directory.forget(answerer.record.name)
-        now = await asyncio.to_thread(resolve, service, body.model)
+        now = await asyncio.to_thread(resolve, service, call.body.model)
         if now.digest == answerer.digest:
             raise
-        return await _answer(request, body, now, prompts, max_tokens, num_logprobs)
+        return await _answer(request, call, now)
 
 
-async def _answer(
-    request: Request,
-    body: GenerationRequest,
-    answerer: Answerer,
-    prompts: list[tuple[int, ...]],
-    max_tokens: int | None,
-    num_logprobs: int | None,
-) -> Response:
-    service = service_of(request)
-    run = Run(service, prompts)
-    chosen = samplings(body, service, prompts, max_tokens, num_logprobs)
+async def _answer(request: Request, call: GenerationCall, answerer: Answerer) -> Response:
+    service, body = service_of(request), call.body
+    run = Run(service, call.prompts)
+    chosen = samplings(call, service)
     timeout_s = body.timeout_s or service.settings.request_timeout_s
     run.submit(chosen, answerer.digest, body.stops, request.state.tenant, timeout_s)
     if answerer.record is not None:
@@ -87,7 +74,7 @@ async def _answer(
         answerer,
         service.text,
         isinstance(body, ChatRequest),
-        num_logprobs is not None,
+        call.num_logprobs is not None,
         body.return_token_ids,
     )
     headers = {"X-Overtone-Adapter": answerer.header}
@@ -95,7 +82,7 @@ async def _answer(
         return await _streaming(request, body, run, form, headers)
     choices = await unless_gone(request, finish(run))
     generated = sum(len(choice.sampled) for choice in choices)
-    totals = usage(prompts, body.n, generated, run.num_cached(body.n))
+    totals = usage(call.prompts, body.n, generated, run.num_cached(body.n))
     return JSONResponse(form.whole(choices, totals, run.mode), headers=headers)
 
 
