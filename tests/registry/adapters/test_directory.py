@@ -216,7 +216,7 @@ def test_rubbish_in_the_news_means_asking_not_old_answers(follow, asked, client,
 
 
 def test_known_names_are_answered_while_the_registry_is_down_and_new_ones_afterwards(
-    plain_server, follow, putter, until
+    plain_server, follow, putter
 ):
     with open_client(plain_server.url) as client:
         adapters = CountingAdapters(client)
@@ -261,7 +261,7 @@ def test_server_that_is_down_at_the_start_is_found_later(plain_server, putter):
 
 
 def test_a_registry_that_is_away_is_told_with_its_reason_at_a_bounded_rate(
-    plain_server, putter, until, caplog, monkeypatch
+    plain_server, putter, caplog, monkeypatch
 ):
     monkeypatch.setattr("registry.adapters.directory.LAST_RETRY_S", 0.01)
     monkeypatch.setattr("registry.adapters.directory.REPEAT_S", 0.2)
