@@ -1,4 +1,4 @@
-"""What holds adapters on the device: residency, loading, materialising, banks.
+"""Adapters in memory: the books of bytes, loading, materialising, banks, pins.
 
 Imports base, scheduling, telemetry and errors.
 """

@@ -1,8 +1,8 @@
-"""A batch that raises is run again without what makes it raise.
+"""A batch that raises is run again without the items that make it raise.
 
-What fails together is halved and run again, half by half, down to the items that fail alone: those
-are at fault, and all others have their results. Running an item again must change nothing: keys and
-values go into the same cells, and random numbers are drawn from the same place.
+A failing batch is halved and run again, half by half, down to the items that fail alone: those are
+at fault, and all others have their results. Running an item again must change nothing: keys and
+values go into the same cells, and random numbers are drawn from the same state.
 """
 
 import logging
@@ -23,11 +23,11 @@ _LOG = logging.getLogger("overtone.faults")
 
 @dataclass(frozen=True)
 class Outcome(Generic[T, R]):
-    """What came of a batch: every item is in exactly one of the two.
+    """The results of a batch: every item is in exactly one of the two.
 
     Args:
         results: of the items that were computed.
-        faults: what each of the others raised when it ran alone.
+        faults: the exception of each other item when it ran alone.
     """
 
     results: Mapping[T, R]
@@ -38,7 +38,7 @@ def run_apart(items: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]]) -> 
     """Run items together; where that raises, in ever smaller parts.
 
     Args:
-        items: of one batch, those that are likely to fail together side by side.
+        items: of one batch; those that are likely to fail together are neighbours.
         run: returns a result for each item that it is given, in order; called at most
             `2 * len(items) - 1` times.
     """
@@ -50,7 +50,7 @@ def run_apart(items: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]]) -> 
         try:
             results.update(zip(part, run(part), strict=True))
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # they hold the failed run's memory
+            traceback.clear_frames(error.__traceback__)  # frames keep the failed run's tensors
             if len(part) == 1:
                 faults[part[0]] = error
             else:
@@ -60,7 +60,7 @@ def run_apart(items: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]]) -> 
 
 
 def errors_to_report(outcome: Outcome[T, R], lease_of: Callable[[T], object]) -> dict[T, Exception]:
-    """Return what each item at fault is to be told, and write the first cause into the log.
+    """Return the error to report for each item at fault, and log the causes.
 
     Args:
         outcome: of a batch.
@@ -73,7 +73,7 @@ def errors_to_report(outcome: Outcome[T, R], lease_of: Callable[[T], object]) ->
     is_one_adapter = len(leases) == 1 and None not in leases.values()
     count = len(outcome.results)
     if count or is_one_adapter or len(outcome.faults) == 1:
-        return {i: _told(error, lease_of(i), count) for i, error in outcome.faults.items()}
+        return {i: _to_report(error, lease_of(i), count) for i, error in outcome.faults.items()}
     message = (
         f"the engine failed on all {len(outcome.faults)} inputs of a step: the base or this "
         "machine is at fault; the server's log has the cause"
@@ -81,8 +81,8 @@ def errors_to_report(outcome: Outcome[T, R], lease_of: Callable[[T], object]) ->
     return {item: InternalError(message) for item in outcome.faults}
 
 
-def _told(error: Exception, lease: object, num_answered: int) -> Exception:
-    """Return what a request is told: nothing of the inside, but whose adapter it was."""
+def _to_report(error: Exception, lease: object, num_answered: int) -> Exception:
+    """Return the error of one request: it names the adapter, and no internals."""
     if isinstance(error, FAMILIES):
         return error
     adapter = ""
@@ -97,7 +97,7 @@ def _told(error: Exception, lease: object, num_answered: int) -> Exception:
 
 
 def _is_of_memory(error: Exception) -> bool:
-    """Return whether there was no room; on a CPU torch has no class for that."""
+    """Return whether memory ran out; on a CPU torch raises a plain RuntimeError for that."""
     is_one = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return is_one or "can't allocate memory" in str(error)
 
@@ -107,11 +107,11 @@ def _log(faults: Iterable[Exception], num_answered: int) -> None:
     kinds: dict[str, list[Exception]] = {}
     for fault in faults:
         kinds.setdefault(f"{type(fault).__name__}: {fault}", []).append(fault)
-    for told, same in kinds.items():
+    for description, same in kinds.items():
         _LOG.error(
             "%d inputs of a step fail and end, %d others go on: %s",
             len(same),
             num_answered,
-            told,
+            description,
             exc_info=same[0],
         )

@@ -1,6 +1,6 @@
-"""Packed rows of evicted adapters in host memory: the way back needs no file, no parsing, no check.
+"""Packed rows of evicted adapters in host memory: restored without reading or checking a file.
 
-Bounded in bytes, the least recently kept first. The caller guards it.
+Bounded in bytes; the oldest copies are dropped first. The caller guards it.
 """
 
 from collections import OrderedDict

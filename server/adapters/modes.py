@@ -1,4 +1,4 @@
-"""The two ways of an adapter's rows: own merged weights, or factored beside the base's."""
+"""The two modes of an adapter: merged weights of its own, or factored beside the base's."""
 
 from typing import Literal
 

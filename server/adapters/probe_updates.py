@@ -1,7 +1,7 @@
-"""Made-up adapters with which a start holds a base against transformers: random, and large.
+"""Random, large adapters for the start's comparison of a base with transformers.
 
 Their updates have rank one. Served, they are LoRA in a bank; in transformers' own forward pass
-hooks add them to what each linear answers.
+hooks add them to the output of each linear.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,7 +55,7 @@ def dense(update: Coefficients) -> Tensor:
 
 @contextmanager
 def added(linears: Mapping[str, AdaptedLinear], updates: Updates) -> Iterator[None]:
-    """Have hooks add the updates to what the linears answer."""
+    """Add the updates to the linears' outputs by hooks until the block ends."""
     hooks = [
         linears[target].register_forward_hook(_adding(update)) for target, update in updates.items()
     ]

@@ -149,7 +149,7 @@ class Residency:
         return victim
 
     def retire_one(self) -> None:
-        """Let the least recently used entry in use leave, unless one leaves already."""
+        """Mark the least recently used entry in use as leaving, unless one leaves already."""
         oldest = next((e for e in self.entries.values() if e.is_ready and not e.pins), None)
         if oldest is not None and not self.leaving:
             self._let_leave(oldest)

@@ -1,4 +1,4 @@
-"""The thread that runs the engine, and the way of its tokens to the requests as text.
+"""The thread that runs the engine, and the delivery of its tokens to requests as text.
 
 Imports engine, planning, adapters, scheduling and errors.
 """

@@ -59,7 +59,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that is certain now; `is_stopped` once a stop string was met (it is cut off)."""
+    """Text that is final; `is_stopped` once a stop string was met (it is cut off)."""
 
     text: str
     is_stopped: bool = False

@@ -25,7 +25,7 @@ from server.telemetry.observer import Observer
 
 @dataclass(frozen=True)
 class SequenceRequest:
-    """What one sequence is to be.
+    """A sequence to generate.
 
     Args:
         prompt: token ids, at least one.
@@ -60,7 +60,7 @@ class FailedEvent:
 
 
 Event = TokenEvent | FailedEvent
-#: Receives the events of a sequence, on the runtime's thread; must be quick.
+#: Receives the events of a sequence, on the runtime's thread; must not block.
 Sink = Callable[[Event], None]
 
 
@@ -149,7 +149,7 @@ class Runtime(BatchThread):
 
     def _step(self, batch: Batch) -> None:
         started = time.monotonic()
-        # Those of one adapter side by side: one that fails is found in few halvings.
+        # Works of one adapter are neighbours: a failing one is found in few halvings.
         works = sorted(batch.works, key=lambda work: id(work.sequence.lease))
         outcome = run_apart(works, lambda some: self._computed(batch.only(some), some))
         for work, error in errors_to_report(outcome, lambda work: work.sequence.lease).items():
@@ -168,15 +168,15 @@ class Runtime(BatchThread):
             for work in works:
                 work.sequence.rewind()
             raise
-        told = (work for work in batch.works if work.samples)
-        found = dict(zip(told, tokens, strict=True))
+        sampling = (work for work in batch.works if work.samples)
+        found = dict(zip(sampling, tokens, strict=True))
         return [found.get(work) for work in works]
 
     def _deliver(self, batch: Batch, tokens: Mapping[Work, Sampled | None]) -> None:
-        """Advance the scheduler and tell every sequence its token."""
-        told = [work for work in batch.works if work.samples]
-        self._scheduler.advance(batch, [tokens[work] or Sampled(0) for work in told])
-        for work in told:
+        """Advance the scheduler and send every sequence its token."""
+        sampling = [work for work in batch.works if work.samples]
+        self._scheduler.advance(batch, [tokens[work] or Sampled(0) for work in sampling])
+        for work in sampling:
             sequence, token = work.sequence, tokens[work]
             generation = self._generations[sequence]
             if token is None:
@@ -223,7 +223,7 @@ class Runtime(BatchThread):
             self._close(generation)
 
     def _close(self, generation: Generation) -> None:
-        """Forget a generation and give back what it held."""
+        """Forget a generation and release its pages and its lease."""
         if generation.is_over:
             return
         generation.is_over = True

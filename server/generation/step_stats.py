@@ -1,4 +1,4 @@
-"""What one step of the engine was, from its batch and the scheduler after it."""
+"""The statistics of one step of the engine, from its batch and the scheduler after it."""
 
 from server.adapters.residency import Entry
 from server.scheduling.scheduler import Scheduler
@@ -27,5 +27,5 @@ def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:
 
 
 def _is_first(work: Work) -> bool:
-    """Return whether a sequence's very first piece is this."""
+    """Return whether this is a sequence's first piece."""
     return work.start == work.sequence.num_cached and not work.sequence.num_preempted

@@ -1,8 +1,8 @@
 """Measures at start what rows cost on this device with this base, for the planner.
 
-Every linear of the first layers is run as a step runs it, one after the other, so that weights come
-from memory and not from a cache that the layer before has warmed. Bounded in time, and shorter for
-small bases: what was not reached is taken from the costliest method that was.
+Every linear of the first layers is run as a step runs it, one after the other, so that weights are
+read from memory and not from a processor's cache. The time is bounded, and shorter for small bases:
+a method that was not measured is taken to cost as much as the costliest that was.
 """
 
 import statistics
@@ -32,7 +32,7 @@ _SAMPLE_BYTES = 64 << 20
 #: A merge reads and writes its weights, and is held to three times the time of adding them.
 _MERGE_ADDS = 3.0
 
-#: A linear's name without its layer, and its shape: what one of them costs, the others do.
+#: A linear's name without its layer, and its shape: linears of one role cost the same.
 Role = tuple[str, Shape]
 Sweep = Callable[[int], dict[Role, float]]
 
@@ -84,7 +84,7 @@ class Calibration:
         return measured[method][role].times(max(1.0, length / self.lengths[method, role]))
 
     def shown(self) -> dict[str, object]:
-        """Return the sums over one linear of each role in milliseconds, for a person."""
+        """Return the sums over one linear of each role in milliseconds, for display."""
         names = {"linears": self.own, "split": self.split}
         updates = {f"{name} tokens": curves for name, curves in self.token.items()}
         updates |= {f"{name} prompt": curves for name, curves in self.prompt.items()}
@@ -104,9 +104,9 @@ def calibrate(
     Args:
         injection: the base; nothing in it is changed.
         bases: what adapters share.
-        methods: whose updates to measure, the most usual first, with usual hyper-parameters.
-        most_s: nothing that can be left out is begun after so many seconds, or after less of them
-            on a base whose weights fit a processor's caches; one method is always measured.
+        methods: to measure, the most usual first, with usual hyper-parameters.
+        most_s: no further method is begun after so many seconds, or after fewer on a base with
+            weights that fit a processor's caches; one method is always measured.
     """
     started = time.perf_counter()
     bench = _Bench(injection, bases, started, most_s)
@@ -147,7 +147,7 @@ class _Bench:
         return time.perf_counter() > self._deadline
 
     def curves(self, sweep: Sweep, rows: Sequence[int]) -> dict[Role, Curve]:
-        """Return a curve per role: the best of the rounds, since others may want the processor."""
+        """Return a curve per role: the best of the rounds, since others use the processor, too."""
         points: defaultdict[Role, list[tuple[int, float]]] = defaultdict(list)
         for count in rows:
             if not self.is_late:

@@ -1,8 +1,8 @@
-"""Where a request's rows will find its adapter: the mode is chosen and the lease taken in one.
+"""Chooses a request's mode and takes the lease of its adapter in one call.
 
-Nothing waits for a merge that the planner asked for: it runs beside the batch, requests that come
-meanwhile are served factored, and those that come after it is done go through the merged weights.
-Only `--mode merged` lets a request wait for its own adapter's merge; others go on.
+No request waits for a merge that the planner starts: it runs beside the batch, requests are served
+factored until it is done, and through the merged weights afterwards. Only with `--mode merged` a
+request waits for its own adapter's merge; requests for other adapters go on.
 """
 
 import threading
@@ -18,8 +18,10 @@ from server.planning.costs import Costs
 from server.planning.planner import Planner, Request
 from server.telemetry.observer import Observer, PlanStats
 
-#: Requests for which a merge that failed is not tried again.
-_PATIENCE = 256
+#: A merge that failed is not tried again for so many requests.
+_RETRY_AFTER = 256
+#: Adapters whose costs are remembered.
+_MAX_KNOWN = 256
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class Placement:
 
     Args:
         loader: where leases come from.
-        setting: `factored` or `merged` forces that mode for all.
+        setting: `factored` or `merged` is the mode of all adapters.
         planner: plans for `auto`; without one `auto` is factored.
         costs_of: what adapters of a layout cost; None if it is not known.
         deterministic: keep one mode per adapter for the life of this process: `auto` is factored.
-        observer: told about every decision.
+        observer: receives every decision.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class Placement:
     def _force(self, digest: str | None, mode: Mode) -> Placed:
         if digest is None:
             return Placed(None, None)
-        self._tell(mode, "forced")
+        self._observe(mode, "forced")
         return Placed(mode, self._loader.acquire(digest, mode))
 
     def _plan(self, digest: str | None, prompt: int, answer: int, num_open: int) -> Mode:
@@ -123,25 +125,25 @@ class Placement:
         """Take what is in memory, and fetch what is wanted beside it."""
         merged = self._loader.acquire_ready(digest, "merged")
         if merged is not None and wanted == "merged":
-            self._tell("merged", "planned")
+            self._observe("merged", "planned")
             return Placed("merged", merged)
         factored = self._loader.acquire_ready(digest, "factored")
         if factored is None and merged is not None:
-            # What is there answers now; the few kilobytes are there for the next one.
+            # The merged weights serve this request; the factored form is loaded for the next.
             self._loader.prefetch(digest, "factored")
-            self._tell("merged", "resident")
+            self._observe("merged", "resident")
             return Placed("merged", merged)
         if merged is not None:
             self._loader.release(merged)
         if wanted == "merged":
             self._start_merge(digest)
-        self._tell("factored", "merging" if wanted == "merged" else "planned")
+        self._observe("factored", "merging" if wanted == "merged" else "planned")
         return Placed("factored", factored or self._loader.acquire(digest, "factored"))
 
     def _start_merge(self, digest: str) -> None:
-        """Merge beside the running batch; what was refused is left alone for a while."""
+        """Merge beside the running batch, unless the last attempt failed a short while ago."""
         with self._lock:
-            if self._count - self._refused.get(digest, -_PATIENCE) < _PATIENCE:
+            if self._count - self._refused.get(digest, -_RETRY_AFTER) < _RETRY_AFTER:
                 return
             self._refused.pop(digest, None)
         entry = self._loader.acquire(digest, "merged")
@@ -152,12 +154,12 @@ class Placement:
         if entry.error is None:
             return
         with self._lock:
-            if len(self._refused) > _PATIENCE:
+            if len(self._refused) > _RETRY_AFTER:
                 self._refused.clear()
             self._refused[digest] = self._count
 
     def _costs(self, digest: str) -> Costs | None:
-        """Return the costs of an adapter whose layout was seen; a merged copy alone has none."""
+        """Return an adapter's costs; None until it was once in memory in factored mode."""
         entry = self._loader.memory.peek(digest, "factored")
         payload = entry.payload if entry is not None else None  # it may be evicted meanwhile
         if not isinstance(payload, Factored):
@@ -173,10 +175,10 @@ class Placement:
     def _remember(self, digest: str, costs: Costs) -> None:
         self._known.pop(digest, None)
         self._known[digest] = costs
-        if len(self._known) > _PATIENCE:
+        if len(self._known) > _MAX_KNOWN:
             del self._known[next(iter(self._known))]
 
-    def _tell(self, mode: Mode, reason: str) -> None:
+    def _observe(self, mode: Mode, reason: str) -> None:
         planner = self._planner
         num_planned = len(planner.plan) if planner else 0
         saving = planner.saving if planner else 0.0

@@ -1,11 +1,11 @@
-"""Which way an adapter's rows take: through merged weights or factored. Pure.
+"""Chooses an adapter's mode: merged weights or factored. Pure.
 
 A plan is the set of adapters that are worth a merged copy. It follows from three things: what rows
-cost on this device and base (costs.py), the recent requests (whose they are, how long their prompts
-and answers, how many run at a time), and the bytes of the merged cache. Merged rows pay nothing per
-token, but each merged adapter's weights are read once a step for its own rows alone; factored rows
-share the base's weights and pay for their transforms. So few busy adapters are worth merging, and
-long prompts make it cheaper.
+cost on this device and base (costs.py), the recent requests (their adapters, the lengths of prompts
+and answers, how many run at a time), and the bytes of the merged cache. Merged rows cost nothing
+extra per token, but each merged adapter's weights are read once a step for its own rows alone;
+factored rows share the base's weights and cost their transforms. So few busy adapters are worth
+merging, and long prompts make it cheaper.
 
 A request keeps the mode it was given; a plan only changes where that pays for the merging, and by
 more than the model of the costs can be trusted.
@@ -37,7 +37,7 @@ class Request:
         prompt: tokens of the prompt.
         answer: tokens that will be generated, at most.
         num_open: sequences that are open beside it.
-        costs: of the adapter's kind; None while they are not known: it stays factored.
+        costs: of the adapter's layout; None while they are not known: it stays factored.
     """
 
     digest: str | None
@@ -108,7 +108,7 @@ class Planner:
         self.saving = saved / whole if kept else 0.0
 
     def _plans(self, traffic: "_Traffic") -> Iterable[list["_Share"]]:
-        """Yield the plans worth a look: the k busiest adapters that fit the cache, k from 0 on."""
+        """Yield the plans to compare: the k busiest adapters that fit the cache, k from 0 on."""
         plan: list[_Share] = []
         yield []
         left = self._merged_bytes
@@ -122,7 +122,7 @@ class Planner:
             yield plan
 
     def _busiest_first(self, share: "_Share") -> tuple[float, bool, str]:
-        """Order by work; of equals, the merged first, so that a plan does not wander."""
+        """Order by work; of equals, the merged first, so that a plan does not alternate."""
         work = share.rows + share.prompts * share.prompt
         return -work, share.digest not in self.plan, share.digest
 
@@ -172,7 +172,7 @@ class _Traffic:
         rest, saved = self._rows, 0.0
         for share in plan:
             after = rest - share.rows
-            if after < 0.5:  # nobody is left
+            if after < 0.5:  # no rows are left
                 after = 0.0
             saved += share.costs.own.at(rest) - share.costs.own.at(after) - _alone(share)
             rest = after
@@ -204,7 +204,7 @@ class _Traffic:
     def _prompts_saved(self, share: _Share, is_split: bool) -> float:
         """Return what an adapter's prompts save.
 
-        That is their updates and their place among the shared rows, less their place among its own.
+        That is their updates and their cost among the shared rows, less that among its own rows.
         """
         costs, rows = share.costs, share.prompt
         among_own = min(costs.own.at(rows), costs.own.at(rows + share.rows) - _alone(share))

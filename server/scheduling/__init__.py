@@ -1,1 +1,4 @@
-"""Which sequences a step runs, and the pages of their keys and values. Imports errors alone."""
+"""Which sequences a step runs, their pages of keys and values, and the thread that runs steps.
+
+Imports errors alone.
+"""

@@ -1,4 +1,4 @@
-"""How much is open, tenant by tenant, and when it is worth to come back. Pure."""
+"""How many requests are open, tenant by tenant, and after how long to try again. Pure."""
 
 import math
 from collections import Counter, deque
@@ -11,7 +11,7 @@ _MAX_WAIT_S = 60
 
 
 class Open:
-    """Counts what was accepted and is not over.
+    """Counts what was accepted and has not ended.
 
     Args:
         limit: of one tenant.
@@ -29,10 +29,10 @@ class Open:
         return self._open.total()
 
     def begin(self, tenant: str, now: float, count: int = 1) -> None:
-        """Count so many more of a tenant, the last of which may be above the limit.
+        """Count `count` more of a tenant; the last of them may be above the limit.
 
         Raises:
-            Overloaded: it has as many as it may, or all tenants together have.
+            Overloaded: the tenant, or all tenants together, have reached their limit.
         """
         for num_open, most in ((self._open[tenant], self._limit), (self.total, self._all)):
             if num_open >= most:
@@ -42,7 +42,7 @@ class Open:
         self._open[tenant] += count
 
     def end(self, tenant: str, now: float, count: int = 1) -> None:
-        """Count so many less of a tenant."""
+        """Count `count` fewer of a tenant."""
         self._ends.extend([now] * count)
         self._open[tenant] -= count
         if not self._open[tenant]:
@@ -53,7 +53,7 @@ class Open:
         return _QUEUES * self._limit
 
     def _wait_s(self, most: int, now: float) -> int:
-        """Return in how many seconds a tenth of `most` will have ended, at the last ends' pace."""
+        """Return in how many seconds a tenth of `most` will end at the rate of the last ends."""
         seconds = now - self._ends[0] if self._ends else 0.0
         pace_s = seconds / max(1, len(self._ends))
         return min(_MAX_WAIT_S, max(1, math.ceil(most / 10 * pace_s)))

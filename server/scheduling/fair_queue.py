@@ -1,7 +1,7 @@
-"""Whose turn it is: sequences wait in the queue of their tenant, and the least served comes first.
+"""Waiting sequences in one queue per tenant; the least served tenant comes first.
 
-Each tenant has a counter of the tokens it was served; whoever comes back after a pause starts at
-the level of those who are there, so that nobody saves service up. Pure.
+Each tenant has a counter of the tokens it was served. After a pause the counter is raised to the
+least of the active tenants', so that idle time gives no credit. Pure.
 
 The virtual token counter of Sheng et al. 2024, "Fairness in Serving Large Language Models",
 arXiv:2401.00588, algorithm 2 (counters, lifting) with its weights: prompt tokens 1, generated 2.
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from server.scheduling.sequence import TokenSequence
 
 PROMPT_WEIGHT, GENERATED_WEIGHT = 1.0, 2.0
-#: So long after its last arrival a tenant is expected back.
+#: A tenant counts as present for so long after its last arrival.
 _MEMORY_S = 60.0
-#: With more waiting sequences than this a tenant asks for more than there is.
+#: A tenant with more waiting sequences than this floods the server.
 _BACKLOG = 4
 
 
@@ -24,7 +24,7 @@ class FairQueue:
     """Waiting sequences by tenant, and what each tenant has been served.
 
     Args:
-        max_age_s: who has waited longer comes before everybody, the oldest first.
+        max_age_s: sequences that have waited longer come before all others, the oldest first.
     """
 
     def __init__(self, max_age_s: float) -> None:
@@ -48,11 +48,11 @@ class FairQueue:
 
     @property
     def tenants(self) -> set[str]:
-        """Return who has a sequence that waits or runs."""
+        """Return the tenants with a sequence that waits or runs."""
         return self._queues.keys() | self._running.keys()
 
     def share(self, total: int) -> int:
-        """Return what one tenant may have of `total` when all want it."""
+        """Return one tenant's equal share of `total`."""
         return total // max(1, len(self.tenants))
 
     def num_running(self, tenant: str) -> int:
@@ -60,7 +60,7 @@ class FairQueue:
         return self._running[tenant]
 
     def is_shared(self, now: float) -> bool:
-        """Return whether more than one tenant is here, or was a short time ago."""
+        """Return whether more than one tenant is present, or was a short time ago."""
         self._last_arrival = {
             tenant: arrived
             for tenant, arrived in self._last_arrival.items()
@@ -69,11 +69,11 @@ class FairQueue:
         return len(self._last_arrival) > 1
 
     def flooding(self) -> set[str]:
-        """Return the tenants that ask for more than there is."""
+        """Return the tenants that have more waiting sequences than `_BACKLOG`."""
         return {tenant for tenant, queue in self._queues.items() if len(queue) > _BACKLOG}
 
     def add(self, sequence: TokenSequence) -> None:
-        """Let a new sequence wait."""
+        """Add a new sequence."""
         self._num_added += 1
         sequence.number = self._num_added
         self._last_arrival[sequence.tenant] = sequence.arrived
@@ -82,7 +82,7 @@ class FairQueue:
         self._insert(sequence)
 
     def put_back(self, sequence: TokenSequence) -> None:
-        """Let a running sequence wait again, at its old place."""
+        """Move a running sequence back into its queue, in order of acceptance."""
         self._insert(sequence)
         self.end(sequence)
 
@@ -92,7 +92,7 @@ class FairQueue:
         self.remove(sequence)
 
     def end(self, sequence: TokenSequence) -> None:
-        """Note that a running sequence runs no more."""
+        """Note that a running sequence no longer runs."""
         self._running[sequence.tenant] -= 1
         if not self._running[sequence.tenant]:
             del self._running[sequence.tenant]
@@ -105,7 +105,7 @@ class FairQueue:
             del self._queues[sequence.tenant]
 
     def charge(self, tenant: str, cost: float) -> None:
-        """Count what a tenant is served."""
+        """Add to the service that a tenant has received."""
         self._served[tenant] = self._served.get(tenant, 0.0) + cost
 
     def by_service(self) -> list[str]:
@@ -117,9 +117,9 @@ class FairQueue:
         return list(self._queues.get(tenant, ()))
 
     def overdue(self, now: float) -> list[TokenSequence]:
-        """Return the ready sequences that have waited too long, the oldest first.
+        """Return the ready sequences that have waited longer than `max_age_s`, the oldest first.
 
-        Who floods waits for himself.
+        Beside other tenants, those with more than `_BACKLOG` waiting sequences are exempt.
         """
         flooding = self.flooding() if len(self.tenants) > 1 else set()
         late = [
@@ -135,7 +135,7 @@ class FairQueue:
         insort(queue, sequence, key=lambda other: other.number)
 
     def _lift(self, tenant: str) -> None:
-        """Raise a returning tenant's counter to the least of those who are here."""
+        """Raise a returning tenant's counter to the least counter of the active tenants."""
         here = [self._served.get(other, 0.0) for other in self.tenants]
         level = min(here, default=0.0)
         self._served = {t: s for t, s in self._served.items() if t in self.tenants or s > level}

@@ -1,7 +1,7 @@
-"""Who holds which pages: running sequences, and the prefixes that are kept for later. Pure.
+"""The pages that running sequences hold, and those of prefixes that are kept for reuse. Pure.
 
 A sequence is given the pages of its whole length where they are free, because neighbouring pages
-are read without a copy. What it does not need yet is only lent: it goes back when others are short.
+are read without a copy. Pages that it does not need yet are taken back when others need them.
 """
 
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from server.scheduling.page_pool import PagePool
 from server.scheduling.prefix_cache import Node, PrefixCache
 from server.scheduling.sequence import TokenSequence
 
-#: Of all pages, what prefixes without a reader may keep: free runs for new sequences stay likely.
+#: Share of all pages that unused prefixes may keep: free runs for new sequences stay likely.
 _IDLE_SHARE = 0.5
-#: So many times a sequence's own length of kept pages may go to find it a free run.
+#: A free run may cost kept pages of so many times the sequence's own length.
 _EVICTIONS = 3
 
 
@@ -55,7 +55,7 @@ class KvPages:
 
         Args:
             sequence: that holds nothing yet.
-            spare: pages that must be left free or idle for those who run.
+            spare: pages that must be left free or idle for running sequences.
         """
         chain = self._found(sequence)
         self._prefixes.use(chain)  # what is found must not be evicted for the rest
@@ -75,7 +75,7 @@ class KvPages:
         return True
 
     def _found(self, sequence: TokenSequence) -> list[Node]:
-        """Return the kept prefix of a prompt; one whose tokens are scored is computed whole."""
+        """Return the kept prefix of a prompt; none if its tokens are scored: all are computed."""
         if sequence.sampling.scored:
             return []
         return self._prefixes.find(sequence.namespace, sequence.prompt)
@@ -140,10 +140,10 @@ class KvPages:
         return self._pool.num_pages
 
     def _evict_for_neighbours(self, count: int) -> None:
-        """Give up a few kept pages, if that makes `count` free ones lie side by side.
+        """Evict a few kept pages, if that makes `count` neighbouring pages free.
 
-        The beginnings that are kept break the cache up, and pages that are no neighbours are
-        copied at every token: worth more than the oldest of what is kept.
+        Kept prefixes fragment the cache, and pages that are not neighbours are copied at every
+        token, which costs more than computing the oldest kept prefixes again.
         """
         for _ in range(_EVICTIONS):
             if self._pool.has_run(count) or not self._prefixes.num_idle:

@@ -1,4 +1,4 @@
-"""Which pages of the key-value cache belong to whom; numbers only, no tensors."""
+"""The free pages of the key-value cache, as numbers; no tensors."""
 
 from bisect import bisect_left
 from itertools import islice
@@ -18,7 +18,7 @@ class PagePool:
 
     @property
     def num_free(self) -> int:
-        """Return how many pages nobody holds."""
+        """Return how many pages are free."""
         return len(self._free)
 
     def pages_for(self, num_tokens: int) -> int:

@@ -1,8 +1,8 @@
 """Pages of prompts that were computed once: found again by tenant, adapter and tokens. Pure.
 
-A tree for each namespace, one node a full page. Tokens are compared themselves, so that no two
-prompts can be taken for one another; namespaces are never mixed: an adapter changes keys and
-values, and what another tenant has asked must not show in the time an answer takes.
+A tree for each namespace, one node a full page. Tokens themselves are compared, not hashes, so that
+two prompts are never confused. Namespaces are never mixed: an adapter changes keys and values, and
+response times must not reveal another tenant's prompts.
 """
 
 from collections import OrderedDict
@@ -33,11 +33,11 @@ class Node:
 
 
 class PrefixCache:
-    """Keeps pages after their sequences have ended, the least recently used given up first.
+    """Keeps pages after their sequences have ended; the least recently used are evicted first.
 
-    A sequence uses whole chains from the first page on, so a page that nobody uses has no
-    follower in use, and a chain becomes idle from its end: followers always come before their
-    parents in the order of eviction.
+    A sequence uses whole chains from the first page on, so an unused page has no follower in use,
+    and a chain becomes idle from its end: followers always come before their parents in the order
+    of eviction.
     """
 
     def __init__(self, page_size: int) -> None:
@@ -79,7 +79,7 @@ class PrefixCache:
             node.users += 1
 
     def leave(self, chain: list[Node]) -> None:
-        """Count one user less of every page; pages without any stay until they are evicted."""
+        """Count one user less of every page; unused pages stay until they are evicted."""
         for node in reversed(chain):
             assert node.users > 0, "a page was left more often than used"
             node.users -= 1
@@ -89,7 +89,7 @@ class PrefixCache:
     def add(
         self, namespace: Hashable, parent: Node | None, tokens: Tokens, page: int
     ) -> Node | None:
-        """Keep a page that its sequence goes on using; None if these tokens are kept already."""
+        """Keep a page that its sequence still uses; None if these tokens are kept already."""
         level = self._roots.setdefault(namespace, {}) if parent is None else parent.children
         if tokens in level:
             return None
@@ -98,7 +98,7 @@ class PrefixCache:
         return node
 
     def evict(self, count: int) -> list[int]:
-        """Forget up to `count` pages that nobody uses and return them."""
+        """Forget up to `count` unused pages and return them."""
         return [self._forget(next(iter(self._idle))) for _ in range(min(count, len(self._idle)))]
 
     def _forget(self, node: Node) -> int:
@@ -112,7 +112,7 @@ class PrefixCache:
         return node.page
 
     def check_integrity(self) -> None:
-        """Assert that the tree and the books agree."""
+        """Assert that the tree and the counters agree."""
         nodes, stack = [], [node for level in self._roots.values() for node in level.values()]
         while stack:
             node = stack.pop()

@@ -1,10 +1,10 @@
-"""Continuous batching with chunked prefill: what the next step computes, and what came of it.
+"""Continuous batching with chunked prefill: what the next step computes, and its results' entry.
 
-Pure: no torch, no clock, no thread. Running sequences come first, a token each; what is left of
-the step's rows goes to prompts, tenant by tenant, the least served first. A sequence is admitted
-when its adapter is ready and pages for its prompt are there; when running ones grow out of the
-cache, the newest gives its pages up and runs again later. Its prompt is computed again, or found,
-and its tokens one by one as they were: with the same bits.
+Pure: no torch, no clock, no thread. Running sequences come first, a token each; the rest of the
+step's rows goes to prompts, tenant by tenant, the least served first. A sequence is admitted when
+its adapter is ready and there are pages for its prompt. When the cache is full, the newest running
+sequence is preempted and runs again later: its prompt is computed again, or found as a kept prefix,
+and its tokens one by one as before, with the same bits.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sampled, TokenSequence
 from server.scheduling.step import Batch, Work
 
-#: Of a step's rows, what running sequences leave to prompts that wait.
+#: Share of a step's rows that running sequences leave to waiting prompts.
 _PROMPT_SHARE = 0.25
 
 
@@ -25,11 +25,11 @@ class _Plan:
     """The prompts' part of a step while it is made.
 
     Args:
-        resting: tenants that sit this step out.
+        resting: tenants that are left out of this step.
         closed: tenants whose prompts get no more rows.
-        pieces: what is computed of prompts.
-        victims: who was preempted for it; they do not come back in the same step.
-        is_full: somebody who is next does not fit; nobody overtakes him.
+        pieces: of prompts, that the step computes.
+        victims: sequences preempted for it; they are not admitted again in the same step.
+        is_full: the next sequence does not fit; no other is admitted before it.
     """
 
     resting: set[str] = field(default_factory=set)
@@ -50,11 +50,11 @@ class Scheduler:
         pool: the cache's pages.
         max_rows: tokens in one step; long prompts are cut to fit.
         max_running: sequences that run at a time; a tenant with less than its share of them is
-            let in beyond that, and all take turns.
-        max_age_s: who has waited longer is admitted before all others.
-        fair_rows: prompt tokens in one step of tenants that flood a shared server: short steps
-            keep the others' wait short.
+            admitted beyond that, and all take turns.
+        max_age_s: a sequence that has waited longer is admitted before all others.
         keep_prefixes: whether prompts' pages are kept for prompts that begin the same.
+        fair_rows: prompt tokens in one step of tenants that flood a shared server: short steps
+            keep the other tenants' waiting time short.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Scheduler:
         self.waiting.add(sequence)
 
     def remove(self, sequence: TokenSequence) -> None:
-        """Drop a sequence wherever it stands; nothing happens if it has ended."""
+        """Drop a waiting or running sequence; nothing happens if it has ended."""
         if sequence in self.running:
             self._end(sequence)
         elif sequence in self.waiting:
@@ -99,9 +99,9 @@ class Scheduler:
     def next(self, now: float) -> Batch | None:
         """Return the next step, or None if nothing can run."""
         chosen = self._plan_step(self._resting(), now)
-        if self._plan.resting and not self._plan.pieces:  # for nothing
+        if self._plan.resting and not self._plan.pieces:  # no other tenant's prompt was admitted
             chosen = self._plan_step(set(), now)
-        # Admitting a prompt may have preempted a sequence that was about to go on.
+        # Admitting a prompt may have preempted a sequence that was chosen before.
         going_on = [one for one in chosen if one not in self._plan.victims]
         for one in going_on:
             self.waiting.charge(one.tenant, GENERATED_WEIGHT)
@@ -130,17 +130,17 @@ class Scheduler:
             self._put_back(sequence)
 
     def _plan_step(self, resting: set[str], now: float) -> list[TokenSequence]:
-        """Plan a step without the resting tenants; return whose single tokens it computes."""
+        """Plan a step without the resting tenants; return the sequences with a single token."""
         self._plan = _Plan(resting, set(resting))
         chosen = self._choose()
         self._prefill(self._max_rows - len(chosen), now)
         return chosen
 
     def _resting(self) -> set[str]:
-        """Return who floods, if another tenant's prompt is to be computed: they sit this one out.
+        """Return the flooding tenants if another tenant's prompt is to be computed.
 
-        The step is short, and the other's first token does not wait for rows of the flood. Who sat
-        out the last step is in this one.
+        They are left out of this step, and take part in the next: the step is short, and the other
+        tenant's first token does not wait for the flood's rows.
         """
         flooding = self.waiting.flooding()
         if not flooding or self._plan.resting:
@@ -186,7 +186,10 @@ class Scheduler:
                 self._plan.closed |= flooding
 
     def _next_prompt(self, now: float) -> TokenSequence | None:
-        """Return who computes a piece of a prompt next: the least served tenant's, begun first."""
+        """Return the sequence whose prompt is computed next: the least served tenant's first.
+
+        Of one tenant's, prompts that are already begun come first.
+        """
         for tenant in self.waiting.by_service():
             if tenant in self._plan.closed:
                 continue
@@ -198,7 +201,7 @@ class Scheduler:
         return None
 
     def _admit(self, tenant: str, now: float) -> TokenSequence | None:
-        """Let a tenant's first ready sequence run; before it, whoever has waited too long."""
+        """Admit a tenant's first ready sequence; overdue sequences of any tenant come first."""
         if self._plan.is_full:
             return None
         for sequence in self.waiting.overdue(now) or self.waiting.of(tenant):
@@ -223,7 +226,7 @@ class Scheduler:
         return len(self.running) < self.max_running or self.waiting.num_running(tenant) < share
 
     def _start(self, sequence: TokenSequence, now: float) -> bool:
-        """Give a sequence its pages and let it run; False if there are not enough."""
+        """Give a sequence its pages and start it; False if there are not enough."""
         while not self._pages.take(sequence, spare=len(self.running)):
             if not self._make_room(sequence):
                 return False
@@ -234,7 +237,7 @@ class Scheduler:
         return True
 
     def _make_room(self, sequence: TokenSequence) -> bool:
-        """Take back what is only lent, then preempt those who hold more than their share."""
+        """Take back pages that are not needed yet; else preempt a tenant above its share."""
         if self._trim():
             return True
         share = self.waiting.share(self._pages.num_pages)
@@ -252,7 +255,10 @@ class Scheduler:
         return sum(len(one.pages) for one in self.running) < before
 
     def _grow(self, sequence: TokenSequence) -> None:
-        """Give a sequence the page of its next token; a newer one must yield, or itself."""
+        """Give a sequence the page of its next token; the newest one is preempted for it.
+
+        That may be the sequence itself.
+        """
         while sequence.pages and not self._pages.grow(sequence):
             if not self._trim():
                 share = self.waiting.share(self._pages.num_pages)
@@ -268,7 +274,7 @@ class Scheduler:
         return held
 
     def _preempt_newest(self, tenants: set[str]) -> TokenSequence | None:
-        """Take the newest running sequence of these tenants out and let it wait again."""
+        """Preempt and return the newest running sequence of these tenants; None if none may be."""
         able = [
             one
             for one in self.running
@@ -284,7 +290,7 @@ class Scheduler:
         return victim
 
     def _put_back(self, sequence: TokenSequence) -> None:
-        """Take a running sequence's pages and let it wait; it computes its tokens again."""
+        """Take a running sequence's pages and queue it again; it computes its tokens again."""
         self.running.remove(sequence)
         self._pages.release(sequence)
         sequence.num_computed = 0

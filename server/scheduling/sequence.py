@@ -1,4 +1,4 @@
-"""One running generation: its tokens, where they lie in the cache, and what it still wants."""
+"""One generation: its tokens, their pages in the cache, and how it goes on."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -74,16 +74,17 @@ class TokenSequence:
         sampling: how to choose and stop.
         lease: the adapter's claim; None for the base itself.
         arrived: when it was accepted, seconds on the runtime's clock.
-        tenant: whose it is; tenants share the engine fairly and nothing else.
-        deadline: when its answer is worth nothing any more, on the same clock.
+        tenant: that it belongs to; tenants share the engine fairly and nothing else.
+        deadline: when it fails unless it has ended, on the same clock; None for never.
         admitted: when it began to run.
         number: its number in the order of acceptance.
         chain: the kept prefix that it reads; the first of its `pages`.
-        is_chained: whether it may still add to that.
+        is_chained: whether its own pages may still be added to the kept prefix.
         num_cached: prompt tokens that were found instead of computed.
-        num_preempted: how often it had to give its pages up.
+        num_preempted: how often it was preempted.
         scores: position -> what was found of the token that `sampling.scored` names there.
-        border: a length beyond which the base rotates all positions otherwise (rotations.py).
+        border: the length beyond which the base's rotations of all positions differ
+            (rotations.py); None if there is none.
     """
 
     prompt: tuple[int, ...]
@@ -118,7 +119,7 @@ class TokenSequence:
 
     @property
     def namespace(self) -> Hashable:
-        """Return what its keys and values depend on beside tokens, and whose they are."""
+        """Return the tenant, and what keys and values depend on beside tokens."""
         return self.tenant, None if self.lease is None else self.lease.key, self.is_long
 
     @property
@@ -140,7 +141,7 @@ class TokenSequence:
 
     @property
     def is_prefilling(self) -> bool:
-        """Return whether a part of what is computed in pieces is not computed yet."""
+        """Return whether tokens that are computed in pieces are left."""
         return self.num_computed < self.num_together
 
     @property
@@ -155,7 +156,7 @@ class TokenSequence:
 
     @property
     def max_length(self) -> int:
-        """Return the most tokens that will ever stand in the cache."""
+        """Return the most tokens that the cache will hold of it."""
         return len(self.prompt) + self.sampling.max_tokens
 
     @property
