@@ -2,18 +2,22 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from adapters_core.table import registered
 from bench.table.table import markdown
+from registry.jobs.spec import Hyperparameters
 from server.cli.commands import serve
 from server.settings import Settings
 
 from .pages import PAGES, ROOT, text_of, title
+from .program import tree
 
 COLUMNS = 100
+DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
@@ -32,6 +36,26 @@ def test_every_method_has_a_row() -> None:
 def test_every_flag_of_serve_is_a_setting() -> None:
     flags = set(serve.__annotations__) - {"return", "check"}
     assert flags <= set(Settings.model_fields)
+
+
+def test_defaults_of_settings_are_the_documented_ones() -> None:
+    text = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    named = re.findall(
+        r"`OVERTONE_(\w+)`(?:, `--[\w-]+`)?(?: \| | \()([\d.,]+(?: [KMG]iB)?)\b", text
+    )
+    assert len(named) > 10
+    worker = {str(p.envvar): p.default for p in tree()["worker"].params}
+    for name, shown in named:
+        number, _, unit = shown.replace(",", "").partition(" ")
+        expected = float(number) * {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
+        assert DEFAULTS.get(name.lower(), worker.get(f"OVERTONE_{name}")) == expected, name
+
+
+def test_every_hyperparameter_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    part = text[text.index("- **Hyper-parameters**") :]
+    named = re.findall(r"`(\w+)`", part[: part.index("An unknown name")])
+    assert set(named) == {field.name for field in fields(Hyperparameters)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
