@@ -67,7 +67,7 @@ class TrainingPlan:
                     seen.add(id(tensor))
                     yield f"{target}.{name}", specs[name], tensor
 
-    def hold_still(self, step: int, num_steps: int) -> None:
+    def freeze_scheduled(self, step: int, num_steps: int) -> None:
         """Forget the gradients of what the method's schedule does not move at this step.
 
         To be called between backward and the optimiser's step, which then leaves them alone.

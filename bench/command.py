@@ -69,7 +69,7 @@ PROGRAMS = {
         "conformance.architectures",
         "Every causal-LM type of transformers: as PEFT has it, or refused.",
     ),
-    "table": Program("table.table", "All bars in one JSON and one table."),
+    "table": Program("table.table", "All targets in one JSON and one table."),
 }
 #: What only some programs need -> what brings it.
 _EXTRAS = {"peft": "peft==0.21.2", "sklearn": "scikit-learn"}

@@ -6,7 +6,7 @@ For every contender: test accuracy of each seed and their mean, mean |cos| betwe
 different spaces, what was trained beside the head, and the bytes of the adapter's file. A seed
 sets the images, the head, the adapter and the order, so contenders are compared pairwise; `head`
 trains no adapter at all. LoRA's rank is the one with as many numbers as CLoRA with full maps.
-Why: the paper itself could not be had, so none of its numbers is a bar. What can be asked is
+Why: the paper itself could not be had, so none of its numbers is a target. What can be asked is
 the shape: does SADE make the spaces more different, and does that cost accuracy?
 
     overtone bench clora [--seeds 3] [--first-seed 0] [--images 10] [--sade 0.1 1]

@@ -2,7 +2,7 @@
 
 What: tenant B asks now and then (Poisson, its requests take up a tenth of the server's time); its
 times to the first token are taken while it is alone, while tenant A asks just as often, and while A
-asks fifty times as often, five times more than the server can do. The three take turns. The bar:
+asks fifty times as often, five times more than the server can do. The three take turns. Target:
 B's 99th percentile under the flood is at most 1.5 times the one beside a tenant like itself.
 Why: who shares a server must not wait for his neighbour's queue. What he does share is the step
 that runs when he arrives, and the rows of others in his own: `--max-step-tokens` bounds both.

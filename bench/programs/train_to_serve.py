@@ -4,7 +4,7 @@ What: small jobs, one after the other, on a server with a worker beside it. The 
 the last optimiser step was done, and when the evaluation after it was over: the times at which the
 job's process wrote the two down. They stop when its status is `succeeded` over REST, and when the
 first token of a chat with the new adapter has come; both are asked for without a break.
-Why: a trained adapter is of use once it answers. The bar, from the last step to the first token,
+Why: a trained adapter is of use once it answers. The target, from the last step to the first token,
 the evaluation included: one second.
 
     overtone bench handover [--separate] [--jobs 5] [--streams 0] [--width 512] [--layers 4]

@@ -15,7 +15,7 @@ from trainer.training.trainable import Tracked, TrainableAdapter
 class _NoPlan:
     """A plan of nothing: no schedule of its own and no term in the loss."""
 
-    def hold_still(self, step: int, num_steps: int) -> None:
+    def freeze_scheduled(self, step: int, num_steps: int) -> None:
         """Hold nothing."""
 
     def regulariser(self) -> Tensor | None:

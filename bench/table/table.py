@@ -1,9 +1,9 @@
-"""All bars of the CPU in one JSON and one table: bar, figure, met or not, machine, commit, date.
+"""All targets of the CPU in one JSON and one table: target, figure, met or not, machine, commit.
 
 What: runs the other programs as processes of their own, one after the other, and reads each
 figure from their rows. A part that was measured before stays in the file until it is run again,
 with the machine, commit and date of its own, so a table can be made in pieces.
-Why: a bar that nobody looks at is no bar.
+Why: a target is only worth what the last measurement against it is.
 
     overtone bench table OUT.json [--only decode,peft] [--quick] [--markdown OUT.md]
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.lib.program import Parser
 from bench.lib.timing import machine
-from bench.table.targets import BARS, Bar, show
+from bench.table.targets import TARGETS, Target, show
 from overtone_client import InvalidArgument
 
 Json = dict[str, Any]
@@ -111,20 +111,26 @@ def measured(name: str, is_quick: bool) -> Json:
 
 
 def table_of(parts: Mapping[str, Json]) -> list[Json]:
-    """Return one row for every bar; without a figure where its part was not run."""
-    return [_row(bar, parts.get(bar.part)) for bar in BARS]
+    """Return one row for every target; without a figure where its part was not run."""
+    return [_row(target, parts.get(target.part)) for target in TARGETS]
 
 
-def _row(bar: Bar, part: Json | None) -> Json:
-    row: Json = {"what": bar.what, "part": bar.part, "bar": bar.shown, "figure": None, "met": None}
+def _row(target: Target, part: Json | None) -> Json:
+    row: Json = {
+        "what": target.what,
+        "part": target.part,
+        "bar": target.shown,
+        "figure": None,
+        "met": None,
+    }
     if part is None:
         return row
     try:
-        figure = bar.read(part["rows"])
+        figure = target.read(part["rows"])
     except (LookupError, ZeroDivisionError) as error:
         return row | {"why": f"{type(error).__name__}: {error}"}
     where = {name: part["machine"].get(name) for name in ("commit", "date", "processor")}
-    shown = {"figure": figure, "shown": show(figure, bar.unit), "met": bar.is_met(figure)}
+    shown = {"figure": figure, "shown": show(figure, target.unit), "met": target.is_met(figure)}
     return row | shown | where | {"quick": part["quick"]}
 
 
@@ -135,7 +141,7 @@ def markdown(table: Sequence[Json], where: Mapping[str, Any]) -> str:
         f"Machine: {where.get('processor')}, {cores} cores, torch {torch}, "
         f"{where.get('threads', cores)} threads, float32.",
         "",
-        "| what | bar | measured | met | commit, date |",
+        "| what | target | measured | met | commit, date |",
         "|---|---|---|---|---|",
     ]
     for row in table:

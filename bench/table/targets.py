@@ -1,4 +1,4 @@
-"""The bars of the CPU, and how each figure is read from the programs' rows. Pure."""
+"""The targets of the CPU, and how each figure is read from the programs' rows. Pure."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,17 +8,17 @@ from typing import Any
 Row = Mapping[str, Any]
 Read = Callable[[Sequence[Row]], float]
 
-#: Method -> whose step it is held against.
+#: Method -> what its step is compared with.
 _TRAINED = (("fourierft", "PEFT's"), ("waveletft", "PEFT's"), ("loca", "LoRA's"))
 
 
 @dataclass(frozen=True)
-class Bar:
+class Target:
     """One row of the table.
 
     Args:
         what: is measured.
-        part: whose rows have the figure.
+        part: of the table; its rows have the figure.
         limit: to reach.
         is_most: whether the figure may be at most the limit, or must be at least that.
         read: finds the figure in the part's rows; LookupError or ZeroDivisionError if it is not
@@ -39,7 +39,7 @@ class Bar:
 
     @property
     def shown(self) -> str:
-        """Return the bar as the table has it."""
+        """Return the target as the table has it."""
         return f"{'≤' if self.is_most else '≥'} {self.limit:g}{_unit(self.unit)}"
 
 
@@ -114,63 +114,63 @@ def _largest(what: str) -> Read:
 _LINEARS = {"qv": "q, v", "seven": "all seven"}
 
 
-def _engine_bars() -> Iterator[Bar]:
+def _engine_targets() -> Iterator[Target]:
     for which, limit in (("qv", 1.08), ("seven", 1.20)):
         for rows in (8, 32):
             what = f"decode step, every row another adapter, {_LINEARS[which]}, {rows} rows"
-            yield Bar(what, "decode", limit, True, _decode(f"fourierft {which}", rows))
+            yield Target(what, "decode", limit, True, _decode(f"fourierft {which}", rows))
     for which in ("qv", "seven"):
         for rows in (8, 32):
             what = f"the same, 4096 wide, one layer, {_LINEARS[which]}, {rows} rows"
-            yield Bar(what, "wide", 1.04, True, _decode(f"fourierft {which}", rows))
+            yield Target(what, "wide", 1.04, True, _decode(f"fourierft {which}", rows))
     for which in ("qv", "seven"):
         for rows in (8, 32):
             what = f"its extra time, of mixed LoRA's r = 16, {_LINEARS[which]}, {rows} rows"
-            yield Bar(what, "decode", 0.6, True, _of_lora(which, rows))
+            yield Target(what, "decode", 0.6, True, _of_lora(which, rows))
     for rows in (8, 32):
         what = f"merged mode, decode, of the base's speed, {rows} rows"
-        yield Bar(what, "decode", 0.99, False, _merged(rows))
+        yield Target(what, "decode", 0.99, False, _merged(rows))
     what = "the engine's batch, of model.generate's tokens/s, 32 rows"
-    yield Bar(what, "generate", 1.0, False, value("tokens/s of 32 rows"))
+    yield Target(what, "generate", 1.0, False, value("tokens/s of 32 rows"))
 
 
-def _peft_bars() -> Iterator[Bar]:
+def _peft_targets() -> Iterator[Target]:
     for way, limit in (("unmerged", 16.0), ("merged", 7.0)):
         what = f"32 requests, 32 adapters, against PEFT one by one, {way}"
-        yield Bar(
+        yield Target(
             what, "peft", limit, False, value(f"32 requests, 32 adapters, against PEFT {way}")
         )
     for part, width, limit in (("peft", 1024, 8.0), ("peft-wide", 4096, 15.0)):
         what = f"cold file to merged weights, against PEFT's load + merge, {width} wide"
-        yield Bar(what, part, limit, False, value("cold file to merged weights, against PEFT"))
+        yield Target(what, part, limit, False, value("cold file to merged weights, against PEFT"))
         what = f"the same, against adding matrices of that size, {width} wide"
-        yield Bar(what, part, 3.0, True, value("cold file to merged weights, against adding"))
+        yield Target(what, part, 3.0, True, value("cold file to merged weights, against adding"))
         what = f"cold file to its first factored use, against PEFT's load + merge, {width} wide"
-        yield Bar(what, part, 50.0, False, value("cold file to factored"))
+        yield Target(what, part, 50.0, False, value("cold file to factored"))
 
 
-def _server_bars() -> Iterator[Bar]:
+def _server_targets() -> Iterator[Target]:
     first_token = value("time to first token of a never-seen")
-    yield Bar("first token, never-seen adapter against warm", "uploads", 1.1, True, first_token)
+    yield Target("first token, never-seen adapter against warm", "uploads", 1.1, True, first_token)
     memory = value("memory of one more")
-    yield Bar("memory of one more resident adapter, of its file", "memory", 1.25, True, memory)
+    yield Target("memory of one more resident adapter, of its file", "memory", 1.25, True, memory)
     what = "throughput, most registered against 10, Zipf"
-    yield Bar(what, "scale", 0.98, False, _largest("tokens/s"))
+    yield Target(what, "scale", 0.98, False, _largest("tokens/s"))
     what = "registering one more, most registered against 10"
-    yield Bar(what, "scale", 1.2, True, _largest("register one more, ms"))
+    yield Target(what, "scale", 1.2, True, _largest("register one more, ms"))
     upload = value("upload to servable", "p99", 1e3)
-    yield Bar("upload to servable, p99", "uploads", 50.0, True, upload, "ms")
+    yield Target("upload to servable, p99", "uploads", 50.0, True, upload, "ms")
     streams = value("tokens/s of 32 streams")
-    yield Bar("tokens/s of 32 streams, of the bare loop's", "streams", 0.95, False, streams)
+    yield Target("tokens/s of 32 streams, of the bare loop's", "streams", 0.95, False, streams)
 
 
-def _training_bars() -> Iterator[Bar]:
+def _training_targets() -> Iterator[Target]:
     for which, (method, other) in itertools.product(("qv", "seven"), _TRAINED):
         time, memory = (1.3, 1.3) if method == "loca" else (0.5, 0.7)
         row = f"training step, {which}, {method} "
         what = f"training step, {which}, {method}, of {other}"
-        yield Bar(f"{what} time", "training", time, True, value(row, "time_ratio"))
-        yield Bar(f"{what} memory", "training", memory, True, value(row, "memory_ratio"))
+        yield Target(f"{what} time", "training", time, True, value(row, "time_ratio"))
+        yield Target(f"{what} memory", "training", memory, True, value(row, "memory_ratio"))
 
 
-BARS = (*_engine_bars(), *_peft_bars(), *_server_bars(), *_training_bars())
+TARGETS = (*_engine_targets(), *_peft_targets(), *_server_targets(), *_training_targets())

@@ -63,7 +63,7 @@ def check_streams(request: Request) -> None:
         raise Overloaded(message, "stream", retry_after_s=5)
 
 
-async def told(
+async def event_stream(
     request: Request, jobs: Jobs, job: JobRecord, after: str | None, after_step: int
 ) -> AsyncIterator[str]:
     """Yield a job's story as server-sent events, ending in `[DONE]`.

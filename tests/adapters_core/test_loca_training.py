@@ -239,7 +239,7 @@ class Regression:
         self.optimiser.zero_grad()
         for piece in range(pieces):
             (self.loss(slice(piece, None, pieces)) / pieces).backward()
-        self.plan.hold_still(step, num_steps)
+        self.plan.freeze_scheduled(step, num_steps)
         self.optimiser.step()
 
 

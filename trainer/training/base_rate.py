@@ -172,7 +172,7 @@ class _Trial:
             for step in range(self.num_steps):
                 course.still_wanted()
                 gradients.add(step)
-                trainable.plan.hold_still(step, self.of_all)
+                trainable.plan.freeze_scheduled(step, self.of_all)
                 most = course.hyper.max_grad_norm or math.inf
                 torch.nn.utils.clip_grad_norm_(tensors, most)
                 for group in optimizer.param_groups:

@@ -133,7 +133,7 @@ class Trainer:
         step = self.progress.step
         share = self._schedule.share(step)
         loss, num_tokens = self._gradients.add(step)
-        self._trainable.plan.hold_still(step, self._schedule.num_steps)
+        self._trainable.plan.freeze_scheduled(step, self._schedule.num_steps)
         norm = self._clipped()
         rate = share * self._rates.coefficients
         for what, value in (("loss", loss), ("gradient", norm)):

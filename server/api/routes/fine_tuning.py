@@ -24,7 +24,7 @@ from server.api.job_responses import (
     point_object,
 )
 from server.api.job_schemas import JobRequest
-from server.api.job_stream import check_streams, told
+from server.api.job_stream import check_streams, event_stream
 from server.api.request import check_room, json_body, service_of
 from server.errors import UnsupportedParameter
 
@@ -106,7 +106,7 @@ async def events(
     jobs = service_of(request).registry.jobs
     if stream:
         check_streams(request)
-        lines = told(request, jobs, job, event_place(after), after_step)
+        lines = event_stream(request, jobs, job, event_place(after), after_step)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
     found = await _call(jobs.last_events, job.id, limit + 1, event_place(after))

@@ -8,7 +8,7 @@ import pytest
 
 from bench.command import PROGRAMS
 from bench.table import table
-from bench.table.targets import BARS, Bar, begun, found, show, value
+from bench.table.targets import TARGETS, Target, begun, found, show, value
 from overtone_client import InvalidArgument
 
 DECODE = [
@@ -82,7 +82,7 @@ def test_every_bar_finds_its_figure() -> None:
         for which in ("qv", "seven")
         for method, other in TRAINED
     ]
-    assert {bar.part for bar in BARS} == set(table.PARTS) == set(ROWS)
+    assert {target.part for target in TARGETS} == set(table.PARTS) == set(ROWS)
 
 
 TRAINED = (("fourierft", "PEFT's"), ("waveletft", "PEFT's"), ("loca", "LoRA's"))
@@ -103,15 +103,15 @@ TRAINED = (("fourierft", "PEFT's"), ("waveletft", "PEFT's"), ("loca", "LoRA's"))
         ("tokens/s of 32 streams, of the bare loop's", 0.9, False),
     ],
 )
-def test_figures_are_held_against_their_bars(what: str, figure: float, is_met: bool) -> None:
+def test_figures_are_held_against_their_targets(what: str, figure: float, is_met: bool) -> None:
     row = figures({name: part(rows) for name, rows in ROWS.items()})[what]
     assert row["figure"] == pytest.approx(figure)
     assert row["met"] is is_met
 
 
 def test_a_limit_itself_is_met() -> None:
-    most = Bar("a", "p", 1.1, True, value("a"))
-    least = Bar("a", "p", 1.1, False, value("a"))
+    most = Target("a", "p", 1.1, True, value("a"))
+    least = Target("a", "p", 1.1, False, value("a"))
     assert most.is_met(1.1)
     assert least.is_met(1.1)
     assert not most.is_met(1.11)
@@ -150,7 +150,7 @@ def test_the_page_names_machine_commit_and_smoke_runs() -> None:
     assert page.startswith("Machine: P, 2 cores, torch T, 2 threads, float32.\n")
     line = next(line for line in page.splitlines() if "memory of one more" in line)
     assert line.endswith("| 1.100x (smoke run: means nothing) | yes | c, d |")
-    assert page.count("not measured") == len(BARS) - 1
+    assert page.count("not measured") == len(TARGETS) - 1
 
 
 def test_a_row_of_another_processor_than_the_pages_names_it() -> None:
