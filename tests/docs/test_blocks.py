@@ -15,6 +15,7 @@ import yaml
 
 import tiny_encoders as te
 from live import Live, serving, settings_of
+from test_imports import LAYERS
 
 from .conftest import Demo
 from .pages import ROOT, Block, blocks, tracked
@@ -112,3 +113,12 @@ def test_files_and_folders_of_a_tree_exist(block: Block) -> None:
     named = re.findall(r"(?<![\w./])[a-z][\w.-]*(?:/(?:\w+/)?|\.py)(?=\s|$)", block.text)
     assert named
     assert [name for name in named if not any(f"/{name}" in path for path in known)] == []
+
+
+def test_the_trees_show_every_room() -> None:
+    trees = "\n".join(b.text for b in checked_by("tree") if b.page == "docs/architecture.md")
+    rooms = [room for layer in LAYERS for room in layer if not room.endswith("__main__")]
+    for package, room in (room.split(".", 1) for room in rooms):
+        path = room.replace(".", "/")
+        is_folder = (ROOT / package / path).is_dir()
+        assert f" {path}{'/' if is_folder else '.py'} " in f"{trees} ".replace("\n", " \n"), room
