@@ -24,12 +24,12 @@ from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
 from trainer.interfaces import JobFiles, Reporter
 from trainer.tasks.choice import task_of
+from trainer.training.context import JobContext
 from trainer.training.data import open_data
-from trainer.training.evaluate import evaluate
+from trainer.training.evaluate import EVAL_BATCH, evaluate
 from trainer.training.presets import Rates
 from trainer.training.run import run_job
-from trainer.training.schedule import schedule_of
-from trainer.training.train import EVAL_BATCH, Trainer
+from trainer.training.train import Trainer
 
 _MIB = 1 << 20
 
@@ -136,11 +136,9 @@ def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -
     hyper = spec.hyperparameters
     rate, head = hyper.learning_rate or 1e-4, hyper.head_learning_rate or 5e-3
     before = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
-    schedule = schedule_of(hyper, len(data.train), spec.seed)
     rates = Rates(rate, rate, head)
-    Trainer(
-        trainable, data.train, data.held_out, schedule, hyper, rates, folder, Reporter(), {}
-    ).run()
+    job = JobContext(spec, base, task, data, folder)
+    Trainer(job, trainable, rates, fits={}).run()
     after = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
     numbers = trainable.num_coefficients
     size = 4 * (numbers + trainable.num_head)

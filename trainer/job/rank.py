@@ -12,19 +12,19 @@ import sys
 from contextlib import ExitStack
 from typing import Any, TextIO
 
-from registry.jobs.spec import PEFT_TASKS, JobSpec
+from registry.jobs.spec import JobSpec
 from trainer.base import LoadedBase
 from trainer.errors import TrainerError, WrongBase
 from trainer.interfaces import Reporter
 from trainer.job.child import tie_to
 from trainer.process.child_task import function_of
 from trainer.tasks.choice import task_of
+from trainer.training.context import job_setting
 from trainer.training.data import open_data
+from trainer.training.gradient_checkpointing import gradient_checkpointing
 from trainer.training.gradients import Gradients
-from trainer.training.presets import setting_of
 from trainer.training.rank_task import RankTask
 from trainer.training.ranks import DistributedRanks
-from trainer.training.run import less_memory
 from trainer.training.schedule import schedule_of
 from trainer.training.trainable import TrainableAdapter
 
@@ -111,12 +111,10 @@ class Rank:
             raise WrongBase(f"the base is {base.spec.fingerprint}, not {spec.base_fingerprint}")
         task = task_of(spec.task, base, hyper, Reporter())
         data = open_data(given.files, task, spec.seed, given.folder / "data.json")
-        setting = setting_of(
-            spec.method, spec.method_config, hyper, base.spec, PEFT_TASKS[spec.task]
-        )
+        setting = job_setting(spec, base)
         trainable = TrainableAdapter(base, setting, task, spec.seed)
         self._run.callback(trainable.undo)
-        self._run.enter_context(less_memory(base.model, hyper.gradient_checkpointing))
+        self._run.enter_context(gradient_checkpointing(base.model, hyper.gradient_checkpointing))
         schedule = schedule_of(hyper, len(data.train), spec.seed)
         self._gradients = Gradients(trainable, data.train, schedule, hyper, self._ranks)
 

@@ -1,4 +1,4 @@
-"""How well a model does on the held-out examples."""
+"""The metrics of a model on the held-out examples."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,12 +12,15 @@ from trainer.training.data import Examples
 from trainer.training.precision import autocast
 from trainer.training.trainable import TrainableAdapter
 
-#: Examples of one forward pass, if a training step's are not fewer.
+#: Examples of one forward pass, unless a training pass has fewer.
 EVAL_BATCH = 32
 
 
-def at_once(hyper: Hyperparameters) -> int:
-    """Return how many examples an evaluation reads together: what fits in training fits here."""
+def evaluation_batch(hyper: Hyperparameters) -> int:
+    """Return the examples of one forward pass of an evaluation; at most those of a training pass.
+
+    So an evaluation needs no more memory than training does.
+    """
     return min(EVAL_BATCH, -(-hyper.batch_size // hyper.gradient_accumulation))
 
 
@@ -34,26 +37,26 @@ def evaluate(
         trainable: left in evaluation mode.
         examples: held out.
         batch_size: examples of one forward pass.
-        still_wanted: asked before each batch; what it raises ends the evaluation.
+        still_wanted: called before each batch; an exception of it ends the evaluation.
     """
     task, score = trainable.task, Score()
     for some in examples.batches(batch_size):
         still_wanted()
-        batch, loss, logits = _answered(trainable, some)
+        batch, loss, logits = _forward(trainable, some)
         task.collect(score, loss, logits, batch)
     return {name: finite(value) for name, value in task.metrics(score).items()}
 
 
 @torch.no_grad()
 def rehearse(trainable: TrainableAdapter, examples: Examples, batch_size: int) -> None:
-    """Evaluate one batch and forget it.
+    """Evaluate one batch and drop the result.
 
-    What an evaluation loads or compiles is there then, when the trained adapter waits for it.
+    Code that an evaluation loads or compiles is then ready for the one after training.
     """
-    _answered(trainable, next(examples.batches(batch_size)))
+    _forward(trainable, next(examples.batches(batch_size)))
 
 
-def _answered(trainable: TrainableAdapter, some: Sequence[Example]) -> tuple[Batch, Tensor, Tensor]:
+def _forward(trainable: TrainableAdapter, some: Sequence[Example]) -> tuple[Batch, Tensor, Tensor]:
     model, task = trainable.model.eval(), trainable.task
     batch = task.batch(some, trainable.base.device)
     with autocast(model):

@@ -1,6 +1,7 @@
 """The loop: what moves at which rate, what a step costs, and what is the same each time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from trainer.base import LoadedBase
 from trainer.interfaces import JobFiles
 from trainer.tasks.causal_lm import CausalLM
 from trainer.tasks.task import TextLimits
+from trainer.training.context import JobContext
+from trainer.training.data import Data, Facts
 from trainer.training.presets import setting_of
 from trainer.training.run import run_job
-from trainer.training.schedule import schedule_of
 from trainer.training.train import Trainer
 from trainer.training.trainable import TrainableAdapter
 
@@ -47,19 +49,11 @@ def trainer_of(
     examples = Listed(task.example({"text": text * 3}) for text in ("ab", "cd", "ef", "gh"))
     setting = setting_of(method, {}, hyper, base.spec)
     trainable = TrainableAdapter(base, setting, task, seed=0)
-    schedule = schedule_of(hyper, len(examples), 0)
-    made = Trainer(
-        trainable,
-        examples,  # type: ignore[arg-type]
-        examples,  # type: ignore[arg-type]
-        schedule,
-        hyper,
-        setting.rates,
-        folder,
-        Watcher(),
-        {},
-    )
-    return made, trainable
+    facts = Facts("sha256:0", len(examples), len(examples), 0, 0, 0, 0, None)
+    data = Data(examples, examples, facts)  # type: ignore[arg-type]
+    spec = replace(job(base), hyperparameters=hyper)
+    context = JobContext(spec, base, task, data, folder, Watcher())
+    return Trainer(context, trainable, setting.rates, fits={}), trainable
 
 
 def values_of(trainable: TrainableAdapter) -> dict[str, torch.Tensor]:
