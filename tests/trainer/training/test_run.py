@@ -492,7 +492,7 @@ def test_a_run_that_is_no_better_than_the_base_says_so_in_a_warning(
 def test_layers_that_take_long_to_make_ready_are_told_and_can_be_stopped(
     base: LoadedBase, files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.training.run._PERIOD_S", 0.0)
+    monkeypatch.setattr("trainer.training.messages._PERIOD_S", 0.0)
     watcher = Watcher()
     spec = job(base, method="frod", method_config={}, max_steps=1)
     run_job(spec, base, files, tmp_path / "told", watcher)
