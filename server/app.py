@@ -18,6 +18,7 @@ from server.api.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Tim
 from server.api.routes import (
     adapters,
     completions,
+    documentation,
     encoding,
     evaluations,
     files,
@@ -82,7 +83,7 @@ def create_app(
         if app.state.service is not None:
             await asyncio.to_thread(app.state.service.close)
 
-    app = FastAPI(title="Overtone", version=version("overtone"), lifespan=life)
+    app = FastAPI(title="Overtone", version=version("overtone"), lifespan=life, openapi_url=None)
     app.state.service = None
     app.state.draining = False
     app.state.is_stopping = lambda: False
@@ -102,6 +103,7 @@ def create_app(
         fine_tuning,
         workers,
         ops,
+        documentation,
     ):
         app.include_router(module.router)
     for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
@@ -152,7 +154,7 @@ async def _start(
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer an error that says what it means with the body of api.md."""
+    """Answer an error that says what it means with the body of docs/api.md."""
     headers = dict(getattr(error, "headers", None) or {})  # a 405's Allow
     error = _translated(error)
     if isinstance(error, Overloaded):

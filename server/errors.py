@@ -174,14 +174,16 @@ _TYPES = {
 
 def status_of(error: Exception) -> int:
     """Return the HTTP status of an error: that of the nearest class of its family in the table."""
-    for cls in type(error).__mro__:
-        if cls in STATUS:
-            return STATUS[cls]
-    return 500
+    return status_of_class(type(error))
+
+
+def status_of_class(cls: type[Exception]) -> int:
+    """Return the HTTP status of a class of errors."""
+    return next((STATUS[base] for base in cls.__mro__ if base in STATUS), 500)
 
 
 def body_of(error: Exception) -> dict[str, dict[str, str | None]]:
-    """Return the error body of api.md; an error of no family tells nothing of the inside."""
+    """Return the error body of docs/api.md; an error of no family tells nothing of the inside."""
     status = status_of(error)
     known = isinstance(error, FAMILIES)
     message = str(error) if known else "internal error; the server's log has it under this request"

@@ -13,6 +13,7 @@ import httpx2
 import uvicorn
 from fastapi import FastAPI
 
+from api_contract import checking_client
 from server.app import create_app
 from server.generation.runtime import SequenceRequest
 from server.process.launch import start_service
@@ -128,7 +129,7 @@ def running(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            with httpx2.Client(base_url=url, timeout=_DEADLINE_S, trust_env=False) as http:
+            with checking_client(url, _DEADLINE_S) as http:
                 yield Live(url, app, settings, http)
         finally:
             server.should_exit = True

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters_core.reading.prompts import message
+from server.api.request_body import OpenAIBody, RequestBody
 from server.api.validation import unsupported
 
 MAX_CHOICES = 128
@@ -16,18 +17,18 @@ MAX_LOGPROBS = 20
 
 #: Parameters of OpenAI's API that are accepted only with these values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "best_of": (None, 1),
-    "echo": (None, False),
-    "suffix": (None, ""),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
-    "parallel_tool_calls": (None, True, False),
-    "response_format": (None, {"type": "text"}),
-    "modalities": (None, ["text"]),
-    "service_tier": (None, "auto", "default"),
-    "store": (None, False),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
     # These say who or why, not what to compute.
     "user": (...,),
     "metadata": (...,),
@@ -45,16 +46,36 @@ StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class StreamOptions(BaseModel):
-    """Extras of a streamed answer."""
+    """Extras of a streamed answer.
+
+    Args:
+        include_usage: one more event, with the token counts and no choice.
+        include_obfuscation: taken, and of no effect.
+    """
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class GenerationRequest(BaseModel):
-    """What completions and chat completions share."""
+class GenerationRequest(OpenAIBody):
+    """What completions and chat completions share.
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    Args:
+        model: the base's name, or an adapter's: `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
+        n: answers for each prompt.
+        temperature: 0 takes the likeliest token; missing: 1.
+        top_p: only the likeliest tokens that have this share together; missing: 1.
+        seed: the same seed gives the same answer; missing: a random one.
+        stop: texts before which an answer ends; at most four.
+        stream: answer in server-sent events.
+        stream_options: extras of a streamed answer.
+        logit_bias: token id -> what is added to its logit.
+        timeout_s: seconds after which the request fails; missing: the server's setting.
+        ignore_eos: go on after an end token.
+        return_token_ids: give the tokens of each answer, too.
+    """
+
+    neutral = _NEUTRAL
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
@@ -75,22 +96,6 @@ class GenerationRequest(BaseModel):
     ignore_eos: bool = False
     return_token_ids: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, given: Any) -> Any:
-        """Take null for "not given", as OpenAI's API does."""
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value is not None}
-
-    @model_validator(mode="after")
-    def _refuse_unsupported(self) -> "GenerationRequest":
-        for name, value in (self.model_extra or {}).items():
-            allowed = _NEUTRAL.get(name, (None,))
-            if ... not in allowed and value not in allowed:
-                raise unsupported(name, f"parameter {name!r} is not supported")
-        return self
-
     @property
     def stops(self) -> tuple[str, ...]:
         """Return the stop strings."""
@@ -100,7 +105,15 @@ class GenerationRequest(BaseModel):
 
 
 class CompletionRequest(GenerationRequest):
-    """POST /v1/completions."""
+    """Prompts to complete.
+
+    Args:
+        prompt: a text, several, token ids, or several lists of them.
+        max_tokens: of each answer; missing: 16.
+        logprobs: log-probabilities of the chosen tokens and of so many alternatives.
+    """
+
+    example = {"model": "BASE", "prompt": "Once upon a time", "max_tokens": 16}
 
     prompt: str | Tokens | Prompts
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -147,7 +160,17 @@ class Message(BaseModel):
 
 
 class ChatRequest(GenerationRequest):
-    """POST /v1/chat/completions."""
+    """A conversation to answer.
+
+    Args:
+        messages: the conversation so far.
+        max_tokens: of each answer; missing: as many as fit.
+        max_completion_tokens: OpenAI's newer name of max_tokens.
+        logprobs: log-probabilities of the chosen tokens.
+        top_logprobs: alternatives for each token; needs `logprobs`.
+    """
+
+    example = {"model": "BASE", "messages": [{"role": "user", "content": "Hello"}]}
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -156,9 +179,13 @@ class ChatRequest(GenerationRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
 
-class AliasRequest(BaseModel):
-    """PUT /v1/adapters/{name}/aliases/{alias}."""
+class AliasRequest(RequestBody):
+    """Where an alias is to point.
 
-    model_config = ConfigDict(extra="forbid")
+    Args:
+        version: a version's number.
+    """
+
+    example = {"version": 1}
 
     version: Annotated[int, Field(ge=1)]

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from server.api.validation import unsupported
+from server.api.request_body import OpenAIBody
 
 #: Inputs of one request, as OpenAI's API has it.
 MAX_INPUTS = 2048
@@ -14,40 +14,29 @@ Tokens = Annotated[list[Token], Field(min_length=1)]
 Texts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
 
 #: Parameters that say who or why, not what to compute.
-_NEUTRAL = frozenset({"user", "metadata", "safety_identifier"})
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "user": (...,),
+    "metadata": (...,),
+    "safety_identifier": (...,),
+}
 
 
-class EncodingRequest(BaseModel):
+class EncodingRequest(OpenAIBody):
     """What both requests share.
 
     Args:
-        model: who answers.
+        model: the base's name, or an adapter's: `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
         input: a text, several, token ids, several lists of them; images as data URLs.
         truncate: cut a text that is too long instead of refusing it.
-        timeout_s: what is not answered by then fails.
+        timeout_s: seconds after which the request fails; missing: the server's setting.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    neutral = _NEUTRAL
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     input: str | Tokens | Texts
     truncate: bool = False
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, given: Any) -> Any:
-        """Take null for "not given", as OpenAI's API does."""
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value is not None}
-
-    @model_validator(mode="after")
-    def _refuse_unsupported(self) -> "EncodingRequest":
-        for name in self.model_extra or {}:
-            if name not in _NEUTRAL:
-                raise unsupported(name, f"parameter {name!r} is not supported")
-        return self
 
     @property
     def inputs(self) -> list[str | list[int]]:
@@ -60,16 +49,22 @@ class EncodingRequest(BaseModel):
 
 
 class ClassifyRequest(EncodingRequest):
-    """POST /v1/classify."""
+    """Texts or images to label."""
+
+    example = {"model": "NAME", "input": "What a day"}
 
 
 class EmbeddingsRequest(EncodingRequest):
-    """POST /v1/embeddings; `dimensions` only as many as the base has.
+    """Texts to embed.
 
-    `prompt_name` is one of the prompts that a sentence-transformers base comes with.
+    Args:
+        prompt_name: one of the prompts that a sentence-transformers base comes with.
+        encoding_format: numbers, or the bytes of little-endian float32 in base64.
+        dimensions: only as many as the base has.
     """
 
-    prompt_name: Annotated[str, Field(max_length=256)] | None = None
+    example = {"model": "BASE", "input": ["What a day", "What a night"]}
 
+    prompt_name: Annotated[str, Field(max_length=256)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None

@@ -4,10 +4,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from registry import Checkpoint, Event, FileRecord, JobRecord, MetricPoint
 from registry.jobs.comparison import is_better_than_base
+from server.api.bodies.jobs import Checkpoint as CheckpointBody
+from server.api.bodies.jobs import Event as EventBody
+from server.api.bodies.jobs import File, Job, JobAdapter, JobFacts
 from server.errors import InvalidRequest
 
 Json = dict[str, Any]
@@ -16,10 +19,10 @@ T = TypeVar("T")
 _EVENT = "ftevent-"
 _CHECKPOINT = re.compile(r"ftckpt-[0-9a-f]{24}-([0-9]{1,15})")
 #: OpenAI's clients know no other levels.
-_LEVELS = {"debug": "info"}
+_LEVELS: dict[str, Literal["warn", "error"]] = {"warn": "warn", "error": "error"}
 
 
-def page_object(items: Sequence[T], shape: Callable[[T], Json], limit: int) -> Json:
+def page_object(items: Sequence[T], shape: Callable[[T], Any], limit: int) -> Json:
     """Return one page of a list, as OpenAI's clients walk it.
 
     Args:
@@ -37,9 +40,10 @@ def page_object(items: Sequence[T], shape: Callable[[T], Json], limit: int) -> J
     }
 
 
-def file_object(record: FileRecord) -> Json:
+def file_object(record: FileRecord) -> File:
     """Return an uploaded file; one that cannot be trained on has status `error` and says why."""
     faults = str(record.facts.get("shown") or "")
+    facts: Any = {"digest": record.digest, **record.facts}
     return {
         "id": record.id,
         "object": "file",
@@ -50,15 +54,14 @@ def file_object(record: FileRecord) -> Json:
         "purpose": record.purpose,
         "status": "error" if faults else "processed",
         "status_details": faults or None,
-        "overtone": {"digest": record.digest, **record.facts},
+        "overtone": facts,
     }
 
 
-def job_object(job: JobRecord) -> Json:
+def job_object(job: JobRecord) -> Job:
     """Return a job."""
-    spec, hyper = job.spec, asdict(job.spec.hyperparameters)
+    spec, hyper = job.spec, _fields(job.spec.hyperparameters)
     done = job.state == "succeeded" and job.result is not None
-    usual = ("n_epochs", "batch_size", "learning_rate_multiplier")
     return {
         "id": job.id,
         "object": "fine_tuning.job",
@@ -66,7 +69,7 @@ def job_object(job: JobRecord) -> Json:
         "finished_at": _whole(job.finished_at),
         "estimated_finish": _estimated(job),
         "status": job.state,
-        "error": asdict(job.error) if job.error else None,
+        "error": _fields(job.error),
         "model": spec.base_name,
         "fine_tuned_model": job.result.reference if done and job.result else None,
         "training_file": spec.training_file,
@@ -77,27 +80,31 @@ def job_object(job: JobRecord) -> Json:
         "metadata": spec.metadata,
         "organization_id": "overtone",
         "integrations": [],
-        "hyperparameters": {name: hyper[name] for name in usual},
+        "hyperparameters": {
+            "n_epochs": hyper["n_epochs"],
+            "batch_size": hyper["batch_size"],
+            "learning_rate_multiplier": hyper["learning_rate_multiplier"],
+        },
         "method": {"type": "supervised", "supervised": {"hyperparameters": hyper}},
         "adapter": _adapter(job),
         "overtone": _own(job),
     }
 
 
-def event_object(event: Event) -> Json:
+def event_object(event: Event) -> EventBody:
     """Return one line of a job's history."""
     return {
         "id": _EVENT + event.id,
         "object": "fine_tuning.job.event",
         "created_at": int(event.created_at),
-        "level": _LEVELS.get(event.level, event.level),
+        "level": _LEVELS.get(event.level, "info"),
         "message": event.message,
         "type": event.type,
         "data": event.data,
     }
 
 
-def metrics_event(point: MetricPoint, job: JobRecord) -> Json:
+def metrics_event(point: MetricPoint, job: JobRecord) -> EventBody:
     """Return a step's numbers as an event of a stream."""
     progress = job.progress
     left = {"num_steps": progress.num_steps, "seconds_left": progress.seconds_left}
@@ -113,7 +120,7 @@ def metrics_event(point: MetricPoint, job: JobRecord) -> Json:
     }
 
 
-def checkpoint_object(checkpoint: Checkpoint, job: JobRecord) -> Json:
+def checkpoint_object(checkpoint: Checkpoint, job: JobRecord) -> CheckpointBody:
     """Return a checkpoint: a state that the job goes on from, no version that answers."""
     return {
         "id": f"ftckpt-{job.id.removeprefix('ftjob-')}-{checkpoint.step}",
@@ -150,7 +157,7 @@ def checkpoint_step(after: str | None) -> int | None:
     return int(found[1])
 
 
-def _adapter(job: JobRecord) -> Json:
+def _adapter(job: JobRecord) -> JobAdapter:
     spec = job.spec
     return {
         "name": spec.name,
@@ -158,20 +165,25 @@ def _adapter(job: JobRecord) -> Json:
         "config": spec.method_config,
         "task": spec.task,
         "alias": spec.alias,
-        "publish_if": asdict(spec.publish_if) if spec.publish_if else None,
+        "publish_if": _fields(spec.publish_if),
         "move_latest": spec.move_latest,
     }
 
 
-def _own(job: JobRecord) -> Json:
+def _own(job: JobRecord) -> JobFacts:
     return {
-        "progress": asdict(job.progress) | {"trained_tokens": job.trained_tokens},
+        "progress": _fields(job.progress) | {"trained_tokens": job.trained_tokens},
         "started_at": _whole(job.started_at),
         "attempts": job.attempts,
         "worker": job.worker,
-        "result": asdict(job.result) if job.result else None,
+        "result": _fields(job.result),
         "is_better_than_base": is_better_than_base(job.result.metrics if job.result else {}),
     }
+
+
+def _fields(value: Any) -> Any:
+    """Return a dataclass's fields as a JSON object; null for none."""
+    return None if value is None else asdict(value)
 
 
 def _estimated(job: JobRecord) -> int | None:

@@ -3,11 +3,12 @@
 Every field is known or refused by name. `"auto"` and null mean: as if it were not there.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from registry.jobs.spec import AUTO, Hyperparameters, MoveLatest, PublishGate, Task
+from server.api.request_body import RequestBody
 from server.api.validation import unsupported
 
 #: As OpenAI has them; both end in the record of the version that the job makes.
@@ -25,30 +26,40 @@ Few = Annotated[int, Field(ge=1, le=4096, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)]
 
 
-class _Request(BaseModel):
-    """Unknown fields are refused; null and `"auto"` are as if not given."""
+class _Request(RequestBody):
+    """Null and `"auto"` are as if not given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_defaults(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        kept = cls._keeping_auto()
-        return {
-            name: value
-            for name, value in given.items()
-            if value is not None and (value != "auto" or name in kept)
-        }
+    keeps_auto: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def _keeping_auto(cls) -> frozenset[str]:
-        return frozenset()
+    def defaults_of(cls, name: str) -> list[Any]:
+        return [None] if name in cls.keeps_auto else [None, "auto"]
 
 
 class HyperparametersRequest(_Request):
-    """OpenAI's three, and the rest of a job's `Hyperparameters`; missing: the preset's."""
+    """OpenAI's three, and the rest of a job's `Hyperparameters`; missing: the preset's.
+
+    Args:
+        n_epochs: passes over the training file; missing: 3.
+        batch_size: examples of one optimiser step; missing: 8.
+        learning_rate_multiplier: of the preset's rate.
+        max_steps: ends training earlier.
+        gradient_accumulation: forward passes that make one optimiser step; at most one for each
+            example of it.
+        learning_rate: of the coefficients; absolute, wins over the multiplier.
+        head_learning_rate: of heads that are trained beside the coefficients.
+        location_learning_rate: of learned positions.
+        warmup_ratio: of all steps.
+        schedule: of the rate after warm-up.
+        weight_decay: of the coefficients.
+        max_grad_norm: gradients are clipped to it; 0 does not clip.
+        max_length: tokens of an example; longer ones are cut and counted.
+        packing: several short texts to one row.
+        early_stopping_patience: evaluations without a better loss; missing: never stops early.
+        eval_every: steps between evaluations; missing: before and after training.
+        checkpoint_every_steps, checkpoint_every_s: whichever comes first.
+        gradient_checkpointing: less memory, more time.
+    """
 
     n_epochs: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
     batch_size: Few | None = None
@@ -86,7 +97,12 @@ class HyperparametersRequest(_Request):
 
 
 class GateRequest(_Request):
-    """When the alias may move to the new version."""
+    """When the alias may move to the new version.
+
+    Args:
+        metric: such as `eval_loss` or `accuracy`.
+        better_than: `base`, or `alias:NAME`.
+    """
 
     metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     better_than: Annotated[str, Field(pattern=r"^(base|alias:[a-z][a-z0-9_-]{0,31})$")]
@@ -97,7 +113,20 @@ class GateRequest(_Request):
 
 
 class AdapterRequest(_Request):
-    """What the job makes: `extra_body={"adapter": {...}}` of OpenAI's client."""
+    """What the job makes: `extra_body={"adapter": {...}}` of OpenAI's client.
+
+    Args:
+        method: such as `loca`, or `auto` to let the job find the best.
+        config: fields of adapter_config.json; what is missing is the method's preset.
+        name: of the adapter; a known one gets a new version. Missing: `suffix`, else a new name.
+        task: what to learn; missing: the base's usual one.
+        alias: moved to the new version.
+        publish_if: when the alias may move; missing: always.
+        move_latest: when `latest` moves: always, or if the held-out loss is below the base's.
+            Missing: always where the job gives the learning rate, else if better.
+    """
+
+    keeps_auto = frozenset({"method"})  # `auto` is a way to choose one
 
     method: Annotated[str, Field(min_length=1, max_length=64)] = "fourierft"
     config: dict[str, Any] = Field(default_factory=dict)
@@ -106,10 +135,6 @@ class AdapterRequest(_Request):
     alias: str | None = None
     publish_if: GateRequest | None = None
     move_latest: MoveLatest | None = None
-
-    @classmethod
-    def _keeping_auto(cls) -> frozenset[str]:
-        return frozenset({"method"})  # `auto` is a way to choose one
 
     @property
     def tries_methods(self) -> bool:
@@ -131,7 +156,28 @@ class MethodRequest(_Request):
 
 
 class JobRequest(_Request):
-    """POST /v1/fine_tuning/jobs."""
+    """A training job, in OpenAI's shape.
+
+    Args:
+        model: the base's name.
+        training_file: id of an uploaded file.
+        validation_file: id of one with held-out examples; missing: a part of the training file.
+        suffix: OpenAI's place for the adapter's name.
+        seed: of everything random; missing: a random one.
+        metadata: kept with the job and the version that it makes.
+        method: OpenAI's place for hyper-parameters.
+        hyperparameters: OpenAI's older place for them.
+        integrations: none are supported.
+        adapter: what the job makes.
+    """
+
+    keeps_auto = frozenset({"model", "suffix"})
+    example = {
+        "model": "BASE",
+        "training_file": "file-…",
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
+        "adapter": {"name": "NAME", "method": "fourierft"},
+    }
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     training_file: Annotated[str, Field(min_length=1, max_length=128)]
@@ -143,10 +189,6 @@ class JobRequest(_Request):
     hyperparameters: HyperparametersRequest | None = None
     integrations: list[Any] = Field(default_factory=list)
     adapter: AdapterRequest = Field(default_factory=AdapterRequest)
-
-    @classmethod
-    def _keeping_auto(cls) -> frozenset[str]:
-        return frozenset({"model", "suffix"})
 
     @model_validator(mode="after")
     def _check_integrations(self) -> Self:

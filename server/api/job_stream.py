@@ -4,18 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import Request
 
 from registry import JobRecord, RegistryUnavailable
 from registry.common.pages import MAX_PAGE
 from registry.jobs.jobs import Jobs
+from server.api.bodies.jobs import Event
 from server.api.job_responses import event_object, metrics_event
 from server.api.request import event_line, log_unexpected
 from server.errors import Draining, Overloaded, body_of
-
-Json = dict[str, Any]
 
 #: Between two looks; longer and longer while nothing happens.
 _FIRST_WAIT_S, _LAST_WAIT_S = 0.2, 1.0
@@ -36,7 +34,7 @@ class _Reader:
     point: str | None
     is_over: bool = False
 
-    def news(self) -> list[Json]:
+    def news(self) -> list[Event]:
         """Return what was said since; the last word, which may be the end, after all numbers."""
         self.job = self.jobs.get(self.job.id)  # first: an end that it sees has been written down
         events = self.jobs.events(self.job.id, MAX_PAGE, self.event)

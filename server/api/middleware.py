@@ -14,7 +14,18 @@ from server.errors import InvalidApiKey, PayloadTooLarge, body_of, status_of
 from server.telemetry.observer import Observer
 
 _LOG = logging.getLogger("overtone")
-_OPEN_PATHS = frozenset({"/", "/health/live", "/health/ready"})
+_OPEN_PATHS = frozenset(
+    {
+        "/",
+        "/health/live",
+        "/health/ready",
+        "/openapi.json",
+        "/docs",
+        "/docs/start.js",
+        "/docs/swagger-ui-bundle.js",
+        "/docs/swagger-ui.css",
+    }
+)
 _MAX_ID_CHARS = 128
 
 
@@ -75,7 +86,7 @@ class Timing:
 
 
 class ApiKeys:
-    """Asks for a key on every path but the health checks and the page; without keys, on none.
+    """Asks for a key on every path but health checks and pages; without keys, on none.
 
     The key names the tenant (api_keys.py). A gateway that has one key for many may name the
     tenant in a header; only the name of that header makes it believed.

@@ -181,9 +181,10 @@ def test_a_wrong_key_is_an_authentication_error(guarded: Live, key: str) -> None
 def test_the_right_key_opens_every_path(guarded: Live) -> None:
     with closing(client_of(guarded, KEY)) as client:
         assert client.completions.create(model="tiny", prompt="Once").choices
-    for path in ("/metrics", "/version", "/openapi.json", "/docs", "/v1/adapters", "/nothing"):
+    for path in ("/metrics", "/version", "/docs/nothing", "/v1/adapters", "/nothing"):
         assert guarded.http.get(path).status_code == 401
-    assert guarded.http.get("/health/ready").status_code == 200
+    for path in ("/health/ready", "/openapi.json", "/docs", "/docs/swagger-ui-bundle.js"):
+        assert guarded.http.get(path).status_code == 200
 
 
 @pytest.mark.parametrize(

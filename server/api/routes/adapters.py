@@ -9,27 +9,88 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Path as Path_
 from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 
 from adapters_core.adapter import read_adapter
+from adapters_core.errors import BaseMismatch
 from adapters_core.files import DEFAULT_MAX_FILE_BYTES
 from adapters_core.peft_config import MAX_CONFIG_BYTES
-from registry import AdapterEntry, Record, publish, withdraw
+from registry import (
+    AdapterEntry,
+    AdapterInUse,
+    AdapterNotFound,
+    NameConflict,
+    PreconditionFailed,
+    Record,
+    publish,
+    withdraw,
+)
+from server.api.bodies.adapters import (
+    Adapter,
+    AdapterPage,
+    AdapterVersions,
+    DeletedAdapter,
+    MovedAlias,
+)
 from server.api.completion_schemas import AliasRequest
 from server.api.content_digest import check_content_digest
+from server.api.describe import (
+    ASKS_REGISTRY,
+    INVALID,
+    READS_ADAPTER,
+    WRITES,
+    Answer,
+    Form,
+    answer,
+    describe,
+    raw,
+)
+from server.api.parameters import AdapterName, AdapterVersion, After, Limit
 from server.api.request import check_room, declared_size, json_body, service_of
 from server.encoding.labels import with_labels
 from server.errors import InvalidRequest
 from server.service import Service
 
-router = APIRouter()
+router = APIRouter(tags=["adapters"])
 T = TypeVar("T")
 
-_FIELDS = {"name", "file", "config", "alias", "metadata"}
+
+class AdapterUpload(BaseModel):
+    """An adapter to publish.
+
+    Args:
+        name: the adapter's name; a known one gets a new version.
+        file: adapter_model.safetensors.
+        config: adapter_config.json; PEFT's own works unchanged.
+        alias: points to this version afterwards.
+        metadata: a JSON object that is kept with the version.
+    """
+
+    name: str
+    file: bytes
+    config: bytes
+    alias: str | None = None
+    metadata: str | None = None
+
+
+_UPLOAD = Form(
+    AdapterUpload,
+    {
+        "file": "application/octet-stream",
+        "config": "application/json",
+        "metadata": "application/json",
+    },
+    {"file": {"Content-Digest": "`sha-256=:BASE64:` of the file (RFC 9530); checked if sent."}},
+)
+_FIELDS = set(AdapterUpload.model_fields)
+_REQUIRED = [name for name, field in AdapterUpload.model_fields.items() if field.is_required()]
+_UNKNOWN = (*ASKS_REGISTRY, AdapterNotFound)
 
 
 async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -37,7 +98,16 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return await asyncio.to_thread(partial(function, *args, **kwargs))
 
 
-@router.post("/v1/adapters")
+@router.post(
+    "/v1/adapters",
+    **describe(
+        "createAdapter",
+        answer(Adapter, status=201, description="A new version."),
+        answer(Adapter, description="These bytes are a version of this name already."),
+        body=_UPLOAD,
+        errors=(*WRITES, *READS_ADAPTER, BaseMismatch, NameConflict),
+    ),
+)
 async def upload(request: Request) -> Response:
     """Take a coefficient file with its config; servable as soon as this answers."""
     service = service_of(request)
@@ -56,7 +126,7 @@ async def _read_form(form: FormData, folder: Path) -> dict[str, Any]:
     unknown = sorted(set(form) - _FIELDS)
     if unknown:
         raise InvalidRequest(f"unknown field {unknown[0]!r} in the upload", unknown[0])
-    for name in ("name", "file", "config"):
+    for name in _REQUIRED:
         if name not in form:
             raise InvalidRequest(f"the upload has no field {name!r}", name)
     file = form["file"]
@@ -133,13 +203,16 @@ def _publish(
     )
 
 
-@router.get("/v1/adapters")
+@router.get(
+    "/v1/adapters",
+    **describe("listAdapters", answer(AdapterPage), errors=(*ASKS_REGISTRY, *INVALID)),
+)
 async def list_adapters(
     request: Request,
-    limit: int = Query(default=20, ge=1, le=1000),
-    after: str | None = None,
-    method: str | None = None,
-    prefix: str | None = None,
+    limit: Limit = 20,
+    after: After = None,
+    method: Annotated[str | None, Query(description="Only adapters of this method.")] = None,
+    prefix: Annotated[str | None, Query(description="Only names that begin so.")] = None,
 ) -> dict[str, Any]:
     """List the latest version of each adapter, page by page in the order of their names."""
     service = service_of(request)
@@ -155,16 +228,19 @@ async def list_adapters(
     }
 
 
-@router.get("/v1/adapters/{name}")
-async def show(request: Request, name: str) -> dict[str, Any]:
+@router.get("/v1/adapters/{name}", **describe("getAdapter", answer(Adapter), errors=_UNKNOWN))
+async def show(request: Request, name: AdapterName) -> Adapter:
     """Show the latest version and all aliases."""
     service = service_of(request)
     entry = await _call(service.registry.adapters.get, name)
     return _body(service, entry.latest, entry)
 
 
-@router.get("/v1/adapters/{name}/versions")
-async def versions(request: Request, name: str) -> dict[str, Any]:
+@router.get(
+    "/v1/adapters/{name}/versions",
+    **describe("listAdapterVersions", answer(AdapterVersions), errors=_UNKNOWN),
+)
+async def versions(request: Request, name: AdapterName) -> dict[str, Any]:
     """List all versions, the oldest first."""
     service = service_of(request)
     records = await _call(service.registry.adapters.versions, name)
@@ -172,12 +248,28 @@ async def versions(request: Request, name: str) -> dict[str, Any]:
     return {"object": "list", "data": [_body(service, record, entry) for record in records]}
 
 
-@router.get("/v1/adapters/{name}/versions/{version}/content")
-async def content(request: Request, name: str, version: int, part: str = "file") -> Response:
+@router.get(
+    "/v1/adapters/{name}/versions/{version}/content",
+    **describe(
+        "getAdapterContent",
+        Answer(
+            raw("application/octet-stream", "").content | answer(dict[str, Any]).content,
+            headers=("X-Overtone-Adapter",),
+            description="The safetensors file, or the config.",
+        ),
+        errors=(*_UNKNOWN, *INVALID),
+    ),
+)
+async def content(
+    request: Request,
+    name: AdapterName,
+    version: AdapterVersion,
+    part: Annotated[
+        Literal["file", "config"], Query(description="Which of the two files.")
+    ] = "file",
+) -> Response:
     """Give the bytes back: the coefficient file, or with `?part=config` its config."""
     service = service_of(request)
-    if part not in ("file", "config"):
-        raise InvalidRequest(f"part = {part!r}; it is 'file' or 'config'", "part")
     record = await _call(service.registry.adapters.resolve, f"{name}@{version}")
     blob = await _call(service.registry.blobs.open, record.digest)
     headers = {"X-Overtone-Adapter": f"{record.reference} {record.digest}"}
@@ -186,21 +278,39 @@ async def content(request: Request, name: str, version: int, part: str = "file")
     return FileResponse(blob.file, media_type="application/octet-stream", headers=headers)
 
 
-@router.put("/v1/adapters/{name}/aliases/{alias}")
-async def move_alias(request: Request, name: str, alias: str) -> Response:
-    """Point an alias to a version; with If-Match only if nobody moved it meanwhile."""
+@router.put(
+    "/v1/adapters/{name}/aliases/{alias}",
+    **describe(
+        "moveAlias",
+        answer(MovedAlias, headers=("ETag",)),
+        body=AliasRequest,
+        errors=(*WRITES, AdapterNotFound, PreconditionFailed),
+    ),
+)
+async def move_alias(
+    request: Request,
+    name: AdapterName,
+    alias: Annotated[str, Path_(description="The alias; made if it is not there.")],
+    if_match: Annotated[
+        str | None, Header(description='The ETag of the alias\'s last answer, or `"VERSION"`.')
+    ] = None,
+) -> Response:
+    """Point an alias to a version; with If-Match only if it was not moved meanwhile."""
     service = service_of(request)
     body = await json_body(request, AliasRequest)
     await check_room(service)
     move = service.registry.adapters.move_alias
-    etag = await _call(move, name, alias, body.version, request.headers.get("if-match"))
+    etag = await _call(move, name, alias, body.version, if_match)
     service.registry.directory.forget(name)
-    answer = {"object": "alias", "name": name, "alias": alias, "version": body.version}
-    return JSONResponse(answer, headers={"ETag": etag})
+    moved = {"object": "alias", "name": name, "alias": alias, "version": body.version}
+    return JSONResponse(moved, headers={"ETag": etag})
 
 
-@router.post("/v1/adapters/{name}/rollback")
-async def rollback(request: Request, name: str) -> dict[str, Any]:
+@router.post(
+    "/v1/adapters/{name}/rollback",
+    **describe("rollbackAdapter", answer(Adapter), errors=(*WRITES, AdapterNotFound, NameConflict)),
+)
+async def rollback(request: Request, name: AdapterName) -> Adapter:
     """Make the version before the latest the latest again."""
     service = service_of(request)
     await check_room(service)
@@ -209,14 +319,25 @@ async def rollback(request: Request, name: str) -> dict[str, Any]:
     return _body(service, record, await _call(service.registry.adapters.get, name))
 
 
-@router.delete("/v1/adapters/{name}")
-async def delete(request: Request, name: str) -> dict[str, Any]:
+@router.delete(
+    "/v1/adapters/{name}", **describe("deleteAdapter", answer(DeletedAdapter), errors=_UNKNOWN)
+)
+async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
     """Delete an adapter; running requests finish on it, new ones get 404."""
     return await _delete(service_of(request), name, None)
 
 
-@router.delete("/v1/adapters/{name}/versions/{version}")
-async def delete_version(request: Request, name: str, version: int) -> dict[str, Any]:
+@router.delete(
+    "/v1/adapters/{name}/versions/{version}",
+    **describe(
+        "deleteAdapterVersion",
+        answer(DeletedAdapter),
+        errors=(*_UNKNOWN, *INVALID, AdapterInUse),
+    ),
+)
+async def delete_version(
+    request: Request, name: AdapterName, version: AdapterVersion
+) -> dict[str, Any]:
     """Delete one version."""
     return await _delete(service_of(request), name, version)
 
@@ -231,8 +352,8 @@ async def _delete(service: Service, name: str, version: int | None) -> dict[str,
     return {"object": "adapter.deleted", "name": name, "version": version, "deleted": True}
 
 
-def _body(service: Service, record: Record, entry: AdapterEntry | None = None) -> dict[str, Any]:
-    """Return a record as api.md has it."""
+def _body(service: Service, record: Record, entry: AdapterEntry) -> Adapter:
+    """Return a record as the API shows it."""
     return {
         "object": "adapter",
         "name": record.name,
@@ -250,7 +371,7 @@ def _body(service: Service, record: Record, entry: AdapterEntry | None = None) -
         "size_bytes": record.size_bytes,
         "created_at": record.created_at,
         "created_by": record.created_by,
-        "aliases": entry.aliases if entry else None,
+        "aliases": entry.aliases,
         "metadata": record.metadata,
         "metrics": record.metrics,
         "residency": service.loader.memory.modes_of(record.digest),

@@ -7,18 +7,35 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from registry import BlobMissing
+from server.api.bodies.answers import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Completion,
+    CompletionChunk,
+)
 from server.api.completion_responses import Answer, usage
 from server.api.completion_schemas import ChatRequest, CompletionRequest, GenerationRequest
+from server.api.describe import ANSWERS, answer, describe
 from server.api.generation import Answerer, Delta, GenerationCall, Run, finish, resolve, samplings
 from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.errors import InvalidRequest, body_of
 
-router = APIRouter()
+router = APIRouter(tags=["inference"])
+
+_NAMED = ("X-Overtone-Adapter",)
 
 _DEFAULT_MAX_TOKENS = 16
 
 
-@router.post("/v1/completions")
+@router.post(
+    "/v1/completions",
+    **describe(
+        "createCompletion",
+        answer(Completion, events=CompletionChunk, headers=_NAMED),
+        body=CompletionRequest,
+        errors=ANSWERS,
+    ),
+)
 async def completions(request: Request) -> Response:
     """Complete one prompt or many."""
     body = await json_body(request, CompletionRequest)
@@ -32,7 +49,15 @@ async def completions(request: Request) -> Response:
     return await _answer_by_name(request, call, answerer)
 
 
-@router.post("/v1/chat/completions")
+@router.post(
+    "/v1/chat/completions",
+    **describe(
+        "createChatCompletion",
+        answer(ChatCompletion, events=ChatCompletionChunk, headers=_NAMED),
+        body=ChatRequest,
+        errors=ANSWERS,
+    ),
+)
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     body = await json_body(request, ChatRequest)

@@ -10,6 +10,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
+from server.api.bodies.answers import Classification, Embeddings
+from server.api.describe import ANSWERS, answer, describe
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
 from server.api.generation import Answerer, resolve
 from server.api.request import json_body, service_of, unless_gone
@@ -19,7 +21,9 @@ from server.encoding.labels import answer_of, names_of
 from server.encoding.request import PendingRequest
 from server.errors import InvalidRequest
 
-router = APIRouter()
+router = APIRouter(tags=["inference"])
+
+_NAMED = ("X-Overtone-Adapter",)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,15 @@ class _Answered:
         return JSONResponse(body, headers={"X-Overtone-Adapter": self.answerer.header})
 
 
-@router.post("/v1/classify")
+@router.post(
+    "/v1/classify",
+    **describe(
+        "createClassification",
+        answer(Classification, headers=_NAMED),
+        body=ClassifyRequest,
+        errors=ANSWERS,
+    ),
+)
 async def classify(request: Request) -> Response:
     """Say which label each text or image has."""
     body = await json_body(request, ClassifyRequest)
@@ -63,7 +75,15 @@ async def classify(request: Request) -> Response:
     return answered.response(data, id="classify-" + uuid.uuid4().hex)
 
 
-@router.post("/v1/embeddings")
+@router.post(
+    "/v1/embeddings",
+    **describe(
+        "createEmbedding",
+        answer(Embeddings, headers=_NAMED),
+        body=EmbeddingsRequest,
+        errors=ANSWERS,
+    ),
+)
 async def embeddings(request: Request) -> Response:
     """Return one vector per text."""
     body = await json_body(request, EmbeddingsRequest)

@@ -7,25 +7,37 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from registry import FileNotFound
+from server.api.bodies.answers import Evaluation as Evaluated
+from server.api.bodies.answers import EvaluationProgress
+from server.api.describe import ANSWERS, answer, describe
 from server.api.generation import Answerer, resolve
 from server.api.job_creation import own_file
 from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
+from server.api.request_body import RequestBody
 from server.errors import InvalidRequest, Overloaded, body_of
 from server.evaluation.evaluation import Asked, Evaluation
 from server.service import Service
 
-router = APIRouter()
+router = APIRouter(tags=["inference"])
 
 #: Each has a thread and keeps texts in the engine.
 _MAX_AT_ONCE = 4
 
 
-class EvaluationRequest(BaseModel):
-    """What to evaluate: a model on a file that was uploaded with `purpose: fine-tune`."""
+class EvaluationRequest(RequestBody):
+    """What to evaluate.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Args:
+        model: the base's name, or an adapter's: `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
+        file: id of a file that was uploaded with `purpose: fine-tune`.
+        max_length: tokens to which longer texts are cut; missing: they are refused.
+        stream: answer in server-sent events: the progress twice a second, then the evaluation.
+    """
+
+    example = {"model": "NAME", "file": "file-…"}
 
     model: str
     file: str
@@ -33,7 +45,15 @@ class EvaluationRequest(BaseModel):
     stream: Annotated[bool, Field(strict=True)] = False
 
 
-@router.post("/v1/evaluations")
+@router.post(
+    "/v1/evaluations",
+    **describe(
+        "createEvaluation",
+        answer(Evaluated, events=Evaluated | EvaluationProgress, headers=("X-Overtone-Adapter",)),
+        body=EvaluationRequest,
+        errors=(*ANSWERS, FileNotFound),
+    ),
+)
 async def evaluate(request: Request) -> Response:
     """Compute a training job's figures of a served model, at once or with progress as events."""
     body = await json_body(request, EvaluationRequest)

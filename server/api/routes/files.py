@@ -10,26 +10,45 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
+from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 
-from registry import FileRecord
+from registry import FileNotFound, FileRecord, JobConflict
 from registry.training_data.checks import check_lines
+from server.api.bodies.jobs import DeletedFile, File, FilePage
+from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, Form, answer, describe, raw
 from server.api.job_creation import own_file
 from server.api.job_responses import file_object, page_object
+from server.api.parameters import MAX_PAGE, After, FileId
 from server.api.request import check_room, declared_size, service_of
 from server.errors import InvalidRequest, UnsupportedParameter
 from server.service import Service
 
-router = APIRouter()
+router = APIRouter(tags=["files"])
 T = TypeVar("T")
 
 PURPOSE = "fine-tune"
-_FIELDS = {"file", "purpose"}
-_MAX_PAGE = 1000
+
+
+class FileUpload(BaseModel):
+    """A file to train on.
+
+    Args:
+        file: JSONL, CSV, or a zip of images with labels.
+        purpose: what it is for.
+    """
+
+    file: bytes
+    purpose: Literal["fine-tune"]
+
+
+_UPLOAD = Form(FileUpload, {"file": "application/octet-stream"})
+_FIELDS = set(FileUpload.model_fields)
+_UNKNOWN = (*ASKS_REGISTRY, FileNotFound)
 
 
 async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -37,8 +56,11 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return await asyncio.to_thread(partial(function, *args, **kwargs))
 
 
-@router.post("/v1/files")
-async def upload(request: Request) -> dict[str, Any]:
+@router.post(
+    "/v1/files",
+    **describe("createFile", answer(File), body=_UPLOAD, errors=(*WRITES, UnsupportedParameter)),
+)
+async def upload(request: Request) -> File:
     """Take a training file: JSONL, CSV, or a zip of images with labels."""
     service = service_of(request)
     await check_room(service, declared_size(request))
@@ -48,33 +70,41 @@ async def upload(request: Request) -> dict[str, Any]:
     return file_object(record)
 
 
-@router.get("/v1/files")
+@router.get(
+    "/v1/files",
+    **describe("listFiles", answer(FilePage), errors=(*_UNKNOWN, *INVALID, UnsupportedParameter)),
+)
 async def list_files(
     request: Request,
-    limit: int = Query(default=_MAX_PAGE, ge=1, le=10_000),
-    after: str | None = None,
-    purpose: str | None = None,
-    order: str = "desc",
+    limit: Annotated[
+        int, Query(ge=1, le=10_000, description=f"Entries of the page; at most {MAX_PAGE} come.")
+    ] = MAX_PAGE,
+    after: After = None,
+    purpose: Annotated[str | None, Query(description="All files are for `fine-tune`.")] = None,
+    order: Annotated[str, Query(description="Only `desc` is supported.")] = "desc",
 ) -> dict[str, Any]:
     """List the caller's files, the newest first."""
     if order != "desc":
         raise UnsupportedParameter(f"order = {order[:80]!r}: only 'desc' is supported", "order")
-    registry, size = service_of(request).registry, min(limit, _MAX_PAGE)
+    registry, size = service_of(request).registry, min(limit, MAX_PAGE)
     if purpose not in (None, PURPOSE):
         return page_object([], file_object, size)
     found = await _call(registry.files.list, size + 1, after, request.state.tenant)
     return page_object(found, file_object, size)
 
 
-@router.get("/v1/files/{file_id}")
-async def show(request: Request, file_id: str) -> dict[str, Any]:
+@router.get("/v1/files/{file_id}", **describe("getFile", answer(File), errors=_UNKNOWN))
+async def show(request: Request, file_id: FileId) -> File:
     """Show a file and what its check found."""
     registry = service_of(request).registry
     return file_object(await _call(own_file, registry, file_id, request.state.tenant))
 
 
-@router.get("/v1/files/{file_id}/content")
-async def content(request: Request, file_id: str) -> FileResponse:
+@router.get(
+    "/v1/files/{file_id}/content",
+    **describe("getFileContent", raw("application/octet-stream", "The file."), errors=_UNKNOWN),
+)
+async def content(request: Request, file_id: FileId) -> FileResponse:
     """Return the bytes as they were uploaded."""
     registry = service_of(request).registry
     record = await _call(own_file, registry, file_id, request.state.tenant)
@@ -82,8 +112,11 @@ async def content(request: Request, file_id: str) -> FileResponse:
     return FileResponse(path, media_type="application/octet-stream", filename=record.filename)
 
 
-@router.delete("/v1/files/{file_id}")
-async def delete(request: Request, file_id: str) -> dict[str, Any]:
+@router.delete(
+    "/v1/files/{file_id}",
+    **describe("deleteFile", answer(DeletedFile), errors=(*_UNKNOWN, JobConflict)),
+)
+async def delete(request: Request, file_id: FileId) -> dict[str, Any]:
     """Delete a file that no unfinished job reads."""
     registry = service_of(request).registry
     await _call(own_file, registry, file_id, request.state.tenant)

@@ -7,12 +7,23 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from registry import Checkpoint, JobNotFound, JobRecord, Registry
+from adapters_core.errors import InvalidAdapter, UnknownMethod
+from registry import (
+    AdapterNotFound,
+    Checkpoint,
+    FileNotFound,
+    JobConflict,
+    JobNotFound,
+    JobRecord,
+    Registry,
+)
+from server.api.bodies.jobs import CheckpointPage, CurvePage, Event, EventPage, Job, JobPage
+from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, answer, describe, raw
 from server.api.job_creation import file_job
 from server.api.job_responses import (
     checkpoint_object,
@@ -25,14 +36,17 @@ from server.api.job_responses import (
 )
 from server.api.job_schemas import JobRequest
 from server.api.job_stream import check_streams, event_stream
+from server.api.parameters import MAX_PAGE, After, JobId, Limit
 from server.api.request import check_room, json_body, service_of
-from server.errors import UnsupportedParameter
+from server.errors import Overloaded, StorageFull, UnsupportedParameter
 
-router = APIRouter()
+router = APIRouter(tags=["fine-tuning"])
 T = TypeVar("T")
 
 _JOBS = "/v1/fine_tuning/jobs"
-_MAX_PAGE = 1000
+_UNKNOWN = (*ASKS_REGISTRY, JobNotFound)
+_PAGES = (*_UNKNOWN, *INVALID)
+_MOVES = (*_UNKNOWN, JobConflict)
 
 
 async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -40,8 +54,23 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return await asyncio.to_thread(partial(function, *args, **kwargs))
 
 
-@router.post(_JOBS)
-async def create(request: Request) -> dict[str, Any]:
+@router.post(
+    _JOBS,
+    **describe(
+        "createFineTuningJob",
+        answer(Job),
+        body=JobRequest,
+        errors=(
+            *WRITES,
+            UnsupportedParameter,
+            AdapterNotFound,
+            FileNotFound,
+            InvalidAdapter,
+            UnknownMethod,
+        ),
+    ),
+)
+async def create(request: Request) -> Job:
     """File a job; a worker of this base takes it."""
     body = await json_body(request, JobRequest)
     await check_room(service_of(request))
@@ -49,11 +78,14 @@ async def create(request: Request) -> dict[str, Any]:
     return job_object(job)
 
 
-@router.get(_JOBS)
+@router.get(
+    _JOBS,
+    **describe("listFineTuningJobs", answer(JobPage), errors=(*_PAGES, UnsupportedParameter)),
+)
 async def list_jobs(
     request: Request,
-    limit: int = Query(default=20, ge=1, le=_MAX_PAGE),
-    after: str | None = None,
+    limit: Limit = 20,
+    after: After = None,
 ) -> dict[str, Any]:
     """List the caller's jobs, the newest first."""
     for name in request.query_params:
@@ -64,39 +96,56 @@ async def list_jobs(
     return page_object(found, job_object, limit)
 
 
-@router.get(_JOBS + "/{job_id}")
-async def show(request: Request, job_id: str) -> dict[str, Any]:
+@router.get(_JOBS + "/{job_id}", **describe("getFineTuningJob", answer(Job), errors=_UNKNOWN))
+async def show(request: Request, job_id: JobId) -> Job:
     """Show a job as it stands."""
     return job_object(await _own_job(request, job_id))
 
 
-@router.post(_JOBS + "/{job_id}/cancel")
-async def cancel(request: Request, job_id: str) -> dict[str, Any]:
+@router.post(
+    _JOBS + "/{job_id}/cancel",
+    **describe("cancelFineTuningJob", answer(Job), errors=_MOVES),
+)
+async def cancel(request: Request, job_id: JobId) -> Job:
     """End a job for good; a running one stops within a step."""
     return await _moved(request, job_id, lambda jobs: jobs.cancel)
 
 
-@router.post(_JOBS + "/{job_id}/pause")
-async def pause(request: Request, job_id: str) -> dict[str, Any]:
+@router.post(
+    _JOBS + "/{job_id}/pause", **describe("pauseFineTuningJob", answer(Job), errors=_MOVES)
+)
+async def pause(request: Request, job_id: JobId) -> Job:
     """Hold a job until it is resumed; a running one writes a checkpoint first."""
     return await _moved(request, job_id, lambda jobs: jobs.pause)
 
 
-@router.post(_JOBS + "/{job_id}/resume")
-async def resume(request: Request, job_id: str) -> dict[str, Any]:
+@router.post(
+    _JOBS + "/{job_id}/resume",
+    **describe("resumeFineTuningJob", answer(Job), errors=(*_MOVES, StorageFull)),
+)
+async def resume(request: Request, job_id: JobId) -> Job:
     """Put a paused job in line again."""
     await check_room(service_of(request))
     return await _moved(request, job_id, lambda jobs: jobs.resume)
 
 
-@router.get(_JOBS + "/{job_id}/events")
+@router.get(
+    _JOBS + "/{job_id}/events",
+    **describe(
+        "listFineTuningEvents",
+        answer(EventPage, events=Event),
+        errors=(*_PAGES, Overloaded),
+    ),
+)
 async def events(
     request: Request,
-    job_id: str,
-    limit: int = Query(default=20, ge=1, le=_MAX_PAGE),
-    after: str | None = None,
-    stream: bool = False,
-    after_step: int = Query(default=-1, ge=-1),
+    job_id: JobId,
+    limit: Limit = 20,
+    after: After = None,
+    stream: Annotated[bool, Query(description="Answer in server-sent events.")] = False,
+    after_step: Annotated[
+        int, Query(ge=-1, description="Of a stream: only numbers of later steps.")
+    ] = -1,
 ) -> Any:
     """List what happened, the newest first; as a stream, from the oldest on and to the job's end.
 
@@ -113,12 +162,15 @@ async def events(
     return page_object(found, event_object, limit)
 
 
-@router.get(_JOBS + "/{job_id}/checkpoints")
+@router.get(
+    _JOBS + "/{job_id}/checkpoints",
+    **describe("listFineTuningCheckpoints", answer(CheckpointPage), errors=_PAGES),
+)
 async def checkpoints(
     request: Request,
-    job_id: str,
-    limit: int = Query(default=10, ge=1, le=_MAX_PAGE),
-    after: str | None = None,
+    job_id: JobId,
+    limit: Limit = 10,
+    after: After = None,
 ) -> dict[str, Any]:
     """List the states that the job can go on from, the newest first."""
     step = checkpoint_step(after)
@@ -129,12 +181,15 @@ async def checkpoints(
     return page_object(newest, shape, limit)
 
 
-@router.get(_JOBS + "/{job_id}/metrics")
+@router.get(
+    _JOBS + "/{job_id}/metrics",
+    **describe("listFineTuningMetrics", answer(CurvePage), errors=_PAGES),
+)
 async def curve(
     request: Request,
-    job_id: str,
-    limit: int = Query(default=_MAX_PAGE, ge=1, le=_MAX_PAGE),
-    after: str | None = None,
+    job_id: JobId,
+    limit: Limit = MAX_PAGE,
+    after: After = None,
 ) -> dict[str, Any]:
     """Return each step's numbers, from the first on."""
     job = await _own_job(request, job_id)
@@ -142,8 +197,11 @@ async def curve(
     return page_object(found, point_object, limit)
 
 
-@router.get(_JOBS + "/{job_id}/plot.png")
-async def plot(request: Request, job_id: str) -> Response:
+@router.get(
+    _JOBS + "/{job_id}/plot.png",
+    **describe("getFineTuningPlot", raw("image/png", "The curve."), errors=_UNKNOWN),
+)
+async def plot(request: Request, job_id: JobId) -> Response:
     """Return the training curve so far as a picture."""
     job = await _own_job(request, job_id)
     curves = request.app.state.curves
@@ -159,7 +217,7 @@ async def _own_job(request: Request, job_id: str) -> JobRecord:
     return job
 
 
-async def _moved(request: Request, job_id: str, move: Callable[[Any], Any]) -> dict[str, Any]:
+async def _moved(request: Request, job_id: str, move: Callable[[Any], Any]) -> Job:
     job = await _own_job(request, job_id)
     jobs = service_of(request).registry.jobs
     return job_object(await _call(partial(move(jobs), job.id, now=time.time())))
@@ -169,7 +227,7 @@ def _all_checkpoints(registry: Registry, job: JobRecord) -> list[Checkpoint]:
     found: list[Checkpoint] = []
     while True:
         after = f"{found[-1].step}-1" if found else None
-        page = registry.jobs.checkpoints(job.id, _MAX_PAGE, after)
+        page = registry.jobs.checkpoints(job.id, MAX_PAGE, after)
         found += page
-        if len(page) < _MAX_PAGE:
+        if len(page) < MAX_PAGE:
             return found

@@ -2,18 +2,21 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Path as Path_
 from fastapi.responses import FileResponse, JSONResponse
 
 from registry import Record
+from server.api.bodies.ops import BaseFacts, Live, Model, ModelList, Ready, Version
+from server.api.describe import ASKS_REGISTRY, RESOLVES, SERVES, answer, describe, raw
 from server.api.generation import resolve
 from server.api.request import service_of
 from server.errors import NotReady, body_of, status_of
 from server.service import Service
 
-router = APIRouter()
+router = APIRouter(tags=["operations"])
 
 _MODELS_PAGE = 1000
 _CONSOLE = Path(__file__).parent.parent.parent / "console"
@@ -25,13 +28,16 @@ async def page() -> FileResponse:
     return FileResponse(_CONSOLE / "index.html", media_type="text/html")
 
 
-@router.get("/health/live")
-async def live() -> dict[str, str]:
+@router.get("/health/live", **describe("getLiveness", answer(Live), is_open=True))
+async def live() -> Live:
     """Say that the process runs."""
     return {"status": "live"}
 
 
-@router.get("/health/ready")
+@router.get(
+    "/health/ready",
+    **describe("getReadiness", answer(Ready), errors=SERVES, is_open=True),
+)
 async def ready(request: Request) -> Response:
     """Say whether requests are taken now, or why not."""
     try:
@@ -57,7 +63,10 @@ def _fault_of(service: Service) -> NotReady | None:
     return None
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    **describe("getMetrics", raw("text/plain", "Prometheus' text format.")),
+)
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     state = request.app.state
@@ -68,7 +77,7 @@ async def metrics(request: Request) -> Response:
     return Response(body, media_type=content_type)
 
 
-@router.get("/version")
+@router.get("/version", **describe("getVersion", answer(Version), errors=SERVES))
 async def version(request: Request) -> dict[str, Any]:
     """Say what runs here."""
     service = service_of(request)
@@ -84,7 +93,11 @@ async def version(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/models")
+@router.get(
+    "/v1/models",
+    tags=["models"],
+    **describe("listModels", answer(ModelList), errors=ASKS_REGISTRY),
+)
 async def models(request: Request) -> dict[str, Any]:
     """List the base and the adapters, up to a thousand of them."""
     service = service_of(request)
@@ -96,17 +109,24 @@ async def models(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/models/{model:path}")
-async def model(request: Request, model: str) -> dict[str, Any]:
+@router.get(
+    "/v1/models/{model:path}",
+    tags=["models"],
+    **describe("getModel", answer(Model), errors=RESOLVES),
+)
+async def model(
+    request: Request,
+    model: Annotated[str, Path_(description="Any name that a request may use.")],
+) -> Model:
     """Show one model by any name a request may use."""
     service = service_of(request)
     answerer = await asyncio.to_thread(resolve, service, model)
     if answerer.record is None:
         return _base_model(service)
-    return _adapter_model(service, answerer.record) | {"id": model}
+    return {**_adapter_model(service, answerer.record), "id": model}
 
 
-def _base_model(service: Service) -> dict[str, Any]:
+def _base_model(service: Service) -> Model:
     spec = service.base.spec
     return {
         "id": spec.name,
@@ -115,27 +135,24 @@ def _base_model(service: Service) -> dict[str, Any]:
         "owned_by": "overtone",
         "root": spec.name,
         "parent": None,
-        "overtone": {
-            "left_out": [
-                {"module": path, "reason": reason} for path, reason in spec.left_out.items()
-            ],
-            "shared": [path for path in spec.targets if path in spec.shared],
-            "pads": spec.pads,
-            **_prompts(service),
-        },
+        "overtone": _base_facts(service),
     }
 
 
-def _prompts(service: Service) -> dict[str, Any]:
-    """Return what an embedder can put before its texts."""
-    pooling = service.base.pooling
-    if pooling is None:
-        return {}
-    preparation = pooling.preparation
-    return {"prompts": dict(preparation.prompts), "default_prompt_name": preparation.default}
+def _base_facts(service: Service) -> BaseFacts:
+    spec, pooling = service.base.spec, service.base.pooling
+    facts: BaseFacts = {
+        "left_out": [{"module": path, "reason": reason} for path, reason in spec.left_out.items()],
+        "shared": [path for path in spec.targets if path in spec.shared],
+        "pads": spec.pads,
+    }
+    if pooling is not None:  # what an embedder can put before its texts
+        facts["prompts"] = dict(pooling.preparation.prompts)
+        facts["default_prompt_name"] = pooling.preparation.default
+    return facts
 
 
-def _adapter_model(service: Service, record: Record) -> dict[str, Any]:
+def _adapter_model(service: Service, record: Record) -> Model:
     return {
         "id": record.name,
         "object": "model",

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Any, get_args
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -10,27 +10,40 @@ from fastapi.responses import JSONResponse
 from registry import AdapterNotFound, Record
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
+from server.api.bodies.adapters import Residency, Unpinned
+from server.api.describe import INVALID, LOADS, RESOLVES, answer, describe
 from server.api.generation import resolve
+from server.api.parameters import ModelName
 from server.api.request import service_of
-from server.errors import InvalidRequest, PinLimit
+from server.errors import PinLimit
 from server.service import Service
 
-router = APIRouter()
+router = APIRouter(tags=["residency"])
 
 _WAIT_S = 60.0
 
+ModeQuery = Annotated[
+    Mode | None, Query(description="Missing: the mode that a request would get now.")
+]
+Wait = Annotated[float, Query(ge=0, le=600, description="Seconds to wait for the load.")]
 
-@router.post("/v1/adapters/{name}/warm")
+_SOONER_OR_LATER = (
+    answer(Residency),
+    answer(Residency, status=202, description="It goes on loading."),
+)
+_ERRORS = (*LOADS, *INVALID)
+
+
+@router.post(
+    "/v1/adapters/{name}/warm", **describe("warmAdapter", *_SOONER_OR_LATER, errors=_ERRORS)
+)
 async def warm(
-    request: Request,
-    name: str,
-    mode: str | None = None,
-    timeout_s: float = Query(default=_WAIT_S, ge=0, le=600),
+    request: Request, name: ModelName, mode: ModeQuery = None, timeout_s: Wait = _WAIT_S
 ) -> Response:
     """Load an adapter before its first request; 202 if that takes longer than `timeout_s`."""
     service = service_of(request)
     record = await _record(service, name)
-    entry = service.loader.acquire(record.digest, _mode(service, record, mode))
+    entry = service.loader.acquire(record.digest, mode or service.mode_of(record.digest))
     try:
         is_done = await _done(service, entry, timeout_s)
     finally:
@@ -38,17 +51,14 @@ async def warm(
     return JSONResponse(_body(service, record), 200 if is_done else 202)
 
 
-@router.put("/v1/adapters/{name}/pin")
+@router.put("/v1/adapters/{name}/pin", **describe("pinAdapter", *_SOONER_OR_LATER, errors=_ERRORS))
 async def pin(
-    request: Request,
-    name: str,
-    mode: str | None = None,
-    timeout_s: float = Query(default=_WAIT_S, ge=0, le=600),
+    request: Request, name: ModelName, mode: ModeQuery = None, timeout_s: Wait = _WAIT_S
 ) -> Response:
     """Load an adapter and keep it in memory; 202 if it is not loaded, and not pinned, in time."""
     service = service_of(request)
     record = await _record(service, name)
-    entry = service.loader.acquire(record.digest, _mode(service, record, mode))
+    entry = service.loader.acquire(record.digest, mode or service.mode_of(record.digest))
     try:
         is_done = await _done(service, entry, timeout_s)
         if is_done:
@@ -58,8 +68,11 @@ async def pin(
     return JSONResponse(_body(service, record), 200 if is_done else 202)
 
 
-@router.delete("/v1/adapters/{name}/pin")
-async def unpin(request: Request, name: str) -> dict[str, Any]:
+@router.delete(
+    "/v1/adapters/{name}/pin",
+    **describe("unpinAdapter", answer(Residency | Unpinned), errors=RESOLVES),
+)
+async def unpin(request: Request, name: ModelName) -> Residency | Unpinned:
     """Let an adapter leave memory again; harmless if it is not pinned, or deleted meanwhile."""
     service = service_of(request)
     plain = name.partition("@")[0]
@@ -86,20 +99,6 @@ async def _record(service: Service, name: str) -> Record:
     return answerer.record
 
 
-def _mode(service: Service, record: Record, asked: str | None) -> Mode:
-    """Return the mode that was asked for, else the one that requests would get.
-
-    Raises:
-        InvalidRequest: there is no such mode here.
-    """
-    if asked is None:
-        return service.mode_of(record.digest)
-    for mode in get_args(Mode):
-        if asked == mode:
-            return mode
-    raise InvalidRequest(f"mode = {asked!r}; it is 'factored' or 'merged'", "mode")
-
-
 async def _done(service: Service, entry: Entry, timeout_s: float) -> bool:
     """Wait until an entry is ready; return whether it is in time. No thread waits.
 
@@ -122,7 +121,7 @@ async def _done(service: Service, entry: Entry, timeout_s: float) -> bool:
     return True
 
 
-def _body(service: Service, record: Record) -> dict[str, Any]:
+def _body(service: Service, record: Record) -> Residency:
     return {
         "object": "adapter.residency",
         "name": record.name,

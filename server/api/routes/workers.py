@@ -6,19 +6,21 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from registry.jobs.workers import WorkerRecord
+from server.api.bodies.ops import Worker, WorkerList
+from server.api.describe import ASKS_REGISTRY, answer, describe
 from server.api.request import service_of
 
-router = APIRouter()
+router = APIRouter(tags=["operations"])
 
 
-@router.get("/v1/workers")
+@router.get("/v1/workers", **describe("listWorkers", answer(WorkerList), errors=ASKS_REGISTRY))
 async def workers(request: Request) -> dict[str, Any]:
     """List the workers on this server's registry that said something within half a minute."""
     found = await asyncio.to_thread(service_of(request).registry.workers.alive)
     return {"object": "list", "data": [_shown(worker) for worker in found]}
 
 
-def _shown(worker: WorkerRecord) -> dict[str, Any]:
+def _shown(worker: WorkerRecord) -> Worker:
     """Return a worker as callers see it: without the job, which may be of another tenant."""
     return {
         "object": "worker",

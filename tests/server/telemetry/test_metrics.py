@@ -1,4 +1,4 @@
-"""What GET /metrics says: api.md's names and labels, few series, counts that only grow."""
+"""What GET /metrics says: names and labels, few series, counts that only grow."""
 
 import threading
 from collections.abc import Iterable

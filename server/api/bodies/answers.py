@@ -1,0 +1,253 @@
+"""Answers of models: completions, chats, labels and vectors, in OpenAI's shapes."""
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+FinishReason = Literal["stop", "length"]
+
+
+class AnsweredBy(TypedDict):
+    """What answered.
+
+    Args:
+        adapter: name of the adapter; null for the base.
+        version: of the adapter.
+        digest: of the version.
+        mode: how its update was computed, or `base`.
+    """
+
+    adapter: str | None
+    version: int | None
+    digest: str | None
+    mode: Literal["factored", "merged", "base"]
+
+
+class CachedTokens(TypedDict):
+    """How many of a prompt's tokens were found computed."""
+
+    cached_tokens: int
+
+
+class Usage(TypedDict):
+    """Token counts; a prompt counts once, however many choices it has."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class Logprobs(TypedDict):
+    """Log-probabilities of a completion's tokens.
+
+    Args:
+        tokens: each token's text.
+        token_logprobs: of the tokens that were chosen.
+        top_logprobs: text -> log-probability of the likeliest alternatives, for each token.
+        text_offset: where each token's text begins, in characters.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class Choice(TypedDict):
+    """One answer to a prompt, or the next piece of one.
+
+    Args:
+        finish_reason: null in the pieces of a stream before the last one.
+        token_ids: only with `return_token_ids`.
+    """
+
+    index: int
+    text: str
+    finish_reason: FinishReason | None
+    logprobs: Logprobs | None
+    token_ids: NotRequired[list[int]]
+
+
+class Completion(TypedDict):
+    """The answer to a prompt, or to many: prompt by prompt, `n` choices each."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    overtone: AnsweredBy
+
+
+class CompletionChunk(TypedDict):
+    """One event of a streamed completion; the last one has the usage."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: NotRequired[Usage]
+    overtone: AnsweredBy
+
+
+class TokenLogprob(TypedDict):
+    """The log-probability of a token; `bytes` is null for a part of a character."""
+
+    token: str
+    logprob: float | None
+    bytes: list[int] | None
+
+
+class ChatTokenLogprob(TokenLogprob):
+    """The log-probability of a chosen token, and the likeliest alternatives."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    """Log-probabilities of a message's tokens."""
+
+    content: list[ChatTokenLogprob]
+    refusal: None
+
+
+class AssistantMessage(TypedDict):
+    """What the model says."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(TypedDict):
+    """One answer to a conversation.
+
+    Args:
+        token_ids: only with `return_token_ids`.
+    """
+
+    index: int
+    message: AssistantMessage
+    finish_reason: FinishReason
+    logprobs: ChatLogprobs | None
+    token_ids: NotRequired[list[int]]
+
+
+class ChatCompletion(TypedDict):
+    """The answer to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    overtone: AnsweredBy
+
+
+class MessageDelta(TypedDict):
+    """The next piece of a message; the first one has the role."""
+
+    role: NotRequired[Literal["assistant"]]
+    content: str
+
+
+class ChatChunkChoice(TypedDict):
+    """The next piece of one answer.
+
+    Args:
+        finish_reason: null before the last piece.
+        token_ids: only with `return_token_ids`.
+    """
+
+    index: int
+    delta: MessageDelta
+    finish_reason: FinishReason | None
+    logprobs: ChatLogprobs | None
+    token_ids: NotRequired[list[int]]
+
+
+class ChatCompletionChunk(TypedDict):
+    """One event of a streamed chat; the last one has the usage."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: NotRequired[Usage]
+    overtone: AnsweredBy
+
+
+class InputUsage(TypedDict):
+    """Token counts of inputs; images count none."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class LabelScore(TypedDict):
+    """A label and its score; a regression's score is the value itself."""
+
+    label: str
+    score: float
+
+
+class ClassifiedInput(LabelScore):
+    """The best label of one input, and the scores of all labels in their order."""
+
+    index: int
+    scores: list[LabelScore]
+
+
+class Classification(TypedDict):
+    """The labels of all inputs, in their order."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    data: list[ClassifiedInput]
+    usage: InputUsage
+    overtone: AnsweredBy
+
+
+class Embedding(TypedDict):
+    """The vector of one input; with `encoding_format: base64` as little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class Embeddings(TypedDict):
+    """The vectors of all inputs, in their order."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: InputUsage
+    overtone: AnsweredBy
+
+
+class Evaluation(TypedDict):
+    """Figures of a served model on a file of examples.
+
+    Args:
+        metrics: such as `eval_loss`, `perplexity`, `accuracy`.
+    """
+
+    object: Literal["evaluation"]
+    model: str
+    num_examples: int
+    metrics: dict[str, float]
+    overtone: AnsweredBy
+
+
+class EvaluationProgress(TypedDict):
+    """How many examples of an evaluation are answered."""
+
+    object: Literal["evaluation.progress"]
+    done: int
+    total: int

@@ -1,0 +1,139 @@
+"""Health, version, models, workers."""
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class Live(TypedDict):
+    """The process runs."""
+
+    status: Literal["live"]
+
+
+class Ready(TypedDict):
+    """Requests are taken; `base` names the base."""
+
+    status: Literal["ready"]
+    base: str
+
+
+class BaseName(TypedDict):
+    """A base."""
+
+    name: str
+    fingerprint: str
+
+
+class Canary(TypedDict):
+    """The check of transforms on this machine.
+
+    Args:
+        checked: how many transforms were compared with a direct sum.
+        rerouted: those that another kernel computes here, with their shapes.
+    """
+
+    checked: int
+    rerouted: list[tuple[str, list[int]]]
+
+
+class Calibration(TypedDict):
+    """What rows cost on this device, where modes are planned.
+
+    Args:
+        seconds: that measuring took.
+        milliseconds_by_rows: what was measured -> number of rows -> milliseconds.
+    """
+
+    seconds: float
+    milliseconds_by_rows: dict[str, dict[str, float]]
+
+
+class Version(TypedDict):
+    """What runs here.
+
+    Args:
+        max_length: tokens of prompt and answer together that fit.
+    """
+
+    version: str
+    base: BaseName
+    max_length: int
+    canary: Canary
+    calibration: Calibration | None
+
+
+class LeftOut(TypedDict):
+    """A linear that no adapter may change, and why."""
+
+    module: str
+    reason: str
+
+
+class BaseFacts(TypedDict):
+    """What the base takes.
+
+    Args:
+        left_out: linears that no adapter may change.
+        shared: linears that see what all inputs of a batch share.
+        pads: texts of different lengths may be one batch.
+        prompts: of an embedder, name -> text that is put before an input.
+        default_prompt_name: of an embedder.
+    """
+
+    left_out: list[LeftOut]
+    shared: list[str]
+    pads: bool
+    prompts: NotRequired[dict[str, str]]
+    default_prompt_name: NotRequired[str | None]
+
+
+class Model(TypedDict):
+    """What can be named as `model`: the base, or an adapter.
+
+    Args:
+        created: seconds since 1970.
+        root: the base.
+        parent: the base of an adapter; null for the base.
+        overtone: only of the base.
+    """
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    parent: str | None
+    overtone: NotRequired[BaseFacts]
+
+
+class ModelList(TypedDict):
+    """The base, and up to a thousand adapters."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Worker(TypedDict):
+    """A trainer worker that is alive.
+
+    Args:
+        model: the base of the jobs that it takes.
+        device: on which it trains.
+        is_busy: it has a job.
+        started_at: seconds since 1970.
+    """
+
+    object: Literal["worker"]
+    id: str
+    model: str
+    device: str
+    is_busy: bool
+    started_at: int
+
+
+class WorkerList(TypedDict):
+    """The workers that gave a sign of life within half a minute."""
+
+    object: Literal["list"]
+    data: list[Worker]
