@@ -1,1 +1,1 @@
-"""The base's model: loading it, what it is for, how an embedder pools. Imports errors."""
+"""The base's model: its kind, loading it, an embedder's pooling. Imports errors."""

@@ -1,4 +1,4 @@
-"""What a base is for, as its config.json says; nothing of the model is loaded for that."""
+"""A base's kind, from its config.json alone; the model is not loaded for it."""
 
 from typing import Any, Literal
 
@@ -8,14 +8,14 @@ __all__ = ["USES", "Kind", "ServingTask", "kind_of"]
 
 ServingTask = Literal["auto", "generate", "classify", "embed"]
 
-#: What a caller of the wrong route is told.
+#: What each kind serves, for a request to another kind's route.
 USES: dict[Kind, str] = {
     "causal LM": "it generates text: /v1/completions and /v1/chat/completions",
     "text classifier": "it classifies texts: /v1/classify",
     "image classifier": "it classifies images: /v1/classify",
     "embedder": "it embeds texts: /v1/embeddings",
 }
-#: Ends of architectures without a head that is served: what is left of them is their body.
+#: Ends of architectures with a head that is not served; the body can be.
 _HEADLESS = ("ForMaskedLM", "ForPreTraining")
 
 
@@ -24,11 +24,11 @@ def kind_of(config: Any, task: ServingTask, is_sentence_transformer: bool) -> Ki
 
     Args:
         config: transformers' config.
-        task: what the operator wants of it; `auto` goes by `architectures`.
-        is_sentence_transformer: the base's folder says how texts are embedded with it.
+        task: the setting; `auto` goes by `architectures`.
+        is_sentence_transformer: whether its folder has sentence-transformers' modules.json.
 
     Raises:
-        ValueError: the config says nothing that is served; the message says what to set.
+        ValueError: the config names no kind that is served; the message says what to set.
     """
     if task == "generate":
         return "causal LM"

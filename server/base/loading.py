@@ -1,4 +1,4 @@
-"""Load the resident base, from a folder or the hub, and say what kind of base it is.
+"""Load the resident base, from a folder or the hub, and determine its kind.
 
 A causal LM generates; a text classifier, an image classifier and an embedder answer in one forward
 pass (server/encoding). The kind comes from config.json, or from the setting `task`.
@@ -31,7 +31,7 @@ from server.base.words import BaseNotLoadable, words_for
 
 @dataclass(frozen=True)
 class Base:
-    """The resident base and what the server must know of it.
+    """The resident base and its facts.
 
     Args:
         tokenizer: of a base that reads text.
@@ -90,7 +90,7 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
     """Return the base around a causal LM that is in memory.
 
     Raises:
-        ValueError: its tokenizer, or what its config says of lengths, is not enough to serve it.
+        ValueError: its tokenizer or its config lacks what serving needs.
     """
     config: Any = model.config
     text = config.get_text_config()

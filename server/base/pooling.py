@@ -1,7 +1,7 @@
-"""How an embedder makes one vector of the many that its body gives.
+"""Pooling: from an embedder's vectors of tokens to one vector.
 
-A sentence-transformers folder says it: `modules.json` lists the steps, `1_Pooling/config.json` the
-way of pooling. Any other base gets the mean over the text's tokens, scaled to length 1.
+In a sentence-transformers folder `modules.json` lists the steps and `1_Pooling/config.json` the way
+of pooling. For any other base it is the mean over the text's tokens, scaled to length 1.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder does to a text before its tokenizer reads it.
+"""A sentence-transformers folder's changes of a text before the tokenizer.
 
 `sentence_bert_config.json` (older folders: by the body's name) says whether texts become lower case
 and how long they may be; `config_sentence_transformers.json` has prompts, one of which may stand
@@ -11,7 +11,7 @@ from typing import Any
 
 from server.errors import InvalidRequest
 
-#: Where a folder says how its Transformer reads texts; the first that is there.
+#: Files with the settings of a folder's Transformer; the first that is there counts.
 _BODY_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -32,14 +32,14 @@ _ONLY: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a text becomes what the tokenizer reads; by itself it changes nothing.
+    """Changes of a text before the tokenizer; by default none.
 
     Args:
-        strip: whether white space at both ends goes.
+        strip: whether white space at both ends is removed.
         lower: whether letters become lower case.
-        prompts: name -> what stands before a text.
-        default: the prompt's name of a request that names none.
-        max_length: tokens that the folder allows; None says nothing.
+        prompts: name -> text that is put before a text.
+        default: the prompt's name for a request that names none.
+        max_length: tokens that the folder allows; None if it has no limit.
     """
 
     strip: bool = False
@@ -49,7 +49,7 @@ class Preparation:
     max_length: int | None = None
 
     def prompt(self, name: str | None) -> str:
-        """Return what stands before a text, for the prompt's name in the request.
+        """Return the text to put before a text, for the prompt's name in the request.
 
         Raises:
             InvalidRequest: the base has no prompt of this name.
@@ -64,14 +64,14 @@ class Preparation:
         return self.prompts[chosen]
 
     def prepared(self, text: str, prompt: str = "") -> str:
-        """Return what the tokenizer reads."""
+        """Return the text that is tokenized."""
         whole = prompt + text
         whole = whole.strip() if self.strip else whole
         return whole.lower() if self.lower else whole
 
 
 def preparation_of(json_of: Callable[[str], Any]) -> Preparation:
-    """Return the preparation that a sentence-transformers folder asks for.
+    """Return the preparation that a sentence-transformers folder configures.
 
     Args:
         json_of: returns the content of one of the folder's files, None if it is not there.

@@ -1,4 +1,4 @@
-"""Why a base cannot be loaded, in one sentence, whatever library said so."""
+"""Why a base cannot be loaded, in one sentence, from any library's exception."""
 
 _LONGEST = 400
 
@@ -8,7 +8,7 @@ class BaseNotLoadable(Exception):
 
 
 def words_for(source: str, error: Exception) -> str:
-    """Return one sentence for what transformers, or a file's reader, says of a base."""
+    """Return one sentence for an exception of transformers or of a file's reader."""
     said = " ".join(str(error).split())[:_LONGEST]
     if type(error).__name__ == "SafetensorError":
         why = f"a weights file is cut off or is no safetensors file ({said}): copy it once more"

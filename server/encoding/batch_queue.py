@@ -1,11 +1,11 @@
 """Which waiting inputs make the next batch. Pure: no torch, no clock, no thread.
 
-Tenants share what there is: who has waiting inputs gets as many into the batches as any other who
-has; one who comes, or comes back, starts where the others are (start-time fair queueing: Goyal,
-Vin, Cheng 1997, with an input as the unit). Within a tenant requests share likewise: every input
-has a turn, its number within its request counted from where the queue stood at the request's
-arrival, so a request of one input passes by the rest of a request of two thousand. Every second
-batch is begun by the input that has waited longest: nothing starves.
+Tenants with waiting inputs get equally many into the batches; a new or returning tenant starts at
+the others' level (start-time fair queueing: Goyal, Vin, Cheng 1997, with an input as the unit).
+Within a tenant requests share likewise: every input has a turn, its number within its request
+counted from the queue's turn at the request's arrival, so a request of one input overtakes the rest
+of a request of two thousand. Every second batch begins with the input that has waited longest:
+nothing starves.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Set
@@ -22,8 +22,8 @@ class QueuedInput(Generic[T]):
     Args:
         item: what is waiting.
         group: inputs of one group may share a batch.
-        cost: what it takes of a batch's budget.
-        tenant: whose it is.
+        cost: its part of a batch's budget.
+        tenant: that it belongs to.
         turn: set by the queue.
     """
 
@@ -36,7 +36,7 @@ class QueuedInput(Generic[T]):
 
 @dataclass
 class _Share:
-    """What a tenant has had: inputs, counted from the least served one's at its coming; turns."""
+    """A tenant's served inputs, counted from the least served tenant's at its arrival; its turn."""
 
     served: int
     turn: int = 0
@@ -98,13 +98,13 @@ class BatchQueue(Generic[T]):
         return batch
 
     def _keep_level(self, tenants: Set[str]) -> None:
-        """Let no tenant save up a share while none of its inputs is ready."""
+        """Give a tenant without a ready input no credit for the time until one is ready."""
         least = min(self._shares[tenant].served for tenant in tenants)
         for share in self._shares.values():
             share.served = max(share.served, least)
 
     def _in_order(self, ready: list[QueuedInput[T]]) -> list[QueuedInput[T]]:
-        """Return them as the tenants' shares and the turns within a tenant have it."""
+        """Order by the tenants' shares, then by the turns within a tenant."""
         served = {name: share.served for name, share in self._shares.items()}
         rank: dict[QueuedInput[T], int] = {}
         for entry in sorted(ready, key=lambda entry: entry.turn):  # stable: by arrival in a turn

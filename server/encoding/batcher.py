@@ -64,7 +64,7 @@ class Batcher(BatchThread):
         Args:
             inputs: of one request.
             digest: of the adapter.
-            tenant: whose request it is; tenants take turns.
+            tenant: that it belongs to; tenants take turns.
             timeout_s: from now on; a request that is not answered by then fails.
             goes_alone: whether the adapter changes what all inputs of a batch share.
 
@@ -86,7 +86,7 @@ class Batcher(BatchThread):
         return request
 
     def cancel(self, request: PendingRequest) -> None:
-        """Give up what of a request is not computed; nothing happens if it is over."""
+        """Drop the inputs of a request that are not computed; nothing happens if it is over."""
         self._post(lambda: self._close(request))
 
     def _turn(self) -> None:
@@ -103,7 +103,7 @@ class Batcher(BatchThread):
     def _answer(self, parts: list[Part], group: object) -> None:
         assert isinstance(group, Group)
         started = time.monotonic()
-        # Those of one adapter side by side: one that fails is found in few halvings.
+        # Inputs of one adapter are neighbours: a failing one is found in few halvings.
         ordered = sorted(parts, key=lambda part: id(part.request.lease))
         outcome = run_apart(ordered, lambda some: self._computed(some, group))
         for part, error in errors_to_report(outcome, lambda part: part.request.lease).items():
@@ -153,7 +153,7 @@ class Batcher(BatchThread):
             self._close(request)
 
     def _fail_lost(self) -> None:
-        """End requests whose adapter cannot be loaded, or whose time is over."""
+        """End requests with an adapter that cannot be loaded, or past their deadline."""
         now = time.monotonic()
         for request in list(self._pending):
             if request.lease is not None and request.lease.error is not None:
@@ -168,7 +168,7 @@ class Batcher(BatchThread):
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _close(self, request: PendingRequest, error: Exception | None = None) -> None:
-        """End a request: with what is there, with an error, or cancelled; once."""
+        """End a request once: with all its results, with an error, or cancelled."""
         if request.is_over:
             return
         request.is_over = True

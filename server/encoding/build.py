@@ -1,4 +1,4 @@
-"""All that a base which answers in one forward pass needs beside what every base has."""
+"""Builds what a classifier or an embedder needs beside what every base has."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from server.telemetry.observer import Observer
 
 @dataclass(frozen=True)
 class Encoding:
-    """The batcher, and what makes its inputs and reads its results.
+    """The batcher, with the readers of its inputs and the meaning of its results.
 
     Args:
         encoder: what computes a batch.
@@ -56,7 +56,7 @@ class Encoding:
     def inputs(
         self, given: Sequence[str | list[int]], truncate: bool, prompt_name: str | None = None
     ) -> list[Input]:
-        """Return what the base reads; takes its time.
+        """Return the base's inputs; takes long for images.
 
         Raises:
             InvalidRequest, PromptTooLong, PayloadTooLarge: an input cannot be read.
@@ -90,7 +90,7 @@ def encoding_of(
         injection: of it.
         forms: its head's modules as they were before (`heads.plain_heads`).
         loader: of its adapters.
-        observer: is told of every batch.
+        observer: receives the statistics of every batch.
         limits: how much at once.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Hold an encoder against transformers' own forward pass at every start, as it will be used.
+"""Compares an encoder with transformers' own forward pass at every start.
 
-Inputs of several lengths share batches, each for another of two made-up adapters on every target,
-or for the base. Each answer must be the one that transformers gives for that input alone, without
-padding, where hooks add the adapter's update to every linear: none of the encoder's own code.
+Inputs of several lengths share batches, each with one of two random adapters on every target, or
+with the base alone. Each answer must be transformers' for that input alone, without padding, where
+hooks add the adapter's update to every linear: none of the encoder's own code is used for it.
 """
 
 from collections import defaultdict
@@ -21,13 +21,13 @@ from server.base.loading import Base
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.plan import Payload
 
-#: Of each linear's norm: an update that no rounding hides.
+#: Norm of an update, as a share of its linear's: larger than rounding.
 _SIZE = 0.2
 _LENGTHS = (3, 9, 14, 9, 14, 30, 30)
 
 
 class UnsupportedBase(Exception):
-    """The base computes something that encoders here do not."""
+    """The base computes something that the encoder does not."""
 
 
 @torch.inference_mode()
@@ -59,7 +59,7 @@ def _check(encoder: Encoder, injection: Injection, base: Base) -> None:
 
 
 class _Made:
-    """Two adapters on what any batch may mix, and one on all targets."""
+    """Two adapters on targets that batches may mix, and one on all targets."""
 
     def __init__(self, injection: Injection, base: Base) -> None:
         self._injection, self._base = injection, base
@@ -76,12 +76,12 @@ class _Made:
     def compare(
         self, encoder: Encoder, group: Group, batch: Sequence[Input], names: Sequence[str | None]
     ) -> None:
-        """Run a batch and each of its inputs alone."""
+        """Compare a batch's answers with those of each input alone."""
         got = encoder.run(batch, group, [self._payloads[name] for name in names])
         for row, given, name in zip(got, batch, names, strict=True):
             want = self._reference(given, name)
             if not agree(row.to(want.dtype), want):
-                raise UnsupportedBase(self._told(row, want, given, name, len(batch)))
+                raise UnsupportedBase(self._message(row, want, given, name, len(batch)))
 
     def _reference(self, given: Input, name: str | None) -> Tensor:
         """Return transformers' own answer for one input, without padding."""
@@ -97,7 +97,7 @@ class _Made:
             return self._base.pooling(answers, inputs["attention_mask"])[0].cpu()
         return answers[0].cpu()
 
-    def _told(
+    def _message(
         self, got: Tensor, want: Tensor, given: Input, name: str | None, num_inputs: int
     ) -> str:
         error = float((got - want).float().norm() / want.float().norm())
@@ -111,7 +111,7 @@ class _Made:
 
 
 def _batches(base: Base, owner: str | None) -> list[tuple[Group, list[Input]]]:
-    """Return inputs that share a batch, with what they have in common."""
+    """Return the inputs by group: those of one group share a batch."""
     groups: defaultdict[Group, list[Input]] = defaultdict(list)
     for given in _inputs(base):
         groups[group_of(given, base.max_length, base.spec.pads, owner)].append(given)

@@ -1,10 +1,10 @@
 """One forward pass over a batch of sequences or images, each with its own adapter.
 
-Attention stays transformers' own; the linears ask the plan, the head's modules the switch.
+Attention stays transformers' own; the linears read the plan, the head's modules the switch.
 
-**The same answer whoever else is in the batch**: sequences of one padded length make a batch
+**An answer does not depend on the rest of its batch**: sequences of one padded length make a batch
 (`group_of`), linears compute over a multiple of four rows, and there is always a mask or never one.
-docs/decisions.md says what was measured.
+docs/decisions.md has the measurements.
 """
 
 from collections.abc import Container, Hashable, Sequence
@@ -22,7 +22,7 @@ from server.encoding.head_switch import HeadSwitch
 from server.encoding.plan import EncodingPlan, Payload
 
 LENGTH_MULTIPLE = 16
-#: What one sequence brings: its tokens, or float32 pixels `[channels, height, width]`.
+#: One input: its tokens, or float32 pixels `[channels, height, width]`.
 Input = tuple[int, ...] | Tensor
 
 
@@ -32,9 +32,9 @@ class Group:
 
     Args:
         length: padded length; 0 for images.
-        is_full: whether one fills it.
+        is_full: whether the text fills it, without padding.
         form: of an image.
-        owner: the one adapter whose inputs these are; None where adapters may be mixed.
+        owner: the one adapter of all these inputs; None where adapters may be mixed.
     """
 
     length: int
@@ -47,7 +47,7 @@ def group_of(given: Input, max_length: int, pads: bool = True, owner: Hashable =
     """Return which inputs `given` may share a batch with.
 
     A text ends in padding as long as the base has room for it. transformers drops a mask that masks
-    nothing, and its attention then takes another way: so full ones keep to themselves.
+    nothing and then uses another attention kernel: so full ones have batches of their own.
 
     Args:
         given: the input.
@@ -114,7 +114,7 @@ class Encoder:
             self._switch.heads = heads
         try:
             output: Any = self._model(**given)
-        finally:  # they hold weights that may be evicted before the next batch
+        finally:  # plan and heads hold weights that may be evicted before the next batch
             switch.plan = None
             if self._switch is not None:
                 self._switch.heads = ()

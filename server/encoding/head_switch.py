@@ -26,10 +26,10 @@ class SwitchedHead(nn.Module):
     """Stands in for one module of the head.
 
     Args:
-        base: what the base itself goes through, with its linears injected.
-        form: the same module without that, for the adapters' own values.
+        base: the base's module, with its linears injected.
+        form: a copy without injection, run with the adapters' own values.
         path: of the module in the model.
-        switch: where the running batch's heads stand.
+        switch: holds the running batch's heads.
     """
 
     def __init__(self, base: nn.Module, form: nn.Module, path: str, switch: HeadSwitch) -> None:
@@ -50,7 +50,7 @@ class SwitchedHead(nn.Module):
         ]
         replaced = {row for rows, _ in parts for row in rows}
         others = [row for row in range(x.shape[0]) if row not in replaced]
-        if others:  # its linears know the whole batch's rows only
+        if others:  # its linears' plan is for the whole batch's rows
             parts.append((others, self.base(x, *args, **kwargs)[others]))
         return _joined(x.shape[0], parts)
 

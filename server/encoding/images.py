@@ -1,7 +1,7 @@
-"""Images out of data URLs, hostile input expected; nothing is ever fetched.
+"""Images out of data URLs, which may be hostile; no address is ever fetched.
 
 The format, the bytes and the pixels are checked before anything is decoded: a few kilobytes of PNG
-may stand for gigabytes of pixels.
+may decode to gigabytes of pixels.
 """
 
 import base64
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from server.errors import InvalidRequest, PayloadTooLarge
 
-#: Media type -> what Pillow calls the format; its decoders for all others stay shut.
+#: Media type -> Pillow's name of the format; its decoders for all others are not used.
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 
 
@@ -24,8 +24,8 @@ class Images:
     """A base's image processor.
 
     Args:
-        processor: transformers', which knows size, mean and deviation.
-        max_pixels: of an image as it comes.
+        processor: transformers', with size, mean and deviation.
+        max_pixels: of an image as it is sent.
     """
 
     def __init__(self, processor: Any, max_pixels: int) -> None:
@@ -36,7 +36,7 @@ class Images:
         """Return what the base reads, float32 `[channels, height, width]`.
 
         Raises:
-            InvalidRequest: it is no data URL of a format that is read, or cannot be decoded.
+            InvalidRequest: it is not a data URL of a known format, or cannot be decoded.
             PayloadTooLarge: it has too many pixels.
         """
         return self.of_image(self._decoded(*_parts(url)))

@@ -1,4 +1,4 @@
-"""From logits to labels with scores, and whose names the labels have."""
+"""From logits to labels with scores, and the labels' names."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def with_labels(metadata: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     """Return an upload's metadata with the labels that its config names (`id2label`), if any.
 
     Raises:
-        InvalidRequest: the metadata's own are no texts, or not as many as the head has.
+        InvalidRequest: the metadata's own are not texts, or not as many as the head has.
     """
     if adapter.head is None:
         return metadata
@@ -61,8 +61,8 @@ def _check_labels(labels: Any, num_labels: int) -> None:
 def scores_of(logits: Tensor, problem: str | None) -> list[float]:
     """Return one score per label for logits `[labels]`.
 
-    As transformers' pipelines: each label for itself (sigmoid) for several labels at once or only
-    one, the value itself for a regression, else shares that sum to 1 (softmax).
+    As in transformers' pipelines: sigmoid of each logit for several labels at once or only one, the
+    logit itself for a regression, else softmax.
     """
     logits = logits.double()
     if problem == "regression":

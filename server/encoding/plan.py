@@ -1,8 +1,8 @@
 """What each row of an encoder's forward pass gets: every sequence of a batch has its own adapter.
 
-A linear sees `B * n` rows, n of each sequence: as many as its tokens in the body, one in a pooler
-or a head. The plan for an n is made when the first linear asks for it. What sees something that
-all sequences share is changed only where they all have one adapter: then every row is its own.
+A linear is given `B * n` rows, n of each sequence: its tokens in the body, one in a pooler or a
+head. The plan for an n is made when the first linear needs it. A linear over rows that all
+sequences share is changed only where all have one adapter, which then applies to every row.
 """
 
 from collections import defaultdict
@@ -24,9 +24,9 @@ class EncodingPlan:
     """A `Plan` for one batch.
 
     Args:
-        payloads: what each sequence's adapter is in memory; None is the base.
+        payloads: of each sequence's adapter; None for the base.
         device: of the rows.
-        shared: paths of the linears that see what all sequences share.
+        shared: paths of the linears with rows that all sequences share.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class EncodingPlan:
         return self._plans[each].forward(linear, rows)[:num_rows]
 
     def _of_all(self, num_rows: int) -> ServingPlan:
-        """Return what rows get that belong to all sequences: their common adapter, or nothing.
+        """Return the plan of rows that all sequences share: their common adapter, or nothing.
 
         Adapters that change such a linear have batches of their own (`Group.owner`).
         """
@@ -72,7 +72,7 @@ class EncodingPlan:
         return ServingPlan()
 
     def _plan(self, each: int) -> ServingPlan:
-        """Return what every row gets if each sequence has so many."""
+        """Return the plan for `each` rows of every sequence."""
         factored: defaultdict[int, list[int]] = defaultdict(list)
         merged: defaultdict[int, list[int]] = defaultdict(list)
         others: list[int] = []

@@ -1,4 +1,4 @@
-"""What the batcher keeps of a request, and how much it takes at once."""
+"""The batcher's record of a request, and its limits."""
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ class PendingRequest:
     """An accepted request: `future` gets the results in the inputs' order, or an error.
 
     Args:
-        tenant: whose it is.
+        tenant: that it belongs to.
         deadline: by the batcher's clock; None for none.
         mode, lease: of its adapter; None for the base.
-        results: as far as they are there.
+        results: None where an input is not answered yet.
     """
 
     tenant: str
@@ -51,13 +51,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an encoder takes at once, and which way adapters' rows take.
+    """How much an encoder takes at once.
 
     Args:
+        mode: of all adapters.
         max_batch: inputs of one batch.
         max_tokens: tokens of one batch, padding included; a longer text goes alone.
-        max_open: inputs of one tenant that may be open before a request is turned away.
-        max_pixels: of an image as it comes.
+        max_open: inputs of one tenant that may be open before a request is refused.
+        max_pixels: of an image as it is sent.
     """
 
     mode: Mode

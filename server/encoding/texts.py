@@ -1,4 +1,4 @@
-"""Texts to tokens for bases that read a text as a whole."""
+"""Texts to tokens for classifiers and embedders."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,8 +37,8 @@ class Texts:
 
         Args:
             given: the text, or its token ids.
-            truncate: cut what is too long instead of refusing it.
-            prompt: what stands before the text.
+            truncate: cut a text that is too long instead of refusing it.
+            prompt: put before the text.
 
         Raises:
             InvalidRequest: it is empty, or a token id is not in the vocabulary.

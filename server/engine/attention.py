@@ -81,10 +81,10 @@ class PagedCache:
         return None if self.layout is None else self.layout.is_long
 
     def attach(self, model: nn.Module) -> None:
-        """Make every attention module of the model use this cache, and see what it is to see.
+        """Make every attention module of the model use this cache, each with its own sight.
 
         Raises:
-            UnsupportedAttention: the model's attention is none that is computed here.
+            UnsupportedAttention: the model's attention is not supported.
         """
         sights = learn_sights(model)
         AttentionInterface.register(NAME, _attention)
@@ -229,7 +229,7 @@ def _attention(
     attention_mask: Tensor | None,
     **arguments: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as transformers asks its registered functions to."""
+    """Compute attention with the signature of functions registered with transformers."""
     scaling, softcap, s_aux = (arguments.pop(n, None) for n in ("scaling", "softcap", "s_aux"))
     refuse_arguments(arguments)
     cache, sight, layer = module.overtone_cache, module.overtone_sight, module.layer_idx

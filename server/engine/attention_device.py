@@ -1,15 +1,15 @@
-"""Attention on a device: static tensors say who sees what, so that a step can be replayed.
+"""Attention on a device: static tensors hold the layout, so that a step can be replayed.
 
-The cache is the same as on a CPU (attention.py), and so is what attention computes; other bits.
+The cache and the attention are those of a CPU (attention.py); the results' last bits differ.
 Single tokens of all sequences go in one call, over a block table `[R, P]` and the lengths `[R]`,
-both on the device: nothing here asks the device for a number. Two ways:
+both on the device: no number is read back from the device. Two implementations:
 
 - `varlen_attn` of torch reads the pages where they lie. Its paging needs FlashAttention 3 (the
-  package flash_attn_interface, on Hopper), so it is tried at start and held against the other way.
+  package flash_attn_interface, on Hopper), so it is compared with the other one at start.
 - Everywhere else the keys are gathered and go through `scaled_dot_product_attention`.
 
-What is not to be seen is read from a page of zeros that nobody writes: zero times what an earlier
-sequence left there might be NaN.
+Masked keys are read from a page of zeros that is never written: zero times what an earlier sequence
+left in a page might be NaN.
 """
 
 import inspect
@@ -62,8 +62,8 @@ class DeviceCache(PagedCache):
 
     Args:
         num_pages, page_size: of the cache.
-        deterministic: never split a row's keys among thread blocks: how that is done depends on
-            the longest sequence of a batch.
+        deterministic: never split a row's keys among thread blocks: the split depends on the
+            longest sequence of a batch.
     """
 
     def __init__(self, num_pages: int, page_size: int, deterministic: bool = False) -> None:
@@ -78,7 +78,7 @@ class DeviceCache(PagedCache):
         return self.num_pages + 1
 
     def begin(self, layout: StepLayout) -> None:
-        """Put a step's layout onto the device, from the numbers that the host has."""
+        """Copy a step's layout from the host to the device."""
         spans, device = layout.decode + layout.prefill, layout.write.device
         most = max((len(span.pages) for span in spans), default=1)
         table = [[*span.pages, *[0] * (most - len(span.pages))] for span in spans]
@@ -215,7 +215,7 @@ class DeviceCache(PagedCache):
         return out
 
     def _probe(self, q: Tensor, keys: Tensor) -> bool:
-        """Return whether torch's paged kernel is here and right for these heads."""
+        """Return whether torch's paged kernel is installed and right for these heads."""
         if q.device.type != "cuda" or not has_paging() or not _activate():
             return False
         return self._agrees(q, keys)
@@ -238,7 +238,9 @@ class DeviceCache(PagedCache):
         try:
             got = small._paged(rows, k, v, layout, Scoring())
         except (RuntimeError, ValueError, TypeError) as error:
-            _LOG.info("torch's paged attention is not for this device (%s); SDPA is used", error)
+            _LOG.info(
+                "torch's paged attention does not run on this device (%s); SDPA is used", error
+            )
             return False
         return bool((got - true).float().norm() <= _PROBE_TOLERANCE * true.float().norm())
 
@@ -264,6 +266,6 @@ def _activate() -> bool:
         if current_flash_attention_impl() != "FA3":
             activate_flash_attention_impl("FA3")
     except (ImportError, RuntimeError, ValueError) as error:
-        _LOG.info("FlashAttention 3 is not here (%s); SDPA is used", error)
+        _LOG.info("FlashAttention 3 is not installed (%s); SDPA is used", error)
         return False
     return True

@@ -1,10 +1,10 @@
 """Decode steps over static tensors, recorded on a GPU once a shape and replayed from then on.
 
 A step of single tokens takes a few hundred kernels; launching them one by one takes longer than
-they run. A recorded step reads its tokens, places, pages and bank slots from tensors that stay
-where they are. The host fills one table and copies it over; nothing is asked of the device.
+they run. A recorded step reads its tokens, positions, pages and bank slots from tensors at fixed
+addresses. The host fills one table and copies it over; no number is read back from the device.
 
-What is recorded holds the addresses of banks' buffers and merged weights. It is keyed by them and
+A recording holds the addresses of banks' buffers and merged weights. It is keyed by them and
 forgotten as soon as they are gone: a bank that has grown has another buffer. On a CPU the same
 step runs over the same tensors, without a recording.
 """
@@ -28,9 +28,9 @@ from server.engine.step_tensors import payload_of
 from server.scheduling.step import Batch, Work
 
 _LOG = logging.getLogger("overtone.graphs")
-#: Recordings kept; the least recently used goes first. They share one pool of memory.
+#: Recordings kept; the least recently used is dropped first. They share one pool of memory.
 _MAX_RECORDINGS = 64
-#: More rows than this are computed anew: their kernels run longer than it takes to launch them.
+#: Steps of more rows are not recorded: their kernels run longer than it takes to launch them.
 MAX_ROWS = 512
 _IDS, _POSITIONS, _WRITE, _LENGTHS, _IS_LONG, _FIRST_SLOTS = range(6)
 
@@ -40,7 +40,7 @@ Forward = Callable[[Tensor, Tensor, ServingPlan | None], Tensor]
 
 @dataclass(frozen=True)
 class Parts:
-    """What the rows of a step need beside the base: banks, or one adapter's merged weights."""
+    """What the rows of a step read beside the base: banks, or one adapter's merged weights."""
 
     banks: tuple[Bank, ...] = ()
     buffers: tuple[Tensor, ...] = ()
@@ -83,7 +83,7 @@ class StaticStep:
     Args:
         rows: of the step; those behind a batch's own write to page 0 and have no adapter.
         pages: that a sequence may have.
-        num_banks: whose slots stand in the table.
+        num_banks: banks with a row of slots in the table.
         page_size: of the cache.
         device: where the step runs.
     """
@@ -206,9 +206,9 @@ class DecodeGraphs:
         return sum(entry.replay is not None for entry in self._recorded.values())
 
     def logits(self, batch: Batch) -> Tensor | None:
-        """Return the logits `[B, vocabulary]` of the works that sample; None: not for here.
+        """Return the logits `[B, vocabulary]` of the works that sample; None: it is not recorded.
 
-        They stand where the next step's will stand.
+        The next step overwrites them.
         """
         parts = parts_of(batch)
         if parts is None:
@@ -248,7 +248,7 @@ class DecodeGraphs:
             return self._forward(step.ids, step.positions, step.plan(parts))
 
         entry.runs += 1
-        # The first run is computed as usual: it may be the only one, and it makes plans.
+        # The first run is not recorded: it may be the only one, and it makes plans.
         wanted = self._record is not None and entry.runs > 1 and not entry.is_refused
         if entry.replay is None and wanted:
             self._try_to_record(entry, parts, run)
@@ -262,26 +262,26 @@ class DecodeGraphs:
             entry.is_refused = True
             _LOG.warning("a step of %d rows cannot be recorded: %s", entry.step.rows, error)
             return
-        # A bank that grew meanwhile was recorded with its new buffer: not what the key says.
+        # A bank that grew meanwhile was recorded with its new buffer, which is not in the key.
         if all(bank.buffer is own for bank, own in zip(parts.banks, parts.buffers, strict=True)):
             entry.replay = replay
 
 
 class CudaRecorder:
-    """Records what a function launches as a CUDA graph; all recordings share a pool of memory."""
+    """Records a function's launches as a CUDA graph; all recordings share a pool of memory."""
 
     def __init__(self) -> None:
         self._pool: Any = None
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """Return what replays `run`; its result stands where it stood in the recording."""
+        """Return a function that replays `run`; it overwrites the tensors that `run` returned."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             run()  # libraries set up what they need for this stream
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Loaders' threads may allocate meanwhile: only this thread's calls are held to the rules.
+        # Loaders' threads may allocate meanwhile: only this thread's calls are restricted.
         with torch.cuda.graph(
             graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
         ):

@@ -1,11 +1,12 @@
 """One step: rows through the resident base, each with its own adapter, and tokens out of it.
 
-The base is any Hugging Face causal LM; attention and cache are ours (attention.py), adapters come
-in through the injected linears (adapters_core). The engine knows no names, no text and no clock.
+The base is any Hugging Face causal LM; attention and cache are this package's (attention.py),
+adapters are applied by the injected linears (adapters_core). The engine has no adapter names, no
+text and no clock.
 
 On a device other than the CPU, steps of single tokens run over static tensors and are recorded
-(cuda_graphs.py), tokens are chosen there (sampler_device.py), and the host waits once a step: for
-them.
+(cuda_graphs.py), tokens are chosen there (sampler_device.py), and the host waits for them once a
+step.
 """
 
 import logging
@@ -40,13 +41,13 @@ class Engine:
     """Owns the model's forward pass and the key-value cache.
 
     Args:
-        injection: the base with its linears listening.
+        injection: the base with its linears injected.
         num_pages: pages of the cache.
         page_size: tokens a page; 32 keeps a row's bits independent of its neighbours on a CPU.
         deterministic: the same step gives the same bits again, on a GPU too, where that costs
-            time; a CPU always gives them.
-        on_device: whether to go the device's way; None: where the base is not on the CPU. Tests
-            go it on the CPU.
+            time; on a CPU it always does.
+        on_device: whether to use the code for devices; None: where the base is not on the CPU.
+            Tests use it on the CPU.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Engine:
 
     @property
     def has_own_attention(self) -> bool:
-        """Return whether the base attends by code of its own, one sequence after another."""
+        """Return whether the base's own attention is used, one sequence after another."""
         return self._own is not None
 
     @property
@@ -100,7 +101,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> list[Sampled | None]:
-        """Run a batch; return a token for every work that samples, None where it went wrong."""
+        """Run a batch; return a token for every work that samples, None where it is not finite."""
         logits = self.logits(batch)
         sequences = [work.sequence for work in batch.works if work.samples]
         return (sample_on_device if self._on_device else sample)(logits, sequences)
@@ -109,8 +110,8 @@ class Engine:
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits `[B, vocabulary]` of the works that sample, in their order.
 
-        On a device the next step may write over them. Scores of given tokens are then with their
-        sequences.
+        On a device the next step may overwrite them. Scores of given tokens are kept with their
+        sequences afterwards.
         """
         if self._own is not None:
             sampled, scored = self._own.logits(batch)
@@ -132,8 +133,8 @@ class Engine:
     ) -> Tensor:
         """Return the logits `[B, vocabulary]` of the rows `keep`; 0 stands for all of them."""
         self._injection.switch.plan = plan
-        # Ours looks at no mask; a finished one keeps transformers from asking the device whether
-        # the positions are those of one text.
+        # `_attention` uses no mask; a finished one keeps transformers from reading back from the
+        # device whether the positions are those of one text.
         mask = ids.new_zeros(1, 1, 1, 1) if self._on_device else None
         options = {"logits_to_keep": keep} if self._keeps_rows else {}
         try:
@@ -150,14 +151,14 @@ class Engine:
         return result if self._keeps_rows or isinstance(keep, int) else result[keep]
 
     def _take_attention(self) -> None:
-        """Have the model's attention computed here, over the rows of many sequences."""
+        """Use this package's attention, over the rows of many sequences."""
         refuse_counted_rows(self._model)
         self._cache.attach(self._model)
         if self.border is not None:
             rotate_by_rows(self._model, self.border, self._cache.is_long)
 
     def _leave_attention(self, implementation: str, reason: UnsupportedAttention) -> None:
-        """Have the model's attention computed by the model itself, for a reason.
+        """Use the model's own attention, for the reason given.
 
         Raises:
             UnsupportedAttention: its rotations depend on a text's length, too.
@@ -177,7 +178,7 @@ class Engine:
 
 
 def _be_deterministic() -> None:
-    """Have torch sum in one order, where it has such a way, for the whole process."""
+    """Make torch sum in a fixed order, where it has such kernels, for the whole process."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Fills fresh memory by default: for debugging, and a kernel each time.

@@ -1,14 +1,14 @@
-"""Bases whose attention is code of their own: each sequence of a step runs through them alone.
+"""Bases with attention code of their own: each sequence of a step runs through them alone.
 
-ALiBi and other attention that takes no function of ours (BLOOM, MPT, Falcon, GPT-J) is computed by
-transformers' modules. They are given a cache that holds one sequence: its earlier keys are gathered
-from the pages, so scheduling, prefixes and adapters are those of every base. The price: the
-weights are read once a sequence and not once a step.
+ALiBi and other attention that accepts no registered function (BLOOM, MPT, Falcon, GPT-J) is
+computed by transformers' modules. They are given a cache that holds one sequence: its earlier keys
+are gathered from the pages, so scheduling, prefixes and adapters are those of every base. The
+weights are read once a sequence instead of once a step.
 
 A row's bits follow from its position alone here, too: a prompt runs page by page up to the page's
-end, and a single token in as many rows as products run over. Behind the tokens stand rows that
-nothing reads; they come later, so no token sees them. Where the base takes no longer text, earlier
-tokens stand before them.
+end, and a single token in as many rows as products run over. Unused rows follow the tokens; they
+come later, so no token sees them. Where the base takes no longer text, earlier tokens come before
+them instead.
 """
 
 import inspect
@@ -32,7 +32,7 @@ _PADDING_PAGE = 0
 
 
 class _NoState(list[Any]):
-    """Stands for what a cache holds of each layer beside keys and values: nothing is kept of it."""
+    """Stands for a cache's other state of each layer, beside keys and values: none is kept."""
 
     def __getitem__(self, layer: Any) -> Any:
         raise UnsupportedAttention(
@@ -42,7 +42,7 @@ class _NoState(list[Any]):
 
 
 class SequenceCache(Cache):
-    """A cache of one sequence, for one forward pass; transformers' modules ask it for keys.
+    """A cache of one sequence, for one forward pass of transformers' modules.
 
     Args:
         cells: keys and values of all sequences.
@@ -58,7 +58,7 @@ class SequenceCache(Cache):
         self._past = past
 
     def __len__(self) -> int:
-        """Return that there are layers; an empty cache would pass for none."""
+        """Return that there are layers; transformers ignores a cache without layers."""
         return 1
 
     def update(
@@ -75,11 +75,11 @@ class SequenceCache(Cache):
         return self._past
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Return how many keys `update` returns, and that they begin with the first token's."""
+        """Return how many keys `update` returns, and the position of the first: 0."""
         return self._past + query_length, 0
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
-        """Return that the cache grows."""
+        """Return no limit: the cache grows."""
         return -1
 
 
@@ -108,10 +108,10 @@ class OwnAttention:
     """Runs a step's works one after another through a base with attention of its own.
 
     Args:
-        injection: the base with its linears listening.
+        injection: the base with its linears injected.
         num_pages, page_size: of the cache.
         kept: paths of linears that see the sampled rows only.
-        keeps_rows: whether the base can be told which rows' logits are wanted.
+        keeps_rows: whether the base takes the rows of wanted logits as an argument.
     """
 
     def __init__(
@@ -165,9 +165,9 @@ class OwnAttention:
         """Return the logits `[n, vocabulary]` of a pass's wanted positions."""
         wanted = one.wanted
         rows = [position - one.first for position in wanted] or [one.end - 1 - one.first]
-        ghost = self._ghost(one, len(rows))
+        sequence = self._pass_sequence(one, len(rows))
         step = pack(
-            Batch((), (Work(ghost, one.first, one.stop, samples=True),)),
+            Batch((), (Work(sequence, one.first, one.stop, samples=True),)),
             self._page_size,
             self._device,
             self._kept,
@@ -191,22 +191,22 @@ class OwnAttention:
         logits: Tensor = output.logits[0]
         return (logits if self._keeps_rows else logits[keep])[: len(wanted)]
 
-    def _ghost(self, one: _Pass, num_wanted: int) -> TokenSequence:
-        """Return a sequence of the pass's rows alone, with tokens for those that nothing reads.
+    def _pass_sequence(self, one: _Pass, num_wanted: int) -> TokenSequence:
+        """Return a sequence of the pass's rows alone, with tokens for the unused ones.
 
-        As many of them count as wanted: all have one adapter, so it does not matter which.
+        As many rows as are wanted count as scored: all have one adapter, so any rows will do.
         """
         sequence = one.work.sequence
         missing = one.stop - one.end
         tokens = (*sequence.tokens[: one.end], *[0] * missing)
         scored = dict.fromkeys(range(one.first, one.first + num_wanted - 1), 0)
-        ghost = TokenSequence(tokens, Sampling(max_tokens=1, scored=scored), sequence.lease)
-        ghost.pages = [*sequence.pages, *[_PADDING_PAGE] * missing]
-        return ghost
+        rows = TokenSequence(tokens, Sampling(max_tokens=1, scored=scored), sequence.lease)
+        rows.pages = [*sequence.pages, *[_PADDING_PAGE] * missing]
+        return rows
 
 
 def _limit(model: nn.Module) -> int | None:
-    """Return the most positions that the base has; None: it has no end."""
+    """Return the most positions that the base has; None if it has no limit."""
     config: Any = model.config
     text = config.get_text_config()
     found = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)

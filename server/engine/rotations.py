@@ -1,10 +1,10 @@
-"""Rotations that depend on how long a text is, each row's by its own text alone.
+"""Rotations that depend on a text's length, for each row by its own text alone.
 
-With `longrope` (Phi 3.5, Phi 4 mini) the angles of all positions are others as soon as a text is
-longer than what the base was first trained on, the border. transformers looks at the longest row of
-a batch; here every row follows its own sequence. A sequence that grows over the border has keys of
-the shorter kind: the scheduler computes all its tokens again. So each token is what transformers
-gives in one forward pass over the text so far, which is what Phi 3's `generate` does, too.
+With `longrope` (Phi 3.5, Phi 4 mini) the angles of all positions change as soon as a text is longer
+than what the base was first trained on, the border. transformers decides by the longest row of a
+batch; here every row follows its own sequence. The keys of a sequence that grows over the border
+have the angles of shorter texts: the scheduler computes all its tokens again. So each token is that
+of one forward pass of transformers over the text so far, as in Phi 3's `generate`.
 
 `dynamic` angles change beyond `max_position_embeddings` only; the server takes no longer texts.
 """
@@ -24,10 +24,10 @@ def rotate_by_rows(model: nn.Module, border: int, is_long: Callable[[], Tensor |
     """Make the model's rotations follow each row's own text.
 
     Args:
-        model: whose rotations are modules with a `rope_type`.
+        model: with rotations in modules that have a `rope_type`.
         border: of `border_of`.
-        is_long: gives bool `[1, T]` for the rows of the step: whose text is longer than the
-            border; None if no row's is.
+        is_long: returns bool `[1, T]`, whether each row's text is longer than the border; None if
+            no row's is.
 
     Raises:
         UnsupportedAttention: its rotations are made in another way.
@@ -68,7 +68,7 @@ def _by_rows(
     border: int,
     is_long: Callable[[], Tensor | None],
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return a rotation's forward that asks transformers' own for both kinds of angles."""
+    """Return a rotation's forward that computes both kinds of angles by transformers' own."""
 
     def rotated(
         x: Tensor, position_ids: Tensor, *args: Any, **others: Any

@@ -40,7 +40,7 @@ def _draw(row: Tensor, sequence: TokenSequence) -> int:
     """Draw one token: inverse of the cumulative distribution at the sequence's next number."""
     sampling = sequence.sampling
     row = row.double()
-    # The likeliest is zero: no temperature, however small, divides it to infinity.
+    # The largest logit becomes zero, so that no temperature, however small, makes it infinite.
     probabilities = torch.softmax((row - row.max()) / sampling.temperature, dim=0)
     order = None
     if sampling.top_p < 1:

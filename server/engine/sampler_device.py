@@ -32,11 +32,11 @@ def sample_on_device(logits: Tensor, sequences: list[TokenSequence]) -> list[Sam
     logits = _biased(logits, sequences)
     tokens = _drawn(logits, sequences)
     columns = _Columns(tokens, finite, *_reported(logits, tokens, sequences))
-    return _told(columns, sequences)
+    return _sampled(columns, sequences)
 
 
 def _biased(logits: Tensor, sequences: list[TokenSequence]) -> Tensor:
-    """Return the logits with what callers add to theirs; a copy if anybody does."""
+    """Return the logits with each sequence's `logit_bias` added; a copy if any has one."""
     found = [
         (row, token, bias)
         for row, sequence in enumerate(sequences)
@@ -73,7 +73,7 @@ def _draw(logits: Tensor, sequences: list[TokenSequence], cut: bool) -> Tensor:
     numbers = torch.tensor(settings, dtype=torch.float64, device=logits.device)
     temperature, top_p, point = numbers.T[:, :, None]  # each [B, 1]
     rows = logits.double()
-    # The likeliest is zero: no temperature, however small, divides it to infinity.
+    # The largest logit becomes zero, so that no temperature, however small, makes it infinite.
     probabilities = torch.softmax((rows - rows.amax(1, keepdim=True)) / temperature, dim=1)
     order = None
     if cut:
@@ -100,14 +100,14 @@ def _reported(
     return own, top.indices, top.values
 
 
-def _told(columns: _Columns, sequences: list[TokenSequence]) -> list[Sampled | None]:
-    """Read all columns in one transfer and make each row's answer of them."""
+def _sampled(columns: _Columns, sequences: list[TokenSequence]) -> list[Sampled | None]:
+    """Read all columns in one transfer and return each row's token."""
     most = columns.top_tokens.shape[1]
     pieces = [columns.finite[:, None], columns.tokens[:, None], columns.top_tokens]
     pieces += [columns.logprobs, columns.top_logprobs]
-    told = torch.cat([piece.double() for piece in pieces], dim=1).tolist()
+    rows = torch.cat([piece.double() for piece in pieces], dim=1).tolist()
     answers: list[Sampled | None] = []
-    for (finite, token, *rest), sequence in zip(told, sequences, strict=True):
+    for (finite, token, *rest), sequence in zip(rows, sequences, strict=True):
         count = sequence.sampling.num_logprobs
         if not finite:
             answers.append(None)

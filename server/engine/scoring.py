@@ -1,4 +1,4 @@
-"""How a layer turns queries and keys into weights: its scale, soft cap, sinks, and what it sees."""
+"""How a layer turns queries and keys into weights: scale, soft cap, sinks and mask."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Scoring:
         scale: of the products; None stands for `head_dim ** -0.5`.
         sight: which tokens a row sees.
         softcap: scores are `softcap * tanh(score / softcap)` before the mask (Gemma 2).
-        sinks: `[heads]`, a score of each head's that takes weight and gives no value (gpt-oss).
+        sinks: `[heads]`, a score per head that takes part in the softmax without a value (gpt-oss).
     """
 
     scale: float | None = None

@@ -1,9 +1,9 @@
 """Which earlier tokens each layer's rows see, read from the masks that transformers makes itself.
 
-transformers' own attention knows windows and chunks by its masks alone; the arguments that a layer
-passes beside them are for other kernels. So a short forward pass is run at start in which every
-mask is kept with the function that defines it. That function is asked about positions beyond the
-window, which costs nothing, and must be one of the patterns that this engine computes.
+transformers' own attention implements windows and chunks by its masks alone; the arguments that a
+layer passes beside them are for other kernels. So a short forward pass is run at start in which
+every mask is kept with the function that defines it. That function is evaluated at positions beyond
+the window, which costs little, and must be one of the patterns that this engine computes.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def sight_of(mask_function: Callable[..., Tensor], local_size: int | None) -> Si
 
 @dataclass
 class _Book:
-    """Stands for an attention and its mask in one forward pass; records what each layer sees.
+    """Replaces attention and masks in one forward pass; records the sight of each layer.
 
     Args:
         masks: that were made, each with its sight.
@@ -96,7 +96,7 @@ class _Book:
         device: Any = "cpu",
         **others: Any,
     ) -> Tensor:
-        """Return a mask of its own identity; what it holds is looked up by its address."""
+        """Return a new mask tensor; its sight is looked up by the tensor's address."""
         shape = (1, 1, _NUM_TOKENS, _NUM_TOKENS)
         made = torch.ones(shape, dtype=torch.bool, device=device)
         self.masks.append((made, sight_of(mask_function, local_size)))
@@ -149,11 +149,11 @@ def refuse_arguments(others: dict[str, Any]) -> None:
 def learn_sights(model: nn.Module) -> dict[int, Sight]:
     """Return what each layer of a causal LM sees, by `layer_idx` of its attention module.
 
-    The model's attention implementation is another one afterwards: the caller sets its own.
+    Changes the model's attention implementation: the caller sets its own afterwards.
 
     Raises:
-        UnsupportedAttention: its attention is not asked for through transformers'
-            AttentionInterface, or sees something else than `Sight` says.
+        UnsupportedAttention: it does not use transformers' AttentionInterface, or has a pattern
+            that `Sight` does not describe.
     """
     if not model._can_set_attn_implementation():  # type: ignore[operator]
         raise UnsupportedAttention(f"{type(model).__name__} has attention code of its own")

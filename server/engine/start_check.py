@@ -1,10 +1,10 @@
-"""Whether this engine computes this base rightly: held against transformers' own forward pass.
+"""Compares this engine's logits for this base with transformers' own forward pass.
 
 At every start, before anything is served: a text longer than the base's windows and chunks where
-that can be afforded (sight.py holds the masks' own functions at the borders of longer ones), in
-pieces and token by token; beside it, in the same steps, shorter texts with two different adapters
-on every linear, factored, and one that is merged. The adapters are random and large. Their
-reference is transformers' forward pass with the updates added to each linear's answer.
+that takes seconds (sight.py evaluates the masks' own functions at the borders of longer ones), in
+pieces and token by token; in the same steps, shorter texts with two different adapters on every
+linear, factored, and one that is merged. The adapters are random and large. The reference is
+transformers' forward pass with the updates added to each linear's output.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +31,9 @@ from server.scheduling.step import Batch, Work
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _TOLERANCE_HALF = 0.1
-#: Of an update beside its linear's own answer.
+#: Norm of an update, as a share of its linear's weight.
 _STRENGTH = 0.5
-#: Tokens of the long text where nothing asks for more, and behind a window's end.
+#: Tokens of the long text without a window, and beyond a window's end.
 _USUAL, _BEHIND = 40, 24
 #: Products of weight and row that the long text may cost: a few seconds of two cores.
 _PRODUCTS = 1 << 38
@@ -49,7 +49,7 @@ class _Text:
     """One text of the check.
 
     Args:
-        what: it stands for, in a refusal.
+        what: describes it in a refusal.
         sequence: its tokens and adapter.
         cut: where the second piece of its prompt begins.
         expected: transformers' logits `[T, vocabulary]`.
@@ -67,7 +67,7 @@ class _Text:
 
 
 class StartCheck:
-    """A base's own answers, taken before its attention is replaced.
+    """A base's own logits, computed before its attention is replaced.
 
     Args:
         injection: of the base, as transformers computes it.
@@ -88,7 +88,7 @@ class StartCheck:
 
     @torch.inference_mode()
     def hold(self, logits: Callable[[Batch], Tensor]) -> None:
-        """Hold an engine's steps against transformers' answers.
+        """Compare an engine's steps with transformers' logits.
 
         Args:
             logits: computes a step.
@@ -103,7 +103,7 @@ class StartCheck:
 
     @contextmanager
     def _refusing(self, what: str) -> Iterator[None]:
-        """Make a refusal of whatever the base's own code raises."""
+        """Turn an exception of the base's own code into a refusal."""
         try:
             yield
         except UnsupportedAttention:
@@ -183,7 +183,7 @@ def _tokens(model: nn.Module, length: int, number: int) -> tuple[int, ...]:
 
 
 def _long_enough(model: nn.Module) -> int:
-    """Return the long text's tokens: beyond every window that can be afforded."""
+    """Return the long text's length: beyond every window, within the bound on products."""
     config: Any = model.config
     text = config.get_text_config()
     given = [getattr(text, name, None) for name in _WINDOWS]
@@ -232,7 +232,7 @@ def _merged(linears: Mapping[str, AdaptedLinear], updates: Updates) -> Entry | N
 def _reference(
     model: nn.Module, linears: Mapping[str, AdaptedLinear], tokens: tuple[int, ...], given: Updates
 ) -> Tensor:
-    """Return transformers' logits `[T, vocabulary]`, an update added to each linear's answer."""
+    """Return transformers' logits `[T, vocabulary]`, an update added to each linear's output."""
     device = next(model.parameters()).device
     with added(linears, given):
         output = model(input_ids=torch.tensor([tokens], device=device), use_cache=False)

@@ -1,6 +1,6 @@
 """From a scheduler's batch to tensors: packed rows, cache cells, and what each row's adapter is.
 
-Rows are padded to a multiple of four with tokens that write to page 0 and belong to nobody.
+Rows are padded to a multiple of four with tokens that write to page 0 and belong to no sequence.
 """
 
 from collections import defaultdict
@@ -172,7 +172,7 @@ def _plan(
 
 
 def payload_of(work: Work) -> object:
-    """Return what the loader made of the work's adapter; None for the base itself."""
+    """Return the payload of the work's adapter; None for the base itself."""
     lease = work.sequence.lease
     return lease.payload if isinstance(lease, Entry) else None
 
@@ -194,7 +194,7 @@ def _index(rows: list[int], device: torch.device) -> Tensor | None:
 def _factored_group(
     group: list[_PackedWork], num_decode: int, last: int, total: int, device: torch.device
 ) -> FactoredGroup:
-    """Return one bank's rows; in position, without an index, if the whole batch is theirs."""
+    """Return one bank's rows; without an index if they are the whole batch, padding included."""
     payload = payload_of(group[0].work)
     assert isinstance(payload, Factored)
     slots: list[int] = []

@@ -1,4 +1,4 @@
-"""How likely given tokens are: their log-probabilities, row by row, kept with their sequences."""
+"""The log-probabilities of given tokens, kept with their sequences."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from server.scheduling.step import Batch
 
 
 def score(logits: Tensor, batch: Batch) -> None:
-    """Keep the scores of a step's given tokens; again is harmless.
+    """Keep the scores of a step's given tokens; safe to call twice.
 
     Args:
         logits: `[S, vocabulary]`, the scored rows in the order of the works and their positions.

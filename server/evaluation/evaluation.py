@@ -1,8 +1,8 @@
-"""How good the served answers are on a file of examples: the figures that a training job reports.
+"""The figures of served answers on a file of examples: those that a training job reports.
 
 Examples are read as training reads them (registry/examples), and answered as any request is: by
-the engine or the batcher, in turns with other tenants, in the adapter's mode. Nothing is trained,
-nothing kept.
+the engine or the batcher, in turns with other tenants, in the adapter's mode. Nothing is trained or
+stored.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,9 +28,9 @@ class Asked:
 
     Args:
         answerer: the base, or a version of an adapter.
-        file: of examples, in any form that is trained on.
-        tenant: whose turn it takes.
-        max_length: longer texts are cut to it; None refuses what is longer than the base takes.
+        file: of examples, in any form that training accepts.
+        tenant: that the requests count for.
+        max_length: longer texts are cut to it; None refuses texts longer than the base takes.
     """
 
     answerer: Answerer
@@ -47,7 +47,7 @@ class Figures(Protocol):
         """Return the mode in which the adapter answered."""
 
     def answers(self, rows: Iterator[tuple[int, Mapping[str, Any]]]) -> Iterator[int]:
-        """Ask for every example; yield how many are answered, now and then.
+        """Answer every example; yield from time to time how many are answered.
 
         Raises:
             InvalidRequest: an example cannot be read; the message names its line.
@@ -74,12 +74,14 @@ class Evaluation:
         """Return how many examples there are."""
         return len(self._rows)
 
-    def run(self, told: Callable[[int], None], is_wanted: Callable[[], bool]) -> dict[str, Any]:
+    def run(
+        self, on_progress: Callable[[int], None], is_wanted: Callable[[], bool]
+    ) -> dict[str, Any]:
         """Return the evaluation as the API shows it.
 
         Args:
-            told: called with how many examples are answered.
-            is_wanted: asked as often; False ends the evaluation.
+            on_progress: called with how many examples are answered.
+            is_wanted: called as often; False ends the evaluation.
 
         Raises:
             InvalidRequest: an example cannot be read; the message names its line.
@@ -87,7 +89,7 @@ class Evaluation:
         for done in self._figures.answers(self._numbered()):
             if not is_wanted():
                 raise InvalidRequest("the caller has hung up")
-            told(done)
+            on_progress(done)
         answerer = self._asked.answerer
         metrics = {name: finite(value) for name, value in self._figures.figures().items()}
         return {

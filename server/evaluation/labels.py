@@ -1,4 +1,4 @@
-"""Figures of labels: how often a served classifier is right, or how far off its numbers are."""
+"""Figures of labels: a served classifier's accuracy and loss, or a regression's errors."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -30,7 +30,7 @@ class LabelFigures:
     Args:
         service: of such a base.
         answerer: the base, if it has a head of its own, or a version of an adapter.
-        tenant: whose turns these are.
+        tenant: that the requests count for.
         max_length: texts are cut to it; None refuses longer ones than the base takes.
 
     Raises:
@@ -52,7 +52,7 @@ class LabelFigures:
         self.mode: str | None = None
 
     def answers(self, rows: Iterator[Row]) -> Iterator[int]:
-        """Ask for every example; yield how many are answered."""
+        """Answer every example; yield how many are answered."""
         yield 0
         while some := list(islice(rows, _AT_ONCE)):
             inputs = [self._input(line, row) for line, row in some]

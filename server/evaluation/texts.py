@@ -1,4 +1,4 @@
-"""Figures of texts: how likely a served model finds every token that training would learn."""
+"""Figures of texts: the served model's loss over the tokens that training would learn."""
 
 import queue
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ class TextFigures:
     Args:
         service: that generates.
         answerer: the base, or a version of an adapter.
-        tenant: whose turns these are.
+        tenant: that the requests count for.
         max_length: texts are cut to it; None refuses longer ones than the base takes.
     """
 
@@ -45,7 +45,7 @@ class TextFigures:
         self.mode: Mode | None = None
 
     def answers(self, rows: Iterator[Row]) -> Iterator[int]:
-        """Ask for the texts of every example; yield how many examples were read."""
+        """Score the texts of every example; yield how many examples were read."""
         try:
             for done, (line, row) in enumerate(rows):
                 for number, (ids, wanted) in enumerate(self._wanted(line, row)):
