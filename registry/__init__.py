@@ -5,7 +5,7 @@ from registry.adapters.blobs import BlobPaths, BlobStore
 from registry.adapters.changes import Change, follow
 from registry.adapters.directory import Directory, Following
 from registry.adapters.publish import publish, withdraw
-from registry.adapters.records import Record
+from registry.adapters.records import NewVersion, Record
 from registry.common.fence import Fence
 from registry.common.names import Reference, check_alias, check_digest, check_name
 from registry.connect import Registry, connect
@@ -75,6 +75,7 @@ __all__ = [
     "Jobs",
     "MetricPoint",
     "NameConflict",
+    "NewVersion",
     "Observer",
     "PreconditionFailed",
     "Progress",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.adapters.adapters import Adapters
+from registry.adapters.records import NewVersion
 from registry.common.fence import Fence
 from registry.files import FileRecord, Files
 from registry.jobs.claims import Claims
@@ -61,6 +62,5 @@ def publish(
     adapters: Adapters, describe: Any, held: JobRecord, number: int = 1, **named: Any
 ) -> Any:
     """Publish what a claim made; return the record, and whether it is new."""
-    words = {"created_by": held.id, "metadata": {}, "metrics": {}, "now": 8.0, **named}
-    name = words.pop("name", "poet")
-    return adapters.publish(describe(number), name, fence=fence_of(held), **words)
+    words = {"name": "poet", "created_at": 8, "created_by": held.id, **named}
+    return adapters.publish(NewVersion(description=describe(number), fence=fence_of(held), **words))

@@ -24,7 +24,7 @@ from adapters_core.methods import FourierFT
 from adapters_core.peft_config import PeftConfig
 from bench.lib.bases import llama, random_adapter, save_llama, targets_of
 from overtone_client import Client, OvertoneError
-from registry import Registry, connect, publish
+from registry import NewVersion, Registry, connect, publish
 
 _START_S, _STOP_S = 300.0, 60.0
 _PROGRAM = [sys.executable, "-c", "from overtone_client.cli import main; main()", "serve"]
@@ -174,13 +174,8 @@ def register(registry: Registry, files: Files, numbers: range) -> float:
     started = time.perf_counter()
     for number in numbers:
         files.write(number)
-        publish(
-            registry.adapters,
-            registry.blobs,
-            files.describe(),
-            files.file,
-            files.config,
-            name_of(number),
-            now=time.time(),
+        new = NewVersion(
+            name=name_of(number), description=files.describe(), created_at=int(time.time())
         )
+        publish(registry.adapters, registry.blobs, new, files.file, files.config)
     return time.perf_counter() - started

@@ -10,9 +10,7 @@ from typing import Any
 
 import redis
 
-from adapters_core.description import AdapterDescription
-from registry.adapters.records import Record, stored_form
-from registry.common.fence import Fence
+from registry.adapters.records import NewVersion, Record
 from registry.common.names import Reference, check_alias, check_digest, check_method, check_name
 from registry.common.pages import check_limit
 from registry.errors import (
@@ -67,49 +65,26 @@ class Adapters:
     ) -> None:
         self._scripts = Scripts(client, observer, clock)
 
-    def publish(
-        self,
-        description: AdapterDescription,
-        name: str,
-        *,
-        alias: str | None = None,
-        created_by: str,
-        metadata: dict[str, Any],
-        metrics: dict[str, Any],
-        now: float,
-        fence: Fence | None = None,
-        keeps_latest: bool = False,
-    ) -> tuple[Record, bool]:
+    def publish(self, new: NewVersion) -> tuple[Record, bool]:
         """Return the name's record of these bytes, and whether it is new.
 
         Twice is harmless: the same digest gives the same version, and does not undo a rollback.
-        `alias`, if given, points to the version afterwards in both cases. With a training job's
-        `fence` the job has one version, whatever bytes it comes with a second time. With
+        The alias, if one is given, points to the version afterwards in both cases. With a training
+        job's fence the job has one version, whatever bytes it comes with a second time. With
         `keeps_latest` the new version is there by its number, and `latest` stays where it is; the
         first version of a name is its latest in any case.
 
         Raises:
-            InvalidName: the name, the alias or the digest breaks its rule.
-            InvalidArgument: metadata or metrics cannot be stored.
             FenceLost: the job does not run, or under another claim.
         """
-        check_name(name)
-        if alias is not None:
-            check_alias(alias)
-        stored = stored_form(
-            description,
-            created_at=int(now),
-            created_by=created_by,
-            metadata=metadata,
-            metrics=metrics,
-        )
-        facts = [description.digest, description.method, stored, alias or ""]
-        held = [] if fence is None else [keys.job(fence.job)]
-        facts += ["" if fence is None else str(fence.number), "1" if keeps_latest else ""]
-        version, *rest = self._write("publish", name, *facts, also=held)
+        facts = [new.description.digest, new.description.method, new.stored, new.alias or ""]
+        held = [] if new.fence is None else [keys.job(new.fence.job)]
+        facts += ["" if new.fence is None else str(new.fence.number)]
+        facts += ["1" if new.keeps_latest else ""]
+        version, *rest = self._write("publish", new.name, *facts, also=held)
         if version == b"fenced":
             raise FenceLost(f"the job is {rest[0].decode()}, or another attempt holds it now")
-        return _record(name, version, rest[1]), bool(rest[0])
+        return _record(new.name, version, rest[1]), bool(rest[0])
 
     def resolve(self, reference: str) -> Record:
         """Return the record that `reference` means now.

@@ -7,11 +7,19 @@ the number, so the text is never rewritten.
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from adapters_core.description import AdapterDescription
-from registry.common.names import DIGEST, METHOD, check_digest, check_method
+from registry.common.fence import Fence
+from registry.common.names import (
+    DIGEST,
+    METHOD,
+    check_alias,
+    check_digest,
+    check_method,
+    check_name,
+)
 from registry.common.notes import check_notes
 from registry.errors import CorruptRecord
 from registry.redis import keys
@@ -24,30 +32,25 @@ class Record:
     Args:
         name: the adapter's name.
         version: counts from 1 within the name; never given twice.
-        digest: `sha256:` and 64 hex digits: the bytes of the coefficient file and its config.
-        method, method_config, base_name, base_fingerprint, base_verified, target_modules,
-            num_coefficients, size_bytes: as in `AdapterDescription`.
+        description: of the coefficient file and its config.
         created_at: seconds since 1970.
-        created_by: who published it: an API key's label or a job's id.
+        created_by: the label of the API key, or the id of the job, that published it.
         metadata: the publisher's own JSON object.
         metrics: what evaluation measured, a JSON object.
     """
 
     name: str
     version: int
-    digest: str
-    method: str
-    method_config: dict[str, Any]
-    base_name: str
-    base_fingerprint: str
-    base_verified: bool
-    target_modules: tuple[str, ...]
-    num_coefficients: int
-    size_bytes: int
+    description: AdapterDescription
     created_at: int
     created_by: str
     metadata: dict[str, Any]
     metrics: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and 64 hex digits: the bytes of the coefficient file and its config."""
+        return self.description.digest
 
     @property
     def reference(self) -> str:
@@ -56,7 +59,7 @@ class Record:
 
     @classmethod
     def read(cls, stored: bytes, name: str, version: int) -> Self:
-        """Read what `stored_form` wrote; fields that a later program added are left aside.
+        """Read what `NewVersion.stored` wrote; fields that a later program added are ignored.
 
         Raises:
             CorruptRecord: a field is missing or of another type; the message names the key.
@@ -72,7 +75,56 @@ class Record:
             raise CorruptRecord(f"{where} is not a digest, a method and a JSON object")
         values: dict[str, Any] = {field: _fact(facts, field, where) for field in _TYPES}
         values["target_modules"] = tuple(sys.intern(path) for path in values["target_modules"])
-        return cls(name=name, version=version, digest=digest, method=method, **values)
+        described = {field: values.pop(field) for field in _DESCRIBED}
+        description = AdapterDescription(digest=digest, method=method, **described)
+        return cls(name, version, description, **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewVersion:
+    """What shall become a version of a name; checked when it is made.
+
+    Args:
+        name: the adapter's name, new or not.
+        description: from the check of the coefficient file and its config.
+        created_at: seconds since 1970.
+        created_by: the label of an API key, or the id of a job.
+        metadata: the publisher's own JSON object.
+        metrics: what evaluation measured, a JSON object.
+        alias: moved to this version, if given.
+        keeps_latest: whether `latest` stays where it is, if the name has one.
+        fence: a training job's claim, checked in the transaction that writes the record.
+
+    Raises:
+        InvalidName: the name, the alias, the digest or the method breaks its rule.
+        InvalidArgument: metadata or metrics are not JSON, too deep or too large together.
+    """
+
+    name: str
+    description: AdapterDescription
+    created_at: int
+    created_by: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    alias: str | None = None
+    keeps_latest: bool = False
+    fence: Fence | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.alias is not None:
+            check_alias(self.alias)
+        check_digest(self.description.digest)
+        check_method(self.description.method)
+        check_notes(self.metadata, self.metrics)
+
+    @property
+    def stored(self) -> str:
+        """The record as it is stored: all but its name and version, which are kept beside it."""
+        described = {field: getattr(self.description, field) for field in _DESCRIBED}
+        own = {field: getattr(self, field) for field in _TYPES if field not in _DESCRIBED}
+        body = json.dumps({**described, **own}, separators=(",", ":"))
+        return f"{self.description.digest} {self.description.method}\n{body}"
 
 
 _TYPES: dict[str, type] = {
@@ -89,6 +141,9 @@ _TYPES: dict[str, type] = {
     "metrics": dict,
 }
 
+#: The fields of the description that are in the JSON; the head line has the others.
+_DESCRIBED = tuple(each.name for each in fields(AdapterDescription) if each.name in _TYPES)
+
 
 def _fact(facts: dict[str, Any], field: str, where: str) -> Any:
     """Return one field's value, of exactly the declared type: a bool is no int here."""
@@ -98,31 +153,3 @@ def _fact(facts: dict[str, Any], field: str, where: str) -> Any:
     if field == "target_modules" and not all(type(path) is str for path in facts[field]):
         raise CorruptRecord(f"{where}: 'target_modules' does not hold text only")
     return value
-
-
-def stored_form(
-    description: AdapterDescription,
-    *,
-    created_at: int,
-    created_by: str,
-    metadata: dict[str, Any],
-    metrics: dict[str, Any],
-) -> str:
-    """Return a record as it is stored: all but its name and version, which are kept beside it.
-
-    Raises:
-        InvalidArgument: metadata or metrics are not JSON, too deep or too large together.
-        InvalidName: the description's digest or method breaks its rule.
-    """
-    check_digest(description.digest)
-    check_method(description.method)
-    check_notes(metadata, metrics)
-    own = {
-        "created_at": created_at,
-        "created_by": created_by,
-        "metadata": metadata,
-        "metrics": metrics,
-    }
-    facts = {field: getattr(description, field) for field in _TYPES if field not in own}
-    body = json.dumps({**facts, **own}, separators=(",", ":"))
-    return f"{description.digest} {description.method}\n{body}"

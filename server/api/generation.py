@@ -76,10 +76,11 @@ def resolve(service: Service, model: str) -> Answerer:
     if model == base.name:
         return Answerer(model, None, base.name)
     record = service.registry.directory.resolve(model)
-    if record.base_fingerprint != base.fingerprint:
+    registered = record.description
+    if registered.base_fingerprint != base.fingerprint:
         raise BaseMismatch(
-            f"{record.reference} was registered for base {record.base_name!r}; this server's is "
-            f"{base.name!r}",
+            f"{record.reference} was registered for base {registered.base_name!r}; this server's "
+            f"is {base.name!r}",
             "model",
         )
     return Answerer(model, record, base.name)

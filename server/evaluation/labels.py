@@ -123,7 +123,9 @@ class LabelFigures:
 
     def _answered(self, inputs: list[Input]) -> list[Tensor]:
         record = self._answerer.record
-        goes_alone = record is not None and self._encoding.goes_alone(record.target_modules)
+        goes_alone = record is not None and self._encoding.goes_alone(
+            record.description.target_modules
+        )
         pending = self._encoding.batcher.submit(
             inputs, self._answerer.digest, self._tenant, None, goes_alone
         )

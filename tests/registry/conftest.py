@@ -10,6 +10,7 @@ import redis
 from adapters_core.description import AdapterDescription
 from jobs_made import files_in, run, spec_for, upload
 from registry.adapters.adapters import Adapters
+from registry.adapters.records import NewVersion
 from registry.jobs.claims import Claims
 from registry.jobs.jobs import Jobs
 from registry.redis.client import open_client
@@ -108,16 +109,15 @@ def put(adapters):
 
 def putter(adapters):
     def put(number, name="poet", *, method="fourierft", alias=None, now=1000.5, **notes):
-        return adapters.publish(
-            describe(number, method),
-            name,
-            alias=alias,
+        new = NewVersion(
+            name=name,
+            description=describe(number, method),
+            created_at=int(now),
             created_by="tester",
-            metadata=notes.get("metadata", {}),
-            metrics=notes.get("metrics", {}),
-            now=now,
-            keeps_latest=notes.get("keeps_latest", False),
+            alias=alias,
+            **notes,
         )
+        return adapters.publish(new)
 
     return put
 

@@ -10,7 +10,7 @@ from adapters_core.adapter import read_adapter
 from adapters_core.base import BaseSpec
 from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
 from registry.adapters.publish import publish
-from registry.adapters.records import Record
+from registry.adapters.records import NewVersion, Record
 from registry.common.fence import Fence
 from registry.common.notes import check_notes
 from registry.connect import Registry
@@ -37,20 +37,17 @@ def publish_trained(
     config = (trained.folder / CONFIG_NAME).read_bytes()
     adapter = read_adapter(file, config, base)
     metrics = {**_finite(trained.metrics), BASE: _finite(trained.base_metrics)}
-    record, _ = publish(
-        registry.adapters,
-        registry.blobs,
-        adapter.description,
-        file,
-        config,
-        spec.name,
+    new = NewVersion(
+        name=spec.name,
+        description=adapter.description,
+        created_at=int(now),
         created_by=spec.id,
         metadata=metadata_of(spec, trained),
         metrics=metrics,
-        now=now,
-        fence=fence,
         keeps_latest=reason_to_keep_latest(spec, metrics) is not None,
+        fence=fence,
     )
+    record, _ = publish(registry.adapters, registry.blobs, new, file, config)
     return record
 
 

@@ -26,6 +26,7 @@ from registry import (
     AdapterInUse,
     AdapterNotFound,
     NameConflict,
+    NewVersion,
     PreconditionFailed,
     Record,
     publish,
@@ -189,18 +190,15 @@ def _publish(
     service.resident.basis_cache.check(adapter.methods, adapter.layers)
     metadata = with_labels(metadata, adapter)
     registry = service.registry
-    return publish(
-        registry.adapters,
-        registry.blobs,
-        adapter.description,
-        folder / "file",
-        config,
-        name,
-        alias=alias,
+    new = NewVersion(
+        name=name,
+        description=adapter.description,
+        created_at=int(time.time()),
         created_by="upload",
         metadata=metadata,
-        now=time.time(),
+        alias=alias,
     )
+    return publish(registry.adapters, registry.blobs, new, folder / "file", config)
 
 
 @router.get(
@@ -359,16 +357,16 @@ def _body(service: Service, record: Record, entry: AdapterEntry) -> Adapter:
         "name": record.name,
         "version": record.version,
         "digest": record.digest,
-        "method": record.method,
-        "method_config": record.method_config,
+        "method": record.description.method,
+        "method_config": record.description.method_config,
         "base": {
-            "name": record.base_name,
-            "fingerprint": record.base_fingerprint,
-            "verified": record.base_verified,
+            "name": record.description.base_name,
+            "fingerprint": record.description.base_fingerprint,
+            "verified": record.description.base_verified,
         },
-        "target_modules": list(record.target_modules),
-        "num_coefficients": record.num_coefficients,
-        "size_bytes": record.size_bytes,
+        "target_modules": list(record.description.target_modules),
+        "num_coefficients": record.description.num_coefficients,
+        "size_bytes": record.description.size_bytes,
         "created_at": record.created_at,
         "created_by": record.created_by,
         "aliases": entry.aliases,

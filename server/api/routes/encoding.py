@@ -121,7 +121,7 @@ async def _answered(request: Request, encoding: Encoding, body: EncodingRequest)
     timeout_s = body.timeout_s or service.settings.request_timeout_s
     tenant = request.state.tenant
     record = answerer.record
-    goes_alone = record is not None and encoding.goes_alone(record.target_modules)
+    goes_alone = record is not None and encoding.goes_alone(record.description.target_modules)
     pending = encoding.batcher.submit(inputs, answerer.digest, tenant, timeout_s, goes_alone)
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)

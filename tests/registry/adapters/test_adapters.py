@@ -41,7 +41,7 @@ def test_versions_count_from_one_and_latest_follows(adapters, put, describe):
     assert (first.version, second.version) == (1, 2)
     assert (first.created_at, first.created_by) == (1000, "tester")
     assert first.metadata == {"a": 1}
-    assert first.target_modules == describe(1).target_modules
+    assert first.description == describe(1)
     assert adapters.resolve("poet") == adapters.resolve("poet@latest") == second
     assert adapters.resolve("poet@1") == adapters.resolve(f"poet@{first.digest}") == first
 
@@ -288,7 +288,7 @@ def test_a_version_may_leave_latest_where_it_is(adapters, put):
     record, created = put(2, "poet", method="vera", keeps_latest=True)
     assert (record.version, created) == (2, True)
     assert adapters.get("poet").aliases == {"latest": 1}
-    assert adapters.resolve("poet@2").method == "vera"
+    assert adapters.resolve("poet@2").description.method == "vera"
     assert [entry.name for entry in adapters.list(10, method="loca")] == ["poet"]
     assert adapters.list(10, method="vera") == []
     put(3, "poet", method="vera")

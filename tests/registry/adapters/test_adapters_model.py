@@ -68,7 +68,9 @@ def random_step(rng, model, adapters, put):
         method = rng.choice(["loca", "vera"])
         keeps = rng.random() < 0.3
         record, _ = put(number, name, method=method, keeps_latest=keeps)
-        assert record.version == model.publish(name, record.digest, record.method, keeps)
+        assert record.version == model.publish(
+            name, record.digest, record.description.method, keeps
+        )
     elif not versions:
         with pytest.raises(AdapterNotFound):
             adapters.get(name)

@@ -8,6 +8,7 @@ import pytest
 from registry.adapters.adapters import Adapters
 from registry.adapters.blobs import BlobStore
 from registry.adapters.publish import publish, withdraw
+from registry.adapters.records import NewVersion
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
@@ -54,7 +55,8 @@ def send(adapters, store, tmp_path, describe):
     file.write_bytes(b"coefficients")
 
     def send(number=1, name="poet", *, to=adapters, blobs=store, **named):
-        return publish(to, blobs, describe(number), file, b"{}", name, now=5.0, **named)
+        new = NewVersion(name=name, description=describe(number), created_at=5, **named)
+        return publish(to, blobs, new, file, b"{}")
 
     return send
 

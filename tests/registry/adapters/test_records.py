@@ -6,14 +6,19 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from registry.adapters.records import Record, stored_form
+from registry.adapters.records import NewVersion, Record
 from registry.common.notes import MAX_NOTES_BYTES, MAX_NOTES_DEPTH
 from registry.errors import CorruptRecord, InvalidArgument, InvalidName
 
 
 def store(description, metadata=None, metrics=None):
     notes = {"metadata": metadata or {}, "metrics": metrics or {}}
-    return stored_form(description, created_at=12, created_by="me", **notes)
+    return new_version(description, **notes).stored
+
+
+def new_version(description, **changes):
+    words = {"name": "poet", "created_at": 12, "created_by": "me", **changes}
+    return NewVersion(description=description, **words)
 
 
 @pytest.fixture
@@ -32,12 +37,37 @@ def test_record_comes_back_as_it_went_in(describe):
 
     record = Record.read(text.encode(), "poet", 3)
 
-    for field in vars(description):
-        assert getattr(record, field) == getattr(description, field)
+    assert record.description == description
     assert record.metadata == {"für": ["Ä", None, {"deep": True}]}
     assert record.metrics == {"loss": 0.5}
     assert (record.created_at, record.created_by) == (12, "me")
     assert record.reference == "poet@3"
+
+
+#: As versions before 0.2 stored it.
+STORED = (
+    f"sha256:{7:064x} fourierft\n"
+    '{"method_config":{"n":7,"scale":300.0},"base_name":"tiny-base","base_fingerprint":"'
+    + "f"
+    * 64
+    + '","base_verified":true,"target_modules":["model.layers.0.self_attn.q_proj",'
+    '"model.layers.0.mlp.up_proj"],"num_coefficients":14,"size_bytes":56,"created_at":12,'
+    '"created_by":"me","metadata":{"f\\u00fcr":[null,{"deep":true}]},"metrics":{"loss":0.5}}'
+)
+
+
+def test_a_record_is_stored_in_the_bytes_that_earlier_programs_wrote_and_read(describe):
+    record = Record.read(STORED.encode(), "poet", 1)
+    notes = {"metadata": {"für": [None, {"deep": True}]}, "metrics": {"loss": 0.5}}
+    assert record.description == describe(7)
+    assert {"metadata": record.metadata, "metrics": record.metrics} == notes
+    assert new_version(describe(7), **notes).stored == STORED
+
+
+@pytest.mark.parametrize("changes", [{"name": "a b"}, {"alias": "1"}, {"alias": "latest"}])
+def test_a_version_with_a_bad_name_or_alias_cannot_be_made(describe, changes):
+    with pytest.raises(InvalidName):
+        new_version(describe(1), **changes)
 
 
 def test_record_is_frozen(stored):
@@ -46,7 +76,9 @@ def test_record_is_frozen(stored):
 
 
 def test_field_of_a_later_program_is_left_aside(stored):
-    assert Record.read(damaged(stored, invented_later=1), "poet", 1).num_coefficients == 14
+    assert (
+        Record.read(damaged(stored, invented_later=1), "poet", 1).description.num_coefficients == 14
+    )
 
 
 @pytest.mark.parametrize(

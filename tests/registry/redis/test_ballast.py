@@ -8,6 +8,7 @@ import pytest
 
 from disks import fill, small_disk
 from registry.adapters.adapters import Adapters
+from registry.adapters.records import NewVersion
 from registry.errors import RegistryFull, RegistryUnavailable
 from registry.redis.ballast import FLOOR_BYTES, SIZE_BYTES, Ballast
 from registry.redis.embedded import LOOK_S, EmbeddedServer
@@ -132,8 +133,8 @@ def test_other_refusals_for_want_of_room_are_named_alike(plain_server, put_one) 
 @pytest.fixture
 def put_one(describe):
     def put_one(adapters: Adapters, number: int):
-        notes = {"created_by": "me", "metadata": {}, "metrics": {}, "now": 1.0}
-        record, _ = adapters.publish(describe(number), "poet", **notes)
+        new = NewVersion(name="poet", description=describe(number), created_at=1)
+        record, _ = adapters.publish(new)
         return record
 
     return put_one

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs_made import spec_for, upload
-from registry import publish, withdraw
+from registry import NewVersion, publish, withdraw
 from registry.common.fence import Fence
 from registry.connect import Registry, connect
 from registry.errors import CorruptRecord, ForeignStore, RegistryUnavailable
@@ -54,8 +54,9 @@ def fill(describe, tmp_path):
 def add(registry: Registry, description, folder: Path, name: str = "") -> None:
     coefficients = folder / "coefficients"
     coefficients.write_bytes(b"coefficients")
-    given = (registry.adapters, registry.blobs, description, coefficients, b"{}")
-    publish(*given, name or f"a{description.digest[-3:]}", now=1.0)
+    name = name or f"a{description.digest[-3:]}"
+    new = NewVersion(name=name, description=description, created_at=1)
+    publish(registry.adapters, registry.blobs, new, coefficients, b"{}")
 
 
 def held_in(folder: Path) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs_made import spec_for, upload
+from registry.adapters.records import NewVersion
 from registry.common.fence import Fence
 from registry.connect import connect
 from registry.errors import RegistryUnavailable
@@ -87,8 +88,8 @@ def test_what_is_young_is_neither_listed_nor_removed_whatever_the_grace(registry
 def test_what_gets_its_record_after_it_was_listed_stays(registry, stray, describe, client):
     found = [each for each in registry.unknown.look(LATER) if each.kind == "adapter"]
     description = describe(1, digest=DIGEST)
-    notes = {"created_by": "me", "metadata": {}, "metrics": {}, "now": 1.0}
-    registry.adapters.publish(description, "poet", **notes)
+    new = NewVersion(name="poet", description=description, created_at=1)
+    registry.adapters.publish(new)
 
     assert registry.unknown.remove(found, 0.0, LATER) == []
     assert stray[DIGEST].exists()
@@ -123,8 +124,8 @@ def test_since_when_something_is_unknown_is_forgotten_when_it_is_known_again(
 ):
     registry.unknown.look(LATER)
     description = describe(1, digest=DIGEST)
-    notes = {"created_by": "me", "metadata": {}, "metrics": {}, "now": 1.0}
-    registry.adapters.publish(description, "poet", **notes)
+    new = NewVersion(name="poet", description=description, created_at=1)
+    registry.adapters.publish(new)
     assert DIGEST not in {each.name for each in registry.unknown.look(LATER + 1)}
     registry.adapters.delete("poet")
 
