@@ -1,8 +1,8 @@
 """API keys and the tenants that they stand for: `NAME=SECRET`, or a secret alone.
 
-A tenant has a name, and its keys come and go: two keys of one name are valid at the same time. The
-tenant of a secret without a name is taken from its hash, as it was before keys had names, and what
-that tenant stores can be seen with no other key.
+A tenant has a name and any number of keys: two keys of one name are valid at the same time. The
+tenant of a secret without a name is derived from the secret's hash, as it was before keys had
+names, and its files and jobs can be reached with no other key.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ class ApiKey:
     """One key.
 
     Args:
-        tenant: whose it is.
-        is_named: it has a name; otherwise the tenant goes with the key.
+        tenant: that it stands for.
+        is_named: it has a name; otherwise the tenant is lost with the key.
         digests: sha256 of each spelling in which callers may send it.
     """
 
@@ -50,7 +50,7 @@ def read_keys(given: Sequence[str]) -> list[ApiKey]:
 
 
 def tenant_of(keys: Sequence[ApiKey], sent: bytes) -> str | None:
-    """Return the tenant whose key was sent, or None; every key is compared, in constant time."""
+    """Return the tenant of the sent key, or None; every key is compared, in constant time."""
     digest = hashlib.sha256(sent).digest()
     found = [key.tenant for key in keys if key.is_given(digest)]
     return found[0] if found else None

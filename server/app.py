@@ -42,18 +42,30 @@ from server.errors import (
     status_of,
 )
 from server.processor.row_check import NeedsSearch, NotInvariant
-from server.service import Service, tell_unknown
+from server.service import Service, log_unknown
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
 _LOG = logging.getLogger("overtone")
-#: Failures of a start whose message says it all; others are logged with their traceback.
+#: Failures of a start with a message for the operator; others are logged with their traceback.
 _EXPECTED = (
     *FAMILIES,
     BaseNotLoadable,
     UnsupportedAttention,
     UnsupportedBase,
     NotInvariant,
+)
+_ROUTES = (
+    completions,
+    encoding,
+    evaluations,
+    adapters,
+    residency,
+    files,
+    fine_tuning,
+    workers,
+    ops,
+    documentation,
 )
 
 
@@ -64,12 +76,17 @@ def create_app(
     on_ready: Callable[[Service], None] = lambda service: None,
     on_failure: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
-    """Return the application; `start` (which takes its time) runs beside it once it is up.
-
-    `on_ready` is called from another thread as soon as requests are taken, `on_failure` if `start`
-    fails; a machine that fails the canary stays up, not ready, and says so.
+    """Return the application, which runs `start` on a thread once it is up.
 
     Until `start` has returned, /health/ready and the API answer 503 with the reason.
+
+    Args:
+        settings: of the server.
+        metrics: of this process.
+        start: loads the base and starts the service; takes seconds to minutes.
+        on_ready: called from another thread as soon as requests are served.
+        on_failure: called if `start` fails, unless the canary has failed: then the server stays
+            up, not ready, and /health/ready says why.
     """
 
     @asynccontextmanager
@@ -84,30 +101,30 @@ def create_app(
             await asyncio.to_thread(app.state.service.close)
 
     app = FastAPI(title="Overtone", version=version("overtone"), lifespan=life, openapi_url=None)
+    _set_state(app, metrics)
+    for module in _ROUTES:
+        app.include_router(module.router)
+    for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
+        app.add_exception_handler(family, _answer_error)
+    _add_middleware(app, settings, metrics)
+    return app
+
+
+def _set_state(app: FastAPI, metrics: Metrics) -> None:
+    """Set what routes and middleware read from `app.state`."""
     app.state.service = None
     app.state.draining = False
     app.state.is_stopping = lambda: False
-    app.state.closers = []  # of what uses the service and ends before it
+    app.state.closers = []  # called before the service is closed
     app.state.curves = Curves()
     app.state.num_job_streams = 0
     app.state.num_evaluations = 0
     app.state.why_not_ready = "the base is still loading; try again in a moment"
     app.state.metrics = metrics
-    for module in (
-        completions,
-        encoding,
-        evaluations,
-        adapters,
-        residency,
-        files,
-        fine_tuning,
-        workers,
-        ops,
-        documentation,
-    ):
-        app.include_router(module.router)
-    for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
-        app.add_exception_handler(family, _answer_error)
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Add the middleware, the innermost first."""
     app.add_middleware(LastResort)
     uploads = {
         "/v1/adapters": settings.max_upload_bytes,
@@ -118,7 +135,6 @@ def create_app(
     app.add_middleware(ApiKeys, keys, settings.tenant_header)
     app.add_middleware(Timing, metrics)
     app.add_middleware(RequestId)
-    return app
 
 
 async def _start(
@@ -143,18 +159,18 @@ async def _start(
         else:
             on_failure(error)
         return
-    for work in (on_ready, tell_unknown):
+    for work in (on_ready, log_unknown):
         if app.state.is_stopping():
             return
         try:
             await asyncio.to_thread(work, app.state.service)
         except Exception:
-            if not app.state.is_stopping():  # it is cut off from the server then
-                _LOG.exception("the server serves, but what was to follow its start failed")
+            if not app.state.is_stopping():  # a stopping server may refuse it
+                _LOG.exception("the server serves, but a task after its start failed")
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer an error that says what it means with the body of docs/api.md."""
+    """Answer an error of a known family with the error body of docs/api.md."""
     headers = dict(getattr(error, "headers", None) or {})  # a 405's Allow
     error = _translated(error)
     if isinstance(error, Overloaded):
@@ -163,10 +179,10 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _translated(error: Exception) -> Exception:
-    """Return the framework's own errors, and a full disk, as ours.
+    """Return the framework's errors, and that of a full disk, as errors of server/errors.py.
 
     Raises:
-        OSError: another one; the last resort answers and logs it.
+        OSError: another one; `LastResort` answers and logs it.
     """
     if isinstance(error, OSError):
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

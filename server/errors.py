@@ -11,11 +11,11 @@ ServingError                 the root of the server's own errors
 ├── Overloaded               the queue is full; try again later
 ├── DeadlineExceeded         the request's own time is over
 ├── AdapterTooLarge          the adapter does not fit its cache at all
-│   └── PinLimit             pins would leave too little of a cache for everybody else
+│   └── PinLimit             pins would leave too little of a cache for other adapters
 ├── StorageFull              the server's disk has no room for what is to be written
 ├── NotReady                 the base is still loading, or the canary failed
 ├── Draining                 the server is going down
-└── InternalError            our fault; nothing of the inside is told
+└── InternalError            a fault of the server; the answer shows no internals
 """
 
 from typing import ClassVar
@@ -60,7 +60,7 @@ class NotFound(ServingError):
 
 
 class MethodNotAllowed(ServingError):
-    """The path is there, but not for this method."""
+    """The path does not take this method."""
 
     code = "invalid_request"
 
@@ -78,7 +78,7 @@ class PayloadTooLarge(ServingError):
 
 
 class Overloaded(ServingError):
-    """Too many requests wait; `retry_after_s` says when to come back."""
+    """Too many requests wait; `retry_after_s` says when to try again."""
 
     code = "overloaded"
 
@@ -88,7 +88,7 @@ class Overloaded(ServingError):
 
 
 class DeadlineExceeded(ServingError):
-    """The answer had no end within the time that the request or the server gives it."""
+    """The answer was not complete within the time limit of the request or the server."""
 
     code = "deadline_exceeded"
 
@@ -116,13 +116,13 @@ class NotReady(ServingError):
 
 
 class Draining(ServingError):
-    """The server finishes what it has and takes nothing new."""
+    """The server finishes open requests and accepts no new ones."""
 
     code = "draining"
 
 
 class InternalError(ServingError):
-    """Something broke inside; the log has it under the request's id."""
+    """An unexpected error; the log has it under the request's id."""
 
 
 STATUS: dict[type[Exception], int] = {
@@ -156,7 +156,7 @@ STATUS: dict[type[Exception], int] = {
     registry.RegistryError: 500,
 }
 
-#: The roots of all errors that say what they mean.
+#: The roots of all errors with a code and a message for the caller.
 FAMILIES: tuple[type[Exception], ...] = (
     ServingError,
     adapter.AdapterError,

@@ -1,4 +1,4 @@
-"""Everything a running server consists of, put together once, and taken apart in reverse."""
+"""The parts of a running server: built once, closed in reverse order."""
 
 import logging
 import time
@@ -52,7 +52,7 @@ class Generating:
 
     @property
     def worker(self) -> Runtime:
-        """Return what computes."""
+        """Return the thread that computes."""
         return self.runtime
 
 
@@ -80,17 +80,17 @@ class Service:
 
     @property
     def runtime(self) -> Runtime:
-        """Return the loop of a base that generates."""
+        """Return the engine's loop of a base that generates."""
         return self._generating.runtime
 
     @property
     def deliveries(self) -> Deliveries:
-        """Return the loop's way to the event loop."""
+        """Return the deliveries of tokens to the event loop."""
         return self._generating.deliveries
 
     @property
     def calibration(self) -> Calibration | None:
-        """Return what the planner knows of this device; None where nothing is planned."""
+        """Return the measured costs of this device; None where nothing is planned."""
         return self.serving.calibration if isinstance(self.serving, Generating) else None
 
     def mode_of(self, digest: str) -> Mode:
@@ -109,7 +109,7 @@ class Service:
         """Return what serves a classifier or an embedder.
 
         Raises:
-            InvalidRequest: the base is none; the message says what it is for.
+            InvalidRequest: the base is another kind; the message says what it serves.
         """
         if not isinstance(self.serving, Encoding):
             raise self.wrong_base()
@@ -122,7 +122,7 @@ class Service:
         return self.serving
 
     def wrong_base(self) -> InvalidRequest:
-        """Return the answer to a request that this kind of base cannot serve."""
+        """Return the error of a request that this kind of base cannot serve."""
         kind = self.base.kind
         message = f"the base {self.base.spec.name!r} is a {kind}; {USES[kind]}"
         return InvalidRequest(message, "model")
@@ -138,20 +138,15 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     """Return a started service.
 
     Raises:
-        CanaryFailed, UnsupportedAttention: this machine or this base cannot be served rightly.
+        CanaryFailed: this machine computes the transforms wrongly.
+        UnsupportedAttention, UnsupportedBase: this base would be answered wrongly.
     """
     keep_freed_memory()
-    weights = weights_of(base.model, base.spec, settings.data / "bases")
     forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
-    injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
-    device = next(base.model.parameters()).device
-    bases = Bases(device, weights, max_bytes=settings.basis_bytes)
-    resident = ResidentBase(base.spec, injection, bases)
-    canary = run_canary(usual_methods(), set(base.spec.targets.values()), bases)
+    resident = _resident(settings, base)
+    canary = run_canary(usual_methods(), set(base.spec.targets.values()), resident.basis_cache)
     metrics.on_canary(True)
-    rows = unchecked(device)
-    if device.type == "cpu":
-        rows = check_products(base.model, usual_methods(), base.spec.targets.values(), bases)
+    rows = _checked_products(base, resident)
     loader = Loader(
         registry.blobs.open,
         resident,
@@ -164,7 +159,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         serving = _generating(settings, base, resident, loader, metrics)
     else:
         limits = _limits(settings)
-        serving = encoding_of(base, injection, forms, loader, metrics, limits)
+        serving = encoding_of(base, resident.injection, forms, loader, metrics, limits)
     if rows.holds:
         computes = serving.engine if isinstance(serving, Generating) else serving.encoder
         rows = check_steps(rows, computes, base)
@@ -185,6 +180,25 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         started=time.time(),
         serving=serving,
     )
+
+
+def _resident(settings: Settings, base: Base) -> ResidentBase:
+    """Inject the base's linears; return the base with the cache of shared bases."""
+    weights = weights_of(base.model, base.spec, settings.data / "bases")
+    injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
+    device = next(base.model.parameters()).device
+    return ResidentBase(
+        base.spec, injection, Bases(device, weights, max_bytes=settings.basis_bytes)
+    )
+
+
+def _checked_products(base: Base, resident: ResidentBase) -> RowReport:
+    """Return whether the products of steps keep a row's bits; measured on a CPU alone."""
+    basis_cache = resident.basis_cache
+    if basis_cache.device.type != "cpu":
+        return unchecked(basis_cache.device)
+    shapes = base.spec.targets.values()
+    return check_products(base.model, usual_methods(), shapes, basis_cache)
 
 
 def _generating(
@@ -225,7 +239,7 @@ def _generating(
 
 
 def _capacities(settings: Settings) -> Capacities:
-    """Return what is set aside for adapters."""
+    """Return the bytes set aside for adapters."""
     return Capacities(
         settings.coefficient_bytes,
         settings.basis_bytes,
@@ -235,7 +249,7 @@ def _capacities(settings: Settings) -> Capacities:
 
 
 def _limits(settings: Settings) -> Limits:
-    """Return how much an encoder takes at once; without measurements its rows go factored."""
+    """Return an encoder's limits; `auto` is factored, since nothing is measured for encoders."""
     is_merged = settings.mode == "merged" and settings.merged_bytes > 0
     return Limits(
         mode="merged" if is_merged else "factored",
@@ -246,8 +260,8 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def tell_unknown(service: Service) -> None:
-    """Say in the log what lies in the store and no record names; it is left where it is."""
+def log_unknown(service: Service) -> None:
+    """Log what lies in the store without a record in the registry; nothing is removed."""
     found = service.registry.unknown.look(time.time())
     if found:
         size = sum(each.size_bytes for each in found)
@@ -267,7 +281,7 @@ def _max_length(settings: Settings, base: Base) -> int:
 
 
 def _num_pages(settings: Settings, base: Base) -> int:
-    """Return the pages that the cache's bytes buy, and no more than could ever be used."""
-    bought = settings.kv_bytes // (PAGE_SIZE * base.kv_token_bytes)
+    """Return the pages that fit into the cache's bytes, and no more than could ever be used."""
+    fitting = settings.kv_bytes // (PAGE_SIZE * base.kv_token_bytes)
     usable = settings.max_running * -(-base.max_length // PAGE_SIZE)
-    return max(2, min(bought, usable))
+    return max(2, min(fitting, usable))

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     max_step_tokens: Annotated[int, Field(ge=16, le=65536)] = 512
     """Token rows of one step; long prompts are cut to fit."""
     max_age_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
-    """Who has waited so long is next in any case."""
+    """Seconds after which a waiting sequence comes before all others."""
     request_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     """Time of a request that names none itself; none if not given."""
     prefix_cache: bool = True
@@ -75,27 +75,27 @@ class Settings(BaseSettings):
     coefficient_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB
     """For adapters' coefficients on the device."""
     host_bytes: Annotated[int, Field(ge=0)] = _GIB // 2
-    """For coefficients that had to leave the device."""
+    """For coefficients that were evicted from the device."""
     basis_bytes: Annotated[int, Field(ge=1 << 10)] = 4 * _GIB
-    """For what adapters' transforms share."""
+    """For bases that adapters' transforms share."""
     merged_bytes: Annotated[int, Field(ge=0)] = 2 * _GIB
     """For merged weights; 0 merges nothing."""
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """How long requests may go on after SIGTERM."""
     registry_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
-    """How long the registry may be away before /health/ready says so."""
+    """How long the registry may be away before /health/ready fails."""
     max_upload_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB // 2
     """Of one coefficient file."""
     max_training_file_bytes: Annotated[int, Field(ge=1 << 10)] = 2 * _GIB
     """Of one file to train on."""
     reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
-    """Left free on the disks of store and registry; with less, nothing but deletions is taken."""
+    """Left free on the disks of store and registry; with less, only deletions are accepted."""
     with_worker: bool = False
     """Start a trainer worker beside the server, and end it with the server."""
     worker_threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Of that worker's jobs."""
     worker_nice: Annotated[int, Field(ge=0, le=19)] = 19
-    """How far its jobs step back behind serving: at 19 they have what it leaves."""
+    """Nice value of its jobs: at 19 they use the processor time that serving leaves."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of one image to classify."""
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
 
     @field_serializer("registry")
     def _masked(self, value: str) -> str:
-        """Show no password, to whomever settings are shown."""
+        """Hide passwords wherever settings are shown."""
         from registry.redis.address import masked
 
         return masked(value)
@@ -130,14 +130,14 @@ class Settings(BaseSettings):
     @field_validator("base", "data", "store", "registry_password_file", mode="before")
     @classmethod
     def _at_home(cls, value: Any) -> Any:
-        """Take `~/x`, which shells leave as it is behind `--data=` and in files of variables."""
+        """Expand `~/x`, which shells do not after `--data=` and in files of variables."""
         is_at_home = isinstance(value, str) and value.startswith("~")
         return str(Path(value).expanduser()) if is_at_home else value
 
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """Take a comma-separated list, as an environment variable must be."""
+        """Read a comma-separated list: an environment variable is text."""
         if not isinstance(value, str):
             return value
         return tuple(key.strip() for key in value.split(",") if key.strip())

@@ -1,1 +1,1 @@
-"""The commands of `overtone` that serve, and those for a store. Imports all of the server."""
+"""The commands of `overtone` for serving, stores and tenants. Imports all of the server."""

@@ -81,9 +81,9 @@ def doctor(
     device: DeviceOption = None,
     json: Annotated[bool, typer.Option(help="One JSON document instead of a table.")] = False,
 ) -> None:
-    """Say whether this machine is fit to serve, and what to do where it is not.
+    """Check whether this machine is fit to serve, and say what to do where it is not.
 
-    It looks at what `overtone serve` would take: the same flags, the same OVERTONE_… variables.
+    It checks what `overtone serve` would use: the same flags, the same OVERTONE_… variables.
     """
     from server.processor.search import prepare
     from server.settings import read_settings_of_machine
@@ -107,9 +107,9 @@ def doctor(
 
 
 def _ready_to_load(settings: "Settings") -> "socket.socket":
-    """Return the listening socket when all is checked that can be before torch is imported.
+    """Check what can be checked before torch is imported; return the listening socket.
 
-    The setting of the matrix library is in the environment then.
+    Afterwards the setting of the matrix library is in the environment.
 
     Raises:
         CannotStart: this machine cannot serve what is set.
@@ -136,7 +136,10 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
 def _one_line_ends(
     words: str = "stopped while starting; nothing was served", *, as_json: bool = False
 ) -> Iterator[None]:
-    """End the program in one line: 2 for a setting, 1 for this machine, 130 and 143 for signals."""
+    """End the program with one line of error output.
+
+    Exit codes: 2 for a setting, 1 for this machine, 130 and 143 for signals.
+    """
     from adapters_core.starting import CannotStart, ended_at_once
     from registry.errors import RegistryError
     from server.process.complaint import complain
@@ -149,7 +152,7 @@ def _one_line_ends(
         complain(str(error), 2, as_json=as_json, code="bad_setting")
     except (CannotStart, RegistryError) as error:
         complain(str(error), 1, as_json=as_json, code="cannot_start")
-    except KeyboardInterrupt as error:  # after everything that was accepted was answered
+    except KeyboardInterrupt as error:  # after all accepted requests were answered
         raise typer.Exit(130) from error
 
 

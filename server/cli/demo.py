@@ -1,4 +1,4 @@
-"""The demo: the shipped base and adapters, served by the ordinary server, with what to try."""
+"""The demo: the shipped base and adapters, served by the ordinary server, with commands to try."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ def demo_settings(
     data: str | None = None,
     mode: str | None = None,
 ) -> Settings:
-    """Return the settings with which the demo is served.
+    """Return the demo's settings.
 
     Raises:
         BadSetting: one cannot be used, or the demo's files are not installed.
@@ -45,7 +45,7 @@ def run_demo(settings: Settings, listener: socket.socket) -> int:
 
 
 def demo_folder() -> Path:
-    """Return where the demo's base and adapters lie: data of the trainer package.
+    """Return the folder of the demo's base and adapters: data of the trainer package.
 
     Raises:
         BadSetting: they are not installed.
@@ -59,7 +59,7 @@ def demo_folder() -> Path:
 
 
 def _welcome(settings: Settings, url: str) -> None:
-    """Upload the adapters as a user would, over REST, and say what to try."""
+    """Upload the adapters over REST and print commands to try."""
     from overtone_client import Client
 
     keys = [key.get_secret_value() for key in settings.api_keys]

@@ -1,4 +1,4 @@
-"""Is this machine fit to serve? One finding per question, with what to do about a bad one."""
+"""Checks whether this machine is fit to serve: one finding per question, with advice."""
 
 import json
 import os
@@ -32,20 +32,20 @@ _WIDTHS = (768, 1024, 2048)
 _USUAL = {Shape(width, width) for width in _WIDTHS}
 _MIN_FREE_BYTES = 1 << 30
 _REGISTRY_ADVICE = (
-    "start it; or correct --registry or OVERTONE_REGISTRY, and OVERTONE_REGISTRY_PASSWORD; what "
-    "the embedded one says is in registry/valkey.log in the data folder"
+    "start it; or correct --registry or OVERTONE_REGISTRY, and OVERTONE_REGISTRY_PASSWORD; the "
+    "embedded one's log is registry/valkey.log in the data folder"
 )
 _TRANSFORMS_ADVICE = (
     "install another version of torch, or set OMP_NUM_THREADS=1: with this one numbers are wrong"
 )
 _ROWS_ADVICE = (
-    "unset MKL_CBWR: a server then looks for the setting that this processor needs; where there "
-    "is none it says so, and refuses --deterministic"
+    "unset MKL_CBWR: a server then searches the setting that this processor needs; where there "
+    "is none it logs that, and refuses --deterministic"
 )
 
 
 class NotFit(Exception):
-    """A check's answer is bad; the message says what was found."""
+    """A check has failed; the message says what was found."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Check:
     run: Callable[[], str]
 
     def finding(self) -> "Finding":
-        """Return the answer; a check that breaks has a bad one."""
+        """Run the check; any exception makes a bad finding."""
         try:
             return Finding(self.question, True, self.run(), self.advice)
         except CannotStart as error:
@@ -76,7 +76,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """One question's answer; `advice` says what to do if it is not good."""
+    """The result of a check; `advice` says what to do if it is not good."""
 
     question: str
     is_good: bool
@@ -85,7 +85,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Return all findings for these settings; the base may be the empty text: none is given."""
+    """Return all findings for these settings; an empty `base` means that none is given."""
     return [check.finding() for check in _checks(settings)]
 
 
@@ -153,7 +153,7 @@ def _enough(free: int, detail: str) -> str:
 
 
 def _registry(settings: Settings) -> str:
-    """An embedded one starts on the data that are there, if there are any."""
+    """Connect; an embedded registry is started, on its data if there are any."""
     if settings.registry != EMBEDDED:
         return _answering(settings)
     with tempfile.TemporaryDirectory() as scratch:
@@ -183,7 +183,7 @@ def _base(settings: Settings, shapes: set[Shape]) -> str:
 
 
 def _rows(shapes: set[Shape]) -> str:
-    """Ask whether a row has the same bits alone and in any batch, on this processor's products."""
+    """Check that a row has the same bits alone and in any batch, in this processor's products."""
     cpu, tried = torch.device("cpu"), sorted(shapes or _USUAL)
 
     def products() -> Iterator[RowProduct]:

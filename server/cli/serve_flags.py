@@ -1,6 +1,6 @@
-"""Every setting as a flag of `overtone serve`, so that none can be forgotten.
+"""Makes every setting a flag of `overtone serve`, from the settings' fields.
 
-Values stay text here: settings.py checks them, names the bad one, and gives the defaults.
+Values stay text here: settings.py checks them, names a bad one, and has the defaults.
 """
 
 import inspect
@@ -11,14 +11,14 @@ import typer
 
 from server.settings import Settings
 
-#: Secrets do not belong into a process's arguments, which everybody on the machine can read.
+#: Secrets are no flags: all users of a machine can read a process's arguments.
 _ENVIRONMENT_ONLY = {"api_keys", "registry_password"}
 
 
 def with_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the command with a parameter for every setting; those not given are None.
 
-    `function` takes them as keywords, beside the parameters of its own.
+    `function` takes them as keywords, beside its own parameters.
     """
     own = [
         parameter

@@ -53,7 +53,7 @@ def gc(
     store_: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what lies in the store and no record of the registry has named for the grace."""
+    """Remove what lies in the store without a record in the registry for longer than the grace."""
     now, grace_s = time.time(), grace * 86_400
     with _opened(registry, data, store_, as_json=as_json) as opened:
         opened.open_store(patience_s=0)
@@ -73,7 +73,7 @@ def show(
     store_: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say to which registry the store belongs, and whether it is the one that is named."""
+    """Show to which registry the store belongs, and whether it is the one given here."""
     with _opened(registry, data, store_, as_json=as_json) as opened:
         standing = opened.ownership.standing()
         values = standing_values(standing, summary_of(opened))
@@ -93,7 +93,7 @@ def adopt(
     store_: StoreOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
 ) -> None:
-    """Give the store to this registry, whatever both were before. Nothing is removed."""
+    """Make this registry the store's owner, whatever both were before. Nothing is removed."""
     with _opened(registry, data, store_) as opened:
         standing = opened.ownership.standing()
         if standing.is_settled:
@@ -121,7 +121,7 @@ def _shown(value: object) -> str:
 def _confirm() -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         _decline(
-            "nothing was changed: there is no terminal to ask at; add --yes to adopt the store"
+            "nothing was changed: there is no terminal for the question; add --yes to adopt the store"
         )
     if not typer.confirm("Adopt the store?"):
         _decline("nothing was changed")

@@ -1,4 +1,4 @@
-"""What the commands about stored bytes print: tables for people, values for programs."""
+"""The output of the commands about stored bytes: tables, and JSON values."""
 
 import time
 from collections import Counter
@@ -40,7 +40,7 @@ def standing_values(standing: Standing, summary: Mapping[str, int]) -> dict[str,
 
 
 def adoption_text(standing: Standing, summary: Mapping[str, int], fault: str | None) -> str:
-    """Return what adopting would do, for whoever has to confirm it."""
+    """Return the effects of adopting, for the question before it."""
     held = ", ".join(f"{count} {kind}" for kind, count in summary.items())
     owner = standing.mark and standing.mark.registry
     lines = [
@@ -64,7 +64,7 @@ def adoption_text(standing: Standing, summary: Mapping[str, int], fault: str | N
 def unknown_values(
     found: Sequence[Unknown], due: Sequence[Unknown], gone: Sequence[Unknown], grace_s: float
 ) -> dict[str, Any]:
-    """Return what `overtone gc` found and did as values that JSON takes."""
+    """Return what `overtone gc` found and did, as JSON values."""
     are_due, are_gone = {each.name for each in due}, {each.name for each in gone}
     return {
         "grace_days": grace_s / 86_400,
@@ -86,7 +86,7 @@ def unknown_values(
 def print_unknown(
     found: Sequence[Unknown], gone: Sequence[Unknown], grace_s: float, now: float
 ) -> None:
-    """Print what no record names, with what became of it."""
+    """Print what has no record, and whether it was removed."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not found:
         console.print("All that lies in the store is named by a record.")

@@ -1,4 +1,4 @@
-"""`overtone tenant`: which tenants have training files and jobs, and handing them to another name.
+"""`overtone tenant`: lists tenants with training files and jobs, and renames a tenant.
 
 Loaded by entry point when it is called.
 """
@@ -21,7 +21,7 @@ from server.process.opened_registry import (
     opened_registry,
 )
 
-#: How the tenant of a server without keys is written: its name is empty.
+#: Stands for the tenant of a server without keys: its name is empty.
 NO_TENANT = "-"
 
 tenant = typer.Typer(
@@ -61,13 +61,13 @@ def rename(
     with opened_registry(registry, data, as_json=as_json) as opened:
         moved = opened.tenants.rename("" if old == NO_TENANT else old, new)
     if not moved:
-        wrong = f"no files and no jobs belong to {old!r}; `overtone tenant list` shows whose"
+        wrong = f"no files and no jobs belong to {old!r}; `overtone tenant list` shows all tenants"
         complain(wrong, 1, as_json=as_json, code="not_found")
     _show(moved, as_json)
 
 
 def _check_data(registry: str, data: Path, as_json: bool) -> None:
-    """A folder that is not there has no tenants, and is not made."""
+    """Refuse a data folder without a registry: opening it would make one."""
     if registry == "embedded" and not (data / "registry").is_dir():
         wrong = f"there is no registry in {data}: name its folder with --data"
         complain(wrong, 1, as_json=as_json, code="not_found")

@@ -1,4 +1,4 @@
-"""The server as a process: start, signals, the listening socket, the worker beside it.
+"""The server's process: start, signals, the listening socket, and the worker process.
 
 Imports the app and all below it.
 """

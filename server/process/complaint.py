@@ -1,7 +1,7 @@
-"""How the application's commands say what is wrong: one line, or with --json one document.
+"""Error output of the application's commands: one line, or with --json one document.
 
-The document is the one that the client's commands write: `{"error": {"message", "code",
-"next_step"}}` on standard error.
+The document is that of the client's commands: `{"error": {"message", "code", "next_step"}}` on
+standard error.
 """
 
 import json
@@ -15,8 +15,8 @@ def complain(message: str, exit_code: int, *, as_json: bool, code: str) -> NoRet
 
     Args:
         message: what is wrong, and what to do.
-        exit_code: 1 for what was found, 2 for how the command was called.
-        as_json: whether a program reads it.
+        exit_code: 1 for a fault that was found, 2 for a wrong call of the command.
+        as_json: write the document.
         code: the kind of fault, for programs.
     """
     line = " ".join(message.split())

@@ -1,4 +1,4 @@
-"""Start a server in this process and serve until it is told to stop."""
+"""Start a server in this process and serve until a signal stops it."""
 
 import gc
 import logging
@@ -26,8 +26,8 @@ from server.telemetry.metrics import BuildInfo, Metrics
 from server.telemetry.process_log import configure_logging
 
 _LOG = logging.getLogger("overtone")
-#: Longer than balancers keep theirs: whoever closes an idle connection first is never the server,
-#: which would cut off a request that is on its way.
+#: Longer than load balancers keep idle connections: if the server closed one first, it could cut
+#: off a request that is on its way.
 _KEEP_ALIVE_S = 75
 
 
@@ -76,7 +76,7 @@ def launch(
         fail_open,
         starting.abandon,
     )
-    app.state.is_stopping = lambda: server.should_exit  # streams without an end of their own
+    app.state.is_stopping = lambda: server.should_exit  # ends streams that would go on for ever
     with listener:
         server.run(sockets=[listener])
     if any(isinstance(failure, NeedsSearch) for failure in failures):
@@ -99,7 +99,7 @@ def _warn_of_nameless(settings: Settings) -> None:
 
 @dataclass
 class _Starting:
-    """The start, on a thread that nothing can interrupt, and its end from another one."""
+    """The start, on a thread that cannot be interrupted, and its abandonment by a signal."""
 
     settings: Settings
     metrics: Metrics
@@ -116,9 +116,10 @@ class _Starting:
             self.is_over = True
 
     def abandon(self, number: int) -> None:
-        """End the process by a signal's exit code if this has not come to its end.
+        """End the process with a signal's exit code if the start has not ended.
 
-        Nothing was accepted yet, so nothing is waited for. The registry's server ends first.
+        No request was accepted yet, so there is nothing to wait for. The embedded registry's server
+        ends first.
         """
         if self.is_over:
             return
@@ -141,7 +142,7 @@ def start_service(
     Args:
         settings: what to serve.
         metrics: of this process.
-        on_registry: told of the registry as soon as it is open.
+        on_registry: called with the registry as soon as it is open.
         may_search: end with `NeedsSearch` where another setting of the matrix library may help.
 
     Raises:
@@ -166,7 +167,7 @@ def start_service(
 
 
 def _require_own_rows(service: Service, may_search: bool) -> None:
-    """End a service whose answers depend on their neighbours where that must not be."""
+    """Close a service with answers that depend on their neighbours, if they must not."""
     try:
         require_own_rows(service.rows, service.settings.deterministic, may_search)
     except BaseException:
@@ -175,10 +176,10 @@ def _require_own_rows(service: Service, may_search: bool) -> None:
 
 
 def freeze_gc() -> None:
-    """Have the garbage collector leave alone what the process keeps to its end.
+    """Exclude the objects that exist now from garbage collection.
 
-    torch, transformers and the base are half a million objects: a full collection over them stops
-    every thread for a quarter of a second, at any moment.
+    torch, transformers and the base are half a million objects, kept to the process's end: a full
+    collection over them stops every thread for a quarter of a second, at any moment.
     """
     gc.collect()
     gc.freeze()

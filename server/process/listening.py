@@ -1,4 +1,4 @@
-"""The socket on which a server listens, opened before anything else takes its time."""
+"""The socket on which a server listens, opened before the base is loaded."""
 
 import errno
 import socket
@@ -21,10 +21,10 @@ def open_listener(host: str, port: int) -> socket.socket:
     """Return a listening socket, which the caller closes.
 
     Raises:
-        CannotStart: there is none; the message says whether host or port is to be changed.
+        CannotStart: it cannot be opened; the message says whether to change host or port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named outright: only then asyncio turns Nagle's algorithm off on what it accepts.
+    # Named explicitly: only then asyncio turns Nagle's algorithm off on accepted connections.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,4 +1,4 @@
-"""What the commands on a registry share: its options, and the registry, open for one command."""
+"""Shared by the commands on a registry: its options, and opening it for one command."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
-"""The server's end: what was accepted is answered, within a grace; a second signal ends it at once.
+"""Graceful shutdown: open requests are answered within a grace; a second signal ends at once.
 
-The first SIGTERM or Ctrl-C closes the port. What is open goes on for as long as the grace; what is
-left then fails with an error that says so, in the middle of a stream too. Nothing hangs.
+The first SIGTERM or Ctrl-C closes the port. Open requests go on for as long as the grace; those
+left then fail with an error that says so, in the middle of a stream too. Nothing hangs.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from types import FrameType
 import uvicorn
 
 _LOG = logging.getLogger("overtone")
-#: For the last errors to reach their callers; after it connections are cut.
+#: Time for the last errors to reach their callers; then connections are cut.
 _LAST_WORDS_S = 5.0
 
 
 class GracefulServer(uvicorn.Server):
-    """uvicorn's server, which ends as above.
+    """uvicorn's server with this shutdown.
 
     Args:
         config: uvicorn's own; its limit for a shutdown is set here.
         grace_s: how long open answers may take after the signal.
-        fail_open: fails what is still open then; called on another thread.
-        abandon: called with the signal first of all; ends the process while it still starts.
+        fail_open: fails the requests that are still open then; called on another thread.
+        abandon: called first with the signal's number; ends the process if it is still starting.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class GracefulServer(uvicorn.Server):
             raise KeyboardInterrupt
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end at the first signal; at the second one, end."""
+        """Begin the shutdown at the first signal; end at once at the second."""
         if self.should_exit:
             _die_by(sig)
         self._abandon(sig)
@@ -68,7 +68,7 @@ class GracefulServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for what is open as long as the grace allows."""
+        """Wait for open requests as long as the grace allows."""
         limit = asyncio.create_task(self._fail_after_grace())
         try:
             await super().shutdown(sockets)
@@ -78,7 +78,7 @@ class GracefulServer(uvicorn.Server):
 
     async def _fail_after_grace(self) -> None:
         await asyncio.sleep(self._grace_s)
-        _LOG.warning("the grace of %g s is over; what is still open fails", self._grace_s)
+        _LOG.warning("the grace of %g s is over; open requests fail", self._grace_s)
         await asyncio.to_thread(self._fail_open)
 
     def _end_unless_over(self, sig: int, frame: FrameType | None) -> None:
@@ -89,6 +89,6 @@ class GracefulServer(uvicorn.Server):
 
 
 def _die_by(sig: int) -> None:
-    """End this process as a signal does that nobody catches; no thread is waited for."""
+    """End this process as an uncaught signal does, without waiting for threads."""
     signal.signal(sig, signal.SIG_DFL)
     os.kill(os.getpid(), sig)

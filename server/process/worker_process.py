@@ -1,7 +1,7 @@
-"""`serve --with-worker`: a trainer worker beside the server, as a process of its own.
+"""`serve --with-worker`: a trainer worker in a process of its own.
 
-It steps back behind serving (niced, few threads), is started again when it ends by itself, and ends
-with the server: told so when that stops, by the kernel when that is killed.
+It has a lower priority than serving (nice, few threads), is started again when it ends by itself,
+and ends with the server: by SIGTERM when the server stops, by the kernel when it is killed.
 """
 
 import logging
@@ -17,7 +17,7 @@ from server.settings import Settings
 
 _LOG = logging.getLogger("overtone")
 
-#: A program of its own: the server knows its name, not its code.
+#: A program of its own: the server starts it by name and imports nothing of it.
 _MODULE = "trainer.worker.commands"
 _LOOK_S = 0.25
 _FIRST_WAIT_S, _LAST_WAIT_S, _LONG_LIFE_S = 1.0, 60.0, 60.0
@@ -28,7 +28,7 @@ class WithWorker:
 
     Args:
         settings: of the server; the worker has the same base, registry and store.
-        is_stopping: whether the server goes down; asked now and then.
+        is_stopping: whether the server goes down; polled.
     """
 
     def __init__(self, settings: Settings, is_stopping: Callable[[], bool]) -> None:
@@ -36,7 +36,7 @@ class WithWorker:
         self._closing = threading.Event()
         self._guard = threading.Lock()  # guards _process against a start while closing
         self._process: subprocess.Popen[bytes] | None = None
-        # On Linux the worker is tied to the thread that starts it: this one, which lives as long.
+        # On Linux the worker dies with the thread that starts it: this one, which lives as long.
         self._thread = threading.Thread(target=self._supervise, name="worker", daemon=True)
         self._thread.start()
 
@@ -47,7 +47,7 @@ class WithWorker:
         return None if process is None or process.poll() is not None else process.pid
 
     def close(self) -> None:
-        """Let the worker write a checkpoint and give its job back, as long as the grace allows."""
+        """Stop the worker: it has the grace to write a checkpoint and give its job back."""
         self._begin_to_close()
         self._thread.join(self._settings.grace_s)
         if self._thread.is_alive() and self._process is not None:
@@ -74,7 +74,7 @@ class WithWorker:
             wait_s = min(2 * wait_s, _LAST_WAIT_S)
 
     def _end_of(self, process: "subprocess.Popen[bytes]") -> int:
-        """Return the code with which it ends; it is asked to, as soon as the server stops."""
+        """Wait for the worker's end and return its exit code; stop it when the server stops."""
         while True:
             try:
                 return process.wait(_LOOK_S)
@@ -96,7 +96,7 @@ class WithWorker:
 
 
 def _command() -> list[str]:
-    """Return how the worker is started; it has no arguments, which everybody could read."""
+    """Return the worker's command line; without arguments, which all users could read."""
     tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
     return [*tie, sys.executable, "-m", _MODULE]
 

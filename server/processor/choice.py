@@ -1,6 +1,6 @@
-"""What was chosen for this machine and base, kept under the data folder.
+"""The setting chosen for this machine and base, kept under the data folder.
 
-oneMKL (Intel's library, in torch's builds for x86) takes its kernels by MKL_CBWR, "conditional
+oneMKL (Intel's library, in torch's builds for x86) selects its kernels by MKL_CBWR, "conditional
 numerical reproducibility" in its developer guide; it reads the variable when it is loaded.
 """
 
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 VARIABLE = "MKL_CBWR"
 #: The slowest setting: kernels without vector instructions of later processors.
 LAST_RESORT = "COMPATIBLE"
-#: What else chooses kernels, or the number of threads that they run on.
+#: Other variables that select kernels, or the number of threads that they run on.
 _INFLUENCES = (
     VARIABLE,
     "MKL_ENABLE_INSTRUCTIONS",
@@ -55,15 +55,15 @@ class Processor:
     def needs_search(self) -> bool:
         """Return whether to search before anything is loaded.
 
-        On Intel's own processors the library takes its kernel by the number of rows, so that
-        without a setting rows are known to move; elsewhere the start looks whether they do.
+        On Intel's own processors the library selects its kernel by the number of rows, so that
+        without a setting a row's bits depend on it; elsewhere the start measures whether they do.
         """
         return self.vendor == "GenuineIntel"
 
     def settings(self) -> list[str | None]:
         """Return the values of MKL_CBWR to try; the first leaves the library free.
 
-        STRICT, which asks for the same bits whatever the sizes, exists from AVX2 on.
+        STRICT, with the same bits for all sizes, exists from AVX2 on.
         """
         tried: list[str | None] = [None]
         if "avx512f" in self.flags:
@@ -75,13 +75,13 @@ class Processor:
         return tried
 
     def guess(self) -> str | None:
-        """Return the setting that keeps bits wherever it was tried, without a search."""
+        """Return a setting without a search: it has kept bits wherever it was tried."""
         return self.settings()[1] if self.needs_search and len(self.settings()) > 1 else None
 
 
 @cache
 def this_processor() -> Processor:
-    """Return the processor as Linux describes it; without that description, its name alone."""
+    """Return the processor from Linux's description; elsewhere its name alone."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -136,7 +136,7 @@ def key_of(base: str, dtype: str, environment: Mapping[str, str]) -> str:
 
 
 def _num_cores() -> int:
-    """Return how many cores this process may use, which is what libraries take threads from."""
+    """Return how many cores this process may use; libraries derive their threads from it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""One setting's trial: do rows keep their bits over this base's shapes, and what does a step cost?
+"""Tries one setting: do rows keep their bits over this base's shapes, and what does a step cost?
 
     python -m server.processor.probe BASE DTYPE
 
@@ -33,7 +33,7 @@ _REPEATS = 7
 _MAX_OUT = 16384
 _CPU = torch.device("cpu")
 
-#: Output width, input width, and whether GPT-2's layer holds it the other way round.
+#: Output width, input width, and whether the weight is stored transposed (GPT-2's Conv1D).
 Layer = tuple[int, int, bool]
 
 
@@ -74,7 +74,7 @@ def products(weights: dict[Layer, Tensor], methods: bool = True) -> Iterator[Row
 
 
 def step_seconds(layers: Counter[Layer], weights: dict[Layer, Tensor]) -> float:
-    """Return what all linears of a step take, a mean over the steps of `_STEPS`."""
+    """Return the seconds of all linears of a step, a mean over the steps of `_STEPS`."""
     total = 0.0
     for rows in _STEPS:
         for layer, count in layers.items():
@@ -95,7 +95,7 @@ def _least_seconds(x: Tensor, weight: Tensor) -> float:
 
 @torch.inference_mode()
 def probe(source: str, dtype: str) -> dict[str, float | int | None]:
-    """Return the least multiple of rows that holds, and what a step costs with it."""
+    """Return the least multiple of rows that holds, and the seconds of a step with it."""
     layers = layers_of(source)
     weights = weights_of(layers, torch.float32 if dtype == "auto" else getattr(torch, dtype))
     for multiple in MULTIPLES:

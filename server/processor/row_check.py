@@ -1,7 +1,7 @@
-"""Do answers depend on their neighbours on this machine, with this base? Found out at every start.
+"""Measures at every start whether answers depend on their neighbours on this machine.
 
-First the products that steps are made of (adapters_core/invariance.py), then whole steps: sequences
-alone and in one piece, together and in pieces; an encoder's texts alone and in one batch.
+First the products of a step (adapters_core/invariance.py), then whole steps: sequences alone and in
+one piece, together and in pieces; an encoder's texts alone and in one batch.
 """
 
 import logging
@@ -43,7 +43,7 @@ _TEXT = 5
 
 
 class NotInvariant(Exception):
-    """`--deterministic` was asked for where answers depend on their neighbours."""
+    """`--deterministic` is set, and answers depend on their neighbours."""
 
 
 class NeedsSearch(Exception):
@@ -57,7 +57,7 @@ class RowReport:
     Args:
         moved: the first product or step whose bits do; None if none.
         multiple: of rows that products run over.
-        is_promised: whether they should not on this device.
+        is_promised: whether independence is promised on this device.
         may_improve: whether another setting of the matrix library may hold, or be cheaper.
     """
 
@@ -78,11 +78,11 @@ def unchecked(device: torch.device) -> RowReport:
 
 
 def require_own_rows(report: RowReport, deterministic: bool, can_search: bool) -> None:
-    """Say in the log what was found; raise where it must not be served so.
+    """Log a dependence that was found; raise where it must not be served so.
 
     Raises:
         NeedsSearch: another setting, not tried yet, may hold or be cheaper.
-        NotInvariant: `deterministic` was asked for.
+        NotInvariant: `deterministic` is set.
     """
     if not report.is_promised:
         return
@@ -125,7 +125,7 @@ def least_multiple(products: Callable[[], Iterable[RowProduct]], device: torch.d
 
 
 def check_steps(report: RowReport, computes: Engine | Encoder, base: Base) -> RowReport:
-    """Return `report` with what whole steps of the base show; call before it serves."""
+    """Return `report` with the result of whole steps of the base; call before it serves."""
     if isinstance(computes, Engine):
         moved = moving_step(computes, base.vocabulary, _lengths(base))
     elif base.kind == "image classifier":
@@ -140,7 +140,7 @@ def check_steps(report: RowReport, computes: Engine | Encoder, base: Base) -> Ro
 
 
 def _lengths(base: Base) -> list[int]:
-    """Return the prompts' lengths that the base takes, and as many as can be afforded."""
+    """Return the prompts' lengths that the base takes, within the bound on products."""
     lengths = [n for n in _LENGTHS if n + _SINGLES <= base.max_length]
     weights = sum(parameter.numel() for parameter in base.model.parameters())
     affordable = _PRODUCTS / (1 + len(_PIECES)) / max(1, weights)
@@ -151,7 +151,7 @@ def _lengths(base: Base) -> list[int]:
 
 @torch.inference_mode()
 def moving_step(engine: Engine, vocabulary: int, lengths: Sequence[int]) -> str | None:
-    """Return which sequence's logits depend on its neighbours; None if none do.
+    """Return the sequence with logits that depend on its neighbours; None if there is none.
 
     Args:
         engine: before it serves; all of its pages are free.

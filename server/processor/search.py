@@ -13,15 +13,15 @@ from server.settings import Settings
 
 _LOG = logging.getLogger("overtone")
 _TIMEOUT_S = 600.0
-#: A setting must be so much cheaper than one that asks for less to be taken instead.
+#: A setting replaces a less restrictive one only if a step's time is less than this part of it.
 _GAIN = 0.95
 
 
 def prepare(settings: Settings) -> None:
     """Set MKL_CBWR in the environment as this machine needs it; call before torch is imported.
 
-    What an earlier start found is taken again; without a base, what is usual for the processor.
-    A value that is set already stays, and so does everything where a GPU computes.
+    An earlier start's choice is used again; without a base, the usual one for the processor. A
+    value that is already set stays, and nothing is set where a GPU computes.
     """
     if VARIABLE in os.environ or _has_gpu(settings.device):
         return
@@ -43,15 +43,15 @@ def can_search(settings: Settings) -> bool:
 
 
 def search_and_restart(settings: Settings) -> None:
-    """Keep what a search finds and run this process's program anew: torch is loaded already."""
+    """Keep a search's choice and execute this program again: torch is loaded already."""
     choices, key = _kept(settings)
     choices.keep(key, search(settings.base, settings.dtype))
-    _LOG.info("starting again with what was found")
+    _LOG.info("starting again with the setting that was found")
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def search(base: str, dtype: str) -> Choice:
-    """Return the cheapest setting under which rows keep their bits; takes seconds, and says so."""
+    """Return the cheapest setting under which rows keep their bits; takes seconds, and logs it."""
     _LOG.info(
         "looking for the setting of this processor (%s) under which an answer does not depend on "
         "its neighbours; once for this machine and base",
@@ -79,8 +79,8 @@ def _try(base: str, dtype: str, cbwr: str | None) -> tuple[int | None, float]:
             timeout=_TIMEOUT_S,
             check=True,
         )
-        said = json.loads(done.stdout.splitlines()[-1])
-        multiple, seconds = said["multiple"], float(said["seconds"])
+        result = json.loads(done.stdout.splitlines()[-1])
+        multiple, seconds = result["multiple"], float(result["seconds"])
     except (OSError, subprocess.SubprocessError, ValueError, LookupError) as error:
         _LOG.warning("%s could not be tried: %s", name, error)
         return None, 0.0
@@ -92,7 +92,7 @@ def _try(base: str, dtype: str, cbwr: str | None) -> tuple[int | None, float]:
 
 
 def _command(base: str, dtype: str) -> list[str]:
-    """Return how a setting is tried: by a process that ends with this one, however it ends."""
+    """Return the command of a trial: a process that ends with this one in any case."""
     tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
     return [*tie, sys.executable, "-m", "server.processor.probe", base, dtype]
 
@@ -102,6 +102,6 @@ def _kept(settings: Settings) -> tuple[Choices, str]:
 
 
 def _has_gpu(device: str) -> bool:
-    """Return whether a GPU computes; told before torch can be asked."""
+    """Return whether a GPU computes, without importing torch."""
     is_there = Path("/proc/driver/nvidia/version").exists()
     return device.startswith("cuda") or (device == "auto" and is_there)

@@ -1,1 +1,1 @@
-"""Metrics, labels with a limit, and the process's log. Imports errors."""
+"""Metrics with a bounded number of labels, and the process's log. Imports errors."""

@@ -1,4 +1,4 @@
-"""What `GET /metrics` says of training jobs: read from the registry when somebody scrapes.
+"""The metrics of training jobs, read from the registry when `GET /metrics` is scraped.
 
 Jobs run in workers, which may be on other machines and serve no metrics; the registry has their
 sums, so every server shows the same. Seven states, three numbers: few series, whatever is trained.
@@ -18,10 +18,10 @@ _FRESH_S = 1.0
 
 
 class JobMetrics(Collector):
-    """Holds the jobs' numbers as they were a moment ago; without a registry it has none.
+    """Holds the jobs' numbers, at most a second old; without a registry it has none.
 
     Args:
-        clock: seconds that only go forward.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,7 +33,7 @@ class JobMetrics(Collector):
         self._num_workers: int | None = None
 
     def refresh(self, jobs: Jobs, workers: Workers) -> None:
-        """Ask the registry, at most once a second, however many scrape."""
+        """Read the registry, at most once a second, however often it is scraped."""
         with self._lock:
             if self._clock() < self._read_at + _FRESH_S:
                 return
@@ -41,7 +41,7 @@ class JobMetrics(Collector):
                 self._counts = {str(state): count for state, count in jobs.counts().items()}
                 self._totals = jobs.totals()
                 self._num_workers = len(workers.alive())
-            except RegistryError:  # numbers of a while ago would look like numbers of now
+            except RegistryError:  # old numbers would look like current ones
                 self._counts, self._totals, self._num_workers = {}, {}, None
             self._read_at = self._clock()
 

@@ -1,4 +1,4 @@
-"""Which adapters' requests are counted apart, so that metrics stay bounded in number. Pure."""
+"""Bounds the number of adapters with a metric series of their own. Pure."""
 
 import threading
 
@@ -6,13 +6,13 @@ OTHER = "other"
 
 
 class LabelLimit:
-    """Chooses whose requests are counted apart. A name that was chosen once stays so.
+    """Chooses the names with a label of their own, for good; all others share `other`.
 
     Counts therefore only grow, and their sum is the exact total at every moment. Dropping the
-    least busy of the chosen (as space-saving sketches do) would follow the traffic for ever, but
-    either takes its count out of the sum or pours it into `other`, where every rate would show a
-    rush that never was. The price: who becomes busy when all series are given is in `other` until
-    the next start. So that a few strays do not take them, only the first half is given at first
+    least busy name (as space-saving sketches do) would follow the traffic, but either takes its
+    count out of the sum or adds it to `other`, where every rate would show a peak that did not
+    happen. The price: a name that becomes busy when all labels are taken stays in `other` until
+    the next start. So that rare names do not take all labels, only the first half is given at first
     sight; the rest goes to names that have been seen `_EARNED` times.
     """
 
@@ -42,6 +42,6 @@ class LabelLimit:
         if self._seen[name] >= self._EARNED:
             del self._seen[name]
             return True
-        if len(self._seen) > self._MAX_CANDIDATES:  # halve: the busy stay, the rare are forgotten
+        if len(self._seen) > self._MAX_CANDIDATES:  # halve the counts: rare names are forgotten
             self._seen = {name: count // 2 for name, count in self._seen.items() if count > 1}
         return False

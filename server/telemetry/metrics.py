@@ -1,8 +1,8 @@
-"""Everything a running server tells Prometheus; of jobs: job_metrics.py.
+"""The server's Prometheus metrics; those of jobs are in job_metrics.py.
 
-`Metrics` is the `Observer` of observer.py: the parts of the server tell it what happened, and
-`GET /metrics` renders what it holds. No label takes its values from a caller, but for the adapters'
-names, and of those only some get a series: the number of series does not grow with the adapters.
+`Metrics` is the `Observer` of observer.py: the parts of the server report to it, and `GET /metrics`
+renders it. No label has values from requests, except for adapters' names, and only some of those
+get a series: the number of series does not grow with the adapters.
 """
 
 import threading
@@ -25,7 +25,7 @@ from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.label_limit import LabelLimit
 from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
 
-# Bounds in seconds. A quantile is guessed between two: they lie closest where a person looks.
+# Bounds in seconds. A quantile is interpolated between two: they are closest at usual values.
 _FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SMALL_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2)
 _NEXT_TOKEN_S = (*_SMALL_S, 0.3, 0.5, 1, 2, 5)
@@ -39,7 +39,7 @@ _ADAPTERS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True)
 class BuildInfo:
-    """What is running, as the labels of `overtone_build_info`.
+    """The build and its base, as the labels of `overtone_build_info`.
 
     Args:
         version: of Overtone.
@@ -83,7 +83,7 @@ class Metrics(Observer):
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def set_build(self, build: BuildInfo) -> None:
-        """Say what runs here, once the base is loaded."""
+        """Set the labels of `overtone_build_info`, once the base is loaded."""
         self._build.info(asdict(build))
 
     def on_queue(self, num_running: int, num_waiting: int) -> None:
@@ -124,7 +124,7 @@ class Metrics(Observer):
 
     def on_request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
-        if route.startswith("/v1/"):  # probes and scrapes would drown the callers' requests
+        if route.startswith("/v1/"):  # probes and scrapes would hide the callers' requests
             self._request.observe(seconds)
 
     def on_adapter(self, name: str) -> None:
@@ -132,7 +132,7 @@ class Metrics(Observer):
 
     def on_registry(self, op: str, seconds: float, ok: bool) -> None:
         self._registry_s.labels(op).observe(seconds)
-        # Adding nothing makes the series, so that the first error is seen as a rise from 0.
+        # Adding 0 creates the series, so that the first error is seen as a rise from 0.
         self._registry_errors.labels(op).inc(0 if ok else 1)
 
     def on_canary(self, ok: bool) -> None:
@@ -218,7 +218,7 @@ class Metrics(Observer):
 
 
 class _State(Collector):
-    """What comes as it stands, not as events: the caches and the canary.
+    """Metrics that are reported as current values, not as events: caches, canary, invariance.
 
     All caches are there from the start, at zero. The canary has no sample until it has run, so
     that "not yet" is not "failed".
@@ -233,7 +233,7 @@ class _State(Collector):
         self._lock = threading.Lock()
 
     def record_cache(self, stats: CacheStats) -> None:
-        """Take over what a cache says; of two that overtook each other, the higher count holds."""
+        """Take over a cache's statistics; if two reports cross, the higher counts are kept."""
         with self._lock:
             before = self._caches.get(stats.cache, stats)
             self._caches[stats.cache] = replace(
@@ -294,7 +294,7 @@ def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Me
 
 
 class _Registry(CollectorRegistry):
-    """Without the library's `_created` samples: they double the series, for nobody here."""
+    """Without the library's `_created` samples, which double the series and are not used."""
 
     def collect(self) -> Iterable[Metric]:
         for metric in super().collect():

@@ -1,4 +1,4 @@
-"""What the parts of the server tell about themselves: plain dataclasses, told to an `Observer`.
+"""What the parts of the server report: plain dataclasses, passed to an `Observer`.
 
 Only metrics.py knows Prometheus; everything else calls these methods, from any thread.
 """

@@ -1,4 +1,4 @@
-"""Adapter directories on disk, as the program's commands read and write them."""
+"""Adapter directories on disk, as the commands read and write them."""
 
 import os
 import shutil
@@ -80,7 +80,7 @@ def adapter_folder(path: Path) -> AdapterFolder:
 
 @contextmanager
 def new_folder(out: Path, *, replaces: bool) -> Iterator[Path]:
-    """Give a temporary folder whose two files are in `out` when the block ends without an error.
+    """Yield a temporary folder; its two files are in `out` when the block ends without an error.
 
     Args:
         out: made with its parents; other files in it stay.

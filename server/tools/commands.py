@@ -32,7 +32,7 @@ def convert(
     scale: Annotated[float | None, typer.Option(help="With --to: the method's scale.")] = None,
     wavelet: Annotated[str | None, typer.Option(help="With --to waveletft: db1, sym4 …")] = None,
     num_levels: Annotated[int | None, typer.Option(help="With --to waveletft.")] = None,
-    seed: Annotated[int | None, typer.Option(help="With --to: chooses the places.")] = None,
+    seed: Annotated[int | None, typer.Option(help="With --to: chooses the positions.")] = None,
     seeds: Annotated[int, typer.Option(help="With --to: try so many seeds, keep the best.")] = 1,
     entry_seed: Annotated[
         int | None, typer.Option(help="Of a checkpoint of the FourierFT authors' own code.")
@@ -78,7 +78,7 @@ def inspect(
     dtype: DtypeOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an adapter holds and, with its base, what it does to each layer."""
+    """Show what an adapter holds and, with its base, its update of each layer."""
     from server.tools.adapter_folder import BadFolder, adapter_folder
     from server.tools.inspect import Inspector, inspect_file
     from server.tools.plot import MAX_PLOTTED, check_plot, plot_deltas
@@ -138,7 +138,7 @@ def _one_line_errors(as_json: bool) -> Iterator[None]:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[str], None]]:
-    """Give what shows each finished layer's path, on a terminal alone."""
+    """Yield a function that shows each finished layer's path; only on a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)

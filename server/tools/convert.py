@@ -1,4 +1,4 @@
-"""Convert an adapter: into our file, into PEFT's, from the FourierFT authors', or onto a method."""
+"""Converts an adapter: to Overtone's file or PEFT's, from the FourierFT authors', or to a method."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -37,14 +37,14 @@ PEFT_TYPES = frozenset(
 
 @dataclass(frozen=True)
 class Request:
-    """What to make of an adapter.
+    """How to convert an adapter.
 
     Args:
         to: the method to project onto; None keeps the adapter's own.
-        options: of that method: n, scale, seed and so on; None where nothing was said.
+        options: of that method: n, scale, seed and so on; None where not given.
         seeds: how many seeds to try, from `seed` on.
         entry_seed: of an official FourierFT checkpoint.
-        is_plain: leave our metadata out.
+        is_plain: leave Overtone's metadata out.
         replaces: whether the folder may be there already.
     """
 
@@ -73,7 +73,7 @@ def convert(
     request: Request,
     on_layer: Callable[[str], None] = lambda path: None,
 ) -> Conversion:
-    """Write the converted adapter to `out`; it is read back before it stands there.
+    """Write the converted adapter to `out`; it is read back before it is moved there.
 
     Raises:
         AdapterError: the source, the target or their combination is refused.
@@ -98,14 +98,16 @@ def convert(
 def _write_own(
     source: AdapterFolder, made: AdapterFolder, base: Base, entry_seed: int | None
 ) -> None:
-    """Write the source as our own file, with its method and coefficients unchanged."""
+    """Write the source as Overtone's file, with its method and coefficients unchanged."""
     config = source.config
     if is_official(config):
         methods, layers = read_official(source.weights, config, base.spec, entry_seed)
         write_adapter(made.path, methods, layers, base.spec)
         return
     if entry_seed is not None:
-        message = f"--entry-seed says nothing to a {config.peft_type} file, which has its own seed"
+        message = (
+            f"--entry-seed does not apply to a {config.peft_type} file, which has its own seed"
+        )
         raise InvalidAdapter(message, "entry_seed")
     adapter = source.read(base.spec)
     (made.path / CONFIG_NAME).write_bytes(source.config_bytes)
@@ -113,7 +115,7 @@ def _write_own(
 
 
 def _make_plain(made: AdapterFolder) -> None:
-    """Take our metadata out.
+    """Remove Overtone's metadata.
 
     Raises:
         InvalidAdapter: PEFT would not read the file even so.
@@ -122,7 +124,7 @@ def _make_plain(made: AdapterFolder) -> None:
     if config.peft_type.upper() not in PEFT_TYPES:
         raise InvalidAdapter(f"--plain: PEFT has no method {config.peft_type}", "peft_type")
     if config.raw.get("entry_seed") is not None:
-        message = "--plain: PEFT has no seed for the places of the authors' own FourierFT code"
+        message = "--plain: PEFT has no seed for the positions of the authors' own FourierFT code"
         raise InvalidAdapter(message, "entry_seed")
     made.weights.write_bytes(unstamped(made.weights.read_bytes()))
 

@@ -1,4 +1,4 @@
-"""What an adapter's file holds and what it does to a base, layer by layer."""
+"""The contents of an adapter's file and its updates of a base, layer by layer."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ from adapters_core.table import for_config
 from server.base.loading import Base
 from server.tools.adapter_folder import AdapterFolder
 
-#: A layer on which every method's tensors have names.
+#: A layer's name, to derive the tensors' names of every method.
 _ANY_SHAPE = Shape(1024, 1024)
 
 
@@ -66,7 +66,7 @@ class Inspector:
         return cls(folder, folder.read(base.spec), base, bases)
 
     def layers_like(self, pattern: str | None) -> list[str]:
-        """Return the adapted layers whose path fits a shell pattern; all without one.
+        """Return the adapted layers with a path that matches a shell pattern; all without one.
 
         Raises:
             InvalidAdapter: none does.
@@ -101,7 +101,7 @@ class Inspector:
 
 
 def inspect_file(folder: AdapterFolder, pattern: str | None = None) -> Inspection:
-    """Return what the file alone says: nothing is checked against a base.
+    """Return the facts in the file alone: nothing is checked against a base.
 
     Raises:
         AdapterError: the file or its config is malformed.
@@ -130,7 +130,7 @@ def inspect_file(folder: AdapterFolder, pattern: str | None = None) -> Inspectio
 
 
 def chosen(paths: list[str], pattern: str | None) -> list[str]:
-    """Return the paths that fit a shell pattern; all without one.
+    """Return the paths that match a shell pattern; all without one.
 
     Raises:
         InvalidAdapter: none does.
@@ -143,7 +143,7 @@ def chosen(paths: list[str], pattern: str | None) -> list[str]:
 
 
 def refuse_official(folder: AdapterFolder) -> None:
-    """Refuse a checkpoint of the FourierFT authors' code, whose places no file says.
+    """Refuse a checkpoint of the FourierFT authors' code: its file does not name its positions.
 
     Raises:
         InvalidAdapter: it is one.
@@ -154,7 +154,7 @@ def refuse_official(folder: AdapterFolder) -> None:
 
 
 def _by_layer(tensors: Mapping[str, Tensor], kind: type[Method]) -> dict[str, list[Tensor]]:
-    """Return path -> the coefficients of every layer, as the tensors' names tell them."""
+    """Return path -> the coefficients of every layer, by the tensors' names."""
     names = kind().fitted(_ANY_SHAPE).tensors(_ANY_SHAPE)
     layers: dict[str, list[Tensor]] = {}
     for file_key, tensor in tensors.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from adapters_core.transforms.cosine import cosine_table, dct
 from server.tools.adapter_folder import BadFolder
 
-#: A picture of more layers could not be read.
+#: Most layers of one picture: with more it is illegible.
 MAX_PLOTTED = 8
 SUFFIXES = (".png", ".pdf", ".svg")
 #: Cells of a picture along one side; larger matrices show the largest magnitude of a square.

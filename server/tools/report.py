@@ -1,4 +1,4 @@
-"""What convert and inspect tell: JSON values for a program, tables for a person."""
+"""The output of convert and inspect: JSON values and tables."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ from server.tools.convert import Conversion
 from server.tools.inspect import Inspection
 
 _SEEDED = ("fourierft", "waveletft")
-#: Sets of places that a person is shown.
+#: Sets of positions in the table.
 _MAX_SETS = 8
 
 
@@ -37,23 +37,23 @@ def print_conversion(done: Conversion, out: Path) -> None:
 
 
 def _print_kept(console: Console, done: Conversion) -> None:
-    """Write what the projection keeps, and how much of that is no achievement."""
+    """Write what the projection keeps, and what random positions would keep."""
     projection = done.projection
     assert projection is not None
     table = _table("shape", "n", "energy kept")
-    cells = places = 0
+    cells = positions = 0
     for path, kept in projection.kept.items():
         method: Any = projection.methods[path]
         (out, in_), n = done.shapes[path], method.n
-        cells, places = cells + out * in_, places + n
+        cells, positions = cells + out * in_, positions + n
         table.add_row(path, f"{out} x {in_}", str(n), f"{kept.share:.2%}")
     console.print(table)
     total, name = projection.total.share, done.adapter.description.method
     console.print(f"kept {total:.2%} of ||ΔW||² over all layers", highlight=False)
     if name in _SEEDED:
         console.print(
-            f"{name}'s places come from a seed: of an update that was not trained on them they "
-            f"keep about their own share of all places, here {places / cells:.2%}",
+            f"{name}'s positions come from a seed: of an update that was not trained on them they "
+            f"keep about their own share of all positions, here {positions / cells:.2%}",
             highlight=False,
         )
 
@@ -75,11 +75,11 @@ def print_inspection(facts: Inspection) -> None:
     console.print(table)
     if facts.base is not None:
         console.print("n: own numbers; energy: sum of their squares; rank: the stable rank")
-    _print_places(console, facts)
+    _print_positions(console, facts)
 
 
 def _table(*columns: str) -> Table:
-    """Return a table of layers that a narrow terminal shows whole, long paths in two lines."""
+    """Return a table of layers that fits a narrow terminal; long paths take two lines."""
     table = Table("layer", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.columns[0].overflow = "fold"
     for column in columns:
@@ -114,16 +114,16 @@ def _cells(layer: dict[str, Any], has_base: bool) -> list[str]:
     ]
 
 
-def _print_places(console: Console, facts: Inspection) -> None:
-    """Write each set of places once: seeded ones are shared by all layers of a shape."""
+def _print_positions(console: Console, facts: Inspection) -> None:
+    """Write each set of positions once: seeded ones are shared by all layers of a shape."""
     found: dict[str, list[dict[str, Any]]] = {}
     for layer in facts.layers:
         if layer.get("places"):
             found.setdefault(layer["places"]["digest"], []).append(layer)
     for digest, layers in list(found.items())[:_MAX_SETS]:
-        places, more = layers[0]["places"], f" and {len(layers) - 1} more" * (len(layers) > 1)
-        count = f"{places['n']:,} places, {places['distinct']:,} distinct"
+        positions, more = layers[0]["places"], f" and {len(layers) - 1} more" * (len(layers) > 1)
+        count = f"{positions['n']:,} positions, {positions['distinct']:,} distinct"
         text = f"{count}, {digest}: {layers[0]['target']}{more}"
         console.print(text, highlight=False, soft_wrap=True)
     if len(found) > _MAX_SETS:
-        console.print(f"… and {len(found) - _MAX_SETS} more sets of places; --json has them all")
+        console.print(f"… and {len(found) - _MAX_SETS} more sets of positions; --json has them all")

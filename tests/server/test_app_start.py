@@ -11,7 +11,7 @@ import pytest
 import spectra
 from live import FILE, Live, running, settings_of
 from registry.connect import connect
-from server.service import tell_unknown
+from server.service import log_unknown
 from waiting import until
 
 
@@ -27,7 +27,7 @@ def test_a_start_leaves_what_no_record_names_and_says_how_to_list_it(
     for path in (kept.parent, orphan):
         os.utime(path, (old, old))
 
-    tell_unknown(live.service)
+    log_unknown(live.service)
 
     assert kept.exists()
     assert (orphan / FILE).exists()

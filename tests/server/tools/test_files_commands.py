@@ -232,10 +232,10 @@ def test_a_person_is_told_that_seeded_places_keep_little(
     assert "model.layers.0.self_attn.q_proj" in text
     assert "over all layers" in text
     # Queries are 96 x 96, values 32 x 96: 4 * 96 places of 2 * (96 * 96 + 32 * 96).
-    assert "their own share of all places, here 1.56%" in text
+    assert "their own share of all positions, here 1.56%" in text
     best = run(*words[:2], tmp_path / "loca", *words[3:5], "--to", "loca", "--n", 96).stdout
     assert "over all layers" in best
-    assert "share of all places" not in best
+    assert "share of all positions" not in best
 
 
 # Inspection.
