@@ -120,9 +120,7 @@ def _shown(value: object) -> str:
 
 def _confirm() -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        _decline(
-            "nothing was changed: there is no terminal for the question; add --yes to adopt the store"
-        )
+        _decline("nothing was changed: no terminal to confirm at; add --yes to adopt the store")
     if not typer.confirm("Adopt the store?"):
         _decline("nothing was changed")
 

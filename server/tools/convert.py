@@ -1,4 +1,4 @@
-"""Converts an adapter: to Overtone's file or PEFT's, from the FourierFT authors', or to a method."""
+"""Converts an adapter: to Overtone's file or PEFT's, from FourierFT's authors', or to a method."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace

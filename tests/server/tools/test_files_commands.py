@@ -362,7 +362,7 @@ def test_the_suffix_chooses_the_kind_of_picture(
         (("--to", "waveletft", "--wavelet", "coif9"), "wavelet_family = 'coif9'"),
         (("--n", "5"), "--n: only with --to"),
         (("--seeds", "5"), "--seeds: only with --to"),
-        (("--entry-seed", "5"), "--entry-seed says nothing to a LORA file"),
+        (("--entry-seed", "5"), "--entry-seed does not apply to a LORA file"),
         (("--to", "loca", "--plain"), "PEFT has no method LOCA"),
         (("--dtype", "int8"), "--dtype int8"),
     ],
