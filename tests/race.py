@@ -116,38 +116,32 @@ class _Refused(Exception):
         self.status, self.code = status, code
 
 
+@dataclass
 class Race:
     """One race; `run` returns when every request has ended.
 
     Args:
         url: the server's.
         oracle: what may be uploaded, and its right answers.
-        num_names: names that are fought over.
-        changes_a_second: wanted.
         seconds: how long new requests are made; ends earlier at the first wrong answer if
             `until_wrong`.
+        num_names: names that are fought over.
+        changes_a_second: wanted.
     """
 
-    def __init__(
-        self,
-        url: str,
-        oracle: Oracle,
-        seconds: float,
-        num_clients: int = 100,
-        num_names: int = 12,
-        changes_a_second: float = 60.0,
-        until_wrong: bool = False,
-        seed: int = 0,
-    ) -> None:
-        self._url = url
-        self._oracle = oracle
-        self._answers = oracle.answers()
-        self._seconds = seconds
-        self._num_clients = num_clients
-        self._owned = [f"name-{i}" for i in range(num_names)]
-        self._pause_s = num_names / changes_a_second
-        self._until_wrong = until_wrong
-        self._seed = seed
+    url: str
+    oracle: Oracle
+    seconds: float
+    num_clients: int = 100
+    num_names: int = 12
+    changes_a_second: float = 60.0
+    until_wrong: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._answers = self.oracle.answers()
+        self._owned = [f"name-{i}" for i in range(self.num_names)]
+        self._pause_s = self.num_names / self.changes_a_second
         self._names = Names()
         self._asked: list[tuple[str, float, float, str | None]] = []
         self.report = Report()
@@ -178,27 +172,27 @@ class Race:
     async def _race(self) -> None:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         async with httpx2.AsyncClient(
-            base_url=self._url, timeout=_TIMEOUT_S, limits=limits, trust_env=False
+            base_url=self.url, timeout=_TIMEOUT_S, limits=limits, trust_env=False
         ) as http:
             writers = [
-                _Writer(name, http, self._names, self._oracle.contents, self.report, Random(name))
+                _Writer(name, http, self._names, self.oracle.contents, self.report, Random(name))
                 for name in self._owned
             ]
             await asyncio.gather(*(writer.upload() for writer in writers))
             started = time.monotonic()
-            self._deadline = started + self._seconds
+            self._deadline = started + self.seconds
             self.report.changes.clear()
             async with asyncio.TaskGroup() as group:
                 for number, writer in enumerate(writers):
                     group.create_task(self._write(writer, number / len(writers)))
-                for number in range(self._num_clients):
-                    group.create_task(self._ask(http, Random(1000 * self._seed + number)))
+                for number in range(self.num_clients):
+                    group.create_task(self._ask(http, Random(1000 * self.seed + number)))
             self.report.seconds = time.monotonic() - started
             await asyncio.gather(*(self._settled(http, ref) for ref in self._names.now()))
 
     @property
     def _is_on(self) -> bool:
-        over = self._until_wrong and self.report.wrong
+        over = self.until_wrong and self.report.wrong
         return time.monotonic() < self._deadline and not over
 
     async def _write(self, writer: "_Writer", offset: float) -> None:

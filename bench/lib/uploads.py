@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -14,40 +15,50 @@ if TYPE_CHECKING:
     from adapters_core.method import Method
 
 
-@contextmanager
-def made_adapters(
-    client: Client,
-    count: int,
-    method: str,
-    config: dict[str, Any],
-    base: str,
-    fingerprint: str,
-    say: Callable[[str], None],
-) -> Iterator[list[Adapter]]:
-    """Upload `count` random adapters of query and value; they are deleted with the block.
+@dataclass(frozen=True)
+class RandomAdapters:
+    """Which adapters to make, of query and value.
 
     Args:
-        client: of the server.
         count: how many.
         method: a registered method's name.
         config: hyper-parameters, others than the method's defaults.
         base: folder or hub id of the server's base; only its config is read.
-        fingerprint: the server's base's, which the files then carry.
-        say: told how far it is.
+        fingerprint: of the server's base; the files carry it.
+    """
+
+    count: int
+    method: str
+    config: dict[str, Any]
+    base: str
+    fingerprint: str
+
+
+@contextmanager
+def made_adapters(
+    client: Client, wanted: RandomAdapters, say: Callable[[str], None]
+) -> Iterator[list[Adapter]]:
+    """Upload random adapters; they are deleted with the block.
+
+    Args:
+        client: of the server.
+        wanted: the adapters.
+        say: called with a line of progress.
 
     Raises:
         InvalidArgument: the base or the method cannot be used.
         OvertoneError: an upload failed; what was uploaded before it is deleted.
     """
-    spec, made = _spec_of(base, fingerprint), _method(method, config)
+    spec = _spec_of(wanted.base, wanted.fingerprint)
+    method = _method(wanted.method, wanted.config)
     prefix = f"bench-{token_hex(4)}-"
     uploaded: list[Adapter] = []
     try:
         with tempfile.TemporaryDirectory(prefix="overtone-bench-") as scratch:
-            for folder in _written(Path(scratch), made, spec, count):
+            for folder in _written(Path(scratch), method, spec, wanted.count):
                 name = f"{prefix}{len(uploaded):05d}"
                 uploaded.append(client.upload(folder, name))
-                say(f"uploaded {len(uploaded)} of {count} adapters")
+                say(f"uploaded {len(uploaded)} of {wanted.count} adapters")
         yield uploaded
     finally:
         _delete(client, prefix, say)

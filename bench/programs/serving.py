@@ -39,7 +39,7 @@ from bench.lib.picture import check_picture, draw
 from bench.lib.program import Parser, positive
 from bench.lib.summary import Promise, summary
 from bench.lib.timing import machine
-from bench.lib.uploads import made_adapters
+from bench.lib.uploads import RandomAdapters, made_adapters
 from overtone_client import Adapter, Client, InvalidArgument
 
 _DEFAULT_DURATION_S = 30.0
@@ -158,8 +158,10 @@ def _models(
     """What is asked: made ones, registered ones, or the base."""
     if options.make is not None:
         fingerprint = version["base"]["fingerprint"]
-        given = (options.make, options.method, options.config, options.base, fingerprint)
-        with made_adapters(client, *given, speaker.say) as made:
+        random = RandomAdapters(
+            options.make, options.method, options.config, options.base, fingerprint
+        )
+        with made_adapters(client, random, speaker.say) as made:
             yield _named(made)
     elif options.adapters == 0:
         yield [Model(version["base"]["name"], None)]

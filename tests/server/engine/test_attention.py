@@ -1,7 +1,7 @@
 """Paged attention against torch's own over contiguous keys."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,30 +119,29 @@ def pages_of(length: int, scattered: bool, seed: int) -> list[int]:
     cuts=st.lists(st.integers(1, 149), max_size=4),
     single_from=st.integers(0, 150),
     heads=st.sampled_from([(1, 1), (6, 2), (4, 4), (5, 1)]),
-    sight=st.sampled_from(SIGHTS),
-    scale=st.sampled_from([None, 0.2]),
-    softcap=st.sampled_from([None, 0.5]),
-    sinks=st.sampled_from(SINKS),
-    scattered=st.booleans(),
-    seed=st.integers(0, 1000),
+    scoring=st.builds(
+        Scoring,
+        scale=st.sampled_from([None, 0.2]),
+        sight=st.sampled_from(SIGHTS),
+        softcap=st.sampled_from([None, 0.5]),
+        sinks=st.sampled_from(SINKS),
+    ),
+    scattered_by=st.tuples(st.booleans(), st.integers(0, 1000)),
 )
 def test_any_pages_and_any_pieces_equal_contiguous_attention(
     length: int,
     cuts: list[int],
     single_from: int,
     heads: tuple[int, int],
-    sight: Sight,
-    scale: float | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-    scattered: bool,
-    seed: int,
+    scoring: Scoring,
+    scattered_by: tuple[bool, int],
 ) -> None:
     """Prompt pieces up to `single_from`, single tokens from there on (at most twelve)."""
+    scattered, seed = scattered_by
     one = Attended(length, *heads, seed)
     one.sequence.pages = pages_of(length, scattered, seed)
-    own = None if sinks is None else sinks[: heads[0]]
-    scoring = Scoring(scale, sight, softcap, own)
+    if scoring.sinks is not None:
+        scoring = replace(scoring, sinks=scoring.sinks[: heads[0]])
     start_single = max(single_from, length - 12, 1)
     borders = sorted({0, min(length, start_single), *(c for c in cuts if c < start_single)})
     cache = PagedCache(NUM_PAGES, PAGE_SIZE)

@@ -1,6 +1,7 @@
 """The device's attention, run on the CPU, against the CPU's own over the same pages."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,12 +76,19 @@ class Both:
     lengths=st.lists(st.integers(2, 110), min_size=1, max_size=5),
     cut=st.integers(1, 109),
     heads=st.sampled_from([(1, 1), (6, 2), (4, 4), (5, 1)]),
-    sight=st.sampled_from(
-        [Sight(), *(Sight(window=n) for n in (1, 7, 32, 40, 500)), Sight(chunk=13), Sight(chunk=64)]
+    scoring=st.builds(
+        Scoring,
+        scale=st.sampled_from([None, 0.2]),
+        sight=st.sampled_from(
+            [
+                Sight(),
+                *(Sight(window=n) for n in (1, 7, 32, 40, 500)),
+                *(Sight(chunk=n) for n in (13, 64)),
+            ]
+        ),
+        softcap=st.sampled_from([None, 0.5]),
+        sinks=st.sampled_from([None, torch.linspace(-2, 4, 6)]),
     ),
-    scale=st.sampled_from([None, 0.2]),
-    softcap=st.sampled_from([None, 0.5]),
-    has_sinks=st.booleans(),
     scattered=st.booleans(),
     seed=st.integers(0, 1000),
 )
@@ -88,17 +96,14 @@ def test_both_ways_agree_on_any_pages_pieces_and_windows(
     lengths: list[int],
     cut: int,
     heads: tuple[int, int],
-    sight: Sight,
-    scale: float | None,
-    softcap: float | None,
-    has_sinks: bool,
+    scoring: Scoring,
     scattered: bool,
     seed: int,
 ) -> None:
     """Prompts in two pieces, then single tokens of some beside the second pieces of others."""
     both = Both(scattered, seed)
-    sinks = torch.linspace(-2, 4, heads[0]) if has_sinks else None
-    scoring = Scoring(scale, sight, softcap, sinks)
+    if scoring.sinks is not None:
+        scoring = replace(scoring, sinks=scoring.sinks[: heads[0]])
     sequences = [both.sequence(n) for n in lengths]
     first = [(one, 0, min(cut, len(one.prompt) - 1)) for one in sequences]
     rest = [(one, stop, len(one.prompt)) for one, _, stop in first]
