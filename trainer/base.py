@@ -1,4 +1,4 @@
-"""Load a base for training: its model, what reads its inputs, what adapters may know of it."""
+"""Load a base for training: its model, the reader of its inputs, and its description."""
 
 import logging
 from collections.abc import Collection, Iterator
@@ -88,7 +88,7 @@ def load(
 def _without_head_warnings() -> Iterator[None]:
     """Keep transformers from warning of missing heads: the job trains them.
 
-    By a filter: with its logger's level raised, transformers warns of a tensor-parallel plan.
+    Through a filter: with its logger's level raised, transformers warns of a tensor-parallel plan.
     """
     logger = logging.getLogger("transformers.modeling_utils")
 

@@ -1,7 +1,7 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON, each folder there whole or not at all.
+"""Checkpoints: tensors as safetensors, the rest as JSON, each folder complete or absent.
 
-A checkpoint is written beside its place, flushed to the disk and renamed. Two are kept, so that
-one which the disk lost with the power still leaves the other.
+A checkpoint is written to a temporary folder, flushed to the disk and renamed. Two are kept, in
+case a power failure damages the newer one.
 """
 
 import errno
@@ -28,7 +28,7 @@ _PREFIX = "step-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is needed to go on as if nothing had happened.
+    """All that a run needs to resume with the same results.
 
     Args:
         step: optimiser steps that are done.
@@ -42,14 +42,14 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, given: Checkpoint) -> str:
-    """Write a checkpoint below `folder` and return its name; older ones but one are removed.
+    """Write a checkpoint below `folder` and return its name; of older ones the newest is kept.
 
     Raises:
-        StorageFull: the disk took it only in part; nothing of it is left.
+        StorageFull: the disk is full; nothing of the checkpoint is left.
     """
     name = f"{_PREFIX}{given.step:08d}"
     part = folder / f".{name}.part"
-    with _room(folder):
+    with _space(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -70,7 +70,7 @@ def save_checkpoint(folder: Path, given: Checkpoint) -> str:
 
 
 def last_checkpoint(folder: Path, fits: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the newest checkpoint that can be read and whose state has what `fits` says."""
+    """Return the newest readable checkpoint with the values of `fits` in its state."""
     for name in reversed(_names(folder)):
         found = _read(folder / name)
         if found is not None and all(found.state.get(key) == fits[key] for key in fits):
@@ -83,7 +83,7 @@ def _read(folder: Path) -> Checkpoint | None:
         state = json.loads((folder / _STATE).read_text())
         return Checkpoint(int(state["step"]), load_file(folder / _TENSORS), state)
     except (OSError, ValueError, KeyError, SafetensorError):
-        return None  # the one before it is whole
+        return None  # damaged: the one before is used
 
 
 def _names(folder: Path) -> list[str]:
@@ -92,25 +92,25 @@ def _names(folder: Path) -> list[str]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a file atomically: complete or not at all.
 
     Raises:
-        StorageFull: the disk has no room.
+        StorageFull: the disk is full.
     """
-    with _room(path.parent):
+    with _space(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         whole_files.write_whole(path, data)
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[None]:
+def _space(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                "no room is left on the disk where the worker keeps the job's folder "
-                f"{folder.name!r}; make some there"
+                f"the disk of the job's folder {folder.name!r} on the worker's machine is full; "
+                "free some space there"
             ) from error
         raise
 

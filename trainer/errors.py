@@ -1,18 +1,18 @@
-"""What can go wrong with a training job.
+"""The errors of a training job.
 
 TrainerError                 the root: catch this to catch all of them
-├── InvalidTrainingFile      a line of a training file is not what the task needs
-├── InvalidHyperparameter    a number of the job is out of range, or does not fit the base
+├── InvalidTrainingFile      a line of a training file does not fit the task
+├── InvalidHyperparameter    a hyper-parameter is out of range, or does not fit the base
 ├── InvalidMethod            the method is unknown, or its config does not fit the base
 ├── BaseNotLoadable          the base cannot be loaded for this task
-├── WrongBase                the job was made for another base than the one that is loaded
+├── WrongBase                the job is for another base than the loaded one
 ├── LossNotFinite            the loss or a gradient became NaN or infinite
 ├── LossDiverged             the loss has stayed far above the base's own
 └── StorageFull              nothing more can be written to the job's folder
 
-RankLost                     another process of the job died; the job is tried again
+RankLost                     another process of the job ended; the job is tried again
 
-Stopped                      no error: somebody asked for it; a checkpoint lies in the job's folder
+Stopped                      no error: the job is to pause or to end; a checkpoint is in its folder
 ├── Paused
 └── Cancelled
 """
@@ -38,10 +38,10 @@ class TrainerError(Exception):
 
 
 class InvalidTrainingFile(TrainerError):
-    """A file is of no kind that is read, or lines of it are wrong.
+    """A file is of an unknown kind, or lines of it are wrong.
 
     Args:
-        faults: the first ten, in the file's order.
+        faults: of the file, in its order; the first ten are kept.
         param: `training_file` or `validation_file`.
     """
 
@@ -55,7 +55,7 @@ class InvalidTrainingFile(TrainerError):
 
     @property
     def line(self) -> int:
-        """Return the first line at fault; 0 where the whole file is."""
+        """Return the first wrong line; 0 if the whole file is wrong."""
         return self.faults[0].line
 
 
@@ -72,19 +72,19 @@ class InvalidMethod(TrainerError):
 
 
 class BaseNotLoadable(TrainerError):
-    """The base's folder is missing, malformed or of another kind than the task needs."""
+    """The base's folder is missing, malformed, or its kind does not fit the task."""
 
     code = "base_not_loadable"
 
 
 class WrongBase(TrainerError):
-    """The base that is loaded has another fingerprint than the job's."""
+    """The loaded base has another fingerprint than the job's."""
 
     code = "base_mismatch"
 
 
 class LossNotFinite(TrainerError):
-    """Training diverged; nothing of it is kept but the checkpoints before.
+    """Training diverged; only the earlier checkpoints are kept.
 
     Args:
         what: `loss` or `gradient`.
@@ -106,13 +106,13 @@ class LossNotFinite(TrainerError):
 
 
 class LossDiverged(TrainerError):
-    """The loss stayed far above the base's own; nothing of it is kept but the checkpoints before.
+    """The loss stayed far above the base's own; only the earlier checkpoints are kept.
 
     Args:
         step: the optimiser's step, from 1.
         rate: the coefficients' learning rate at this step.
         loss: of this step.
-        most: what it has been above for some steps.
+        most: the limit that it was above for some steps.
     """
 
     code = "loss_diverged"
@@ -128,22 +128,22 @@ class LossDiverged(TrainerError):
 
 
 class StorageFull(TrainerError):
-    """The job's folder takes no more bytes; what lay there is whole."""
+    """The disk of the job's folder is full; the files in it are whole."""
 
     code = "storage_full"
 
 
 class RankLost(RuntimeError):
-    """Another rank died or did not answer: the attempt is over, the job goes on with the next."""
+    """Another rank ended or did not answer: this attempt is over, the next one resumes."""
 
 
 class Stopped(Exception):
-    """The job was asked to stop; it goes on from its checkpoint when run again."""
+    """The job was paused or cancelled; it resumes from its checkpoint when it is run again."""
 
 
 class Paused(Stopped):
-    """Until somebody resumes it."""
+    """The job waits until it is resumed."""
 
 
 class Cancelled(Stopped):
-    """For good."""
+    """The job does not run again."""

@@ -35,11 +35,11 @@ class Reporter:
 
 @dataclass(frozen=True)
 class JobFiles:
-    """The uploaded files of a job, on this machine; their kind is seen by their first bytes.
+    """The uploaded files of a job, on this machine; their first bytes tell their kind.
 
     Args:
         training: JSONL, CSV, or a zip of images.
-        validation: likewise; None holds out a part of the first.
+        validation: of the same kinds; None holds out a part of the first.
     """
 
     training: Path
@@ -51,17 +51,17 @@ class Trained:
     """A finished job.
 
     Args:
-        folder: holds `adapter_model.safetensors` and `adapter_config.json`, complete.
+        folder: with `adapter_model.safetensors` and `adapter_config.json`.
         metrics: on the held-out examples, and `train_loss`.
         base_metrics: of the base on the same examples.
         steps: of the optimiser.
-        seed: of everything random.
+        seed: of all random numbers.
         data_digest: `sha256:…` over the training and the validation file.
-        method: the one that was trained, also where the job said `auto`.
-        method_config: its whole config, in the words of adapter_config.json.
+        method: the trained one, also of a job with `auto`.
+        method_config: its whole config, with the fields of adapter_config.json.
         code_version: of this program.
         labels: of a classifier, in the order of its head's rows.
-        details: more that a record may keep, as JSON values.
+        details: further JSON values for the version's record.
     """
 
     folder: Path

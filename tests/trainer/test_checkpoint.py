@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageFull, match="no room is left on the disk") as raised:
+    with pytest.raises(StorageFull, match="is full; free some space there") as raised:
         save_checkpoint(tmp_path, made(2))
     assert raised.value.code == "storage_full"
     with pytest.raises(StorageFull):

@@ -1,1 +1,1 @@
-"""How the demo's base and adapters in trainer/demo were made."""
+"""Programs that make the demo's base, adapters and texts in trainer/demo."""

@@ -1,4 +1,4 @@
-"""The process of one job: its attempts, journal, events and publication.
+"""The process of one job: its attempt, reports, journal, event files and publication.
 
 Imports training and what that imports.
 """

@@ -1,7 +1,7 @@
-"""One attempt at a job, inside its own process: train, publish, move the alias, say how it ended.
+"""One attempt at a job, in its own process: train, publish, move the alias, record the end.
 
-Each step may be done twice, by this attempt or by a later one that finds the job half done:
-training goes on from its checkpoint, a job publishes once, an alias that is there is left alone.
+Each step may run twice, in this attempt or in a later one that finds the job half done: training
+resumes from its checkpoint, a job publishes once, an alias that has moved stays.
 """
 
 import errno
@@ -31,12 +31,12 @@ from trainer.process.retry import Interrupted, until_available
 
 log = logging.getLogger(__name__)
 
-#: Faults of the job itself: they would come again, so it fails at once.
-_CLEAR = (TrainerError, AdapterError, InvalidArgument, FileNotFound, AdapterNotFound)
+#: A job fails at once with these: another attempt would fail in the same way.
+_FAULTS_OF_THE_JOB = (TrainerError, AdapterError, InvalidArgument, FileNotFound, AdapterNotFound)
 
 
 class Attempt:
-    """One claim's work.
+    """The work of one claim.
 
     Args:
         task: as the worker gave it.
@@ -57,69 +57,75 @@ class Attempt:
         self._heartbeat = Heartbeat(task.heartbeat)
 
     def run(self) -> None:
-        """Do the job, and leave its record in the state that it deserves."""
+        """Do the job and record how it ended."""
         self._run()
         self._until_available(lambda: remove_folder_if_done(self._registry, self._fence.job))
 
     def _run(self) -> None:
+        claims, fence = self._registry.claims, self._fence
         try:
-            words = (self._registry.claims, self._fence, self._stop, self._clock, self._heartbeat)
-            with Reporting(*words) as report:
+            with Reporting(claims, fence, self._stop, self._clock, self._heartbeat) as report:
                 self._until_done(report)
         except (FenceLost, Interrupted) as error:
-            log.info("%s: %s", self._fence.job, error)
+            log.info("%s: %s", fence.job, error)
         except Stopped:
             self._end_stopped(report)
-        except _CLEAR as error:
+        except _FAULTS_OF_THE_JOB as error:
             self._end_failed(error)
-        except Exception as error:  # a fault of ours or of the machine: another attempt may do
-            log.exception("%s: the attempt failed", self._fence.job)
+        except Exception as error:  # of the program or the machine: another attempt may succeed
+            log.exception("%s: the attempt failed", fence.job)
             fault = fault_of(error)
-            self._say(lambda now: self._registry.claims.failed_attempt(self._fence, fault, now=now))
+            self._end(lambda now: claims.failed_attempt(fence, fault, now=now))
 
     def _until_done(self, report: Reporting) -> None:
+        """Train, publish, move the alias, finish."""
         job = self._until_available(lambda: self._registry.jobs.get(self._fence.job))
         record = self._published(job) or self._trained(job.spec, report)
-        report.validated()  # of what an earlier attempt published nobody has said it here
+        report.validated()  # also of a job whose version an earlier attempt published
         report.event("info", f"Published as {record.reference}", {"digest": record.digest})
-        adapters = self._registry.adapters
-        self._tell_of_latest(job.spec, record, report)
-        reason = self._until_available(lambda: open_alias(adapters, job.spec, record))
-        if reason is not None:
-            report.event("warn", f"Alias {job.spec.alias!r} stays where it is: {reason}")
+        self._report_latest(job.spec, record, report)
+        self._move_alias(job.spec, record, report)
         report.close()
         claims, fence = self._registry.claims, self._fence
         self._until_available(lambda: claims.finish(fence, record.metrics, now=self._clock()))
 
-    def _tell_of_latest(self, spec: JobSpec, record: Record, report: Reporting) -> None:
-        """Say loudly what a version that is no better than the base means for its name."""
+    def _move_alias(self, spec: JobSpec, record: Record, report: Reporting) -> None:
+        adapters = self._registry.adapters
+        reason = self._until_available(lambda: open_alias(adapters, spec, record))
+        if reason is not None:
+            report.event("warn", f"Alias {spec.alias!r} stays where it is: {reason}")
+
+    def _report_latest(self, spec: JobSpec, record: Record, report: Reporting) -> None:
+        """Warn if the version is not better than the base, and say which version `latest` is."""
         reason = reason_to_keep_latest(spec, record.metrics)
         if reason is None:
             return
-        latest = self._until_available(
-            lambda: self._registry.adapters.get(spec.name)
-        ).latest.version
+        adapters = self._registry.adapters
+        latest = self._until_available(lambda: adapters.get(spec.name)).latest.version
         if latest == record.version:
             what = f"{spec.name!r} has no other version, so this one answers under the bare name"
         else:
-            what = f"{spec.name!r} stays at version {latest}; this one answers as "
-            what += f"{record.reference}. File the job with adapter.move_latest = 'always' to move "
-            what += "it in any case"
+            what = (
+                f"{spec.name!r} stays at version {latest}; this one answers as "
+                f"{record.reference}. File the job with adapter.move_latest = 'always' to move it "
+                "in any case"
+            )
         report.event("warn", f"Not better than the base: {reason}. {what}")
 
     def _published(self, job: JobRecord) -> Record | None:
-        """Return what an earlier attempt published before it ended."""
+        """Return the version that an earlier attempt published before it ended."""
         result = job.result
         if result is None:
             return None
         return self._until_available(lambda: self._registry.adapters.resolve(result.reference))
 
     def _trained(self, spec: JobSpec, report: Reporting) -> Record:
+        """Train and publish."""
         folder = self._registry.job_folders.take(self._fence)
         report.keep_in(folder)
         files = _files_of(self._registry, spec)
-        with written(report, self._task.settings.tensorboard, spec.id) as heard:
-            base, trained = self._run_job(spec, files, folder, heard)
+        with written(report, self._task.settings.tensorboard, spec.id) as every:
+            base, trained = self._run_job(spec, files, folder, every)
         registry, fence = self._registry, self._fence
         return self._until_available(
             lambda: publish_trained(registry, fence, spec, base.spec, trained, self._clock())
@@ -128,7 +134,7 @@ class Attempt:
     def _run_job(
         self, spec: JobSpec, files: JobFiles, folder: Path, report: Reporter
     ) -> tuple[Any, Trained]:
-        """Return the base and what was trained on it, alone or with other ranks."""
+        """Return the base and the result of training on it, alone or with other ranks."""
         settings = self._task.settings
         run, load = function_of(settings.run), function_of(settings.load)
         first, *others = settings.devices
@@ -142,27 +148,29 @@ class Attempt:
             return base, run(spec, base, files, folder, report, pool)
 
     def _end_stopped(self, report: Reporting) -> None:
-        """Give the job back if it is this process that ends; else its record says it already."""
+        """Give the job back if this process is to end; else its record says already why."""
         if report.state in HELD:
-            why = f"Given back by {self._task.settings.name}: it stops"
-            self._say(lambda now: self._registry.claims.give_back(self._fence, why, now=now))
+            why = f"Given back by {self._task.settings.name}, which stops"
+            claims, fence = self._registry.claims, self._fence
+            self._end(lambda now: claims.give_back(fence, why, now=now))
 
     def _end_failed(self, error: Any) -> None:
         log.error("%s: %s", self._fence.job, error)
         fault = JobError(error.code, error.message, getattr(error, "param", None))
         claims = self._registry.claims
-        again = isinstance(error, BaseNotLoadable)  # this worker's fault, perhaps not another's
-        end = claims.failed_attempt if again else claims.fail
-        self._say(lambda now: end(self._fence, fault, now=now))
+        may_succeed = isinstance(error, BaseNotLoadable)  # on another worker
+        end = claims.failed_attempt if may_succeed else claims.fail
+        self._end(lambda now: end(self._fence, fault, now=now))
 
-    def _say(self, say: Callable[[float], object]) -> None:
+    def _end(self, record_end: Callable[[float], object]) -> None:
+        """Record how the attempt ended, unless another worker has the job by now."""
         try:
-            self._until_available(lambda: say(self._clock()))
+            self._until_available(lambda: record_end(self._clock()))
         except (FenceLost, Interrupted) as error:
             log.info("%s: %s", self._fence.job, error)
 
     def _until_available(self, ask: Callable[[], Any]) -> Any:
-        """Wait a registry out, however long: the worker ends us when it is to end itself."""
+        """Retry until the registry answers; the worker kills this process if it is to end."""
         never = threading.Event()
 
         def waiting(seconds: float) -> bool:
@@ -173,7 +181,7 @@ class Attempt:
 
 
 def fault_of(error: Exception) -> JobError:
-    """Return what callers may know of a fault that is not the job's own."""
+    """Return what a job's record says of a fault of the program or the machine."""
     kind = type(error).__name__
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
         return JobError(
@@ -182,8 +190,10 @@ def fault_of(error: Exception) -> JobError:
     if isinstance(error, RankLost):
         return JobError("process_died", str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return JobError("storage_full", "the disk is full; make room, then file the job again")
-    return JobError("internal_error", f"{kind} in the job's process; its worker's log has it all")
+        return JobError(
+            "storage_full", "the disk is full; free some space, then file the job again"
+        )
+    return JobError("internal_error", f"{kind} in the job's process; see the worker's log")
 
 
 def _files_of(registry: Registry, spec: JobSpec) -> JobFiles:

@@ -1,7 +1,7 @@
-"""A job's measurements in its own folder, so that a killed process takes none of them along.
+"""A job's metrics in its own folder, so that none are lost with a killed process.
 
-The registry hears of a step a moment after it is done, or much later while it is down. What a
-process had measured and not yet said, the next attempt finds here and says first.
+A step's metrics reach the registry a moment later, or much later while it is down. The next attempt
+sends those again that are here.
 """
 
 import json
@@ -24,13 +24,13 @@ class Journal:
         self._known: set[tuple[int, frozenset[str]]] = set()
 
     def read(self) -> list[tuple[int, dict[str, float]]]:
-        """Return all that is kept, in its order; a line that a death has torn is left out."""
+        """Return all lines in their order, but for one that a killed process left incomplete."""
         lines = list(self._lines())
         self._known = {(step, frozenset(values)) for step, values in lines}
         return lines
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep a step's values, once; a disk that takes no more costs nothing but the line."""
+        """Keep a step's values, once; on a full disk only the line is lost."""
         known = (step, frozenset(values))
         if known in self._known:
             return

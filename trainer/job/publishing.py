@@ -1,4 +1,4 @@
-"""From a job's finished folder to a version in the registry: once, however often it is tried."""
+"""Publishes a finished job's folder as a version; once, however often it is repeated."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from registry.jobs.spec import JobSpec
 from trainer.interfaces import Trained
 from trainer.job.alias_gate import reason_to_keep_latest
 
-#: Under these names a version's metadata says how it was made, and what its answers are called.
+#: Keys of a version's metadata: how it was made, and the names of its labels.
 TRAINING, LABELS = "training", "labels"
 
 
@@ -30,8 +30,8 @@ def publish_trained(
     """Check the finished adapter as any upload is checked, publish it, and return its record.
 
     Raises:
-        AdapterError: it is not what the base takes.
-        FenceLost: this attempt does not hold the job any more.
+        AdapterError: it does not fit the base.
+        FenceLost: another worker has the job by now.
     """
     file = trained.folder / WEIGHTS_NAME
     config = (trained.folder / CONFIG_NAME).read_bytes()
@@ -52,14 +52,14 @@ def publish_trained(
 
 
 def metadata_of(spec: JobSpec, trained: Trained) -> dict[str, Any]:
-    """Return the caller's metadata, and beside it all that is needed to make the adapter again."""
-    words = json.loads(json.dumps(asdict(spec)))
-    own = words.pop("metadata")
+    """Return the caller's metadata, with all that is needed to make the adapter again."""
+    settings = json.loads(json.dumps(asdict(spec)))
+    own = settings.pop("metadata")
     if trained.labels is not None:
         own[LABELS] = list(trained.labels)
     made = {
         "job": spec.id,
-        "spec": words,
+        "spec": settings,
         "data_digest": trained.data_digest,
         "method": trained.method,
         "method_config": trained.method_config,
@@ -70,7 +70,7 @@ def metadata_of(spec: JobSpec, trained: Trained) -> dict[str, Any]:
     whole = {**own, TRAINING: {**made, "details": trained.details}}
     try:
         check_notes(whole, {})
-    except InvalidArgument:  # a job's spec alone always fits, and nothing trained is thrown away
+    except InvalidArgument:  # too large: a job's spec without the details always fits
         return {**own, TRAINING: made}
     return whole
 

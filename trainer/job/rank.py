@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Do what standard input says; return the process's exit code."""
+    """Follow the orders on standard input; return the process's exit code."""
     task = RankTask.model_validate_json(sys.stdin.readline())
     if not tie_to(task.parent):
         return 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "w")  # what libraries print is no answer
+    answers = os.fdopen(os.dup(1), "w")  # libraries print to standard error instead
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -65,18 +65,18 @@ class Rank:
     """A rank's part of a job.
 
     Args:
-        task: what the first rank said.
-        base: loaded; given back as it was.
+        task: as the first rank gave it.
+        base: loaded; unchanged afterwards.
     """
 
     def __init__(self, task: RankTask, base: LoadedBase) -> None:
         self._task, self._base = task, base
         self._ranks = DistributedRanks(task.number, len(task.settings.devices), base.device)
-        self._run = ExitStack()  # what ends with a training run
+        self._run = ExitStack()  # closed at the end of a training run
         self._gradients: Gradients | None = None
 
     def obey(self, order: dict[str, Any]) -> None:
-        """Do one order; see rank_task.py.
+        """Follow one order; see rank_task.py.
 
         Raises:
             RankLost: the other ranks do not answer.
@@ -95,22 +95,22 @@ class Rank:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._run.close()
-        if kind is None:  # NCCL would wait for those that are lost
+        if kind is None:  # after an error NCCL would wait for lost ranks
             self._ranks.leave()
 
     @property
     def _at_work(self) -> Gradients:
-        assert self._gradients is not None, "an order before the first run"
+        assert self._gradients is not None, "the first order of a run is `begin`"
         return self._gradients
 
     def _begin(self, spec: JobSpec) -> None:
-        """Make the trainable adapter that the first rank has."""
+        """Prepare the trainable adapter that the first rank has."""
         self._run.close()
-        hyper, base, given = spec.hyperparameters, self._base, self._task
+        hyper, base = spec.hyperparameters, self._base
         if spec.base_fingerprint not in ("", base.spec.fingerprint):  # its folder has changed
             raise WrongBase(f"the base is {base.spec.fingerprint}, not {spec.base_fingerprint}")
         task = task_of(spec.task, base, hyper, Reporter())
-        data = open_data(given.files, task, spec.seed, given.folder / "data.json")
+        data = open_data(self._task.files, task, spec.seed, self._task.folder / "data.json")
         setting = job_setting(spec, base)
         trainable = TrainableAdapter(base, setting, task, spec.seed)
         self._run.callback(trainable.undo)
@@ -124,6 +124,6 @@ if __name__ == "__main__":
     try:
         code = main()
     except Exception:
-        log.exception("a rank gives up")
+        log.exception("the rank failed")
     logging.shutdown()
-    os._exit(code)  # to take torch down takes a second, in which the adapter could be served
+    os._exit(code)  # torch's shutdown would delay the adapter's publication by a second

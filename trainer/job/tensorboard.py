@@ -1,8 +1,8 @@
-"""A job's measurements as TensorBoard's event files, beside what the registry hears.
+"""Writes a job's metrics as TensorBoard's event files, in addition to the registry's.
 
-Each job is one run, `DIR/<job's id>`. An attempt that goes on from a checkpoint begins a file of
-its own, which tells TensorBoard to forget all from its first step on: no step is shown twice.
-Each step is flushed, so that a killed process takes none along that a checkpoint has.
+Each job is one run, `DIR/<job's id>`. An attempt that resumes from a checkpoint begins a new file,
+which has TensorBoard drop all values from its first step on: no step is shown twice. Each step is
+flushed, so that a killed process loses none that a checkpoint has.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from trainer.interfaces import Reporter, Wanted
 
 
 def check(folder: Path) -> None:
-    """Make the folder of all runs.
+    """Create the folder of all runs.
 
     Raises:
         ValueError: the package is missing, or nothing can be written there.
@@ -32,20 +32,22 @@ def check(folder: Path) -> None:
     except OSError as error:
         raise ValueError(f"--tensorboard {folder}: {error.strerror}; name a folder") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"--tensorboard {folder}: nothing can be written there")
+        raise ValueError(
+            f"--tensorboard {folder}: this user cannot write there; name another folder"
+        )
 
 
 def written(report: Reporter, runs: Path | None, job_id: str) -> AbstractContextManager["Reporter"]:
-    """Return what hears of a job in the place of `report`, and writes if there is a folder."""
+    """Return the reporter of a job that also writes event files, if there is a folder for them."""
     return nullcontext(report) if runs is None else EventFiles(report, runs / job_id)
 
 
 class EventFiles(Reporter):
-    """A reporter that also writes a job's numbers down; a context manager that closes the file.
+    """A reporter that also writes event files; a context manager that closes them.
 
     Args:
-        report: hears all that this one hears.
-        folder: of this job's run; made when there is something to write.
+        report: receives all news too.
+        folder: of this job's run; created with the first value.
     """
 
     def __init__(self, report: Reporter, folder: Path) -> None:
@@ -54,28 +56,22 @@ class EventFiles(Reporter):
         self._is_broken = False
 
     def event(self, level: str, message: str, data: dict[str, Any] | None = None) -> None:
-        """Pass a line on."""
         self._report.event(level, message, data)
 
     def validated(self) -> None:
-        """Pass on that the job's words and files are valid."""
         self._report.validated()
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Take the numbers of a step."""
         self._report.metrics(step, values)
         self._trying(lambda: self._write(step, values))
 
     def checkpoint(self, step: int, name: str) -> None:
-        """Pass a checkpoint's name on."""
         self._report.checkpoint(step, name)
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
-        """Pass on how far the job is."""
         self._report.progress(step, num_steps, seconds_left)
 
     def wanted(self) -> Wanted:
-        """Return what the job is to do."""
         return self._report.wanted()
 
     def __enter__(self) -> Self:
@@ -95,7 +91,7 @@ class EventFiles(Reporter):
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # An evaluation alone does not replace what its step was trained with.
+            # An evaluation alone does not replace the training values of its step.
             first = step + ("train_loss" not in values and step > 0)
             self._writer = SummaryWriter(str(self._folder), purge_step=first)
         for name, value in values.items():
@@ -103,7 +99,7 @@ class EventFiles(Reporter):
         self._writer.flush()
 
     def _trying(self, write: Callable[[], None]) -> None:
-        """Write, and train on where that fails: the numbers are in the job's record, too."""
+        """Write; after a failure stop writing, as the job's record has the values, too."""
         if self._is_broken:
             return
         try:

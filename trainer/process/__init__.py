@@ -1,4 +1,4 @@
-"""A worker's processes: orders, priority, devices, heartbeats, what is left of dead ones.
+"""A worker's processes: settings, tasks, devices, priority, heartbeats, retries, cleanup.
 
 Imports registry and adapters_core alone.
 """

@@ -1,8 +1,8 @@
-"""A job's signs of progress, from its process to the worker that started it: bytes through a pipe.
+"""Heartbeats of a job's process to the worker that started it: bytes through a pipe.
 
-The registry hears of a job as long as any thread of it lives, and nothing while it is down. Here
-the training itself says that it goes on: at each question what it is to do, at each piece of news.
-A process that says nothing for long hangs, and its worker ends it.
+The heartbeats in the registry show that any thread of the process runs, and none arrive while the
+registry is down. These come from the training itself, with each report and each question whether
+to go on. A process that sends none for long hangs, and its worker ends it.
 """
 
 import os
@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-#: Between two bytes; a silence is counted in minutes.
+#: Between two bytes; the limit of a silence is minutes.
 _PERIOD_S = 0.5
-#: The most that one look counts: a worker that was away itself has not heard a silence.
+#: The most that one poll adds to a silence: a worker that was itself suspended saw none.
 _MOST_S = 1.0
 Clock = Callable[[], float]
 
@@ -21,8 +21,8 @@ class Heartbeat:
     """The process's end.
 
     Args:
-        pipe: to write to; None says nothing to anybody.
-        clock: seconds that only go forward.
+        pipe: to write to; None sends nothing.
+        clock: seconds, monotonic.
     """
 
     def __init__(self, pipe: int | None, clock: Clock = time.monotonic) -> None:
@@ -32,12 +32,12 @@ class Heartbeat:
             os.set_inheritable(pipe, False)
 
     def __call__(self) -> None:
-        """Say that something was done; cheap, never waits, safe from any thread."""
+        """Send that the job made progress; cheap, never blocks, safe from any thread."""
         now = self._clock()
         if self._pipe is None or now < self._next:
             return
         self._next = now + _PERIOD_S
-        with suppress(OSError):  # full: the worker has enough to read. Broken: it is gone
+        with suppress(OSError):  # the pipe is full of unread bytes, or the worker has ended
             os.write(self._pipe, b".")
 
 
@@ -46,27 +46,27 @@ class HeartbeatMonitor:
 
     Args:
         pipe: to read from; closed by `close`.
-        clock: seconds that only go forward.
+        clock: seconds, monotonic.
     """
 
     def __init__(self, pipe: int, clock: Clock = time.monotonic) -> None:
         self._pipe, self._clock = pipe, clock
-        self._looked, self.seconds = clock(), 0.0
+        self._polled, self.silent_s = clock(), 0.0
         os.set_blocking(pipe, False)
 
-    def listen(self) -> None:
-        """Count how long nothing was heard; called every moment."""
+    def poll(self) -> None:
+        """Read the pipe and update `silent_s`, the seconds since the last heartbeat."""
         now = self._clock()
-        since, self._looked = now - self._looked, now
-        self.seconds = 0.0 if self._heard() else self.seconds + min(since, _MOST_S)
+        since, self._polled = now - self._polled, now
+        self.silent_s = 0.0 if self._read() else self.silent_s + min(since, _MOST_S)
 
     def close(self) -> None:
-        """Listen no more. Safe to call twice."""
+        """Close the pipe. Safe to call twice."""
         pipe, self._pipe = self._pipe, -1
         if pipe >= 0:
             os.close(pipe)
 
-    def _heard(self) -> bool:
+    def _read(self) -> bool:
         try:
             return self._pipe >= 0 and bool(os.read(self._pipe, 1 << 16))
         except BlockingIOError:

@@ -1,11 +1,11 @@
-"""A job steps back behind everything else on its machine.
+"""Lowers the priority of a job's process below everything else on its machine.
 
-Niceness alone does not do it. Where Linux groups processes by session (autogroup, the usual setting
-outside of containers), cores are shared out among sessions first, and within each by niceness: a
-process that is alone in its session has as much of a core as the server, however nice it is. The
-group has a niceness of its own.
+Niceness alone does not suffice. Where Linux groups processes by session (autogroup, usual outside
+of containers), cores are divided among sessions first, and within each by niceness: a process that
+is alone in its session gets as much of a core as the server, whatever its niceness. The group has
+a niceness of its own, which is set here.
 
-SCHED_IDLE would not do: alone in its group, such a process is hardly ever taken off its core.
+SCHED_IDLE does not help: alone in its group, such a process is hardly ever preempted.
 """
 
 import logging
@@ -16,14 +16,14 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _GROUP = Path("/proc/self/autogroup")
-#: Without privileges the kernel takes one such word in a tenth of a second, of all processes.
+#: Without privileges the kernel accepts one such write in 0.1 s, of all processes together.
 _TRIES, _WAIT_S = 20, 0.1
 
 
 def lower_priority(nice: int, group: Path = _GROUP) -> None:
-    """Add to this process's niceness; a session of its own, whose first process it is, gets it too.
+    """Add to this process's niceness, and to that of the session if this is its first process.
 
-    What is started afterwards inherits both. A system that does not take it costs nothing but that.
+    Processes that are started later inherit both. Where the system refuses, nothing else changes.
     """
     nice = os.nice(nice)
     if nice > 0 and os.getsid(0) == os.getpid() and group.exists():

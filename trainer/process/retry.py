@@ -1,4 +1,4 @@
-"""Waiting out a registry that is down."""
+"""Retries while the registry is unavailable."""
 
 import logging
 from collections.abc import Callable
@@ -14,19 +14,19 @@ LAST_WAIT_S = 2.0
 
 
 class Interrupted(Exception):
-    """Somebody asked to stop while the registry did not answer."""
+    """The wait for the registry was interrupted."""
 
 
 def until_available(ask: Callable[[], T], interrupted: Callable[[float], bool]) -> T:
-    """Return what `ask` returns, asking again until the registry answers.
+    """Return the result of `ask`, called again until the registry answers.
 
     Args:
-        ask: something that may be asked twice.
-        interrupted: waits so many seconds and tells whether to give up.
+        ask: harmless to repeat.
+        interrupted: waits so many seconds and returns whether to give up.
 
     Raises:
-        Interrupted: it was told to give up.
-        RegistryUnavailable: asking again does not help.
+        Interrupted: `interrupted` returned True.
+        RegistryUnavailable: retrying does not help.
     """
     wait_s = FIRST_WAIT_S
     while True:

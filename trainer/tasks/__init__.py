@@ -1,1 +1,4 @@
-"""What is learned of a record, by task: text, classes, numbers, images."""
+"""The tasks of training: causal language modelling, classes, numbers, images.
+
+Imports the modules beside the rooms.
+"""

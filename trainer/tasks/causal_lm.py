@@ -1,11 +1,11 @@
 """Causal language modelling: texts, prompts with completions, and chats.
 
-Every token of a text is learned, of a prompt with completion only the completion, of a chat what
-the assistant says. `lm_texts.py` says which tokens these are.
+All tokens of a text are learned, of a prompt with completion the completion, of a chat the
+assistant's messages; registry/examples/lm_texts.py decides which tokens these are.
 
-Short texts are packed to one row: positions begin anew with each, and transformers then keeps
-attention within a text. `keeps_texts_apart` finds out whether this base does.
-Texts beyond the border of rotations (rotations.py) run apart from the others, and stand first.
+Short texts are packed into one row: positions restart with each, and transformers then keeps
+attention within a text. `keeps_texts_apart` measures whether this base does. Texts beyond the
+border of rotations (adapters_core) run apart from the others, and are the batch's first rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ from registry.examples.scores import text_figures
 from trainer.tasks.task import Batch, Example, Score, TextLimits, TrainingTask
 
 IGNORED = -100
-#: A row of packed texts and padding is padded to a multiple of it.
+#: The length of a row, packed or not, is padded to a multiple of this.
 _ROW_MULTIPLE = 8
 
 
-#: Tokens of one text, and what each is to predict.
+#: The tokens of one text, and each token's target.
 _Text = tuple[Sequence[int], Sequence[int]]
 
 
@@ -36,7 +36,7 @@ class CausalLM(TrainingTask):
         tokenizer: the base's.
         limits: of its texts.
         packs: whether short examples share a row.
-        ends: tokens that end an answer in serving, beside the tokenizer's own.
+        ends: tokens that end an answer in serving, in addition to the tokenizer's.
     """
 
     peft_task: ClassVar[str | None] = "CAUSAL_LM"
@@ -52,7 +52,7 @@ class CausalLM(TrainingTask):
         self._limits, self._packs = limits, packs
 
     def example(self, row: Mapping[str, Any]) -> Example:
-        """Return the tokens and what each is to predict."""
+        """Return the tokens and their targets."""
         texts = self._texts.of(row)
         for text in texts:
             self._limits.check(text.ids)
@@ -61,9 +61,13 @@ class CausalLM(TrainingTask):
         kept = [(text, self._targets(text)) for text in texts]
         kept = [(text, targets) for text, targets in kept if set(targets) != {IGNORED}]
         if not kept:
-            what = "nothing is left to learn after its first" if num_cut else "it has only"
             size = min(longest, most)
-            raise ValueError(f"is of no use: {what} {size} tokens (max_length)")
+            if num_cut:
+                raise ValueError(
+                    f"has nothing to learn within its first {size} tokens (max_length); raise "
+                    "max_length or shorten the text"
+                )
+            raise ValueError(f"has nothing to learn: {size} tokens, none of which has a target")
         ids = [text.ids[:most] for text, _ in kept]
         starts = [sum(map(len, ids[:number])) for number in range(len(ids))]
         return Example(
@@ -75,13 +79,13 @@ class CausalLM(TrainingTask):
         )
 
     def _targets(self, text: LearnedText) -> list[int]:
-        """Return what each token that is not cut is to predict: place t token t + 1."""
+        """Return the target of each kept token: position t predicts token t + 1."""
         most = self._limits.max_length
         size, wanted = min(len(text.ids), most), text.wanted(most)
-        return [wanted.get(place, IGNORED) for place in range(size)]
+        return [wanted.get(position, IGNORED) for position in range(size)]
 
     def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
-        """Return rows of one or several texts, with positions of their own."""
+        """Return rows of one or several texts, each text with its own positions."""
         short, long = self._by_rotation([one for given in examples for one in _texts_of(given)])
         longest = max(len(ids) for ids, _ in chain(short, long))
         longest += -longest % _ROW_MULTIPLE
@@ -130,20 +134,20 @@ class CausalLM(TrainingTask):
         return [slice(a, b) for a, b in ((0, num_long), (num_long, num_rows)) if a < b]
 
     def collect(self, score: Score, loss: Tensor, logits: Tensor, batch: Batch) -> None:
-        """Take a batch's loss and how many tokens were guessed right."""
+        """Add a batch's loss and its number of correctly predicted tokens."""
         score.loss += float(loss)
         score.count += len(logits)
         right = logits.argmax(-1) == batch.expected[batch.expected != IGNORED]
         score.predicted.append(right.sum().cpu())
 
     def metrics(self, score: Score) -> dict[str, float]:
-        """Return loss, perplexity and the share of tokens guessed right."""
+        """Return loss, perplexity and the share of correctly predicted tokens."""
         right = int(torch.stack(score.predicted).sum()) if score.predicted else 0
         return text_figures(score.loss, score.count, right)
 
 
 def _texts_of(example: Example) -> list[_Text]:
-    """Return the texts of an example, each to be read by itself."""
+    """Return the texts of an example; attention stays within each."""
     cuts = pairwise([*example.starts, len(example.ids)])
     return [(example.ids[start:stop], example.targets[start:stop]) for start, stop in cuts]
 
@@ -155,7 +159,7 @@ def _packed(texts: Sequence[_Text], longest: int) -> list[list[_Text]]:
     left: list[int] = []
     for index in order:
         size = len(texts[index][0])
-        row = next((r for r, room in enumerate(left) if room >= size), len(rows))
+        row = next((r for r, space in enumerate(left) if space >= size), len(rows))
         if row == len(rows):
             rows.append([])
             left.append(longest)
@@ -166,7 +170,7 @@ def _packed(texts: Sequence[_Text], longest: int) -> list[list[_Text]]:
 
 @torch.no_grad()
 def keeps_texts_apart(model: nn.Module, vocabulary: int) -> bool:
-    """Return whether two texts in one row get the logits that each gets alone."""
+    """Return whether the second of two texts in one row gets the same logits as alone."""
     device = next(model.parameters()).device
     first = (5 + 3 * torch.arange(6, device=device)) % vocabulary
     second = (7 + 5 * torch.arange(6, device=device)) % vocabulary

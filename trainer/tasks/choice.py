@@ -1,4 +1,4 @@
-"""The task of a job, made for its base."""
+"""Makes the task of a job for its base."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporte
     """Return the task called `name` for this base.
 
     Raises:
-        InvalidHyperparameter: no such task, or `max_length` is more than the base takes.
+        InvalidHyperparameter: no such task, or `max_length` is longer than the base's.
     """
     if name not in TASKS:
         message = f"task {name[:80]!r} is not known; known: {', '.join(TASKS)}"
@@ -44,7 +44,7 @@ def _max_length(base: LoadedBase, hyper: Hyperparameters) -> int:
     if hyper.max_length is not None and hyper.max_length > base.max_length:
         raise InvalidHyperparameter(
             f"max_length = {hyper.max_length}, but base {base.spec.name!r} takes "
-            f"{base.max_length} tokens at most",
+            f"{base.max_length} tokens at most; give at most that",
             "max_length",
         )
     return hyper.max_length or base.max_length
@@ -54,5 +54,5 @@ def _packs(base: LoadedBase, report: Reporter) -> bool:
     config: Any = base.model.config
     if keeps_texts_apart(base.model, config.get_text_config().vocab_size):
         return True
-    report.event("info", "texts are not packed: this base would let them see each other")
+    report.event("info", "texts are not packed: this base attends across the texts of one row")
     return False

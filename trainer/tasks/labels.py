@@ -17,12 +17,12 @@ from registry.examples.scores import class_figures, number_figures
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.tasks.task import Batch, Example, Score, TextLimits, TrainingTask
 
-#: Of all labels as JSON: they stand in the version's record, beside how it was made.
+#: Of all labels as JSON: they are part of the version's record.
 _MAX_LABELS_BYTES = 24 * 1024
 
 
 class _Labelled(TrainingTask):
-    """What classification and regression share: a loss over `[B, labels]` logits."""
+    """The common part of classification and regression: a loss over `[B, labels]` logits."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = self._logits(model, batch.inputs)
@@ -49,7 +49,7 @@ class _Labelled(TrainingTask):
 
 
 class _Classes(_Labelled):
-    """Labels are classes, whose names the training file gives."""
+    """Labels are classes, named by the training file."""
 
     _labels: tuple[str, ...] = ()
 
@@ -95,13 +95,13 @@ class _Classes(_Labelled):
 
 
 class _Texts(_Labelled):
-    """What reads texts through a tokenizer.
+    """Examples are texts, read through a tokenizer.
 
     Args:
         tokenizer: the base's.
         limits: of its texts.
-        pad_id: the padding's token, as the base's config has it.
-        pads: whether padding changes no answer of the base.
+        pad_id: the padding token of the base's config.
+        pads: whether padding leaves the base's answers as they are.
     """
 
     peft_task: ClassVar[str | None] = "SEQ_CLS"

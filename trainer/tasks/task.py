@@ -1,4 +1,4 @@
-"""What a task is: how a record becomes an example, examples a batch, and outputs a loss."""
+"""The interface of a task: from records to examples, batches, losses and metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Example:
-    """One example as a model reads it.
+    """One example, ready for a model.
 
     Args:
         ids: tokens; empty for images.
-        targets: of a causal LM, the token that each place is to predict, -100 for none.
-        label: a class by its name, or a number to be predicted.
+        targets: of a causal LM, the token that each position predicts, -100 for none.
+        label: a class by its name, or the number to predict.
         pixels: float32 `[channels, height, width]`.
         num_cut: tokens that were cut off.
-        starts: of a causal LM, where in `ids` each text begins that is read by itself.
-        note: which answer the base's tokenizer cannot write as it is, and how it writes it.
+        starts: of a causal LM, the positions in `ids` at which its texts begin.
+        note: the answer that the base's tokenizer cannot reproduce, and its own form of it.
     """
 
     ids: Sequence[int] = ()
@@ -33,24 +33,24 @@ class Example:
 
     @property
     def num_tokens(self) -> int:
-        """Return how many tokens are read."""
+        """Return the number of tokens."""
         return max(1, len(self.ids))
 
     @property
     def num_trained(self) -> int:
-        """Return how many numbers of this example enter the loss."""
+        """Return the number of targets in the loss."""
         return sum(target >= 0 for target in self.targets) if self.targets else 1
 
 
 @dataclass(frozen=True)
 class TextLimits:
-    """Which texts a base takes.
+    """The texts that a base takes.
 
     Args:
         max_length: the most tokens of a text, those that the tokenizer adds included.
         cuts: whether longer ones are cut; else they are refused.
-        vocabulary: how many tokens its embedding has; None: it is not looked at.
-        border: beyond so many tokens a text has other rotations; None: it never has.
+        vocabulary: rows of its embedding; None does not check tokens.
+        border: longer texts have other rotations; None: all have the same.
     """
 
     max_length: int
@@ -63,19 +63,19 @@ class TextLimits:
         if len(ids) > self.max_length and not self.cuts:
             raise ValueError(
                 f"has {len(ids)} tokens, the base takes {self.max_length}; shorten it, or set "
-                "max_length to cut"
+                "max_length to cut it"
             )
         unknown = [token for token in ids if self.vocabulary and token >= self.vocabulary]
         if unknown:
             raise ValueError(
                 f"has a token that the base cannot read: id {unknown[0]}, where its vocabulary "
-                f"has {self.vocabulary}; take that text out, or another tokenizer"
+                f"has {self.vocabulary}; remove that text, or use the base's own tokenizer"
             )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples together: what the model takes, what is expected, and how many count."""
+    """Several examples: the model's inputs, the expected outputs, and the number of tokens."""
 
     inputs: Mapping[str, Tensor]
     expected: Tensor
@@ -84,11 +84,11 @@ class Batch:
 
 @dataclass
 class Score:
-    """What an evaluation collects over its batches.
+    """The sums of an evaluation over its batches.
 
     Args:
-        loss: the sum.
-        count: what it is divided by.
+        loss: of all batches.
+        count: its divisor for the mean.
         predicted, expected: of classification and regression, on the CPU.
     """
 
@@ -99,19 +99,19 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Return the loss of one token or example."""
+        """Return the mean loss of a token or example."""
         return self.loss / max(1, self.count)
 
 
 class TrainingTask(ABC):
-    """One kind of learning; made for one base and one job."""
+    """One kind of training, made for one base and one job."""
 
-    #: PEFT's name of it, for adapter_config.json.
+    #: PEFT's name of the task, for adapter_config.json.
     peft_task: ClassVar[str | None] = None
 
     @abstractmethod
     def example(self, row: Mapping[str, Any]) -> Example:
-        """Return a record as the model reads it.
+        """Return the example of a record.
 
         Raises:
             ValueError: it does not fit the task or the base; the message says why.
@@ -119,15 +119,15 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def batch(self, examples: Sequence[Example], device: torch.device) -> Batch:
-        """Return the examples as one input of the model."""
+        """Return one batch of the examples."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses of all that counts, and the model's logits for it."""
+        """Return the summed loss of all targets, and the model's logits for them."""
 
     @abstractmethod
     def collect(self, score: Score, loss: Tensor, logits: Tensor, batch: Batch) -> None:
-        """Take a batch of an evaluation."""
+        """Add a batch of an evaluation to `score`."""
 
     @abstractmethod
     def metrics(self, score: Score) -> dict[str, float]:
@@ -135,7 +135,7 @@ class TrainingTask(ABC):
 
     @property
     def num_outputs(self) -> int | None:
-        """Return how many rows the head has; None without one."""
+        """Return the number of rows of the head; None without one."""
         return None
 
     @property
@@ -147,18 +147,18 @@ class TrainingTask(ABC):
         """Return the labels of a training file in the order of the head's rows.
 
         Raises:
-            InvalidTrainingFile: there are too few of them.
+            InvalidTrainingFile: there are too few of them, or too many.
         """
         return None
 
     def use_labels(self, labels: tuple[str, ...] | None) -> None:
-        """Learn the labels; called once, before any batch is made."""
+        """Set the labels; called once, before any batch is made."""
         return  # most tasks have none
 
     def check_label(self, example: Example, known: Set[str] | None) -> None:
-        """Refuse a label of the validation file that training does not know.
+        """Refuse a label of the validation file that the training file does not have.
 
         Raises:
-            ValueError: it is none of `known`.
+            ValueError: it is not in `known`.
         """
         return

@@ -1,4 +1,4 @@
-"""A job's examples: opened, checked to the last line, split by the seed, read one by one."""
+"""A job's examples: opened, all checked, split by the seed, read one by one."""
 
 import hashlib
 import json
@@ -18,26 +18,26 @@ from trainer.errors import Fault, InvalidTrainingFile
 from trainer.interfaces import JobFiles
 from trainer.tasks.task import Example, TrainingTask
 
-#: Of all examples without a validation file, but no more than `MAX_HELD_OUT`.
+#: Without a validation file one in so many examples is held out, at most `MAX_HELD_OUT`.
 HELD_OUT_PART = 10
-#: Examples that an evaluation reads; of a longer file, as many drawn by the seed.
+#: Examples of one evaluation; of a longer file, as many are drawn by the seed.
 MAX_HELD_OUT = 2000
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What reading all examples once has shown.
+    """The counts and labels of all examples.
 
     Args:
         digest: `sha256:…` over the files' bytes.
         num_train, num_held_out: examples.
-        num_tokens: of the training examples, as they are read; images have one each.
-        num_trained_tokens: of these, the ones that enter the loss.
+        num_tokens: of the training examples after cuts; images count as one each.
+        num_trained_tokens: of these, those in the loss.
         num_cut: training examples that were cut at `max_length`.
-        num_cut_tokens: what was cut off.
+        num_cut_tokens: tokens that were cut off.
         labels: of a classification, sorted; None for other tasks.
-        num_rewritten: training examples with an answer that the base's tokenizer cannot write.
-        rewritten: the first of them, and how it is written.
+        num_rewritten: training examples whose answer the base's tokenizer cannot reproduce.
+        rewritten: the first of them, and the tokenizer's form of it.
     """
 
     digest: str
@@ -53,7 +53,7 @@ class Facts:
 
 
 class Examples:
-    """Some records of a file, as the task reads them."""
+    """Some records of a file, as examples of the task."""
 
     def __init__(
         self, rows: Rows, ids: Sequence[int] | Tensor, task: TrainingTask, param: str
@@ -79,7 +79,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Data:
-    """Training and held-out examples, and what is known of them."""
+    """Training and held-out examples, and their facts."""
 
     train: Examples
     held_out: Examples
@@ -97,10 +97,10 @@ def open_data(
 
     Args:
         files: of the job.
-        task: reads a record.
-        seed: draws what is held out, and what of a long validation file is read.
-        known: where the facts are kept, so that a resumed job need not read all again.
-        still_wanted: asked now and then; what it raises ends the reading.
+        task: makes examples of records.
+        seed: draws the held-out examples, also of a long validation file.
+        known: file of the facts, with which a resumed job skips the checks.
+        still_wanted: called now and then; an exception of it ends the checks.
 
     Raises:
         InvalidTrainingFile: with the first ten faults and their lines.
@@ -130,7 +130,7 @@ def open_rows(path: Path, param: str = "training_file") -> Rows:
     """Return the records of a file.
 
     Raises:
-        InvalidTrainingFile: it cannot be read at all, or holds nothing.
+        InvalidTrainingFile: it cannot be read at all, or is empty.
     """
     try:
         rows = rows_of(path)
@@ -159,7 +159,7 @@ def _split(
 
 @dataclass
 class _Found:
-    """What the examples of one file have shown so far."""
+    """The sums over the checked examples of one file."""
 
     labels: set[str] = field(default_factory=set)
     counts: dict[str, Any] = field(
@@ -174,7 +174,7 @@ class _Found:
     )
 
     def add(self, example: Example, line: int) -> None:
-        """Count one more."""
+        """Add one example."""
         counts = self.counts
         counts["num_tokens"] += example.num_tokens
         counts["num_trained_tokens"] += example.num_trained
@@ -193,14 +193,14 @@ def _checked(
     still_wanted: Callable[[], None],
     labels: Set[str] | None = None,
 ) -> _Found:
-    """Return what all examples have shown.
+    """Check all examples and return their sums.
 
     Args:
         rows: of the file.
-        task: reads them.
-        param: of messages.
-        still_wanted: asked now and then.
-        labels: that training knows; None where this is the training file.
+        task: makes examples of records.
+        param: the field of error messages.
+        still_wanted: called now and then.
+        labels: of the training file; None if this is that file.
     """
     faults: list[Fault] = []
     found = _Found()

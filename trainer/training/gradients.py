@@ -1,4 +1,4 @@
-"""The gradients of one optimiser step: all of it, or one rank's share, summed over the ranks."""
+"""The gradients of one optimiser step, summed over the ranks that share it."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from trainer.training.trainable import TrainableAdapter
 
 @dataclass(frozen=True)
 class Gradients:
-    """What each rank of a job has, so that a step's number says all that it is to do.
+    """What each rank of a job holds, so that a step's number alone determines its work.
 
     Args:
         trainable: what is trained.
         train: examples to learn from.
         schedule: of the steps.
         hyper: of the job.
-        ranks: who share a step's examples.
+        ranks: the processes that share a step's examples.
     """
 
     trainable: TrainableAdapter
@@ -33,7 +33,7 @@ class Gradients:
     def add(self, step: int) -> tuple[float, int]:
         """Add up the gradients of a step's examples; return their mean loss and tokens.
 
-        The first rank has them all afterwards, divided by what all ranks have learned from.
+        The first rank has the sum afterwards, divided by the number of all ranks' targets.
 
         Raises:
             RankLost: another rank does not answer.
@@ -42,14 +42,14 @@ class Gradients:
         moved = [one.tensor for one in self.trainable.moved()]
         ranks.open(step, moved)
         torch.manual_seed(ranks.seed(mixed(self.schedule.seed, step)))  # the base's dropout
-        # A forward pass has as many examples as without other ranks: what fits there fits here.
+        # A forward pass has at most as many examples as without other ranks, and no more memory.
         size = -(-len(numbers) // self.hyper.gradient_accumulation)
         loss, count, num_tokens = self._backward(ranks.share(numbers), size)
         loss, num_tokens = ranks.sum(moved, loss, num_tokens)
         return loss / count, num_tokens
 
     def _backward(self, numbers: list[int], size: int) -> tuple[float, int, int]:
-        """Return the summed loss of some examples, what all ranks' are divided by, and tokens."""
+        """Return the summed loss of some examples, the divisor of all ranks, and tokens."""
         trainable, task, model = self.trainable, self.trainable.task, self.trainable.model.train()
         examples = [self.train[number] for number in numbers]
         count = self.ranks.total(sum(example.num_trained for example in examples))

@@ -1,4 +1,4 @@
-"""AdamW over what a job moves."""
+"""AdamW over the tensors that a job trains."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from trainer.training.trainable import Tracked
 
 
 def optimizer_of(tracked: list[Tracked], rates: Rates, decay: float) -> torch.optim.AdamW:
-    """Return AdamW with one group for each role and rate; places do not decay.
+    """Return AdamW with one group for each role and rate; learned positions do not decay.
 
-    A group's `peak` is what its rate is a share of.
+    A group's `peak` is its largest rate.
     """
     groups: dict[tuple[str, float], list[Tensor]] = {}
     for one in tracked:

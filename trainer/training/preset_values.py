@@ -1,8 +1,8 @@
-"""The presets as a table: what each method is trained with where a job does not say.
+"""The presets as a table: each method's values where a job does not give any.
 
-A pure table; presets.py reads it and moves it to a base. Rates and scales were found in short runs
-on texts (MiniLM, 384 wide) and looked at again on pictures (64 wide) and on language (128 wide);
-docs/training.md has what they reach.
+A pure table; presets.py reads it and scales it to a base. Rates and scales were found in short runs
+on texts (MiniLM, 384 wide) and checked on pictures (64 wide) and on language (128 wide);
+docs/training.md has the results.
 """
 
 import math
@@ -21,14 +21,14 @@ class Preset:
         rate: AdamW's peak, of coefficients.
         config: fields of adapter_config.json that differ from the method's own defaults.
         head_rate: of a head beside the coefficients.
-        places_rate: of learned places.
+        places_rate: of learned positions.
         step: rate times the norm of one atom, where a layer has few coefficients for its width;
-            None where the scale is not moved to the base.
-        count: the config's field of how many coefficients a layer has; None where they do not
-            crowd each other: the step is the same, however many there are.
-        scale: the config's field that an atom's norm is proportional to.
+            None if the scale does not depend on the base.
+        count: the config's field with the coefficients of a layer; None if the step does not
+            depend on their number.
+        scale: the config's field to which an atom's norm is proportional.
         atom: shape -> the norm of one atom at scale 1.
-        most: what a step may add to a weight, as a share of the weight's spectral norm.
+        most: the largest update of a step, as a share of the weight's spectral norm.
     """
 
     rate: float
@@ -42,11 +42,10 @@ class Preset:
     most: float = 0.5
 
     def step_on(self, shape: Shape, config: Mapping[str, Any]) -> float | None:
-        """Return the step on a layer, smaller the more coefficients crowd it.
+        """Return the step on a layer; it decreases with many coefficients.
 
-        All of them move at once, each with a sign of its own: together they change the weight by
-        a spectral norm of about step times sqrt(count / width). Beyond two a row it is this norm
-        that stays the same.
+        All of them move at once with independent signs, and change the weight by a spectral norm
+        of about step times sqrt(count / width). Beyond two per row this norm is kept constant.
         """
         count = None if self.count is None else config.get(self.count)
         if self.step is None or not isinstance(count, int) or count < 1:
@@ -74,7 +73,7 @@ PRESETS: Mapping[str, Preset] = {
     "c3a": Preset(3e-1, {"block_size": 64}),
     "shira": Preset(1e-2, {"r": 1}),
 }
-#: Of a method that nobody has written a preset for.
+#: Of a method without a preset.
 PLAIN = Preset(1e-3)
-#: What a job with the method `auto` tries, in this order.
+#: The methods that a job with `auto` tries, in this order.
 CANDIDATES = ("fourierft", "waveletft", "loca", "lora")

@@ -1,11 +1,11 @@
-"""How each method is trained where a job does not say: the papers' settings, moved to this base.
+"""Each method's settings where a job gives none: the papers' values, scaled to this base.
 
 One step of AdamW moves a coefficient by about its learning rate, and so the weight by the rate
-times the norm of one atom, |d delta / d coefficient|. It is this product that the papers' settings
-have in common, not the rate: FourierFT's atom at scale a is a / sqrt(2 M N), which is 0.05 at scale
+times the norm of one atom, |d delta / d coefficient|. The papers' settings agree in this product,
+not in the rate: FourierFT's atom at scale a is a / sqrt(2 M N), which is 0.05 at scale
 300 on a 4096 x 4096 layer and 0.8 on a 256 x 256 one. So a preset holds the product (`step`), and
-the scale follows from the base's width; where a job gives the scale, the rate follows instead. The
-presets themselves are trainer/training/preset_values.py.
+the scale follows from the base's width; if a job gives the scale, the rate follows instead. The
+presets themselves are in trainer/training/preset_values.py.
 """
 
 import json
@@ -34,7 +34,7 @@ MAX_RATE = 1e6
 
 @dataclass(frozen=True)
 class Rates:
-    """AdamW's peak rates, by the role of what they move."""
+    """AdamW's peak rates, by the role of a tensor; `places` are learned positions."""
 
     coefficients: float
     places: float
@@ -47,13 +47,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class Setting:
-    """A method ready to be trained.
+    """A method with its rates, checked for a base.
 
     Args:
-        methods: target -> method as it is asked for, in the base's order; all of one kind.
+        methods: target -> method of the config, in the base's order; all of one kind.
         rates: of AdamW.
-        dropout: the share of a layer's inputs that the update does not see at a step.
-        is_preset: whether the coefficients' rate is the preset's own.
+        dropout: the share of a layer's inputs that a step's update leaves out.
+        is_preset: whether the coefficients' rate is the preset's.
     """
 
     methods: Mapping[str, Method]
@@ -74,7 +74,7 @@ class Setting:
 
     @property
     def said(self) -> dict[str, Any]:
-        """Return the config's fields of what is only seen in training."""
+        """Return the config's fields that only training uses."""
         name = self.method.dropout_field
         return {} if name is None or not self.dropout else {name: self.dropout}
 
@@ -86,18 +86,18 @@ def setting_of(
     base: BaseSpec,
     task_type: str | None = None,
 ) -> Setting:
-    """Return what a job trains: its own words where it has some, else the preset's.
+    """Return a job's methods and rates: its own values, or else the preset's.
 
     Args:
         name: of a registered method.
         config: fields of adapter_config.json.
         hyper: of the job.
         base: that is trained on.
-        task_type: PEFT's name of the job's task, which the config may repeat.
+        task_type: PEFT's name of the job's task, which the config may contain.
 
     Raises:
         InvalidMethod: no such method, or a field is refused; `param` names it.
-        InvalidHyperparameter: a rate is no positive number.
+        InvalidHyperparameter: a rate is not a positive number.
     """
     kinds = registered()
     if name not in kinds:
@@ -123,15 +123,15 @@ def setting_of(
 def _scaled(preset: Preset, config: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """Return the job's config over the preset's, with the scale that gives the preset's step."""
     own = dict(preset.config) | {k: v for k, v in config.items() if v is not None}
-    step = preset.step_on(shape, _crowded(preset, own))
+    step = preset.step_on(shape, _densest(preset, own))
     if step is not None and own.get(preset.scale) is None:
         exact = step / (preset.rate * preset.atom(shape))
         own[preset.scale] = float(f"{exact:.4g}")
     return own
 
 
-def _crowded(preset: Preset, own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the config as the layer with the most coefficients has it."""
+def _densest(preset: Preset, own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of the layer with the most coefficients."""
     pattern = own.get(f"{preset.count}_pattern")
     counts = pattern.values() if isinstance(pattern, dict) else ()
     known = [own.get(preset.count or ""), *counts]
@@ -141,14 +141,14 @@ def _crowded(preset: Preset, own: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _rate(preset: Preset, shape: Shape, own: Mapping[str, Any]) -> float:
     """Return the coefficients' rate that moves the weight by the preset's step."""
-    step = preset.step_on(shape, _crowded(preset, own))
+    step = preset.step_on(shape, _densest(preset, own))
     if step is None:
         return preset.rate
     return step / (abs(float(own[preset.scale])) * preset.atom(shape))
 
 
 def _check_writable(methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> None:
-    """Refuse methods that a layer cannot hold, or that one config cannot say of all layers."""
+    """Refuse methods that do not fit a layer, or that one config cannot describe."""
     fitted = laid_out(methods, shapes)
     for target, own in fitted.items():
         own.tensors(shapes[target])
@@ -156,7 +156,7 @@ def _check_writable(methods: Mapping[str, Method], shapes: Mapping[str, Shape]) 
 
 
 def _json(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a config after finding that it is JSON."""
+    """Return a config, checked to be JSON."""
     try:
         json.dumps(config)
     except (TypeError, ValueError) as error:
@@ -174,7 +174,7 @@ def _rates(preset: Preset, rate: float, hyper: Hyperparameters) -> Rates:
     for name, value in given.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (is_number and 0 < value <= MAX_RATE):
-            message = f"{name} = {value!r} is no number above 0 and up to {MAX_RATE:g}"
+            message = f"{name} = {value!r}: a number above 0 and up to {MAX_RATE:g} is needed"
             raise InvalidHyperparameter(message, name)
     own = rate * hyper.learning_rate_multiplier
     return Rates(

@@ -1,8 +1,8 @@
-"""The first rank's side of the others: starts them, gives orders, and sees to it that none hangs.
+"""The first rank's control of the others: starts them, sends orders, and ends them.
 
-A rank that dies ends the attempt. Mostly a call of torch.distributed fails at once; where it would
-wait instead, as it may between GPUs, the whole process ends a moment later. Its worker sees a dead
-process, and the job goes on from its last checkpoint.
+When a rank's process ends early, the attempt ends. Mostly a call of torch.distributed fails at
+once; where it waits instead, as it may between GPUs, this process exits a moment later. The worker
+then starts another attempt, which resumes from the last checkpoint.
 """
 
 import json
@@ -32,19 +32,20 @@ from trainer.training.ranks import ANSWER_S, DistributedRanks
 
 log = logging.getLogger(__name__)
 
-#: For a rank to load the base.
+#: The longest time of a rank to load the base.
 READY_S = 3600.0
-#: From a rank's death to ours, where nothing else has noticed it.
+#: From the early end of a rank to the exit of this process, if no call has failed by then.
 NOTICE_S = 15.0
-#: For a rank to end by itself once its orders end.
-PARTING_S = 5.0
-_LOST = 70  # our exit code then
+#: The longest time of a rank to end by itself after its last order.
+EXIT_S = 5.0
+#: The exit code of this process then.
+_LOST = 70
 
 
 class RankPool(DistributedRanks):
-    """All ranks of a job, seen from the first; a context manager that ends the others.
+    """All ranks of a job, in the first one; a context manager that ends the others.
 
-    They load the base while this process does, and are met at the first training run.
+    They load the base while this process does, and connect at the first training run.
 
     Args:
         tasks: of the others.
@@ -59,7 +60,7 @@ class RankPool(DistributedRanks):
         ready_s: float = READY_S,
         notice_s: float = NOTICE_S,
     ) -> None:
-        super().__init__(0, len(tasks) + 1, device, self._order, self._what_became)
+        super().__init__(0, len(tasks) + 1, device, self._order, self._why_lost)
         self._tasks, self._ready_s, self._notice_s = tasks, ready_s, notice_s
         self._closing, self._is_joined = threading.Event(), False
         self._processes: list[subprocess.Popen[str]] = []
@@ -87,21 +88,21 @@ class RankPool(DistributedRanks):
         self._closing.set()
         for process in self._processes:
             assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it is dead already
+            with suppress(BrokenPipeError):  # it has ended already
                 process.stdin.close()
         if kind is None:
             self.leave()
-            self._part()
+            self._wait_for_exits()
         self._kill()
-        if self._device.type == "cpu":  # NCCL waits for the dead; this process ends soon
+        if self._device.type == "cpu":  # NCCL would wait for lost ranks; this process ends soon
             self.leave()
 
     def begin(self, spec: JobSpec) -> None:
         if not self._is_joined:
-            self._meet()
+            self._connect()
         super().begin(replace(spec, metadata={}))
 
-    def _meet(self) -> None:
+    def _connect(self) -> None:
         until = time.monotonic() + self._ready_s
         for number, process in enumerate(self._processes, 1):
             self._wait_ready(number, process, until)
@@ -116,7 +117,7 @@ class RankPool(DistributedRanks):
             raise RankLost(f"rank {number} had not loaded the base after {self._ready_s:g} s")
         line = process.stdout.readline()
         if not line:
-            raise RankLost(self._what_became())
+            raise RankLost(self._why_lost())
         why = json.loads(line).get("error")
         if why is not None:
             device = self._tasks[number - 1].device
@@ -130,16 +131,16 @@ class RankPool(DistributedRanks):
                 process.stdin.write(line)
                 process.stdin.flush()
             except BrokenPipeError as error:
-                raise RankLost(self._what_became()) from error
+                raise RankLost(self._why_lost()) from error
 
-    def _what_became(self) -> str:
-        """Return which rank is dead, which may take a moment to be seen."""
+    def _why_lost(self) -> str:
+        """Return which rank has ended; its exit code may take a moment to be known."""
         until = time.monotonic() + 1.0
         while True:
             for number, process in enumerate(self._processes, 1):
                 code = process.poll()
                 if code is not None:
-                    return f"rank {number} of the job's {self.count} ended with {_named(code)}"
+                    return f"rank {number} of the job's {self.count} ended with {_ending(code)}"
             if time.monotonic() >= until:
                 return f"a rank of the job's {self.count} did not answer in time"
             time.sleep(0.01)
@@ -147,11 +148,11 @@ class RankPool(DistributedRanks):
     def _watch(self, number: int, process: "subprocess.Popen[str]") -> None:
         code = process.wait()
         if not self._closing.wait(self._notice_s):
-            log.error("rank %d ended with %s; so does this process", number, _named(code))
+            log.error("rank %d ended with %s; so does this process", number, _ending(code))
             os._exit(_LOST)
 
-    def _part(self) -> None:
-        until = time.monotonic() + PARTING_S
+    def _wait_for_exits(self) -> None:
+        until = time.monotonic() + EXIT_S
         for process in self._processes:
             try:
                 process.wait(max(0.0, until - time.monotonic()))
@@ -175,13 +176,13 @@ def _start(task: RankTask) -> "subprocess.Popen[str]":
         text=True,
     )
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it died at once; who waits for it finds it
+    with suppress(BrokenPipeError):  # it has ended already, which `_wait_ready` reports
         process.stdin.write(task.model_dump_json() + "\n")
         process.stdin.flush()
     return process
 
 
-def _named(code: int) -> str:
+def _ending(code: int) -> str:
     return f"code {code}" if code >= 0 else signal.Signals(-code).name
 
 

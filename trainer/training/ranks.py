@@ -1,13 +1,13 @@
-"""The processes that do one job together: each takes its share of every step.
+"""The processes that run one job together: each computes its share of every step.
 
 Every rank has the base; the first one has all else: the optimiser, evaluations, checkpoints, the
-registry. It tells the others each step's number and the tensors that move, all of them work out
-the gradients of their share, and the first one gets the sum. So the others remember nothing that
-is worth keeping, and no two ranks can ever come apart.
+registry. It sends the others each step's number and the trained tensors; all compute the gradients
+of their share, and the first one receives the sum. So the others hold no state of their own that
+could differ from the first rank's.
 
 `torch.distributed` carries the tensors (gloo between CPUs, NCCL between GPUs). Nothing is pickled:
-tensors and JSON lines are all that goes from one process to another. They meet in a file of the
-job's folder, since torch's TCP store listens on every interface of a machine, whatever its address.
+processes exchange tensors and JSON lines alone. They meet at a file in the job's folder, since
+torch's TCP store listens on every interface of a machine, whatever its address.
 """
 
 import os
@@ -27,35 +27,35 @@ from trainer.errors import RankLost
 from trainer.training.schedule import mixed
 from trainer.training.trainable import TrainableAdapter
 
-#: The longest that ranks wait for each other within a step.
+#: The longest wait for another rank within a step.
 ANSWER_S = 600.0
-Tell = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]
 
 
 class Ranks:
-    """A job that one process does: all of a step is its own.
+    """The interface of all ranks, and a job of one process.
 
-    Several are `DistributedRanks`, with the same words.
+    Several processes are `DistributedRanks`.
     """
 
     number = 0
     count = 1
 
     def begin(self, spec: JobSpec) -> None:
-        """Have the other ranks make ready for a training run."""
+        """Have the other ranks prepare a training run."""
 
     def compare(self, trainable: TrainableAdapter) -> None:
-        """Make sure that what never moves is the same in all ranks."""
+        """Check that the tensors that are not trained are the same in all ranks."""
 
     def open(self, step: int, moved: Sequence[Tensor]) -> None:
         """Begin a step: all ranks have the first one's `moved` afterwards."""
 
     def share(self, numbers: list[int]) -> list[int]:
-        """Return which of a step's examples are this rank's; there may be none."""
+        """Return this rank's examples of a step; there may be none."""
         return numbers[self.number :: self.count]
 
     def seed(self, seed: int) -> int:
-        """Return this rank's own: dropout must not drop the same in all shares."""
+        """Return this rank's own seed, so that dropout differs between shares."""
         return mixed(seed, self.number) if self.number else seed
 
     def total(self, count: int) -> int:
@@ -73,9 +73,9 @@ class DistributedRanks(Ranks):
     Args:
         number: of this one.
         count: of all.
-        device: where its tensors are.
-        tell: the first rank's way to the others; the others have none.
-        why: says, after a failure, what became of the other ranks.
+        device: of its tensors.
+        send: sends an order from the first rank to the others.
+        why: returns, after a failure, what happened to the other ranks.
     """
 
     def __init__(
@@ -83,23 +83,23 @@ class DistributedRanks(Ranks):
         number: int,
         count: int,
         device: torch.device,
-        tell: Tell = lambda order: None,
+        send: Send = lambda order: None,
         why: Callable[[], str] = lambda: "the first rank does not answer",
     ) -> None:
         self.number, self.count = number, count
-        self._device, self._tell, self._why = device, tell, why
+        self._device, self._send, self._why = device, send, why
 
     def join(self, meeting: Path, timeout_s: float = ANSWER_S) -> None:
-        """Meet the other ranks at a file; all must come.
+        """Connect to the other ranks through a file.
 
         Raises:
-            RankLost: one has not come in time.
+            RankLost: one did not connect in time.
         """
         loopback = "lo" if sys.platform == "linux" else "lo0"
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, loopback)
         is_gpu = self._device.type == "cuda"
-        if is_gpu:  # else all of them would begin on the first one
+        if is_gpu:  # else all ranks would allocate on the first GPU
             torch.cuda.set_device(self._device)
         with self._answered():
             dist.init_process_group(
@@ -112,15 +112,15 @@ class DistributedRanks(Ranks):
             )
 
     def leave(self) -> None:
-        """Part from the others. Safe to call twice."""
+        """Disconnect from the others. Safe to call twice."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
     def begin(self, spec: JobSpec) -> None:
-        self._tell({"begin": spec.to_json()})
+        self._send({"begin": spec.to_json()})
 
     def compare(self, trainable: TrainableAdapter) -> None:
-        self._tell({"compare": True})
+        self._send({"compare": True})
         for one in trainable.tensors():
             if one.tensor.requires_grad:
                 continue
@@ -129,11 +129,11 @@ class DistributedRanks(Ranks):
             with self._answered():
                 dist.broadcast(first, 0)
             if not torch.equal(mine, first):
-                # Each computed it from the base: their deltas would mean different things.
-                raise RankLost(f"rank {self.number} has another {one.name} than the first one")
+                # Each computed it from its base: equal coefficients would be different updates.
+                raise RankLost(f"rank {self.number} has another {one.name} than the first rank")
 
     def open(self, step: int, moved: Sequence[Tensor]) -> None:
-        self._tell({"step": step})
+        self._send({"step": step})
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in moved])
         with self._answered():
             dist.broadcast(flat, 0)
@@ -151,11 +151,11 @@ class DistributedRanks(Ranks):
         zeros = (torch.zeros_like(t) if t.grad is None else t.grad for t in moved)
         flat = torch.cat([gradient.reshape(-1) for gradient in zeros])
         known = [float(tensor.grad is not None) for tensor in moved]
-        words = torch.tensor([loss, num_tokens, *known], dtype=torch.float64, device=self._device)
+        numbers = torch.tensor([loss, num_tokens, *known], dtype=torch.float64, device=self._device)
         with self._answered():
             dist.reduce(flat, 0)
-            dist.reduce(words, 0)
-        loss, tokens, *known = words.tolist()
+            dist.reduce(numbers, 0)
+        loss, tokens, *known = numbers.tolist()
         for (tensor, part), times in zip(_parts(flat, moved), known, strict=True):
             tensor.grad = part.clone() if times and self.number == 0 else None
         return loss, int(tokens)

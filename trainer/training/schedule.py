@@ -1,4 +1,4 @@
-"""How many steps a job takes, which examples each reads, and at what share of the peak rate."""
+"""The steps of a job: their number, their examples, and their share of the peak rate."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from trainer.errors import InvalidHyperparameter
 
 @dataclass(frozen=True)
 class Schedule:
-    """The steps of one job; all of it follows from the seed, so a resumed job needs no more.
+    """The steps of one job; all follow from the seed, so a resumed job repeats them.
 
     Args:
         num_examples: of the training data.
@@ -74,10 +74,10 @@ def schedule_of(hyper: Hyperparameters, num_examples: int, seed: int) -> Schedul
 
 
 def check(hyper: Hyperparameters) -> None:
-    """Refuse numbers that no job can have.
+    """Check the hyper-parameters' ranges.
 
     Raises:
-        InvalidHyperparameter: names the number, its value and its range.
+        InvalidHyperparameter: with the name, its value and its range.
     """
     whole = {
         "n_epochs": (1, 1000),
@@ -107,7 +107,7 @@ def check(hyper: Hyperparameters) -> None:
             message = f"{name} = {value!r}: {what} from {low} to {high} is needed"
             raise InvalidHyperparameter(message, name)
     if hyper.schedule not in ("linear", "cosine", "constant"):
-        message = f"schedule = {hyper.schedule!r}; linear, cosine and constant are known"
+        message = f"schedule = {hyper.schedule!r}: give linear, cosine or constant"
         raise InvalidHyperparameter(message, "schedule")
     if hyper.gradient_accumulation > hyper.batch_size:
         raise InvalidHyperparameter(
@@ -118,7 +118,7 @@ def check(hyper: Hyperparameters) -> None:
 
 
 def mixed(seed: int, number: int) -> int:
-    """Return a seed of its own for each number, the same on every machine."""
+    """Return a seed for each number, the same on every machine."""
     state = (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + 1) & (2**64 - 1)
     state = ((state ^ (state >> 31)) * 0x94D049BB133111EB) & (2**64 - 1)
     return (state ^ (state >> 29)) & (2**63 - 1)

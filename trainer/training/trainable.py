@@ -1,7 +1,7 @@
-"""What learns: a method's coefficients on a base's layers and, for labels, a head beside them.
+"""A trainable adapter: a method's coefficients on a base's layers and, for labels, a head.
 
-Training uses the linears that serving uses; only the plan differs. The base gets its own head back
-when the trainable is undone, and its weights are never written to.
+Training uses the linears of serving with another plan. `undo` restores the base's own head; the
+base's weights are never written to.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ _DEVIATION = 0.02
 
 @dataclass(frozen=True)
 class Tracked:
-    """One tensor that a checkpoint holds; `rate` times the learning rate of its role moves it."""
+    """One tensor of a checkpoint; its learning rate is `rate` times that of its role."""
 
     name: str
     role: str
@@ -40,11 +40,11 @@ class TrainableAdapter:
     """A base with fresh coefficients, ready to be trained.
 
     Args:
-        base: whose model is used; `undo` gives it back as it was.
+        base: changed until `undo`.
         setting: methods of the layers, and the dropout before them.
-        task: says whether there is a head, and how large.
+        task: with the number of the head's outputs, if it has a head.
         seed: draws the coefficients and the head.
-        tell: called after each layer with how many are ready, and of how many.
+        prepared: called after each layer with the number of prepared layers and of all.
     """
 
     def __init__(
@@ -53,14 +53,16 @@ class TrainableAdapter:
         setting: Setting,
         task: TrainingTask,
         seed: int,
-        tell: Callable[[int, int], None] = lambda done, count: None,
+        prepared: Callable[[int, int], None] = lambda done, count: None,
     ) -> None:
         self.base, self.task, self._setting = base, task, setting
         generator = torch.Generator().manual_seed(seed)
         self._weights = weights_of(base.model, base.spec)
         shapes = {target: base.spec.targets[target] for target in setting.targets}
         bases = Bases(base.device, self._weights)
-        self.plan = TrainingPlan(setting.methods, shapes, bases, generator, setting.dropout, tell)
+        self.plan = TrainingPlan(
+            setting.methods, shapes, bases, generator, setting.dropout, prepared
+        )
         self.head = _Head(base, task.num_outputs, generator)
         self._injection = inject(base.model, setting.targets)
         self._injection.switch.plan = self.plan
@@ -75,7 +77,7 @@ class TrainableAdapter:
         return self._weights.weight(path)
 
     def tensors(self) -> list[Tracked]:
-        """Return everything a checkpoint holds, in an order that never changes."""
+        """Return all tensors of a checkpoint, always in the same order."""
         found = [
             Tracked(f"layer.{name}", spec.role, spec.rate, tensor)
             for name, spec, tensor in self.plan.named()
@@ -84,12 +86,12 @@ class TrainableAdapter:
         return found + [Tracked(f"head.{name}", "head", 1.0, tensor) for name, tensor in head]
 
     def moved(self) -> list[Tracked]:
-        """Return what an optimiser moves."""
+        """Return the tensors that the optimiser trains."""
         return [one for one in self.tensors() if one.tensor.requires_grad]
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Let the base answer for itself, with the head as it is, while the block runs."""
+        """While the block runs, compute with the base alone, and the head as it is."""
         self._injection.switch.plan = None
         try:
             yield
@@ -110,13 +112,13 @@ class TrainableAdapter:
         )
 
     def undo(self) -> None:
-        """Give the base back as it was; safe to call twice."""
+        """Restore the base; safe to call twice."""
         self._injection.undo()
         self.head.undo()
 
 
 class _Head:
-    """The head's parameters, trained in float32 in the place of the base's own."""
+    """The head's parameters, trained in float32, which replace the base's own until `undo`."""
 
     def __init__(
         self, base: LoadedBase, num_outputs: int | None, generator: torch.Generator
@@ -144,7 +146,7 @@ class _Head:
 def _fresh_head(
     model: nn.Module, spec: HeadSpec, num_outputs: int, generator: torch.Generator
 ) -> Mapping[str, Tensor]:
-    """Return where each of the head's parameters begins: the base's values, if they fit."""
+    """Return the head's initial parameters: the base's values, if their shapes fit."""
     config: Any = model.config
     deviation = getattr(config, "initializer_range", None) or _DEVIATION
     fresh = {}

@@ -1,4 +1,4 @@
-"""`overtone worker`: claims jobs, starts their processes, takes back what the dead left.
+"""`overtone worker`: claims jobs, starts their processes, takes back stale claims.
 
 Imports all other rooms but demo_build.
 """

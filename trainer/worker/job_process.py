@@ -1,4 +1,4 @@
-"""The process of one job, seen from its worker."""
+"""The process of one job, as its worker controls it."""
 
 import os
 import signal
@@ -8,41 +8,41 @@ import sys
 from trainer.process.child_task import ChildTask
 from trainer.process.heartbeat import HeartbeatMonitor
 
-#: What the libraries under torch read their number of threads from.
+#: Variables from which the libraries under torch read their number of threads.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class JobProcess:
-    """A process that is started now; see child.py.
+    """A process that is started now; see trainer/job/child.py.
 
-    It is in a session of its own: Ctrl-C ends the worker first, and that ends it.
+    It has a session of its own: Ctrl-C reaches the worker alone, which then ends the process.
 
     Args:
-        task: given to it on its standard input.
+        task: written to its standard input.
     """
 
     def __init__(self, task: ChildTask) -> None:
         count = task.settings.rank_threads
         threads = {} if count is None else dict.fromkeys(_THREADS, str(count))
-        heard, said = os.pipe()
-        self._silence = HeartbeatMonitor(heard)
-        task = task.model_copy(update={"heartbeat": said})
+        reading, writing = os.pipe()
+        self._heartbeats = HeartbeatMonitor(reading)
+        task = task.model_copy(update={"heartbeat": writing})
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "trainer.job.child"],
                 stdin=subprocess.PIPE,
                 env={**os.environ, **threads},
-                pass_fds=(said,),
+                pass_fds=(writing,),
                 start_new_session=True,
                 text=True,
             )
         finally:
-            os.close(said)
+            os.close(writing)
         assert self._process.stdin is not None
         try:
             with self._process.stdin as pipe:
                 pipe.write(task.model_dump_json())
-        except BrokenPipeError:  # it died at once; `wait` finds it
+        except BrokenPipeError:  # it has ended already, which `wait` reports
             pass
 
     @property
@@ -57,7 +57,7 @@ class JobProcess:
 
     @property
     def ending(self) -> str:
-        """How it ended, for people."""
+        """How it ended, in words."""
         code = self.code
         if code is None or code >= 0:
             return f"code {code}"
@@ -66,25 +66,25 @@ class JobProcess:
         return f"{name}{hint}"
 
     def wait(self, timeout_s: float) -> bool:
-        """Return whether it has ended, within so many seconds."""
+        """Wait so many seconds at most and return whether it has ended."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self._silence.listen()
+            self._heartbeats.poll()
             return False
         return True
 
     @property
     def silent_s(self) -> float:
-        """Seconds that were waited for it since it last said that it gets on."""
-        return self._silence.seconds
+        """Seconds since its last heartbeat, as counted by `wait`."""
+        return self._heartbeats.silent_s
 
     def ask_to_stop(self) -> None:
-        """Have it write a checkpoint and end."""
+        """Send SIGTERM: the process writes a checkpoint and ends."""
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it now, if it has not ended, and wait until it is gone."""
+        """Kill it, if it has not ended, and wait for its end."""
         self._process.kill()
         self._process.wait()
-        self._silence.close()
+        self._heartbeats.close()

@@ -1,8 +1,8 @@
-"""Looks after jobs that nobody looks after: of dead workers, and lost on their way into the line.
+"""Takes back jobs whose workers died, and repairs the queue.
 
-A job whose holder gave no sign of life for a while is taken back. The while is counted here, from
-look to look, so that neither another machine's clock nor a registry that was down can make a
-living worker look dead.
+A job whose claim gets no heartbeat for a while is taken back. The time is counted here, between
+checks, so that neither another machine's clock nor an outage of the registry makes a living worker
+look dead.
 """
 
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Sight:
-    """When a job was first seen with this many beats of this fence."""
+    """When a claim was first seen with this number of heartbeats."""
 
     fence: int
     beats: int
@@ -23,38 +23,38 @@ class _Sight:
 
 
 class StaleClaims:
-    """One worker's eye on all jobs of its base.
+    """One worker's checks of all claims on jobs of its base.
 
     Args:
         claims: of the registry.
-        base_name: whose jobs.
-        lost_after_s: without a sign of life.
+        base_name: of the jobs.
+        lost_after_s: without a heartbeat.
     """
 
     def __init__(self, claims: Claims, base_name: str, lost_after_s: float) -> None:
         self._claims, self._base_name, self._lost_after_s = claims, base_name, lost_after_s
         self._seen: dict[str, _Sight] = {}
-        self._looked: float | None = None
+        self._checked: float | None = None
 
-    def look(self, at: float, now: float) -> list[str]:
-        """Take back what is lost, mend the line, and return the ids that were taken back.
+    def take_back(self, at: float, now: float) -> list[str]:
+        """Take back stale claims, repair the queue, and return the jobs' ids.
 
         Args:
-            at: seconds that only go forward.
+            at: seconds, monotonic.
             now: seconds since 1970.
 
         Raises:
-            RegistryUnavailable: nothing is concluded from what was seen before.
+            RegistryUnavailable: the next call starts counting anew.
         """
-        before, self._looked = self._looked, None
-        if before is None or at - before > self._lost_after_s:  # we ourselves were away
+        before, self._checked = self._checked, None
+        if before is None or at - before > self._lost_after_s:  # this worker was suspended
             self._seen.clear()
-        taken = self._look(at, now)
+        taken = self._take_back(at, now)
         self._claims.mend(self._base_name, now=now)
-        self._looked = at
+        self._checked = at
         return taken
 
-    def _look(self, at: float, now: float) -> list[str]:
+    def _take_back(self, at: float, now: float) -> list[str]:
         seen, taken = {}, []
         for record in self._claims.held(self._base_name):
             sight = self._seen.get(record.id)

@@ -1,10 +1,10 @@
-"""A worker: claims jobs of its base, runs each in a process of its own, and survives what it can.
+"""A worker: claims jobs of its base and runs each in a process of its own.
 
-    look after the others · claim · start a process · beat until it ends · say how it ended
+    take back stale claims · claim · start a process · send heartbeats · report how it ended
 
-Any number of workers may share a registry; each has one job at a time. A worker that dies takes
-its job's process along; the next worker to notice takes the job back, and it goes on from its last
-checkpoint. Asked to stop, a worker lets its job write a checkpoint and gives it back.
+Any number of workers may share a registry; each runs one job at a time. When a worker dies, its
+job's process is killed; another worker takes the job back, and it resumes from its last checkpoint.
+On SIGTERM a worker lets its job write a checkpoint and gives it back.
 """
 
 import logging
@@ -32,72 +32,74 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 CLAIM_WAIT_S = 1
-GIVE_BACK_S = 10.0  # for a registry that is away while a stopping worker has a job to give back
+#: The longest wait for the registry to give a job back while the worker stops.
+GIVE_BACK_S = 10.0
 
 
 class Worker:
     """One worker; `run` returns after `stop`.
 
     Args:
-        settings: how it works.
-        registry: open, and closed by the caller.
+        settings: its configuration.
+        registry: open; the caller closes it.
     """
 
     def __init__(self, settings: WorkerSettings, registry: Registry) -> None:
         self._settings, self._registry, self._claims = settings, registry, registry.claims
-        self._watch = StaleClaims(registry.claims, settings.base_name, settings.lost_after_s)
-        self._next_look = 0.0
-        self._has_cleaned_up = False  # of what dead processes left
+        self._stale = StaleClaims(registry.claims, settings.base_name, settings.lost_after_s)
+        self._next_check = 0.0
+        self._has_cleaned_up = False  # the folders that killed processes left
         self._record = WorkerRecord(settings.name, settings.base_name, settings.device, time.time())
         self._stopping, self._hurrying = threading.Event(), threading.Event()
 
     def stop(self) -> None:
-        """End soon, giving the job back; asked again, at once."""
+        """Stop after the job has been given back; at once if called again."""
         (self._hurrying if self._stopping.is_set() else self._stopping).set()
 
     def open(self) -> None:
-        """Wait until the registry answers, or the worker is to stop; make sure of the store.
+        """Wait until the registry answers or the worker is to stop; then check the store.
 
         Raises:
-            RegistryUnusable: the registry does not answer, and waiting does not help.
+            RegistryUnusable: the registry cannot be used, and waiting does not help.
             ForeignStore: the store belongs to another registry.
         """
         with suppress(Interrupted):
             until_available(lambda: self._registry.open_store(patience_s=0), self._stopping.wait)
 
     def run(self) -> None:
-        """Work until stopped. From the main thread: a job's process dies with the starting one."""
+        """Work until stopped; in the main thread, whose end kills a job's process."""
         log.info("worker %s waits for jobs of %r", self._settings.name, self._settings.base_name)
         while not self._stopping.is_set():
             try:
                 job = until_available(self._next, self._stopping.wait)
             except Interrupted:
                 break
-            except RegistryError:  # one job's rubbish must not keep all workers from the others
-                log.exception("the registry holds what it should not; going on")
+            except RegistryError:  # one corrupt record must not keep the worker from other jobs
+                log.exception("the registry has a record that cannot be read; it is left out")
                 self._stopping.wait(CLAIM_WAIT_S)
                 continue
             if job is not None:
-                self._record, self._next_look = replace(self._record, job=job.id), 0.0
+                self._record, self._next_check = replace(self._record, job=job.id), 0.0
                 self._work(job)
-                self._record, self._next_look = replace(self._record, job=None), 0.0
-        with suppress(RegistryError):  # it is not shown for long without this, too
+                self._record, self._next_check = replace(self._record, job=None), 0.0
+        with suppress(RegistryError):  # without this its entry expires a little later
             self._registry.workers.leave(self._record.name)
 
     def _next(self) -> JobRecord | None:
         settings = self._settings
-        self._look()
+        self._check_registry()
         return self._claims.take(settings.base_name, settings.name, CLAIM_WAIT_S, now=time.time())
 
-    def _look(self) -> None:
+    def _check_registry(self) -> None:
+        """Now and then: send this worker's heartbeat, clean up, and take back stale claims."""
         at = time.monotonic()
-        if at >= self._next_look:
-            self._next_look = at + self._settings.lost_after_s / 6
+        if at >= self._next_check:
+            self._next_check = at + self._settings.lost_after_s / 6
             self._registry.workers.beat(self._record)
             if not self._has_cleaned_up:
                 remove_finished_folders(self._registry)
                 self._has_cleaned_up = True
-            self._watch.look(at, time.time())
+            self._stale.take_back(at, time.time())
 
     def _work(self, job: JobRecord) -> None:
         log.info("%s: attempt %d of %r", job.id, job.attempts, job.spec.name)
@@ -109,11 +111,11 @@ class Worker:
             process.kill()
         log.info("%s: its process ended with %s", job.id, process.ending)
         if process.code != 0:
-            self._has_cleaned_up = False  # it may have ended before it had tidied up
+            self._has_cleaned_up = False  # it may have left its folder
             self._report_death(process, fence)
 
     def _supervise(self, process: JobProcess, fence: Fence) -> None:
-        """Return when the process has ended, by itself or by us."""
+        """Send heartbeats until the process has ended; stop it if it is to end."""
         next_beat, end_at, holds = 0.0, float("inf"), True
         while not process.wait(POLL_S):
             at = time.monotonic()
@@ -128,25 +130,25 @@ class Worker:
                 process.kill()
 
     def _beat(self, fence: Fence) -> bool:
-        """Return whether the job is to go on; a registry that is down changes nothing."""
+        """Return whether the job is to go on; it does while the registry is down."""
         try:
             state = self._claims.beat(fence)
-            self._look()
+            self._check_registry()
         except RegistryUnavailable as error:
             log.warning("%s: %s", fence.job, error)
             return True
         except RegistryError:
-            log.exception("%s: its registry holds what it should not", fence.job)
+            log.exception("%s: the registry has a record that cannot be read", fence.job)
             return True
         # A process that has reported the end of its job cleans up, and ends by itself.
         return state in (*HELD, "succeeded", "failed")
 
     def _report_death(self, process: JobProcess, fence: Fence) -> None:
-        """Say of a process that could not say it itself how it ended."""
+        """Report the end of a process that ended without a report of its own."""
         fault = _fault_of(process, self._settings.stalled_after_s)
-        why = f"Given back by {self._settings.name}: it stops"
+        why = f"Given back by {self._settings.name}, which stops"
 
-        def say() -> JobRecord:
+        def report() -> JobRecord:
             if self._stopping.is_set():
                 return self._claims.give_back(fence, why, now=time.time())
             return self._claims.failed_attempt(fence, fault, now=time.time())
@@ -158,7 +160,7 @@ class Worker:
             return self._hurrying.wait(wait_s) or is_late
 
         try:
-            until_available(say, interrupted)
+            until_available(report, interrupted)
         except (FenceLost, Interrupted) as error:
             log.info("%s: %s", fence.job, error)
 
@@ -170,19 +172,22 @@ class Worker:
 
 
 def _fault_of(process: JobProcess, stalled_after_s: float) -> JobError:
-    """Return why a process that could not say it itself has ended."""
+    """Return why a process ended that did not report it."""
     if process.silent_s >= stalled_after_s:
-        silent = f"the job's process did nothing for {stalled_after_s:g} s and was ended"
-        return JobError("process_stalled", f"{silent}; the worker's --stalled-after is the limit")
+        return JobError(
+            "process_stalled",
+            f"the job's process made no progress for {stalled_after_s:g} s and was killed; the "
+            "worker's --stalled-after is the limit",
+        )
     return JobError("process_died", f"the job's process ended with {process.ending}")
 
 
 def check(settings: WorkerSettings) -> None:
-    """Check what can be before anything is loaded or claimed.
+    """Check the settings before anything is loaded or claimed.
 
     Raises:
-        CannotStart: the base, a device or a folder is not there for this worker.
-        InvalidArgument: the registry is named wrongly.
+        CannotStart: the base, a device or a folder cannot be used here.
+        InvalidArgument: the registry's URL is malformed.
     """
     check_url(settings.registry)
     check_base(settings.base)
@@ -197,8 +202,8 @@ def run_worker(settings: WorkerSettings) -> int:
     """Run a worker until SIGTERM or Ctrl-C; return the program's exit code.
 
     Raises:
-        RegistryError: the registry's URL is wrong, or the embedded one does not come up, or the
-            store belongs to another one.
+        RegistryError: the registry's URL is wrong, the embedded one does not start, or the store
+            belongs to another registry.
     """
     with connect(settings.registry, settings.data, store=settings.store) as registry:
         worker = Worker(settings, registry)

@@ -1,4 +1,4 @@
-"""A job's process says that it gets on, and its worker counts how long it says nothing."""
+"""A job's process sends heartbeats, and its worker counts the seconds without one."""
 
 import os
 import threading
@@ -28,35 +28,35 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(ends[1])
 
 
-def later(clock: Clock, silence: HeartbeatMonitor, seconds: int) -> float:
-    """Listen as a worker does, every second, and return how long nothing was heard."""
+def later(clock: Clock, monitor: HeartbeatMonitor, seconds: int) -> float:
+    """Poll every second, as a worker does, and return the seconds without a heartbeat."""
     for _ in range(seconds):
         clock.now += 1.0
-        silence.listen()
-    return silence.seconds
+        monitor.poll()
+    return monitor.silent_s
 
 
-def test_a_silence_grows_until_something_is_said(pipe: tuple[int, int]) -> None:
+def test_a_silence_grows_until_the_next_heartbeat(pipe: tuple[int, int]) -> None:
     clock = Clock()
-    silence, heartbeat = HeartbeatMonitor(pipe[0], clock), Heartbeat(pipe[1], clock)
-    assert later(clock, silence, 40) == 40
+    monitor, heartbeat = HeartbeatMonitor(pipe[0], clock), Heartbeat(pipe[1], clock)
+    assert later(clock, monitor, 40) == 40
     heartbeat()
-    assert later(clock, silence, 1) == 0
-    assert later(clock, silence, 5) == 5
-    silence.close()
-    silence.close()
+    assert later(clock, monitor, 1) == 0
+    assert later(clock, monitor, 5) == 5
+    monitor.close()
+    monitor.close()
 
 
-def test_a_worker_that_was_away_has_heard_no_silence(pipe: tuple[int, int]) -> None:
+def test_a_suspended_worker_counts_no_silence(pipe: tuple[int, int]) -> None:
     clock = Clock()
-    silence = HeartbeatMonitor(pipe[0], clock)
+    monitor = HeartbeatMonitor(pipe[0], clock)
     clock.now = 5000.0
-    silence.listen()
-    assert silence.seconds == 1
-    silence.close()
+    monitor.poll()
+    assert monitor.silent_s == 1
+    monitor.close()
 
 
-def test_a_pulse_never_waits_whether_anybody_reads_or_not(pipe: tuple[int, int]) -> None:
+def test_a_heartbeat_never_blocks_whether_it_is_read_or_not(pipe: tuple[int, int]) -> None:
     clock = Clock()
     heartbeat = Heartbeat(pipe[1], clock)
     for clock.now in range(1, 70_001):  # more than a pipe holds
@@ -67,7 +67,7 @@ def test_a_pulse_never_waits_whether_anybody_reads_or_not(pipe: tuple[int, int])
     Heartbeat(None)()
 
 
-def test_every_question_and_every_news_of_a_job_is_a_sign() -> None:
+def test_every_report_and_every_question_of_a_job_is_a_heartbeat() -> None:
     signs: list[int] = []
     fence = Fence(spec_for("file-1").id, 1)
     report = Reporting(

@@ -41,7 +41,7 @@ def now() -> int:
 
 
 @needs_groups
-def test_a_session_of_its_own_steps_back_with_its_process() -> None:
+def test_a_session_of_its_own_gets_the_niceness_of_its_process() -> None:
     nice, group = stepped_back(7, then=f"print({READ})\n")
     assert int(nice) == min(19, now() + 7)
     assert group.endswith(f" nice {nice}")
@@ -56,7 +56,7 @@ def test_a_session_that_others_share_keeps_its_share() -> None:
     assert before == after
 
 
-def test_no_niceness_is_asked_for_nothing(tmp_path: Path) -> None:
+def test_niceness_zero_changes_nothing(tmp_path: Path) -> None:
     group = tmp_path / "autogroup"
     group.write_text("as it was")
     (nice,) = stepped_back(0, group)
@@ -83,6 +83,6 @@ class Busy(type(Path())):  # type: ignore[misc]
         return len(data)
 
 
-def test_a_kernel_that_is_busy_is_asked_again() -> None:
+def test_a_busy_kernel_is_asked_again() -> None:
     niceness._write(Busy("group"), 19)
     assert Busy.words == ["19"] * 3

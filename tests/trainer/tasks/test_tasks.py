@@ -109,7 +109,7 @@ def test_a_chat_needs_a_template() -> None:
 def test_what_is_too_long_is_cut_where_a_job_allows_it() -> None:
     example = lm(5, cuts=True).example({"text": "abcdefgh"})
     assert (read(example), example.num_cut) == ("abcde", 4)
-    with pytest.raises(ValueError, match="nothing is left"):
+    with pytest.raises(ValueError, match="nothing to learn within its first"):
         lm(5, cuts=True).example({"prompt": "abcdefgh", "completion": "i"})
 
 

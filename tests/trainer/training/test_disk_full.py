@@ -80,7 +80,7 @@ def test_a_full_disk_is_waited_out_by_a_job_that_trains(disk: Path, tmp_path: Pa
     assert [message.partition(":")[0] for message in warned] == [
         f"no checkpoint at step {number * every}" for number in (2, 3)
     ]
-    assert "no room is left on the disk" in warned[0]
+    assert "is full; free some space there" in warned[0]
 
 
 def test_what_a_full_disk_leaves_of_a_job_is_no_adapter(disk: Path, tmp_path: Path) -> None:
@@ -98,5 +98,5 @@ def test_a_job_that_finds_no_room_at_its_start_says_so(disk: Path, tmp_path: Pat
     base, files = lm_base(), JobFiles(sums(tmp_path / "a"))
     (disk / "job").mkdir()
     fill(disk)
-    with pytest.raises(StorageFull, match="make some there"):
+    with pytest.raises(StorageFull, match="free some space there"):
         run_job(job(base), base, files, disk / "job", Watcher())

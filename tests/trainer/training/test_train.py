@@ -107,7 +107,7 @@ def test_gradients_are_clipped_and_told_unclipped(base: LoadedBase, tmp_path: Pa
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_fresh_learner_computes_what_the_base_computes_and_leaves_it_alone(
+def test_a_fresh_adapter_computes_what_the_base_computes_and_leaves_it_alone(
     base: LoadedBase, tmp_path: Path
 ) -> None:
     ids = torch.arange(12)[None]

@@ -1,4 +1,4 @@
-"""Somebody looks after what dead workers, dead processes and rubbish leave behind."""
+"""What dead workers, killed processes and corrupt records leave behind is cleaned up."""
 
 import threading
 from pathlib import Path
@@ -20,7 +20,7 @@ from trainer.worker.worker import Worker
 from waiting import until
 
 
-def test_patience_ends_when_told() -> None:
+def test_retries_end_when_interrupted() -> None:
     waits: list[float] = []
 
     def ask() -> None:
@@ -36,26 +36,26 @@ def test_patience_ends_when_told() -> None:
     assert waits[-1] == 2.0
 
 
-def test_the_watch_takes_back_only_what_shows_no_life(registry: Registry) -> None:
+def test_only_claims_without_heartbeats_are_taken_back(registry: Registry) -> None:
     quiet, lively = (claimed(registry, file_job(registry)) for _ in range(2))
-    watch = StaleClaims(registry.claims, "tiny", lost_after_s=30.0)
+    stale = StaleClaims(registry.claims, "tiny", lost_after_s=30.0)
     found = []
     for at in range(0, 41, 5):
         registry.claims.beat(lively)
-        found += [(at, id_) for id_ in watch.look(float(at), 10.0)]
+        found += [(at, id_) for id_ in stale.take_back(float(at), 10.0)]
 
     assert found == [(30, quiet.job)]
     assert registry.jobs.get(quiet.job).state == "queued"
     assert registry.jobs.get(lively.job).is_held
 
 
-def test_a_watch_that_was_away_concludes_nothing(
+def test_a_worker_that_was_suspended_takes_nothing_back(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fence = claimed(registry, file_job(registry))
-    watch = StaleClaims(registry.claims, "tiny", lost_after_s=30.0)
-    assert watch.look(0.0, 10.0) == []
-    assert watch.look(1000.0, 10.0) == []  # asleep meanwhile
+    stale = StaleClaims(registry.claims, "tiny", lost_after_s=30.0)
+    assert stale.take_back(0.0, 10.0) == []
+    assert stale.take_back(1000.0, 10.0) == []  # asleep meanwhile
 
     def down(base_name: str) -> list[JobRecord]:
         raise RegistryUnavailable("down")
@@ -64,12 +64,12 @@ def test_a_watch_that_was_away_concludes_nothing(
         patched.setattr(registry.claims, "held", down)
         for at in (1010.0, 1020.0, 1029.0):
             with pytest.raises(RegistryUnavailable):
-                watch.look(at, 10.0)
-    assert watch.look(1035.0, 10.0) == []
+                stale.take_back(at, 10.0)
+    assert stale.take_back(1035.0, 10.0) == []
     assert registry.jobs.get(fence.job).is_held
 
 
-def test_folders_that_dead_processes_left_go(registry: Registry) -> None:
+def test_folders_that_killed_processes_left_are_removed(registry: Registry) -> None:
     over, living, paused = (file_job(registry) for _ in range(3))
     for spec in (over, living, paused):
         registry.job_folders.take(claimed(registry, spec))
@@ -109,7 +109,7 @@ def test_the_folder_of_a_failed_job_stays_if_it_holds_a_checkpoint(
     registry.job_folders.remove(spec.id)
 
 
-def test_one_jobs_rubbish_does_not_end_a_worker(
+def test_one_corrupt_record_does_not_end_a_worker(
     registry: Registry, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     id_ = "ftjob-" + "0" * 24
@@ -118,7 +118,7 @@ def test_one_jobs_rubbish_does_not_end_a_worker(
     worker = Worker(WorkerSettings(base="base", base_name="tiny", data=tmp_path), registry)
     running = threading.Thread(target=worker.run)
     running.start()
-    until(lambda: "what it should not" in caplog.text)
+    until(lambda: "a record that cannot be read" in caplog.text)
     assert running.is_alive()
     worker.stop()
     running.join(20)

@@ -260,7 +260,7 @@ def test_a_process_that_hangs_is_ended_and_tried_again(
     assert_one_version(scene, spec, digest(STEPS))
     assert scene.ended(spec).attempts == 2
     messages = [event.message for event in scene.registry.jobs.events(spec.id, 100)]
-    assert any("did nothing for 30 s" in message for message in messages)
+    assert any("made no progress for 30 s" in message for message in messages)
 
 
 @pytest.mark.slow
