@@ -4,9 +4,8 @@ The file names layers by the base's own module paths, as PEFT does:
 `base_model.model.<path>.<tensor>`. Shapes always come from the base, never from the file.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,13 @@ from adapters_core.base import BaseSpec
 from adapters_core.copies import check_copies, without_copies
 from adapters_core.description import AdapterDescription
 from adapters_core.errors import BaseMismatch, InvalidAdapter, NoEffect, UnusedTensors
+from adapters_core.file_layers import (
+    FileParts,
+    check_layers,
+    check_targets,
+    fields_of,
+    methods_of_file,
+)
 from adapters_core.files import (
     DEFAULT_MAX_FILE_BYTES,
     Header,
@@ -33,17 +39,16 @@ from adapters_core.keys import (
     refuse_unknown,
     split_key,
 )
-from adapters_core.layer import Coefficients, FileView, TensorSpec
+from adapters_core.layer import Coefficients, TensorSpec
 from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig, is_all_linear, parse_json
-from adapters_core.peft_fields import MERGE
+from adapters_core.peft_config import PeftConfig, parse_json
+from adapters_core.replacing.reading import replaced_by
+from adapters_core.stack_keys import chosen_stacks, with_stack_keys
 from adapters_core.table import for_config
+from adapters_core.tying import check_tied
 
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
 METADATA_KEY = "overtone"
-_SHOWN = 5
-#: Fields of the config that are read for a base with a head.
-_HEAD_FIELDS = ("modules_to_save", "id2label")
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,23 @@ def read_adapter(
     config = PeftConfig.parse(config_bytes)
     kind = for_config(config)
     check_task(config, base.head, base.name)
-    config.refuse_unread([*kind.peft_fields, *(_HEAD_FIELDS if base.head else ())])
+    config.refuse_unread([*kind.peft_fields, *fields_of(kind, base)])
     whole, paths = plainly_spelled(read_header(file, max_bytes), base)
     config = config.of_paths(paths)
+    stacks = chosen_stacks(config, base)
+    whole = with_stack_keys(whole, stacks)
+    replaced = replaced_by(config, base)
     own = _own_metadata(whole)
     verified = _check_fingerprint(own, base)
-    own_parts, copies = without_copies(whole, base)
+    own_parts, copies = without_copies(whole, base, replaced)
     saved, num_labels, header = _without_head(config, own_parts, base)
     shared, entries = _sorted_out(header, base, kind)
-    _check_outputs(config, kind, entries, base)
-    _check_targets(config, entries, base, saved)
-    found = {t: {n: entry.shape for n, entry in entries[t].items()} for t in entries}
-    shapes = {key: entry.shape for key, entry in shared.items()}
-    methods: Mapping[str, Method] = kind.of_file(FileView(config, base.targets, found, shapes, own))
-    keys = {t: _keys(methods[t], t, base) for t in methods}
+    check_layers(config, kind, entries.keys() - replaced.keys(), base)
+    adapted = {t: e for t, e in entries.items() if t not in replaced}
+    check_targets(config, adapted, base, saved)
+    methods = methods_of_file(config, kind, FileParts(adapted, shared, own), base)
+    every = methods | replaced
+    keys = {t: _keys(every[t], t, base) for t in every}
     _check_tensors(header, keys, shared, entries)
     _check_places(own, methods, base)
     tensors = read_tensors(file, whole)
@@ -92,10 +100,12 @@ def read_adapter(
     layers = {
         target: {name: tensors[key] for name, (key, _) in keys[target].items()} for target in keys
     }
-    methods = kind.with_values(methods, layers)
-    for target, method in methods.items():
+    check_tied(config, every, layers, base)
+    methods = dict(kind.with_values(methods, {t: layers[t] for t in methods}))
+    every = methods | replaced
+    for target, method in every.items():
         _check_values(method, layers[target], base, target)
-    if not saved and all(methods[target].is_zero(layers[target]) for target in methods):
+    if not saved and all(every[target].is_zero(layers[target]) for target in every):
         raise NoEffect("every coefficient is zero: the base would answer under this name", "file")
     description = AdapterDescription(
         digest=digest_of(file, config.canonical()),
@@ -104,13 +114,13 @@ def read_adapter(
         base_name=base.name,
         base_fingerprint=base.fingerprint,
         base_verified=verified,
-        target_modules=tuple(methods),
+        target_modules=tuple(every),
         num_coefficients=sum(entry.count for entry in own_parts.tensors.values()),
         size_bytes=file.stat().st_size,
     )
     head = Head({name: tensors[PREFIX + name] for name in saved}, num_labels) if saved else None
     labels = labels_in(config, num_labels) if base.head else None
-    return Adapter(description, methods, layers, head, labels)
+    return Adapter(description, every, layers, head, labels)
 
 
 def _without_head(
@@ -184,64 +194,6 @@ def _sorted_out(
             unused.append(key)
     refuse_unknown(unused, base)
     return shared, {target: found[target] for target in base.layers if target in found}
-
-
-def _check_outputs(
-    config: PeftConfig, kind: type[Method], found: Iterable[str], base: BaseSpec
-) -> None:
-    """Refuse what would be another update of the output layer than PEFT's, or too costly a one."""
-    for target in found:
-        if target in base.outputs and not kind.on_outputs:
-            message = f"{target}: {kind.name} of the output layer is not served; {MERGE}"
-            raise InvalidAdapter(message, target)
-        if target in base.outputs and config.raw.get("ensure_weight_tying"):
-            raise InvalidAdapter(
-                f"ensure_weight_tying = true makes the update of {target} one of the embedding, "
-                f"too, which is not served; {MERGE}",
-                "ensure_weight_tying",
-            )
-
-
-def _check_targets(
-    config: PeftConfig, found: Mapping[str, Any], base: BaseSpec, saved: Sequence[str]
-) -> None:
-    """Check that file and config speak of the same layers; a saved head's own are not adapted."""
-    replaced = {name.rpartition(".")[0] for name in saved}
-    for target in found:
-        if target in replaced:
-            more = ", ".join(list(found[target])[:_SHOWN])
-            message = f"{target} is replaced by the head, but the file has more for it: {more}"
-            raise InvalidAdapter(message, target)
-    takes_all = is_all_linear(_rule(config, found))  # of a base with more linears, perhaps
-    layers = base.targets if takes_all else base.layers
-    selected = [t for t in layers if t not in replaced and config.selects(t)]
-    for target in selected:
-        if target not in found and not takes_all:
-            message = f"the config adapts {target}, but the file has no tensor for it"
-            raise InvalidAdapter(message, target)
-    for target in found:
-        if target not in selected:
-            message = f"the file has tensors for {target}, which the config does not adapt"
-            raise InvalidAdapter(message, target)
-
-
-def _rule(config: PeftConfig, found: Mapping[str, Any]) -> object:
-    """Return the config's `target_modules`, once it is sure that PEFT reads it as we do."""
-    rule = config.raw.get("target_modules")
-    if not rule and found:
-        names = json.dumps(sorted({target.rpartition(".")[2] for target in found}))
-        raise InvalidAdapter(
-            f"target_modules = {json.dumps(rule)} names no layer: PEFT would take its defaults for "
-            f"this model, or refuse it. The file has tensors for {names[:400]}: write these",
-            "target_modules",
-        )
-    if isinstance(rule, str) and config.raw.get("layers_to_transform") is not None:
-        raise InvalidAdapter(
-            "layers_to_transform says nothing beside a target_modules that is a pattern; name the "
-            "layers in the pattern",
-            "layers_to_transform",
-        )
-    return rule
 
 
 def _keys(method: Method, target: str, base: BaseSpec) -> dict[str, tuple[str, TensorSpec]]:

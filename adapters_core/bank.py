@@ -37,9 +37,14 @@ class Layout:
 
     @classmethod
     def of(cls, methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> "Layout":
-        """Return the layout of an adapter with these methods by target."""
+        """Return the layout of an adapter with these methods by target.
+
+        Layers whose methods have no factored form are not in it.
+        """
         parts, offset = {}, 0
         for target, method in methods.items():
+            if not method.is_factored:
+                continue
             length = method.packed_length(shapes[target])
             parts[target] = Part(method, shapes[target], offset, length)
             offset += length
@@ -115,7 +120,8 @@ class Bank:
             methods[target].pack(layers[target], part.shape, self._bases[target])
             for target, part in self.layout.parts.items()
         ]
-        return torch.cat([piece.to(self._buffer.device) for piece in packed])
+        own = [piece.to(self._buffer.device) for piece in packed]
+        return torch.cat(own) if own else self._buffer.new_zeros(0)
 
     @torch.inference_mode()
     def add(self, row: Tensor) -> int:

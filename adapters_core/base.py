@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters_core.layer import Shape
+from adapters_core.layer import Shape, Stack
 from adapters_core.renames import Rename, renames_of
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ class BaseSpec:
         outputs: path -> shape of a causal LM's output layer, which sees the rows whose logits are
             wanted: an adapter changes it only if its config names it.
         embeddings: path of the input and the output embedding -> a digest of its weight.
+        lookups: path -> shape of a causal LM's input embedding, as a map from one-hot tokens.
+        stacks: parameter's path -> the matrices of a mixture's experts.
+        tied: whether the output layer's weight is the input embedding's.
     """
 
     name: str
@@ -62,6 +65,9 @@ class BaseSpec:
     pads: bool = True
     outputs: Mapping[str, Shape] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    lookups: Mapping[str, Shape] = field(default_factory=dict)
+    stacks: Mapping[str, Stack] = field(default_factory=dict)
+    tied: bool = False
 
     @property
     def usual(self) -> list[str]:
@@ -70,8 +76,9 @@ class BaseSpec:
 
     @cached_property
     def layers(self) -> Mapping[str, Shape]:
-        """Return path -> shape of all that a file may change: the targets, then the output."""
-        return {**self.targets, **self.outputs}
+        """Return path -> shape of all that a file may change, the targets first."""
+        stacks = {path: stack.shape for path, stack in self.stacks.items()}
+        return {**self.targets, **self.lookups, **stacks, **self.outputs}
 
     @property
     def kept_layers(self) -> frozenset[str]:
@@ -89,6 +96,7 @@ def spec_of(model: nn.Module, name: str) -> BaseSpec:
         left_out=dict(_own_ways(model)),
         renames=renames_of(model),
         embeddings=dict(_embeddings(model)),
+        tied=_is_tied(model),
     )
 
 
@@ -157,6 +165,51 @@ def _embedding(model: nn.Module, which: str) -> nn.Module | None:
     except (AttributeError, NotImplementedError):
         return None
     return found if isinstance(found, nn.Module) else None
+
+
+def input_embedding(model: nn.Module) -> tuple[str, nn.Embedding] | None:
+    """Return path and module of the input embedding, if it looks a row up and may scale it."""
+    found = _embedding(model, "input")
+    if not isinstance(found, nn.Embedding) or found.max_norm is not None:
+        return None
+    ids = torch.arange(min(8, found.num_embeddings), device=found.weight.device)
+    with torch.no_grad():
+        rows = F.embedding(ids, found.weight) * embedding_scale(found)
+        if type(found).forward is not nn.Embedding.forward and not torch.equal(found(ids), rows):
+            return None
+    return next(((path, found) for path, one in model.named_modules() if one is found), None)
+
+
+def embedding_scale(embedding: nn.Embedding) -> Tensor | float:
+    """Return what an embedding multiplies its rows by, in the rows' dtype (Gemma's)."""
+    scale: Any = getattr(embedding, "embed_scale", 1.0)
+    return scale.to(embedding.weight.dtype) if isinstance(scale, Tensor) else float(scale)
+
+
+def _is_tied(model: nn.Module) -> bool:
+    weights = [getattr(_embedding(model, which), "weight", None) for which in ("input", "output")]
+    return weights[0] is not None and weights[0] is weights[1]
+
+
+def stacks_of(model: nn.Module) -> dict[str, Stack]:
+    """Return path -> matrices of every parameter with three axes, in the model's order."""
+    return {
+        f"{path}.{name}": stack
+        for path, module in model.named_modules()
+        for name, stack in own_stacks(module).items()
+    }
+
+
+def own_stacks(module: nn.Module) -> dict[str, Stack]:
+    """Return name -> matrices of a module's own parameters with three axes."""
+    transposed = bool(getattr(module, "is_transposed", False))
+    found = {}
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim == 3:
+            num, rows, cols = parameter.shape
+            out, in_ = (cols, rows) if transposed else (rows, cols)
+            found[name] = Stack(num, out, in_, transposed)
+    return found
 
 
 def _embeddings(model: nn.Module) -> Iterator[tuple[str, str]]:
@@ -247,5 +300,8 @@ class BaseWeights:
 
 def weights_of(model: nn.Module, spec: BaseSpec, folder: Path | None = None) -> BaseWeights:
     """Return the weights of a loaded model, taken before anything is injected into it."""
-    linears = changeable(model)
-    return BaseWeights(spec, lambda path: weight_of(linears[path]).detach(), folder)
+    weights = {path: weight_of(linear).detach() for path, linear in changeable(model).items()}
+    embedding = input_embedding(model)
+    if embedding is not None:
+        weights[embedding[0]] = embedding[1].weight.detach().T
+    return BaseWeights(spec, weights.__getitem__, folder)

@@ -16,7 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base import BaseSpec, adaptable, changeable, output_layer, shape_of
+from adapters_core.base import (
+    BaseSpec,
+    adaptable,
+    changeable,
+    input_embedding,
+    output_layer,
+    shape_of,
+    stacks_of,
+)
 from adapters_core.layer import Shape
 from adapters_core.probe import Seen, rows_seen
 from adapters_core.weight_reads import weight_reads
@@ -66,8 +74,19 @@ def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> Ba
     for path in reasons:
         _LOG.warning("no adapter may change %s: %s", path, reasons[path])
     good = {path: shape for path, shape in spec.targets.items() if path not in reasons}
-    outputs = _outputs(model, seen)
-    return replace(spec, targets=good, left_out=reasons, kept=frozenset(kept), outputs=outputs)
+    return replace(
+        spec,
+        targets=good,
+        left_out=reasons,
+        kept=frozenset(kept),
+        outputs=_outputs(model, seen),
+        lookups=seen.lookups,
+        stacks={
+            path: stack
+            for path, stack in stacks_of(model).items()
+            if seen.is_called_once_in_order(path.rpartition(".")[0])
+        },
+    )
 
 
 def _outputs(model: nn.Module, seen: "_Runs") -> dict[str, Shape]:
@@ -89,6 +108,7 @@ class _Runs:
         short: of the first text's beginning, as `whole`.
         rows: those whose logits were wanted.
         read: linears with a weight that other code read.
+        lookups: the input embedding, if it is looked up once, with the text's tokens.
     """
 
     whole: Seen
@@ -97,6 +117,7 @@ class _Runs:
     short: Seen
     rows: tuple[int, ...]
     read: frozenset[str]
+    lookups: Mapping[str, Shape]
 
     @classmethod
     def of(cls, model: nn.Module, length: int) -> "_Runs":
@@ -105,7 +126,9 @@ class _Runs:
         other = [(t if i < _SHARED else (t + 5 + i) % vocabulary) for i, t in enumerate(tokens)]
         rows = tuple(row for row in _KEPT if row < length) or (0,)
         options = {"logits_to_keep": torch.tensor(rows)} if keeps_rows(model) else {}
-        run = partial(_run, model, changeable(model))
+        modules = {path.rpartition(".")[0]: None for path in stacks_of(model)}
+        watched = changeable(model) | {path: model.get_submodule(path) for path in modules}
+        run = partial(_run, model, watched)
         with weight_reads(list(adaptable(model))) as read:
             whole = run(tokens)
         return cls(
@@ -115,6 +138,7 @@ class _Runs:
             short=run(tokens[:_SHORT]),
             rows=rows,
             read=frozenset(read),
+            lookups=_lookups(model, tokens),
         )
 
     @property
@@ -134,6 +158,10 @@ class _Runs:
         calls = zip(*(run[path] for run in self.all), strict=True)
         return all(self._call_is_in_order(*call) for call in calls)
 
+    def is_called_once_in_order(self, path: str) -> bool:
+        """Return whether a module is called once for each text, with a row for each token."""
+        return all(len(run.get(path, ())) == 1 for run in self.all) and self.is_in_order(path)
+
     @staticmethod
     def _call_is_in_order(whole: Tensor, some: Tensor, other: Tensor, short: Tensor) -> bool:
         length = len(whole)
@@ -143,6 +171,25 @@ class _Runs:
         # A table that all texts share is the same behind the texts' common beginning, too.
         differs = length <= _SHARED or not _equal(other[_SHARED:], whole[_SHARED:])
         return differs and all(_equal(one, two) for one, two in same)
+
+
+@torch.inference_mode()
+def _lookups(model: nn.Module, tokens: Sequence[int]) -> dict[str, Shape]:
+    found = input_embedding(model)
+    if found is None:
+        return {}
+    path, embedding = found
+    calls: list[Any] = []
+    hook = embedding.register_forward_pre_hook(lambda _, args: calls.append(args))
+    ids = torch.tensor([tokens], device=embedding.weight.device)
+    try:
+        with weight_reads([found]) as read:
+            model(input_ids=ids, use_cache=False)
+    finally:
+        hook.remove()
+    if read or len(calls) != 1 or len(calls[0]) != 1 or not torch.equal(calls[0][0], ids):
+        return {}
+    return {path: Shape(embedding.embedding_dim, embedding.num_embeddings)}
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:

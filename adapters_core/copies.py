@@ -4,7 +4,7 @@ PEFT does so unasked where the output layer or the embedding is adapted. A copy 
 own weight says nothing and is left aside; another one is another base.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -16,9 +16,14 @@ from adapters_core.keys import PREFIX
 from adapters_core.peft_fields import MERGE
 
 
-def without_copies(header: Header, base: BaseSpec) -> tuple[Header, dict[str, str]]:
-    """Return the header without copies of the base's embeddings, and key -> embedding of each."""
-    paths = base.embeddings
+def without_copies(
+    header: Header, base: BaseSpec, replaced: Collection[str] = ()
+) -> tuple[Header, dict[str, str]]:
+    """Return the header without copies of the base's embeddings, and key -> embedding of each.
+
+    Those that the adapter replaces as a whole are no copies.
+    """
+    paths = [path for path in base.embeddings if path not in replaced]
     names = {f"{PREFIX}{path}.weight": path for path in paths}
     names |= {f"{PREFIX}{path}.base_layer.weight": path for path in paths}
     copies = {key: names[key] for key in header.tensors if key in names}

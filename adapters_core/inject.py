@@ -1,51 +1,83 @@
-"""Put `AdaptedLinear` in place of a model's linears, and take it out again."""
+"""Put adapted layers in place of a model's own, and take them out again."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from adapters_core.base import adaptable, changeable
-from adapters_core.linear import AdaptedLinear, Switch
+from adapters_core.base import adaptable, changeable, input_embedding
+from adapters_core.experts import AdaptedExperts, AdaptedStack
+from adapters_core.linear import AdaptedEmbedding, AdaptedLinear, Switch
 
 
 @dataclass(frozen=True)
 class Injection:
-    """A model whose linears listen to `switch`; `undo` gives the model back as it was."""
+    """A model whose layers ask the plan of `switch`; `undo` gives the model back as it was."""
 
     model: nn.Module
     switch: Switch
     linears: dict[str, AdaptedLinear]
+    embeddings: dict[str, AdaptedEmbedding] = field(default_factory=dict)
+    experts: dict[str, AdaptedExperts] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> dict[str, AdaptedLinear | AdaptedEmbedding | AdaptedStack]:
+        """Return path -> layer of all that an adapter may have a merged weight of."""
+        stacks = [stack for module in self.experts.values() for stack in module.stacks.items()]
+        return {**self.linears, **self.embeddings, **dict(stacks)}
+
+    @property
+    def _wrappers(self) -> dict[str, AdaptedLinear | AdaptedEmbedding | AdaptedExperts]:
+        return {**self.linears, **self.embeddings, **self.experts}
 
     def undo(self) -> None:
-        """Put every base linear back; safe to call twice."""
-        for path, linear in self.linears.items():
-            _replace(self.model, path, linear.base)
+        """Put every layer of the base back; safe to call twice."""
+        for path, layer in self._wrappers.items():
+            _replace(self.model, path, layer.base)
         self.switch.plan = None
 
 
 def inject(
     model: nn.Module, paths: Iterable[str] | None = None, kept: Collection[str] = ()
 ) -> Injection:
-    """Wrap the linears at `paths` (default: all below the output layer).
+    """Wrap the layers at `paths` (default: the linears below the output layer).
 
     Args:
-        model: whose linears are wrapped.
-        paths: of them.
+        model: to wrap layers of.
+        paths: of linears, of the input embedding, and of parameters that are stacks of matrices.
         kept: those that see only the rows whose logits are wanted.
 
     Raises:
-        KeyError: a path is no adaptable linear of the model, or its output layer and not `kept`.
+        KeyError: a path is none of these, or the output layer and not `kept`.
     """
     switch, linears = Switch(), dict(adaptable(model))
     linears |= {path: linear for path, linear in changeable(model).items() if path in kept}
-    chosen = linears if paths is None else {path: linears[path] for path in paths}
-    wrapped = {
-        path: AdaptedLinear(linear, path, switch, path in kept) for path, linear in chosen.items()
-    }
-    for path, linear in wrapped.items():
-        _replace(model, path, linear)
-    return Injection(model, switch, wrapped)
+    chosen = list(linears if paths is None else paths)
+    embedding = input_embedding(model)
+    embeddings = dict([embedding] if embedding and embedding[0] in chosen else [])
+    modules = {path.rpartition(".")[0] for path in chosen if _is_parameter(model, path)}
+    injection = Injection(
+        model,
+        switch,
+        {
+            path: AdaptedLinear(linears[path], path, switch, path in kept)
+            for path in chosen
+            if path not in embeddings and path.rpartition(".")[0] not in modules
+        },
+        {path: AdaptedEmbedding(one, path, switch) for path, one in embeddings.items()},
+        {path: AdaptedExperts(model.get_submodule(path), path, switch) for path in modules},
+    )
+    for path, layer in injection._wrappers.items():
+        _replace(model, path, layer)
+    return injection
+
+
+def _is_parameter(model: nn.Module, path: str) -> bool:
+    parent, _, name = path.rpartition(".")
+    try:
+        return name in model.get_submodule(parent)._parameters
+    except AttributeError:
+        return False
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> None:

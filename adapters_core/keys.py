@@ -29,12 +29,24 @@ _SHORTENED = "lora_magnitude_vector"
 
 #: What a key that matches no layer may be: an expression over it, and words.
 _KINDS = (
-    (r"\.lora_embedding_[AB]", f"of a LoRA of an embedding, which is not served; {MERGE}"),
-    (r"trainable_tokens_", f"of trained rows of an embedding, which are not served; {MERGE}"),
-    (r"\.experts\.", f"of a mixture's experts, whose updates are not served; {MERGE}"),
+    (
+        r"\.lora_embedding_[AB]",
+        "of a LoRA of an embedding that no adapter may change: only the input embedding of a base "
+        f"that generates is served; {MERGE}",
+    ),
+    (
+        r"trainable_tokens_",
+        "of trained rows that trainable_token_indices in the config does not name, or of an "
+        f"embedding that no adapter may change; {MERGE}",
+    ),
+    (
+        r"\.experts\.",
+        "of a mixture's experts; updates of their parameters are served where target_parameters "
+        f"names them (LoRA), others are not; {MERGE}",
+    ),
     (
         r"\.(lm_head|embed_out|output_layer)\.\w+_",
-        f"of the output layer, whose updates are not served; {MERGE}",
+        f"of an output layer that no adapter may change; {MERGE}",
     ),
     (
         r"\.base_layer\.weight$",
@@ -43,8 +55,8 @@ _KINDS = (
     ),
     (
         r"^(?!.*\.lora_).*\.(weight|bias)$",
-        "a whole parameter of the base (bias, modules_to_save or save_embedding_layers); save the "
-        f"adapter without it, or {MERGE}",
+        "a whole parameter of the base (bias, modules_to_save or save_embedding_layers) that an "
+        f"adapter cannot replace; save the adapter without it, or {MERGE}",
     ),
 )
 

@@ -22,6 +22,28 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Stack:
+    """The matrices of one parameter, such as those of a mixture's experts.
+
+    Args:
+        num: how many matrices.
+        out, in_: of each as a map.
+        transposed: whether the parameter is `[num, in, out]`, not `[num, out, in]`.
+    """
+
+    num: int
+    out: int
+    in_: int
+    transposed: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        """Return the shape of the parameter with its matrices one below the other."""
+        rows, cols = (self.in_, self.out) if self.transposed else (self.out, self.in_)
+        return Shape(self.num * rows, cols)
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """What a coefficient file holds under one name for one layer.
 

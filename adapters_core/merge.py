@@ -6,13 +6,30 @@ adding and subtracting leave two thirds of the mean weight behind as error.
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from adapters_core.bases import Bases
-from adapters_core.linear import AdaptedLinear
+from adapters_core.layer import Shape
 from adapters_core.method import Coefficients, Method
+
+
+class BaseLayer(Protocol):
+    """What merging needs to know of a base's layer."""
+
+    @property
+    def shape(self) -> Shape:
+        """Return the shape of its weight as a map."""
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Return whether columns of the map are looked up, as an embedding does."""
+
+    def golden(self) -> Tensor:
+        """Return its own weight as a view `[out, in]`."""
+
 
 #: Float32 numbers of deltas built at once. On a CPU one 1024 x 1024 layer: more at a time only
 #: means fresh pages from the system, which cost five times what the transforms do.
@@ -24,7 +41,7 @@ _CHUNK_GPU = 1 << 27
 def materialise(
     methods: Mapping[str, Method],
     layers: Mapping[str, Coefficients],
-    linears: Mapping[str, AdaptedLinear],
+    linears: Mapping[str, BaseLayer],
     bases: Bases,
     reuse: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
@@ -35,7 +52,7 @@ def materialise(
     Args:
         methods: of the adapter, by target.
         layers: its coefficients, by target.
-        linears: the base's.
+        linears: the base's layers.
         bases: what adapters share.
         reuse: merged weights that nobody reads any more; they are written over. Fresh pages from
             the system cost more than a transform.
@@ -53,7 +70,7 @@ def materialise(
             golden = [linears[target].golden() for target in chunk]
             basis = bases.get(method, shape, chunk[0], layers[chunk[0]])
             out = [
-                _room(weight, (reuse or {}).get(target))
+                _room(weight, linears[target].is_looked_up, (reuse or {}).get(target))
                 for target, weight in zip(chunk, golden, strict=True)
             ]
             method.merge_many(on_device, golden, out, shape, basis)
@@ -61,14 +78,16 @@ def materialise(
     return merged
 
 
-def _room(golden: Tensor, old: Tensor | None) -> Tensor:
+def _room(golden: Tensor, is_looked_up: bool, old: Tensor | None) -> Tensor:
     """Return memory for a merged weight: the old one's if that fits."""
     if old is not None and old.shape == golden.shape and old.dtype == golden.dtype:
         return old
-    return torch.empty_like(golden, memory_format=torch.contiguous_format)
+    # What is looked up lies in one piece: a column of the map, a row of the embedding.
+    layout = torch.preserve_format if is_looked_up else torch.contiguous_format
+    return torch.empty_like(golden, memory_format=layout)
 
 
-def _groups(methods: Mapping[str, Method], linears: Mapping[str, AdaptedLinear]) -> list[list[str]]:
+def _groups(methods: Mapping[str, Method], linears: Mapping[str, BaseLayer]) -> list[list[str]]:
     """Return the targets grouped by equal method and shape; alone where bases are a layer's own."""
     groups: defaultdict[Hashable, list[str]] = defaultdict(list)
     for target, method in methods.items():
@@ -77,6 +96,6 @@ def _groups(methods: Mapping[str, Method], linears: Mapping[str, AdaptedLinear])
     return list(groups.values())
 
 
-def merged_bytes(methods: Mapping[str, Method], linears: Mapping[str, AdaptedLinear]) -> int:
+def merged_bytes(methods: Mapping[str, Method], linears: Mapping[str, BaseLayer]) -> int:
     """Return what `materialise` would allocate, known before anything is allocated."""
     return sum(linears[t].golden().element_size() * linears[t].golden().numel() for t in methods)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
-from adapters_core.layer import Coefficients, FileView, Shape, Site, TensorSpec
+from adapters_core.layer import Coefficients, FileView, Shape, Site, Stack, TensorSpec
 from adapters_core.patch import merge_cells
 from adapters_core.rows import PackedLayer, Rows, Segment
 
@@ -57,6 +57,8 @@ class Method(ABC):
     shared_prefixes: ClassVar[tuple[str, ...]] = ()
     #: Whether it may change a causal LM's output layer, of one row for each token there is.
     on_outputs: ClassVar[bool] = False
+    #: Whether it has a factored form; else the rows of an adapter have merged weights in any mode.
+    is_factored: ClassVar[bool] = True
     #: Whether the basis is made from the base's weights, and so is each layer's own.
     needs_base: ClassVar[bool] = False
 
@@ -165,6 +167,10 @@ class Method(ABC):
     def fitted(self, shape: Shape) -> Self:
         """Return this method cut down to what a layer of this shape can hold."""
         return self
+
+    def of_stack(self, stack: Stack) -> "Method":
+        """Return this method for the matrices of one parameter; variants for stacks have it."""
+        raise NotImplementedError(f"{self.name} changes no stacks")
 
     def of_layers(self, shapes: Mapping[str, Shape]) -> dict[str, "Method"]:
         """Return target -> method of a fresh adapter on these layers, each fitted to its own."""

@@ -71,8 +71,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "megatron_config": "parallel layers of Megatron are not served",
         "modules_to_save": f"modules that the adapter replaces as a whole are not served; {MERGE}",
         "monteclora_config": "sampled perturbations beside lora_A are not served",
-        "target_parameters": "updates of parameters that are no linear's weight, such as the "
-        f"experts of a mixture, are not served; {MERGE}",
+        "target_parameters": f"updates of parameters by this method are not served; {MERGE}",
         "trainable_token_indices": f"trained rows of an embedding are not served; {MERGE}",
         "use_bdlora": "block-diagonal factors are not served",
         "use_qalora": "QA-LoRA pools the layer's inputs, which is not served",

@@ -27,6 +27,8 @@ def rows_seen(
 
     def watch(path: str, module: nn.Module) -> None:
         def look(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not args:  # called by names: what it saw is not known
+                return
             x = args[0].reshape(-1, args[0].shape[-1]).float()
             direction = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(0))
             seen[path].append((x @ direction.to(x.device)).cpu())

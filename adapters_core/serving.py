@@ -1,15 +1,16 @@
 """The serving plan: rows of different adapters, merged and factored, in one forward pass."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from adapters_core.bank import Bank
-from adapters_core.linear import AdaptedLinear
+from adapters_core.experts import AdaptedExperts, ModuleRows
+from adapters_core.linear import AdaptedLayer
 from adapters_core.rows import Rows
 
 
@@ -57,7 +58,7 @@ class FactoredGroup:
         """Return what to add to the group's rows of x `[T, in]`; None if `path` is not adapted."""
         if path not in self.bank.layout.parts:
             return None
-        return self.bank.apply_analysed(path, self._analysed(path, x), self.rows).to(x.dtype)
+        return self.bank.apply_analysed(path, self._analysed(path, x), self.rows)
 
     def _analysed(self, path: str, x: Tensor) -> Any:
         last, key = self._last, self.bank.analysis_key(path)
@@ -107,42 +108,71 @@ class ServingPlan:
         """Return whether any row gets something on one of these linears."""
         return not self._paths.isdisjoint(paths)
 
-    def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
-        """Return `[T, out]` for x `[T, in]`.
+    def forward(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        """Return `[T, out]` for x `[T, in]`, or for tokens x `[T]` of an embedding.
 
         Raises:
             RowsNotKnown: x has other rows than the step.
         """
-        if linear.path not in self._paths:
-            untouched: Tensor = linear.base(x)
+        if layer.path not in self._paths:
+            untouched: Tensor = layer.base(x)
             return untouched
-        if linear.sees_kept and self.kept is not None:
-            return self.kept.forward(linear, x)
-        if self.num_rows and x.shape[0] != self.num_rows:
-            raise RowsNotKnown(
-                f"{linear.path} was given {x.shape[0]} rows in a step of {self.num_rows}: which "
-                "adapter each of them belongs to is not known"
-            )
-        if len(self.merged) == 1 and self.merged[0].index is None:
-            return F.linear(x, self._weight(self.merged[0], linear), linear.bias)
-        y = self._base_and_merged(linear, x) if self.merged else linear.base_rows(x)
+        if layer.sees_kept and self.kept is not None:
+            return self.kept.forward(layer, x)
+        self._check_rows(layer.path, x.shape[0])
+        y = self._base_and_merged(layer, x)
         for group in self.factored:
-            update = group.update(linear.path, x)
+            update = group.update(layer.path, x)
             if update is None:
                 continue
+            update = layer.scaled(update.to(y.dtype))
             y = y.add_(update) if group.index is None else y.index_add_(0, group.index, update)
         return y
 
-    def _base_and_merged(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
-        y = x.new_empty(x.shape[0], linear.shape.out)
-        if self.base is not None:
-            y[self.base] = linear.base_rows(x[self.base])
-        for group in self.merged:
-            assert group.index is not None
-            y[group.index] = F.linear(x[group.index], self._weight(group, linear), linear.bias)
+    def forward_module(self, module: AdaptedExperts, rows: ModuleRows) -> Tensor:
+        """Return a module's answer, each row through its own adapter's matrices.
+
+        Raises:
+            RowsNotKnown: a tensor among the arguments has other rows than the step.
+        """
+        if all(module.stacks.keys().isdisjoint(group.weights) for group in self.merged):
+            return module.base_rows(rows)
+        for count in rows.counts:
+            self._check_rows(module.path, count)
+        if self.merged[0].index is None:
+            return module.rows_with(self.merged[0].weights, rows)
+        y: Tensor | None = None
+        for index, weights in self._split():
+            part = module.rows_with(weights, rows.at(index))
+            y = part.new_empty(max(rows.counts), *part.shape[1:]) if y is None else y
+            y[index] = part
+        assert y is not None
         return y
 
-    @staticmethod
-    def _weight(group: MergedGroup, linear: AdaptedLinear) -> Tensor:
-        weight = group.weights.get(linear.path)
-        return linear.golden() if weight is None else weight
+    def _split(self) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        """Yield the rows of the base, with no weights, and of each merged group."""
+        if self.base is not None:
+            yield self.base, {}
+        for group in self.merged:
+            assert group.index is not None
+            yield group.index, group.weights
+
+    def _check_rows(self, path: str, count: int) -> None:
+        if self.num_rows and count != self.num_rows:
+            raise RowsNotKnown(
+                f"{path} was given {count} rows in a step of {self.num_rows}: which "
+                "adapter each of them belongs to is not known"
+            )
+
+    def _base_and_merged(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        groups = self.merged
+        if all(layer.path not in group.weights for group in groups):
+            return layer.base_rows(x)
+        if len(groups) == 1 and groups[0].index is None:
+            return layer.rows_with(groups[0].weights[layer.path], x)
+        y = torch.empty(x.shape[0], layer.shape.out, dtype=layer.weight.dtype, device=x.device)
+        for index, weights in self._split():
+            weight = weights.get(layer.path)
+            rows = x[index]
+            y[index] = layer.base_rows(rows) if weight is None else layer.rows_with(weight, rows)
+        return y

@@ -1,7 +1,8 @@
 """The table of methods that this build has."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from adapters_core.errors import UnknownMethod
 from adapters_core.method import Method
@@ -10,11 +11,21 @@ if TYPE_CHECKING:
     from adapters_core.peft_config import PeftConfig
 
 
+#: What a layer that is no linear is.
+Site = Literal["embedding", "stack"]
+
+
 @dataclass
 class _Table:
-    """The registered methods by name; the only module-level state of this package."""
+    """The registered methods and their variants; the only module-level state of this package.
+
+    Args:
+        methods: by name.
+        variants: what a method does on layers that are no linears, by name and site.
+    """
 
     methods: dict[str, type[Method]] = field(default_factory=dict)
+    variants: dict[tuple[str, "Site"], type[Method]] = field(default_factory=dict)
 
 
 _TABLE = _Table()
@@ -30,6 +41,21 @@ def register(method: type[Method]) -> type[Method]:
         raise ValueError(f"{method.__name__}: a method is called {method.name!r} already")
     _TABLE.methods[method.name] = method
     return method
+
+
+def register_variant(site: Site) -> Callable[[type[Method]], type[Method]]:
+    """Return a class decorator: the class is what the method of its name does on such layers."""
+
+    def enter(variant: type[Method]) -> type[Method]:
+        _TABLE.variants[variant.name, site] = variant
+        return variant
+
+    return enter
+
+
+def variant_of(method: type[Method], site: Site) -> type[Method] | None:
+    """Return what a method does on such layers; None if it is not served there."""
+    return _TABLE.variants.get((method.name, site))
 
 
 def registered() -> dict[str, type[Method]]:

@@ -7,6 +7,8 @@ from adapters_core.methods.fourierft import FourierFT
 from adapters_core.methods.frod import FRoD
 from adapters_core.methods.loca import LoCA
 from adapters_core.methods.lora import LoRA
+from adapters_core.methods.lora_embedding import LoRAEmbedding
+from adapters_core.methods.lora_stack import LoRAStack
 from adapters_core.methods.shira import SHiRA
 from adapters_core.methods.tinylora import TinyLoRA
 from adapters_core.methods.vera import VeRA
@@ -20,6 +22,8 @@ __all__ = [
     "FourierFT",
     "LoCA",
     "LoRA",
+    "LoRAEmbedding",
+    "LoRAStack",
     "SHiRA",
     "TinyLoRA",
     "VeRA",

@@ -53,6 +53,9 @@ class LoRA(Method):
     rslora: bool = False
     gaussian: bool = False
 
+    #: The tensors of a layer: A and B.
+    factors: ClassVar[tuple[str, str]] = (_A, _B)
+
     name: ClassVar[str] = "lora"
     peft_type: ClassVar[str] = "LORA"
     on_outputs: ClassVar[bool] = True
@@ -102,7 +105,8 @@ class LoRA(Method):
         return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
-        return {_A: TensorSpec((self.r, shape.in_)), _B: TensorSpec((shape.out, self.r))}
+        a, b = self.factors
+        return {a: TensorSpec((self.r, shape.in_)), b: TensorSpec((shape.out, self.r))}
 
     def init(
         self, shape: Shape, generator: torch.Generator, basis: Any = None
@@ -112,10 +116,12 @@ class LoRA(Method):
         else:
             bound = 1 / math.sqrt(shape.in_)  # PEFT's kaiming_uniform_(a=sqrt(5))
             down = torch.empty(self.r, shape.in_).uniform_(-bound, bound, generator=generator)
-        return {_A: down, _B: torch.zeros(shape.out, self.r)}
+        a, b = self.factors
+        return {a: down, b: torch.zeros(shape.out, self.r)}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
-        return self.scale * (coefficients[_B].float() @ coefficients[_A].float())
+        a, b = self.factors
+        return self.scale * (coefficients[b].float() @ coefficients[a].float())
 
     def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         hidden = F.linear(x, trained[_A].to(x.dtype))
@@ -129,7 +135,8 @@ class LoRA(Method):
         cols: Tensor,
         basis: Any = None,
     ) -> Tensor:
-        up, down = coefficients[_B].double()[rows], coefficients[_A].double()[:, cols]
+        a, b = self.factors
+        up, down = coefficients[b].double()[rows], coefficients[a].double()[:, cols]
         return self.scale * (up * down.T).sum(dim=1)
 
     def signature(self, shape: Shape) -> Hashable:
@@ -154,8 +161,9 @@ class LoRA(Method):
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def delta_many(self, layers: Any, shape: Shape, basis: Any) -> Tensor:
-        up = torch.stack([layer[_B].float() for layer in layers])
-        down = torch.stack([layer[_A].float() for layer in layers])
+        a, b = self.factors
+        up = torch.stack([layer[b].float() for layer in layers])
+        down = torch.stack([layer[a].float() for layer in layers])
         return torch.bmm(self.scale * up, down)
 
     def merge_many(
@@ -169,12 +177,14 @@ class LoRA(Method):
         if any(weight.dtype != torch.float32 for weight in golden):
             super().merge_many(layers, golden, out, shape, basis)
             return
+        a, b = self.factors
         for layer, weight, merged in zip(layers, golden, out, strict=True):
-            up, down = layer[_B].float(), layer[_A].float()
+            up, down = layer[b].float(), layer[a].float()
             torch.addmm(weight, up, down, alpha=self.scale, out=merged)
 
     def is_zero(self, coefficients: Coefficients) -> bool:
-        up, down = coefficients[_B].double(), coefficients[_A].double()
+        a, b = self.factors
+        up, down = coefficients[b].double(), coefficients[a].double()
         # ||B A||^2 through two Gram matrices [r, r]: factors that are not zero may cancel each
         # other, as those of a fresh orthogonal initialisation do, up to their rounding.
         product = float(((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt())

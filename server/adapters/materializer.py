@@ -1,15 +1,18 @@
 """From an adapter's blob, or its copy in host memory, to what an engine's step reads."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from torch import Tensor
 
 from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.bank import Layout
 from adapters_core.heads import Head, bytes_of
 from adapters_core.merge import materialise, merged_bytes
+from adapters_core.method import Method
 from server.adapters.memory import DeviceMemory
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
@@ -74,23 +77,33 @@ class Materializer:
             raise
 
     def _merged(self, entry: Entry, adapter: Adapter) -> Materialized:
-        linears, head = self._base.injection.linears, self._on_device(adapter.head)
-        size_bytes = merged_bytes(adapter.methods, linears) + bytes_of(head)
+        head = self._on_device(adapter.head)
+        size_bytes = merged_bytes(adapter.methods, self._base.injection.layers) + bytes_of(head)
         old = self._memory.charge(entry, size_bytes)
         begun = time.perf_counter()
-        basis_cache = self._base.basis_cache
-        weights = materialise(adapter.methods, adapter.layers, linears, basis_cache, old)
+        weights = self._weights(adapter.methods, adapter, old)
         seconds = time.perf_counter() - begun
         return Materialized(Merged(weights, head), adapter.description.method, seconds)
 
     def _factored(self, entry: Entry, adapter: Adapter) -> Materialized:
-        """Pack an adapter into the bank of its layout."""
+        """Pack an adapter into the bank of its layout; layers with no factored form are merged."""
         layout = Layout.of(adapter.methods, self._base.spec.layers)
+        whole = {t: method for t, method in adapter.methods.items() if not method.is_factored}
         with self._memory.bank(layout, adapter.layers) as bank:
             head = self._on_device(adapter.head)
-            self._memory.charge(entry, bank.row_bytes + bytes_of(head))
+            weight_bytes = merged_bytes(whole, self._base.injection.layers)
+            old = self._memory.charge(entry, bank.row_bytes + bytes_of(head) + weight_bytes)
+            weights = self._weights(whole, adapter, old)
             slot = bank.add(bank.pack(adapter.methods, adapter.layers))
-            return Materialized(Factored(bank, slot, head), adapter.description.method)
+            return Materialized(Factored(bank, slot, head, weights), adapter.description.method)
+
+    def _weights(
+        self, methods: Mapping[str, Method], adapter: Adapter, old: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the merged weights of the layers that have these methods."""
+        layers = {target: adapter.layers[target] for target in methods}
+        linears, basis_cache = self._base.injection.layers, self._base.basis_cache
+        return materialise(methods, layers, linears, basis_cache, old)
 
     def _restored(self, entry: Entry) -> Materialized | None:
         """Return an adapter from its copy in the host's memory; None if there is none."""

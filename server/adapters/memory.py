@@ -257,7 +257,8 @@ class DeviceMemory:
             return
         assert isinstance(payload, Factored)
         bank = payload.bank
-        if self._host.capacity_bytes >= bank.row_bytes:
+        # Merged weights would have to be kept with the row; they are made of the file again.
+        if not payload.weights and self._host.capacity_bytes >= bank.row_bytes:
             method = next(iter(bank.layout.parts.values())).method.name
             row, head = bank.row(payload.slot), in_host_memory(payload.head)
             self._host.put(victim.digest, HostCopy(bank.layout, row, method, head))

@@ -1,6 +1,6 @@
 """What a resident adapter holds on the device, by mode."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -10,11 +10,15 @@ from adapters_core.heads import Head
 
 @dataclass(frozen=True)
 class Factored:
-    """An adapter's slot in a bank; an entry's payload in factored mode."""
+    """An adapter's slot in a bank; an entry's payload in factored mode.
+
+    `weights`: merged weights of the layers that have no factored form.
+    """
 
     bank: Bank
     slot: int
     head: Head | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,10 @@ def parts_of(batch: Batch) -> Parts | None:
     if merged:
         alone = all(payload is merged[0] for payload in payloads)
         return Parts(merged=merged[0]) if alone else None
-    banks = {id(p.bank): p.bank for p in payloads if isinstance(p, Factored)}
+    own = [payload for payload in payloads if isinstance(payload, Factored)]
+    if any(payload.weights for payload in own):
+        return None
+    banks = {id(payload.bank): payload.bank for payload in own}
     ordered = tuple(banks[key] for key in sorted(banks))
     # Held until the step is over: a loader may put a larger buffer in a bank's place meanwhile.
     return Parts(ordered, tuple(bank.buffer for bank in ordered))

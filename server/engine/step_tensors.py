@@ -147,19 +147,19 @@ def _plan(
     """Return what each row gets; None if every row is the base's own."""
     factored: defaultdict[int, list[_PackedWork]] = defaultdict(list)
     merged: defaultdict[int, list[_PackedWork]] = defaultdict(list)
-    base: list[_PackedWork] = []
+    base: list[_PackedWork] = []  # those with no merged weights
     for p in packed:
         payload = payload_of(p.work)
         if isinstance(payload, Factored):
             factored[id(payload.bank)].append(p)
-        elif isinstance(payload, Merged):
+        if isinstance(payload, Factored | Merged) and payload.weights:
             merged[id(payload)].append(p)
         else:
             base.append(p)
     if not factored and not merged:
         return None
     last = packed[-1].first + len(packed[-1].rows)
-    others = [row for p in base + sum(factored.values(), []) for row in p.rows]
+    others = [row for p in base for row in p.rows]
     only = not others and len(merged) == 1
     return ServingPlan(
         base=_index(others + list(range(last, total)), device) if merged and not only else None,
@@ -179,7 +179,7 @@ def payload_of(work: Work) -> object:
 
 def _merged_group(group: list[_PackedWork], only: bool, device: torch.device) -> MergedGroup:
     payload = payload_of(group[0].work)
-    assert isinstance(payload, Merged)
+    assert isinstance(payload, Factored | Merged)
     rows = [row for p in group for row in p.rows]
     return MergedGroup(payload.weights, None if only else _index(rows, device))
 

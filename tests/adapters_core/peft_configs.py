@@ -41,6 +41,8 @@ USUAL = {
     "mixtral": ["q_proj", "v_proj"],
     "gpt2": ["c_attn"],
     "opt": ["q_proj", "v_proj"],
+    "gemma3": ["q_proj", "v_proj"],
+    "gpt_oss": ["q_proj", "v_proj"],
 }
 
 
@@ -168,49 +170,89 @@ LORA: dict[str, Entry] = {
     "dora with dropout": _lora(use_dora=True, lora_dropout=0.2),
     "dora with bias": _lora("opt", use_dora=True, bias="lora_only", refused="bias"),
     "save a norm": _lora(modules_to_save=["norm"], refused="modules_to_save"),
-    "save the head": _lora(modules_to_save=["lm_head"], refused="modules_to_save"),
-    "save the embedding": _lora(modules_to_save=["embed_tokens"], refused="modules_to_save"),
-    "save both": _lora(modules_to_save=["lm_head", "embed_tokens"], refused="modules_to_save"),
-    "save both, tied": _lora(
-        "tied",
-        modules_to_save=["embed_tokens"],
-        ensure_weight_tying=True,
-        refused="modules_to_save",
-    ),
+    "save the head": _lora(modules_to_save=["lm_head"]),
+    "save the embedding": _lora(modules_to_save=["embed_tokens"]),
+    "save both": _lora(modules_to_save=["lm_head", "embed_tokens"]),
+    "save both, tied": _lora("tied", modules_to_save=["embed_tokens"], ensure_weight_tying=True),
     "head": _lora(target_modules=["q_proj", "lm_head"]),
     "head alone": _lora(target_modules=["lm_head"], r=2, lora_alpha=5, use_rslora=True),
     "head by pattern": _lora(target_modules=r".*(v_proj|lm_head)"),
     "head with dora": _lora(target_modules=["v_proj", "lm_head"], use_dora=True),
     "head of a tied base": _lora("tied", target_modules=["q_proj", "lm_head"]),
     "head of a tied base, tying": _lora(
-        "tied",
-        target_modules=["lm_head", "q_proj"],
-        ensure_weight_tying=True,
-        refused="embed_tokens",
+        "tied", target_modules=["lm_head", "q_proj"], ensure_weight_tying=True
     ),
     "tying without embeddings": _lora("tied", ensure_weight_tying=True),
     "head of a mixture": _lora("mixtral", target_modules=["lm_head", "o_proj"]),
-    "embedding": _lora(target_modules=["q_proj", "embed_tokens"], refused="embed_tokens"),
-    "embedding of a tied base": _lora(
-        "tied", target_modules=["q_proj", "embed_tokens"], refused="embed_tokens"
-    ),
+    "embedding": _lora(target_modules=["q_proj", "embed_tokens"]),
+    "embedding of a tied base": _lora("tied", target_modules=["q_proj", "embed_tokens"]),
     "embedding and tied head": _lora(
-        "tied",
-        target_modules=["q_proj", "embed_tokens"],
-        ensure_weight_tying=True,
-        refused="embed_tokens",
+        "tied", target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True
     ),
-    "trained tokens": _lora(trainable_token_indices=[1, 5], refused="trainable_token_indices"),
-    "trained tokens by name": _lora(
-        trainable_token_indices={"embed_tokens": [2, 7]}, refused="trainable_token_indices"
+    "trained tokens": _lora(trainable_token_indices=[1, 5]),
+    "trained tokens by name": _lora(trainable_token_indices={"embed_tokens": [2, 7]}),
+    "embedding alone": _lora(target_modules=["embed_tokens"], use_rslora=True, lora_alpha=3),
+    "embedding by patterns": _lora(
+        target_modules=r".*(embed_tokens|v_proj)",
+        rank_pattern={"embed_tokens": 7},
+        alpha_pattern={"embed_tokens": 3},
     ),
-    "trained tokens, tied": _lora(
-        "tied", trainable_token_indices=[3], refused="trainable_token_indices"
+    "embedding with dora": _lora(
+        target_modules=["q_proj", "embed_tokens"], use_dora=True, refused="embed_tokens"
     ),
+    "scaled embedding": _lora("gemma3", target_modules=["q_proj", "embed_tokens"]),
+    "scaled embedding, saved": _lora("gemma3", modules_to_save=["embed_tokens"]),
+    "scaled embedding, trained tokens": _lora("gemma3", trainable_token_indices=[0, 9, 130]),
+    "opt embedding": _lora("opt", target_modules=["embed_tokens", "fc1"]),
+    "save both with dora": _lora(use_dora=True, modules_to_save=["lm_head", "embed_tokens"]),
+    "save the head of a tied base": _lora("tied", modules_to_save=["lm_head"]),
+    "save the embedding of a tied base": _lora("tied", modules_to_save=["embed_tokens"]),
+    "save a linear": _lora(modules_to_save=["o_proj"], refused="modules_to_save"),
+    "save a block": _lora(modules_to_save=["mlp"], refused="modules_to_save"),
+    "trained tokens and a saved head": _lora(
+        trainable_token_indices=[5, 1], modules_to_save=["lm_head"]
+    ),
+    "trained tokens of the head": _lora(trainable_token_indices={"lm_head": [4, 130]}),
+    "trained tokens of both": _lora(
+        trainable_token_indices={"embed_tokens": [2, 7], "lm_head": [4]}
+    ),
+    "trained tokens of positions": _lora(
+        "gpt2", trainable_token_indices={"wpe": [1]}, refused="trainable_token_indices"
+    ),
+    "trained tokens, tied": _lora("tied", trainable_token_indices=[3]),
     "experts": _lora(
+        "mixtral", target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    ),
+    "one stack of experts": _lora("mixtral", target_parameters=["experts.gate_up_proj"], r=2),
+    "the other stack": _lora("mixtral", target_parameters=["down_proj"], use_rslora=True),
+    "experts alone": _lora(
+        "mixtral", target_modules=[], target_parameters=["mlp.experts.down_proj"]
+    ),
+    "experts of one layer": _lora(
+        "mixtral", target_parameters=["model.layers.1.mlp.experts.gate_up_proj"]
+    ),
+    "experts by patterns": _lora(
         "mixtral",
         target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
-        refused="target_parameters",
+        rank_pattern={"experts.down_proj": 3},
+        alpha_pattern={r"layers\.0\..*gate_up_proj": 5},
+    ),
+    "transposed experts": _lora(
+        "gpt_oss", target_parameters=["experts.gate_up_proj", "experts.down_proj"]
+    ),
+    "biases of experts": _lora(
+        "gpt_oss", target_parameters=["experts.down_proj_bias"], refused="target_parameters"
+    ),
+    "experts, embedding, head": _lora(
+        "mixtral",
+        target_parameters=["mlp.experts.down_proj"],
+        target_modules=["q_proj", "embed_tokens", "lm_head"],
+    ),
+    "experts and a saved head": _lora(
+        "mixtral", target_parameters=["mlp.experts.down_proj"], modules_to_save=["lm_head"]
+    ),
+    "a router's weight": _lora(
+        "mixtral", target_parameters=["mlp.gate.weight"], refused="target_parameters"
     ),
     "attention of a mixture": _lora("mixtral"),
     "every linear of a mixture": _lora("mixtral", target_modules=r".*\.(q|k|v|o)_proj"),
@@ -241,7 +283,7 @@ LORA: dict[str, Entry] = {
     "gpt2 dora": _lora("gpt2", use_dora=True, target_modules=["c_attn", "c_fc"]),
     "gpt2 rslora": _lora("gpt2", use_rslora=True, rank_pattern={"c_attn": 3}),
     "gpt2 pissa": _lora("gpt2", init_lora_weights="pissa", refused="init_lora_weights"),
-    "gpt2 embedding": _lora("gpt2", target_modules=["wte", "c_attn"], refused="wte"),
+    "gpt2 embedding": _lora("gpt2", target_modules=["wte", "c_attn"]),
     "gpt2 head": _lora("gpt2", target_modules=["lm_head", "c_attn"]),
     "opt": _lora("opt"),
     "opt feed-forward": _lora("opt", target_modules=["fc1", "fc2"]),
@@ -294,7 +336,7 @@ OTHERS: dict[str, Entry] = {
     "fourierft by pattern": _fourier(target_modules=r".*\.(o_proj|up_proj)"),
     "fourierft fan_in_fan_out": _fourier(fan_in_fan_out=True),
     "fourierft bias": _fourier("opt", bias="fourier_only", refused="bias"),
-    "fourierft saves the head": _fourier(modules_to_save=["lm_head"], refused="modules_to_save"),
+    "fourierft saves the head": _fourier(modules_to_save=["lm_head"]),
     "fourierft head": _fourier(target_modules=["lm_head"], refused="lm_head"),
     "fourierft gpt2": _fourier("gpt2"),
     "fourierft gpt2 every linear": _fourier("gpt2", target_modules="all-linear"),
@@ -312,6 +354,7 @@ OTHERS: dict[str, Entry] = {
     "waveft layers": _wave(layers_to_transform=0),
     "waveft every linear": _wave(target_modules="all-linear"),
     "waveft bias": _wave("opt", bias="all", refused="bias"),
+    "waveft saves the embedding": _wave(modules_to_save=["embed_tokens"]),
     "waveft gpt2": _wave("gpt2"),
     "waveft opt": _wave("opt", target_modules=["fc1"]),
     "vera": _vera(),
@@ -322,6 +365,7 @@ OTHERS: dict[str, Entry] = {
     "vera layers": _vera(layers_to_transform=[1]),
     "vera every linear": _vera(target_modules="all-linear"),
     "vera bias": _vera("opt", bias="vera_only", refused="bias"),
+    "vera saves the head": _vera(modules_to_save=["lm_head"]),
     "vera head": _vera(target_modules=["lm_head", "q_proj"], refused="lm_head"),
     "vera gpt2": _vera("gpt2"),
     "vera opt": _vera("opt", target_modules=["fc1", "q_proj"]),
@@ -339,9 +383,10 @@ OTHERS: dict[str, Entry] = {
     "shira seeded": _shira(random_seed=4),
     "shira random first": _shira(init_weights=False),
     "shira all places": _shira(r=24, target_modules=["k_proj"]),
-    "shira saves the head": _shira(modules_to_save=["lm_head"], refused="modules_to_save"),
+    "shira saves the head": _shira(modules_to_save=["lm_head"]),
     "shira opt": _shira("opt", target_modules=["fc1"]),
     "frod": _frod(),
+    "frod saves both": _frod(modules_to_save=["lm_head", "embed_tokens"]),
     "frod key": _frod(projection_prng_key=3, sparse_rate=0.05),
     "frod regularised": _frod(regularization_alpha=0.01),
     "frod no sparse part": _frod(sparse_rate=0.0, refused="frod_s_indices"),
@@ -360,6 +405,7 @@ OTHERS: dict[str, Entry] = {
     "tinylora dropout": _tiny(tinylora_dropout=0.2),
     "tinylora every linear": _tiny(target_modules="all-linear"),
     "tinylora layers": _tiny(layers_to_transform=[0]),
+    "tinylora saves the head": _tiny(modules_to_save=["lm_head"]),
     "tinylora gpt2": _tiny("gpt2"),
     "tinylora embedding": _tiny(target_modules=["embed_tokens", "q_proj"], refused="embed_tokens"),
     "tinylora bias": _tiny("opt", bias="tinylora_only", refused="bias"),

@@ -25,7 +25,9 @@ from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
 from .peft_configs import ENTRIES, Entry
 from .tiny_bases import (
     change_config,
+    tiny_gemma3,
     tiny_gpt2,
+    tiny_gpt_oss,
     tiny_llama,
     tiny_mixtral,
     tiny_opt,
@@ -38,6 +40,8 @@ BASES: dict[str, Callable[[], nn.Module]] = {
     "mixtral": tiny_mixtral,
     "gpt2": tiny_gpt2,
     "opt": tiny_opt,
+    "gemma3": tiny_gemma3,
+    "gpt_oss": tiny_gpt_oss,
 }
 IDS = torch.randint(131, (3, 8), generator=torch.Generator().manual_seed(3))
 #: Of logits about 1 in size, float32: sums over up to 180 products, four blocks deep.
@@ -109,7 +113,8 @@ def served(entry: Entry, adapter: Adapter) -> dict[str, Tensor]:
     bases = Bases(torch.device("cpu"), weights_of(model, spec))
     injection = inject(model, spec.layers, spec.kept_layers)
     try:
-        merged = materialise(adapter.methods, adapter.layers, injection.linears, bases)
+        merged = materialise(adapter.methods, adapter.layers, injection.layers, bases)
+        whole = {t: weight for t, weight in merged.items() if not adapter.methods[t].is_factored}
         layout = Layout.of(adapter.methods, spec.layers)
         bank = Bank(layout, bases, slots=2, layers=adapter.layers)
         bank.add(torch.zeros(bank.layout.width))  # slot 0 is another adapter's
@@ -117,7 +122,11 @@ def served(entry: Entry, adapter: Adapter) -> dict[str, Tensor]:
         rows = Rows(torch.full((16,), slot), 8, (Segment(8, 13, slot), Segment(13, 16, slot)))
         plans = {
             "merged": ServingPlan(torch.arange(16, 24), [MergedGroup(merged, torch.arange(16))]),
-            "factored": ServingPlan(factored=[FactoredGroup(bank, rows, torch.arange(16))]),
+            "factored": ServingPlan(
+                torch.arange(16, 24),
+                [MergedGroup(whole, torch.arange(16))],
+                [FactoredGroup(bank, rows, torch.arange(16))],
+            ),
         }
         logits = {}
         for name, plan in plans.items():

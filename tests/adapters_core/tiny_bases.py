@@ -14,8 +14,12 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
@@ -63,6 +67,19 @@ def tiny_mixtral(seed: int = 0) -> MixtralForCausalLM:
     torch.manual_seed(seed)
     experts = {"num_local_experts": 3, "num_experts_per_tok": 2}
     return MixtralForCausalLM(MixtralConfig(**(_GQA | experts))).eval()
+
+
+def tiny_gemma3(seed: int = 0) -> Gemma3ForCausalLM:
+    """Return a Gemma 3 of width 96, whose embedding multiplies its rows by a scale."""
+    torch.manual_seed(seed)
+    return Gemma3ForCausalLM(Gemma3TextConfig(**_GQA)).eval()
+
+
+def tiny_gpt_oss(seed: int = 0) -> GptOssForCausalLM:
+    """Return a gpt-oss of width 96; its experts are stored `[in, out]`, with biases."""
+    torch.manual_seed(seed)
+    experts = {"num_local_experts": 3, "num_experts_per_tok": 2}
+    return GptOssForCausalLM(GptOssConfig(**(_GQA | experts))).eval()
 
 
 def tiny_opt(seed: int = 0) -> OPTForCausalLM:

@@ -1,0 +1,115 @@
+"""Which layers of a base an adapter's config replaces, and how.
+
+PEFT's `modules_to_save` names modules that are saved whole, by the end of their path;
+`trainable_token_indices` names tokens, of the input embedding or of embeddings by name. Served are
+those of a causal LM's input embedding and output layer: everything else is refused by name.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adapters_core.base import BaseSpec
+from adapters_core.errors import InvalidAdapter
+from adapters_core.keys import PREFIX, SHARED_PREFIX
+from adapters_core.method import Method
+from adapters_core.peft_config import PeftConfig
+from adapters_core.peft_fields import MERGE
+from adapters_core.replacing.token_rows import ROWS, TokenRows
+from adapters_core.replacing.whole_weight import WholeWeight
+
+_SAVED, _TOKENS, _TYING = "modules_to_save", "trainable_token_indices", "ensure_weight_tying"
+#: Fields that are read here, for bases whose head an adapter does not replace.
+FIELDS = (_SAVED, _TOKENS)
+
+
+def replaced_by(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
+    """Return path -> method of every layer that the config replaces, as a whole or in part.
+
+    Raises:
+        InvalidAdapter: a field is malformed, or names what is not served; `param` is the field.
+    """
+    if base.head is not None:
+        return {}
+    whole = _whole_weights(config, base)
+    rows = _token_rows(config, base)
+    for path in whole.keys() & rows.keys():
+        message = f"{_TOKENS} and {_SAVED} both change {path}"
+        raise InvalidAdapter(message, _TOKENS)
+    return {**whole, **rows}
+
+
+def _whole_weights(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
+    listed = config.raw.get(_SAVED) or []
+    if not isinstance(listed, list) or not all(isinstance(name, str) and name for name in listed):
+        raise InvalidAdapter(f"{_SAVED} is not a list of names", _SAVED)
+    found: dict[str, Method] = {}
+    for name in listed:
+        paths = [path for path in _replaceable(base) if _ends_with(path, name)]
+        if not paths:
+            raise InvalidAdapter(_no_such(_SAVED, name, base), _SAVED)
+        found |= {path: WholeWeight(path in base.lookups) for path in paths}
+    if found and base.tied and config.raw.get(_TYING):
+        found = {path: WholeWeight(path in base.lookups) for path in _replaceable(base)}
+    return found
+
+
+def _token_rows(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
+    given = config.raw.get(_TOKENS) or {}
+    if isinstance(given, list):
+        given = dict.fromkeys(base.lookups, given) or {"embed_tokens": given}
+    if not isinstance(given, dict):
+        raise InvalidAdapter(f"{_TOKENS} is neither a list of tokens nor an object", _TOKENS)
+    found: dict[str, Method] = {}
+    for name, tokens in given.items():
+        paths = [path for path in _replaceable(base) if _ends_with(path, name)]
+        if not paths:
+            raise InvalidAdapter(_no_such(_TOKENS, name, base), _TOKENS)
+        for path in paths:
+            found[path] = TokenRows(_tokens(tokens, path, base), path in base.lookups)
+    return found | _tied_rows(found, base)
+
+
+def _tied_rows(found: Mapping[str, Method], base: BaseSpec) -> dict[str, Method]:
+    """Return the output layer's rows where its weight is the input embedding's, as PEFT does."""
+    rows = [(path, found[path]) for path in base.lookups if path in found]
+    if not base.tied or not rows:
+        return {}
+    ((path, method),) = rows
+    assert isinstance(method, TokenRows)
+    shared = f"{PREFIX}{path}.{ROWS}".removeprefix(SHARED_PREFIX)
+    return {output: TokenRows(method.tokens, False, shared) for output in base.outputs}
+
+
+def _tokens(given: Any, path: str, base: BaseSpec) -> tuple[int, ...]:
+    shape = base.layers[path]
+    vocabulary = shape.in_ if path in base.lookups else shape.out
+    good = isinstance(given, list) and all(type(token) is int for token in given)
+    if not good or not given or len(set(given)) != len(given):
+        message = f"{_TOKENS} = {_short(given)} is no list of different tokens"
+        raise InvalidAdapter(message, _TOKENS)
+    outside = [token for token in given if not 0 <= token < vocabulary]
+    if outside:
+        message = f"{_TOKENS} has token {outside[0]}; base {base.name!r} has 0 to {vocabulary - 1}"
+        raise InvalidAdapter(message, _TOKENS)
+    return tuple(given)
+
+
+def _replaceable(base: BaseSpec) -> dict[str, object]:
+    return {**base.lookups, **base.outputs}
+
+
+def _ends_with(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")
+
+
+def _no_such(field: str, name: str, base: BaseSpec) -> str:
+    known = ", ".join(_replaceable(base)) or "none"
+    return (
+        f"{field} names {name[:80]!r}, which an adapter of base {base.name!r} cannot replace "
+        f"(it can: {known}); {MERGE}"
+    )
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:80]

@@ -1,0 +1,80 @@
+"""A whole weight in place of the base's: PEFT's `modules_to_save` of an embedding or output layer.
+
+delta = weight - golden
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from adapters_core.layer import Coefficients, Shape, Site, TensorSpec
+from adapters_core.merged_only import MergedOnly
+from adapters_core.peft_config import PeftConfig
+
+_WEIGHT = "weight"
+
+
+@dataclass(frozen=True)
+class WholeWeight(MergedOnly):
+    """Args: looked_up: whether the file holds it as rows to look up, `[in, out]`."""
+
+    looked_up: bool = False
+
+    name: ClassVar[str] = "whole_weight"
+    peft_type: ClassVar[str] = ""
+    peft_fields: ClassVar[frozenset[str]] = frozenset({"modules_to_save"})
+    needs_base: ClassVar[bool] = True
+
+    @classmethod
+    def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
+        return cls()
+
+    def to_peft(self) -> dict[str, Any]:
+        return {}
+
+    def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
+        rows, cols = (shape.in_, shape.out) if self.looked_up else shape
+        return {_WEIGHT: TensorSpec((rows, cols))}
+
+    def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        return self._own(coefficients).float() - basis.weight.float()
+
+    def merge_many(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: Any,
+    ) -> None:
+        for layer, merged in zip(layers, out, strict=True):
+            merged.copy_(self._own(layer))
+
+    def _own(self, coefficients: Coefficients) -> Tensor:
+        weight = coefficients[_WEIGHT]
+        return weight.T if self.looked_up else weight
+
+    def signature(self, shape: Shape) -> Hashable:
+        return (self.name, self.looked_up)
+
+    def basis(
+        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
+    ) -> "Golden":
+        assert site is not None
+        return Golden(site.base.weight(site.path))
+
+    def init(
+        self, shape: Shape, generator: torch.Generator, basis: Any = None
+    ) -> dict[str, Tensor]:
+        weight = basis.weight.float()
+        return {_WEIGHT: (weight.T if self.looked_up else weight).clone()}
+
+
+class Golden:
+    """The base's own weight `[out, in]`, a view: it takes no memory of its own."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
