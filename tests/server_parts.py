@@ -95,13 +95,17 @@ class Served:
     def entry(self, adapter: Given, mode: Mode) -> Entry:
         """Return the adapter as a loader would have it in memory."""
         if mode == "merged":
-            linears = self.injection.linears
-            weights = materialise(adapter.methods, adapter.layers, linears, self.bases)
-            return Entry(self._key(mode), payload=Merged(weights))
+            return Entry(self._key(mode), payload=Merged(self._weights(adapter.methods, adapter)))
         layout = Layout.of(adapter.methods, self.spec.layers)
         bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, 2, adapter.layers))
         slot = bank.add(bank.pack(adapter.methods, adapter.layers))
-        return Entry(self._key(mode), payload=Factored(bank, slot))
+        whole = {t: method for t, method in adapter.methods.items() if not method.is_factored}
+        payload = Factored(bank, slot, weights=self._weights(whole, adapter))
+        return Entry(self._key(mode), payload=payload)
+
+    def _weights(self, methods: Mapping[str, Method], adapter: Given) -> dict[str, Tensor]:
+        layers = {target: adapter.layers[target] for target in methods}
+        return materialise(methods, layers, self.injection.layers, self.bases)
 
     def _key(self, mode: Mode) -> tuple[str, Mode]:
         """Return a key of its own: adapters with one key would share their prompts' pages."""

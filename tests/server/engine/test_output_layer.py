@@ -98,5 +98,5 @@ def test_the_output_layer_makes_a_difference(served: Served) -> None:
 def test_a_base_says_what_its_output_layer_is(served: Served) -> None:
     assert list(served.spec.outputs) == ["lm_head"]
     assert "lm_head" not in served.spec.targets
-    assert set(served.spec.layers) == {*served.spec.targets, "lm_head"}
+    assert set(served.spec.layers) == {*served.spec.targets, *served.spec.lookups, "lm_head"}
     assert served.spec.embeddings["lm_head"].startswith("sha256:")
