@@ -304,4 +304,6 @@ def weights_of(model: nn.Module, spec: BaseSpec, folder: Path | None = None) -> 
     embedding = input_embedding(model)
     if embedding is not None:
         weights[embedding[0]] = embedding[1].weight.detach().T
+    for path, stack in stacks_of(model).items():
+        weights[path] = model.get_parameter(path).detach().view(*stack.shape)
     return BaseWeights(spec, weights.__getitem__, folder)

@@ -16,7 +16,7 @@ from adapters_core.replacing.reading import FIELDS as REPLACING_FIELDS
 from adapters_core.stack_keys import FIELD as STACKS_FIELD
 from adapters_core.stack_keys import chosen_stacks
 from adapters_core.table import Site, variant_of
-from adapters_core.tying import tied_to
+from adapters_core.tying import check_pair, tied_to
 
 _SHOWN = 5
 #: Fields of the config that are read for a base with a head.
@@ -102,6 +102,7 @@ def check_targets(
     layers = base.targets if takes_all else base.layers
     free = [t for t in layers if t not in in_head and t not in base.stacks]
     selected = [t for t in free if any(config.selects(one) for one in tied_to(t, config, base))]
+    check_pair(found, config, base)
     _hold(selected, () if takes_all else selected, found)
 
 

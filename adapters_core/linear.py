@@ -13,7 +13,7 @@ from adapters_core.layer import Shape
 class Plan(Protocol):
     """Decides what the rows of one forward pass get. Serving and training each have theirs."""
 
-    def forward(self, layer: "AdaptedLayer", x: Tensor) -> Tensor:
+    def forward(self, layer: "AdaptedLayer", x: Tensor, /) -> Tensor:
         """Return `[T, out]` for x `[T, in]`, or for tokens x `[T]` of an embedding."""
 
 

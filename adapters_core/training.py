@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapters_core.bases import Bases
 from adapters_core.layer import Shape, TensorSpec
-from adapters_core.linear import AdaptedLinear
+from adapters_core.linear import AdaptedLayer
 from adapters_core.method import Method
 
 
@@ -127,7 +127,7 @@ class TrainingPlan:
             layer[name] = made if shared is None else self._shared.setdefault(shared, made)
         return layer
 
-    def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
+    def forward(self, linear: AdaptedLayer, x: Tensor) -> Tensor:
         """Return `[T, out]` for x `[T, in]`."""
         y = linear.base_rows(x)
         layer = self.layers.get(linear.path)

@@ -3,7 +3,7 @@
 PEFT then changes both by one update and saves both. A file in which they differ is none of those.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -22,6 +22,23 @@ def tied_to(target: str, config: PeftConfig, base: BaseSpec) -> Sequence[str]:
     pair = [*base.lookups, *base.outputs]
     is_one = base.tied and bool(config.raw.get(_FIELD)) and target in pair
     return pair if is_one else [target]
+
+
+def check_pair(found: Collection[str], config: PeftConfig, base: BaseSpec) -> None:
+    """Refuse a file with the update of one of two tied layers alone.
+
+    Raises:
+        InvalidAdapter: `param` is the config's field.
+    """
+    for target in found:
+        for other in tied_to(target, config, base):
+            if other not in found:
+                raise InvalidAdapter(
+                    f"{_FIELD} = true makes the update of {target} one of {other}, too, but the "
+                    f"file has no tensor for {other}; save the adapter with PEFT once more, or "
+                    "write false",
+                    _FIELD,
+                )
 
 
 def check_tied(

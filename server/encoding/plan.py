@@ -11,7 +11,7 @@ from collections.abc import Container, Sequence
 import torch
 from torch import Tensor
 
-from adapters_core.linear import AdaptedLinear
+from adapters_core.linear import AdaptedLayer
 from adapters_core.method import Rows, Segment
 from adapters_core.rows import pad_rows, padding_of
 from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
@@ -37,7 +37,7 @@ class EncodingPlan:
         self._shared = shared
         self._plans: dict[int, ServingPlan] = {}
 
-    def forward(self, linear: AdaptedLinear, x: Tensor) -> Tensor:
+    def forward(self, linear: AdaptedLayer, x: Tensor) -> Tensor:
         """Return `[B * n, out]` for x `[B * n, in]`, computed over a multiple of four rows.
 
         Raises:

@@ -3,8 +3,8 @@
 At every start, before anything is served: a text longer than the base's windows and chunks where
 that takes seconds (sight.py evaluates the masks' own functions at the borders of longer ones), in
 pieces and token by token; in the same steps, shorter texts with two different adapters on every
-linear, factored, and one that is merged. The adapters are random and large. The reference is
-transformers' forward pass with the updates added to each linear's output.
+linear and the input embedding, factored, and one that is merged. The adapters are random and large.
+The reference is transformers' forward pass with the updates added to each layer's output.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from adapters_core.bank import Bank
 from adapters_core.bases import Bases
 from adapters_core.inject import Injection
-from adapters_core.linear import AdaptedLinear
+from adapters_core.linear import AdaptedLayer
 from adapters_core.method import Coefficients
 from adapters_core.serving import RowsNotKnown
 from server.adapters.payload import Merged
@@ -117,16 +117,17 @@ class StartCheck:
 
     def _made(self) -> Iterator[_Text]:
         """Yield the texts; where the cache has no pages for all of them, those it has pages for."""
-        model, linears = self._injection.model, self._injection.linears
-        first, second = (random_updates(linears, linears, seed, _STRENGTH) for seed in (1, 2))
-        some = _some_of(first, linears)
-        entries = _factored(linears, (first, second)) if linears else [None, None]
+        model = self._injection.model
+        layers = {**self._injection.linears, **self._injection.embeddings}
+        first, second = (random_updates(layers, layers, seed, _STRENGTH) for seed in (1, 2))
+        some = _some_of(first, layers)
+        entries = _factored(layers, (first, second)) if layers else [None, None]
         room = self._pool.num_pages * self._pool.page_size
         plans: list[tuple[str, int, Updates, Any]] = [
             ("without an adapter", min(_long_enough(model), room), {}, None),
             ("with an adapter of its own, factored", 7, first, entries[0]),
             ("with an adapter of its own, factored", 37, second, entries[1]),
-            ("with an adapter of its own, merged", 14, some, _merged(linears, some)),
+            ("with an adapter of its own, merged", 14, some, _merged(layers, some)),
         ]
         for number, (what, length, update, entry) in enumerate(plans):
             pages = self._pool.allocate(self._pool.pages_for(length))
@@ -136,7 +137,7 @@ class StartCheck:
             sequence = TokenSequence(tokens, Sampling(max_tokens=1), entry, border=self._border)
             sequence.pages = pages
             cut = length // 2 if number != 1 else 0
-            yield _Text(what, sequence, cut, _reference(model, linears, tokens, update))
+            yield _Text(what, sequence, cut, _reference(model, layers, tokens, update))
 
     def _steps(self) -> Iterator[Batch]:
         """Yield steps: first pieces, the rest of the prompts, single tokens."""
@@ -195,46 +196,48 @@ def _long_enough(model: nn.Module) -> int:
     return min([max([_USUAL, *fitting]), *([longest] if longest > 0 else [])])
 
 
-def _some_of(update: Updates, linears: Mapping[str, AdaptedLinear]) -> Updates:
+def _some_of(update: Updates, layers: Mapping[str, AdaptedLayer]) -> Updates:
     """Return the update of one linear of each kind, as far as merged copies may take memory."""
     kinds = {path.rpartition(".")[2]: path for path in update}
     chosen: dict[str, Coefficients] = {}
     used = 0
     for path in kinds.values():
-        used += linears[path].golden().nbytes
+        used += layers[path].golden().nbytes
         if used > _MERGED_BYTES and chosen:
             break
         chosen[path] = update[path]
     return chosen
 
 
-def _factored(linears: Mapping[str, AdaptedLinear], updates: tuple[Updates, ...]) -> list[Any]:
+def _factored(layers: Mapping[str, AdaptedLayer], updates: tuple[Updates, ...]) -> list[Any]:
     """Return the entries of adapters that share a bank."""
-    shapes = {path: linear.shape for path, linear in linears.items()}
-    device = next(iter(linears.values())).golden().device
-    bank = Bank(layout_of(shapes, shapes), Bases(device), slots=len(updates))
+    shapes = {path: layer.shape for path, layer in layers.items()}
+    embeddings = [path for path, layer in layers.items() if layer.is_looked_up]
+    layout = layout_of(shapes, shapes, embeddings)
+    device = next(iter(layers.values())).golden().device
+    bank = Bank(layout, Bases(device), slots=len(updates))
     return [
         Entry((f"start check {number}", "factored"), payload=packed(bank, update))
         for number, update in enumerate(updates)
     ]
 
 
-def _merged(linears: Mapping[str, AdaptedLinear], updates: Updates) -> Entry | None:
+def _merged(layers: Mapping[str, AdaptedLayer], updates: Updates) -> Entry | None:
     if not updates:
         return None
     weights = {}
     for path, update in updates.items():
-        golden = linears[path].golden()
+        golden = layers[path].golden()
         weights[path] = (golden.float() + dense(update).to(golden.device)).to(golden.dtype)
     return Entry(("start check", "merged"), payload=Merged(weights))
 
 
 def _reference(
-    model: nn.Module, linears: Mapping[str, AdaptedLinear], tokens: tuple[int, ...], given: Updates
+    model: nn.Module, layers: Mapping[str, AdaptedLayer], tokens: tuple[int, ...], given: Updates
 ) -> Tensor:
     """Return transformers' logits `[T, vocabulary]`, an update added to each linear's output."""
     device = next(model.parameters()).device
-    with added(linears, given):
+    with added(layers, given):
         output = model(input_ids=torch.tensor([tokens], device=device), use_cache=False)
     logits: Tensor = output.logits[0]
     return logits

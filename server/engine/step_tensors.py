@@ -152,7 +152,7 @@ def _plan(
         payload = payload_of(p.work)
         if isinstance(payload, Factored):
             factored[id(payload.bank)].append(p)
-        if isinstance(payload, Factored | Merged) and payload.weights:
+        if isinstance(payload, Merged) or isinstance(payload, Factored) and payload.weights:
             merged[id(payload)].append(p)
         else:
             base.append(p)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from adapters_core.adapter import Adapter
-from adapters_core.base import weights_of
+from adapters_core.base import BaseSpec, weights_of
 from adapters_core.bases import Bases
 from adapters_core.errors import InvalidAdapter
 from adapters_core.export import CONFIG_NAME, write_adapter
@@ -86,6 +86,7 @@ def convert(
         adapter = made.read(base.spec)
         projection = None
         if target is not None:
+            _refuse_others(adapter, base.spec)
             bases = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
             projection = project(adapter, base.spec.layers, bases, target, on_layer)
             write_adapter(building, projection.methods, projection.layers, base.spec)
@@ -93,6 +94,17 @@ def convert(
             _make_plain(made)
         done, name = made.read(base.spec), adapter.description.method
         return Conversion(done, base.spec.layers, name, projection)
+
+
+def _refuse_others(adapter: Adapter, spec: BaseSpec) -> None:
+    """Refuse to project what is no update of a linear."""
+    others = [path for path in adapter.methods if path not in spec.targets]
+    if others:
+        raise InvalidAdapter(
+            f"the adapter changes {others[0]}, which is no linear below the output layer: only "
+            "such linears are projected; leave --to out, or train without that layer",
+            others[0],
+        )
 
 
 def _write_own(

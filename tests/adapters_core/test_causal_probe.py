@@ -152,3 +152,50 @@ def test_a_linear_with_a_forward_of_its_own_is_left_out() -> None:
     assert len(reasons) == 2
     assert all("Llama4Router has a forward pass of its own" in why for why in reasons.values())
     assert any(path.endswith("shared_expert.down_proj") for path in spec.targets)
+
+
+class Doubled(nn.Embedding):
+    """Looks a row up and adds to it, which no adapter could know."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) + 1
+
+
+def _doubled(model: Any) -> None:
+    old = model.model.embed_tokens
+    model.model.embed_tokens = Doubled(old.num_embeddings, old.embedding_dim)
+
+
+def _read_elsewhere(model: Any) -> None:
+    embedding = model.model.embed_tokens
+    model.lm_head.register_forward_pre_hook(lambda _, args: (args[0] + embedding.weight.mean(),))
+
+
+def _called_twice(model: Any) -> None:
+    embedding = model.model.embed_tokens
+    model.lm_head.register_forward_pre_hook(
+        lambda _, args: (args[0] + embedding(torch.tensor([[1]])),)
+    )
+
+
+def test_the_embedding_is_what_an_adapter_may_change() -> None:
+    shape = tiny.model("llama").get_input_embeddings().weight.shape
+    assert probed(tiny.model("llama")).lookups == {"model.embed_tokens": (shape[1], shape[0])}
+
+
+@pytest.mark.parametrize("change", [_doubled, _read_elsewhere, _called_twice])
+def test_an_embedding_that_is_more_than_looked_up_once_is_none(
+    change: Callable[[Any], None],
+) -> None:
+    model = tiny.model("llama")
+    change(model)
+    assert probed(model).lookups == {}
+
+
+def test_stacks_are_those_of_modules_that_see_every_row() -> None:
+    model: Any = tiny.model("gpt_oss")
+    assert len(probed(model).stacks) == 4
+    mlp = model.model.layers[1].mlp
+    mlp.experts.register_forward_pre_hook(lambda _, args: (args[0].flip(0), *args[1:]))
+    found = probed(model).stacks
+    assert list(found) == [f"model.layers.0.mlp.experts.{n}" for n in ("gate_up_proj", "down_proj")]

@@ -208,13 +208,13 @@ def test_a_name_that_transformers_did_not_change_stays(llama: LlamaForCausalLM) 
         ("model.embed_tokens.lora_embedding_A", "of a LoRA of an embedding"),
         (
             "model.embed_tokens.token_adapter.trainable_tokens_delta",
-            "of trained rows of an embedding",
+            "of trained rows that trainable_token_indices",
         ),
         ("model.norm.weight", "a whole parameter of the base"),
         ("model.layers.0.self_attn.q_norm.bias", "a whole parameter of the base"),
         ("model.layers.0.mlp.experts.lora_A.weight", "of a mixture's experts"),
         ("model.layers.0.mlp.experts.base_layer.lora_B.weight", "of a mixture's experts"),
-        ("lm_head.lora_A.weight", "of the output layer"),
+        ("lm_head.lora_A.weight", "of an output layer that no adapter may change"),
         ("model.layers.0.self_attn.q_norm.base_layer.weight", "a weight of the base itself"),
     ],
 )

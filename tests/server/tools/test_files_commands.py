@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from peft import PeftModel, PeftType
+from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.utils import load_peft_weights
 from PIL import Image
 from safetensors import safe_open
@@ -28,7 +28,7 @@ from adapters_core.interchange.fits import FITTED
 from adapters_core.method import Shape
 from adapters_core.table import registered
 from made import CPU, random_adapter
-from peft_made import KINDS, make
+from peft_made import KINDS, make, quiet
 from server.tools.adapter_folder import AdapterFolder
 from server.tools.commands import convert, inspect
 from server.tools.convert import PEFT_TYPES
@@ -265,6 +265,42 @@ def test_inspection_tells_of_every_layer(lora: Path, base: Path, spec: BaseSpec)
         assert layer["relative_norm"] == pytest.approx(norm / whole, rel=1e-4)
         largest = float(torch.linalg.matrix_norm(delta, ord=2))
         assert layer["stable_rank"] == pytest.approx((norm / largest) ** 2, rel=1e-3)
+
+
+@pytest.fixture(scope="module", params=["embedding", "tokens", "saved"])
+def unusual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PEFT's own LoRA that changes an embedding or an output layer, too."""
+    fields: dict[str, Any] = {
+        "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+        "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [5, 9]},
+        "saved": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    }[request.param]
+    folder = tmp_path_factory.mktemp("unusual")
+    with quiet():
+        config = LoraConfig(r=2, init_lora_weights=False, task_type="CAUSAL_LM", **fields)
+        get_peft_model(tiny.model("llama"), config).save_pretrained(str(folder))
+    return folder
+
+
+def test_what_is_no_linear_is_inspected_and_comes_back(
+    unusual: Path, base: Path, tmp_path: Path
+) -> None:
+    layers = said("inspect", unusual, "--base", base)["layers"]
+    assert [layer["target"] for layer in layers][:2] == QUERIES
+    assert len(layers) == 3
+    ours, plain = tmp_path / "ours", tmp_path / "plain"
+    assert said("convert", unusual, ours, "--base", base)["base_verified"]
+    said("convert", ours, plain, "--base", base, "--plain")
+    before, after = load_file(unusual / WEIGHTS), load_file(plain / WEIGHTS)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_is_no_linear_is_not_projected(unusual: Path, base: Path, tmp_path: Path) -> None:
+    words = ("--base", base, "--to", "fourierft", "--n", "40")
+    error = refusal("convert", unusual, tmp_path / "out", *words)
+    assert "embed_tokens" in error or "lm_head" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_seeded_places_are_told_once_a_shape(base: Path, tmp_path: Path) -> None:
