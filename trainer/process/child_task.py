@@ -1,4 +1,4 @@
-"""What a worker tells the process of a job: one JSON object on standard input.
+"""The task of a job's process: one JSON object on its standard input.
 
 Not on the command line, which every user of a machine can read: the registry's URL may hold a
 password.

@@ -20,7 +20,7 @@ def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporte
         InvalidHyperparameter: no such task, or `max_length` is longer than the base's.
     """
     if name not in TASKS:
-        message = f"task {name[:80]!r} is not known; known: {', '.join(TASKS)}"
+        message = f"task {name[:80]!r} is not known; give one of {', '.join(TASKS)}"
         raise InvalidHyperparameter(message, "task")
     if name == "image_classification":
         return ImageClasses(base.reader)
@@ -43,8 +43,8 @@ def _limits(base: LoadedBase, hyper: Hyperparameters) -> TextLimits:
 def _max_length(base: LoadedBase, hyper: Hyperparameters) -> int:
     if hyper.max_length is not None and hyper.max_length > base.max_length:
         raise InvalidHyperparameter(
-            f"max_length = {hyper.max_length}, but base {base.spec.name!r} takes "
-            f"{base.max_length} tokens at most; give at most that",
+            f"max_length = {hyper.max_length}, but base {base.spec.name!r} takes at most "
+            f"{base.max_length} tokens",
             "max_length",
         )
     return hyper.max_length or base.max_length

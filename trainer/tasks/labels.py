@@ -66,7 +66,7 @@ class _Classes(_Labelled):
             message = f"the file has one label only, {min(found)!r}; at least 2 are needed"
             raise InvalidTrainingFile([Fault(0, message)])
         if len(found) > MAX_LABELS:
-            message = f"the file has {len(found)} labels; at most {MAX_LABELS} are taken"
+            message = f"the file has {len(found)} labels; give at most {MAX_LABELS}"
             raise InvalidTrainingFile([Fault(0, message)])
         size = len(json.dumps(sorted(found), ensure_ascii=False).encode())
         if size > _MAX_LABELS_BYTES:
@@ -172,7 +172,7 @@ class ImageClasses(_Classes):
     """Images with labels; `processor` is the base's own.
 
     Args:
-        processor: transformers', which knows size, mean and deviation.
+        processor: transformers' image processor, with size, mean and deviation.
     """
 
     def __init__(self, processor: Any) -> None:

@@ -27,7 +27,7 @@ from trainer.training.presets import Rates, Setting
 from trainer.training.ranks import Ranks
 from trainer.training.trainable import TrainableAdapter
 
-#: A trial takes this part of the run's steps, within these bounds; at most so many are made.
+#: The steps of a trial: the run's divided by the first, within the next two; the most trials.
 _PART, _LEAST, _MOST, _TRIALS = 20, 1, 4, 4
 _LOWER = 3.0
 #: A loss up to this factor larger counts as equal.

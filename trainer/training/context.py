@@ -27,7 +27,7 @@ class JobContext:
         task: of the job, made for this base.
         data: its examples.
         folder: the run's own; checkpoints and results are written there.
-        report: receives news, and says whether the run goes on.
+        report: receives news, and decides whether the run goes on.
         ranks: the processes that share each step.
     """
 

@@ -21,7 +21,7 @@ class Preset:
         rate: AdamW's peak, of coefficients.
         config: fields of adapter_config.json that differ from the method's own defaults.
         head_rate: of a head beside the coefficients.
-        places_rate: of learned positions.
+        positions_rate: of learned positions.
         step: rate times the norm of one atom, where a layer has few coefficients for its width;
             None if the scale does not depend on the base.
         count: the config's field with the coefficients of a layer; None if the step does not
@@ -34,7 +34,7 @@ class Preset:
     rate: float
     config: Mapping[str, Any] = field(default_factory=dict)
     head_rate: float = 5e-3
-    places_rate: float = 1e-4
+    positions_rate: float = 1e-4
     step: float | None = None
     count: str | None = None
     scale: str = "scaling"

@@ -102,7 +102,7 @@ def setting_of(
     kinds = registered()
     if name not in kinds:
         known = ", ".join(sorted(kinds))
-        raise InvalidMethod(f"method {name[:80]!r} is not known; known: {known}", "method")
+        raise InvalidMethod(f"method {name[:80]!r} is not known; give one of {known}", "method")
     kind, preset = kinds[name], PRESETS.get(name, PLAIN)
     try:
         targets = trained_layers(job_config(kind, _json(config), task_type), base)
@@ -179,7 +179,7 @@ def _rates(preset: Preset, rate: float, hyper: Hyperparameters) -> Rates:
     own = rate * hyper.learning_rate_multiplier
     return Rates(
         coefficients=own if hyper.learning_rate is None else hyper.learning_rate,
-        places=preset.places_rate
+        places=preset.positions_rate
         if hyper.location_learning_rate is None
         else hyper.location_learning_rate,
         head=preset.head_rate if hyper.head_learning_rate is None else hyper.head_learning_rate,

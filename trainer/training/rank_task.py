@@ -1,4 +1,4 @@
-"""What the first rank tells a process that it starts: JSON lines, the first of them a RankTask.
+"""The orders of the first rank to another one: JSON lines, the first of them a RankTask.
 
     {"join": true}        meet the others
     {"begin": SPEC}       prepare a training run of this job

@@ -58,7 +58,7 @@ def run_job(
         base: unchanged afterwards, also after an error.
         files: uploaded for the job.
         folder: the job's own, on one disk; a run resumes from the checkpoints in it.
-        report: receives all news, and says once a step whether the run goes on.
+        report: receives all news, and is asked once a step whether the run goes on.
         ranks: the processes that share each step's examples; None: this one alone.
 
     Raises:
@@ -129,7 +129,7 @@ def _train(job: JobContext) -> Trained:
 
 
 def _fits(job: JobContext, setting: Setting) -> dict[str, Any]:
-    """Return what a checkpoint must say for the run to resume from it."""
+    """Return the values that a checkpoint must have for the run to resume from it."""
     others = {t: str(own) for t, own in setting.methods.items() if own != setting.method}
     more = setting.said | others
     return {

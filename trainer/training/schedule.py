@@ -1,13 +1,34 @@
 """The steps of a job: their number, their examples, and their share of the peak rate."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from registry.jobs.spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter
+
+_INTEGERS: Mapping[str, tuple[int, int]] = {
+    "n_epochs": (1, 1000),
+    "max_steps": (1, 10_000_000),
+    "batch_size": (1, 4096),
+    "gradient_accumulation": (1, 4096),
+    "max_length": (2, 1 << 20),
+    "early_stopping_patience": (1, 1000),
+    "eval_every": (1, 10_000_000),
+    "checkpoint_every_steps": (1, 10_000_000),
+}
+_NUMBERS: Mapping[str, tuple[float, float]] = {
+    "warmup_ratio": (0.0, 1.0),
+    "weight_decay": (0.0, 10.0),
+    "max_grad_norm": (0.0, 1e6),
+    "checkpoint_every_s": (0.0, 1e9),
+}
+#: These may be None.
+_OPTIONAL = frozenset(("max_steps", "max_length", "eval_every", "early_stopping_patience"))
 
 
 @dataclass(frozen=True)
@@ -79,33 +100,10 @@ def check(hyper: Hyperparameters) -> None:
     Raises:
         InvalidHyperparameter: with the name, its value and its range.
     """
-    whole = {
-        "n_epochs": (1, 1000),
-        "max_steps": (1, 10_000_000),
-        "batch_size": (1, 4096),
-        "gradient_accumulation": (1, 4096),
-        "max_length": (2, 1 << 20),
-        "early_stopping_patience": (1, 1000),
-        "eval_every": (1, 10_000_000),
-        "checkpoint_every_steps": (1, 10_000_000),
-    }
-    real = {
-        "warmup_ratio": (0.0, 1.0),
-        "weight_decay": (0.0, 10.0),
-        "max_grad_norm": (0.0, 1e6),
-        "checkpoint_every_s": (0.0, 1e9),
-    }
-    for name, (low, high) in (whole | real).items():
-        value = getattr(hyper, name)
-        kinds = int if name in whole else int | float
-        if value is None and name in ("max_steps", "max_length", "eval_every"):
-            continue
-        if value is None and name == "early_stopping_patience":
-            continue
-        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-            what = "an integer" if name in whole else "a number"
-            message = f"{name} = {value!r}: {what} from {low} to {high} is needed"
-            raise InvalidHyperparameter(message, name)
+    for name, bounds in _INTEGERS.items():
+        _check_range(hyper, name, bounds, int, "an integer")
+    for name, bounds in _NUMBERS.items():
+        _check_range(hyper, name, bounds, int | float, "a number")
     if hyper.schedule not in ("linear", "cosine", "constant"):
         message = f"schedule = {hyper.schedule!r}: give linear, cosine or constant"
         raise InvalidHyperparameter(message, "schedule")
@@ -115,6 +113,17 @@ def check(hyper: Hyperparameters) -> None:
             f"batch_size of {hyper.batch_size}: at most one for each example",
             "gradient_accumulation",
         )
+
+
+def _check_range(
+    hyper: Hyperparameters, name: str, bounds: tuple[float, float], kinds: Any, what: str
+) -> None:
+    value, (low, high) = getattr(hyper, name), bounds
+    if value is None and name in _OPTIONAL:
+        return
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        message = f"{name} = {value!r}: {what} from {low} to {high} is needed"
+        raise InvalidHyperparameter(message, name)
 
 
 def mixed(seed: int, number: int) -> int:
