@@ -11,7 +11,7 @@ import torch
 from registry.jobs.spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter
 
-_INTEGERS: Mapping[str, tuple[int, int]] = {
+_INTEGERS: Mapping[str, tuple[float, float]] = {
     "n_epochs": (1, 1000),
     "max_steps": (1, 10_000_000),
     "batch_size": (1, 4096),
