@@ -28,9 +28,9 @@ from server.api.routes import (
     workers,
 )
 from server.api.validation import invalid_parameter
-from server.base.words import BaseNotLoadable
+from server.base.load_errors import BaseNotLoadable
 from server.encoding.check import UnsupportedBase
-from server.engine.sight import UnsupportedAttention
+from server.engine.mask_patterns import UnsupportedAttention
 from server.errors import (
     FAMILIES,
     InvalidRequest,

@@ -32,10 +32,10 @@ from bench.lib.bases import tokenizer
 from server.adapters.modes import Mode
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
+from server.base.load_errors import BaseNotLoadable
 from server.base.loading import Base, load_base
-from server.base.words import BaseNotLoadable
 from server.engine.engine import Engine
-from server.engine.sight import UnsupportedAttention
+from server.engine.mask_patterns import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work

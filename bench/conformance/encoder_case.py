@@ -39,8 +39,8 @@ from bench.conformance.tiny_encoders import (
 )
 from server.adapters.payload import Factored, Merged
 from server.base.kinds import Kind, ServingTask
+from server.base.load_errors import BaseNotLoadable
 from server.base.loading import load_base
-from server.base.words import BaseNotLoadable
 from server.encoding.check import UnsupportedBase, check_encoder
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.head_switch import plain_heads, switch_heads

@@ -25,8 +25,8 @@ from adapters_core.reading.ends import end_ids
 from adapters_core.starting import CannotStart, check_base, check_device
 from server.base.kinds import Kind, ServingTask, kind_of
 from server.base.kv_bytes import kv_token_bytes
+from server.base.load_errors import BaseNotLoadable, words_for
 from server.base.pooling import Pooling, has_modules_file, pooling_of
-from server.base.words import BaseNotLoadable, words_for
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _one_line_ends(
     """
     from adapters_core.starting import CannotStart, ended_at_once
     from registry.errors import RegistryError
-    from server.process.complaint import complain
+    from server.process.command_errors import complain
     from server.settings import BadSetting
 
     try:

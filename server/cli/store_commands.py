@@ -24,7 +24,7 @@ from server.cli.store_report import (
     summary_of,
     unknown_values,
 )
-from server.process.complaint import complain
+from server.process.command_errors import complain
 from server.process.opened_registry import (
     DATA,
     DataOption,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from registry.tenants import Holdings
-from server.process.complaint import complain
+from server.process.command_errors import complain
 from server.process.opened_registry import (
     DATA,
     DataOption,

@@ -19,8 +19,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from adapters_core.rows import pad_rows, padding_of
+from server.engine.mask_patterns import Sight, learn_sights, refuse_arguments
 from server.engine.scoring import Scoring
-from server.engine.sight import Sight, learn_sights, refuse_arguments
 
 NAME = "overtone"
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from server.engine.attention import PagedCache, Span, StepLayout
+from server.engine.mask_patterns import Sight
 from server.engine.scoring import Scoring
-from server.engine.sight import Sight
 
 _LOG = logging.getLogger("overtone.attention")
 _PROBE_TOLERANCE = 0.02

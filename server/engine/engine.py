@@ -23,11 +23,11 @@ from adapters_core.serving import ServingPlan
 from server.engine.attention import PagedCache
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import DecodeGraphs
+from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.own_attention import OwnAttention
 from server.engine.rotations import refuse_counted_rows, rotate_by_rows
 from server.engine.sampler import sample
 from server.engine.sampler_device import sample_on_device
-from server.engine.sight import UnsupportedAttention
 from server.engine.start_check import StartCheck
 from server.engine.step_tensors import pack
 from server.engine.token_scores import score

@@ -23,7 +23,7 @@ from transformers import Cache
 from adapters_core.inject import Injection
 from adapters_core.rows import padding_of, row_multiple
 from server.engine.attention import PagedCache, Span
-from server.engine.sight import UnsupportedAttention
+from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.step_tensors import pack
 from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters_core.rotations import LONG_ROPE
-from server.engine.sight import UnsupportedAttention
+from server.engine.mask_patterns import UnsupportedAttention
 
 
 def rotate_by_rows(model: nn.Module, border: int, is_long: Callable[[], Tensor | None]) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from server.engine.sight import Sight
+from server.engine.mask_patterns import Sight
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from adapters_core.serving import RowsNotKnown
 from server.adapters.payload import Merged
 from server.adapters.probe_updates import Updates, added, dense, layout_of, packed, random_updates
 from server.adapters.residency import Entry
-from server.engine.sight import UnsupportedAttention
+from server.engine.mask_patterns import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work

@@ -16,7 +16,7 @@ from registry.examples.scores import finite
 from registry.training_data.lines import Unreadable
 from server.api.generation import Answerer
 from server.errors import InvalidRequest
-from server.evaluation.faulty import faulty
+from server.evaluation.example_errors import faulty
 from server.evaluation.labels import LabelFigures
 from server.evaluation.texts import TextFigures
 from server.service import Generating, Service

@@ -15,7 +15,7 @@ from server.api.generation import Answerer
 from server.encoding.encoder import Input
 from server.encoding.labels import names_of
 from server.errors import InvalidRequest
-from server.evaluation.faulty import faulty
+from server.evaluation.example_errors import faulty
 from server.service import Service
 
 #: Examples of one request to the batcher.

@@ -10,7 +10,7 @@ from registry.examples.scores import text_figures
 from server.adapters.modes import Mode
 from server.api.generation import Answerer
 from server.errors import InternalError, Overloaded
-from server.evaluation.faulty import faulty
+from server.evaluation.example_errors import faulty
 from server.generation.runtime import Event, FailedEvent, Generation, SequenceRequest
 from server.scheduling.sequence import Sampling
 from server.service import Service

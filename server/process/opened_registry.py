@@ -9,7 +9,7 @@ import typer
 
 from registry import Registry, RegistryError, connect
 from registry.redis.reach import reach
-from server.process.complaint import complain
+from server.process.command_errors import complain
 from server.settings import BadSetting, read_settings_of_machine
 
 DATA = Path.home() / ".overtone"

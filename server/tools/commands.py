@@ -122,8 +122,8 @@ def _one_line_errors(as_json: bool) -> Iterator[None]:
     """End the program with one line or document and exit code 1 where input cannot be used."""
     from adapters_core.errors import AdapterError
     from adapters_core.starting import CannotStart
-    from server.base.words import BaseNotLoadable
-    from server.process.complaint import complain
+    from server.base.load_errors import BaseNotLoadable
+    from server.process.command_errors import complain
     from server.tools.adapter_folder import BadFolder
 
     try:

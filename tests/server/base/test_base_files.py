@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import tiny
+from server.base.load_errors import BaseNotLoadable
 from server.base.loading import Base, load_base
-from server.base.words import BaseNotLoadable
 from trainer.base import load as load_for_training
 from trainer.errors import BaseNotLoadable as NotTrainable
 

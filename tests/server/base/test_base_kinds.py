@@ -19,10 +19,10 @@ from transformers import (
 import tiny
 import tiny_encoders as te
 from server.base.kinds import Kind, ServingTask, kind_of
+from server.base.load_errors import BaseNotLoadable
 from server.base.loading import load_base
 from server.base.pooling import Pooling, pooling_of
 from server.base.preparation import Preparation
-from server.base.words import BaseNotLoadable
 
 BERT, LLAMA = BertConfig(), LlamaConfig()
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from server.engine.attention import PagedCache, Span, StepLayout, _attention
+from server.engine.mask_patterns import REFUSED, Sight, UnsupportedAttention
 from server.engine.scoring import Scoring
-from server.engine.sight import REFUSED, Sight, UnsupportedAttention
 from server.engine.step_tensors import pack
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sampling, TokenSequence

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from server.engine.attention import PagedCache
 from server.engine.attention_device import DeviceCache, has_paging
+from server.engine.mask_patterns import Sight
 from server.engine.scoring import Scoring
-from server.engine.sight import Sight
 from server.engine.step_tensors import pack
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sampling, TokenSequence

@@ -12,7 +12,7 @@ import tiny
 from adapters_core.inject import inject
 from server.adapters.modes import Mode
 from server.engine.engine import Engine
-from server.engine.sight import UnsupportedAttention
+from server.engine.mask_patterns import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import TokenSequence
 from server_parts import (

@@ -12,8 +12,8 @@ import tiny
 from adapters_core.rotations import border_of
 from running import Running
 from server.adapters.modes import Mode
+from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.rotations import rotate_by_rows
-from server.engine.sight import UnsupportedAttention
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import TokenSequence
 from server_parts import (

@@ -15,7 +15,7 @@ from adapters_core.causal_probe import with_causal_targets
 from adapters_core.inject import Injection, inject
 from server.engine import sight, step_tensors
 from server.engine.engine import Engine
-from server.engine.sight import Sight, UnsupportedAttention
+from server.engine.mask_patterns import Sight, UnsupportedAttention
 
 
 def probed(model: nn.Module) -> Injection:

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers import masking_utils as masks
 
 import tiny
-from server.engine.sight import Sight, UnsupportedAttention, learn_sights, sight_of
+from server.engine.mask_patterns import Sight, UnsupportedAttention, learn_sights, sight_of
 
 ZERO = torch.zeros(1, dtype=torch.long)
 
