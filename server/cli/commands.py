@@ -142,16 +142,16 @@ def _one_line_ends(
     """
     from adapters_core.starting import CannotStart, ended_at_once
     from registry.errors import RegistryError
-    from server.process.command_errors import complain
+    from server.process.command_errors import end_with_error
     from server.settings import BadSetting
 
     try:
         with ended_at_once(words):
             yield
     except BadSetting as error:
-        complain(str(error), 2, as_json=as_json, code="bad_setting")
+        end_with_error(str(error), 2, as_json=as_json, code="bad_setting")
     except (CannotStart, RegistryError) as error:
-        complain(str(error), 1, as_json=as_json, code="cannot_start")
+        end_with_error(str(error), 1, as_json=as_json, code="cannot_start")
     except KeyboardInterrupt as error:  # after all accepted requests were answered
         raise typer.Exit(130) from error
 

@@ -24,7 +24,7 @@ from server.cli.store_report import (
     summary_of,
     unknown_values,
 )
-from server.process.command_errors import complain
+from server.process.command_errors import end_with_error
 from server.process.opened_registry import (
     DATA,
     DataOption,
@@ -126,7 +126,7 @@ def _confirm() -> None:
 
 
 def _decline(message: str) -> NoReturn:
-    complain(message, 1, as_json=False, code="not_confirmed")
+    end_with_error(message, 1, as_json=False, code="not_confirmed")
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _opened(
     """Open a registry and a store that is there; a fault ends the program with code 1."""
     place = store_ or data / "blobs"
     if not place.is_dir():
-        complain(
+        end_with_error(
             f"there is no store at {place}: name it with --store, or its parent with --data",
             1,
             as_json=as_json,

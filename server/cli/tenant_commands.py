@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from registry.tenants import Holdings
-from server.process.command_errors import complain
+from server.process.command_errors import end_with_error
 from server.process.opened_registry import (
     DATA,
     DataOption,
@@ -56,13 +56,13 @@ def rename(
 
     if not NAME.fullmatch(new):
         wrong = f"{new[:80]!r} cannot be a tenant's name: 1 to 64 letters, digits, . _ @ -"
-        complain(wrong, 2, as_json=as_json, code="invalid_argument")
+        end_with_error(wrong, 2, as_json=as_json, code="invalid_argument")
     _check_data(registry, data, as_json)
     with opened_registry(registry, data, as_json=as_json) as opened:
         moved = opened.tenants.rename("" if old == NO_TENANT else old, new)
     if not moved:
         wrong = f"no files and no jobs belong to {old!r}; `overtone tenant list` shows all tenants"
-        complain(wrong, 1, as_json=as_json, code="not_found")
+        end_with_error(wrong, 1, as_json=as_json, code="not_found")
     _show(moved, as_json)
 
 
@@ -70,7 +70,7 @@ def _check_data(registry: str, data: Path, as_json: bool) -> None:
     """Refuse a data folder without a registry: opening it would make one."""
     if registry == "embedded" and not (data / "registry").is_dir():
         wrong = f"there is no registry in {data}: name its folder with --data"
-        complain(wrong, 1, as_json=as_json, code="not_found")
+        end_with_error(wrong, 1, as_json=as_json, code="not_found")
 
 
 def _show(found: Sequence[Holdings], as_json: bool) -> None:

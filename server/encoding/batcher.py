@@ -15,7 +15,7 @@ from server.encoding.batch_queue import BatchQueue, QueuedInput
 from server.encoding.encoder import Encoder, Group, Input, group_of
 from server.encoding.request import Limits, Part, PendingRequest
 from server.errors import DeadlineExceeded, Draining, InternalError
-from server.scheduling.admission import Open
+from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
 from server.telemetry.observer import Observer, StepStats
 
@@ -41,7 +41,7 @@ class Batcher(BatchThread):
         max_length: int,
         pads: bool = True,
     ) -> None:
-        super().__init__("overtone-encoder", Open(limits.max_open, "inputs"))
+        super().__init__("overtone-encoder", OpenRequests(limits.max_open, "inputs"))
         self._encoder = encoder
         self._loader = loader
         self._observer = observer

@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from adapters_core.rows import pad_rows, padding_of
-from server.engine.mask_patterns import Sight, learn_sights, refuse_arguments
+from server.engine.mask_patterns import MaskPattern, mask_patterns_of, refuse_arguments
 from server.engine.scoring import Scoring
 
 NAME = "overtone"
@@ -81,19 +81,19 @@ class PagedCache:
         return None if self.layout is None else self.layout.is_long
 
     def attach(self, model: nn.Module) -> None:
-        """Make every attention module of the model use this cache, each with its own sight.
+        """Make every attention module of the model use this cache, each with its own pattern.
 
         Raises:
             UnsupportedAttention: the model's attention is not supported.
         """
-        sights = learn_sights(model)
+        patterns = mask_patterns_of(model)
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
         model.set_attn_implementation(NAME)  # type: ignore[operator]
         for module in model.modules():
             if isinstance(layer := getattr(module, "layer_idx", None), int):
                 module.overtone_cache = self  # type: ignore[assignment]
-                module.overtone_sight = sights.get(layer)  # type: ignore[assignment]
+                module.overtone_pattern = patterns.get(layer)  # type: ignore[assignment]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         """Return `[1, T, heads, head_dim]` for q `[1, heads, T, d]`, k and v `[1, kv_heads, T, d]`.
@@ -169,7 +169,7 @@ class PagedCache:
             grouped = F.pad(grouped, (0, 0, 0, padding_of(group)))
         parts = []
         for i, span in enumerate(spans):
-            start = scoring.sight.first(span.position)
+            start = scoring.pattern.first(span.position)
             k = self._read(keys, span, start, span.length)
             v = self._read(values, span, start, span.length)
             parts.append(scoring.weigh(grouped[i : i + 1], k, v, None))
@@ -217,7 +217,7 @@ def _masked(rows: Tensor, k: Tensor, v: Tensor, position: int, scoring: Scoring)
     own = torch.arange(position, position + queries.shape[2], device=rows.device)
     own = own.clamp(max=position + count - 1)[:, None]  # padding rows see what the last one does
     other = torch.arange(k.shape[2], device=rows.device)[None]
-    out = scoring.weigh(queries, k, v, scoring.sight.mask(own, other))
+    out = scoring.weigh(queries, k, v, scoring.pattern.mask(own, other))
     return out[0, :, :count].transpose(0, 1)
 
 
@@ -232,8 +232,8 @@ def _attention(
     """Compute attention with the signature of functions registered with transformers."""
     scaling, softcap, s_aux = (arguments.pop(n, None) for n in ("scaling", "softcap", "s_aux"))
     refuse_arguments(arguments)
-    cache, sight, layer = module.overtone_cache, module.overtone_sight, module.layer_idx
+    cache, pattern, layer = module.overtone_cache, module.overtone_pattern, module.layer_idx
     assert isinstance(cache, PagedCache)
-    assert isinstance(sight, Sight)
+    assert isinstance(pattern, MaskPattern)
     assert isinstance(layer, int)
-    return cache.attend(layer, query, key, value, Scoring(scaling, sight, softcap, s_aux)), None
+    return cache.attend(layer, query, key, value, Scoring(scaling, pattern, softcap, s_aux)), None

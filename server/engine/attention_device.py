@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from server.engine.attention import PagedCache, Span, StepLayout
-from server.engine.mask_patterns import Sight
+from server.engine.mask_patterns import MaskPattern
 from server.engine.scoring import Scoring
 
 _LOG = logging.getLogger("overtone.attention")
@@ -48,8 +48,8 @@ class DeviceLayout:
     num_single: int
     spans: tuple[Span, ...] = ()
     is_long: Tensor | None = None
-    #: Sight -> what the single rows see; the same in every layer of a step that has it.
-    seen: dict[Sight, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
+    #: MaskPattern -> what the single rows see; the same in every layer of a step that has it.
+    seen: dict[MaskPattern, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
 
     @property
     def longest_piece(self) -> int:
@@ -116,7 +116,7 @@ class DeviceCache(PagedCache):
         rows = q[0].transpose(0, 1)  # [T, heads, d]
         if self._reads_pages is None:
             self._reads_pages = self._probe(q, keys)
-        if self._reads_pages and scoring.is_plain and scoring.sight.chunk is None:
+        if self._reads_pages and scoring.is_plain and scoring.pattern.chunk is None:
             return self._paged(rows, keys, values, layout, scoring).unsqueeze(0)
         out = rows.new_zeros(*rows.shape[:2], v.shape[3])
         if layout.num_single:
@@ -139,21 +139,21 @@ class DeviceCache(PagedCache):
     ) -> Tensor:
         """Return `[R, heads, d]` of the single rows over their gathered keys."""
         count, heads, kv_heads = layout.num_single, rows.shape[1], keys.shape[1]
-        sight = scoring.sight
-        if sight not in layout.seen:
-            layout.seen[sight] = self._seen_by_single(layout, sight)
-        cells, mask = layout.seen[sight]
+        pattern = scoring.pattern
+        if pattern not in layout.seen:
+            layout.seen[pattern] = self._seen_by_single(layout, pattern)
+        cells, mask = layout.seen[pattern]
         grouped = rows[:count].reshape(count, kv_heads, heads // kv_heads, rows.shape[2])
         k, v = keys[cells].transpose(1, 2), values[cells].transpose(1, 2)  # [R, kv_heads, K, d]
         out = scoring.weigh(grouped, k, v, mask)
         return out.reshape(count, heads, -1)
 
-    def _seen_by_single(self, layout: DeviceLayout, sight: Sight) -> tuple[Tensor, Tensor]:
+    def _seen_by_single(self, layout: DeviceLayout, pattern: MaskPattern) -> tuple[Tensor, Tensor]:
         """Return the cells `[R, K]` that the single rows read and which of them they see."""
         pages = layout.pages[: layout.num_single].long()
         lengths = layout.lengths[: layout.num_single, None]
         other = torch.arange(pages.shape[1] * self.page_size, device=pages.device)
-        seen = sight.mask(lengths - 1, other)
+        seen = pattern.mask(lengths - 1, other)
         offsets = torch.arange(self.page_size, device=pages.device)
         cells = (pages[:, :, None] * self.page_size + offsets).flatten(1)
         zero = self.zero_page * self.page_size
@@ -180,7 +180,7 @@ class DeviceCache(PagedCache):
         own = torch.arange(span.position, span.length, device=rows.device)[:, None]
         other = torch.arange(span.length, device=rows.device)
         queries = rows.transpose(0, 1)
-        out = scoring.weigh(queries[None], k[None], v[None], scoring.sight.mask(own, other))
+        out = scoring.weigh(queries[None], k[None], v[None], scoring.pattern.mask(own, other))
         return out[0].transpose(0, 1)
 
     def _paged(
@@ -194,7 +194,7 @@ class DeviceCache(PagedCache):
         """Return `[T, heads, d]` of all rows by torch's kernel, which reads the pages in place."""
         from torch.nn.attention.varlen import varlen_attn
 
-        window = scoring.sight.window
+        window = scoring.pattern.window
         paged = (-1, self.page_size, *keys.shape[1:])
         out = varlen_attn(
             rows.contiguous(),
@@ -228,7 +228,7 @@ class DeviceCache(PagedCache):
         starts = torch.arange(3, dtype=torch.int32, device=q.device)
         layout = DeviceLayout(pages.flatten(), pages, lengths, starts, num_single=2)
         small = DeviceCache(3, self.page_size, self._num_splits is not None)
-        cells, mask = small._seen_by_single(layout, Sight())
+        cells, mask = small._seen_by_single(layout, MaskPattern())
         k, v = (q.new_full((small._num_cells(), *keys.shape[1:]), torch.nan) for _ in range(2))
         for cache in (k, v):
             cache[cells[mask[:, 0, 0]]] = torch.randn_like(cache[cells[mask[:, 0, 0]]])

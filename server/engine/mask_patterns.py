@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-_NAME = "overtone_sights"
-#: Tokens of the forward pass that learns the sights.
+_NAME = "overtone_patterns"
+#: Tokens of the forward pass that learns the patterns.
 _NUM_TOKENS = 4
 #: Arguments of an attention function that change its result and are not computed here.
 REFUSED = ("position_bias", "score_mod", "indices", "block_indices", "sinks")
@@ -27,7 +27,7 @@ class UnsupportedAttention(Exception):
 
 
 @dataclass(frozen=True)
-class Sight:
+class MaskPattern:
     """A row sees its own token and earlier ones: the last `window`, or those of its own chunk.
 
     Args:
@@ -53,16 +53,16 @@ class Sight:
         return seen
 
 
-def sight_of(mask_function: Callable[..., Tensor], local_size: int | None) -> Sight | None:
-    """Return the sight that one of transformers' mask functions defines; None: another pattern.
+def pattern_of(mask_function: Callable[..., Tensor], local_size: int | None) -> MaskPattern | None:
+    """Return the pattern that one of transformers' mask functions defines; None if it is none of these.
 
     Args:
         mask_function: `(batch, head, query, key)` indices, broadcast, to whether it is seen.
         local_size: the window or the chunk that transformers names beside it.
     """
-    candidates = [Sight()]
+    candidates = [MaskPattern()]
     if local_size:
-        candidates += [Sight(window=local_size), Sight(chunk=local_size)]
+        candidates += [MaskPattern(window=local_size), MaskPattern(chunk=local_size)]
     size = local_size or 64
     borders = [edge + step for edge in (0, size, 2 * size) for step in (-1, 0, 1)]
     own = torch.tensor([i for i in borders if i >= 0]).view(1, 1, -1, 1)
@@ -78,15 +78,15 @@ def sight_of(mask_function: Callable[..., Tensor], local_size: int | None) -> Si
 
 @dataclass
 class _Book:
-    """Replaces attention and masks in one forward pass; records the sight of each layer.
+    """Replaces attention and masks in one forward pass; records the pattern of each layer.
 
     Args:
-        masks: that were made, each with its sight.
-        sights: of the attention modules that were called, by their number in the cache.
+        masks: that were made, each with its pattern.
+        patterns: of the attention modules that were called, by their number in the cache.
     """
 
-    masks: list[tuple[Tensor, Sight | None]] = field(default_factory=list)
-    sights: dict[int, Sight] = field(default_factory=dict)
+    masks: list[tuple[Tensor, MaskPattern | None]] = field(default_factory=list)
+    patterns: dict[int, MaskPattern] = field(default_factory=dict)
 
     def mask(
         self,
@@ -96,10 +96,10 @@ class _Book:
         device: Any = "cpu",
         **others: Any,
     ) -> Tensor:
-        """Return a new mask tensor; its sight is looked up by the tensor's address."""
+        """Return a new mask tensor; its pattern is looked up by the tensor's address."""
         shape = (1, 1, _NUM_TOKENS, _NUM_TOKENS)
         made = torch.ones(shape, dtype=torch.bool, device=device)
-        self.masks.append((made, sight_of(mask_function, local_size)))
+        self.masks.append((made, pattern_of(mask_function, local_size)))
         return made
 
     def attend(
@@ -115,20 +115,20 @@ class _Book:
         refuse_arguments(others)
         layer = module.layer_idx
         assert isinstance(layer, int)
-        if layer in self.sights:
+        if layer in self.patterns:
             raise UnsupportedAttention(f"its attention runs twice in layer {layer}")
-        self.sights[layer] = self._seen(module, attention_mask, others.get("is_causal"))
+        self.patterns[layer] = self._seen(module, attention_mask, others.get("is_causal"))
         shape = (query.shape[0], query.shape[2], query.shape[1], value.shape[3])
         return query.new_zeros(shape), None
 
-    def _seen(self, module: nn.Module, mask: Tensor | None, is_causal: bool | None) -> Sight:
+    def _seen(self, module: nn.Module, mask: Tensor | None, is_causal: bool | None) -> MaskPattern:
         if mask is None:
             if is_causal if is_causal is not None else getattr(module, "is_causal", True):
-                return Sight()
+                return MaskPattern()
             raise UnsupportedAttention("its attention sees tokens that come later")
-        for made, sight in self.masks:
-            if sight is not None and made.data_ptr() == mask.data_ptr():
-                return sight
+        for made, pattern in self.masks:
+            if pattern is not None and made.data_ptr() == mask.data_ptr():
+                return pattern
         raise UnsupportedAttention(
             "its attention uses a mask that is none of: causal, with a sliding window, in chunks"
         )
@@ -146,14 +146,14 @@ def refuse_arguments(others: dict[str, Any]) -> None:
 
 
 @torch.inference_mode()
-def learn_sights(model: nn.Module) -> dict[int, Sight]:
+def mask_patterns_of(model: nn.Module) -> dict[int, MaskPattern]:
     """Return what each layer of a causal LM sees, by `layer_idx` of its attention module.
 
     Changes the model's attention implementation: the caller sets its own afterwards.
 
     Raises:
         UnsupportedAttention: it does not use transformers' AttentionInterface, or has a pattern
-            that `Sight` does not describe.
+            that `MaskPattern` does not describe.
     """
     if not model._can_set_attn_implementation():  # type: ignore[operator]
         raise UnsupportedAttention(f"{type(model).__name__} has attention code of its own")
@@ -163,6 +163,6 @@ def learn_sights(model: nn.Module) -> dict[int, Sight]:
     model.set_attn_implementation(_NAME)  # type: ignore[operator]
     ids = torch.arange(_NUM_TOKENS, device=next(model.parameters()).device)[None]
     model(input_ids=ids, use_cache=False)
-    if not book.sights:
+    if not book.patterns:
         raise UnsupportedAttention(f"{type(model).__name__} has attention code of its own")
-    return book.sights
+    return book.patterns

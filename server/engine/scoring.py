@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from server.engine.mask_patterns import Sight
+from server.engine.mask_patterns import MaskPattern
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Scoring:
 
     Args:
         scale: of the products; None stands for `head_dim ** -0.5`.
-        sight: which tokens a row sees.
+        pattern: which tokens a row sees.
         softcap: scores are `softcap * tanh(score / softcap)` before the mask (Gemma 2).
         sinks: `[heads]`, a score per head that takes part in the softmax without a value (gpt-oss).
     """
 
     scale: float | None = None
-    sight: Sight = Sight()
+    pattern: MaskPattern = MaskPattern()
     softcap: float | None = None
     sinks: Tensor | None = None
 

@@ -16,14 +16,14 @@ from registry.examples.scores import finite
 from registry.training_data.lines import Unreadable
 from server.api.generation import Answerer
 from server.errors import InvalidRequest
-from server.evaluation.example_errors import faulty
+from server.evaluation.example_errors import example_error
 from server.evaluation.labels import LabelFigures
 from server.evaluation.texts import TextFigures
 from server.service import Generating, Service
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationSpec:
     """What is to be evaluated.
 
     Args:
@@ -60,14 +60,14 @@ class Figures(Protocol):
 class Evaluation:
     """One evaluation; `run` blocks, on a thread of its own."""
 
-    def __init__(self, service: Service, asked: Asked) -> None:
-        self._asked = asked
-        self._rows = _rows(asked.file)
+    def __init__(self, service: Service, spec: EvaluationSpec) -> None:
+        self._spec = spec
+        self._rows = _rows(spec.file)
         self._figures: Figures
         if isinstance(service.serving, Generating):
-            self._figures = TextFigures(service, asked.answerer, asked.tenant, asked.max_length)
+            self._figures = TextFigures(service, spec.answerer, spec.tenant, spec.max_length)
         else:
-            self._figures = LabelFigures(service, asked.answerer, asked.tenant, asked.max_length)
+            self._figures = LabelFigures(service, spec.answerer, spec.tenant, spec.max_length)
 
     @property
     def total(self) -> int:
@@ -90,7 +90,7 @@ class Evaluation:
             if not is_wanted():
                 raise InvalidRequest("the caller has hung up")
             on_progress(done)
-        answerer = self._asked.answerer
+        answerer = self._spec.answerer
         metrics = {name: finite(value) for name, value in self._figures.figures().items()}
         return {
             "object": "evaluation",
@@ -106,14 +106,14 @@ class Evaluation:
             try:
                 yield line, self._rows.row(index)
             except ValueError as error:
-                raise faulty(line, error) from error
+                raise example_error(line, error) from error
 
 
 def _rows(file: Path) -> Rows:
     try:
         rows = rows_of(file)
     except Unreadable as error:
-        raise faulty(error.line, error) from error
+        raise example_error(error.line, error) from error
     if not len(rows):
         raise InvalidRequest("the file holds no example", "file")
     return rows

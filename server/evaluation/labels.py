@@ -15,7 +15,7 @@ from server.api.generation import Answerer
 from server.encoding.encoder import Input
 from server.encoding.labels import names_of
 from server.errors import InvalidRequest
-from server.evaluation.example_errors import faulty
+from server.evaluation.example_errors import example_error
 from server.service import Service
 
 #: Examples of one request to the batcher.
@@ -82,7 +82,7 @@ class LabelFigures:
             try:
                 true.append(number_of(label))
             except ValueError as error:
-                raise faulty(line, error) from error
+                raise example_error(line, error) from error
         expected = torch.tensor(true)
         return number_figures(float(F.mse_loss(got, expected)), got, expected)
 
@@ -95,17 +95,19 @@ class LabelFigures:
             try:
                 name = class_of(label)
             except ValueError as error:
-                raise faulty(line, error) from error
+                raise example_error(line, error) from error
             if name not in numbers:
                 known = ", ".join(list(numbers)[:8])
-                raise faulty(line, f"has the label {name!r}, which the model has not ({known})")
+                raise example_error(
+                    line, f"has the label {name!r}, which the model has not ({known})"
+                )
             yield numbers[name]
 
     def _input(self, line: int, row: Mapping[str, Any]) -> Input:
         try:
             return self._read(row)
         except (ValueError, InvalidRequest) as error:
-            raise faulty(line, error) from error
+            raise example_error(line, error) from error
 
     def _read(self, row: Mapping[str, Any]) -> Input:
         if self._encoding.images is not None:

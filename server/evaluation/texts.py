@@ -10,7 +10,7 @@ from registry.examples.scores import text_figures
 from server.adapters.modes import Mode
 from server.api.generation import Answerer
 from server.errors import InternalError, Overloaded
-from server.evaluation.example_errors import faulty
+from server.evaluation.example_errors import example_error
 from server.generation.runtime import Event, FailedEvent, Generation, SequenceRequest
 from server.scheduling.sequence import Sampling
 from server.service import Service
@@ -67,11 +67,13 @@ class TextFigures:
         try:
             texts = self._texts.of(row)
         except ValueError as error:
-            raise faulty(line, error) from error
+            raise example_error(line, error) from error
         longest = max(len(text.ids) for text in texts)
         if longest > self._max_length and not self._cuts:
             size = self._max_length
-            raise faulty(line, f"has {longest} tokens, {size} are taken; give max_length to cut")
+            raise example_error(
+                line, f"has {longest} tokens, {size} are taken; give max_length to cut"
+            )
         pairs = [(text.ids, text.wanted(self._max_length)) for text in texts]
         return [(ids[: max(wanted) + 1], wanted) for ids, wanted in pairs if wanted]
 

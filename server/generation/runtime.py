@@ -15,7 +15,7 @@ from server.engine.engine import Engine
 from server.errors import DeadlineExceeded, InternalError
 from server.generation.step_stats import stats_of
 from server.planning.placement import Placement
-from server.scheduling.admission import Open
+from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sampled, Sampling, TokenSequence
@@ -96,7 +96,9 @@ class Runtime(BatchThread):
         max_waiting: int,
         flush: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__("overtone-engine", Open(max_waiting + scheduler.max_running, "sequences"))
+        super().__init__(
+            "overtone-engine", OpenRequests(max_waiting + scheduler.max_running, "sequences")
+        )
         self._engine = engine
         self._scheduler = scheduler
         self._placement = placement

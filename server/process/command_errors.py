@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 
-def complain(message: str, exit_code: int, *, as_json: bool, code: str) -> NoReturn:
+def end_with_error(message: str, exit_code: int, *, as_json: bool, code: str) -> NoReturn:
     """Write what is wrong to standard error and end the command.
 
     Args:

@@ -17,7 +17,7 @@ from server.app import create_app
 from server.base.loading import Base, load_base
 from server.process.listening import open_listener, url_of
 from server.process.shutdown import GracefulServer
-from server.process.worker_process import WithWorker
+from server.process.worker_process import WorkerProcess
 from server.processor.row_check import NeedsSearch, require_own_rows
 from server.processor.search import can_search, search_and_restart
 from server.service import Service, build
@@ -61,7 +61,7 @@ def launch(
 
     def ready(service: Service) -> None:
         if settings.with_worker:
-            app.state.closers.append(WithWorker(settings, app.state.is_stopping).close)
+            app.state.closers.append(WorkerProcess(settings, app.state.is_stopping).close)
         on_ready(service)
 
     app = create_app(settings, metrics, starting.run, ready, fail)

@@ -9,7 +9,7 @@ import typer
 
 from registry import Registry, RegistryError, connect
 from registry.redis.reach import reach
-from server.process.command_errors import complain
+from server.process.command_errors import end_with_error
 from server.settings import BadSetting, read_settings_of_machine
 
 DATA = Path.home() / ".overtone"
@@ -39,4 +39,4 @@ def opened_registry(
             yield opened
     except (RegistryError, BadSetting, OSError) as error:
         code = getattr(error, "code", "invalid_argument")
-        complain(str(error), 1, as_json=as_json, code=code)
+        end_with_error(str(error), 1, as_json=as_json, code=code)

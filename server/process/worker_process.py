@@ -23,7 +23,7 @@ _LOOK_S = 0.25
 _FIRST_WAIT_S, _LAST_WAIT_S, _LONG_LIFE_S = 1.0, 60.0, 60.0
 
 
-class WithWorker:
+class WorkerProcess:
     """A worker that runs until `close`.
 
     Args:

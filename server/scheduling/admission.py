@@ -10,7 +10,7 @@ _QUEUES = 4
 _MAX_WAIT_S = 60
 
 
-class Open:
+class OpenRequests:
     """Counts what was accepted and has not ended.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from server.errors import Draining
-from server.scheduling.admission import Open
+from server.scheduling.admission import OpenRequests
 
 _LOG = logging.getLogger("overtone.runtime")
 
@@ -24,7 +24,7 @@ class BatchThread(ABC):
         open_requests: counts what was accepted and is not over; guarded here.
     """
 
-    def __init__(self, name: str, open_requests: Open) -> None:
+    def __init__(self, name: str, open_requests: OpenRequests) -> None:
         self._open = open_requests
         self._inbox: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()

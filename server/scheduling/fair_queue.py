@@ -43,8 +43,8 @@ class FairQueue:
 
     def __iter__(self) -> Iterator[TokenSequence]:
         """Yield all in order of acceptance."""
-        everyone = (sequence for queue in self._queues.values() for sequence in queue)
-        return iter(sorted(everyone, key=lambda sequence: sequence.number))
+        sequences = (sequence for queue in self._queues.values() for sequence in queue)
+        return iter(sorted(sequences, key=lambda sequence: sequence.number))
 
     @property
     def tenants(self) -> set[str]:

@@ -88,13 +88,13 @@ class Scheduler:
 
     def expired(self, now: float) -> list[TokenSequence]:
         """Return the sequences whose deadline has passed."""
-        everyone = [*self.running, *self.waiting]
-        return [one for one in everyone if one.deadline is not None and one.deadline <= now]
+        sequences = [*self.running, *self.waiting]
+        return [one for one in sequences if one.deadline is not None and one.deadline <= now]
 
     def next_deadline(self) -> float | None:
         """Return the earliest deadline, None if there is none."""
-        everyone = [*self.running, *self.waiting]
-        return min((one.deadline for one in everyone if one.deadline is not None), default=None)
+        sequences = [*self.running, *self.waiting]
+        return min((one.deadline for one in sequences if one.deadline is not None), default=None)
 
     def next(self, now: float) -> Batch | None:
         """Return the next step, or None if nothing can run."""
@@ -145,8 +145,8 @@ class Scheduler:
         flooding = self.waiting.flooding()
         if not flooding or self._plan.resting:
             return set()
-        everyone = [*(one for one in self.running if one.is_prefilling), *self.waiting]
-        found = any(one.tenant not in flooding and one.is_ready for one in everyone)
+        sequences = [*(one for one in self.running if one.is_prefilling), *self.waiting]
+        found = any(one.tenant not in flooding and one.is_ready for one in sequences)
         return flooding if found else set()
 
     def _choose(self) -> list[TokenSequence]:

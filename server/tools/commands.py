@@ -123,17 +123,17 @@ def _one_line_errors(as_json: bool) -> Iterator[None]:
     from adapters_core.errors import AdapterError
     from adapters_core.starting import CannotStart
     from server.base.load_errors import BaseNotLoadable
-    from server.process.command_errors import complain
+    from server.process.command_errors import end_with_error
     from server.tools.adapter_folder import BadFolder
 
     try:
         yield
     except AdapterError as error:
-        complain(str(error), 1, as_json=as_json, code=error.code)
+        end_with_error(str(error), 1, as_json=as_json, code=error.code)
     except (CannotStart, BaseNotLoadable) as error:
-        complain(str(error), 1, as_json=as_json, code="base_not_loadable")
+        end_with_error(str(error), 1, as_json=as_json, code="base_not_loadable")
     except (BadFolder, OSError) as error:
-        complain(str(error), 1, as_json=as_json, code="invalid_argument")
+        end_with_error(str(error), 1, as_json=as_json, code="invalid_argument")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from server.api.job_creation import own_file
 from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.api.request_body import RequestBody
 from server.errors import InvalidRequest, Overloaded, body_of
-from server.evaluation.evaluation import Asked, Evaluation
+from server.evaluation.evaluation import Evaluation, EvaluationSpec
 from server.service import Service
 
 router = APIRouter(tags=["inference"])
@@ -84,8 +84,8 @@ def _opened(service: Service, body: EvaluationRequest, tenant: str) -> tuple[Ans
     faults = record.facts.get("faults") or []
     if faults:
         raise InvalidRequest(f"line {faults[0]['line']}: {faults[0]['message']}", "file")
-    asked = Asked(answerer, files.open(body.file), tenant, body.max_length)
-    return answerer, Evaluation(service, asked)
+    spec = EvaluationSpec(answerer, files.open(body.file), tenant, body.max_length)
+    return answerer, Evaluation(service, spec)
 
 
 class _Run:

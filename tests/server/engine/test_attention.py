@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from server.engine.attention import PagedCache, Span, StepLayout, _attention
-from server.engine.mask_patterns import REFUSED, Sight, UnsupportedAttention
+from server.engine.mask_patterns import REFUSED, MaskPattern, UnsupportedAttention
 from server.engine.scoring import Scoring
 from server.engine.step_tensors import pack
 from server.scheduling.page_pool import PagePool
@@ -26,11 +26,11 @@ HEAD_DIM = 8
 TOLERANCE = 64 * torch.finfo(torch.float32).eps
 PLAIN = Scoring()
 #: Soft caps and sinks are drawn; `None` is a layer without them.
-SIGHTS = [
-    Sight(),
-    *(Sight(window=n) for n in (1, 7, 32, 40, 500)),
-    Sight(chunk=13),
-    Sight(chunk=64),
+PATTERNS = [
+    MaskPattern(),
+    *(MaskPattern(window=n) for n in (1, 7, 32, 40, 500)),
+    MaskPattern(chunk=13),
+    MaskPattern(chunk=64),
 ]
 SINKS = (None, torch.tensor([0.3, -2.0, 4.0, 1.0, 0.0, 2.5]))
 
@@ -61,11 +61,11 @@ class Attended:
     def expected(self, scoring: Scoring = PLAIN) -> Tensor:
         """Return `[length, heads, d]` by the definition, float64, over all tokens at once."""
         own, other = torch.arange(self.length)[:, None], torch.arange(self.length)[None]
-        mask, sight = other <= own, scoring.sight
-        if sight.window:
-            mask &= own - other < sight.window
-        if sight.chunk:
-            mask &= own // sight.chunk == other // sight.chunk
+        mask, pattern = other <= own, scoring.pattern
+        if pattern.window:
+            mask &= own - other < pattern.window
+        if pattern.chunk:
+            mask &= own // pattern.chunk == other // pattern.chunk
         k, v = (
             t.double().repeat_interleave(self.heads // self.kv_heads, 0) for t in (self.k, self.v)
         )
@@ -122,7 +122,7 @@ def pages_of(length: int, scattered: bool, seed: int) -> list[int]:
     scoring=st.builds(
         Scoring,
         scale=st.sampled_from([None, 0.2]),
-        sight=st.sampled_from(SIGHTS),
+        pattern=st.sampled_from(PATTERNS),
         softcap=st.sampled_from([None, 0.5]),
         sinks=st.sampled_from(SINKS),
     ),
@@ -222,7 +222,7 @@ def test_arguments_that_change_nothing_are_taken() -> None:
     cache = PagedCache(2, PAGE_SIZE)
     cache.layout = StepLayout((), (), torch.tensor([0]), torch.tensor([], dtype=torch.long))
     ones = torch.ones(1, 1, 1, HEAD_DIM)
-    module: Any = SimpleNamespace(overtone_cache=cache, overtone_sight=Sight(), layer_idx=0)
+    module: Any = SimpleNamespace(overtone_cache=cache, overtone_pattern=MaskPattern(), layer_idx=0)
     out, weights = _attention(
         module, ones, ones, ones, None, scaling=0.5, dropout=0.0, is_causal=True, softcap=None
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from server.engine.attention import PagedCache
 from server.engine.attention_device import DeviceCache, has_paging
-from server.engine.mask_patterns import Sight
+from server.engine.mask_patterns import MaskPattern
 from server.engine.scoring import Scoring
 from server.engine.step_tensors import pack
 from server.scheduling.page_pool import PagePool
@@ -79,11 +79,11 @@ class Both:
     scoring=st.builds(
         Scoring,
         scale=st.sampled_from([None, 0.2]),
-        sight=st.sampled_from(
+        pattern=st.sampled_from(
             [
-                Sight(),
-                *(Sight(window=n) for n in (1, 7, 32, 40, 500)),
-                *(Sight(chunk=n) for n in (13, 64)),
+                MaskPattern(),
+                *(MaskPattern(window=n) for n in (1, 7, 32, 40, 500)),
+                *(MaskPattern(chunk=n) for n in (13, 64)),
             ]
         ),
         softcap=st.sampled_from([None, 0.5]),

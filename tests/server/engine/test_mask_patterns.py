@@ -9,7 +9,12 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers import masking_utils as masks
 
 import tiny
-from server.engine.mask_patterns import Sight, UnsupportedAttention, learn_sights, sight_of
+from server.engine.mask_patterns import (
+    MaskPattern,
+    UnsupportedAttention,
+    mask_patterns_of,
+    pattern_of,
+)
 
 ZERO = torch.zeros(1, dtype=torch.long)
 
@@ -18,10 +23,10 @@ ZERO = torch.zeros(1, dtype=torch.long)
 def test_windows_and_chunks_are_told_apart_at_any_size(size: int) -> None:
     sliding = masks.sliding_window_causal_mask_function(size)
     chunked = masks.chunked_causal_mask_function(size, ZERO)
-    assert sight_of(sliding, size) == Sight(window=size)
-    assert sight_of(chunked, size) == Sight(chunk=size)
-    assert sight_of(masks.causal_mask_function, size) == Sight()
-    assert sight_of(masks.causal_mask_function, None) == Sight()
+    assert pattern_of(sliding, size) == MaskPattern(window=size)
+    assert pattern_of(chunked, size) == MaskPattern(chunk=size)
+    assert pattern_of(masks.causal_mask_function, size) == MaskPattern()
+    assert pattern_of(masks.causal_mask_function, None) == MaskPattern()
 
 
 @pytest.mark.parametrize(
@@ -35,34 +40,36 @@ def test_windows_and_chunks_are_told_apart_at_any_size(size: int) -> None:
     ],
 )
 def test_other_patterns_are_none_of_ours(function: Any) -> None:
-    assert sight_of(function, 40) is None
-
-
-@pytest.mark.parametrize("sight", [Sight(), Sight(window=5), Sight(chunk=5), Sight(5, 7)])
-def test_a_row_sees_every_token_from_its_first_one_on(sight: Sight) -> None:
-    own, other = torch.arange(40)[:, None], torch.arange(40)[None]
-    seen = sight.mask(own, other)
-    for position in range(40):
-        places = seen[position].nonzero()[:, 0].tolist()
-        assert places == list(range(sight.first(position), position + 1))
+    assert pattern_of(function, 40) is None
 
 
 @pytest.mark.parametrize(
-    ("shape", "sights"),
+    "pattern", [MaskPattern(), MaskPattern(window=5), MaskPattern(chunk=5), MaskPattern(5, 7)]
+)
+def test_a_row_sees_every_token_from_its_first_one_on(pattern: MaskPattern) -> None:
+    own, other = torch.arange(40)[:, None], torch.arange(40)[None]
+    seen = pattern.mask(own, other)
+    for position in range(40):
+        places = seen[position].nonzero()[:, 0].tolist()
+        assert places == list(range(pattern.first(position), position + 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "patterns"),
     [
-        ("llama", [Sight(), Sight()]),
-        ("gpt2", [Sight(), Sight()]),
-        ("mistral", [Sight(window=40), Sight(window=40)]),
-        ("gemma2", [Sight(window=40), Sight()]),
-        ("gpt_oss", [Sight(window=40), Sight()]),
-        ("llama4", [Sight(chunk=40), Sight()]),
-        ("qwen2_moe", [Sight(window=40), Sight()]),
+        ("llama", [MaskPattern(), MaskPattern()]),
+        ("gpt2", [MaskPattern(), MaskPattern()]),
+        ("mistral", [MaskPattern(window=40), MaskPattern(window=40)]),
+        ("gemma2", [MaskPattern(window=40), MaskPattern()]),
+        ("gpt_oss", [MaskPattern(window=40), MaskPattern()]),
+        ("llama4", [MaskPattern(chunk=40), MaskPattern()]),
+        ("qwen2_moe", [MaskPattern(window=40), MaskPattern()]),
     ],
 )
 def test_the_sight_of_every_layer_is_learned_from_four_tokens(
-    shape: str, sights: list[Sight]
+    shape: str, patterns: list[MaskPattern]
 ) -> None:
-    assert learn_sights(tiny.model(shape)) == dict(enumerate(sights))
+    assert mask_patterns_of(tiny.model(shape)) == dict(enumerate(patterns))
 
 
 class OwnMask(LlamaForCausalLM):
@@ -81,14 +88,14 @@ def of_class(kind: Any) -> nn.Module:
 
 def test_a_mask_of_its_own_is_refused() -> None:
     with pytest.raises(UnsupportedAttention, match="none of: causal"):
-        learn_sights(of_class(OwnMask))
+        mask_patterns_of(of_class(OwnMask))
 
 
 def test_a_base_that_sees_later_tokens_is_refused() -> None:
     config: Any = tiny.model().config
     config.is_causal = False
     with pytest.raises(UnsupportedAttention, match="none of: causal"):
-        learn_sights(AutoModelForCausalLM.from_config(config))
+        mask_patterns_of(AutoModelForCausalLM.from_config(config))
 
 
 class Twice(LlamaForCausalLM):
@@ -101,10 +108,10 @@ class Twice(LlamaForCausalLM):
 
 def test_a_layer_that_attends_twice_is_refused() -> None:
     with pytest.raises(UnsupportedAttention, match="twice in layer 0"):
-        learn_sights(of_class(Twice))
+        mask_patterns_of(of_class(Twice))
 
 
 @pytest.mark.parametrize("shape", tiny.OWN_SHAPES)
 def test_attention_code_of_their_own_is_refused_by_name(shape: str) -> None:
     with pytest.raises(UnsupportedAttention, match="ForCausalLM has attention code of its own"):
-        learn_sights(tiny.model(shape))
+        mask_patterns_of(tiny.model(shape))

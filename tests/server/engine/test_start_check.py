@@ -13,9 +13,9 @@ from adapters_core import serving
 from adapters_core.base import spec_of
 from adapters_core.causal_probe import with_causal_targets
 from adapters_core.inject import Injection, inject
-from server.engine import sight, step_tensors
+from server.engine import mask_patterns, step_tensors
 from server.engine.engine import Engine
-from server.engine.mask_patterns import Sight, UnsupportedAttention
+from server.engine.mask_patterns import MaskPattern, UnsupportedAttention
 
 
 def probed(model: nn.Module) -> Injection:
@@ -38,7 +38,7 @@ def test_half_precision_is_held_too() -> None:
 def test_the_long_text_goes_beyond_the_window(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that takes a window for none is found out, however wide it is."""
     Engine(probed(tiny.model("mistral", sliding_window=window)), 100)
-    monkeypatch.setattr(sight, "sight_of", lambda *given: Sight())
+    monkeypatch.setattr(mask_patterns, "pattern_of", lambda *given: MaskPattern())
     with pytest.raises(UnsupportedAttention, match="differ by .* of a text without an adapter"):
         Engine(probed(tiny.model("mistral", sliding_window=window)), 100)
 

@@ -3,11 +3,11 @@
 import pytest
 
 from server.errors import Overloaded
-from server.scheduling.admission import Open
+from server.scheduling.admission import OpenRequests
 
 
 def test_a_full_tenant_is_refused_and_another_is_not() -> None:
-    opened = Open(2, "sequences")
+    opened = OpenRequests(2, "sequences")
     for _ in range(2):
         opened.begin("one", 0.0)
     with pytest.raises(Overloaded, match="2 sequences are open, the limit is 2"):
@@ -19,7 +19,7 @@ def test_a_full_tenant_is_refused_and_another_is_not() -> None:
 
 
 def test_all_tenants_together_have_a_limit_too() -> None:
-    opened = Open(1, "sequences")
+    opened = OpenRequests(1, "sequences")
     for i in range(4):
         opened.begin(str(i), 0.0)
     with pytest.raises(Overloaded, match="4 sequences are open"):
@@ -28,7 +28,7 @@ def test_all_tenants_together_have_a_limit_too() -> None:
 
 @pytest.mark.parametrize(("pace_s", "wait_s"), [(0.001, 1), (2.0, 4), (100.0, 60)])
 def test_the_wait_follows_the_pace_at_which_sequences_end(pace_s: float, wait_s: int) -> None:
-    opened, now = Open(20, "sequences"), 0.0
+    opened, now = OpenRequests(20, "sequences"), 0.0
     for _ in range(30):
         opened.begin("a", now)
         opened.end("a", now)
@@ -41,7 +41,7 @@ def test_the_wait_follows_the_pace_at_which_sequences_end(pace_s: float, wait_s:
 
 
 def test_nobody_is_remembered_who_has_nothing_open() -> None:
-    opened = Open(2, "sequences")
+    opened = OpenRequests(2, "sequences")
     for i in range(100):
         opened.begin(str(i), 0.0)
         opened.end(str(i), 0.0)

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from server.errors import Draining, Overloaded
-from server.scheduling.admission import Open
+from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
 from server_parts import eventually
 
@@ -14,7 +14,7 @@ class Counting(BatchThread):
     """Accepts numbers; one turn does nothing but read the inbox."""
 
     def __init__(self) -> None:
-        super().__init__("counting", Open(2, "numbers"))
+        super().__init__("counting", OpenRequests(2, "numbers"))
         self.accepted: list[int] = []
         self.ended: list[Exception] = []
 
