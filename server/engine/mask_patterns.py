@@ -54,7 +54,7 @@ class MaskPattern:
 
 
 def pattern_of(mask_function: Callable[..., Tensor], local_size: int | None) -> MaskPattern | None:
-    """Return the pattern that one of transformers' mask functions defines; None if it is none of these.
+    """Return the pattern of one of transformers' mask functions; None if it is not supported.
 
     Args:
         mask_function: `(batch, head, query, key)` indices, broadcast, to whether it is seen.
