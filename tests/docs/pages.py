@@ -116,3 +116,18 @@ def source(under: str = "") -> str:
         if path.startswith(under) and not path.startswith("tests/docs/")
         if path.endswith(endings) or path in named
     )
+
+
+@cache
+def words() -> frozenset[str]:
+    """Return every word of the code."""
+    return frozenset(re.findall(r"\w+", source()))
+
+
+@cache
+def modules(name: str) -> list[str]:
+    """Return the source of the modules and packages of that name, and packages' paths."""
+    found = [path for path in tracked() if f"/{path}".endswith(f"/{name}.py")]
+    inside = [path for path in tracked() if f"/{name}/" in f"/{path}" and path.endswith(".py")]
+    texts = [(ROOT / path).read_text() for path in [*found, *inside]]
+    return [*texts, "\n".join(inside)] if texts else []

@@ -4,6 +4,7 @@ import argparse
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ class Parsed(Exception):
     """A benchmark has read its options, and would begin."""
 
 
+@cache
 def tree() -> dict[str, Any]:
     """Return every command by its words, groups with theirs."""
     root = typer.main.get_command(app)

@@ -2,9 +2,11 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from starlette.routing import Match
 
 from live import settings_of
@@ -12,7 +14,7 @@ from server.app import create_app
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
-from .pages import CURRENT, ROOT, blocks, code_of, source, spans, title, tracked
+from .pages import CURRENT, ROOT, blocks, code_of, modules, source, spans, title, tracked, words
 from .program import arguments, command_of, options, parse, tree
 
 #: Flags of other programs -> the program.
@@ -30,6 +32,8 @@ MADE = re.compile(
     r"yours|OUT|DIR|\.venv|docker-compose\.override\.yml|config\.json|modules\.json|store\.json|"
     r"processor\.json|labels\.|LABEL|train/|test/|torch/version\.py"
 )
+#: Paths of fields in requests and answers.
+FIELDS = r"^(?:overtone|method|usage|training)\."
 #: Names of other programs' settings.
 FOREIGN_NAMES = {"terminationGracePeriodSeconds"}
 COMMANDS = [command for block in blocks() for command in block.commands]
@@ -45,6 +49,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SOURCE", "B", "DIR", "my-adapter", "another"):
         (tmp_path / name).mkdir()
     (tmp_path / "trainer").symlink_to(ROOT / "trainer")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """The application, which is not started."""
+    folder = tmp_path_factory.mktemp("app")
+    return create_app(settings_of(folder, folder), Metrics(), lambda: pytest.fail("started"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -87,8 +98,7 @@ def test_variables_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=title)
-def test_routes_exist(page: Path, tmp_path: Path) -> None:
-    app = create_app(settings_of(tmp_path, tmp_path), Metrics(), lambda: pytest.fail("started"))
+def test_routes_exist(page: Path, app: FastAPI) -> None:
     pattern = (
         r"(?:(GET|POST|PUT|DELETE|PATCH) +)?((?<!\w)/(?:v1/.|health/|version|metrics)[\w/{}@.:-]*)"
     )
@@ -113,13 +123,20 @@ def test_files_in_the_text_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [p for p in CURRENT if p.name not in GENERATED], ids=title)
 def test_names_of_code_in_the_text_exist(page: Path) -> None:
-    known = FOREIGN_NAMES | set(re.findall(r"\w+", source()))
     named = {
         span
         for span in spans(page)
-        if re.fullmatch(r"[A-Za-z_][\w.]*(\(\))?", span)
+        if re.fullmatch(r"[A-Za-z_][\w.]*(\(\))?(?<!\.py)(?<!\.conf)", span)
         and re.search(r"[._]|[a-z][A-Z]", span)
-        and not span.startswith("OVERTONE_")
+        and not re.search(rf"^OVERTONE_|{FIELDS}|{MADE.pattern}", span)
     }
-    missing = {name for name in named if not set(re.findall(r"\w+", name)) <= known}
-    assert {name for name in missing if not MADE.search(name)} == set()
+    assert {name for name in named if not _exists(name)} == set()
+
+
+def _exists(name: str) -> bool:
+    """Return whether a name's parts are words of the code, each in the module before it."""
+    parts = re.findall(r"\w+", name)
+    return words() | FOREIGN_NAMES >= set(parts) and all(
+        any(re.search(rf"\b{part}\b", text) for text in modules(module)) or not modules(module)
+        for module, part in pairwise(parts)
+    )
