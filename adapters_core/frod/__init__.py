@@ -1,1 +1,1 @@
-"""What FRoD makes from the base's weights, and what its files say of it."""
+"""What FRoD makes from the base's weights, and what its files say of it. Imports contract."""

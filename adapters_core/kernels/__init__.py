@@ -1,4 +1,7 @@
-"""The few compiled loops, each beside its torch reference, which is also the fallback."""
+"""The few compiled loops, each beside its torch reference, which is also the fallback.
+
+Imports contract and errors.
+"""
 
 from adapters_core.kernels.cosine import located_spectrum, located_spectrum_reference
 from adapters_core.kernels.gathered import gathered_rows, gathered_rows_reference

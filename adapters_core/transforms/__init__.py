@@ -1,1 +1,1 @@
-"""The transforms that methods are built on, and the sums over their few coefficients."""
+"""The transforms that methods are built on, and sums over few coefficients. Imports kernels."""

@@ -1,0 +1,1 @@
+"""A base: its spec, loading it, and what of it an adapter may change. Imports contract, tokens."""

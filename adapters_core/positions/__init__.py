@@ -1,0 +1,1 @@
+"""Positions and matrices that a seed gives. Imports errors alone."""

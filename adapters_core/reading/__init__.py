@@ -1,1 +1,0 @@
-"""How a base reads requests and writes answers, the same in serving and in training."""
