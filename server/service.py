@@ -4,12 +4,13 @@ import logging
 import time
 from dataclasses import dataclass
 
+from adapters_core.base.spec.spec import weights_of
+
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.base import weights_of
-from adapters_core.bases import Bases
-from adapters_core.canary import CanaryReport, run_canary, usual_methods
-from adapters_core.inject import inject
-from adapters_core.memory import keep_freed_memory
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import CanaryReport, run_canary, usual_methods
+from adapters_core.layers.inject import inject
+from adapters_core.malloc import keep_freed_memory
 from registry import Registry
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities

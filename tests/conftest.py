@@ -33,7 +33,7 @@ os.environ["OVERTONE_WORKER_NICE"] = "0"
 def _row_multiple() -> None:
     """Let products run over as many rows as test_instruction_sets.py found right."""
     if multiple := os.environ.get("OVERTONE_TEST_ROW_MULTIPLE"):
-        from adapters_core.rows import set_row_multiple
+        from adapters_core.contract.rows import set_row_multiple
 
         set_row_multiple(int(multiple))
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import tiny
-from adapters_core.bases import Bases
-from adapters_core.canary import run_canary, usual_methods
-from adapters_core.layer import Shape
-from adapters_core.method import Method
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import run_canary, usual_methods
 from server.adapters.residency import Entry
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import DecodeGraphs

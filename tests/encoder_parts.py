@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import torch
+from adapters_core.base.spec.spec import weights_of
 from torch import Tensor
 
-from adapters_core.adapter import read_adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import weights_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
+from adapters_core.format.read import read_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
 from live import CONFIG, FILE
 from server.adapters.payload import Factored, Merged
 from server.base.loading import Base

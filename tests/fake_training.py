@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 
-from adapters_core.base import BaseSpec
-from adapters_core.export import write_adapter
-from adapters_core.layer import Shape
+from adapters_core.contract.layer import Shape
+from adapters_core.format.write import write_adapter
 from adapters_core.methods import FourierFT
 from registry.jobs.spec import JobSpec
 from trainer.errors import Cancelled, Fault, InvalidTrainingFile, Paused, WrongBase

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec, BaseWeights
 from torch import Tensor
 
-from adapters_core.base import BaseSpec, BaseWeights
-from adapters_core.bases import Bases
-from adapters_core.layer import Shape
-from adapters_core.method import Method
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
+from adapters_core.layers.basis_cache import Bases
 
 CPU = torch.device("cpu")
 #: Where single layers of toy bases stand.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import spec_of, weight_of, weights_of
 from peft import (
     C3AConfig,
     FourierFTConfig,
@@ -28,10 +29,9 @@ from peft import (
 from torch import Tensor, nn
 
 import tiny
-from adapters_core.base import spec_of, weight_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import CLoRA, FRoD, LoCA, WaveletFT
 from live import CONFIG, FILE, Files
 from made import CPU, random_adapter

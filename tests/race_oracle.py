@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of, weight_of
 from torch import Tensor, nn
 
-from adapters_core.adapter import read_adapter
-from adapters_core.base import BaseSpec, spec_of, weight_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
 from live import BASE, CONFIG, FILE, Files
 from server_parts import CPU, QUERY_VALUE, Given, given

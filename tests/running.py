@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapters_core.bases import Bases
-from adapters_core.inject import Injection
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
 from server.base.resident import ResidentBase

@@ -10,16 +10,16 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+from adapters_core.base.spec.causal_probe import with_causal_targets
+from adapters_core.base.spec.spec import BaseSpec, spec_of, weight_of, weights_of
 from torch import Tensor, nn
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec, spec_of, weight_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.causal_probe import with_causal_targets
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
-from adapters_core.inject import Injection, inject
-from adapters_core.merge import materialise
-from adapters_core.method import Coefficients, Method
+from adapters_core.contract.method import Coefficients, Method
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
 from made import random_adapter
 from server.adapters.modes import Mode

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base import (
+from adapters_core.base.spec.rows_seen import Seen, rows_seen
+from adapters_core.base.spec.spec import (
     BaseSpec,
     adaptable,
     changeable,
@@ -25,9 +26,8 @@ from adapters_core.base import (
     shape_of,
     stacks_of,
 )
-from adapters_core.layer import Shape
-from adapters_core.probe import Seen, rows_seen
-from adapters_core.weight_reads import weight_reads
+from adapters_core.base.spec.weight_reads import weight_reads
+from adapters_core.contract.layer import Shape
 
 _LOG = logging.getLogger(__name__)
 _TOKENS, _SHARED, _SHORT = 24, 9, 17

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.safetensors_header import TensorEntry
 from adapters_core.errors import InvalidAdapter, TooLarge
-from adapters_core.files import TensorEntry
-from adapters_core.peft_config import PeftConfig
 
 #: Of one head; ImageNet-21k has 21,843.
 MAX_LABELS = 32768

@@ -20,14 +20,14 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.causal_probe import with_causal_targets
-from adapters_core.encoder_probe import probed_images, probed_texts
-from adapters_core.heads import clear_untrained, head_spec_of
-from adapters_core.kinds import Kind
-from adapters_core.loaded import load_whole, longest_text
-from adapters_core.reading.backend import check_generates
-from adapters_core.rotations import border_of
+from adapters_core.base.spec.causal_probe import with_causal_targets
+from adapters_core.base.spec.encoder_probe import probed_images, probed_texts
+from adapters_core.base.spec.heads import clear_untrained, head_spec_of
+from adapters_core.base.spec.kinds import Kind
+from adapters_core.base.spec.rotations import border_of
+from adapters_core.base.spec.spec import BaseSpec, spec_of
+from adapters_core.base.spec.whole_files import load_whole, longest_text
+from adapters_core.tokens.backend import check_generates
 
 _CLASSES: dict[Kind, Any] = {
     "text classifier": AutoModelForSequenceClassification,

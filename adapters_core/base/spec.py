@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters_core.layer import Shape, Stack
-from adapters_core.renames import Rename, renames_of
+from adapters_core.base.spec.renames import Rename, renames_of
+from adapters_core.contract.layer import Shape, Stack
 
 if TYPE_CHECKING:
-    from adapters_core.heads import HeadSpec
+    from adapters_core.base.spec.heads import HeadSpec
 
 T = TypeVar("T")
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.
@@ -39,7 +39,7 @@ class BaseSpec:
         fingerprint: `sha256:…` over its parameters (see `fingerprint`).
         targets: path -> shape of every linear that an adapter may change, in the model's order.
         head: what a classifier's adapter may replace as a whole; None for all other bases.
-        left_out: path -> reason, of the linears that no adapter may change (see probe.py).
+        left_out: path -> reason, of the linears that no adapter may change (causal_probe.py).
         kept: targets of a causal LM that see only the rows whose logits are wanted, in order.
         renames: what modules of it were called before (renames.py).
         shared: targets of an encoder that see what all inputs of a batch share; an adapter that

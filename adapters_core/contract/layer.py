@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from adapters_core.peft_config import PeftConfig
+    from adapters_core.contract.peft_config import PeftConfig
 
 T = TypeVar("T")
 #: The tensors of one layer by name, those that it shares with other layers among them.

@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from adapters_core.layer import Coefficients, Shape
-from adapters_core.method import Method
-from adapters_core.rows import PackedLayer, Rows
+from adapters_core.contract.layer import Coefficients, Shape
+from adapters_core.contract.method import Method
+from adapters_core.contract.rows import PackedLayer, Rows
 
 
 class MergedOnly(Method):

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters_core.contract.cell_merge import merge_cells
+from adapters_core.contract.layer import Coefficients, FileView, Shape, Site, Stack, TensorSpec
+from adapters_core.contract.rows import PackedLayer, Rows, Segment
 from adapters_core.errors import InvalidAdapter
-from adapters_core.layer import Coefficients, FileView, Shape, Site, Stack, TensorSpec
-from adapters_core.patch import merge_cells
-from adapters_core.rows import PackedLayer, Rows, Segment
 
 if TYPE_CHECKING:
-    from adapters_core.peft_config import PeftConfig
+    from adapters_core.contract.peft_config import PeftConfig
 
 __all__ = [
     "Coefficients",

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from adapters_core.contract.method import Method
 from adapters_core.errors import UnknownMethod
-from adapters_core.method import Method
 
 if TYPE_CHECKING:
-    from adapters_core.peft_config import PeftConfig
+    from adapters_core.contract.peft_config import PeftConfig
 
 
 #: What a layer that is no linear is.

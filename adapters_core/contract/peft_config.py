@@ -15,8 +15,8 @@ from typing import Any
 
 import regex
 
+from adapters_core.contract.peft_fields import NEUTRAL, READ, REFUSED, VALUES, is_one_of
 from adapters_core.errors import InvalidAdapter, TooLarge
-from adapters_core.peft_fields import NEUTRAL, READ, REFUSED, VALUES, is_one_of
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PATTERN_CHARS = 4096

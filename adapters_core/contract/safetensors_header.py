@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from adapters_core.contract.peft_config import parse_json
 from adapters_core.errors import InvalidAdapter, NonFinite, TooLarge
-from adapters_core.peft_config import parse_json
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 16384

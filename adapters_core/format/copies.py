@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from adapters_core.base import BaseSpec, sample_digest
+from adapters_core.base.spec.spec import BaseSpec, sample_digest
+from adapters_core.contract.peft_fields import MERGE
+from adapters_core.contract.safetensors_header import Header
 from adapters_core.errors import BaseMismatch
-from adapters_core.files import Header
-from adapters_core.keys import PREFIX
-from adapters_core.peft_fields import MERGE
+from adapters_core.format.keys import PREFIX
 
 
 def without_copies(

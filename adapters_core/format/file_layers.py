@@ -5,18 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters_core.base import BaseSpec
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.contract.layer import FileView
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import Site, variant_of
+from adapters_core.contract.peft_config import PeftConfig, is_all_linear
+from adapters_core.contract.peft_fields import MERGE
+from adapters_core.contract.safetensors_header import TensorEntry
 from adapters_core.errors import InvalidAdapter
-from adapters_core.files import TensorEntry
-from adapters_core.layer import FileView
-from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig, is_all_linear
-from adapters_core.peft_fields import MERGE
-from adapters_core.replacing.reading import FIELDS as REPLACING_FIELDS
-from adapters_core.stack_keys import FIELD as STACKS_FIELD
-from adapters_core.stack_keys import chosen_stacks
-from adapters_core.table import Site, variant_of
-from adapters_core.tying import check_pair, tied_to
+from adapters_core.format.replaced import FIELDS as REPLACING_FIELDS
+from adapters_core.format.stack_keys import FIELD as STACKS_FIELD
+from adapters_core.format.stack_keys import chosen_stacks
+from adapters_core.format.tying import check_pair, tied_to
 
 _SHOWN = 5
 #: Fields of the config that are read for a base with a head.

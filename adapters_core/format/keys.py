@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from adapters_core.base import BaseSpec
+from adapters_core.base.spec.renames import renamed
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.contract.layer import TensorSpec
+from adapters_core.contract.peft_fields import MERGE
+from adapters_core.contract.safetensors_header import Header, TensorEntry
 from adapters_core.errors import InvalidAdapter, UnusedTensors
-from adapters_core.files import Header, TensorEntry
-from adapters_core.layer import TensorSpec
-from adapters_core.peft_fields import MERGE
-from adapters_core.renames import renamed
 
 PREFIX = "base_model.model."
 SHARED_PREFIX = "base_model."

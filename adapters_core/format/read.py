@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.base import BaseSpec
-from adapters_core.copies import check_copies, without_copies
-from adapters_core.description import AdapterDescription
-from adapters_core.errors import BaseMismatch, InvalidAdapter, NoEffect, UnusedTensors
-from adapters_core.file_layers import (
-    FileParts,
-    check_layers,
-    check_targets,
-    fields_of,
-    methods_of_file,
-)
-from adapters_core.files import (
+from adapters_core.base.spec.heads import Head, check_head, check_task, labels_in, saved_parameters
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.contract.layer import Coefficients, TensorSpec
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import for_config
+from adapters_core.contract.peft_config import PeftConfig, parse_json
+from adapters_core.contract.safetensors_header import (
     DEFAULT_MAX_FILE_BYTES,
     Header,
     TensorEntry,
@@ -30,8 +25,17 @@ from adapters_core.files import (
     read_header,
     read_tensors,
 )
-from adapters_core.heads import Head, check_head, check_task, labels_in, saved_parameters
-from adapters_core.keys import (
+from adapters_core.errors import BaseMismatch, InvalidAdapter, NoEffect, UnusedTensors
+from adapters_core.format.copies import check_copies, without_copies
+from adapters_core.format.description import AdapterDescription
+from adapters_core.format.file_layers import (
+    FileParts,
+    check_layers,
+    check_targets,
+    fields_of,
+    methods_of_file,
+)
+from adapters_core.format.keys import (
     PREFIX,
     SHARED_PREFIX,
     key_of,
@@ -39,13 +43,9 @@ from adapters_core.keys import (
     refuse_unknown,
     split_key,
 )
-from adapters_core.layer import Coefficients, TensorSpec
-from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig, parse_json
-from adapters_core.replacing.reading import replaced_by
-from adapters_core.stack_keys import chosen_stacks, with_stack_keys
-from adapters_core.table import for_config
-from adapters_core.tying import check_tied
+from adapters_core.format.replaced import replaced_by
+from adapters_core.format.stack_keys import chosen_stacks, with_stack_keys
+from adapters_core.format.tying import check_tied
 
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
 METADATA_KEY = "overtone"

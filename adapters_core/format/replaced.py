@@ -9,14 +9,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from adapters_core.base import BaseSpec
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.contract.method import Method
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.peft_fields import MERGE
 from adapters_core.errors import InvalidAdapter
-from adapters_core.keys import PREFIX, SHARED_PREFIX
-from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig
-from adapters_core.peft_fields import MERGE
-from adapters_core.replacing.token_rows import ROWS, TokenRows
-from adapters_core.replacing.whole_weight import WholeWeight
+from adapters_core.format.keys import PREFIX, SHARED_PREFIX
+from adapters_core.format.token_rows import ROWS, TokenRows
+from adapters_core.format.whole_weight import WholeWeight
 
 _SAVED, _TOKENS, _TYING = "modules_to_save", "trainable_token_indices", "ensure_weight_tying"
 #: Fields that are read here, for bases whose head an adapter does not replace.

@@ -9,12 +9,12 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from adapters_core.base import BaseSpec
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.peft_fields import MERGE
+from adapters_core.contract.safetensors_header import Header
 from adapters_core.errors import InvalidAdapter
-from adapters_core.files import Header
-from adapters_core.keys import PREFIX
-from adapters_core.peft_config import PeftConfig
-from adapters_core.peft_fields import MERGE
+from adapters_core.format.keys import PREFIX
 
 FIELD = "target_parameters"
 

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Coefficients, Shape, Site, TensorSpec
-from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig
-from adapters_core.replacing.whole_weight import Golden
-from adapters_core.rows import PackedLayer, Rows
+from adapters_core.contract.layer import Coefficients, Shape, Site, TensorSpec
+from adapters_core.contract.method import Method
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.rows import PackedLayer, Rows
+from adapters_core.format.whole_weight import Golden
 
 #: The tensor of a layer.
 ROWS = "token_adapter.trainable_tokens_delta"

@@ -9,12 +9,12 @@ value of it gives the same adapter. A test holds the classes against the install
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import registered
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.peft_fields import is_one_of
 from adapters_core.errors import InvalidAdapter
-from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig
-from adapters_core.peft_fields import is_one_of
-from adapters_core.table import registered
-from adapters_core.training_layers import LAYER_FIELDS
+from adapters_core.format.training_layers import LAYER_FIELDS
 
 #: Field -> why training gives the same adapter whatever it says.
 NEUTRAL: Mapping[str, str] = {

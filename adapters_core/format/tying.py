@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from adapters_core.base import BaseSpec
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.contract.layer import Coefficients
+from adapters_core.contract.method import Method
+from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter
-from adapters_core.layer import Coefficients
-from adapters_core.method import Method
 from adapters_core.methods import LoRA, LoRAEmbedding
-from adapters_core.peft_config import PeftConfig
 
 _FIELD = "ensure_weight_tying"
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Coefficients, Shape, Site, TensorSpec
-from adapters_core.merged_only import MergedOnly
-from adapters_core.peft_config import PeftConfig
+from adapters_core.contract.layer import Coefficients, Shape, Site, TensorSpec
+from adapters_core.contract.merged_only import MergedOnly
+from adapters_core.contract.peft_config import PeftConfig
 
 _WEIGHT = "weight"
 

@@ -8,10 +8,10 @@ not, our own `frod_digest.<category>` uint8 `[2, 32]` has the sha256 of V and of
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Coefficients, FileView
 from adapters_core.errors import InvalidAdapter
 from adapters_core.frod.joint import REGULARISATION, category_of, check_canonical
 from adapters_core.frod.off_diagonal import checked_places
-from adapters_core.layer import Coefficients, FileView
 
 LAMBDA, VALUES = "frod_lambda_l", "frod_lambda_s_values"
 V, INDICES, SIZE, DIGEST = "frod_V", "frod_s_indices", "frod_s_size", "frod_digest"

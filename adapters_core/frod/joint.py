@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape, Weights
 from adapters_core.errors import InvalidAdapter
-from adapters_core.layer import Shape, Weights
 
 #: The weight a of the identity, and PEFT's default.
 REGULARISATION = 1e-3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.errors import InvalidAdapter
-from adapters_core.places import LARGE, flat_places
+from adapters_core.positions.seeded import LARGE, flat_places
 
 
 def num_places(width: int, rate: float) -> int:

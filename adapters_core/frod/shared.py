@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters_core.contract.layer import Site
 from adapters_core.frod.joint import Factors, Joint, factors
-from adapters_core.layer import Site
 from adapters_core.transforms.factored import Core, PlainLine, through_core
 
 

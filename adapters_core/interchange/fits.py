@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
 from adapters_core.errors import InvalidAdapter
-from adapters_core.layer import Shape
-from adapters_core.method import Method
 from adapters_core.methods.fourierft import FourierFT
 from adapters_core.methods.loca import LoCA
 from adapters_core.methods.waveletft import WaveletFT
-from adapters_core.places import flat_places
+from adapters_core.positions.seeded import flat_places
 from adapters_core.transforms.cosine import cosine_table, dct
 
 _CPU = torch.device("cpu")

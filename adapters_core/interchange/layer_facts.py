@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Coefficients, Shape
-from adapters_core.method import Method
-from adapters_core.places import places_digest
+from adapters_core.contract.layer import Coefficients, Shape
+from adapters_core.contract.method import Method
+from adapters_core.positions.seeded import places_digest
 
 _VECTORS, _STEPS, _TOLERANCE = 8, 60, 1e-5
 

@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapters_core.base import BaseSpec
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.contract.layer import Coefficients, Shape
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.safetensors_header import TensorEntry, read_header, read_tensors
 from adapters_core.errors import InvalidAdapter, UnusedTensors
-from adapters_core.files import TensorEntry, read_header, read_tensors
-from adapters_core.keys import PREFIX
-from adapters_core.layer import Coefficients, Shape
+from adapters_core.format.keys import PREFIX
 from adapters_core.methods.fourierft import FourierFT
-from adapters_core.peft_config import PeftConfig
-from adapters_core.places import flat_places
+from adapters_core.positions.seeded import flat_places
 
 #: `peft_type` of these checkpoints.
 OFFICIAL_TYPE = "FOURIER"

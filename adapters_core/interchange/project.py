@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.adapter import Adapter
-from adapters_core.bases import Bases
+from adapters_core.contract.layer import Coefficients, Shape
+from adapters_core.contract.method import Method
+from adapters_core.format.read import Adapter
 from adapters_core.interchange.fits import Fit, fitter_for
-from adapters_core.layer import Coefficients, Shape
-from adapters_core.method import Method
+from adapters_core.layers.basis_cache import Bases
 
 
 @dataclass(frozen=True)

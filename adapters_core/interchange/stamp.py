@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from adapters_core.adapter import METADATA_KEY, Adapter
-from adapters_core.base import BaseSpec
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.format.read import METADATA_KEY, Adapter
 
 
 def stamped(file: bytes, adapter: Adapter, base: BaseSpec) -> bytes:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters_core.contract.method import PackedLayer
 from adapters_core.kernels.located import located_rows_reference
-from adapters_core.method import PackedLayer
 
 
 def is_compiled(x: Tensor) -> bool:

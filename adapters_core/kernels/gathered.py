@@ -11,7 +11,7 @@ import numba
 import torch
 from torch import Tensor
 
-from adapters_core.method import PackedLayer
+from adapters_core.contract.method import PackedLayer
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)

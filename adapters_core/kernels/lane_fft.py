@@ -4,7 +4,7 @@
 
 A library's transform has a plan to look up and code of its own to fetch: behind a matrix product
 that has swept the caches, the transform of one row takes nine times what it takes warm. Here a
-row lies in a lane of every vector (lanes.py), so that every step is one instruction for sixteen
+row lies in a lane of every vector (simd16.py), so that every step is one instruction for sixteen
 rows whatever the step, and sizes with any small factors are alike. The order is Stockham's (no
 reversal of bits): pass by pass, x[q + s (p + m k)] becomes y[q + s (r p + k)], r the radix, n the
 length left, m = n / r, s the stride.
@@ -17,7 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from adapters_core.kernels.lanes import LANES, add, load, mul, splat, store, sub
+from adapters_core.kernels.simd16 import LANES, add, load, mul, splat, store, sub
 
 #: Passes of larger ones read as many lines that lie in one set of the cache, and lose.
 _RADICES = (2, 3, 5, 7)

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import PackedLayer, Rows
 from adapters_core.kernels.lane_fft import (
     LaneTransform,
     has_lane_transform,
     lane_fft,
     lane_transform,
 )
-from adapters_core.kernels.lanes import LANES, add, load, mul, splat, store, sub
+from adapters_core.kernels.simd16 import LANES, add, load, mul, splat, store, sub
 from adapters_core.kernels.spectral import SpectralPlan
-from adapters_core.layer import Shape
-from adapters_core.method import PackedLayer, Rows
 
 _CHUNK = 64
 

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape
 from adapters_core.kernels.lane_fft import (
     LaneTransform,
     has_lane_transform,
     lane_fft,
     lane_transform,
 )
-from adapters_core.kernels.lanes import (
+from adapters_core.kernels.simd16 import (
     LANES,
     add,
     backwards,
@@ -37,7 +38,6 @@ from adapters_core.kernels.lanes import (
     sub,
     transpose,
 )
-from adapters_core.layer import Shape
 
 #: Pairs of numbers of sixteen rows that are turned round at a time; a multiple of sixteen.
 _CHUNK = 128

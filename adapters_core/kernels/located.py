@@ -12,7 +12,7 @@ import numba
 import torch
 from torch import Tensor
 
-from adapters_core.method import PackedLayer
+from adapters_core.contract.method import PackedLayer
 
 #: Integers below this are exact in float32.
 EXACT_INTEGERS = 1 << 24

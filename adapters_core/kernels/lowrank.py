@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters_core.method import PackedLayer, Shape
+from adapters_core.contract.method import PackedLayer, Shape
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False, fastmath={"reassoc", "contract"})

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters_core.kernels.lanes import LANES, backwards, load, store
+from adapters_core.kernels.simd16 import LANES, backwards, load, store
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters_core.method import PackedLayer
+from adapters_core.contract.method import PackedLayer
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters_core.contract.method import PackedLayer
+from adapters_core.kernels.filter_pyramid import Pyramid
 from adapters_core.kernels.gathered import gathered_rows, gathered_rows_reference
-from adapters_core.method import PackedLayer
-from adapters_core.transforms.pyramid import Pyramid
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)

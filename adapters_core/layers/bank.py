@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.bases import Bases, memory_of
-from adapters_core.method import Coefficients, Method, PackedLayer, Rows, Shape
+from adapters_core.contract.method import Coefficients, Method, PackedLayer, Rows, Shape
+from adapters_core.layers.basis_cache import Bases, memory_of
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Coefficients, Shape, Site, Weights
-from adapters_core.method import Method
+from adapters_core.contract.layer import Coefficients, Shape, Site, Weights
+from adapters_core.contract.method import Method
 
 
 @dataclass(frozen=True)

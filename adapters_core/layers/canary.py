@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.bases import Bases
+from adapters_core.contract.method import Method, Rows, Segment, Shape
+from adapters_core.contract.method_registry import registered
 from adapters_core.errors import CanaryFailed
-from adapters_core.method import Method, Rows, Segment, Shape
-from adapters_core.table import registered
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 
 _CELLS = 64
 _ROWS = 5

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from adapters_core.base import adaptable, changeable, input_embedding
-from adapters_core.experts import AdaptedExperts, AdaptedStack
-from adapters_core.linear import AdaptedEmbedding, AdaptedLinear, Switch
+from adapters_core.base.spec.spec import adaptable, changeable, input_embedding
+from adapters_core.layers.experts import AdaptedExperts, AdaptedStack
+from adapters_core.layers.linear import AdaptedEmbedding, AdaptedLinear, Switch
 
 
 @dataclass(frozen=True)

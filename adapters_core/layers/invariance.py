@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.bases import Bases
-from adapters_core.method import Method, Rows, Segment, Shape
-from adapters_core.rows import row_multiple
+from adapters_core.contract.method import Method, Rows, Segment, Shape
+from adapters_core.contract.rows import row_multiple
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 
 #: Numbers of rows that are tried, in multiples of `row_multiple()`.
 _COUNTS = (1, 2, 3, 5, 8, 16, 33, 64)

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapters_core.base import embedding_scale, shape_of, weight_of
-from adapters_core.layer import Shape
+from adapters_core.base.spec.spec import embedding_scale, shape_of, weight_of
+from adapters_core.contract.layer import Shape
 
 
 class Plan(Protocol):
@@ -73,7 +73,7 @@ class AdaptedLinear(AdaptedLayer):
 
     Args:
         base, path, switch: as above.
-        sees_kept: whether it sees only the rows whose logits are wanted (causal_probe.py).
+        sees_kept: whether it sees only the rows whose logits are wanted (base/causal_probe.py).
     """
 
     def __init__(self, base: nn.Module, path: str, switch: Switch, sees_kept: bool = False) -> None:

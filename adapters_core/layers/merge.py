@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adapters_core.bases import Bases
-from adapters_core.layer import Shape
-from adapters_core.method import Coefficients, Method
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Coefficients, Method
+from adapters_core.layers.basis_cache import Bases
 
 
 class BaseLayer(Protocol):

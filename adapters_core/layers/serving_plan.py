@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.bank import Bank
-from adapters_core.experts import AdaptedExperts, ModuleRows
-from adapters_core.linear import AdaptedLayer
-from adapters_core.rows import Rows
+from adapters_core.contract.rows import Rows
+from adapters_core.layers.bank import Bank
+from adapters_core.layers.experts import AdaptedExperts, ModuleRows
+from adapters_core.layers.linear import AdaptedLayer
 
 
 class RowsNotKnown(RuntimeError):

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapters_core.bases import Bases
-from adapters_core.layer import Shape, TensorSpec
-from adapters_core.linear import AdaptedLayer
-from adapters_core.method import Method
+from adapters_core.contract.layer import Shape, TensorSpec
+from adapters_core.contract.method import Method
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.linear import AdaptedLayer
 
 
 class TrainingPlan:

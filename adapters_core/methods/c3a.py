@@ -23,8 +23,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     Method,
     PackedLayer,
@@ -33,9 +32,10 @@ from adapters_core.method import (
     Site,
     TensorSpec,
 )
-from adapters_core.peft_config import Pattern, PeftConfig
-from adapters_core.rows import pad_rows
-from adapters_core.table import register
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import Pattern, PeftConfig
+from adapters_core.contract.rows import pad_rows
+from adapters_core.errors import InvalidAdapter
 
 _KERNEL = "c3a_kernel"
 

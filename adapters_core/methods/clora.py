@@ -32,8 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     Method,
     PackedLayer,
@@ -41,9 +40,10 @@ from adapters_core.method import (
     Shape,
     TensorSpec,
 )
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.errors import InvalidAdapter
 from adapters_core.methods.lora import LoRA
-from adapters_core.peft_config import PeftConfig
-from adapters_core.table import register
 
 _MAP, _DOWN, _UP = "clora_map", "clora_down", "clora_up"
 #: Of all spaces together. A layer's packed copy has this many rows and columns at most.

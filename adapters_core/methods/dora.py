@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     Method,
     PackedLayer,
@@ -33,10 +33,10 @@ from adapters_core.method import (
     Site,
     TensorSpec,
 )
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.rows import padded_linear
 from adapters_core.methods.lora import LoRA
-from adapters_core.peft_config import PeftConfig
-from adapters_core.rows import padded_linear
-from adapters_core.table import register
 
 _A, _B, _MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 

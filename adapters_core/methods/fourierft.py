@@ -26,6 +26,18 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from adapters_core.contract.method import (
+    Coefficients,
+    Method,
+    PackedLayer,
+    Rows,
+    Shape,
+    Site,
+    TensorSpec,
+)
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import Pattern, PeftConfig
+from adapters_core.contract.rows import pad_rows
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels import SpectralPlan, spectral_plan, spectral_rows
 from adapters_core.kernels.lane_spectra import (
@@ -42,19 +54,7 @@ from adapters_core.kernels.lane_sums import (
     lane_sums,
     sums_plan,
 )
-from adapters_core.method import (
-    Coefficients,
-    Method,
-    PackedLayer,
-    Rows,
-    Shape,
-    Site,
-    TensorSpec,
-)
-from adapters_core.peft_config import Pattern, PeftConfig
-from adapters_core.places import flat_places, places_digest
-from adapters_core.rows import pad_rows
-from adapters_core.table import register
+from adapters_core.positions.seeded import flat_places, places_digest
 from adapters_core.transforms.factored import Core, FourierLine, is_narrow, through_core
 from adapters_core.transforms.fourier_sums import (
     HalfSpectrum,

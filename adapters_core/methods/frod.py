@@ -44,6 +44,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters_core.contract.method import (
+    Coefficients,
+    FileView,
+    Method,
+    PackedLayer,
+    Rows,
+    Shape,
+    Site,
+    TensorSpec,
+)
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.rows import pad_rows
 from adapters_core.errors import InvalidAdapter
 from adapters_core.frod.in_file import (
     DIGEST,
@@ -65,19 +78,6 @@ from adapters_core.frod.joint import REGULARISATION, Joint, canonical, category_
 from adapters_core.frod.off_diagonal import num_places, num_words, seeded_places
 from adapters_core.frod.shared import FRoDBasis, basis_of
 from adapters_core.kernels import gathered_rows
-from adapters_core.method import (
-    Coefficients,
-    FileView,
-    Method,
-    PackedLayer,
-    Rows,
-    Shape,
-    Site,
-    TensorSpec,
-)
-from adapters_core.peft_config import PeftConfig
-from adapters_core.rows import pad_rows
-from adapters_core.table import register
 
 
 @register

@@ -38,10 +38,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.kernels import located_rows, located_spectrum
-from adapters_core.kernels.located import EXACT_INTEGERS
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     Method,
     PackedLayer,
@@ -50,10 +47,13 @@ from adapters_core.method import (
     Site,
     TensorSpec,
 )
-from adapters_core.peft_config import Pattern, PeftConfig
-from adapters_core.places import flat_places
-from adapters_core.rows import padding_of
-from adapters_core.table import register
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import Pattern, PeftConfig
+from adapters_core.contract.rows import padding_of
+from adapters_core.errors import InvalidAdapter
+from adapters_core.kernels import located_rows, located_spectrum
+from adapters_core.kernels.located import EXACT_INTEGERS
+from adapters_core.positions.seeded import flat_places
 from adapters_core.transforms.cosine import cosine_table, cosines, dct, idct, idct_of_half
 from adapters_core.transforms.cosine_sums import (
     CosineBasis,

@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.kernels import lowrank_rows
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     Method,
     PackedLayer,
@@ -27,10 +25,12 @@ from adapters_core.method import (
     Shape,
     TensorSpec,
 )
-from adapters_core.peft_config import Pattern, PeftConfig
-from adapters_core.peft_fields import is_one_of
-from adapters_core.rows import padded_linear
-from adapters_core.table import register
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import Pattern, PeftConfig
+from adapters_core.contract.peft_fields import is_one_of
+from adapters_core.contract.rows import padded_linear
+from adapters_core.errors import InvalidAdapter
+from adapters_core.kernels import lowrank_rows
 
 _A, _B = "lora_A.weight", "lora_B.weight"
 #: Up to how many float32 roundings of its factors' norms a product counts as zero.

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Coefficients, Shape
+from adapters_core.contract.layer import Coefficients, Shape
+from adapters_core.contract.method_registry import register_variant
+from adapters_core.contract.rows import PackedLayer, Rows, padded_linear
 from adapters_core.methods.lora import LoRA
-from adapters_core.rows import PackedLayer, Rows, padded_linear
-from adapters_core.table import register_variant
 
 
 @register_variant("embedding")

@@ -13,10 +13,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Coefficients, Shape, Stack, TensorSpec
-from adapters_core.merged_only import MergedOnly
+from adapters_core.contract.layer import Coefficients, Shape, Stack, TensorSpec
+from adapters_core.contract.merged_only import MergedOnly
+from adapters_core.contract.method_registry import register_variant
 from adapters_core.methods.lora import LoRA
-from adapters_core.table import register_variant
 
 
 @register_variant("stack")

@@ -23,9 +23,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.kernels.located import EXACT_INTEGERS, located_rows
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     Method,
     PackedLayer,
@@ -33,9 +31,11 @@ from adapters_core.method import (
     Shape,
     TensorSpec,
 )
-from adapters_core.peft_config import PeftConfig
-from adapters_core.places import flat_places
-from adapters_core.table import register
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.errors import InvalidAdapter
+from adapters_core.kernels.located import EXACT_INTEGERS, located_rows
+from adapters_core.positions.seeded import flat_places
 from adapters_core.transforms.factored import Core, PlainLine, through_core
 
 _WEIGHT, _INDICES = "shira_weight", "shira_indices"

@@ -26,9 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.matrices import check_drawn, matrices_digest, padded_rank
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     FileView,
     Method,
@@ -38,9 +36,11 @@ from adapters_core.method import (
     Site,
     TensorSpec,
 )
-from adapters_core.peft_config import PeftConfig
-from adapters_core.rows import pad_rows, padded_linear
-from adapters_core.table import register
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.rows import pad_rows, padded_linear
+from adapters_core.errors import InvalidAdapter
+from adapters_core.positions.shared_matrices import check_drawn, matrices_digest, padded_rank
 
 _DOWN, _UP, _PROJECTION, _VECTOR = "tinylora_A", "tinylora_B", "tinylora_P", "tinylora_v"
 #: Numbers of one layer's P: 16 MiB.

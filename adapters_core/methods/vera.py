@@ -29,9 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.matrices import check_drawn, matrices_digest, padded_rank
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     FileView,
     Method,
@@ -41,9 +39,11 @@ from adapters_core.method import (
     Site,
     TensorSpec,
 )
-from adapters_core.peft_config import PeftConfig
-from adapters_core.rows import pad_rows
-from adapters_core.table import register
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.rows import pad_rows
+from adapters_core.errors import InvalidAdapter
+from adapters_core.positions.shared_matrices import check_drawn, matrices_digest, padded_rank
 
 _SCALE_OUT, _SCALE_RANK = "vera_lambda_b", "vera_lambda_d"
 _DOWN, _UP = "vera_A", "vera_B"

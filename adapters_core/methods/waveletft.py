@@ -4,7 +4,7 @@
     S[rows[l] + margin, cols[l] + margin] = spectrum[l], else 0
 
 One level of inverse wavelet transform; L and H hold the low- and high-pass atoms of the rows (r)
-and columns (c), see wavelets.py. With more levels (`num_levels`) A is no coefficients but a delta
+and columns (c), see wavelet_filters.py. With more levels (`num_levels`) A is no coefficients but a delta
 of its own: that of the level below, of the places that A has, by the same rule. With `use_idwt`
 off, delta = scale * S itself.
 
@@ -26,7 +26,7 @@ goes. PEFT would read such a file as one of a single level, so files of more are
 `peft_type`, WAVELETFT, which it refuses.
 
 Fast ways. A coefficient is an outer product of two atoms. Where they touch few cells, these are
-all that is added or merged (atoms.py); else the filter bank passes over dense cores. For a batch,
+all that is added or merged (transforms/atoms.py); else the filter bank passes over dense cores. For a batch,
 x is analysed once by the column atoms; the rows' own coefficients are gathered, multiplied and
 scattered, and the row atoms summed (kernels/wavelet.py). A few Haar coefficients go through no
 transform: each reads two cells and writes two (kernels/haar.py).
@@ -40,9 +40,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from adapters_core.errors import InvalidAdapter
-from adapters_core.kernels import analysed_rows, haar_rows, wavelet_rows
-from adapters_core.method import (
+from adapters_core.contract.method import (
     Coefficients,
     Method,
     PackedLayer,
@@ -51,14 +49,16 @@ from adapters_core.method import (
     Site,
     TensorSpec,
 )
-from adapters_core.peft_config import Pattern, PeftConfig
-from adapters_core.places import flat_places, places_digest
-from adapters_core.table import register
+from adapters_core.contract.method_registry import register
+from adapters_core.contract.peft_config import Pattern, PeftConfig
+from adapters_core.errors import InvalidAdapter
+from adapters_core.kernels import analysed_rows, haar_rows, wavelet_rows
+from adapters_core.kernels.filter_pyramid import Pyramid, deepest
+from adapters_core.kernels.wavelet_filters import WAVELETS, FilterBank, wavelet_bank
+from adapters_core.positions.seeded import flat_places, places_digest
 from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
 from adapters_core.transforms.factored import Core, WaveletLine, is_narrow, through_core
-from adapters_core.transforms.pyramid import Pyramid, deepest
 from adapters_core.transforms.wavelet_basis import WaveletBasis, wavelet_basis
-from adapters_core.transforms.wavelets import WAVELETS, FilterBank, wavelet_bank
 
 _SPECTRUM = "waveft_spectrum"
 

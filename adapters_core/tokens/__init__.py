@@ -1,1 +1,4 @@
-"""How a base reads requests and writes answers, in serving and in training alike. Imports nothing."""
+"""How a base reads requests and writes answers, in serving and in training.
+
+Imports nothing of this package.
+"""

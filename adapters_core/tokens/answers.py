@@ -19,9 +19,9 @@ from functools import cached_property
 from os.path import commonprefix
 from typing import Any
 
-from adapters_core.reading.continuing import continuing
-from adapters_core.reading.prompts import Prompt, plain_ids
-from adapters_core.reading.written import Written, written
+from adapters_core.tokens.continuing import continuing
+from adapters_core.tokens.prompts import Prompt, plain_ids
+from adapters_core.tokens.written import Written, written
 
 _SHOWN_CHARS = 30
 

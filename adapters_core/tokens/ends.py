@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from adapters_core.reading.prompts import ChatRefused, Message, chat_text
+from adapters_core.tokens.prompts import ChatRefused, Message, chat_text
 
 #: No template writes it of its own.
 _ANSWER = "overtone-answer"

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Shape
-from adapters_core.transforms.pyramid import Pyramid
+from adapters_core.contract.layer import Shape
+from adapters_core.kernels.filter_pyramid import Pyramid
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ is enough, at any length. Narrow rows are multiplied by the matrix instead.
 Only unscaled one-dimensional transforms are used (see methods/fourierft.py), and the turning is
 done in real numbers, one rounding per operation: a complex product may round differently in a
 vector and in a tail, and a row's bits would depend on where it lies. Callers that need such bits
-pad their rows to a multiple of four (rows.py).
+pad their rows to a multiple of four (contract/rows.py).
 """
 
 import math

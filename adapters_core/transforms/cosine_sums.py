@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape
 from adapters_core.kernels.cosine import unfold_into
 from adapters_core.kernels.cosine_blocks import block_spectra, sparse_spectra
-from adapters_core.layer import Shape
 from adapters_core.transforms.cosine import CosineTable, dct, idct
 
 #: Rows that are made at a time.

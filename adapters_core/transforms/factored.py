@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from adapters_core.layer import Shape
+from adapters_core.contract.layer import Shape
+from adapters_core.kernels.filter_pyramid import Pyramid
 from adapters_core.transforms.cosine import CosineTable, dct, idct
-from adapters_core.transforms.pyramid import Pyramid
 
 #: Numbers that one gather makes at a time: a megabyte, which stays in the cache.
 _AT_ONCE = 1 << 18

@@ -6,7 +6,7 @@ Coefficients are real, so the spectrum may be made Hermitian and halved (each co
 (j, k) and at (-j, -k), hence the 2); only columns that hold a coefficient take part in the first
 transform, which is one of real numbers; sums[-p, -q] = sums[p, q] leaves half of the rows to the
 second. Only one-dimensional, unscaled transforms are used: a scaled two-dimensional one is wrong
-on some CPUs (canary.py).
+on some CPUs (layers/canary.py).
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.rows import padding_of, row_multiple
 from adapters_core.kernels import mirrored_rows
-from adapters_core.layer import Shape
-from adapters_core.rows import padding_of, row_multiple
 
 #: Numbers of a weight that are made at a time: half a megabyte of spectrum, in cache.
 _BLOCK_NUMBERS = 1 << 18

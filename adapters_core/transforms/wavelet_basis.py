@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.kernels.filter_pyramid import Pyramid
 from adapters_core.kernels.haar import Blocks
 from adapters_core.transforms.atoms import LineAtoms, Touched, places_in_cores, touched
-from adapters_core.transforms.pyramid import Pyramid
 
 #: Few touched cells: this part of the matrix, and this many, or four (a Haar block) a coefficient.
 _SPARSE_PART, _SPARSE_TERMS = 8, 1 << 20

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import adaptable, weight_of, weights_of
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import adaptable, weight_of, weights_of
-from adapters_core.bases import Bases
 from adapters_core.errors import AdapterError
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
-from adapters_core.serving import RowsNotKnown
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.serving_plan import RowsNotKnown
 from bench.conformance.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
 from bench.lib.bases import tokenizer
 from server.adapters.modes import Mode

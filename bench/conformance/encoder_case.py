@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from adapters_core.base.spec.spec import adaptable, weights_of
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import adaptable, weights_of
-from adapters_core.bases import Bases
 from adapters_core.errors import AdapterError
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
 from bench.conformance.tiny_encoders import (
     CLS,
     IMAGE,

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.method import Method, Shape
+from adapters_core.contract.method import Method, Shape
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
 
 VOCABULARY = 8192
 #: Which linears of every layer -> how their paths end.

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 from bench.lib.bases import prompt_of, random_adapter, targets_of
 from server.adapters.payload import Factored
 from server.adapters.residency import Entry

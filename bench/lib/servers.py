@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 
-from adapters_core.adapter import read_adapter
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
-from adapters_core.description import AdapterDescription
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
-from adapters_core.files import digest_of
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.safetensors_header import digest_of
+from adapters_core.format.description import AdapterDescription
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FourierFT
-from adapters_core.peft_config import PeftConfig
 from bench.lib.bases import llama, random_adapter, save_llama, targets_of
 from overtone_client import Client, OvertoneError
 from registry import NewVersion, Registry, connect, publish

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adapters_core.memory import keep_freed_memory
+from adapters_core.malloc import keep_freed_memory
 from server.processor.choice import VARIABLE, this_processor
 
 

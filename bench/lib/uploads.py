@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from overtone_client import Adapter, Client, InvalidArgument, NotFound, OvertoneError
 
 if TYPE_CHECKING:
-    from adapters_core.base import BaseSpec
-    from adapters_core.method import Method
+    from adapters_core.base.spec.spec import BaseSpec
+
+    from adapters_core.contract.method import Method
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def _delete(client: Client, prefix: str, say: Callable[[str], None]) -> None:
 
 def _method(name: str, config: dict[str, Any]) -> "Method":
     import adapters_core.methods  # noqa: F401  (registers the methods)
+    from adapters_core.contract.method_registry import registered
     from adapters_core.errors import AdapterError
-    from adapters_core.table import registered
 
     kind = registered().get(name)
     if kind is None:
@@ -98,9 +99,8 @@ def _method(name: str, config: dict[str, Any]) -> "Method":
 def _spec_of(source: str, fingerprint: str) -> "BaseSpec":
     """Return the base's spec from its config alone; its weights are not read."""
     import torch
+    from adapters_core.base.spec.spec import BaseSpec, adaptable, shape_of
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from adapters_core.base import BaseSpec, adaptable, shape_of
 
     try:
         config = AutoConfig.from_pretrained(source)
@@ -119,8 +119,8 @@ def _written(folder: Path, method: "Method", spec: "BaseSpec", count: int) -> It
     """Write adapters one after the other, each over the one before."""
     import torch
 
-    from adapters_core.bases import Bases
-    from adapters_core.export import write_adapter
+    from adapters_core.format.write import write_adapter
+    from adapters_core.layers.basis_cache import Bases
     from bench.lib.bases import random_adapter, targets_of
 
     targets = targets_of(spec, "qv") or list(spec.targets)

@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
-from adapters_core.export import WEIGHTS_NAME, write_adapter
-from adapters_core.inject import Injection, inject
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.format.write import WEIGHTS_NAME, write_adapter
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import CLoRA, LoRA
-from adapters_core.training import TrainingPlan
 from bench.lib.program import Parser
 from bench.lib.timing import report
 

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
-from adapters_core.inject import Injection, inject
-from adapters_core.merge import materialise
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
 from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
 from bench.lib.loop import PROMPT, Leases, factored, run_to_end

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FourierFT
 from bench.lib.bases import random_adapter, targets_of
 from bench.lib.load import Lengths, Load

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import spec_of
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from adapters_core.adapter import read_adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
-from adapters_core.method import Method, Rows
+from adapters_core.contract.method import Method, Rows
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
 from bench.lib.bases import prompt_of, random_adapter, targets_of
 from bench.lib.timing import interleaved

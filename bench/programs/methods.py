@@ -22,20 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import PeftModel, PeftType
 from torch import Tensor, nn
 
-from adapters_core.adapter import read_adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME, write_adapter
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
-from adapters_core.method import Method, Rows
+from adapters_core.contract.method import Method, Rows
+from adapters_core.contract.method_registry import registered
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.serving_plan import FactoredGroup, ServingPlan
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
-from adapters_core.serving import FactoredGroup, ServingPlan
-from adapters_core.table import registered
 from bench.lib.bases import random_adapter
 from bench.lib.program import Parser
 from bench.lib.timing import interleaved, report

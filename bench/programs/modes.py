@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import spec_of
 
-from adapters_core.adapter import read_adapter
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
-from adapters_core.inject import inject
-from adapters_core.merge import merged_bytes
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import merged_bytes
 from adapters_core.methods import FourierFT
 from bench.lib.bases import llama, prompt_of, targets_of, write_many
 from bench.lib.program import Parser

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import PeftModel
 from torch import Tensor
 
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
-from adapters_core.inject import Injection, inject
-from adapters_core.merge import materialise
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT
 from bench.lib.bases import llama, prompt_of, targets_of, write_many
 from bench.lib.loop import PROMPT, Leases, Packer, read, run_to_end

@@ -21,15 +21,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from adapters_core.base.spec.spec import spec_of
 from peft import FourierFTConfig, LoraConfig, PeftConfig, WaveFTConfig, get_peft_model
 from torch import Tensor, nn
 
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FourierFT, LoCA, WaveletFT
-from adapters_core.training import TrainingPlan
 from bench.lib.bases import ENDINGS, VOCABULARY, llama, targets_of
 from bench.lib.program import Parser
 from bench.lib.timing import interleaved, report

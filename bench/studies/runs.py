@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from adapters_core.export import WEIGHTS_NAME
+from adapters_core.format.write import WEIGHTS_NAME
 from bench.studies.references import Reference
 from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase

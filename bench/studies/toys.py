@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from adapters_core.bases import Bases
-from adapters_core.layer import Shape
-from adapters_core.method import Method
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FourierFT, LoCA, LoRA, SHiRA, WaveletFT
 from bench.lib.program import Parser
 from bench.lib.timing import report

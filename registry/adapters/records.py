@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from adapters_core.description import AdapterDescription
+from adapters_core.format.description import AdapterDescription
 from registry.common.fence import Fence
 from registry.common.names import (
     DIGEST,

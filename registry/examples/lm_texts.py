@@ -1,7 +1,7 @@
 """Records of a training file as texts for a causal LM: what is read, and what of it is learned.
 
 A prompt or a chat is made of tokens by the functions with which the server reads requests, and what
-an answer's tokens are is `adapters_core.reading.answers`' rule: learned is what, generated behind
+an answer's tokens are is `adapters_core.tokens.answers`' rule: learned is what, generated behind
 that prompt, is served as the text of the file, and the token at which serving stops.
 
 Of a chat each answer is learned behind the prompt that serving makes of the messages before it.
@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters_core.reading.answers import Answer, AnswerNotWritable, Answers, difference
-from adapters_core.reading.ends import turn_end
-from adapters_core.reading.prompts import ChatRefused, Message, Prompt, chat_of, prompt_of
+from adapters_core.tokens.answers import Answer, AnswerNotWritable, Answers, difference
+from adapters_core.tokens.ends import turn_end
+from adapters_core.tokens.prompts import ChatRefused, Message, Prompt, chat_of, prompt_of
 from registry.training_data.checks import form_of
 from registry.training_data.messages import is_learned, plain_messages
 

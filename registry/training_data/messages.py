@@ -7,8 +7,8 @@ an answer that calls functions would be learned as an empty one.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapters_core.reading.prompts import ROLES, Message
-from adapters_core.reading.prompts import message as plain_message
+from adapters_core.tokens.prompts import ROLES, Message
+from adapters_core.tokens.prompts import message as plain_message
 
 _CALLS = ("tool_calls", "function_call")
 _CALLS_REFUSED = (

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-from adapters_core.bank import Bank, Layout
+from adapters_core.layers.bank import Bank, Layout
 from server.errors import AdapterTooLarge
 
 

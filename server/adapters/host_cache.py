@@ -6,10 +6,10 @@ Bounded in bytes; the oldest copies are dropped first. The caller guards it.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from adapters_core.base.spec.heads import Head, bytes_of
 from torch import Tensor
 
-from adapters_core.bank import Layout
-from adapters_core.heads import Head, bytes_of
+from adapters_core.layers.bank import Layout
 
 
 @dataclass(frozen=True)

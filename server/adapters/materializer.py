@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from adapters_core.base.spec.heads import Head, bytes_of
 from torch import Tensor
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.bank import Layout
-from adapters_core.heads import Head, bytes_of
-from adapters_core.merge import materialise, merged_bytes
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.layers.bank import Layout
+from adapters_core.layers.merge import materialise, merged_bytes
 from server.adapters.memory import DeviceMemory
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from adapters_core.base.spec.heads import in_host_memory
 from torch import Tensor
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.bases import Bases
-from adapters_core.heads import in_host_memory
-from adapters_core.method import Coefficients
+from adapters_core.contract.method import Coefficients
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 from server.adapters.banks import Banks
 from server.adapters.host_cache import HostCache, HostCopy
 from server.adapters.modes import Mode

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from adapters_core.base.spec.heads import Head
 from torch import Tensor
 
-from adapters_core.bank import Bank
-from adapters_core.heads import Head
+from adapters_core.layers.bank import Bank
 
 
 @dataclass(frozen=True)

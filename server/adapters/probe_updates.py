@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.linear import AdaptedLayer
-from adapters_core.method import Coefficients, Shape
+from adapters_core.contract.method import Coefficients, Shape
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.linear import AdaptedLayer
 from adapters_core.methods import LoRA, LoRAEmbedding
 from server.adapters.payload import Factored
 

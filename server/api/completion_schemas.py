@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adapters_core.reading.prompts import message
+from adapters_core.tokens.prompts import message
 from server.api.request_body import OpenAIBody, RequestBody
 from server.api.validation import unsupported
 

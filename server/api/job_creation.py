@@ -9,14 +9,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from adapters_core.base.spec.spec import BaseSpec
+
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.base import BaseSpec
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import registered
+from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
-from adapters_core.method import Method
-from adapters_core.peft_config import PeftConfig
-from adapters_core.table import registered
-from adapters_core.training_config import job_config
-from adapters_core.training_layers import trained_layers
+from adapters_core.format.training_config import job_config
+from adapters_core.format.training_layers import trained_layers
 from registry import (
     AdapterNotFound,
     FileNotFound,

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from transformers import AutoConfig
-
-from adapters_core.base import BaseSpec
-from adapters_core.loaded import max_positions
-from adapters_core.loading import (
+from adapters_core.base.spec.loading import (
     device_of,
     dtype_of,
     freeze_causal_lm,
     freeze_encoder,
     load_model,
 )
-from adapters_core.reading.ends import end_ids
+from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec.whole_files import max_positions
+from torch import nn
+from transformers import AutoConfig
+
 from adapters_core.starting import CannotStart, check_base, check_device
+from adapters_core.tokens.ends import end_ids
 from server.base.kinds import Kind, ServingTask, kind_of
 from server.base.kv_bytes import kv_token_bytes
 from server.base.load_errors import BaseNotLoadable, words_for

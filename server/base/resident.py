@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.inject import Injection
+from adapters_core.base.spec.spec import BaseSpec
+
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection
 
 
 @dataclass(frozen=True)

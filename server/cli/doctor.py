@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 import adapters_core.methods  # noqa: F401  # registers what the canary checks
-from adapters_core.bases import Bases
-from adapters_core.canary import run_canary, usual_methods
-from adapters_core.invariance import RowProduct, linear_product, products_of_methods
-from adapters_core.method import Shape
+from adapters_core.contract.method import Shape
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import run_canary, usual_methods
+from adapters_core.layers.invariance import RowProduct, linear_product, products_of_methods
 from adapters_core.starting import CannotStart, check_base, check_device, check_folder
 from registry import EMBEDDED, EmbeddedServer, RegistryUnavailable, connect, masked
 from server.processor.choice import VARIABLE, this_processor

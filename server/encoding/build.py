@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from adapters_core.inject import Injection
+from adapters_core.layers.inject import Injection
 from server.adapters.loader import Loader
 from server.base.kinds import Kind
 from server.base.loading import Base

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from adapters_core.base.spec.encoder_probe import Texts, agree, answers_of, image_inputs
 from torch import Tensor
 
-from adapters_core.bank import Bank
-from adapters_core.bases import Bases
-from adapters_core.encoder_probe import Texts, agree, answers_of, image_inputs
-from adapters_core.inject import Injection
+from adapters_core.layers.bank import Bank
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection
 from server.adapters.probe_updates import Updates, added, layout_of, packed, random_updates
 from server.base.loading import Base
 from server.encoding.encoder import Encoder, Group, Input, group_of

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from adapters_core.base.spec.padding import padded
 from torch import Tensor, nn
 
-from adapters_core.inject import Injection
-from adapters_core.padding import padded
+from adapters_core.layers.inject import Injection
 from server.adapters.payload import Factored, Merged
 from server.base.pooling import Pooling
 from server.encoding.head_switch import HeadSwitch

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.adapter import Adapter
+from adapters_core.format.read import Adapter
 from server.errors import InvalidRequest
 
 MAX_LABEL_CHARS = 256

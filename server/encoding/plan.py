@@ -11,10 +11,10 @@ from collections.abc import Container, Sequence
 import torch
 from torch import Tensor
 
-from adapters_core.linear import AdaptedLayer
-from adapters_core.method import Rows, Segment
-from adapters_core.rows import pad_rows, padding_of
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from adapters_core.contract.method import Rows, Segment
+from adapters_core.contract.rows import pad_rows, padding_of
+from adapters_core.layers.linear import AdaptedLayer
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.adapters.payload import Factored, Merged
 
 Payload = Factored | Merged | None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from adapters_core.reading.texts import cut, text_ids
+from adapters_core.tokens.texts import cut, text_ids
 from server.base.preparation import Preparation
 from server.errors import InvalidRequest, PromptTooLong
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from adapters_core.rows import pad_rows, padding_of
+from adapters_core.contract.rows import pad_rows, padding_of
 from server.engine.mask_patterns import MaskPattern, mask_patterns_of, refuse_arguments
 from server.engine.scoring import Scoring
 

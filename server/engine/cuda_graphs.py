@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.bank import EMPTY_SLOT, Bank
-from adapters_core.rows import Rows
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from adapters_core.contract.rows import Rows
+from adapters_core.layers.bank import EMPTY_SLOT, Bank
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.adapters.payload import Factored, Merged
 from server.engine.attention_device import DeviceCache, DeviceLayout
 from server.engine.step_tensors import payload_of

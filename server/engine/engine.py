@@ -14,12 +14,12 @@ import os
 from typing import Any
 
 import torch
+from adapters_core.base.spec.causal_probe import keeps_rows
+from adapters_core.base.spec.rotations import border_of
 from torch import Tensor
 
-from adapters_core.causal_probe import keeps_rows
-from adapters_core.inject import Injection
-from adapters_core.rotations import border_of
-from adapters_core.serving import ServingPlan
+from adapters_core.layers.inject import Injection
+from adapters_core.layers.serving_plan import ServingPlan
 from server.engine.attention import PagedCache
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import DecodeGraphs

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from adapters_core.inject import Injection
-from adapters_core.rows import padding_of, row_multiple
+from adapters_core.contract.rows import padding_of, row_multiple
+from adapters_core.layers.inject import Injection
 from server.engine.attention import PagedCache, Span
 from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.step_tensors import pack

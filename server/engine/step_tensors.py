@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adapters_core.method import Rows, Segment
-from adapters_core.rows import padding_of
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from adapters_core.contract.method import Rows, Segment
+from adapters_core.contract.rows import padding_of
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.attention import Span, StepLayout

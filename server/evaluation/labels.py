@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters_core.reading.texts import cut
+from adapters_core.tokens.texts import cut
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
 from server.api.generation import Answerer

@@ -4,7 +4,7 @@ import queue
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adapters_core.reading.ends import end_ids
+from adapters_core.tokens.ends import end_ids
 from registry.examples.lm_texts import LMTexts
 from registry.examples.scores import text_figures
 from server.adapters.modes import Mode

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters_core.reading.ends import turn_end
-from adapters_core.reading.prompts import ChatRefused, Message, chat_of, prompt_of
-from adapters_core.reading.written import Written
+from adapters_core.tokens.ends import turn_end
+from adapters_core.tokens.prompts import ChatRefused, Message, chat_of, prompt_of
+from adapters_core.tokens.written import Written
 from server.errors import InvalidRequest
 
 

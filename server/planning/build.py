@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from adapters_core.canary import usual_methods
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.layers.canary import usual_methods
 from server.adapters.loader import Loader
 from server.adapters.modes import ModeSetting
 from server.base.resident import ResidentBase

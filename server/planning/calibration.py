@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.bases import Bases
-from adapters_core.inject import Injection
-from adapters_core.linear import AdaptedLinear
-from adapters_core.method import Method, Rows, Segment, Shape
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from adapters_core.contract.method import Method, Rows, Segment, Shape
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection
+from adapters_core.layers.linear import AdaptedLinear
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.planning.costs import Costs, Curve, total
 
 #: Rows at which a linear is measured; a factored update grows evenly, so fewer do there.

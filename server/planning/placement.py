@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from adapters_core.bank import Layout
+from adapters_core.layers.bank import Layout
 from server.adapters.loader import Loader
 from server.adapters.modes import Mode, ModeSetting
 from server.adapters.payload import Factored

@@ -19,11 +19,16 @@ from transformers import AutoConfig, AutoModel
 from transformers.pytorch_utils import Conv1D
 
 import adapters_core.methods  # noqa: F401  (registers what `usual_methods` returns)
-from adapters_core.bases import Bases
-from adapters_core.canary import usual_methods
-from adapters_core.invariance import RowProduct, linear_product, moving_product, products_of_methods
-from adapters_core.layer import Shape
-from adapters_core.rows import padding_of, set_row_multiple
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.rows import padding_of, set_row_multiple
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import usual_methods
+from adapters_core.layers.invariance import (
+    RowProduct,
+    linear_product,
+    moving_product,
+    products_of_methods,
+)
 
 MULTIPLES = (4, 8, 16, 32, 64)
 #: Rows of a few steps: a single caller's, small and full batches, a piece of a prompt.

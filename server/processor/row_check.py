@@ -1,7 +1,7 @@
 """Measures at every start whether answers depend on their neighbours on this machine.
 
-First the products of a step (adapters_core/invariance.py), then whole steps: sequences alone and in
-one piece, together and in pieces; an encoder's texts alone and in one batch.
+First the products of a step (adapters_core/layers/invariance.py), then whole steps: sequences alone
+and in one piece, together and in pieces; an encoder's texts alone and in one batch.
 """
 
 import logging
@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
+from adapters_core.base.spec.encoder_probe import Texts, image_inputs
 from torch import Tensor, nn
 
-from adapters_core.bases import Bases
-from adapters_core.encoder_probe import Texts, image_inputs
-from adapters_core.invariance import (
+from adapters_core.contract.method import Method, Shape
+from adapters_core.contract.rows import row_multiple, set_row_multiple
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.invariance import (
     RowProduct,
     moving_product,
     products_of,
     products_of_methods,
 )
-from adapters_core.method import Method, Shape
-from adapters_core.rows import row_multiple, set_row_multiple
 from server.base.loading import Base
 from server.encoding.encoder import Encoder, Input, group_of
 from server.engine.engine import Engine

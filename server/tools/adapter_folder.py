@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.base import BaseSpec
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
-from adapters_core.files import digest_of
-from adapters_core.peft_config import MAX_CONFIG_BYTES, PeftConfig
+from adapters_core.base.spec.spec import BaseSpec
+
+from adapters_core.contract.peft_config import MAX_CONFIG_BYTES, PeftConfig
+from adapters_core.contract.safetensors_header import digest_of
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 
 
 class BadFolder(Exception):

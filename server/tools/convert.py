@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import BaseSpec, weights_of
 
-from adapters_core.adapter import Adapter
-from adapters_core.base import BaseSpec, weights_of
-from adapters_core.bases import Bases
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method_registry import registered
 from adapters_core.errors import InvalidAdapter
-from adapters_core.export import CONFIG_NAME, write_adapter
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import CONFIG_NAME, write_adapter
 from adapters_core.interchange.fits import FITTED
 from adapters_core.interchange.official import is_official, read_official
 from adapters_core.interchange.project import Projection, Target, project
 from adapters_core.interchange.stamp import stamped, unstamped
-from adapters_core.layer import Shape
-from adapters_core.table import registered
+from adapters_core.layers.basis_cache import Bases
 from server.base.loading import Base
 from server.tools.adapter_folder import AdapterFolder, new_folder
 

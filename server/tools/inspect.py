@@ -6,20 +6,20 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from adapters_core.base.spec.spec import weights_of
 from torch import Tensor
 
-from adapters_core.adapter import Adapter
-from adapters_core.base import weights_of
-from adapters_core.bases import Bases
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import for_config
+from adapters_core.contract.safetensors_header import read_header, read_tensors
 from adapters_core.errors import InvalidAdapter
-from adapters_core.files import read_header, read_tensors
+from adapters_core.format.keys import PREFIX, without_additions
+from adapters_core.format.read import Adapter
 from adapters_core.interchange.layer_facts import layer_facts
 from adapters_core.interchange.official import is_official
 from adapters_core.interchange.project import dense_delta
-from adapters_core.keys import PREFIX, without_additions
-from adapters_core.layer import Shape
-from adapters_core.method import Method
-from adapters_core.table import for_config
+from adapters_core.layers.basis_cache import Bases
 from server.base.loading import Base
 from server.tools.adapter_folder import AdapterFolder
 

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
-from adapters_core.method import Rows, Segment
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from adapters_core.contract.method import Rows, Segment
+from adapters_core.format.read import Adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 
 from .tiny_bases import TINY, peft_adapter, relative, without_warnings
 

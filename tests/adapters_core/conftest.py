@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import FourierFTConfig, LoraConfig
 from transformers import LlamaForCausalLM
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.layers.basis_cache import Bases
 
 from .tiny_bases import peft_adapter, tiny_llama
 

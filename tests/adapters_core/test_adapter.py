@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from adapters_core import places
-from adapters_core.adapter import Adapter
-from adapters_core.base import BaseSpec, spec_of
+from adapters_core.contract.method_registry import registered
 from adapters_core.errors import (
     AdapterError,
     BaseMismatch,
@@ -27,9 +26,10 @@ from adapters_core.errors import (
     UnknownMethod,
     UnusedTensors,
 )
-from adapters_core.export import write_adapter
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
-from adapters_core.table import registered
+from adapters_core.positions import seeded as places
 
 from .tiny_bases import change_config, change_tensors, random_layer, tiny_llama, tiny_qwen3
 

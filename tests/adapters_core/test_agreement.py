@@ -11,19 +11,19 @@ from functools import cache
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
-from adapters_core.method import Method, Rows, Segment
+from adapters_core.contract.method import Method, Rows, Segment
+from adapters_core.contract.method_registry import registered
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from adapters_core.methods import LoRA
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
-from adapters_core.table import registered
 from made import CPU, random_adapter
 
 from .tiny_bases import relative

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from adapters_core.bank import Bank, Layout
-from adapters_core.bases import Bases
-from adapters_core.method import Method, Rows, Segment, Shape
+from adapters_core.contract.method import Method, Rows, Segment, Shape
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FourierFT, LoRA
 
 from .tiny_bases import random_layer, relative

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import adaptable, fingerprint, shape_of, spec_of, weight_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters_core.base import adaptable, fingerprint, shape_of, spec_of, weight_of
-from adapters_core.method import Shape
+from adapters_core.contract.method import Shape
 
 from .tiny_bases import TINY, tiny_gpt2, tiny_llama
 

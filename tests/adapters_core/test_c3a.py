@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from peft import C3AConfig
 from peft.tuners.c3a import C3ALinear
 from torch import nn
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
+from adapters_core.contract.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter
-from adapters_core.method import PackedLayer, Rows, Segment, Shape
+from adapters_core.format.read import Adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods.c3a import C3A
 
 from .tiny_bases import change_config, peft_adapter, random_layer, relative, tiny_llama

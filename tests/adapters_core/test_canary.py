@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters_core.bases import Bases
-from adapters_core.canary import run_canary, usual_methods, worst_error
+from adapters_core.contract.method import PackedLayer, Rows, Shape
+from adapters_core.contract.method_registry import registered
 from adapters_core.errors import CanaryFailed
-from adapters_core.method import PackedLayer, Rows, Shape
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import run_canary, usual_methods, worst_error
 from adapters_core.methods import FourierFT, LoRA
-from adapters_core.table import registered
 
 SHAPES = [Shape(96, 96), Shape(32, 96), Shape(45, 77)]
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
+from adapters_core.contract.method import Rows, Shape
 from adapters_core.errors import AdapterError, InvalidAdapter, NoEffect
-from adapters_core.export import WEIGHTS_NAME, write_adapter
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
-from adapters_core.method import Rows, Shape
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import WEIGHTS_NAME, write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import LoRA
 from adapters_core.methods.clora import MAX_RANK, CLoRA, overlap
-from adapters_core.training import TrainingPlan
 from made import random_adapter
 
 from .tiny_bases import change_config, change_tensors, random_layer, relative, tiny_llama

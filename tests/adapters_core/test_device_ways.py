@@ -7,15 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters_core.bases import Bases
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method, PackedLayer, Rows, Segment
 from adapters_core.kernels.spectral import (
     spectral_plan,
     spectral_rows_reference,
     spectral_rows_summed,
     terms_of,
 )
-from adapters_core.layer import Shape
-from adapters_core.method import Method, PackedLayer, Rows, Segment
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import C3A, FourierFT
 from made import CPU, random_coefficients
 

@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, weights_of
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec, weights_of
-from adapters_core.bases import Bases
+from adapters_core.contract.layer import Site
+from adapters_core.contract.method import Rows, Shape
 from adapters_core.errors import InvalidAdapter, NoEffect
-from adapters_core.export import write_adapter
-from adapters_core.inject import inject
-from adapters_core.layer import Site
-from adapters_core.method import Rows, Shape
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods.dora import DoRA, GoldenBasis
 from adapters_core.methods.lora import LoRA
-from adapters_core.training import TrainingPlan
 from made import TOY_PATH, random_adapter, toy_bases
 
 from .beside_peft import IDS, BesidePeft, saved_by_peft

@@ -14,9 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.safetensors_header import (
+    MAX_TENSORS,
+    digest_of,
+    read_header,
+    read_tensors,
+)
 from adapters_core.errors import AdapterError, InvalidAdapter, NonFinite, TooLarge
-from adapters_core.files import MAX_TENSORS, digest_of, read_header, read_tensors
-from adapters_core.peft_config import PeftConfig
 
 anything = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from adapters_core.bases import Bases
-from adapters_core.canary import _TOLERANCE, worst_error
+from adapters_core.contract.method import Shape
 from adapters_core.errors import InvalidAdapter
-from adapters_core.method import Shape
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import _TOLERANCE, worst_error
 from adapters_core.methods import FourierFT
-from adapters_core.places import flat_places
+from adapters_core.positions.seeded import flat_places
 
 from .tiny_bases import random_layer, relative
 

@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, BaseWeights, spec_of, weight_of, weights_of
 from peft import FrodConfig, PeftModel, get_peft_model
 from peft.tuners.frod.layer import FrodLayer
 from peft.tuners.frod.layer import Linear as FrodLinear
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.base import BaseSpec, BaseWeights, spec_of, weight_of, weights_of
-from adapters_core.bases import Bases
+from adapters_core.contract.method import Method, Shape
 from adapters_core.errors import InvalidAdapter, NonFinite
-from adapters_core.export import write_adapter
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.format.write import write_adapter
 from adapters_core.frod import joint
-from adapters_core.method import Method, Shape
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FRoD
-from adapters_core.training import TrainingPlan
 from made import CPU, TOY_PATH, random_adapter, toy_bases
 
 from .tiny_bases import TINY, change_config, change_tensors, relative, tiny_llama, without_warnings

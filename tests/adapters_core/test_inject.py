@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import adaptable, fingerprint
 from torch import nn
 
-from adapters_core.base import adaptable, fingerprint
-from adapters_core.inject import inject
-from adapters_core.linear import AdaptedLinear
-from adapters_core.serving import ServingPlan
+from adapters_core.layers.inject import inject
+from adapters_core.layers.linear import AdaptedLinear
+from adapters_core.layers.serving_plan import ServingPlan
 
 from .tiny_bases import TINY, tiny_llama, weights_sha256
 

@@ -8,17 +8,17 @@ from torch import Tensor
 
 import adapters_core.methods  # noqa: F401  (registers what `usual_methods` returns)
 import tiny
-from adapters_core.bases import Bases
-from adapters_core.canary import usual_methods
-from adapters_core.invariance import (
+from adapters_core.contract.method import Shape
+from adapters_core.contract.rows import pad_rows, row_multiple, set_row_multiple
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import usual_methods
+from adapters_core.layers.invariance import (
     RowProduct,
     linear_product,
     moving_product,
     products_of,
     products_of_methods,
 )
-from adapters_core.method import Shape
-from adapters_core.rows import pad_rows, row_multiple, set_row_multiple
 
 CPU = torch.device("cpu")
 

@@ -8,12 +8,12 @@ from peft.tuners.frod.model import (
     _projection_from_weights,
 )
 
+from adapters_core.contract.layer import Shape
 from adapters_core.errors import InvalidAdapter
 from adapters_core.frod.joint import TOLERANCE, category_of, factorised, joint_basis, members_of
 from adapters_core.frod.off_diagonal import num_places, num_words, seeded_places
-from adapters_core.layer import Shape
 from adapters_core.methods import FRoD
-from adapters_core.places import LARGE, flat_places
+from adapters_core.positions.seeded import LARGE, flat_places
 from made import TOY_PATH, toy_bases
 
 from .tiny_bases import relative

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from adapters_core.contract.method import PackedLayer, Shape
 from adapters_core.kernels import (
     lowrank_rows,
     lowrank_rows_reference,
@@ -12,7 +13,6 @@ from adapters_core.kernels import (
     spectral_rows,
     spectral_rows_reference,
 )
-from adapters_core.method import PackedLayer, Shape
 
 from .tiny_bases import relative
 

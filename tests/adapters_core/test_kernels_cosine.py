@@ -5,6 +5,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
+from adapters_core.contract.method import PackedLayer
 from adapters_core.kernels import located_spectrum, located_spectrum_reference
 from adapters_core.kernels.cosine import (
     folded_rows,
@@ -23,7 +24,6 @@ from adapters_core.kernels.cosine_blocks import (
     sparse_spectra,
     sparse_spectra_reference,
 )
-from adapters_core.method import PackedLayer
 from adapters_core.transforms.cosine import cosine_table, idct_of_half
 
 from .tiny_bases import relative

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapters_core.contract.method import PackedLayer, Rows, Shape
 from adapters_core.kernels import spectral_plan, spectral_rows_reference
 from adapters_core.kernels.lane_fft import has_lane_transform, lane_fft, lane_transform
 from adapters_core.kernels.lane_spectra import (
@@ -14,8 +15,7 @@ from adapters_core.kernels.lane_spectra import (
     lane_tables,
     lane_update,
 )
-from adapters_core.kernels.lanes import LANES
-from adapters_core.method import PackedLayer, Rows, Shape
+from adapters_core.kernels.simd16 import LANES
 
 CPU = torch.device("cpu")
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15, 16, 35, 48, 49, 60, 105, 128, 384, 1024, 2048]

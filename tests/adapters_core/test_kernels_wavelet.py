@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from adapters_core.contract.method import PackedLayer
 from adapters_core.kernels import (
     analysed_rows,
     gathered_rows,
@@ -13,10 +14,9 @@ from adapters_core.kernels import (
     wavelet_rows,
     wavelet_rows_reference,
 )
+from adapters_core.kernels.filter_pyramid import Pyramid
 from adapters_core.kernels.haar import Blocks
-from adapters_core.method import PackedLayer
-from adapters_core.transforms.pyramid import Pyramid
-from adapters_core.transforms.wavelets import FilterBank, wavelet_bank
+from adapters_core.kernels.wavelet_filters import FilterBank, wavelet_bank
 
 from .tiny_bases import relative
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape
 from adapters_core.kernels.lane_sums import (
     fits_lane_sums,
     has_lane_sums,
     lane_sums,
     sums_plan,
 )
-from adapters_core.layer import Shape
 
 SHAPES = [(1, 32), (2, 32), (15, 32), (16, 64), (33, 96), (64, 64), (31, 160), (70, 320)]
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import scipy.fft
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file, save_file
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.canary import usual_methods, worst_error
+from adapters_core.contract.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter, NoEffect
-from adapters_core.export import write_adapter
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
 from adapters_core.kernels import located_rows, located_rows_reference
-from adapters_core.method import PackedLayer, Rows, Segment, Shape
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import usual_methods, worst_error
 from adapters_core.methods.loca import LoCA
 from adapters_core.transforms.cosine import cosine_table
 from adapters_core.transforms.cosine_sums import CosineBasis

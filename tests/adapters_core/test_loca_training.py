@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import scipy.fft
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.layer import Shape
-from adapters_core.linear import AdaptedLinear, Switch
+from adapters_core.contract.layer import Shape
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.linear import AdaptedLinear, Switch
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods.loca import LoCA, distinct_places
-from adapters_core.training import TrainingPlan
 
 from .tiny_bases import relative
 

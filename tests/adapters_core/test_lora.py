@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from adapters_core.contract.method import Shape
 from adapters_core.errors import InvalidAdapter
-from adapters_core.method import Shape
 from adapters_core.methods import LoRA
 
 from .tiny_bases import random_layer, relative

@@ -9,7 +9,7 @@ import pytest
 _PROGRAM = """
 import resource
 import numpy as np
-from adapters_core.memory import keep_freed_memory
+from adapters_core.malloc import keep_freed_memory
 assert keep_freed_memory()
 def touch():
     for _ in range(50):

@@ -4,16 +4,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of
 from torch import nn
 
-from adapters_core import merge
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
-from adapters_core.merge import materialise, merged_bytes
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.layers import merge
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise, merged_bytes
+from adapters_core.layers.serving_plan import MergedGroup, ServingPlan
 from adapters_core.methods import FourierFT, LoRA
-from adapters_core.serving import MergedGroup, ServingPlan
 
 from .tiny_bases import TINY, random_layer, relative, tiny_llama, weights_sha256
 

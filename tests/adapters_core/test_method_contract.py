@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel, PeftType
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec, weights_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.method import Method, Rows, Segment, Shape
-from adapters_core.table import registered
+from adapters_core.contract.method import Method, Rows, Segment, Shape
+from adapters_core.contract.method_registry import registered
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 from made import TOY_PATH, random_adapter, random_coefficients, toy_bases
 
 from .tiny_bases import relative, tiny_llama, without_warnings

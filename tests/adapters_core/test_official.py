@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adapters_core.adapter import Adapter
-from adapters_core.base import BaseSpec
+from adapters_core.contract.method import Coefficients, Shape
+from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import AdapterError, InvalidAdapter, UnusedTensors
-from adapters_core.export import write_adapter
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
 from adapters_core.interchange.official import is_official, read_official
-from adapters_core.method import Coefficients, Shape
 from adapters_core.methods import FourierFT
-from adapters_core.peft_config import PeftConfig
 from made import CPU
 
 from .tiny_bases import relative

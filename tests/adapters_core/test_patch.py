@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adapters_core.bases import Bases
-from adapters_core.method import Method, Shape
+from adapters_core.contract.cell_merge import Patch, merge_cells, undo
+from adapters_core.contract.method import Method, Shape
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import SHiRA, WaveletFT
-from adapters_core.patch import Patch, merge_cells, undo
 from made import random_coefficients
 
 SHAPE = Shape(45, 77)

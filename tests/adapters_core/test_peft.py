@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import FourierFTConfig, IA3Config, LoHaConfig, LoraConfig, PeftConfig
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
+from adapters_core.contract.method import Rows, Segment
 from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
-from adapters_core.inject import Injection, inject
-from adapters_core.merge import materialise
-from adapters_core.method import Rows, Segment
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from adapters_core.format.read import Adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 
 from .tiny_bases import (
     TINY,
@@ -397,9 +397,9 @@ def test_other_peft_types_are_refused_with_the_list(
 
 def test_every_field_of_pefts_configs_has_been_looked_at(llama_spec: BaseSpec) -> None:
     """A default config passes; any field set to something unheard of is refused or is neutral."""
-    from adapters_core.peft_config import PeftConfig
-    from adapters_core.peft_config import PeftConfig as OurConfig
-    from adapters_core.table import for_config
+    from adapters_core.contract.method_registry import for_config
+    from adapters_core.contract.peft_config import PeftConfig
+    from adapters_core.contract.peft_config import PeftConfig as OurConfig
 
     for kind in (LoraConfig, FourierFTConfig):
         raw = json.loads(json.dumps(kind(**LM).to_dict(), default=list))

@@ -17,10 +17,10 @@ from peft import (
     WaveFTConfig,
 )
 
+from adapters_core.contract.method_registry import registered
+from adapters_core.contract.peft_config import PeftConfig, _within
+from adapters_core.contract.peft_fields import NEUTRAL, READ, REFUSED, VALUES
 from adapters_core.errors import InvalidAdapter
-from adapters_core.peft_config import PeftConfig, _within
-from adapters_core.peft_fields import NEUTRAL, READ, REFUSED, VALUES
-from adapters_core.table import registered
 
 #: Method -> the config class that PEFT reads its files with; LoCA and CLoRA are not PEFT's.
 CONFIGS: dict[str, type] = {
@@ -49,8 +49,8 @@ def test_every_field_of_pefts_config_is_read_or_neutral_or_refused(method: str) 
         # `lora` leaves `use_dora` to `dora`, by which it is told apart.
         expected = 0 if (method, field.name) == ("lora", "use_dora") else 1
         assert sum(meanings) == expected, (
-            f"{field.name}: say in adapters_core/peft_fields.py or in the method's peft_fields "
-            "what it means for an adapter that is served"
+            f"{field.name}: say in adapters_core/contract/peft_fields.py or in the method's "
+            "peft_fields what it means for an adapter that is served"
         )
 
 

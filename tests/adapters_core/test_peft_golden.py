@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import (
     C3AConfig,
     FourierFTConfig,
@@ -24,9 +25,8 @@ from peft import (
 )
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
+from adapters_core.format.read import Adapter
+from adapters_core.layers.basis_cache import Bases
 from made import CPU
 
 from .tiny_bases import relative, without_warnings

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters_core.base.spec.causal_probe import with_causal_targets
+from adapters_core.base.spec.spec import BaseSpec, spec_of, weights_of
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec, spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.causal_probe import with_causal_targets
+from adapters_core.contract.method import Rows, Segment
 from adapters_core.errors import AdapterError
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
-from adapters_core.method import Rows, Segment
-from adapters_core.serving import FactoredGroup, MergedGroup, ServingPlan
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 
 from .peft_configs import ENTRIES, Entry
 from .tiny_bases import (

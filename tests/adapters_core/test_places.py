@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adapters_core import places
-from adapters_core.places import flat_places, places_digest
+from adapters_core.positions import seeded as places
+from adapters_core.positions.seeded import flat_places, places_digest
 
 SHAPES = [(96, 96), (45, 77), (768, 768), (1024, 300), (7, 1), (1, 13), (251, 509)]
 

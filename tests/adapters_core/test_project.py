@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file, save_file
 from scipy.fft import dctn
 from torch import Tensor
 
-from adapters_core.adapter import Adapter, read_adapter
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.description import AdapterDescription
+from adapters_core.contract.method import Coefficients, Method, Shape
 from adapters_core.errors import BaseMismatch, InvalidAdapter
+from adapters_core.format.description import AdapterDescription
+from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.interchange.layer_facts import largest_singular_value, layer_facts
 from adapters_core.interchange.project import Projection, Target, project
 from adapters_core.interchange.stamp import stamped, unstamped
-from adapters_core.method import Coefficients, Method, Shape
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
-from adapters_core.places import flat_places, places_digest
+from adapters_core.positions.seeded import flat_places, places_digest
 from made import CPU, random_coefficients
 
 from .tiny_bases import relative

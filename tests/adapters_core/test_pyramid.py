@@ -8,8 +8,8 @@ import pywt
 import torch
 from peft.tuners.waveft.wavelet import Wavelet
 
-from adapters_core.transforms.pyramid import Pyramid, deepest
-from adapters_core.transforms.wavelets import WAVELETS, FilterBank, wavelet_bank
+from adapters_core.kernels.filter_pyramid import Pyramid, deepest
+from adapters_core.kernels.wavelet_filters import WAVELETS, FilterBank, wavelet_bank
 
 PYRAMIDS = [
     Pyramid(FilterBank()),

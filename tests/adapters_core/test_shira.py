@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from peft import PeftModel, ShiraConfig
 from peft.tuners.shira.layer import Linear as ShiraLinear
 from torch import Tensor, nn
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
+from adapters_core.contract.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter
-from adapters_core.export import write_adapter
-from adapters_core.method import PackedLayer, Rows, Segment, Shape
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods.shira import SHiRA
 
 from .tiny_bases import (

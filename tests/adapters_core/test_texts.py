@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tiny_encoders
 import tokenizer_kinds as kinds
-from adapters_core.reading.texts import cut, text_ids
+from adapters_core.tokens.texts import cut, text_ids
 from registry.jobs.spec import Hyperparameters
 from server.encoding.texts import Texts
 from trainer.base import make

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.layer import Shape
-from adapters_core.method import Method
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
 
 from .test_method_contract import at, basis_of, each_method, each_shape
 from .tiny_bases import relative

@@ -7,19 +7,19 @@ from typing import Any
 import peft
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.adapter import read_adapter
-from adapters_core.base import BaseSpec, spec_of
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method_registry import registered
+from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter
-from adapters_core.inject import inject
-from adapters_core.layer import Shape
-from adapters_core.peft_config import PeftConfig
-from adapters_core.table import registered
-from adapters_core.training import TrainingPlan
-from adapters_core.training_config import NEUTRAL, class_of, job_config
-from adapters_core.training_layers import trained_layers
+from adapters_core.format.read import read_adapter
+from adapters_core.format.training_config import NEUTRAL, class_of, job_config
+from adapters_core.format.training_layers import trained_layers
+from adapters_core.layers.inject import inject
+from adapters_core.layers.training_plan import TrainingPlan
 
 from .beside_peft import IDS, BesidePeft
 from .tiny_bases import TINY, peft_adapter

@@ -7,7 +7,7 @@ import pytest
 import scipy.fft
 import torch
 
-from adapters_core.rows import pad_rows
+from adapters_core.contract.rows import pad_rows
 from adapters_core.transforms.cosine import CosineTable, cosine_table, cosines, dct, idct
 
 from .tiny_bases import relative

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 from peft import PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
 
-from adapters_core.adapter import Adapter
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
+from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter, NoEffect, UnusedTensors
-from adapters_core.export import write_adapter
-from adapters_core.method import Method, Rows, Segment, Shape
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods.vera import MAX_NUMBERS, VeRA
 from made import random_adapter
 

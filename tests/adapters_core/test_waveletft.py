@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import pywt
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import PeftModel, WaveFTConfig
 from peft.tuners.waveft.layer import WaveFTLinear
 from torch import nn
 
 import adapters_core.methods as methods
-from adapters_core.adapter import Adapter
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
-from adapters_core.canary import worst_error
+from adapters_core.contract.method import PackedLayer, Rows, Shape
+from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter
-from adapters_core.export import write_adapter
-from adapters_core.method import PackedLayer, Rows, Shape
-from adapters_core.peft_config import PeftConfig
-from adapters_core.places import flat_places
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.kernels.wavelet_filters import WAVELETS, wavelet_bank
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import worst_error
+from adapters_core.positions.seeded import flat_places
 from adapters_core.transforms.atoms import Touched
-from adapters_core.transforms.wavelets import WAVELETS, wavelet_bank
 
 from .tiny_bases import TINY, change_config, peft_adapter, random_layer, relative, without_warnings
 

@@ -30,7 +30,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from adapters_core.method import Method, Shape
+from adapters_core.contract.method import Method, Shape
 
 _GQA = {
     "vocab_size": 131,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from adapters_core.export import write_adapter
+from adapters_core.format.write import write_adapter
 from adapters_core.methods import FourierFT
 from live import CONFIG, FILE, Live
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters_core.table import registered
+from adapters_core.contract.method_registry import registered
 from bench.table.table import markdown
 from registry.jobs.spec import Hyperparameters
 from server.cli.commands import serve

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from adapters_core.description import AdapterDescription
+from adapters_core.format.description import AdapterDescription
 from jobs_made import files_in, run, spec_for, upload
 from registry.adapters.adapters import Adapters
 from registry.adapters.records import NewVersion

@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from adapters_core.base.spec.spec import spec_of
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.inject import Injection, inject
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FourierFT, LoRA
-from adapters_core.training import TrainingPlan
 from trainer.demo_build.demo_base import encode
 from trainer.demo_build.demo_data import adapter_documents, stored_held_out
 from trainer.demo_build.demo_training import nats_per_token

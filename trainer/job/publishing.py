@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from adapters_core.adapter import read_adapter
-from adapters_core.base import BaseSpec
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.base.spec.spec import BaseSpec
+
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from registry.adapters.publish import publish
 from registry.adapters.records import NewVersion, Record
 from registry.common.fence import Fence

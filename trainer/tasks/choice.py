@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from adapters_core.reading.ends import end_ids
-from adapters_core.rotations import border_of
+from adapters_core.base.spec.rotations import border_of
+
+from adapters_core.tokens.ends import end_ids
 from registry.jobs.spec import TASKS, Hyperparameters
 from trainer.base import LoadedBase
 from trainer.errors import InvalidHyperparameter

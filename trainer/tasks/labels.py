@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from adapters_core.base.spec.heads import MAX_LABELS
+from adapters_core.base.spec.padding import by_length, padded
 from torch import Tensor, nn
 
-from adapters_core.heads import MAX_LABELS
-from adapters_core.padding import by_length, padded
-from adapters_core.reading.texts import cut, text_ids
+from adapters_core.tokens.texts import cut, text_ids
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
 from trainer.errors import Fault, InvalidTrainingFile

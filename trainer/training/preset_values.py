@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapters_core.layer import Shape
+from adapters_core.contract.layer import Shape
 
 
 @dataclass(frozen=True)

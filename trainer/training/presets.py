@@ -13,15 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapters_core.base.spec.spec import BaseSpec
+
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.base import BaseSpec
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import registered
 from adapters_core.errors import AdapterError
-from adapters_core.layer import Shape
-from adapters_core.method import Method
-from adapters_core.table import registered
-from adapters_core.training import laid_out
-from adapters_core.training_config import dropout_of, job_config
-from adapters_core.training_layers import trained_layers
+from adapters_core.format.training_config import dropout_of, job_config
+from adapters_core.format.training_layers import trained_layers
+from adapters_core.layers.training_plan import laid_out
 from registry.jobs.spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter, InvalidMethod
 from trainer.training.preset_values import CANDIDATES, PLAIN, PRESETS, Preset

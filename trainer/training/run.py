@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from adapters_core.adapter import Adapter, read_adapter
 from adapters_core.errors import AdapterError
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from registry.jobs.comparison import LOSS
 from registry.jobs.spec import AUTO, JobSpec
 from trainer.base import LoadedBase

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_core.base.spec.heads import HeadSpec
+from adapters_core.base.spec.spec import weights_of
 from torch import Tensor, nn
 
-from adapters_core.base import weights_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.heads import HeadSpec
-from adapters_core.inject import inject
-from adapters_core.training import TrainingPlan
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.training_plan import TrainingPlan
 from trainer.base import LoadedBase
 from trainer.tasks.task import TrainingTask
 from trainer.training.presets import Setting

@@ -17,10 +17,10 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 
-from adapters_core.adapter import read_adapter
+from adapters_core.contract.peft_config import MAX_CONFIG_BYTES
+from adapters_core.contract.safetensors_header import DEFAULT_MAX_FILE_BYTES
 from adapters_core.errors import BaseMismatch
-from adapters_core.files import DEFAULT_MAX_FILE_BYTES
-from adapters_core.peft_config import MAX_CONFIG_BYTES
+from adapters_core.format.read import read_adapter
 from registry import (
     AdapterEntry,
     AdapterInUse,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from adapters_core.layer import Shape
+from adapters_core.contract.layer import Shape
 from adapters_core.methods import LoRA
 from bench.studies import toys as toys
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenizer_kinds as kinds
-from adapters_core.reading.prompts import Message
+from adapters_core.tokens.prompts import Message
 from registry.examples.lm_texts import LearnedText, LMTexts
 from server.generation.detokenizer import Text
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from adapters_core.reading.prompts import ROLES
+from adapters_core.tokens.prompts import ROLES
 from registry.training_data import lines as training_lines
 from registry.training_data.checks import FileReport, check_lines
 from registry.training_data.lines import MAX_FAULTS

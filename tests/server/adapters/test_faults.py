@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of
 
 import tiny
-from adapters_core.bank import Bank
-from adapters_core.base import spec_of
-from adapters_core.inject import inject
-from adapters_core.method import Rows
+from adapters_core.contract.method import Rows
+from adapters_core.layers.bank import Bank
+from adapters_core.layers.inject import inject
 from running import NUM_PAGES, Heard, Running
 from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.payload import Factored, Merged

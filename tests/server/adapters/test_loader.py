@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of
 from torch import nn
 
 import tiny
-from adapters_core.bank import Bank, Layout
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
 from adapters_core.errors import AdapterError
-from adapters_core.inject import Injection, inject
-from adapters_core.merge import materialise
+from adapters_core.layers.bank import Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities

@@ -13,15 +13,15 @@ from random import Random
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of, weights_of
 from torch import Tensor, nn
 
 import tiny
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
-from adapters_core.inject import Injection, inject
-from adapters_core.merge import materialise
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
+from adapters_core.layers.merge import materialise
 from adapters_core.methods import (
     C3A,
     CLoRA,

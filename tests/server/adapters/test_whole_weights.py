@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters_core.base.spec.causal_probe import with_causal_targets
+from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import LoraConfig, get_peft_model
 
 import tiny
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.causal_probe import with_causal_targets
-from adapters_core.inject import inject
-from adapters_core.method import Shape
+from adapters_core.contract.method import Shape
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
 from peft_made import quiet
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from adapters_core import table
-from adapters_core.canary import run_canary, usual_methods
+from adapters_core.contract import method_registry as table
+from adapters_core.contract.method import Shape
 from adapters_core.errors import CanaryFailed
-from adapters_core.method import Shape
+from adapters_core.layers.canary import run_canary, usual_methods
 from server.cli import doctor
 from server.cli.doctor import Check, examine, print_findings
 from server.processor.row_check import RowReport

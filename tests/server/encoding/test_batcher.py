@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import weights_of
 from torch import Tensor
 
 import tiny_encoders as te
-from adapters_core.bank import Bank
-from adapters_core.base import weights_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
-from adapters_core.method import Rows
+from adapters_core.contract.method import Rows
+from adapters_core.layers.bank import Bank
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
 from server.adapters.modes import Mode

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of
 
 import tiny
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
 from server.adapters.modes import Mode

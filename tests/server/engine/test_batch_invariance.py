@@ -1,7 +1,7 @@
 """The same bits whoever else is in the batch, in float32 on a CPU.
 
 A property of kernels that nobody promises: rows in multiples of four, keys in pages of 32 and
-single tokens over their exact length keep it (adapters_core/rows.py,
+single tokens over their exact length keep it (adapters_core/contract/rows.py,
 server/engine/attention.py). Here it is held true for every method and for merged weights, at one
 and two threads.
 """
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import registered
 from adapters_core.methods import (
     C3A,
     CLoRA,
@@ -28,7 +29,6 @@ from adapters_core.methods import (
     VeRA,
     WaveletFT,
 )
-from adapters_core.table import registered
 from server.adapters.residency import Entry
 from server.scheduling.sequence import TokenSequence
 from server_parts import (

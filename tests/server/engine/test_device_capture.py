@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of, weights_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import tiny
-from adapters_core.bank import EMPTY_SLOT, Bank, Layout
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.inject import inject
-from adapters_core.method import Method, Rows
+from adapters_core.contract.method import Method, Rows
+from adapters_core.contract.method_registry import registered
+from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
 from adapters_core.methods import (
     C3A,
     CLoRA,
@@ -33,7 +34,6 @@ from adapters_core.methods import (
     VeRA,
     WaveletFT,
 )
-from adapters_core.table import registered
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import Parts, StaticStep
 from server_parts import CPU, PAGE_SIZE, given

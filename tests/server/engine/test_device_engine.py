@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import tiny
-from adapters_core.method import Method
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import registered
 from adapters_core.methods import (
     C3A,
     CLoRA,
@@ -20,7 +21,6 @@ from adapters_core.methods import (
     VeRA,
     WaveletFT,
 )
-from adapters_core.table import registered
 from server.adapters.residency import Entry
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import Shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adapters_core.bank import EMPTY_SLOT, Bank, Layout
-from adapters_core.base import Shape
-from adapters_core.bases import Bases
-from adapters_core.serving import ServingPlan
+from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.serving_plan import ServingPlan
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.attention_device import DeviceCache

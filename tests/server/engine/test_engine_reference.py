@@ -13,7 +13,7 @@ from transformers import (
 )
 
 import tiny
-from adapters_core.inject import inject
+from adapters_core.layers.inject import inject
 from server.adapters.modes import Mode
 from server.engine.engine import Engine
 from server.engine.mask_patterns import UnsupportedAttention

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from adapters_core.bases import Bases
+from adapters_core.layers.basis_cache import Bases
 from made import CPU, random_adapter
 from server.adapters.modes import Mode
 from server.scheduling.sequence import TokenSequence

@@ -15,8 +15,8 @@ from peft import FourierFTConfig, LoraConfig, PeftConfig, PeftModel, get_peft_mo
 from torch import Tensor
 
 import tiny
-from adapters_core.adapter import read_adapter
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from server.adapters.modes import Mode
 from server.scheduling.sequence import TokenSequence
 from server_parts import Given, Served, greedy, prompt_of

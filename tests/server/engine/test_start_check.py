@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec.causal_probe import with_causal_targets
+from adapters_core.base.spec.spec.spec import spec_of
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
 import tiny
-from adapters_core import serving
-from adapters_core.base import spec_of
-from adapters_core.causal_probe import with_causal_targets
-from adapters_core.inject import Injection, inject
+from adapters_core.layers import serving_plan as serving
+from adapters_core.layers.inject import Injection, inject
 from server.engine import mask_patterns, step_tensors
 from server.engine.engine import Engine
 from server.engine.mask_patterns import MaskPattern, UnsupportedAttention

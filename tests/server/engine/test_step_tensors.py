@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters_core.method import Segment
+from adapters_core.contract.method import Segment
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.step_tensors import StepInput, pack

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import FrodConfig, PeftModel, get_peft_model
 from safetensors.torch import load, save
 
 import tiny
-from adapters_core.base import spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
+from adapters_core.format.write import write_adapter
+from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FRoD
 from live import BASE, CONFIG, FILE, Files, Live
 from made import CPU, random_adapter

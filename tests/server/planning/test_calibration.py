@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec, spec_of
 from torch import nn
 
 import tiny
-from adapters_core.bank import Layout
-from adapters_core.base import BaseSpec, spec_of
-from adapters_core.bases import Bases
-from adapters_core.inject import Injection, inject
+from adapters_core.layers.bank import Layout
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import Injection, inject
 from adapters_core.methods import C3A, FourierFT, LoRA
 from server.planning.calibration import Calibration, calibrate
 from server.planning.costs import Curve

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[3]
 FLAGS = this_processor().flags
 CHECK = """
 import json, torch, tiny, adapters_core.methods
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.canary import run_canary, usual_methods
+from adapters_core.base.spec.spec import spec_of
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import run_canary, usual_methods
 from server.processor.row_check import check_products
 torch.set_num_threads(1)
 model = tiny.model("llama")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import tiny
-from adapters_core.bases import Bases
-from adapters_core.canary import usual_methods
-from adapters_core.invariance import RowProduct
-from adapters_core.rows import row_multiple
+from adapters_core.contract.rows import row_multiple
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.canary import usual_methods
+from adapters_core.layers.invariance import RowProduct
 from live import Live, running, settings_of
 from server.base.loading import make_base
 from server.engine.engine import Engine

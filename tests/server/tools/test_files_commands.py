@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from adapters_core.base.spec.spec import BaseSpec, spec_of, weights_of
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.utils import load_peft_weights
 from PIL import Image
@@ -20,13 +21,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import tiny
-from adapters_core.adapter import Adapter
-from adapters_core.base import BaseSpec, spec_of, weights_of
-from adapters_core.bases import Bases
-from adapters_core.export import write_adapter
+from adapters_core.contract.method import Shape
+from adapters_core.contract.method_registry import registered
+from adapters_core.format.read import Adapter
+from adapters_core.format.write import write_adapter
 from adapters_core.interchange.fits import FITTED
-from adapters_core.method import Shape
-from adapters_core.table import registered
+from adapters_core.layers.basis_cache import Bases
 from made import CPU, random_adapter
 from peft_made import KINDS, make, quiet
 from server.tools.adapter_folder import AdapterFolder

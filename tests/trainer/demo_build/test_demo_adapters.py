@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import spec_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters_core.adapter import read_adapter
-from adapters_core.base import spec_of
-from adapters_core.bases import Bases
-from adapters_core.export import CONFIG_NAME, WEIGHTS_NAME
-from adapters_core.inject import inject
-from adapters_core.merge import materialise
+from adapters_core.format.read import read_adapter
+from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.inject import inject
+from adapters_core.layers.merge import materialise
+from adapters_core.layers.serving_plan import MergedGroup, ServingPlan
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FourierFT
-from adapters_core.serving import MergedGroup, ServingPlan
-from adapters_core.training import TrainingPlan
 from trainer.demo_build import demo_adapters
 from trainer.demo_build.demo_base import encode
 from trainer.demo_build.demo_data import stored_held_out

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tiny
-from adapters_core.bases import Bases
-from adapters_core.layer import Shape
+from adapters_core.contract.layer import Shape
+from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import LoRA
-from adapters_core.training import TrainingPlan
 from small_jobs import Killed, Watcher, files_of, job, killing_at, lm_base, sums
 from trainer.base import LoadedBase, make
 from trainer.interfaces import JobFiles

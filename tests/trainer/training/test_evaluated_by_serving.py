@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tiny_encoders as te
-from adapters_core.table import registered
+from adapters_core.contract.method_registry import registered
 from live import CONFIG, FILE, Live, serving, settings_of
 from registry.jobs.spec import Task
 from small_jobs import job, lines, sums

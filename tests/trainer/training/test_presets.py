@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import BaseSpec
 
-from adapters_core.base import BaseSpec
-from adapters_core.bases import Bases
-from adapters_core.layer import Shape
-from adapters_core.method import Method
-from adapters_core.table import registered
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
+from adapters_core.contract.method_registry import registered
+from adapters_core.layers.basis_cache import Bases
 from registry.jobs.spec import PEFT_TASKS, Hyperparameters, Task
 from trainer.errors import InvalidMethod
 from trainer.tasks.causal_lm import CausalLM
@@ -113,7 +113,7 @@ def test_query_and_value_are_adapted_where_a_job_does_not_say(
 
 
 def test_a_jobs_own_layers_win_and_the_head_is_never_adapted() -> None:
-    from adapters_core.heads import HeadSpec
+    from adapters_core.base.spec.heads import HeadSpec
 
     head = HeadSpec({"score.weight": (2, 96)}, frozenset({"score.weight"}))
     base = base_of(96)

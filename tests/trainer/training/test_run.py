@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from adapters_core.base.spec.spec import fingerprint
 from safetensors.torch import load_file
 
 import tiny_encoders
-from adapters_core.adapter import read_adapter
-from adapters_core.base import fingerprint
-from adapters_core.table import registered
-from adapters_core.training import TrainingPlan
+from adapters_core.contract.method_registry import registered
+from adapters_core.format.read import read_adapter
+from adapters_core.layers.training_plan import TrainingPlan
 from small_jobs import Killed, Watcher, files_of, job, killing_at, lines, lm_base, sums
 from trainer.base import LoadedBase, make
 from trainer.errors import (

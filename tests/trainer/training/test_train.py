@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tiny
-from adapters_core.inject import inject
+from adapters_core.layers.inject import inject
 from registry.jobs.spec import Hyperparameters
 from small_jobs import QUICK, Watcher, files_of, job, lm_base, sums
 from trainer.base import LoadedBase

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import fake_training
-from adapters_core.adapter import read_adapter
+from adapters_core.format.read import read_adapter
 from jobs_made import BASE, spec_for
 from registry.common.fence import Fence
 from registry.connect import connect

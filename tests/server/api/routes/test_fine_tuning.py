@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters_core.table import registered
+from adapters_core.contract.method_registry import registered
 from live import Live
 from registry import Hyperparameters, JobError
 from registry.jobs import log as job_log
