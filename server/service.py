@@ -4,9 +4,8 @@ import logging
 import time
 from dataclasses import dataclass
 
-from adapters_core.base.spec.spec import weights_of
-
 import adapters_core.methods  # noqa: F401  (registers the methods)
+from adapters_core.base.spec import weights_of
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.layers.inject import inject

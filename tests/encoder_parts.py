@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from adapters_core.base.spec.spec import weights_of
 from torch import Tensor
 
+from adapters_core.base.spec import weights_of
 from adapters_core.format.read import read_adapter
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Shape
 from adapters_core.format.write import write_adapter
 from adapters_core.methods import FourierFT

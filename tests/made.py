@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec, BaseWeights
 from torch import Tensor
 
+from adapters_core.base.spec import BaseSpec, BaseWeights
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
 from adapters_core.layers.basis_cache import Bases

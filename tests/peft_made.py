@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import spec_of, weight_of, weights_of
 from peft import (
     C3AConfig,
     FourierFTConfig,
@@ -29,6 +28,7 @@ from peft import (
 from torch import Tensor, nn
 
 import tiny
+from adapters_core.base.spec import spec_of, weight_of, weights_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import Bases

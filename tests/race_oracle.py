@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of, weight_of
 from torch import Tensor, nn
 
+from adapters_core.base.spec import BaseSpec, spec_of, weight_of
 from adapters_core.contract.method import Method
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import write_adapter

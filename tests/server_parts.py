@@ -10,10 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from adapters_core.base.spec.causal_probe import with_causal_targets
-from adapters_core.base.spec.spec import BaseSpec, spec_of, weight_of, weights_of
 from torch import Tensor, nn
 
+from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.spec import BaseSpec, spec_of, weight_of, weights_of
 from adapters_core.contract.method import Coefficients, Method
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.layers.bank import Bank, Layout

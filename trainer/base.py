@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.heads import clear_untrained
-from adapters_core.base.spec.kinds import Kind
-from adapters_core.base.spec.loading import (
+from torch import nn
+from transformers import AutoConfig
+
+from adapters_core.base.heads import clear_untrained
+from adapters_core.base.kinds import Kind
+from adapters_core.base.loading import (
     device_of,
     dtype_of,
     freeze_causal_lm,
     freeze_encoder,
     load_model,
 )
-from adapters_core.base.spec.spec import BaseSpec
-from adapters_core.base.spec.whole_files import longest_text
-from torch import nn
-from transformers import AutoConfig
-
+from adapters_core.base.spec import BaseSpec
+from adapters_core.base.whole_files import longest_text
 from trainer.errors import BaseNotLoadable
 
 _KINDS: dict[str, Kind] = {

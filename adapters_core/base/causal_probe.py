@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base.spec.rows_seen import Seen, rows_seen
-from adapters_core.base.spec.spec import (
+from adapters_core.base.rows_seen import Seen, rows_seen
+from adapters_core.base.spec import (
     BaseSpec,
     adaptable,
     changeable,
@@ -26,7 +26,7 @@ from adapters_core.base.spec.spec import (
     shape_of,
     stacks_of,
 )
-from adapters_core.base.spec.weight_reads import weight_reads
+from adapters_core.base.weight_reads import weight_reads
 from adapters_core.contract.layer import Shape
 
 _LOG = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adapters_core.base.spec.padding import padded
-from adapters_core.base.spec.rotations import border_of
-from adapters_core.base.spec.rows_seen import Seen, rows_seen
-from adapters_core.base.spec.spec import BaseSpec, changeable
+from adapters_core.base.padding import padded
+from adapters_core.base.rotations import border_of
+from adapters_core.base.rows_seen import Seen, rows_seen
+from adapters_core.base.spec import BaseSpec, changeable
 
 _LOG = logging.getLogger(__name__)
 _SEQUENCES = 3

@@ -20,13 +20,13 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from adapters_core.base.spec.causal_probe import with_causal_targets
-from adapters_core.base.spec.encoder_probe import probed_images, probed_texts
-from adapters_core.base.spec.heads import clear_untrained, head_spec_of
-from adapters_core.base.spec.kinds import Kind
-from adapters_core.base.spec.rotations import border_of
-from adapters_core.base.spec.spec import BaseSpec, spec_of
-from adapters_core.base.spec.whole_files import load_whole, longest_text
+from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.encoder_probe import probed_images, probed_texts
+from adapters_core.base.heads import clear_untrained, head_spec_of
+from adapters_core.base.kinds import Kind
+from adapters_core.base.rotations import border_of
+from adapters_core.base.spec import BaseSpec, spec_of
+from adapters_core.base.whole_files import load_whole, longest_text
 from adapters_core.tokens.backend import check_generates
 
 _CLASSES: dict[Kind, Any] = {

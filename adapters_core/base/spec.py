@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters_core.base.spec.renames import Rename, renames_of
+from adapters_core.base.renames import Rename, renames_of
 from adapters_core.contract.layer import Shape, Stack
 
 if TYPE_CHECKING:
-    from adapters_core.base.spec.heads import HeadSpec
+    from adapters_core.base.heads import HeadSpec
 
 T = TypeVar("T")
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.

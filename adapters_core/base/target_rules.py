@@ -4,7 +4,7 @@ PEFT leaves out silently what it does not find. A name that is found nowhere is 
 wrote it, and an adapter on fewer layers than were asked for is not what was asked for.
 """
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.peft_config import PeftConfig, is_all_linear
 from adapters_core.errors import InvalidAdapter
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from adapters_core.base.spec.spec import BaseSpec, sample_digest
+from adapters_core.base.spec import BaseSpec, sample_digest
 from adapters_core.contract.peft_fields import MERGE
 from adapters_core.contract.safetensors_header import Header
 from adapters_core.errors import BaseMismatch

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import FileView
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import Site, variant_of

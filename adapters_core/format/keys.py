@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from adapters_core.base.spec.renames import renamed
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.renames import renamed
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import TensorSpec
 from adapters_core.contract.peft_fields import MERGE
 from adapters_core.contract.safetensors_header import Header, TensorEntry

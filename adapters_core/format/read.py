@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
-from adapters_core.base.spec.heads import Head, check_head, check_task, labels_in, saved_parameters
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.heads import Head, check_head, check_task, labels_in, saved_parameters
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Coefficients, TensorSpec
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import for_config

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.peft_fields import MERGE

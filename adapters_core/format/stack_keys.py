@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.peft_fields import MERGE
 from adapters_core.contract.safetensors_header import Header

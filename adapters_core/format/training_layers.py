@@ -7,8 +7,8 @@ layers the choice is made here, since PEFT's own table of defaults is not comple
 from collections.abc import Sequence
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
-from adapters_core.base.spec.target_rules import check_targets
+from adapters_core.base.spec import BaseSpec
+from adapters_core.base.target_rules import check_targets
 from adapters_core.contract.peft_config import PeftConfig, is_all_linear
 from adapters_core.errors import InvalidAdapter
 

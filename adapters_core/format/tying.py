@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Coefficients
 from adapters_core.contract.method import Method
 from adapters_core.contract.peft_config import PeftConfig

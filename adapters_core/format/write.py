@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Coefficients, Method
 from adapters_core.format.keys import PREFIX, key_of
 from adapters_core.format.read import METADATA_KEY

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Coefficients, Shape
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.safetensors_header import TensorEntry, read_header, read_tensors

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec
 from adapters_core.format.read import METADATA_KEY, Adapter
 
 

@@ -2,8 +2,8 @@
 
     line of `size` -> [L1 | H1],   L1 -> [L2 | H2],   ...,   LJ-1 -> [LJ | HJ]
 
-Every level follows the rule of one (wavelet_filters.py) on the line that it splits: that line is padded
-by taps - 2 and then to an even size, and what an edge cuts is cut. The atoms of a line are all of
+Every level follows the rule of one (wavelet_filters.py) on the line that it splits: that line is
+padded by taps - 2 and then to an even size, and what an edge cuts is cut. The atoms of a line are all of
 these entries in this order, those that a deeper level splits again included: in two dimensions a
 low-pass atom of one side meets a high-pass atom of its own level on the other side.
 

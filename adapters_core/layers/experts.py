@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from adapters_core.base.spec.spec import own_stacks
+from adapters_core.base.spec import own_stacks
 from adapters_core.contract.layer import Shape
 from adapters_core.layers.linear import Switch
 

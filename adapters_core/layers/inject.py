@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from adapters_core.base.spec.spec import adaptable, changeable, input_embedding
+from adapters_core.base.spec import adaptable, changeable, input_embedding
 from adapters_core.layers.experts import AdaptedExperts, AdaptedStack
 from adapters_core.layers.linear import AdaptedEmbedding, AdaptedLinear, Switch
 

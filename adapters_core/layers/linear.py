@@ -6,7 +6,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapters_core.base.spec.spec import embedding_scale, shape_of, weight_of
+from adapters_core.base.spec import embedding_scale, shape_of, weight_of
 from adapters_core.contract.layer import Shape
 
 

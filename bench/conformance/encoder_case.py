@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.spec import adaptable, weights_of
 from torch import Tensor, nn
 
+from adapters_core.base.spec import adaptable, weights_of
 from adapters_core.errors import AdapterError
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Bank, Layout

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method, Shape
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import Bases

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME

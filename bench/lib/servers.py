@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.safetensors_header import digest_of
 from adapters_core.format.description import AdapterDescription

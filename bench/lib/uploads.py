@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from overtone_client import Adapter, Client, InvalidArgument, NotFound, OvertoneError
 
 if TYPE_CHECKING:
-    from adapters_core.base.spec.spec import BaseSpec
-
+    from adapters_core.base.spec import BaseSpec
     from adapters_core.contract.method import Method
 
 
@@ -99,8 +98,9 @@ def _method(name: str, config: dict[str, Any]) -> "Method":
 def _spec_of(source: str, fingerprint: str) -> "BaseSpec":
     """Return the base's spec from its config alone; its weights are not read."""
     import torch
-    from adapters_core.base.spec.spec import BaseSpec, adaptable, shape_of
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from adapters_core.base.spec import BaseSpec, adaptable, shape_of
 
     try:
         config = AutoConfig.from_pretrained(source)

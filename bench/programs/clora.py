@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import WEIGHTS_NAME, write_adapter
 from adapters_core.layers.basis_cache import Bases

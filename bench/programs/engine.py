@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method import Method
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import Injection, inject

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FourierFT

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import spec_of
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method, Rows
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter

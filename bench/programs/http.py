@@ -23,8 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
-
+from adapters_core.base.spec import BaseSpec
 from bench.lib.load import Lengths, Load
 from bench.lib.load_runner import Ending, Model, Record, Target, closed_loop, connected
 from bench.lib.program import Parser

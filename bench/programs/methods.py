@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import PeftModel, PeftType
 from torch import Tensor, nn
 
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Method, Rows
 from adapters_core.contract.method_registry import registered
 from adapters_core.format.read import read_adapter

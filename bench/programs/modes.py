@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import spec_of
 
+from adapters_core.base.spec import spec_of
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.layers.basis_cache import Bases

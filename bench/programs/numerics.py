@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import spec_of
 from torch import Tensor, nn
 
+from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases

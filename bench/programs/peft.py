@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import PeftModel
 from torch import Tensor
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise

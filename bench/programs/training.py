@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.spec import spec_of
 from peft import FourierFTConfig, LoraConfig, PeftConfig, WaveFTConfig, get_peft_model
 from torch import Tensor, nn
 
+from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject

@@ -6,9 +6,9 @@ Bounded in bytes; the oldest copies are dropped first. The caller guards it.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from adapters_core.base.spec.heads import Head, bytes_of
 from torch import Tensor
 
+from adapters_core.base.heads import Head, bytes_of
 from adapters_core.layers.bank import Layout
 
 

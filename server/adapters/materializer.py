@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from adapters_core.base.spec.heads import Head, bytes_of
 from torch import Tensor
 
+from adapters_core.base.heads import Head, bytes_of
 from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Layout

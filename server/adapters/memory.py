@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters_core.base.spec.heads import in_host_memory
 from torch import Tensor
 
+from adapters_core.base.heads import in_host_memory
 from adapters_core.contract.method import Coefficients
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases

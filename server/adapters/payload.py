@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from adapters_core.base.spec.heads import Head
 from torch import Tensor
 
+from adapters_core.base.heads import Head
 from adapters_core.layers.bank import Bank
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from adapters_core.base.spec.kinds import Kind
+from adapters_core.base.kinds import Kind
 
 __all__ = ["USES", "Kind", "ServingTask", "kind_of"]
 

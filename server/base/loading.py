@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters_core.base.spec.loading import (
+from torch import nn
+from transformers import AutoConfig
+
+from adapters_core.base.loading import (
     device_of,
     dtype_of,
     freeze_causal_lm,
     freeze_encoder,
     load_model,
 )
-from adapters_core.base.spec.spec import BaseSpec
-from adapters_core.base.spec.whole_files import max_positions
-from torch import nn
-from transformers import AutoConfig
-
+from adapters_core.base.spec import BaseSpec
+from adapters_core.base.whole_files import max_positions
 from adapters_core.starting import CannotStart, check_base, check_device
 from adapters_core.tokens.ends import end_ids
 from server.base.kinds import Kind, ServingTask, kind_of

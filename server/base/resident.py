@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from adapters_core.base.spec.spec import BaseSpec
-
+from adapters_core.base.spec import BaseSpec
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import Injection
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from adapters_core.base.spec.encoder_probe import Texts, agree, answers_of, image_inputs
 from torch import Tensor
 
+from adapters_core.base.encoder_probe import Texts, agree, answers_of, image_inputs
 from adapters_core.layers.bank import Bank
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import Injection

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from adapters_core.base.spec.padding import padded
 from torch import Tensor, nn
 
+from adapters_core.base.padding import padded
 from adapters_core.layers.inject import Injection
 from server.adapters.payload import Factored, Merged
 from server.base.pooling import Pooling

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from adapters_core.base.spec.heads import Head, HeadSpec
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from adapters_core.base.heads import Head, HeadSpec
 from adapters_core.contract.rows import padding_of
 from adapters_core.layers.inject import Injection
 

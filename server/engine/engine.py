@@ -14,10 +14,10 @@ import os
 from typing import Any
 
 import torch
-from adapters_core.base.spec.causal_probe import keeps_rows
-from adapters_core.base.spec.rotations import border_of
 from torch import Tensor
 
+from adapters_core.base.causal_probe import keeps_rows
+from adapters_core.base.rotations import border_of
 from adapters_core.layers.inject import Injection
 from adapters_core.layers.serving_plan import ServingPlan
 from server.engine.attention import PagedCache

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.spec.rotations import LONG_ROPE
+from adapters_core.base.spec.rotations import LONG_ROPE
 from torch import Tensor, nn
 
 from server.engine.mask_patterns import UnsupportedAttention

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
-from adapters_core.base.spec.encoder_probe import Texts, image_inputs
 from torch import Tensor, nn
 
+from adapters_core.base.encoder_probe import Texts, image_inputs
 from adapters_core.contract.method import Method, Shape
 from adapters_core.contract.rows import row_multiple, set_row_multiple
 from adapters_core.layers.basis_cache import Bases

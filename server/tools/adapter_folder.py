@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters_core.base.spec.spec import BaseSpec
-
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.peft_config import MAX_CONFIG_BYTES, PeftConfig
 from adapters_core.contract.safetensors_header import digest_of
 from adapters_core.format.read import Adapter, read_adapter

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import BaseSpec, weights_of
 
+from adapters_core.base.spec import BaseSpec, weights_of
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method_registry import registered
 from adapters_core.errors import InvalidAdapter

@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from adapters_core.base.spec.spec import weights_of
 from torch import Tensor
 
+from adapters_core.base.spec import weights_of
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import for_config

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Rows, Segment
 from adapters_core.format.read import Adapter
 from adapters_core.layers.bank import Bank, Layout

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import FourierFTConfig, LoraConfig
 from transformers import LlamaForCausalLM
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.basis_cache import Bases
 

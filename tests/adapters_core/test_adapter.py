@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method_registry import registered
 from adapters_core.errors import (
     AdapterError,

@@ -11,11 +11,11 @@ from functools import cache
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Method, Rows, Segment
 from adapters_core.contract.method_registry import registered
 from adapters_core.layers.bank import Bank, Layout

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import adaptable, fingerprint, shape_of, spec_of, weight_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from adapters_core.base.spec import adaptable, fingerprint, shape_of, spec_of, weight_of
 from adapters_core.contract.method import Shape
 
 from .tiny_bases import TINY, tiny_gpt2, tiny_llama

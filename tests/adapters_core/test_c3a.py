@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from peft import C3AConfig
 from peft.tuners.c3a import C3ALinear
 from torch import nn
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter
 from adapters_core.format.read import Adapter

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.causal_probe import with_causal_targets
-from adapters_core.base.spec.spec import BaseSpec, adaptable, spec_of
 from torch import Tensor, nn
 
 import tiny
+from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.spec import BaseSpec, adaptable, spec_of
 
 
 def probed(model: nn.Module, max_length: int = tiny.MAX_LENGTH) -> BaseSpec:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Rows, Shape
 from adapters_core.errors import AdapterError, InvalidAdapter, NoEffect
 from adapters_core.format.read import Adapter

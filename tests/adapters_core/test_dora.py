@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, weights_of
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
+from adapters_core.base.spec import BaseSpec, weights_of
 from adapters_core.contract.layer import Site
 from adapters_core.contract.method import Rows, Shape
 from adapters_core.errors import InvalidAdapter, NoEffect

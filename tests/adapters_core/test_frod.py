@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, BaseWeights, spec_of, weight_of, weights_of
 from peft import FrodConfig, PeftModel, get_peft_model
 from peft.tuners.frod.layer import FrodLayer
 from peft.tuners.frod.layer import Linear as FrodLinear
 from torch import Tensor, nn
 
+from adapters_core.base.spec import BaseSpec, BaseWeights, spec_of, weight_of, weights_of
 from adapters_core.contract.method import Method, Shape
 from adapters_core.errors import InvalidAdapter, NonFinite
 from adapters_core.format.read import Adapter, read_adapter

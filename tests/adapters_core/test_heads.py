@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.heads import HeadSpec, clear_untrained, head_spec_of
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import tiny_encoders as te
+from adapters_core.base.heads import HeadSpec, clear_untrained, head_spec_of
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.errors import AdapterError, InvalidAdapter, TooLarge, UnusedTensors
 from adapters_core.format.keys import PREFIX
 from adapters_core.format.read import Adapter, read_adapter

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import adaptable, fingerprint
 from torch import nn
 
+from adapters_core.base.spec import adaptable, fingerprint
 from adapters_core.layers.inject import inject
 from adapters_core.layers.linear import AdaptedLinear
 from adapters_core.layers.serving_plan import ServingPlan

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.causal_probe import with_causal_targets
-from adapters_core.base.spec.renames import renamed, renames_of
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import LoraConfig, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.renames import renamed, renames_of
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.errors import AdapterError, BaseMismatch, InvalidAdapter, UnusedTensors
 from adapters_core.format.read import Adapter
 

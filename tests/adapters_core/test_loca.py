@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import scipy.fft
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file, save_file
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter, NoEffect
 from adapters_core.format.read import Adapter

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import scipy.fft
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Shape
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter

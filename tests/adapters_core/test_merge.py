@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of
 from torch import nn
 
+from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
 from adapters_core.layers import merge
 from adapters_core.layers.basis_cache import Bases

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel, PeftType
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
+from adapters_core.base.spec import BaseSpec, weights_of
 from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.contract.method_registry import registered
 from adapters_core.format.read import Adapter

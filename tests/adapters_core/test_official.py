@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Coefficients, Shape
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import AdapterError, InvalidAdapter, UnusedTensors

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import FourierFTConfig, IA3Config, LoHaConfig, LoraConfig, PeftConfig
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method import Rows, Segment
 from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
 from adapters_core.format.read import Adapter

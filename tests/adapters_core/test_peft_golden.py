@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import (
     C3AConfig,
     FourierFTConfig,
@@ -25,6 +24,7 @@ from peft import (
 )
 from torch import Tensor, nn
 
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.format.read import Adapter
 from adapters_core.layers.basis_cache import Bases
 from made import CPU

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_core.base.spec.causal_probe import with_causal_targets
-from adapters_core.base.spec.spec import BaseSpec, spec_of, weights_of
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
+from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.spec import BaseSpec, spec_of, weights_of
 from adapters_core.contract.method import Rows, Segment
 from adapters_core.errors import AdapterError
 from adapters_core.format.read import Adapter, read_adapter

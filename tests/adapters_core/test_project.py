@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from safetensors.torch import load_file, save_file
 from scipy.fft import dctn
 from torch import Tensor
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Coefficients, Method, Shape
 from adapters_core.errors import BaseMismatch, InvalidAdapter
 from adapters_core.format.description import AdapterDescription

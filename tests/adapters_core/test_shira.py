@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from peft import PeftModel, ShiraConfig
 from peft.tuners.shira.layer import Linear as ShiraLinear
 from torch import Tensor, nn
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter
 from adapters_core.format.read import Adapter

@@ -7,10 +7,10 @@ from typing import Any
 import peft
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method_registry import registered
 from adapters_core.contract.peft_config import PeftConfig

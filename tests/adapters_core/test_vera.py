@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 from peft import PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter, NoEffect, UnusedTensors
 from adapters_core.format.read import Adapter

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import pywt
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from peft import PeftModel, WaveFTConfig
 from peft.tuners.waveft.layer import WaveFTLinear
 from torch import nn
 
 import adapters_core.methods as methods
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method import PackedLayer, Rows, Shape
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter

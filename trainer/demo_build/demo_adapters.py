@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.spec import spec_of
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import Bases

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
-
+from adapters_core.base.spec import BaseSpec
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from registry.adapters.publish import publish

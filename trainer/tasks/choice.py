@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from adapters_core.base.spec.rotations import border_of
-
+from adapters_core.base.rotations import border_of
 from adapters_core.tokens.ends import end_ids
 from registry.jobs.spec import TASKS, Hyperparameters
 from trainer.base import LoadedBase

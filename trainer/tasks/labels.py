@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.heads import MAX_LABELS
-from adapters_core.base.spec.padding import by_length, padded
 from torch import Tensor, nn
 
+from adapters_core.base.heads import MAX_LABELS
+from adapters_core.base.padding import by_length, padded
 from adapters_core.tokens.texts import cut, text_ids
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters_core.base.spec.spec import BaseSpec
-
 import adapters_core.methods  # noqa: F401  (registers the methods)
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import registered

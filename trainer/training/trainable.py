@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters_core.base.spec.heads import HeadSpec
-from adapters_core.base.spec.spec import weights_of
 from torch import Tensor, nn
 
+from adapters_core.base.heads import HeadSpec
+from adapters_core.base.spec import weights_of
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from transformers import BertConfig, BertForSequenceClassification
 
+from adapters_core.base.spec import BaseSpec, spec_of
 from bench.studies import text as training_text
 from bench.studies.runs import Contender
 from overtone_client import InvalidArgument

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of
 
 import tiny
+from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Rows
 from adapters_core.layers.bank import Bank
 from adapters_core.layers.inject import inject

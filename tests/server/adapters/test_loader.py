@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of
 from torch import nn
 
 import tiny
+from adapters_core.base.spec import spec_of
 from adapters_core.errors import AdapterError
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases

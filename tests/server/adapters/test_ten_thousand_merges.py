@@ -13,10 +13,10 @@ from random import Random
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of, weights_of
 from torch import Tensor, nn
 
 import tiny
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import Bases

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_core.base.spec.causal_probe import with_causal_targets
-from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import LoraConfig, get_peft_model
 
 import tiny
+from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Shape
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject

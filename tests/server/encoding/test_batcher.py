@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import weights_of
 from torch import Tensor
 
 import tiny_encoders as te
+from adapters_core.base.spec import weights_of
 from adapters_core.contract.method import Rows
 from adapters_core.layers.bank import Bank
 from adapters_core.layers.basis_cache import Bases

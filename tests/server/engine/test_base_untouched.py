@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of
 
 import tiny
+from adapters_core.base.spec import spec_of
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject
 from server.adapters.loader import Loader

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of, weights_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import tiny
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Method, Rows
 from adapters_core.contract.method_registry import registered
 from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import Shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from adapters_core.base.spec import Shape
 from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.serving_plan import ServingPlan

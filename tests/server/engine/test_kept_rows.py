@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from adapters_core.base.spec.causal_probe import with_causal_targets
 from torch import Tensor
 
 import tiny
+from adapters_core.base.causal_probe import with_causal_targets
 from server.adapters.modes import Mode
 from server.scheduling.sequence import TokenSequence
 from server_parts import LORA, Given, Served, given, greedy, prompt_of

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.rotations import border_of
 from torch import Tensor, nn
 
 import tiny
+from adapters_core.base.rotations import border_of
 from running import Running
 from server.adapters.modes import Mode
 from server.engine.mask_patterns import UnsupportedAttention

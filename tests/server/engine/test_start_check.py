@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec.causal_probe import with_causal_targets
-from adapters_core.base.spec.spec.spec import spec_of
+from adapters_core.base.spec.causal_probe import with_causal_targets
+from adapters_core.base.spec.spec import spec_of
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of, weights_of
 from peft import FrodConfig, PeftModel, get_peft_model
 from safetensors.torch import load, save
 
 import tiny
+from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FRoD

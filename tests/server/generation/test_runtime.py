@@ -6,10 +6,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from torch import nn
 
 import tiny
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.inject import Injection, inject
 from running import NUM_PAGES, Heard, Running

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from torch import nn
 
 import tiny
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.layers.bank import Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import Injection, inject

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters_core.base.spec.spec import BaseSpec, spec_of
 from torch import nn
 
 import tiny
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import Injection, inject
 from server.adapters.loader import Loader

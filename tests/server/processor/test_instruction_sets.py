@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 FLAGS = this_processor().flags
 CHECK = """
 import json, torch, tiny, adapters_core.methods
-from adapters_core.base.spec.spec import spec_of
+from adapters_core.base.spec import spec_of
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.canary import run_canary, usual_methods
 from server.processor.row_check import check_products

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import typer
-from adapters_core.base.spec.spec import BaseSpec, spec_of, weights_of
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.utils import load_peft_weights
 from PIL import Image
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import tiny
+from adapters_core.base.spec import BaseSpec, spec_of, weights_of
 from adapters_core.contract.method import Shape
 from adapters_core.contract.method_registry import registered
 from adapters_core.format.read import Adapter

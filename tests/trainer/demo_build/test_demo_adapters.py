@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from adapters_core.base.spec import spec_of
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.layers.basis_cache import Bases

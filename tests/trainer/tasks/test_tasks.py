@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.heads import clear_untrained
-from adapters_core.base.spec.spec import fingerprint
 from PIL import Image
 from sklearn.datasets import load_digits
 
 import tiny
 import tiny_encoders
+from adapters_core.base.heads import clear_untrained
+from adapters_core.base.spec import fingerprint
 from adapters_core.format.read import read_adapter
 from registry.jobs.spec import METRICS, Hyperparameters
 from small_jobs import Watcher, files_of, job, lines, lm_base

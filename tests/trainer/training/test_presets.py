@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import BaseSpec
 
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import registered
@@ -113,7 +113,7 @@ def test_query_and_value_are_adapted_where_a_job_does_not_say(
 
 
 def test_a_jobs_own_layers_win_and_the_head_is_never_adapted() -> None:
-    from adapters_core.base.spec.heads import HeadSpec
+    from adapters_core.base.heads import HeadSpec
 
     head = HeadSpec({"score.weight": (2, 96)}, frozenset({"score.weight"}))
     base = base_of(96)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import fingerprint
 from safetensors.torch import load_file
 
 import tiny_encoders
+from adapters_core.base.spec import fingerprint
 from adapters_core.contract.method_registry import registered
 from adapters_core.format.read import read_adapter
 from adapters_core.layers.training_plan import TrainingPlan
