@@ -3,9 +3,9 @@
     line of `size` -> [L1 | H1],   L1 -> [L2 | H2],   ...,   LJ-1 -> [LJ | HJ]
 
 Every level follows the rule of one (wavelet_filters.py) on the line that it splits: that line is
-padded by taps - 2 and then to an even size, and what an edge cuts is cut. The atoms of a line are all of
-these entries in this order, those that a deeper level splits again included: in two dimensions a
-low-pass atom of one side meets a high-pass atom of its own level on the other side.
+padded by taps - 2 and then to an even size, and what an edge cuts is cut. The atoms of a line are
+all of these entries in this order, those that a deeper level splits again included: in two
+dimensions a low-pass atom of one side meets a high-pass atom of its own level on the other side.
 
 An atom of level j is one filter of `taps(j)` numbers moved by multiples of 2^j. Cutting at the end
 is cutting at each level: what lies outside a level's line reaches nothing inside the line above.

@@ -5,8 +5,8 @@
 
 One level of inverse wavelet transform; L and H hold the low- and high-pass atoms of the rows (r)
 and columns (c), see wavelet_filters.py. With more levels (`num_levels`) A is no coefficients but a
-delta of its own: that of the level below, of the places that A has, by the same rule. With `use_idwt`
-off, delta = scale * S itself.
+delta of its own: that of the level below, of the places that A has, by the same rule. With
+`use_idwt` off, delta = scale * S itself.
 
 Hu et al. 2025, "WaveletFT", Neurocomputing 649:130765, of which the abstract is public; the
 transform's details are those of WaveFT (Bilican et al. 2025, arXiv:2505.12532) in PEFT 0.21's
@@ -25,10 +25,10 @@ padding added. As there, no side may have more levels than it holds whole filter
 goes. PEFT would read such a file as one of a single level, so files of more are of another
 `peft_type`, WAVELETFT, which it refuses.
 
-Fast ways. A coefficient is an outer product of two atoms. Where they touch few cells, these are
-all that is added or merged (transforms/atoms.py); else the filter bank passes over dense cores. For
-a batch, x is analysed once by the column atoms; the rows' own coefficients are gathered, multiplied and
-scattered, and the row atoms summed (kernels/wavelet.py). A few Haar coefficients go through no
+Fast ways. A coefficient is an outer product of two atoms. Where they touch few cells, these are all
+that is added or merged (transforms/atoms.py); else the filter bank passes over dense cores. For a
+batch, x is analysed once by the column atoms; the rows' own coefficients are gathered, multiplied
+and scattered, and the row atoms summed (kernels/wavelet.py). A few Haar coefficients go through no
 transform: each reads two cells and writes two (kernels/haar.py).
 """
 

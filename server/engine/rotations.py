@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from adapters_core.base.spec.rotations import LONG_ROPE
 from torch import Tensor, nn
 
+from adapters_core.base.rotations import LONG_ROPE
 from server.engine.mask_patterns import UnsupportedAttention
 
 
