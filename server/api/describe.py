@@ -190,9 +190,15 @@ def _json_media(model: Any) -> Json:
 
 
 def _stream(model: Any) -> Json:
-    text = "Server-sent events: each `data:` is one object of `x-event-schema`, the last `[DONE]`."
-    media = {"schema": {"type": "string", "description": text}, "x-event-schema": schema_of(model)}
-    return {"text/event-stream": media}
+    told = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": schema_of(model | ErrorBody),
+    }
+    done = {"const": "[DONE]", "description": "Ends the stream."}
+    data = {"anyOf": [done, told]}
+    event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {"text/event-stream": {"itemSchema": event}}
 
 
 def _headers(*names: str) -> Json:

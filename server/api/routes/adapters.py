@@ -91,7 +91,7 @@ _UPLOAD = Form(
 )
 _FIELDS = set(AdapterUpload.model_fields)
 _REQUIRED = [name for name, field in AdapterUpload.model_fields.items() if field.is_required()]
-_UNKNOWN = (*ASKS_REGISTRY, AdapterNotFound)
+_UNKNOWN = (*ASKS_REGISTRY, *INVALID, AdapterNotFound)
 
 
 async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -255,7 +255,7 @@ async def versions(request: Request, name: AdapterName) -> dict[str, Any]:
             headers=("X-Overtone-Adapter",),
             description="The safetensors file, or the config.",
         ),
-        errors=(*_UNKNOWN, *INVALID),
+        errors=_UNKNOWN,
     ),
 )
 async def content(
@@ -306,7 +306,7 @@ async def move_alias(
 
 @router.post(
     "/v1/adapters/{name}/rollback",
-    **describe("rollbackAdapter", answer(Adapter), errors=(*WRITES, AdapterNotFound, NameConflict)),
+    **describe("rollbackAdapter", answer(Adapter), errors=(*WRITES, *_UNKNOWN, NameConflict)),
 )
 async def rollback(request: Request, name: AdapterName) -> Adapter:
     """Make the version before the latest the latest again."""
@@ -330,7 +330,7 @@ async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
     **describe(
         "deleteAdapterVersion",
         answer(DeletedAdapter),
-        errors=(*_UNKNOWN, *INVALID, AdapterInUse),
+        errors=(*_UNKNOWN, AdapterInUse),
     ),
 )
 async def delete_version(

@@ -144,7 +144,7 @@ async def events(
     after: After = None,
     stream: Annotated[bool, Query(description="Answer in server-sent events.")] = False,
     after_step: Annotated[
-        int, Query(ge=-1, description="Of a stream: only numbers of later steps.")
+        int, Query(ge=-1, le=1 << 31, description="Of a stream: only numbers of later steps.")
     ] = -1,
 ) -> Any:
     """List what happened, the newest first; as a stream, from the oldest on and to the job's end.
@@ -155,6 +155,7 @@ async def events(
     jobs = service_of(request).registry.jobs
     if stream:
         check_streams(request)
+        await _call(jobs.events, job.id, 1, event_place(after))  # a bad `after` is a 400, no event
         lines = event_stream(request, jobs, job, event_place(after), after_step)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(lines, media_type="text/event-stream", headers=headers)

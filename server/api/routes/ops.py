@@ -13,7 +13,7 @@ from server.api.bodies.ops import BaseFacts, Live, Model, ModelList, Ready, Vers
 from server.api.describe import ASKS_REGISTRY, RESOLVES, SERVES, answer, describe, raw
 from server.api.generation import resolve
 from server.api.request import service_of
-from server.errors import NotReady, body_of, status_of
+from server.errors import NotFound, NotReady, body_of, status_of
 from server.service import Service
 
 router = APIRouter(tags=["operations"])
@@ -112,7 +112,7 @@ async def models(request: Request) -> dict[str, Any]:
 @router.get(
     "/v1/models/{model:path}",
     tags=["models"],
-    **describe("getModel", answer(Model), errors=RESOLVES),
+    **describe("getModel", answer(Model), errors=(*RESOLVES, NotFound)),
 )
 async def model(
     request: Request,

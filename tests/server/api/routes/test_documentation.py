@@ -67,7 +67,8 @@ def test_every_operation_says_what_it_does_takes_gives_and_refuses(
     for response in operation["responses"].values():
         assert response["description"]
         assert "X-Request-Id" in response["headers"]
-        assert all(media["schema"] for media in response["content"].values())
+        for media in response["content"].values():
+            assert "schema" in media or "itemSchema" in media
 
 
 def test_every_operation_has_an_id_of_its_own() -> None:
@@ -158,6 +159,22 @@ def test_the_events_of_a_stream_are_as_their_schema_says(live: Live, path: str, 
     assert len(events) >= 9
     for event in events:
         check_event(answer, event.json())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/adapters/B%20D", 400),
+        ("DELETE", "/v1/adapters/B%20D", 400),
+        ("GET", "/v1/adapters/B%20D/versions", 400),
+        ("POST", "/v1/adapters/B%20D/rollback", 400),
+        ("GET", "/v1/models/a%0Ab", 404),
+    ],
+)
+def test_what_a_name_that_cannot_be_gets_is_declared(
+    live: Live, method: str, path: str, status: int
+) -> None:
+    assert live.http.request(method, path).status_code == status
 
 
 def test_an_answer_that_is_not_declared_is_noticed(live: Live) -> None:

@@ -338,8 +338,12 @@ def test_events_are_listed_the_newest_first_page_by_page(server: Live, running: 
     rest = get(server, record.id, "/events", limit=1000, after=event["id"])
     assert [event["message"] for event in rest["data"][:2]] == ["number 1", "number 0"]
     assert not rest["has_more"]
-    wrong = server.http.get(f"{JOBS}/{record.id}/events", params={"after": "nonsense"})
-    assert wrong.status_code == 400
+    for query in ({"after": "nonsense"}, {"after": "nonsense", "stream": "true"}):
+        wrong = server.http.get(f"{JOBS}/{record.id}/events", params=query)
+        assert wrong.status_code == 400
+    endless = {"after_step": 10**30, "stream": "true"}
+    wrong = server.http.get(f"{JOBS}/{record.id}/events", params=endless)
+    assert error_of(wrong)["param"] == "after_step"
 
 
 def test_checkpoints_are_listed_the_newest_first(server: Live, running: Any) -> None:
