@@ -112,6 +112,8 @@ def _hoisted(node: Any, schemas: Json) -> Any:
     """Return a part of the document with its `$defs` moved to `schemas`."""
     if isinstance(node, list):
         return [_hoisted(item, schemas) for item in node]
+    if isinstance(node, float) and node.is_integer():
+        return int(node)  # FastAPI makes floats of all limits
     if not isinstance(node, dict):
         return node
     for name, schema in node.get("$defs", {}).items():
