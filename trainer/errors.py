@@ -53,11 +53,6 @@ class InvalidTrainingFile(TrainerError):
         lines = [{"line": fault.line, "message": str(fault)} for fault in self.faults]
         super().__init__(message, param, {"faults": lines})
 
-    @property
-    def line(self) -> int:
-        """Return the first wrong line; 0 if the whole file is wrong."""
-        return self.faults[0].line
-
 
 class InvalidHyperparameter(TrainerError):
     """A hyper-parameter is out of range; `param` is its name."""

@@ -71,17 +71,6 @@ def adapter_documents() -> dict[str, Split]:
     return {"legalese": _licences(), "shouting": _split(shouted)}
 
 
-def adapter_texts() -> dict[str, tuple[str, str]]:
-    """Return each demo adapter's training text and held-out text by its name."""
-    splits = adapter_documents().items()
-    return {name: (joined(split.train), joined(split.held_out)) for name, split in splits}
-
-
-def joined(documents: Iterable[Document]) -> str:
-    """Return the texts, a blank line between two."""
-    return "\n\n".join(document.text for document in documents)
-
-
 def stored_held_out(name: str) -> list[Document]:
     """Return the shipped held-out excerpt of `base`, `legalese` or `shouting`."""
     lines = (HELD_OUT / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()

@@ -23,7 +23,7 @@ from trainer.interfaces import JobFiles, Reporter, Trained
 from trainer.job.alias_gate import open_alias, reason_to_keep_latest
 from trainer.job.publishing import publish_trained
 from trainer.job.reporting import Reporting
-from trainer.job.tensorboard import written
+from trainer.job.tensorboard import with_event_files
 from trainer.process.child_task import ChildTask, function_of
 from trainer.process.heartbeat import Heartbeat
 from trainer.process.job_cleanup import remove_folder_if_done
@@ -124,7 +124,7 @@ class Attempt:
         folder = self._registry.job_folders.take(self._fence)
         report.keep_in(folder)
         files = _files_of(self._registry, spec)
-        with written(report, self._task.settings.tensorboard, spec.id) as every:
+        with with_event_files(report, self._task.settings.tensorboard, spec.id) as every:
             base, trained = self._run_job(spec, files, folder, every)
         registry, fence = self._registry, self._fence
         return self._until_available(

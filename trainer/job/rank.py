@@ -52,7 +52,7 @@ def main() -> int:
     _say(answers, {"ready": True})
     with Rank(task, base) as rank:
         for line in sys.stdin:
-            rank.obey(json.loads(line))
+            rank.follow(json.loads(line))
     return 0
 
 
@@ -75,7 +75,7 @@ class Rank:
         self._run = ExitStack()  # closed at the end of a training run
         self._gradients: Gradients | None = None
 
-    def obey(self, order: dict[str, Any]) -> None:
+    def follow(self, order: dict[str, Any]) -> None:
         """Follow one order; see rank_task.py.
 
         Raises:

@@ -37,7 +37,9 @@ def check(folder: Path) -> None:
         )
 
 
-def written(report: Reporter, runs: Path | None, job_id: str) -> AbstractContextManager["Reporter"]:
+def with_event_files(
+    report: Reporter, runs: Path | None, job_id: str
+) -> AbstractContextManager["Reporter"]:
     """Return the reporter of a job that also writes event files, if there is a folder for them."""
     return nullcontext(report) if runs is None else EventFiles(report, runs / job_id)
 

@@ -45,7 +45,7 @@ def rates_for(job: JobContext, trainable: TrainableAdapter, setting: Setting) ->
         trainable: fresh; as fresh afterwards.
         setting: of the job.
     """
-    if job.hyper.learning_rate is not None or not trainable.moved():
+    if job.hyper.learning_rate is not None or not trainable.trained_tensors():
         return setting.rates
     path = job.folder / "rate.json"
     known = json.loads(path.read_text()) if path.exists() else {}
@@ -117,8 +117,8 @@ class _Trial:
         self.of_all = job.schedule.num_steps
         self.num_steps = max(_LEAST, min(_MOST, self.of_all // _PART))
         self._job, self._trainable = job, trainable
-        self._moved = trainable.moved()
-        self._fresh = [one.tensor.detach().clone() for one in self._moved]
+        self._trained = trainable.trained_tensors()
+        self._fresh = [one.tensor.detach().clone() for one in self._trained]
         self._seen = job.schedule.examples(self.num_steps - 1)
 
     def loss(self) -> float:
@@ -138,7 +138,7 @@ class _Trial:
         """Return the loss after the steps; the adapter is as fresh as before."""
         job = self._job
         gradients = Gradients(self._trainable, job.data.train, job.schedule, job.hyper, Ranks())
-        optimizer = optimizer_of(self._moved, rates, job.hyper.weight_decay)
+        optimizer = optimizer_of(self._trained, rates, job.hyper.weight_decay)
         try:
             for step in range(self.num_steps):
                 job.check_wanted()
@@ -148,14 +148,14 @@ class _Trial:
         finally:
             optimizer.zero_grad()
             with torch.no_grad():
-                for one, fresh in zip(self._moved, self._fresh, strict=True):
+                for one, fresh in zip(self._trained, self._fresh, strict=True):
                     one.tensor.copy_(fresh)
 
     def _step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Apply the gradients at the peak rates."""
         self._trainable.plan.freeze_scheduled(step, self.of_all)
         most = self._job.hyper.max_grad_norm or math.inf
-        torch.nn.utils.clip_grad_norm_([one.tensor for one in self._moved], most)
+        torch.nn.utils.clip_grad_norm_([one.tensor for one in self._trained], most)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"]
         optimizer.step()

@@ -39,13 +39,13 @@ class Gradients:
             RankLost: another rank does not answer.
         """
         ranks, numbers = self.ranks, self.schedule.examples(step)
-        moved = [one.tensor for one in self.trainable.moved()]
-        ranks.open(step, moved)
+        trained = [one.tensor for one in self.trainable.trained_tensors()]
+        ranks.open(step, trained)
         torch.manual_seed(ranks.seed(mixed(self.schedule.seed, step)))  # the base's dropout
         # A forward pass has at most as many examples as without other ranks, and no more memory.
         size = -(-len(numbers) // self.hyper.gradient_accumulation)
         loss, count, num_tokens = self._backward(ranks.share(numbers), size)
-        loss, num_tokens = ranks.sum(moved, loss, num_tokens)
+        loss, num_tokens = ranks.sum(trained, loss, num_tokens)
         return loss / count, num_tokens
 
     def _backward(self, numbers: list[int], size: int) -> tuple[float, int, int]:

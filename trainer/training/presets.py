@@ -73,7 +73,7 @@ class Setting:
         return list(self.methods)
 
     @property
-    def said(self) -> dict[str, Any]:
+    def training_fields(self) -> dict[str, Any]:
         """Return the config's fields that only training uses."""
         name = self.method.dropout_field
         return {} if name is None or not self.dropout else {name: self.dropout}

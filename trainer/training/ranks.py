@@ -47,8 +47,8 @@ class Ranks:
     def compare(self, trainable: TrainableAdapter) -> None:
         """Check that the tensors that are not trained are the same in all ranks."""
 
-    def open(self, step: int, moved: Sequence[Tensor]) -> None:
-        """Begin a step: all ranks have the first one's `moved` afterwards."""
+    def open(self, step: int, trained: Sequence[Tensor]) -> None:
+        """Begin a step: all ranks have the first one's `trained` afterwards."""
 
     def share(self, numbers: list[int]) -> list[int]:
         """Return this rank's examples of a step; there may be none."""
@@ -62,8 +62,8 @@ class Ranks:
         """Return the sum of all ranks' counts."""
         return count
 
-    def sum(self, moved: Sequence[Tensor], loss: float, num_tokens: int) -> tuple[float, int]:
-        """Add up the gradients of `moved` in the first rank; return loss and tokens of all."""
+    def sum(self, trained: Sequence[Tensor], loss: float, num_tokens: int) -> tuple[float, int]:
+        """Add up the gradients of `trained` in the first rank; return loss and tokens of all."""
         return loss, num_tokens
 
 
@@ -132,13 +132,13 @@ class DistributedRanks(Ranks):
                 # Each computed it from its base: equal coefficients would be different updates.
                 raise RankLost(f"rank {self.number} has another {one.name} than the first rank")
 
-    def open(self, step: int, moved: Sequence[Tensor]) -> None:
+    def open(self, step: int, trained: Sequence[Tensor]) -> None:
         self._send({"step": step})
-        flat = torch.cat([tensor.detach().reshape(-1) for tensor in moved])
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in trained])
         with self._answered():
             dist.broadcast(flat, 0)
         if self.number:
-            for tensor, part in _parts(flat, moved):
+            for tensor, part in _parts(flat, trained):
                 tensor.data.copy_(part)
 
     def total(self, count: int) -> int:
@@ -147,16 +147,16 @@ class DistributedRanks(Ranks):
             dist.all_reduce(counts)
         return int(counts)
 
-    def sum(self, moved: Sequence[Tensor], loss: float, num_tokens: int) -> tuple[float, int]:
-        zeros = (torch.zeros_like(t) if t.grad is None else t.grad for t in moved)
+    def sum(self, trained: Sequence[Tensor], loss: float, num_tokens: int) -> tuple[float, int]:
+        zeros = (torch.zeros_like(t) if t.grad is None else t.grad for t in trained)
         flat = torch.cat([gradient.reshape(-1) for gradient in zeros])
-        known = [float(tensor.grad is not None) for tensor in moved]
+        known = [float(tensor.grad is not None) for tensor in trained]
         numbers = torch.tensor([loss, num_tokens, *known], dtype=torch.float64, device=self._device)
         with self._answered():
             dist.reduce(flat, 0)
             dist.reduce(numbers, 0)
         loss, tokens, *known = numbers.tolist()
-        for (tensor, part), times in zip(_parts(flat, moved), known, strict=True):
+        for (tensor, part), times in zip(_parts(flat, trained), known, strict=True):
             tensor.grad = part.clone() if times and self.number == 0 else None
         return loss, int(tokens)
 

@@ -131,7 +131,7 @@ def _train(job: JobContext) -> Trained:
 def _fits(job: JobContext, setting: Setting) -> dict[str, Any]:
     """Return the values that a checkpoint must have for the run to resume from it."""
     others = {t: str(own) for t, own in setting.methods.items() if own != setting.method}
-    more = setting.said | others
+    more = setting.training_fields | others
     return {
         "job": job.spec.id,
         "data": job.data.facts.digest,
@@ -151,7 +151,7 @@ def _base_metrics(job: JobContext, trainable: TrainableAdapter) -> dict[str, flo
         known = json.loads(path.read_text())
         if known["digest"] == digest:
             return dict(known["metrics"])
-    with trainable.silent():
+    with trainable.without_adapter():
         metrics = evaluate(trainable, job.data.held_out, job.evaluation_batch, job.check_wanted)
     write_whole(path, json.dumps({"digest": digest, "metrics": metrics}).encode())
     job.report.metrics(0, metrics)

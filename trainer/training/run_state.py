@@ -60,7 +60,7 @@ class RunState:
         fits: Mapping[str, Any],
     ) -> None:
         self._trainable, self._optimizer = trainable, optimizer
-        self._moved = trainable.moved()
+        self._trained = trainable.trained_tensors()
         self._folder, self._fits = folder, dict(fits)
         self.progress = Progress()
         self._saved = (0, time.monotonic())
@@ -88,12 +88,12 @@ class RunState:
 
     def keep_best(self) -> None:
         """Remember the tensors as they are now."""
-        self.progress.best = {one.name: one.tensor.detach().clone() for one in self._moved}
+        self.progress.best = {one.name: one.tensor.detach().clone() for one in self._trained}
 
     @torch.no_grad()
     def restore_best(self) -> None:
         """Set the tensors to those of the best evaluation."""
-        for one in self._moved:
+        for one in self._trained:
             one.tensor.copy_(self.progress.best[one.name])
 
     @torch.no_grad()
@@ -104,7 +104,7 @@ class RunState:
             return None
         for one in self._trainable.tensors():
             one.tensor.copy_(found.tensors[one.name])
-        for one in self._moved:
+        for one in self._trained:
             state = _below(found, f"adam.{one.name}.")
             if state:
                 device = one.tensor.device
@@ -118,7 +118,7 @@ class RunState:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {one.name: one.tensor for one in self._trainable.tensors()}
-        for one in self._moved:
+        for one in self._trained:
             for key, value in self._optimizer.state[one.tensor].items():
                 tensors[f"adam.{one.name}.{key}"] = value
         return tensors | {f"best.{name}": tensor for name, tensor in self.progress.best.items()}

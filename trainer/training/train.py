@@ -50,9 +50,9 @@ class Trainer:
         self._job, self._trainable, self._rates = job, trainable, rates
         self._report, self._schedule, self._hyper = job.report, job.schedule, job.hyper
         self._curve = job.folder / "curve.jsonl"
-        self._moved = trainable.moved()
+        self._trained = trainable.trained_tensors()
         self._gradients = Gradients(trainable, job.data.train, job.schedule, job.hyper, job.ranks)
-        self._optimizer = optimizer_of(self._moved, rates, job.hyper.weight_decay)
+        self._optimizer = optimizer_of(self._trained, rates, job.hyper.weight_decay)
         self._state = RunState(trainable, self._optimizer, job.folder / "checkpoints", fits)
         known = math.isfinite(base_loss)
         self._most = _TIMES * max(base_loss, _SMALL) if known else math.inf
@@ -127,7 +127,7 @@ class Trainer:
     def _clipped(self) -> float:
         """Clip the gradients and return their norm before."""
         most = self._hyper.max_grad_norm or math.inf
-        norm = nn.utils.clip_grad_norm_([one.tensor for one in self._moved], most)
+        norm = nn.utils.clip_grad_norm_([one.tensor for one in self._trained], most)
         return float(norm)
 
     def _stop_if_wanted(self) -> None:

@@ -85,12 +85,12 @@ class TrainableAdapter:
         head = self.head.parameters.items()
         return found + [Tracked(f"head.{name}", "head", 1.0, tensor) for name, tensor in head]
 
-    def moved(self) -> list[Tracked]:
+    def trained_tensors(self) -> list[Tracked]:
         """Return the tensors that the optimiser trains."""
         return [one for one in self.tensors() if one.tensor.requires_grad]
 
     @contextmanager
-    def silent(self) -> Iterator[None]:
+    def without_adapter(self) -> Iterator[None]:
         """While the block runs, compute with the base alone, and the head as it is."""
         self._injection.switch.plan = None
         try:
@@ -108,7 +108,7 @@ class TrainableAdapter:
             head=self.head.parameters,
             labels=self.task.labels,
             task_type=self.task.peft_task,
-            training=self._setting.said,
+            training=self._setting.training_fields,
         )
 
     def undo(self) -> None:

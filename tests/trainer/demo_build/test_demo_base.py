@@ -156,14 +156,6 @@ def test_licences_train_on_no_passage_of_the_held_out_one(splits):
         assert "Python Software Foundation hereby grants" not in " ".join(document.text.split())
 
 
-def test_adapter_texts_are_the_joined_documents_every_time(splits):
-    texts = demo_data.adapter_texts()
-    assert set(texts) == {"legalese", "shouting"}
-    for name, (train_text, held_out_text) in texts.items():
-        assert train_text == demo_data.joined(splits[name].train)
-        assert held_out_text == demo_data.joined(splits[name].held_out)
-
-
 @pytest.mark.parametrize("name", STORED)
 def test_stored_excerpt_is_small_named_and_never_trained_on(splits, name):
     documents = stored_held_out(name)

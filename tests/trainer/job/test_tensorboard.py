@@ -14,7 +14,7 @@ from small_jobs import Killed, Watcher, job, lm_base, sums
 from trainer.base import LoadedBase
 from trainer.errors import Paused
 from trainer.interfaces import JobFiles, Wanted
-from trainer.job.tensorboard import EventFiles, check, written
+from trainer.job.tensorboard import EventFiles, check, with_event_files
 from trainer.training.run import run_job
 
 pytestmark = pytest.mark.usefixtures("few_threads")
@@ -47,7 +47,7 @@ def told(watcher: Watcher) -> dict[str, list[tuple[int, float]]]:
 
 def test_every_number_of_a_job_is_there_by_its_step(base: LoadedBase, tmp_path: Path) -> None:
     files, watcher = JobFiles(sums(tmp_path / "sums.jsonl")), Watcher()
-    with written(watcher, tmp_path / "runs", "ftjob-1") as report:
+    with with_event_files(watcher, tmp_path / "runs", "ftjob-1") as report:
         run_job(job(base, eval_every=4), base, files, tmp_path / "job", report)
 
     shown = points(tmp_path / "runs" / "ftjob-1")
@@ -114,7 +114,7 @@ def test_a_run_that_cannot_be_written_costs_a_warning_and_no_job(
 
 def test_without_a_folder_nothing_is_between_job_and_registry() -> None:
     watcher = Watcher()
-    with written(watcher, None, "ftjob-1") as report:
+    with with_event_files(watcher, None, "ftjob-1") as report:
         assert report is watcher
 
 

@@ -1,7 +1,6 @@
 """A preset's rate on a base: what a step adds to a weight bounds it, and a few steps try it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,6 @@ from trainer.interfaces import JobFiles
 from trainer.training import base_rate
 from trainer.training.preset_values import PRESETS, Preset
 from trainer.training.run import run_job
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,6 @@ def test_the_first_ten_faults_are_named_with_their_lines(tmp_path: Path) -> None
         opened(tmp_path, tmp_path / "a")
     error = raised.value
     assert error.code == "invalid_training_file"
-    assert error.line == 2
     assert len(error.faults) == MAX_FAULTS
     assert [fault.line for fault in error.faults[:5]] == [2, 3, 4, 6, 7]
     said = [str(fault) for fault in error.faults[:4]]

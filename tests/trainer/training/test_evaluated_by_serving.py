@@ -2,12 +2,11 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import tiny_encoders as te
 from adapters_core.contract.method_registry import registered
@@ -29,14 +28,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 SHORT = {"n_epochs": 1, "batch_size": 4, "checkpoint_every_steps": 1000, "learning_rate": 0.01}
 #: Roundings of a dozen layers and a softmax in float32, relative to a loss of a few nats.
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def evaluated(server: Live, model: str, held: Path, **more: Any) -> dict[str, Any]:

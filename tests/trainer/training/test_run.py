@@ -3,7 +3,6 @@
 import json
 import logging
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,6 @@ from trainer.training.presets import CANDIDATES
 from trainer.training.run import run_job
 
 STEPS = 14  # 27 examples, four a step, two epochs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The loop: what moves at which rate, what a step costs, and what is the same each time."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,6 @@ from trainer.training.presets import setting_of
 from trainer.training.run import run_job
 from trainer.training.train import Trainer
 from trainer.training.trainable import TrainableAdapter
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +48,7 @@ def trainer_of(
 
 
 def values_of(trainable: TrainableAdapter) -> dict[str, torch.Tensor]:
-    return {one.name: one.tensor.detach().clone() for one in trainable.moved()}
+    return {one.name: one.tensor.detach().clone() for one in trainable.trained_tensors()}
 
 
 def test_learned_places_take_turns_by_optimiser_steps_whatever_the_accumulation(
@@ -99,7 +90,9 @@ def test_gradients_are_clipped_and_told_unclipped(base: LoadedBase, tmp_path: Pa
     try:
         trainer._gradients.add(0)
         told = trainer._clipped()
-        grads = [one.tensor.grad for one in trainable.moved() if one.tensor.grad is not None]
+        grads = [
+            one.tensor.grad for one in trainable.trained_tensors() if one.tensor.grad is not None
+        ]
         norm = float(torch.stack([grad.norm() for grad in grads]).norm())
     finally:
         trainable.undo()
@@ -130,7 +123,7 @@ def test_a_regulariser_is_part_of_the_gradient(base: LoadedBase, tmp_path: Path)
         trainer._gradients.add(0)
         own = trainable.plan.regulariser()
         assert own is not None
-        downs = [one for one in trainable.moved() if "down" in one.name]
+        downs = [one for one in trainable.trained_tensors() if "down" in one.name]
         # Maps are zero at first: the spaces' only gradient is the regulariser's.
         assert all(one.tensor.grad is not None and one.tensor.grad.any() for one in downs)
     finally:
