@@ -24,6 +24,7 @@ from typing import Any, Self
 import redis
 
 from registry.common.pages import check_limit
+from registry.common.whole_files import sync
 from registry.errors import CorruptRecord, FileNotFound, InvalidArgument, JobConflict
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
@@ -119,12 +120,12 @@ class Files:
         facts_ = (filename, purpose, path.stat().st_size, _digest_of(path), now, created_by, facts)
         record = FileRecord(id_, *facts_)
         body = _body(record)
-        _sync(path)
+        sync(path)
         touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + id_]
         args = ["put", id_, keys.FILES_OF, created_by, repr(now), body]
         with self._locked(fcntl.LOCK_SH):
             os.replace(path, self._folder / id_)
-            _sync(self._folder)
+            sync(self._folder)
             self._scripts.run("file_put", touched, args)
         return record
 
@@ -261,11 +262,3 @@ def _digest_of(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

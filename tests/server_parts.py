@@ -22,6 +22,7 @@ from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
 from made import random_adapter
+from registry import BlobPaths
 from server.adapters.modes import Mode
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
@@ -177,14 +178,6 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where one blob's files lie."""
-
-    file: Path
-    config: Path
-
-
 @dataclass
 class Store:
     """A folder of adapters by digest; counts what is opened, and waits at `gate` first."""
@@ -205,13 +198,13 @@ class Store:
         """Make loads of `digest` wait until the returned event is set."""
         return self.gates.setdefault(digest, threading.Event())
 
-    def open(self, digest: str) -> Files:
+    def open(self, digest: str) -> BlobPaths:
         self.opened.append(digest)
         if digest in self.gates:
             assert self.gates[digest].wait(30), "nobody opened the gate"
         if not (self.root / digest).is_dir():
             raise FileNotFoundError(f"no blob {digest}")
-        return Files(self.root / digest / WEIGHTS_NAME, self.root / digest / CONFIG_NAME)
+        return BlobPaths(self.root / digest / WEIGHTS_NAME, self.root / digest / CONFIG_NAME)
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:

@@ -6,7 +6,6 @@ case a power failure damages the newer one.
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,12 +54,14 @@ def save_checkpoint(folder: Path, given: Checkpoint) -> str:
         part.mkdir()
         try:
             tensors = {key: tensor.detach().cpu() for key, tensor in given.tensors.items()}
-            _flushed(part / _TENSORS, save({k: t.contiguous() for k, t in tensors.items()}))
+            whole_files.write_synced(
+                part / _TENSORS, save({k: t.contiguous() for k, t in tensors.items()})
+            )
             state = dict(given.state) | {"step": given.step}
-            _flushed(part / _STATE, json.dumps(state, sort_keys=True).encode())
+            whole_files.write_synced(part / _STATE, json.dumps(state, sort_keys=True).encode())
             shutil.rmtree(folder / name, ignore_errors=True)
             part.rename(folder / name)
-            _flush_folder(folder)
+            whole_files.sync(folder)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
@@ -113,18 +114,3 @@ def _space(folder: Path) -> Iterator[None]:
                 "free some space there"
             ) from error
         raise
-
-
-def _flushed(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

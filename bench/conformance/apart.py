@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 _MEMORY = 12 << 30
+#: Of what a row says of an error.
+MAX_CHARS = 300
 
 
 def examined(
@@ -84,3 +89,21 @@ def _line(row: Row) -> str:
     shown = " ".join("; ".join(notes).replace("|", "\\|").split())
     is_served = row["verdict"] not in ("refused", "not built")
     return f"| {row['type']} | {row['verdict']} | {adapted if is_served else ''} | {shown} |"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings and the library's own lines off standard error."""
+    from transformers.utils import logging
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        yield
+
+
+def words_of(error: BaseException) -> str:
+    """Return an error's message on one line, without the path of the temporary base."""
+    words = re.sub(r"'/\S*/base'", "'BASE'", " ".join(str(error).split()))
+    return words[:MAX_CHARS] or type(error).__name__

@@ -6,12 +6,9 @@ two adapters and the base in one step, in pieces and token by token), `refused` 
 """
 
 import copy
-import re
 import tempfile
 import traceback
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import RowsNotKnown
+from bench.conformance.apart import MAX_CHARS, quiet, words_of
 from bench.conformance.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
 from bench.lib.bases import tokenizer
 from server.adapters.modes import Mode
@@ -46,7 +44,6 @@ _SINGLES, _PAGES, _PAGE_SIZE = 3, 16, 32
 #: What a library says of files and configs; anything else behind a refusal is a fault in code.
 _SAID = (OSError, ValueError, ImportError, AdapterError, UnsupportedAttention, RowsNotKnown)
 _METHODS = ("lora", "fourierft")
-_CHARS = 300
 _FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
@@ -86,19 +83,19 @@ def examine(model_type: str) -> Outcome:
     torch.set_num_threads(1)
     outcome = Outcome(model_type, "equal")
     try:
-        with tempfile.TemporaryDirectory() as scratch, _quiet():
+        with tempfile.TemporaryDirectory() as scratch, quiet():
             _examine(outcome, Path(scratch))
     except _NotBuilt as error:
-        outcome.verdict, outcome.words = "not built", _words(error.__cause__ or error)
+        outcome.verdict, outcome.words = "not built", words_of(error.__cause__ or error)
     except (BaseNotLoadable, UnsupportedAttention, AdapterError) as error:
         is_said = error.__cause__ is None or isinstance(error.__cause__, _SAID)
-        outcome.verdict, outcome.words = "refused" if is_said else "broken", _words(error)
+        outcome.verdict, outcome.words = "refused" if is_said else "broken", words_of(error)
     except _Wrong as error:
-        outcome.verdict, outcome.words = "wrong", _words(error)
+        outcome.verdict, outcome.words = "wrong", words_of(error)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         outcome.verdict = "broken"
-        outcome.words = f"{type(error).__name__}: {_words(error)} ({place.name}:{place.lineno})"
+        outcome.words = f"{type(error).__name__}: {words_of(error)} ({place.name}:{place.lineno})"
     return outcome
 
 
@@ -162,13 +159,13 @@ def _pair(
             models = [_made(plain, name, rule, i, place) for i, place in enumerate(places)]
         except Exception as error:
             fault = fault or error
-            outcome.words = outcome.words or f"PEFT makes none on all linears: {error}"[:_CHARS]
+            outcome.words = outcome.words or f"PEFT makes none on all linears: {error}"[:MAX_CHARS]
             continue
         try:
             return models, [serving.read(place) for place in places]
         except AdapterError as error:
             refusal = refusal or error
-            outcome.words = f"all-linear is refused: {refusal.message}"[:_CHARS]
+            outcome.words = f"all-linear is refused: {refusal.message}"[:MAX_CHARS]
     if refusal is None:
         raise _NotBuilt from fault
     raise refusal
@@ -267,19 +264,3 @@ def _made(plain: nn.Module, name: str, rule: Any, seed: int, folder: Path) -> An
 def _logits(model: Any, tokens: tuple[int, ...]) -> Tensor:
     logits: Tensor = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
     return logits
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        yield
-
-
-def _words(error: BaseException) -> str:
-    words = re.sub(r"'/\S*/base'", "'BASE'", " ".join(str(error).split()))
-    return words[:_CHARS] or type(error).__name__

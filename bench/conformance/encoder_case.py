@@ -5,13 +5,10 @@ linears and the base, in batches of several lengths.
 """
 
 import copy
-import re
 import tempfile
 import traceback
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
+from bench.conformance.apart import MAX_CHARS, quiet, words_of
 from bench.conformance.tiny_encoders import (
     CLS,
     IMAGE,
@@ -52,7 +50,6 @@ TOLERANCE = 1e-4
 #: random T5 bodies, which do not scale their attention, magnify every rounding.
 _ROUNDINGS = 4
 METHODS = ("lora", "fourierft")
-_CHARS = 300
 _LENGTHS = (3, 5, 15, 16, 16, 40, 43, 5)
 _FILES = ("adapter_model.safetensors", "adapter_config.json")
 _TASKS: dict[Kind, ServingTask] = {
@@ -97,17 +94,17 @@ def examine_encoder(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"type": name, "verdict": "equal", "words": "", "error": 0.0}
     row |= {"num_targets": 0, "num_left_out": 0, "num_shared": 0, "pads": True, "left_out": {}}
     try:
-        with tempfile.TemporaryDirectory() as scratch, _quiet():
+        with tempfile.TemporaryDirectory() as scratch, quiet():
             _fill(row, EncoderCase(_KINDS[use], model_type, Path(scratch)))
     except NotBuilt as error:
-        row |= {"verdict": "not built", "words": _words(error.__cause__ or error)}
+        row |= {"verdict": "not built", "words": words_of(error.__cause__ or error)}
     except (BaseNotLoadable, UnsupportedBase, AdapterError) as error:
-        row |= {"verdict": "refused", "words": _words(error)}
+        row |= {"verdict": "refused", "words": words_of(error)}
     except Wrong as error:
-        row |= {"verdict": "wrong", "words": _words(error)}
+        row |= {"verdict": "wrong", "words": words_of(error)}
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        words = f"{type(error).__name__}: {_words(error)} ({place.name}:{place.lineno})"
+        words = f"{type(error).__name__}: {words_of(error)} ({place.name}:{place.lineno})"
         row |= {"verdict": "broken", "words": words}
     return row
 
@@ -118,23 +115,7 @@ def _fill(row: dict[str, Any], case: "EncoderCase") -> None:
     row |= {"num_shared": len(spec.shared), "pads": spec.pads}
     row["left_out"] = {reason: path for path, reason in spec.left_out.items()}
     row["error"] = max(case.compare(method) for method in METHODS)
-    row["words"] = case.refused[:_CHARS]
-
-
-def _words(error: BaseException) -> str:
-    words = re.sub(r"'/\S*/base'", "'BASE'", " ".join(str(error).split()))
-    return words[:_CHARS] or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        yield
+    row["words"] = case.refused[:MAX_CHARS]
 
 
 class EncoderCase:

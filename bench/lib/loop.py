@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from adapters_core.base.spec import BaseSpec
+from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
-from bench.lib.bases import prompt_of, random_adapter, targets_of
+from adapters_core.layers.inject import Injection, inject
+from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
 from server.adapters.payload import Factored
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
@@ -22,6 +23,17 @@ Leases = list[Entry | None]
 PROMPT = 64
 PAGE_SIZE = 32
 _MAX_ROWS, _MAX_RUNNING = 512, 64
+
+
+class EngineOfBase:
+    """An engine over a random base of the benches' shape, and what its adapters need."""
+
+    def __init__(self, width: int, layers: int, pages: int) -> None:
+        model = llama(width, layers)
+        self.spec: BaseSpec = spec_of(model, "bench")
+        self.injection: Injection = inject(model)
+        self.bases = Bases(torch.device("cpu"))
+        self.engine = Engine(self.injection, pages)
 
 
 def read(folder: Path, spec: BaseSpec) -> Adapter:

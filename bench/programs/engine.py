@@ -14,19 +14,15 @@ from typing import Any
 
 import torch
 
-from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method import Method
-from adapters_core.layers.basis_cache import Bases
-from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
 from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
-from bench.lib.loop import PROMPT, Leases, factored, run_to_end
+from bench.lib.loop import PROMPT, EngineOfBase, Leases, factored, run_to_end
 from bench.lib.program import Parser
 from bench.lib.timing import interleaved, report
 from server.adapters.payload import Merged
 from server.adapters.residency import Entry
-from server.engine.engine import Engine
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
@@ -36,15 +32,11 @@ _PAGES = 32 * 40
 _PARTS = ("decode", "generate")
 
 
-class Bench:
+class Bench(EngineOfBase):
     """One engine, and adapters in it."""
 
     def __init__(self, width: int, layers: int) -> None:
-        model = llama(width, layers)
-        self.spec: BaseSpec = spec_of(model, "bench")
-        self.injection: Injection = inject(model)
-        self.bases = Bases(torch.device("cpu"))
-        self.engine = Engine(self.injection, _PAGES)
+        super().__init__(width, layers, _PAGES)
         self.pool = PagePool(_PAGES, 32)
 
     def factored(self, method: Method, which: str, count: int) -> Leases:

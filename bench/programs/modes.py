@@ -15,29 +15,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from adapters_core.base.spec import spec_of
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
-from adapters_core.layers.basis_cache import Bases
-from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import merged_bytes
 from adapters_core.methods import FourierFT
-from bench.lib.bases import llama, prompt_of, targets_of, write_many
+from bench.lib.bases import prompt_of, targets_of, write_many
+from bench.lib.loop import EngineOfBase
 from bench.lib.program import Parser
 from bench.lib.timing import interleaved, report
+from registry import BlobPaths
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
 from server.adapters.modes import ModeSetting
 from server.adapters.residency import Entry
 from server.base.resident import ResidentBase
-from server.engine.engine import Engine
 from server.planning.build import ModeOptions, placement_of
 from server.planning.placement import Placement
 from server.scheduling.page_pool import PagePool
@@ -53,32 +48,22 @@ _MODES: tuple[ModeSetting, ...] = ("factored", "merged", "auto")
 _SETTLING = 6
 
 
-@dataclass(frozen=True)
-class _Files:
-    file: Path
-    config: Path
-
-
-class Bench:
+class Bench(EngineOfBase):
     """One engine, and a loader with its placement for each mode over the same adapter files."""
 
     def __init__(self, width: int, layers: int, folder: Path) -> None:
-        model = llama(width, layers)
-        self.spec = spec_of(model, "bench")
+        super().__init__(width, layers, _PAGES)
         method, targets = FourierFT(1000, 300.0), targets_of(self.spec, "qv")
         self.folders = write_many(folder, method, self.spec, targets, max(_COUNTS))
-        self.injection = inject(model)
-        self.bases = Bases(torch.device("cpu"))
-        self.engine = Engine(self.injection, _PAGES)
         files = self.open(str(self.folders[0]))
         adapter = read_adapter(files.file, files.config.read_bytes(), self.spec)
         self.copy_bytes = merged_bytes(adapter.methods, self.injection.linears)
         self.loaders: list[Loader] = []
 
     @staticmethod
-    def open(digest: str) -> _Files:
+    def open(digest: str) -> BlobPaths:
         """Return an adapter's files; its folder is its digest here."""
-        return _Files(Path(digest, WEIGHTS_NAME), Path(digest, CONFIG_NAME))
+        return BlobPaths(Path(digest, WEIGHTS_NAME), Path(digest, CONFIG_NAME))
 
     def placement(self, mode: ModeSetting, copies: int) -> tuple[Loader, Placement]:
         """Return a loader with room for so many merged copies, and what chooses modes over it."""

@@ -19,30 +19,22 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from adapters_core.base.spec import BaseSpec, spec_of
-from adapters_core.layers.basis_cache import Bases
-from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT
 from bench.lib.bases import llama, prompt_of, targets_of, write_many
-from bench.lib.loop import PROMPT, Leases, Packer, read, run_to_end
+from bench.lib.loop import PROMPT, EngineOfBase, Leases, Packer, read, run_to_end
 from bench.lib.program import Parser
 from bench.lib.timing import interleaved, report
-from server.engine.engine import Engine
 
 _REQUESTS, _PEFT_SAMPLE = 32, 2
 _PAGES = 32 * 40
 
 
-class Ours:
+class Ours(EngineOfBase):
     """The engine and what it needs to read adapters."""
 
     def __init__(self, width: int, layers: int) -> None:
-        model = llama(width, layers)
-        self.spec: BaseSpec = spec_of(model, "bench")
-        self.injection: Injection = inject(model)
-        self.bases = Bases(torch.device("cpu"))
-        self.engine = Engine(self.injection, _PAGES)
+        super().__init__(width, layers, _PAGES)
         self._merged: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
 

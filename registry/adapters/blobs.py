@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.common.names import check_digest
+from registry.common.whole_files import sync, write_synced
 from registry.errors import BlobMissing
 
 FILE = "adapter_model.safetensors"
@@ -59,9 +60,9 @@ class BlobStore:
             return
         making = self._new_temporary()
         try:
-            _write(making / FILE, file.read_bytes())
-            _write(making / CONFIG, config)
-            _sync(making)
+            write_synced(making / FILE, file.read_bytes())
+            write_synced(making / CONFIG, config)
+            sync(making)
             _move(making, place)
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -91,7 +92,7 @@ class BlobStore:
 
         Args:
             digest: which.
-            is_live: asked while nobody can be between writing the blob and its record.
+            is_live: called while no process is between writing the blob and its record.
             older_than: not if it was written, or published once more, after this second.
         """
         place = self._place(digest)
@@ -130,17 +131,10 @@ class BlobStore:
         shard = self._place(digest).parent
         if not shard.is_dir():
             shard.mkdir(parents=True, exist_ok=True)
-            _sync(self._folder)
+            sync(self._folder)
         with (shard / ".lock").open("ab") as lock:
             fcntl.flock(lock, kind)
             yield
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _move(making: Path, place: Path) -> None:
@@ -151,13 +145,5 @@ def _move(making: Path, place: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-    _sync(place.parent)
-    _sync(place.parent.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(place.parent)
+    sync(place.parent.parent)

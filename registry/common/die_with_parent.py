@@ -15,6 +15,11 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
+def tied(command: list[str]) -> list[str]:
+    """Return the command line of a program that ends when this process does."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
 def main(parent: int, command: list[str]) -> None:
     """Tie this process to its parent and replace it by `command`."""
     if sys.platform == "linux":

@@ -19,7 +19,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +28,7 @@ from urllib.parse import quote
 
 import redis
 
-from registry.common import die_with_parent
+from registry.common.die_with_parent import tied
 from registry.errors import RegistryUnavailable
 from registry.redis.ballast import Ballast
 from registry.redis.client import open_client
@@ -180,7 +179,6 @@ class EmbeddedServer:
             return self._process
 
     def _command(self) -> list[str]:
-        tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
         settings = {
             "dir": str(self._folder),
             "port": "0",
@@ -194,7 +192,7 @@ class EmbeddedServer:
             **dict([_REFUSAL[self._may_write]]),
         }
         flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        return [*tie, str(self._binary), *flags]
+        return tied([str(self._binary), *flags])
 
     def _wait_until_up(self, deadline: float) -> None:
         client = self.client()

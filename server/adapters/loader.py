@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from server.adapters.materializer import BlobPaths, Materializer
+from registry import BlobPaths
+from server.adapters.materializer import Materializer
 from server.adapters.memory import Abandoned, Capacities, DeviceMemory
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry

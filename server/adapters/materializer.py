@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
 
@@ -13,22 +11,11 @@ from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Layout
 from adapters_core.layers.merge import materialise, merged_bytes
+from registry import BlobPaths
 from server.adapters.memory import DeviceMemory
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.base.resident import ResidentBase
-
-
-class BlobPaths(Protocol):
-    """Where a blob's two files lie."""
-
-    @property
-    def file(self) -> Path:
-        """Return the path of the coefficient file."""
-
-    @property
-    def config(self) -> Path:
-        """Return the path of its config."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from registry.common import die_with_parent
+from registry.common.die_with_parent import tied
 from server.settings import Settings
 
 _LOG = logging.getLogger("overtone")
@@ -97,8 +97,7 @@ class WorkerProcess:
 
 def _command() -> list[str]:
     """Return the worker's command line; without arguments, which all users could read."""
-    tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
-    return [*tie, sys.executable, "-m", _MODULE]
+    return tied([sys.executable, "-m", _MODULE])
 
 
 def _variables(settings: Settings) -> dict[str, str]:

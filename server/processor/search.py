@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from registry.common import die_with_parent
+from registry.common.die_with_parent import tied
 from server.processor.choice import LAST_RESORT, VARIABLE, Choice, Choices, key_of, this_processor
 from server.settings import Settings
 
@@ -93,8 +93,7 @@ def _try(base: str, dtype: str, cbwr: str | None) -> tuple[int | None, float]:
 
 def _command(base: str, dtype: str) -> list[str]:
     """Return the command of a trial: a process that ends with this one in any case."""
-    tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
-    return [*tie, sys.executable, "-m", "server.processor.probe", base, dtype]
+    return tied([sys.executable, "-m", "server.processor.probe", base, dtype])
 
 
 def _kept(settings: Settings) -> tuple[Choices, str]:
