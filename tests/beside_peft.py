@@ -16,8 +16,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
-
-from .tiny_bases import TINY, peft_adapter, relative, without_warnings
+from tiny_bases import TINY, peft_adapter, relative, without_warnings
 
 IDS = torch.randint(131, (3, 8), generator=torch.Generator().manual_seed(3))
 

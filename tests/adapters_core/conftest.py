@@ -11,8 +11,7 @@ from transformers import LlamaForCausalLM
 from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.basis_cache import Bases
-
-from .tiny_bases import peft_adapter, tiny_llama
+from tiny_bases import peft_adapter, tiny_llama
 
 
 @pytest.fixture(scope="module", autouse=True)

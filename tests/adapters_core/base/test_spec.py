@@ -9,8 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters_core.base.spec import adaptable, fingerprint, shape_of, spec_of, weight_of
 from adapters_core.contract.method import Shape
-
-from .tiny_bases import TINY, tiny_gpt2, tiny_llama
+from tiny_bases import TINY, tiny_gpt2, tiny_llama
 
 
 @pytest.mark.parametrize("make", list(TINY.values()), ids=list(TINY))

@@ -19,8 +19,7 @@ from adapters_core.base.renames import renamed, renames_of
 from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.errors import AdapterError, BaseMismatch, InvalidAdapter, UnusedTensors
 from adapters_core.format.read import Adapter
-
-from .tiny_bases import (
+from tiny_bases import (
     change_config,
     change_tensors,
     peft_adapter,

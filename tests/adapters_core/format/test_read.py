@@ -30,8 +30,7 @@ from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
 from adapters_core.positions import seeded as places
-
-from .tiny_bases import change_config, change_tensors, random_layer, tiny_llama, tiny_qwen3
+from tiny_bases import change_config, change_tensors, random_layer, tiny_llama, tiny_qwen3
 
 Read = Callable[..., Adapter]
 Q0 = "model.layers.0.self_attn.q_proj"

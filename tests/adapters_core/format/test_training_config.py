@@ -20,9 +20,8 @@ from adapters_core.format.training_config import NEUTRAL, class_of, job_config
 from adapters_core.format.training_layers import trained_layers
 from adapters_core.layers.inject import inject
 from adapters_core.layers.training_plan import TrainingPlan
-
-from .beside_peft import IDS, BesidePeft
-from .tiny_bases import TINY, peft_adapter
+from beside_peft import IDS, BesidePeft
+from tiny_bases import TINY, peft_adapter
 
 KINDS = registered()
 KNOWN = sorted(

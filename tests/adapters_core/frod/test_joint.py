@@ -15,8 +15,7 @@ from adapters_core.frod.off_diagonal import num_places, num_words, seeded_places
 from adapters_core.methods import FRoD
 from adapters_core.positions.seeded import LARGE, flat_places
 from made import TOY_PATH, toy_bases
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 PATHS = [
     "classifier",

@@ -19,8 +19,7 @@ from adapters_core.format.write import write_adapter
 from adapters_core.interchange.official import is_official, read_official
 from adapters_core.methods import FourierFT
 from made import CPU
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 WIDTH, N, SCALE = 96, 30, 49.0
 PATHS = [f"model.layers.{i}.self_attn.{name}" for i in range(2) for name in ("q_proj", "o_proj")]

@@ -24,8 +24,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
 from adapters_core.positions.seeded import flat_places, places_digest
 from made import CPU, random_coefficients
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 SHAPES = [Shape(12, 18), Shape(13, 9), Shape(24, 5), Shape(1, 7)]
 SPECTRAL: list[Method] = [

@@ -13,8 +13,7 @@ from adapters_core.kernels import (
     spectral_rows,
     spectral_rows_reference,
 )
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 CPU = torch.device("cpu")
 EPS = torch.finfo(torch.float32).eps

@@ -25,8 +25,7 @@ from adapters_core.kernels.cosine_blocks import (
     sparse_spectra_reference,
 )
 from adapters_core.transforms.cosine import cosine_table, idct_of_half
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 CPU = torch.device("cpu")
 EPS = torch.finfo(torch.float32).eps

@@ -17,8 +17,7 @@ from adapters_core.kernels import (
 from adapters_core.kernels.filter_pyramid import Pyramid
 from adapters_core.kernels.haar import Blocks
 from adapters_core.kernels.wavelet_filters import FilterBank, wavelet_bank
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 EPS = torch.finfo(torch.float32).eps
 SLOTS = 4

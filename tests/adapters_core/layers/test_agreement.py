@@ -1,8 +1,8 @@
 """Every way of serving an adapter agrees with its delta: any method, dtype, mixture and order.
 
-`tests/adapters_core/test_method_contract.py` holds each fast way of each method against `delta`;
-here they meet: rows of several methods, merged and factored, and rows of the bare base in one
-forward pass through an injected model.
+`tests/adapters_core/methods/test_method_contract.py` holds each fast way of each method against
+`delta`; here they meet: rows of several methods, merged and factored, and rows of the bare base in
+one forward pass through an injected model.
 """
 
 import copy
@@ -25,8 +25,7 @@ from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from adapters_core.methods import LoRA
 from made import CPU, random_adapter
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 _PER_METHOD = 2
 _OWN_SIZES = {

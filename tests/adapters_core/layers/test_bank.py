@@ -12,8 +12,7 @@ from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods import FourierFT, LoRA
-
-from .tiny_bases import random_layer, relative
+from tiny_bases import random_layer, relative
 
 SHAPES = {"a": Shape(12, 18), "b": Shape(20, 12)}
 METHODS = {"a": FourierFT(n=9), "b": FourierFT(n=15)}

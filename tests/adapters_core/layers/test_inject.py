@@ -10,8 +10,7 @@ from adapters_core.base.spec import adaptable, fingerprint
 from adapters_core.layers.inject import inject
 from adapters_core.layers.linear import AdaptedLinear
 from adapters_core.layers.serving_plan import ServingPlan
-
-from .tiny_bases import TINY, tiny_llama, weights_sha256
+from tiny_bases import TINY, tiny_llama, weights_sha256
 
 IDS = torch.arange(14).view(2, 7)
 

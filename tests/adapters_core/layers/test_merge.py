@@ -14,8 +14,7 @@ from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise, merged_bytes
 from adapters_core.layers.serving_plan import MergedGroup, ServingPlan
 from adapters_core.methods import FourierFT, LoRA
-
-from .tiny_bases import TINY, random_layer, relative, tiny_llama, weights_sha256
+from tiny_bases import TINY, random_layer, relative, tiny_llama, weights_sha256
 
 METHODS = {"fourierft": FourierFT(n=40), "lora": LoRA(r=3)}
 

@@ -18,8 +18,7 @@ from adapters_core.format.read import Adapter
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods.c3a import C3A
-
-from .tiny_bases import change_config, peft_adapter, random_layer, relative, tiny_llama
+from tiny_bases import change_config, peft_adapter, random_layer, relative, tiny_llama
 
 KERNEL = "c3a_kernel"
 FLOAT32 = torch.float32

@@ -23,8 +23,7 @@ from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import LoRA
 from adapters_core.methods.clora import MAX_RANK, CLoRA, overlap
 from made import random_adapter
-
-from .tiny_bases import change_config, change_tensors, random_layer, relative, tiny_llama
+from tiny_bases import change_config, change_tensors, random_layer, relative, tiny_llama
 
 MAP, DOWN, UP = "clora_map", "clora_down", "clora_up"
 CPU = torch.device("cpu")

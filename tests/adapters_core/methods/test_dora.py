@@ -22,10 +22,9 @@ from adapters_core.layers.inject import inject
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods.dora import DoRA, GoldenBasis
 from adapters_core.methods.lora import LoRA
+from beside_peft import IDS, BesidePeft, saved_by_peft
 from made import TOY_PATH, random_adapter, toy_bases
-
-from .beside_peft import IDS, BesidePeft, saved_by_peft
-from .tiny_bases import change_config, change_tensors, relative, tiny_llama, without_warnings
+from tiny_bases import change_config, change_tensors, relative, tiny_llama, without_warnings
 
 CPU = torch.device("cpu")
 LM = {"task_type": "CAUSAL_LM"}

@@ -11,8 +11,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.canary import _TOLERANCE, worst_error
 from adapters_core.methods import FourierFT
 from adapters_core.positions.seeded import flat_places
-
-from .tiny_bases import random_layer, relative
+from tiny_bases import random_layer, relative
 
 CPU = torch.device("cpu")
 

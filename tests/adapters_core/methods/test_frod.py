@@ -27,8 +27,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FRoD
 from made import CPU, TOY_PATH, random_adapter, toy_bases
-
-from .tiny_bases import TINY, change_config, change_tensors, relative, tiny_llama, without_warnings
+from tiny_bases import TINY, change_config, change_tensors, relative, tiny_llama, without_warnings
 
 LAMBDA, VALUES = "frod_lambda_l", "frod_lambda_s_values"
 QUERY = "self_attn_q_proj"

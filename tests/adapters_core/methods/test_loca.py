@@ -24,8 +24,7 @@ from adapters_core.layers.canary import usual_methods, worst_error
 from adapters_core.methods.loca import LoCA
 from adapters_core.transforms.cosine import cosine_table
 from adapters_core.transforms.cosine_sums import CosineBasis
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 CPU = torch.device("cpu")
 SPECTRUM, LOCATIONS = "loca_spectrum", "loca_locations"

@@ -17,8 +17,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.linear import AdaptedLinear, Switch
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods.loca import LoCA, distinct_places
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 CPU = torch.device("cpu")
 EPS = torch.finfo(torch.float32).eps

@@ -8,8 +8,7 @@ import torch
 from adapters_core.contract.method import Shape
 from adapters_core.errors import InvalidAdapter
 from adapters_core.methods import LoRA
-
-from .tiny_bases import random_layer, relative
+from tiny_bases import random_layer, relative
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from made import TOY_PATH, random_adapter, random_coefficients, toy_bases
-
-from .tiny_bases import relative, tiny_llama, without_warnings
+from tiny_bases import relative, tiny_llama, without_warnings
 
 CPU = torch.device("cpu")
 SHAPES = {

@@ -19,8 +19,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
-
-from .tiny_bases import (
+from tiny_bases import (
     TINY,
     change_config,
     peft_adapter,

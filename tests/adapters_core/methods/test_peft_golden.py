@@ -28,8 +28,7 @@ from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.format.read import Adapter
 from adapters_core.layers.basis_cache import Bases
 from made import CPU
-
-from .tiny_bases import relative, without_warnings
+from tiny_bases import relative, without_warnings
 
 SHAPES = {
     "odd": (45, 77),

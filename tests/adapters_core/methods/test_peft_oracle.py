@@ -21,9 +21,8 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
-
-from .peft_configs import ENTRIES, Entry
-from .tiny_bases import (
+from peft_configs import ENTRIES, Entry
+from tiny_bases import (
     change_config,
     tiny_gemma3,
     tiny_gpt2,
@@ -46,7 +45,7 @@ BASES: dict[str, Callable[[], nn.Module]] = {
 IDS = torch.randint(131, (3, 8), generator=torch.Generator().manual_seed(3))
 #: Of logits about 1 in size, float32: sums over up to 180 products, four blocks deep.
 TOLERANCE = 2e-4
-DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
+DOCS = Path(__file__).parents[3] / "docs" / "methods.md"
 
 
 @cache

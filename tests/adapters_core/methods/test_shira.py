@@ -18,8 +18,7 @@ from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods.shira import SHiRA
-
-from .tiny_bases import (
+from tiny_bases import (
     change_config,
     change_tensors,
     peft_adapter,

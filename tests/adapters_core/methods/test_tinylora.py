@@ -19,10 +19,9 @@ from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods.tinylora import MAX_NUMBERS, TinyLoRA
+from beside_peft import BesidePeft, saved_by_peft
 from made import TOY_PATH, random_adapter, toy_bases
-
-from .beside_peft import BesidePeft, saved_by_peft
-from .tiny_bases import change_config, change_tensors, relative, tiny_llama, without_warnings
+from tiny_bases import change_config, change_tensors, relative, tiny_llama, without_warnings
 
 CPU = torch.device("cpu")
 LM = {"task_type": "CAUSAL_LM"}

@@ -20,10 +20,9 @@ from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import Bases
 from adapters_core.methods.vera import MAX_NUMBERS, VeRA
+from beside_peft import BesidePeft, saved_by_peft
 from made import random_adapter
-
-from .beside_peft import BesidePeft, saved_by_peft
-from .tiny_bases import change_config, change_tensors, relative, tiny_llama, without_warnings
+from tiny_bases import change_config, change_tensors, relative, tiny_llama, without_warnings
 
 CPU = torch.device("cpu")
 LM = {"task_type": "CAUSAL_LM"}

@@ -25,8 +25,7 @@ from adapters_core.layers.basis_cache import Bases
 from adapters_core.layers.canary import worst_error
 from adapters_core.positions.seeded import flat_places
 from adapters_core.transforms.atoms import Touched
-
-from .tiny_bases import TINY, change_config, peft_adapter, random_layer, relative, without_warnings
+from tiny_bases import TINY, change_config, peft_adapter, random_layer, relative, without_warnings
 
 WaveletFT = methods.WaveletFT
 

@@ -9,8 +9,7 @@ import torch
 
 from adapters_core.contract.rows import pad_rows
 from adapters_core.transforms.cosine import CosineTable, cosine_table, cosines, dct, idct
-
-from .tiny_bases import relative
+from tiny_bases import relative
 
 CPU = torch.device("cpu")
 #: One wide, odd, prime, powers of two, and widths of real models.
