@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_core.base.spec.spec import spec_of
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
 import tiny
 from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.spec import spec_of
 from adapters_core.layers import serving_plan as serving
 from adapters_core.layers.inject import Injection, inject
 from server.engine import mask_patterns, step_tensors
