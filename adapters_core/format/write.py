@@ -17,7 +17,7 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
 
 
-def write_adapter(
+def write_adapter(  # noqa: PLR0913 (the parts of the two files)
     folder: Path,
     method: Method | Mapping[str, Method],
     layers: Mapping[str, Coefficients],

@@ -38,7 +38,7 @@ class JobFailed(OvertoneError):
         self.code = code
 
 
-def train(
+def train(  # noqa: PLR0913 (the options of a command)
     ctx: typer.Context,
     data: Annotated[
         Path, typer.Option(exists=True, dir_okay=False, help="JSONL, CSV, or a zip of images.")
@@ -114,7 +114,7 @@ def jobs(
     session.emit(document, job_table(found) if found else Text("There are no jobs."))
 
 
-def job(
+def job(  # noqa: PLR0913 (the options of a command)
     ctx: typer.Context,
     job: JobId,
     is_followed: IsFollowed = False,

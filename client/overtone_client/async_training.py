@@ -60,7 +60,7 @@ class AsyncTraining:
     async def delete_file(self, id: str) -> None:
         await self._send(Call("DELETE", requests.file_path(id)))
 
-    async def create(
+    async def create(  # noqa: PLR0913 (the fields of the request)
         self,
         model: str,
         training_file: str,

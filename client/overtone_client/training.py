@@ -68,7 +68,7 @@ class Training:
         """Delete a file that no unfinished job reads."""
         self._send(Call("DELETE", requests.file_path(id)))
 
-    def create(
+    def create(  # noqa: PLR0913 (the fields of the request)
         self,
         model: str,
         training_file: str,

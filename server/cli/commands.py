@@ -72,7 +72,7 @@ def demo(
         _exit_with(run_demo(settings, _ready_to_load(settings)))
 
 
-def doctor(
+def doctor(  # noqa: PLR0913 (the options of a command)
     base: BaseOption = None,
     registry: RegistryOption = None,
     registry_password_file: PasswordFileOption = None,

@@ -21,7 +21,7 @@ DtypeOption = Annotated[str, typer.Option(help="Of the base: float32, bfloat16 o
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 
 
-def convert(
+def convert(  # noqa: PLR0913 (the options of a command)
     source: SourceArgument,
     out: Annotated[Path, typer.Argument(help="Folder to write; new unless --force.")],
     base: BaseOption,
