@@ -88,6 +88,8 @@ class Materializer:
         self, methods: Mapping[str, Method], adapter: Adapter, old: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return the merged weights of the layers that have these methods."""
+        if not methods:
+            return {}
         layers = {target: adapter.layers[target] for target in methods}
         linears, basis_cache = self._base.injection.layers, self._base.basis_cache
         return materialise(methods, layers, linears, basis_cache, old)

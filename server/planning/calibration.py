@@ -97,19 +97,19 @@ class Calibration:
 
 @torch.inference_mode()
 def calibrate(
-    injection: Injection, bases: Bases, methods: Iterable[Method], most_s: float = 1.5
+    injection: Injection, basis_cache: Bases, methods: Iterable[Method], most_s: float = 1.5
 ) -> Calibration:
     """Return what rows cost here.
 
     Args:
         injection: the base; nothing in it is changed.
-        bases: what adapters share.
+        basis_cache: bases that adapters share.
         methods: to measure, the most usual first, with usual hyper-parameters.
         most_s: no further method is begun after so many seconds, or after fewer on a base with
             weights that fit a processor's caches; one method is always measured.
     """
     started = time.perf_counter()
-    bench = _Bench(injection, bases, started, most_s)
+    bench = _Bench(injection, basis_cache, started, most_s)
     own = bench.curves(bench.own, _OWN_ROWS)
     split = _difference(
         bench.curves(bench.split, _OWN_ROWS[1:]), bench.curves(bench.apart, _OWN_ROWS[1:])
@@ -132,11 +132,13 @@ def calibrate(
 class _Bench:
     """Runs the linears of a base's first layers, each timed alone."""
 
-    def __init__(self, injection: Injection, bases: Bases, started: float, most_s: float) -> None:
+    def __init__(
+        self, injection: Injection, basis_cache: Bases, started: float, most_s: float
+    ) -> None:
         self._linears = _sample(injection.linears)
         size = sum(linear.golden().nbytes for linear in self._linears)
         self._deadline = started + most_s * min(1.0, size / _SAMPLE_BYTES)
-        self._bases = bases
+        self._basis_cache = basis_cache
         weight = self._linears[0].golden()
         self._device, self._dtype = weight.device, weight.dtype
         self._inputs: dict[tuple[str, int, int], Tensor] = {}
@@ -179,7 +181,7 @@ class _Bench:
         """Return a bank with two fresh adapters of a method on the sampled linears."""
         shapes = {linear.path: linear.shape for linear in self._linears}
         methods = method.of_layers(shapes)
-        bank = Bank(Layout.of(methods, shapes), self._bases, slots=2)
+        bank = Bank(Layout.of(methods, shapes), self._basis_cache, slots=2)
         generator = torch.Generator().manual_seed(0)
         layers = {t: m.init(shapes[t], generator) for t, m in methods.items()}
         for _ in range(2):

@@ -97,7 +97,7 @@ def require_own_rows(report: RowReport, deterministic: bool, can_search: bool) -
 
 
 def check_products(
-    model: nn.Module, methods: Iterable[Method], shapes: Iterable[Shape], bases: Bases
+    model: nn.Module, methods: Iterable[Method], shapes: Iterable[Shape], basis_cache: Bases
 ) -> RowReport:
     """Find the least multiple of rows over which products keep their bits, and set it.
 
@@ -105,8 +105,8 @@ def check_products(
     """
     methods, shapes = list(methods), list(shapes)
     return least_multiple(
-        lambda: chain(products_of(model), products_of_methods(methods, shapes, bases)),
-        bases.device,
+        lambda: chain(products_of(model), products_of_methods(methods, shapes, basis_cache)),
+        basis_cache.device,
     )
 
 

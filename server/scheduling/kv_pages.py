@@ -125,11 +125,6 @@ class KvPages:
         self._evict(self._prefixes.num_idle - int(_IDLE_SHARE * self._pool.num_pages))
 
     @property
-    def num_kept(self) -> int:
-        """Return how many pages of prefixes are kept."""
-        return self._prefixes.num_pages
-
-    @property
     def num_available(self) -> int:
         """Return how many pages no sequence uses, kept prefixes among them."""
         return self._pool.num_free + self._prefixes.num_idle

@@ -87,8 +87,8 @@ def convert(
         projection = None
         if target is not None:
             _refuse_others(adapter, base.spec)
-            bases = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
-            projection = project(adapter, base.spec.layers, bases, target, on_layer)
+            basis_cache = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
+            projection = project(adapter, base.spec.layers, basis_cache, target, on_layer)
             write_adapter(building, projection.methods, projection.layers, base.spec)
         if request.is_plain:
             _make_plain(made)

@@ -52,7 +52,7 @@ class Inspector:
     folder: AdapterFolder
     adapter: Adapter
     base: Base
-    bases: Bases
+    basis_cache: Bases
 
     @classmethod
     def of(cls, folder: AdapterFolder, base: Base) -> "Inspector":
@@ -62,8 +62,8 @@ class Inspector:
             AdapterError: the base does not take the adapter.
         """
         refuse_official(folder)
-        bases = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
-        return cls(folder, folder.read(base.spec), base, bases)
+        basis_cache = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
+        return cls(folder, folder.read(base.spec), base, basis_cache)
 
     def layers_like(self, pattern: str | None) -> list[str]:
         """Return the adapted layers with a path that matches a shell pattern; all without one.
@@ -77,7 +77,7 @@ class Inspector:
         """Return a layer's update `[out, in_]`, float32."""
         method, layer = self.adapter.methods[path], self.adapter.layers[path]
         with torch.inference_mode():
-            return dense_delta(method, layer, self.base.spec.layers[path], path, self.bases)
+            return dense_delta(method, layer, self.base.spec.layers[path], path, self.basis_cache)
 
     def inspect(self, paths: list[str]) -> Inspection:
         """Return the facts of the adapter and of these layers."""
