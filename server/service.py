@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base.spec import weights_of
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.layers.inject import inject
 from adapters_core.malloc import keep_freed_memory
@@ -188,7 +188,7 @@ def _resident(settings: Settings, base: Base) -> ResidentBase:
     injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
     device = next(base.model.parameters()).device
     return ResidentBase(
-        base.spec, injection, Bases(device, weights, max_bytes=settings.basis_bytes)
+        base.spec, injection, BasisCache(device, weights, max_bytes=settings.basis_bytes)
     )
 
 

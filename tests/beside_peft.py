@@ -12,7 +12,7 @@ from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Rows, Segment
 from adapters_core.format.read import Adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
@@ -51,7 +51,7 @@ class BesidePeft:
         self.spec = spec_of(self.model, kind)
         self.peft_model = saved_by_peft(self.model, config, folder, drawn, size)
         self.adapter = read(folder, self.spec)
-        self.bases = Bases(torch.device("cpu"), weights_of(self.model, self.spec))
+        self.bases = BasisCache(torch.device("cpu"), weights_of(self.model, self.spec))
 
     def delta(self, target: str) -> Tensor:
         """Return our delta."""

@@ -11,7 +11,7 @@ from torch import Tensor
 import tiny
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import run_canary, usual_methods
 from server.adapters.residency import Entry
 from server.engine.attention_device import DeviceCache
@@ -137,7 +137,7 @@ def check_every_method(device: torch.device, methods: tuple[Method, ...]) -> Non
     """Factored, on all layers, in one batch: the device's logits are the CPU's within 2e-3."""
     found = []
     for served in (Served(tiny.model()), served_on(device)):
-        on_cpu = Bases(CPU, served.bases._weights)
+        on_cpu = BasisCache(CPU, served.bases._weights)
         leases: list[Entry | None] = [
             served.entry(given(served.spec, method, i, ("",), on_cpu), "factored")
             for i, method in enumerate(methods)
@@ -147,7 +147,7 @@ def check_every_method(device: torch.device, methods: tuple[Method, ...]) -> Non
 
 
 def check_canary(device: torch.device) -> None:
-    report = run_canary(usual_methods(), [Shape(96, 160), Shape(257, 96)], Bases(device))
+    report = run_canary(usual_methods(), [Shape(96, 160), Shape(257, 96)], BasisCache(device))
     assert report.checked
     assert not report.rerouted
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from adapters_core.base.spec import weights_of
 from adapters_core.format.read import read_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from live import CONFIG, FILE
@@ -30,7 +30,7 @@ class Injected:
         weights = weights_of(base.model, base.spec)
         forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
         self.injection = inject(base.model, base.spec.targets)
-        self.bases = Bases(CPU, weights)
+        self.bases = BasisCache(CPU, weights)
         switch = switch_heads(self.injection, forms) if forms else None
         labels = base.spec.head.num_labels if base.spec.head else 0
         pad = getattr(base.model.config, "pad_token_id", None) or 0

@@ -8,21 +8,21 @@ from torch import Tensor
 from adapters_core.base.spec import BaseSpec, BaseWeights
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 
 CPU = torch.device("cpu")
 #: Where single layers of toy bases stand.
 TOY_PATH = "model.layers.0.self_attn.q_proj"
 
 
-def toy_bases(shapes: Mapping[str, Shape]) -> Bases:
+def toy_bases(shapes: Mapping[str, Shape]) -> BasisCache:
     """Return bases over a toy base with random weights; every layer has a sister of its shape."""
     targets = dict(shapes) | {path.replace(".0.", ".1."): s for path, s in shapes.items()}
     weights = {}
     for path, shape in targets.items():
         generator = torch.Generator().manual_seed(shape.out * 1000 + shape.in_ + len(weights))
         weights[path] = torch.randn(shape, generator=generator) / shape.in_**0.5
-    return Bases(CPU, BaseWeights(BaseSpec("toy", "sha256:toy", targets), weights.__getitem__))
+    return BasisCache(CPU, BaseWeights(BaseSpec("toy", "sha256:toy", targets), weights.__getitem__))
 
 
 def random_coefficients(
@@ -44,7 +44,7 @@ def random_coefficients(
 
 
 def random_adapter(
-    method: Method, shapes: Mapping[str, Shape], bases: Bases, seed: int, size: float = 1.0
+    method: Method, shapes: Mapping[str, Shape], bases: BasisCache, seed: int, size: float = 1.0
 ) -> tuple[dict[str, Method], dict[str, dict[str, Tensor]]]:
     """Return method and random coefficients of every layer; what layers share, they share."""
     methods = method.of_layers(shapes)

@@ -31,7 +31,7 @@ import tiny
 from adapters_core.base.spec import spec_of, weight_of, weights_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import CLoRA, FRoD, LoCA, WaveletFT
 from live import CONFIG, FILE, Files
 from made import CPU, random_adapter
@@ -146,7 +146,7 @@ def _ours(shape: str, method: Method, number: int, folder: Path) -> tuple[Files,
     """
     model = tiny.model(shape)
     spec = spec_of(model, "tiny")
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     shapes = {t: s for t, s in spec.targets.items() if t.endswith(tuple(_MODULES[shape][1]))}
     methods, layers = random_adapter(method, shapes, bases, number, 0.3)
     write_adapter(folder, methods, layers, spec)

@@ -17,7 +17,7 @@ from adapters_core.base.spec import BaseSpec, spec_of, weight_of
 from adapters_core.contract.method import Method
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
 from live import BASE, CONFIG, FILE, Files
 from server_parts import CPU, QUERY_VALUE, Given, given
@@ -90,7 +90,7 @@ def _written(place: Path, adapter: Given, spec: BaseSpec, answers: Answers) -> C
 
 
 def _deltas(adapter: Given, spec: BaseSpec) -> dict[str, Tensor]:
-    bases, deltas = Bases(CPU), {}
+    bases, deltas = BasisCache(CPU), {}
     for target, layer in adapter.layers.items():
         method, shape = adapter.methods[target], spec.targets[target]
         deltas[target] = method.delta(layer, shape, bases.get(method, shape, target, layer))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
@@ -127,7 +127,7 @@ class Running:
         self.engine.may_step.set()
         self.loader = Loader(
             store.open,
-            ResidentBase(store.spec, injection, Bases(CPU)),
+            ResidentBase(store.spec, injection, BasisCache(CPU)),
             Capacities(1 << 20, 1 << 30, 1 << 20),
             self.observer,
             lambda entry: self.runtime.wake(),

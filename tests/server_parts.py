@@ -17,7 +17,7 @@ from adapters_core.base.spec import BaseSpec, spec_of, weight_of, weights_of
 from adapters_core.contract.method import Coefficients, Method
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
@@ -61,7 +61,7 @@ def given(
     method: Method,
     seed: int,
     ends: tuple[str, ...] = ("",),
-    bases: Bases | None = None,
+    bases: BasisCache | None = None,
 ) -> Given:
     """Return an adapter of the layers whose paths end so, about as large as the base's weights.
 
@@ -70,7 +70,7 @@ def given(
     shapes = {target: shape for target, shape in spec.targets.items() if target.endswith(ends)}
     assert shapes
     size = 0.2 if isinstance(method, LoRA) else 1.0
-    return Given(*random_adapter(method, shapes, bases or Bases(CPU), seed, size))
+    return Given(*random_adapter(method, shapes, bases or BasisCache(CPU), seed, size))
 
 
 class Served:
@@ -86,7 +86,7 @@ class Served:
         self.plain = copy.deepcopy(model)
         self.spec = with_causal_targets(spec_of(model, "tiny"), model, 64)
         device = next(model.parameters()).device
-        self.bases = Bases(device, weights_of(model, self.spec))
+        self.bases = BasisCache(device, weights_of(model, self.spec))
         self.injection: Injection = inject(model, self.spec.layers, self.spec.kept_layers)
         self.num_pages = num_pages
         self.engine = Engine(self.injection, num_pages, PAGE_SIZE, deterministic, on_device)

@@ -130,13 +130,13 @@ def base(shape: str, of: nn.Module | None = None) -> Base:
     return make_encoder(of, images, "tiny", "image classifier")
 
 
-#: Bases with linears over what all inputs of a batch share: tables of relative positions.
+#: BasisCache with linears over what all inputs of a batch share: tables of relative positions.
 SHARING: dict[str, tuple[Any, dict[str, Any]]] = {
     "deberta": (DebertaConfig, {}),
     "deberta-v2": (DebertaV2Config, {}),
     "deberta-v3": (DebertaV2Config, {"share_att_key": True, "norm_rel_ebd": "layer_norm"}),
 }
-#: Bases whose answers change with the padding behind a text.
+#: BasisCache whose answers change with the padding behind a text.
 READING_PADDING: dict[str, tuple[Any, dict[str, Any]]] = {
     "fnet": (FNetConfig, {}),
     "convbert": (ConvBertConfig, {"embedding_size": 48}),

@@ -16,7 +16,7 @@ from adapters_core.contract.layer import Coefficients, Shape
 from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter
 from adapters_core.interchange.fits import Fit, fitter_for
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ class Target:
         return method
 
 
-def dense_delta(method: Method, layer: Coefficients, shape: Shape, path: str, b: Bases) -> Tensor:
+def dense_delta(
+    method: Method, layer: Coefficients, shape: Shape, path: str, b: BasisCache
+) -> Tensor:
     """Return a layer's update `[out, in_]`, float32, whatever its method."""
     return method.delta(layer, shape, b.get(method, shape, path, layer))
 
@@ -87,7 +89,7 @@ def dense_delta(method: Method, layer: Coefficients, shape: Shape, path: str, b:
 def project(
     adapter: Adapter,
     shapes: Mapping[str, Shape],
-    bases: Bases,
+    bases: BasisCache,
     target: Target,
     on_layer: Callable[[str], None] = lambda path: None,
 ) -> Projection:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.contract.method import Coefficients, Method, PackedLayer, Rows, Shape
-from adapters_core.layers.basis_cache import Bases, memory_of
+from adapters_core.layers.basis_cache import BasisCache, memory_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Bank:
     def __init__(
         self,
         layout: Layout,
-        bases: Bases,
+        bases: BasisCache,
         slots: int = 4,
         layers: Mapping[str, Coefficients] | None = None,
     ) -> None:

@@ -23,7 +23,7 @@ class _Entry:
     size_bytes: int
 
 
-class Bases:
+class BasisCache:
     """Computes a basis once and keeps the most recently used ones; safe from many threads.
 
     Args:

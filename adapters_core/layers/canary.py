@@ -17,7 +17,7 @@ from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.contract.method_registry import registered
 from adapters_core.errors import CanaryFailed
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 
 _CELLS = 64
 _ROWS = 5
@@ -41,7 +41,9 @@ def usual_methods() -> list[Method]:
 
 
 @torch.inference_mode()
-def run_canary(probes: Iterable[Method], shapes: Iterable[Shape], bases: Bases) -> CanaryReport:
+def run_canary(
+    probes: Iterable[Method], shapes: Iterable[Shape], bases: BasisCache
+) -> CanaryReport:
     """Check every probe on every shape; routes are entered into `bases`.
 
     Args:
@@ -73,7 +75,7 @@ def run_canary(probes: Iterable[Method], shapes: Iterable[Shape], bases: Bases) 
     return CanaryReport(checked, tuple(rerouted))
 
 
-def worst_error(method: Method, shape: Shape, bases: Bases) -> float:
+def worst_error(method: Method, shape: Shape, bases: BasisCache) -> float:
     """Return the largest relative error of the fast ways against the defining sum."""
     generator = torch.Generator().manual_seed(0)
     layers = [_random_layer(method, shape, generator) for _ in range(2)]
@@ -97,7 +99,7 @@ def worst_error(method: Method, shape: Shape, bases: Bases) -> float:
 
 
 def _batch_error(
-    method: Method, shape: Shape, bases: Bases, layers: list[dict[str, Tensor]], deltas: Tensor
+    method: Method, shape: Shape, bases: BasisCache, layers: list[dict[str, Tensor]], deltas: Tensor
 ) -> float:
     """Return how far `apply` is from the (already checked) dense deltas, decode and prefill."""
     bank = Bank(Layout.of({"": method}, {"": shape}), bases, slots=2)

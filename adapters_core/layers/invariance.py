@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.contract.rows import row_multiple
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 
 #: Numbers of rows that are tried, in multiples of `row_multiple()`.
 _COUNTS = (1, 2, 3, 5, 8, 16, 33, 64)
@@ -87,7 +87,7 @@ def _counts(cost: float) -> tuple[int, ...]:
 
 
 def products_of_methods(
-    methods: Iterable[Method], shapes: Iterable[Shape], bases: Bases
+    methods: Iterable[Method], shapes: Iterable[Shape], bases: BasisCache
 ) -> Iterator[RowProduct]:
     """Yield each method's product on each shape: single tokens, and a piece of a prompt."""
     for method in methods:
@@ -95,7 +95,7 @@ def products_of_methods(
             yield from _method_products(method.fitted(shape), shape, bases)
 
 
-def _method_products(method: Method, shape: Shape, bases: Bases) -> Iterator[RowProduct]:
+def _method_products(method: Method, shape: Shape, bases: BasisCache) -> Iterator[RowProduct]:
     generator = torch.Generator().manual_seed(2)
     bank = Bank(Layout.of({"": method}, {"": shape}), bases, slots=2)
     slots = []

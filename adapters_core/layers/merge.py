@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Coefficients, Method
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 
 
 class BaseLayer(Protocol):
@@ -42,7 +42,7 @@ def materialise(
     methods: Mapping[str, Method],
     layers: Mapping[str, Coefficients],
     linears: Mapping[str, BaseLayer],
-    bases: Bases,
+    bases: BasisCache,
     reuse: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return target -> merged weight `[out, in]` in the base's dtype.

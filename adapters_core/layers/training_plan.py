@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapters_core.contract.layer import Shape, TensorSpec
 from adapters_core.contract.method import Method
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.linear import AdaptedLayer
 
 
@@ -32,7 +32,7 @@ class TrainingPlan:
         self,
         method: Method | Mapping[str, Method],
         shapes: Mapping[str, Shape],
-        bases: Bases,
+        bases: BasisCache,
         generator: torch.Generator,
         dropout: float = 0.0,
         tell: Callable[[int, int], None] = lambda done, count: None,

@@ -20,7 +20,7 @@ from adapters_core.base.spec import adaptable, weight_of, weights_of
 from adapters_core.errors import AdapterError
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import RowsNotKnown
@@ -178,7 +178,7 @@ class _Serving:
         self.spec = base.spec
         weights = weights_of(base.model, base.spec)
         self.injection = inject(base.model, base.spec.targets, base.spec.kept)
-        self.bases = Bases(torch.device("cpu"), weights)
+        self.bases = BasisCache(torch.device("cpu"), weights)
         self.engine = Engine(self.injection, _PAGES, _PAGE_SIZE)
 
     def read(self, folder: Path) -> Adapter:

@@ -20,7 +20,7 @@ from adapters_core.base.spec import adaptable, weights_of
 from adapters_core.errors import AdapterError
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from bench.conformance.apart import MAX_CHARS, quiet, words_of
@@ -139,7 +139,7 @@ class EncoderCase:
         self.plain = copy.deepcopy(base.model)
         self.refused = ""
         forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
-        self.bases = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
+        self.bases = BasisCache(torch.device("cpu"), weights_of(base.model, base.spec))
         self.injection = inject(base.model, base.spec.targets)
         switch = switch_heads(self.injection, forms) if forms else None
         labels = base.spec.head.num_labels if base.spec.head else 0

@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method, Shape
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 
 VOCABULARY = 8192
 #: Which linears of every layer -> how their paths end.
@@ -69,7 +69,7 @@ def targets_of(spec: BaseSpec, which: str) -> list[str]:
 
 
 def random_adapter(
-    method: Method, shapes: Mapping[str, Shape], bases: Bases, seed: int
+    method: Method, shapes: Mapping[str, Shape], bases: BasisCache, seed: int
 ) -> tuple[dict[str, Method], dict[str, dict[str, torch.Tensor]]]:
     """Return method and random coefficients of every layer; what layers share, they share."""
     methods, layers = method.of_layers(shapes), {}
@@ -92,7 +92,7 @@ def write_many(
 ) -> list[Path]:
     """Write `count` adapters as PEFT's folders and return them."""
     folders = [folder / f"adapter-{i}" for i in range(count)]
-    shapes, bases = {t: spec.targets[t] for t in targets}, Bases(torch.device("cpu"))
+    shapes, bases = {t: spec.targets[t] for t in targets}, BasisCache(torch.device("cpu"))
     for i, place in enumerate(folders):
         write_adapter(place, *random_adapter(method, shapes, bases, i), spec)
     return folders

@@ -9,7 +9,7 @@ from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
 from server.adapters.payload import Factored
@@ -32,7 +32,7 @@ class EngineOfBase:
         model = llama(width, layers)
         self.spec: BaseSpec = spec_of(model, "bench")
         self.injection: Injection = inject(model)
-        self.bases = Bases(torch.device("cpu"))
+        self.bases = BasisCache(torch.device("cpu"))
         self.engine = Engine(self.injection, pages)
 
 
@@ -45,9 +45,9 @@ def read(folder: Path, spec: BaseSpec) -> Adapter:
 class Packer:
     """Makes leases of adapters of one layout, side by side in one bank."""
 
-    def __init__(self, spec: BaseSpec, bases: Bases | None = None) -> None:
+    def __init__(self, spec: BaseSpec, bases: BasisCache | None = None) -> None:
         self.spec = spec
-        self.bases = bases or Bases(torch.device("cpu"))
+        self.bases = bases or BasisCache(torch.device("cpu"))
         self.bank: Bank | None = None
 
     def pack(self, adapter: Adapter, key: str) -> Entry:
@@ -62,7 +62,7 @@ class Packer:
         return self.pack(read(folder, self.spec), str(folder))
 
 
-def factored(spec: BaseSpec, bases: Bases, method: Method, which: str, count: int) -> Leases:
+def factored(spec: BaseSpec, bases: BasisCache, method: Method, which: str, count: int) -> Leases:
     """Return leases of `count` different random adapters of `qv` or `seven` linears."""
     shapes = {target: spec.targets[target] for target in targets_of(spec, which)}
     bank = Bank(Layout.of(method.of_layers(shapes), shapes), bases)

@@ -20,7 +20,7 @@ from adapters_core.contract.safetensors_header import digest_of
 from adapters_core.format.description import AdapterDescription
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import FourierFT
 from bench.lib.bases import llama, random_adapter, save_llama, targets_of
 from overtone_client import Client, OvertoneError
@@ -138,7 +138,7 @@ class Files:
 
         self.folder, self._spec = folder, spec
         shapes = {target: spec.targets[target] for target in targets_of(spec, "qv")}
-        method, bases = FourierFT(n, 300.0), Bases(torch.device("cpu"))
+        method, bases = FourierFT(n, 300.0), BasisCache(torch.device("cpu"))
         write_adapter(folder, *random_adapter(method, shapes, bases, 0), spec)
         self.file, self.config = folder / WEIGHTS_NAME, (folder / CONFIG_NAME).read_bytes()
         self._canonical = PeftConfig.parse(self.config).canonical()

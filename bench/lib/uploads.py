@@ -8,6 +8,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
+from adapters_core.layers.basis_cache import BasisCache
 from overtone_client import Adapter, Client, InvalidArgument, NotFound, OvertoneError
 
 if TYPE_CHECKING:
@@ -120,11 +121,13 @@ def _written(folder: Path, method: "Method", spec: "BaseSpec", count: int) -> It
     import torch
 
     from adapters_core.format.write import write_adapter
-    from adapters_core.layers.basis_cache import Bases
     from bench.lib.bases import random_adapter, targets_of
 
     targets = targets_of(spec, "qv") or list(spec.targets)
-    shapes, bases = {target: spec.targets[target] for target in targets}, Bases(torch.device("cpu"))
+    shapes, bases = (
+        {target: spec.targets[target] for target in targets},
+        BasisCache(torch.device("cpu")),
+    )
     for number in range(count):
         write_adapter(folder, *random_adapter(method, shapes, bases, number), spec)
         yield folder

@@ -28,7 +28,7 @@ from transformers import ViTConfig, ViTModel
 from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import WEIGHTS_NAME, write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import CLoRA, LoRA
@@ -144,7 +144,7 @@ class Bench:
         targets = [t for t in self.spec.targets if t.endswith(("q_proj", "v_proj"))]
         shapes = {target: self.spec.targets[target] for target in targets}
         generator = torch.Generator().manual_seed(seed)
-        return TrainingPlan(method, shapes, Bases(torch.device("cpu")), generator)
+        return TrainingPlan(method, shapes, BasisCache(torch.device("cpu")), generator)
 
     def adapted(self, plan: TrainingPlan | None, seed: int) -> float:
         """Train a head and the plan on a few pictures; return the accuracy on all others."""

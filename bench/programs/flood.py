@@ -23,7 +23,7 @@ import torch
 
 from adapters_core.base.spec import BaseSpec
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import FourierFT
 from bench.lib.bases import random_adapter, targets_of
 from bench.lib.load import Lengths, Load
@@ -165,7 +165,7 @@ def _result(rate: float, times: dict[str, list[float]], flooded: Counter[str]) -
 def upload(url: str, spec: BaseSpec, folder: Path) -> list[Model]:
     """Upload the adapters that both tenants ask for."""
     shapes = {target: spec.targets[target] for target in targets_of(spec, "qv")}
-    bases = Bases(torch.device("cpu"))
+    bases = BasisCache(torch.device("cpu"))
     models = []
     with Client(url, api_key=KEYS["b"]) as client:
         for i in range(_NUM_ADAPTERS):

@@ -14,7 +14,7 @@ from adapters_core.contract.method import Method, Rows
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
@@ -100,7 +100,7 @@ class GpuBase:
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.spec = spec_of(self.model, "bench")
         self.injection = inject(self.model)
-        self.bases = Bases(sizes.device)
+        self.bases = BasisCache(sizes.device)
         self._num_pages, self._page_size = _PAGES, PAGE_SIZE
         self.engine = Engine(self.injection, self._num_pages, self._page_size, on_device=True)
         self._banks: dict[Any, Bank] = {}

@@ -31,7 +31,7 @@ from adapters_core.contract.method_registry import registered
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, ServingPlan
@@ -87,7 +87,7 @@ class Contender:
         self.count = max(2, _STACK_BYTES // (4 * width * width))
         self.stack = Stack(width, self.count).requires_grad_(False)
         self.spec = spec_of(self.stack, "stack")
-        self.bases = Bases(torch.device("cpu"), weights_of(self.stack, self.spec))
+        self.bases = BasisCache(torch.device("cpu"), weights_of(self.stack, self.spec))
         self.injection = inject(self.stack)
         self.methods, self.layers = random_adapter(method, self.spec.targets, self.bases, 0)
         self.folder = scratch / f"{method.name}-{width}"

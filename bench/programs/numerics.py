@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoRA
@@ -57,7 +57,7 @@ class Side:
     def __init__(self, model: nn.Module, num_pages: int) -> None:
         self.spec = spec_of(model, "numerics")
         self.injection = inject(model)
-        self.bases = Bases(next(model.parameters()).device)
+        self.bases = BasisCache(next(model.parameters()).device)
         self.engine = Engine(self.injection, num_pages, PAGE_SIZE)
         self._num_pages = num_pages
 

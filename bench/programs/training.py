@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FourierFT, LoCA, WaveletFT
@@ -46,7 +46,7 @@ def _ours(method: Method) -> Adapted:
     def adapted(base: nn.Module, which: str) -> tuple[nn.Module, Iterable[nn.Parameter]]:
         spec, injection = spec_of(base, "bench"), inject(base)
         shapes = {target: spec.targets[target] for target in targets_of(spec, which)}
-        bases = Bases(torch.device("cpu"))
+        bases = BasisCache(torch.device("cpu"))
         plan = TrainingPlan(method, shapes, bases, torch.Generator().manual_seed(0))
         injection.switch.plan = plan
         return base, plan.parameters()

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import FourierFT, LoCA, LoRA, SHiRA, WaveletFT
 from bench.lib.program import Parser
 from bench.lib.timing import report
@@ -52,7 +52,7 @@ class OnlyUpdate(nn.Module):
     def __init__(self, method: Method, shape: Shape, seed: int, start: float = 0.0) -> None:
         super().__init__()
         self._method, self._shape = method.fitted(shape), shape
-        self._basis = Bases(torch.device("cpu")).get(self._method, shape)
+        self._basis = BasisCache(torch.device("cpu")).get(self._method, shape)
         generator = torch.Generator().manual_seed(seed)
         fresh = self._method.training_init(shape, generator, self._basis)
         self._fixed = {k: v for k, v in fresh.items() if not v.is_floating_point()}

@@ -15,7 +15,7 @@ from torch import Tensor
 from adapters_core.base.heads import in_host_memory
 from adapters_core.contract.method import Coefficients
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from server.adapters.banks import Banks
 from server.adapters.host_cache import HostCache, HostCopy
 from server.adapters.modes import Mode
@@ -56,7 +56,7 @@ class DeviceMemory:
         basis_cache: where the banks' bases come from.
     """
 
-    def __init__(self, capacities: Capacities, basis_cache: Bases) -> None:
+    def __init__(self, capacities: Capacities, basis_cache: BasisCache) -> None:
         self._caches: dict[Mode, Residency] = {
             "factored": Residency(capacities.coefficient_bytes),
             "merged": Residency(capacities.merged_bytes),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from adapters_core.base.spec import BaseSpec
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 
 
@@ -19,4 +19,4 @@ class ResidentBase:
 
     spec: BaseSpec
     injection: Injection
-    basis_cache: Bases
+    basis_cache: BasisCache

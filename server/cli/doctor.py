@@ -18,7 +18,7 @@ from rich.text import Text
 
 import adapters_core.methods  # noqa: F401  # registers what the canary checks
 from adapters_core.contract.method import Shape
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import run_canary, usual_methods
 from adapters_core.layers.invariance import RowProduct, linear_product, products_of_methods
 from adapters_core.starting import CannotStart, check_base, check_device, check_folder
@@ -188,7 +188,7 @@ def _rows(shapes: set[Shape]) -> str:
 
     def products() -> Iterator[RowProduct]:
         yield from (linear_product("a linear", torch.randn(s.out, s.in_)) for s in tried)
-        yield from products_of_methods(usual_methods(), tried, Bases(cpu))
+        yield from products_of_methods(usual_methods(), tried, BasisCache(cpu))
 
     report = least_multiple(products, cpu)
     setting = f"{VARIABLE}={os.environ[VARIABLE]}" if VARIABLE in os.environ else "no setting"
@@ -199,7 +199,7 @@ def _rows(shapes: set[Shape]) -> str:
 
 
 def _transforms(shapes: set[Shape]) -> str:
-    report = run_canary(usual_methods(), shapes or _USUAL, Bases(torch.device("cpu")))
+    report = run_canary(usual_methods(), shapes or _USUAL, BasisCache(torch.device("cpu")))
     if not report.checked:
         raise NotFit("nothing was checked")
     where = "the base's own shapes" if shapes else f"widths {', '.join(map(str, _WIDTHS))}"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adapters_core.base.encoder_probe import Texts, agree, answers_of, image_inputs
 from adapters_core.layers.bank import Bank
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 from server.adapters.probe_updates import Updates, added, layout_of, packed, random_updates
 from server.base.loading import Base
@@ -65,8 +65,8 @@ class _Made:
         self._injection, self._base = injection, base
         usual, device = base.spec.usual, next(base.model.parameters()).device
         shapes = base.spec.targets
-        bank = Bank(layout_of(usual, shapes), Bases(device), 2)
-        whole = Bank(layout_of(shapes, shapes), Bases(device), 1)
+        bank = Bank(layout_of(usual, shapes), BasisCache(device), 2)
+        whole = Bank(layout_of(shapes, shapes), BasisCache(device), 1)
         self._updates: dict[str, Updates] = {}
         self._payloads: dict[str | None, Payload] = {None: None}
         for seed, (name, where) in enumerate((("one", bank), ("other", bank), ("all", whole))):

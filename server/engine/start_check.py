@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from adapters_core.contract.method import Coefficients
 from adapters_core.layers.bank import Bank
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 from adapters_core.layers.linear import AdaptedLayer
 from adapters_core.layers.serving_plan import RowsNotKnown
@@ -215,7 +215,7 @@ def _factored(layers: Mapping[str, AdaptedLayer], updates: tuple[Updates, ...]) 
     embeddings = [path for path, layer in layers.items() if layer.is_looked_up]
     layout = layout_of(shapes, shapes, embeddings)
     device = next(iter(layers.values())).golden().device
-    bank = Bank(layout, Bases(device), slots=len(updates))
+    bank = Bank(layout, BasisCache(device), slots=len(updates))
     return [
         Entry((f"start check {number}", "factored"), payload=packed(bank, update))
         for number, update in enumerate(updates)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 from adapters_core.layers.linear import AdaptedLinear
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
@@ -97,7 +97,7 @@ class Calibration:
 
 @torch.inference_mode()
 def calibrate(
-    injection: Injection, basis_cache: Bases, methods: Iterable[Method], most_s: float = 1.5
+    injection: Injection, basis_cache: BasisCache, methods: Iterable[Method], most_s: float = 1.5
 ) -> Calibration:
     """Return what rows cost here.
 
@@ -133,7 +133,7 @@ class _Bench:
     """Runs the linears of a base's first layers, each timed alone."""
 
     def __init__(
-        self, injection: Injection, basis_cache: Bases, started: float, most_s: float
+        self, injection: Injection, basis_cache: BasisCache, started: float, most_s: float
     ) -> None:
         self._linears = _sample(injection.linears)
         size = sum(linear.golden().nbytes for linear in self._linears)

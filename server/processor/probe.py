@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 import adapters_core.methods  # noqa: F401  (registers what `usual_methods` returns)
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.rows import padding_of, set_row_multiple
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import usual_methods
 from adapters_core.layers.invariance import (
     RowProduct,
@@ -75,7 +75,7 @@ def products(weights: dict[Layer, Tensor], methods: bool = True) -> Iterator[Row
         yield linear_product("a linear", weight, is_other)
     if methods:
         shapes = {Shape(out, in_) for out, in_, _ in weights if out <= _MAX_OUT}
-        yield from products_of_methods(usual_methods(), shapes, Bases(_CPU))
+        yield from products_of_methods(usual_methods(), shapes, BasisCache(_CPU))
 
 
 def step_seconds(layers: Counter[Layer], weights: dict[Layer, Tensor]) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from adapters_core.base.encoder_probe import Texts, image_inputs
 from adapters_core.contract.method import Method, Shape
 from adapters_core.contract.rows import row_multiple, set_row_multiple
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.invariance import (
     RowProduct,
     moving_product,
@@ -97,7 +97,7 @@ def require_own_rows(report: RowReport, deterministic: bool, can_search: bool) -
 
 
 def check_products(
-    model: nn.Module, methods: Iterable[Method], shapes: Iterable[Shape], basis_cache: Bases
+    model: nn.Module, methods: Iterable[Method], shapes: Iterable[Shape], basis_cache: BasisCache
 ) -> RowReport:
     """Find the least multiple of rows over which products keep their bits, and set it.
 

@@ -17,7 +17,7 @@ from adapters_core.interchange.fits import FITTED
 from adapters_core.interchange.official import is_official, read_official
 from adapters_core.interchange.project import Projection, Target, project
 from adapters_core.interchange.stamp import stamped, unstamped
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from server.base.loading import Base
 from server.tools.adapter_folder import AdapterFolder, new_folder
 
@@ -87,7 +87,7 @@ def convert(
         projection = None
         if target is not None:
             _refuse_others(adapter, base.spec)
-            basis_cache = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
+            basis_cache = BasisCache(torch.device("cpu"), weights_of(base.model, base.spec))
             projection = project(adapter, base.spec.layers, basis_cache, target, on_layer)
             write_adapter(building, projection.methods, projection.layers, base.spec)
         if request.is_plain:

@@ -19,7 +19,7 @@ from adapters_core.format.read import Adapter
 from adapters_core.interchange.layer_facts import layer_facts
 from adapters_core.interchange.official import is_official
 from adapters_core.interchange.project import dense_delta
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from server.base.loading import Base
 from server.tools.adapter_folder import AdapterFolder
 
@@ -52,7 +52,7 @@ class Inspector:
     folder: AdapterFolder
     adapter: Adapter
     base: Base
-    basis_cache: Bases
+    basis_cache: BasisCache
 
     @classmethod
     def of(cls, folder: AdapterFolder, base: Base) -> "Inspector":
@@ -62,7 +62,7 @@ class Inspector:
             AdapterError: the base does not take the adapter.
         """
         refuse_official(folder)
-        basis_cache = Bases(torch.device("cpu"), weights_of(base.model, base.spec))
+        basis_cache = BasisCache(torch.device("cpu"), weights_of(base.model, base.spec))
         return cls(folder, folder.read(base.spec), base, basis_cache)
 
     def layers_like(self, pattern: str | None) -> list[str]:

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 
 from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.format.read import Adapter, read_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from tiny_bases import peft_adapter, tiny_llama
 
 
@@ -35,8 +35,8 @@ def llama_spec(llama: LlamaForCausalLM) -> BaseSpec:
 
 
 @pytest.fixture
-def bases() -> Bases:
-    return Bases(torch.device("cpu"))
+def bases() -> BasisCache:
+    return BasisCache(torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FourierFT, LoRA
@@ -109,7 +109,7 @@ def make_adapters(base: Path, out: Path, seconds: float) -> dict[str, dict[str, 
         held_out = encode(tokenizer, stored_held_out(name))
         base_loss = nats_per_token(model, held_out)
         generator = torch.Generator().manual_seed(0)
-        plan = TrainingPlan(recipe.method, spec.targets, Bases(torch.device("cpu")), generator)
+        plan = TrainingPlan(recipe.method, spec.targets, BasisCache(torch.device("cpu")), generator)
         tokens = encode(tokenizer, documents[name].train)
         train_adapter(injection, plan, tokens, recipe.rate, seconds)
         injection.switch.plan = plan

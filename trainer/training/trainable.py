@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adapters_core.base.heads import HeadSpec
 from adapters_core.base.spec import weights_of
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.training_plan import TrainingPlan
 from trainer.base import LoadedBase
@@ -59,7 +59,7 @@ class TrainableAdapter:
         generator = torch.Generator().manual_seed(seed)
         self._weights = weights_of(base.model, base.spec)
         shapes = {target: base.spec.targets[target] for target in setting.targets}
-        bases = Bases(base.device, self._weights)
+        bases = BasisCache(base.device, self._weights)
         self.plan = TrainingPlan(
             setting.methods, shapes, bases, generator, setting.dropout, prepared
         )

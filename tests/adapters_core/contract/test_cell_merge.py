@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters_core.contract.cell_merge import Patch, merge_cells, undo
 from adapters_core.contract.method import Method, Shape
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import SHiRA, WaveletFT
 from made import random_coefficients
 
@@ -105,7 +105,7 @@ METHODS = [
 
 
 def changed(method: Method, seed: int, shape: Shape = SHAPE) -> tuple[Tensor, Tensor]:
-    basis = Bases(torch.device("cpu")).get(method, shape)
+    basis = BasisCache(torch.device("cpu")).get(method, shape)
     cells = method.changed_cells(random_coefficients(method, shape, basis, seed), shape, basis)
     assert cells is not None
     return cells
@@ -113,7 +113,7 @@ def changed(method: Method, seed: int, shape: Shape = SHAPE) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_changed_cells_are_the_delta(method: Method) -> None:
-    basis = Bases(torch.device("cpu")).get(method, SHAPE)
+    basis = BasisCache(torch.device("cpu")).get(method, SHAPE)
     layer = random_coefficients(method, SHAPE, basis, 3)
     cells, addends = changed(method, 3)
     delta = torch.zeros(SHAPE.out * SHAPE.in_).index_copy(0, cells, addends).view(*SHAPE)
@@ -146,7 +146,7 @@ def test_many_places_of_shira_are_no_list_of_cells() -> None:
 def test_merging_a_sparse_delta_builds_no_dense_one(
     method: Method, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    basis, golden = Bases(torch.device("cpu")).get(method, SHAPE), weight_of(dtype)
+    basis, golden = BasisCache(torch.device("cpu")).get(method, SHAPE), weight_of(dtype)
     layer = random_coefficients(method, SHAPE, basis, 3)
     want = (golden + method.delta(layer, SHAPE, basis)).to(dtype)
     out = torch.full_like(golden, torch.nan)

@@ -20,7 +20,7 @@ from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.interchange.layer_facts import largest_singular_value, layer_facts
 from adapters_core.interchange.project import Projection, Target, project
 from adapters_core.interchange.stamp import stamped, unstamped
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
 from adapters_core.positions.seeded import flat_places, places_digest
 from made import CPU, random_coefficients
@@ -61,7 +61,7 @@ def projected(
     layers: dict[str, tuple[Method, Shape, Coefficients]], *onto: Method, is_cut: bool = True
 ) -> Projection:
     shapes = {path: shape for path, (_, shape, _) in layers.items()}
-    return project(adapter_of(layers), shapes, Bases(CPU), Target(onto, is_cut))
+    return project(adapter_of(layers), shapes, BasisCache(CPU), Target(onto, is_cut))
 
 
 def delta_of(method: Method, shape: Shape, layer: Coefficients) -> Tensor:

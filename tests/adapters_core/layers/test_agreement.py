@@ -19,7 +19,7 @@ from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Method, Rows, Segment
 from adapters_core.contract.method_registry import registered
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
@@ -86,7 +86,7 @@ class World:
         model.load_state_dict(plain.state_dict())
         self.plain, self.model, self.dtype = plain, model, dtype
         spec = spec_of(model, "toy")
-        self.bases = Bases(CPU, weights_of(model, spec))
+        self.bases = BasisCache(CPU, weights_of(model, spec))
         self.injection = inject(model)
         self.adapters: list[One] = []
         for kind in registered().values():

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from adapters_core.contract.method import Method, Rows, Segment, Shape
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import FourierFT, LoRA
 from tiny_bases import random_layer, relative
 
@@ -18,7 +18,7 @@ SHAPES = {"a": Shape(12, 18), "b": Shape(20, 12)}
 METHODS = {"a": FourierFT(n=9), "b": FourierFT(n=15)}
 
 
-def bank_of(methods: dict[str, Method], bases: Bases, slots: int = 2) -> Bank:
+def bank_of(methods: dict[str, Method], bases: BasisCache, slots: int = 2) -> Bank:
     return Bank(Layout.of(methods, SHAPES), bases, slots)
 
 
@@ -30,7 +30,7 @@ def decode(slots: list[int]) -> Rows:
     return Rows(torch.tensor(slots, dtype=torch.int64), len(slots))
 
 
-def test_growth_keeps_rows_and_slots(bases: Bases) -> None:
+def test_growth_keeps_rows_and_slots(bases: BasisCache) -> None:
     bank = bank_of(METHODS, bases, slots=1)
     rows = [bank.pack(METHODS, layers_of(METHODS, seed)) for seed in range(5)]
     slots = [bank.add(row) for row in rows]
@@ -39,7 +39,7 @@ def test_growth_keeps_rows_and_slots(bases: Bases) -> None:
         assert torch.equal(bank._buffer[slot], row)
 
 
-def test_growth_leaves_readers_on_their_buffer(bases: Bases) -> None:
+def test_growth_leaves_readers_on_their_buffer(bases: BasisCache) -> None:
     bank = bank_of(METHODS, bases, slots=1)
     slot = bank.add(bank.pack(METHODS, layers_of(METHODS, 0)))
     held, before = bank._buffer, bank._buffer.clone()
@@ -50,7 +50,7 @@ def test_growth_leaves_readers_on_their_buffer(bases: Bases) -> None:
     assert torch.equal(bank._buffer[slot], before[slot])
 
 
-def test_freed_slots_are_used_again_and_fully_overwritten(bases: Bases) -> None:
+def test_freed_slots_are_used_again_and_fully_overwritten(bases: BasisCache) -> None:
     bank = bank_of(METHODS, bases, slots=2)
     first, second = bank.add(torch.full((24,), 7.0)), bank.add(torch.full((24,), 8.0))
     bank.remove(first)
@@ -61,7 +61,7 @@ def test_freed_slots_are_used_again_and_fully_overwritten(bases: Bases) -> None:
     assert bank._buffer.shape[0] == 3  # and the empty one
 
 
-def test_double_free_is_a_broken_invariant(bases: Bases) -> None:
+def test_double_free_is_a_broken_invariant(bases: BasisCache) -> None:
     bank = bank_of(METHODS, bases)
     slot = bank.add(torch.zeros(24))
     bank.remove(slot)
@@ -69,12 +69,12 @@ def test_double_free_is_a_broken_invariant(bases: Bases) -> None:
         bank.remove(slot)
 
 
-def test_row_bytes_is_what_a_row_takes(bases: Bases) -> None:
+def test_row_bytes_is_what_a_row_takes(bases: BasisCache) -> None:
     bank = bank_of(METHODS, bases)
     assert bank.row_bytes == 4 * bank.pack(METHODS, layers_of(METHODS, 0)).numel() == 4 * 24
 
 
-def test_a_row_outside_inference_mode_may_be_added_and_applied(bases: Bases) -> None:
+def test_a_row_outside_inference_mode_may_be_added_and_applied(bases: BasisCache) -> None:
     """The loader's thread adds rows; the engine's applies them under inference mode."""
     bank = bank_of(METHODS, bases, slots=1)
     slots = [bank.add(bank.pack(METHODS, layers_of(METHODS, seed))) for seed in range(2)]
@@ -106,7 +106,7 @@ def test_layouts_are_shared_by_equal_signatures(
     assert (Layout.of(one, SHAPES).key == Layout.of(two, SHAPES).key) is same
 
 
-def test_scales_are_each_adapters_own_in_a_shared_bank(bases: Bases) -> None:
+def test_scales_are_each_adapters_own_in_a_shared_bank(bases: BasisCache) -> None:
     small: dict[str, Method] = {"a": FourierFT(n=9, scale=1.0)}
     large: dict[str, Method] = {"a": FourierFT(n=9, scale=4.0)}
     bank = bank_of(small, bases)
@@ -125,7 +125,7 @@ class BankMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bases = Bases(torch.device("cpu"))
+        self.bases = BasisCache(torch.device("cpu"))
         self.banks = [bank_of(methods, self.bases, slots=1) for methods in self.kinds]
         self.live: list[dict[int, dict[str, torch.Tensor]]] = [{}, {}]
         self.seed = 0
@@ -183,7 +183,7 @@ TestBankMachine = BankMachine.TestCase
 
 
 def test_bases_are_computed_once_and_bounded() -> None:
-    bases = Bases(torch.device("cpu"), max_entries=2)
+    bases = BasisCache(torch.device("cpu"), max_entries=2)
     shape = Shape(8, 8)
     first = bases.get(FourierFT(n=4), shape)
     assert bases.get(FourierFT(n=4, scale=9.0), shape) is first
@@ -193,14 +193,14 @@ def test_bases_are_computed_once_and_bounded() -> None:
     assert bases.get(FourierFT(n=4), shape) is not first
 
 
-def test_float64_is_for_one_method_and_shape(bases: Bases) -> None:
+def test_float64_is_for_one_method_and_shape(bases: BasisCache) -> None:
     bases.get(FourierFT(n=4), Shape(8, 8))
     bases.use_float64("fourierft", Shape(8, 8))
     assert bases.get(FourierFT(n=4), Shape(8, 8)).dtype == torch.float64
     assert bases.get(FourierFT(n=4), Shape(8, 6)).dtype == torch.float32
 
 
-def test_slots_are_given_back_while_the_bank_grows(bases: Bases) -> None:
+def test_slots_are_given_back_while_the_bank_grows(bases: BasisCache) -> None:
     """Growth copies everything: whoever adds waits for that, and nobody else."""
     bank = bank_of(METHODS, bases, slots=1)
     slot = bank.add(torch.full((24,), 7.0))

@@ -10,7 +10,7 @@ from torch import Tensor
 from adapters_core.contract.method import PackedLayer, Rows, Shape
 from adapters_core.contract.method_registry import registered
 from adapters_core.errors import CanaryFailed
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import run_canary, usual_methods, worst_error
 from adapters_core.methods import FourierFT, LoRA
 
@@ -56,27 +56,27 @@ FAULTS = [
 ]
 
 
-def test_this_machine_passes(bases: Bases) -> None:
+def test_this_machine_passes(bases: BasisCache) -> None:
     report = run_canary([FourierFT(n=60), LoRA(r=3)], [*SHAPES, SHAPES[0]], bases)
     assert report.checked == 6
     assert report.rerouted == ()
 
 
-def test_every_registered_method_is_checked_on_shapes_of_a_few_cells(bases: Bases) -> None:
+def test_every_registered_method_is_checked_on_shapes_of_a_few_cells(bases: BasisCache) -> None:
     report = run_canary(usual_methods(), [Shape(3, 5), Shape(1, 7)], bases)
     # Methods that need the base's weights have no layer of these shapes.
     alone = [kind for kind in registered().values() if not kind.needs_base]
     assert report.checked == 2 * len(alone)
 
 
-def test_the_error_of_right_transforms_is_rounding(bases: Bases) -> None:
+def test_the_error_of_right_transforms_is_rounding(bases: BasisCache) -> None:
     for shape in SHAPES:
         assert worst_error(FourierFT(n=60), shape, bases) < 1e-5
         assert worst_error(LoRA(r=3), shape, bases) < 1e-5
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_wrong_in_float32_alone_is_routed_round(fault: str, bases: Bases) -> None:
+def test_wrong_in_float32_alone_is_routed_round(fault: str, bases: BasisCache) -> None:
     wrong = Faulty(n=60, fault=fault, shapes=(Shape(32, 96),))
     report = run_canary([wrong, LoRA(r=3)], SHAPES, bases)
     assert report.rerouted == (("fourierft", Shape(32, 96)),)
@@ -86,14 +86,14 @@ def test_wrong_in_float32_alone_is_routed_round(fault: str, bases: Bases) -> Non
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_wrong_on_every_route_is_refused(fault: str, bases: Bases) -> None:
+def test_wrong_on_every_route_is_refused(fault: str, bases: BasisCache) -> None:
     wrong = Faulty(n=60, fault=fault, dtypes=(torch.float32, torch.float64))
     with pytest.raises(CanaryFailed, match="fourierft on 32 x 96") as caught:
         run_canary([wrong], [Shape(32, 96)], bases)
     assert caught.value.code == "not_ready"
 
 
-def test_2048_with_two_threads_is_quick_enough_to_run_at_every_start(bases: Bases) -> None:
+def test_2048_with_two_threads_is_quick_enough_to_run_at_every_start(bases: BasisCache) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -15,7 +15,7 @@ from adapters_core.kernels.spectral import (
     spectral_rows_summed,
     terms_of,
 )
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import C3A, FourierFT
 from made import CPU, random_coefficients
 
@@ -85,7 +85,7 @@ def test_c3as_rows_without_a_loop_are_those_of_the_loop() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_fourierft_merge_of_all_layers_at_once_is_that_in_blocks(dtype: torch.dtype) -> None:
     method, generator = FourierFT(n=50), torch.Generator().manual_seed(2)
-    basis = Bases(CPU).get(method, SHAPE)
+    basis = BasisCache(CPU).get(method, SHAPE)
     layers = [random_coefficients(method, SHAPE, basis, seed) for seed in range(3)]
     golden = [torch.randn(SHAPE, generator=generator).to(dtype) for _ in layers]
     once, blocks = ([torch.empty_like(weight) for weight in golden] for _ in range(2))

@@ -10,7 +10,7 @@ import adapters_core.methods  # noqa: F401  (registers what `usual_methods` retu
 import tiny
 from adapters_core.contract.method import Shape
 from adapters_core.contract.rows import pad_rows, row_multiple, set_row_multiple
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import usual_methods
 from adapters_core.layers.invariance import (
     RowProduct,
@@ -65,7 +65,7 @@ def test_linears_of_this_machine_hold_under_its_setting(threads: int) -> None:
 def test_every_methods_products_hold_under_its_setting() -> None:
     methods = usual_methods()
     assert len(methods) > 5
-    products = list(products_of_methods(methods, [Shape(96, 64), Shape(33, 96)], Bases(CPU)))
+    products = list(products_of_methods(methods, [Shape(96, 64), Shape(33, 96)], BasisCache(CPU)))
     assert len(products) == 4 * len(methods)
     assert moving_product(products, CPU) is None
 

@@ -9,7 +9,7 @@ from torch import nn
 from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
 from adapters_core.layers import merge
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise, merged_bytes
 from adapters_core.layers.serving_plan import MergedGroup, ServingPlan
@@ -30,7 +30,7 @@ def everywhere(model: nn.Module, method: Method) -> tuple[dict, dict]:
 @pytest.mark.parametrize("make", list(TINY.values()), ids=list(TINY))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_merged_is_golden_plus_delta_and_golden_stays(
-    dtype: torch.dtype, make: Callable[[], nn.Module], method: Method, bases: Bases
+    dtype: torch.dtype, make: Callable[[], nn.Module], method: Method, bases: BasisCache
 ) -> None:
     model = make().to(dtype)
     before = weights_sha256(model)
@@ -56,7 +56,7 @@ def test_merged_is_golden_plus_delta_and_golden_stays(
     assert weights_sha256(model) == before
 
 
-def test_merging_many_times_gives_the_same_bits(bases: Bases) -> None:
+def test_merging_many_times_gives_the_same_bits(bases: BasisCache) -> None:
     model = tiny_llama().to(torch.bfloat16)
     methods, layers = everywhere(model, FourierFT(n=40))
     linears = inject(model).linears
@@ -66,7 +66,7 @@ def test_merging_many_times_gives_the_same_bits(bases: Bases) -> None:
     assert all(torch.equal(first[target], again[target]) for target in first)
 
 
-def test_chunks_give_the_same_weights(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_give_the_same_weights(bases: BasisCache, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_llama()
     methods, layers = everywhere(model, FourierFT(n=40))
     linears = inject(model).linears
@@ -76,7 +76,7 @@ def test_chunks_give_the_same_weights(bases: Bases, monkeypatch: pytest.MonkeyPa
     assert all(relative(single[target], whole[target]) < 1e-6 for target in whole)
 
 
-def test_layers_may_have_methods_of_their_own(bases: Bases) -> None:
+def test_layers_may_have_methods_of_their_own(bases: BasisCache) -> None:
     model = tiny_llama()
     q, v, up = (
         f"model.layers.0.{n}" for n in ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")

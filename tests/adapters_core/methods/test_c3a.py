@@ -16,7 +16,7 @@ from adapters_core.contract.method import PackedLayer, Rows, Segment, Shape
 from adapters_core.errors import InvalidAdapter
 from adapters_core.format.read import Adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods.c3a import C3A
 from tiny_bases import change_config, peft_adapter, random_layer, relative, tiny_llama
 
@@ -86,7 +86,7 @@ def test_delta_and_batch_are_pefts(shape: Shape, size: int) -> None:
 @each_shape
 def test_row_has_its_bits_in_any_batch(shape: Shape, size: int) -> None:
     method = C3A(size)
-    bank = Bank(Layout.of({"": method}, {"": shape}), Bases(torch.device("cpu")), slots=2)
+    bank = Bank(Layout.of({"": method}, {"": shape}), BasisCache(torch.device("cpu")), slots=2)
     slots = torch.tensor(
         [
             bank.add(bank.pack({"": method}, {"": random_layer(method, shape, seed)}))

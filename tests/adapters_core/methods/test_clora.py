@@ -16,7 +16,7 @@ from adapters_core.errors import AdapterError, InvalidAdapter, NoEffect
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import WEIGHTS_NAME, write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.training_plan import TrainingPlan
@@ -85,7 +85,7 @@ def test_adapters_of_other_scaling_do_not_pack_for_each_other() -> None:
     banks = {}
     for method in (weak, strong):
         layout = Layout.of({"": method}, {"": shape})
-        banks.setdefault(layout.key, Bank(layout, Bases(CPU)))
+        banks.setdefault(layout.key, Bank(layout, BasisCache(CPU)))
     bank = banks[Layout.of({"": strong}, {"": shape}).key]
     slot = bank.add(bank.pack({"": strong}, {"": layer}))
     got = bank.apply("", torch.eye(8), Rows(torch.full((8,), slot), 8))
@@ -128,7 +128,7 @@ def slow_overlap(spaces: list[list[list[float]]]) -> float:
 def test_regulariser_is_the_double_loop_with_each_shared_tensor_once() -> None:
     method = CLoRA(r=2, num_spaces=3, sade_weight=0.25)
     shapes = {"a": Shape(9, 12), "b": Shape(9, 12), "c": Shape(7, 12)}
-    _, layers = random_adapter(method, shapes, Bases(CPU), seed=1)
+    _, layers = random_adapter(method, shapes, BasisCache(CPU), seed=1)
     assert layers["a"][DOWN] is layers["c"][DOWN]
     shared = [layers["a"][DOWN], layers["a"][UP].T, layers["c"][UP].T]
     want = sum(slow_overlap(tensor.double().view(3, 2, -1).tolist()) for tensor in shared)
@@ -178,7 +178,7 @@ def learn(method: CLoRA, steps: int = 80) -> tuple[float, float]:
     teacher = nn.Sequential(nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 24)).requires_grad_(False)
     injection = inject(model)
     shapes = {path: linear.shape for path, linear in injection.linears.items()}
-    plan = TrainingPlan(method, shapes, Bases(CPU), torch.Generator().manual_seed(1))
+    plan = TrainingPlan(method, shapes, BasisCache(CPU), torch.Generator().manual_seed(1))
     injection.switch.plan = plan
     x = torch.randn(64, 24, generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.Adam(plan.parameters(), lr=1e-2)
@@ -205,7 +205,7 @@ def test_sade_makes_the_spaces_different_and_the_task_is_learned_all_the_same() 
 
 def test_layers_of_a_width_train_one_set_of_spaces() -> None:
     shapes = {"a": Shape(24, 24), "b": Shape(24, 24), "c": Shape(8, 24)}
-    plan = TrainingPlan(FULL, shapes, Bases(CPU), torch.Generator())
+    plan = TrainingPlan(FULL, shapes, BasisCache(CPU), torch.Generator())
     assert plan.layers["a"][UP] is plan.layers["b"][UP]
     assert plan.layers["a"][DOWN] is plan.layers["c"][DOWN]
     assert sum(p.numel() for p in plan.parameters()) == 4 * (24 + 24 + 8) + 3 * 2 * 2 * 2
@@ -218,7 +218,7 @@ def saved(method: CLoRA, spec: BaseSpec, folder: Path) -> dict[str, dict[str, Te
     """Write an adapter of q and v of both layers."""
     targets = [t for t in spec.targets if t.endswith(("q_proj", "v_proj"))]
     shapes = {target: spec.targets[target] for target in targets}
-    methods, layers = random_adapter(method, shapes, Bases(CPU), seed=1)
+    methods, layers = random_adapter(method, shapes, BasisCache(CPU), seed=1)
     write_adapter(folder, methods, layers, spec)
     return layers
 
@@ -241,7 +241,7 @@ def test_merged_weight_is_golden_and_delta(
 ) -> None:
     layers = saved(FULL, llama_spec, tmp_path)
     adapter, injection = read(tmp_path), inject(tiny_llama())
-    merged = materialise(adapter.methods, adapter.layers, injection.linears, Bases(CPU))
+    merged = materialise(adapter.methods, adapter.layers, injection.linears, BasisCache(CPU))
     for target, layer in layers.items():
         delta = FULL.delta(layer, llama_spec.targets[target], None)
         want = injection.linears[target].golden() + delta
@@ -352,7 +352,7 @@ def test_full_maps_are_no_diagonal_maps(
 def test_nothing_is_drawn_for_spaces_wider_than_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randn", lambda *_, **__: pytest.fail("drawn"))
     with pytest.raises(InvalidAdapter, match="at most 96"):
-        TrainingPlan(CLoRA(97, 1), {"": Shape(96, 96)}, Bases(CPU), torch.Generator())
+        TrainingPlan(CLoRA(97, 1), {"": Shape(96, 96)}, BasisCache(CPU), torch.Generator())
 
 
 def test_ranks_up_to_the_limit_are_taken() -> None:

@@ -17,7 +17,7 @@ from adapters_core.errors import InvalidAdapter, NoEffect
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods.dora import DoRA, GoldenBasis
@@ -111,7 +111,7 @@ def test_peft_gives_what_we_wrote_the_same_logits(
     llama_spec: BaseSpec, tmp_path: Path, read: Read
 ) -> None:
     shapes = {t: s for t, s in llama_spec.targets.items() if t.endswith(("q_proj", "down_proj"))}
-    bases = Bases(CPU, weights_of(tiny_llama(), llama_spec))
+    bases = BasisCache(CPU, weights_of(tiny_llama(), llama_spec))
     method = DoRA(r=4, alpha=3.0, rslora=True)
     methods, layers = random_adapter(method, shapes, bases, 1, size=0.1)
     write_adapter(tmp_path, methods, layers, llama_spec)
@@ -166,7 +166,7 @@ def test_training_takes_the_length_for_a_constant_as_peft_does(llama_spec: BaseS
     with without_warnings():
         theirs = get_peft_model(tiny_llama(), config(target_modules=["v_proj"]))
     model = tiny_llama()
-    bases = Bases(CPU, weights_of(model, llama_spec))
+    bases = BasisCache(CPU, weights_of(model, llama_spec))
     shapes = {t: s for t, s in llama_spec.targets.items() if t.endswith("v_proj")}
     plan = TrainingPlan(DoRA(r=3), shapes, bases, torch.Generator().manual_seed(2))
     named = dict(theirs.base_model.model.named_parameters())
@@ -203,7 +203,7 @@ def test_bank_holds_the_base_weight_by_reference(llama_spec: BaseSpec) -> None:
     shape = llama_spec.targets[target]
     basis = DoRA(r=2).basis(shape, CPU, torch.float32, Site(target, weights, {}))
     assert basis.weight.data_ptr() == model.get_submodule(target).weight.data_ptr()
-    bases = Bases(CPU, weights)
+    bases = BasisCache(CPU, weights)
     bases.get(DoRA(r=2), shape, target)
     assert bases._used_bytes == 0
 

@@ -7,7 +7,7 @@ import torch
 
 from adapters_core.contract.method import Shape
 from adapters_core.errors import InvalidAdapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import _TOLERANCE, worst_error
 from adapters_core.methods import FourierFT
 from adapters_core.positions.seeded import flat_places
@@ -78,7 +78,7 @@ def test_2048_is_right_with_two_threads() -> None:
     torch.set_num_threads(2)
     try:
         method, shape = FourierFT(n=200, scale=300.0), Shape(2048, 2048)
-        assert worst_error(method, shape, Bases(CPU)) < 1e-5
+        assert worst_error(method, shape, BasisCache(CPU)) < 1e-5
     finally:
         torch.set_num_threads(before)
 

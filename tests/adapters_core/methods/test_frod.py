@@ -23,7 +23,7 @@ from adapters_core.errors import InvalidAdapter, NonFinite
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.frod import joint
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FRoD
 from made import CPU, TOY_PATH, random_adapter, toy_bases
@@ -62,17 +62,17 @@ def dense(module: FrodLinear) -> Tensor:
     return delta.T if module.is_target_conv_1d_layer else delta
 
 
-def read_on(folder: Path, model: nn.Module) -> tuple[Adapter, Bases]:
+def read_on(folder: Path, model: nn.Module) -> tuple[Adapter, BasisCache]:
     """Return the folder's adapter as the upload route reads it, and the bases it then has."""
     spec = spec_of(model, "tiny")
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     adapter = read_adapter(file, config.read_bytes(), spec)
     bases.check(adapter.methods, adapter.layers)
     return adapter, bases
 
 
-def deltas_of(adapter: Adapter, bases: Bases, model: nn.Module) -> dict[str, Tensor]:
+def deltas_of(adapter: Adapter, bases: BasisCache, model: nn.Module) -> dict[str, Tensor]:
     shapes = spec_of(model, "tiny").targets
     return {
         target: method.delta(
@@ -90,7 +90,7 @@ def written_small(
     """Write a drawn adapter in the small form, or what `options` say."""
     spec = spec_of(model, "tiny")
     shapes = {target: shape for target, shape in spec.targets.items() if target.endswith(ends)}
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     methods, layers = random_adapter(FRoD(**options), shapes, bases, 1)
     write_adapter(folder, methods, layers, spec)
     return methods, layers
@@ -328,7 +328,7 @@ def test_a_changed_base_is_refused_with_both_digests(tmp_path: Path) -> None:
         spec,
     )
     with pytest.raises(InvalidAdapter, match=made) as caught:
-        Bases(CPU, weights_of(model, spec)).check(adapter.methods, adapter.layers)
+        BasisCache(CPU, weights_of(model, spec)).check(adapter.methods, adapter.layers)
     assert here in caught.value.message
     assert here != made
 
@@ -424,7 +424,7 @@ def test_the_canonical_basis_is_computed_once_for_a_base(tmp_path: Path) -> None
         spec,
     )
     with pytest.raises(InvalidAdapter, match=first.digest):
-        Bases(CPU, again).check(adapter.methods, adapter.layers)
+        BasisCache(CPU, again).check(adapter.methods, adapter.layers)
     assert len(read_paths) == 2
 
 
@@ -449,7 +449,7 @@ def test_what_was_trained_is_read_back_as_it_was(tmp_path: Path) -> None:
     model, generator = tiny_llama(), torch.Generator().manual_seed(0)
     spec = spec_of(model, "tiny")
     shapes = {t: shape for t, shape in spec.targets.items() if t.endswith("q_proj")}
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     plan = TrainingPlan(FRoD(), shapes, bases, generator)
     target = 0.1 * torch.randn(96, 96, generator=generator)
 

@@ -19,7 +19,7 @@ from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.kernels import located_rows, located_rows_reference
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import usual_methods, worst_error
 from adapters_core.methods.loca import LoCA
 from adapters_core.transforms.cosine import cosine_table
@@ -107,7 +107,7 @@ def test_coefficients_at_one_place_add() -> None:
     true = all_cells(LoCA(n=2), once, shape)
     assert relative(all_cells(method, layer, shape), true) < 1e-14
     assert relative(delta_of(method, layer, shape), true) < 8 * EPS
-    bases = Bases(CPU)
+    bases = BasisCache(CPU)
     bank = Bank(Layout.of({"": method}, {"": shape}), bases)
     slot = bank.add(bank.pack({"": method}, {"": layer}))
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
@@ -385,7 +385,7 @@ def test_places_at_the_edge_of_a_wide_layer_survive_packing() -> None:
 @pytest.mark.parametrize("shape", [Shape(96, 32), Shape(45, 77), Shape(180, 384), Shape(1024, 129)])
 def test_a_rows_bits_do_not_depend_on_its_neighbours(shape: Shape, threads: int) -> None:
     method = LoCA(n=300)
-    bank = Bank(Layout.of({"": method}, {"": shape}), Bases(CPU), slots=2)
+    bank = Bank(Layout.of({"": method}, {"": shape}), BasisCache(CPU), slots=2)
     slots = [
         bank.add(bank.pack({"": method}, {"": layer_of(method, shape, seed)})) for seed in range(5)
     ]
@@ -412,13 +412,13 @@ def test_a_rows_bits_do_not_depend_on_its_neighbours(shape: Shape, threads: int)
         torch.set_num_threads(before)
 
 
-def test_the_canary_covers_it(bases: Bases) -> None:
+def test_the_canary_covers_it(bases: BasisCache) -> None:
     assert LoCA() in usual_methods()
     for shape in (Shape(96, 96), Shape(45, 77), Shape(1, 7)):
         assert worst_error(LoCA(n=100).fitted(shape), shape, bases) < 1e-5
 
 
-def test_2048_is_right_with_two_threads(bases: Bases) -> None:
+def test_2048_is_right_with_two_threads(bases: BasisCache) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

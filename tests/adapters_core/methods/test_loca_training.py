@@ -13,7 +13,7 @@ from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Shape
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.linear import AdaptedLinear, Switch
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods.loca import LoCA, distinct_places
@@ -215,7 +215,7 @@ class Regression:
         self.linear = AdaptedLinear(nn.Linear(shape.in_, shape.out), Q, Switch())
         self.linear.base.requires_grad_(False)
         generator = torch.Generator().manual_seed(2)
-        self.plan = TrainingPlan(LoCA(n=n), {Q: shape}, Bases(CPU), generator)
+        self.plan = TrainingPlan(LoCA(n=n), {Q: shape}, BasisCache(CPU), generator)
         layer = self.plan.layers[Q]
         self.layer = layer
         groups = [
@@ -273,7 +273,7 @@ def test_what_was_trained_is_what_is_served(
     llama_spec: BaseSpec, tmp_path: Path, read: Callable[..., Adapter]
 ) -> None:
     method, shape = LoCA(n=50, scale=2.0), llama_spec.targets[Q]
-    plan = TrainingPlan(method, {Q: shape}, Bases(CPU), torch.Generator().manual_seed(0))
+    plan = TrainingPlan(method, {Q: shape}, BasisCache(CPU), torch.Generator().manual_seed(0))
     with torch.no_grad():
         plan.layers[Q][SPECTRUM].normal_(generator=torch.Generator().manual_seed(1))
         plan.layers[Q][POSITIONS].add_(0.1)  # some beyond the end

@@ -19,7 +19,7 @@ from adapters_core.contract.method_registry import registered
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from made import TOY_PATH, random_adapter, random_coefficients, toy_bases
 from tiny_bases import relative, tiny_llama, without_warnings
 
@@ -408,9 +408,9 @@ def targets_of(spec: BaseSpec, name: str) -> list[str]:
 
 def written(
     method: Method, spec: BaseSpec, folder: Path
-) -> tuple[dict[str, Method], dict[str, dict[str, torch.Tensor]], Bases]:
+) -> tuple[dict[str, Method], dict[str, dict[str, torch.Tensor]], BasisCache]:
     """Return what was written to `folder`: an adapter of q and v of a tiny Llama."""
-    bases = Bases(CPU, weights_of(tiny_llama(), spec))
+    bases = BasisCache(CPU, weights_of(tiny_llama(), spec))
     targets = [t for t in spec.targets if t.endswith(("q_proj", "v_proj"))]
     shapes = {target: spec.targets[target] for target in targets}
     methods, layers = random_adapter(method, shapes, bases, 1)

@@ -15,7 +15,7 @@ from adapters_core.contract.method import Rows, Segment
 from adapters_core.errors import AdapterError, InvalidAdapter, UnknownMethod
 from adapters_core.format.read import Adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
@@ -152,7 +152,7 @@ class Both:
         self.spec = spec_of(self.model, kind)
         self.peft_model = peft_adapter(self.model, copy.deepcopy(config), folder)
         self.adapter = read(folder, self.spec)
-        self.bases = Bases(torch.device("cpu"))
+        self.bases = BasisCache(torch.device("cpu"))
 
     def peft_deltas(self) -> dict[str, torch.Tensor]:
         inner = self.peft_model.base_model.model
@@ -320,7 +320,7 @@ def test_half_precision_base_merges_as_float32_rounded_once(
     peft_adapter(model, config, tmp_path)
     adapter = read(tmp_path, spec_of(model, "half"))
     injection = inject(model)
-    bases = Bases(torch.device("cpu"))
+    bases = BasisCache(torch.device("cpu"))
     merged = materialise(adapter.methods, adapter.layers, injection.linears, bases)
     for target, weight in merged.items():
         method, shape = adapter.methods[target], injection.linears[target].shape

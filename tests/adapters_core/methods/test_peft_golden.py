@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.format.read import Adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from made import CPU
 from tiny_bases import relative, without_warnings
 
@@ -119,7 +119,7 @@ def test_delta_is_pefts(
 ) -> None:
     net = Net(*shape).requires_grad_(False)
     spec = spec_of(net, "net")
-    bases = Bases(CPU, weights_of(Net(*shape), spec))
+    bases = BasisCache(CPU, weights_of(Net(*shape), spec))
     with without_warnings():
         made = config()
     theirs = theirs_of(net, made, tmp_path)

@@ -17,7 +17,7 @@ from adapters_core.contract.method import Rows, Segment
 from adapters_core.errors import AdapterError
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
@@ -109,7 +109,7 @@ def answer(entry: Entry, folder: Path) -> tuple[Adapter, Tensor]:
 def served(entry: Entry, adapter: Adapter) -> dict[str, Tensor]:
     """Return mode -> logits of two prompts with the adapter and one of the bare base."""
     model, spec = base_of(entry.base)
-    bases = Bases(torch.device("cpu"), weights_of(model, spec))
+    bases = BasisCache(torch.device("cpu"), weights_of(model, spec))
     injection = inject(model, spec.layers, spec.kept_layers)
     try:
         merged = materialise(adapter.methods, adapter.layers, injection.layers, bases)

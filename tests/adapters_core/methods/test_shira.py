@@ -16,7 +16,7 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods.shira import SHiRA
 from tiny_bases import (
     change_config,
@@ -86,7 +86,7 @@ def test_delta_and_batch_are_pefts(shape: Shape, r: int) -> None:
 @each_shape
 def test_row_has_its_bits_in_any_batch(shape: Shape, r: int) -> None:
     method = SHiRA(r)
-    bank = Bank(Layout.of({"": method}, {"": shape}), Bases(torch.device("cpu")), slots=2)
+    bank = Bank(Layout.of({"": method}, {"": shape}), BasisCache(torch.device("cpu")), slots=2)
     slots = torch.tensor(
         [bank.add(bank.pack({"": method}, {"": drawn(method, shape, seed)})) for seed in range(2)]
     )

@@ -17,7 +17,7 @@ from adapters_core.errors import InvalidAdapter, NoEffect, UnusedTensors
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods.tinylora import MAX_NUMBERS, TinyLoRA
 from beside_peft import BesidePeft, saved_by_peft
 from made import TOY_PATH, random_adapter, toy_bases
@@ -40,8 +40,8 @@ def saved(folder: Path, **options: Any) -> PeftModel:
     return saved_by_peft(tiny_llama(), config(**options), folder, "tinylora_v")
 
 
-def llama_bases(spec: BaseSpec) -> Bases:
-    return Bases(CPU, weights_of(tiny_llama(), spec))
+def llama_bases(spec: BaseSpec) -> BasisCache:
+    return BasisCache(CPU, weights_of(tiny_llama(), spec))
 
 
 def ours(

@@ -18,7 +18,7 @@ from adapters_core.errors import InvalidAdapter, NoEffect, UnusedTensors
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods.vera import MAX_NUMBERS, VeRA
 from beside_peft import BesidePeft, saved_by_peft
 from made import random_adapter
@@ -43,7 +43,7 @@ def ours(
     method: VeRA, spec: BaseSpec, seed: int = 0, ends: tuple[str, ...] = ("q_proj", "v_proj")
 ) -> tuple[dict[str, Method], dict[str, dict[str, Tensor]]]:
     shapes = {t: shape for t, shape in spec.targets.items() if t.endswith(ends)}
-    return random_adapter(method, shapes, Bases(CPU), seed)
+    return random_adapter(method, shapes, BasisCache(CPU), seed)
 
 
 def test_delta_is_the_papers_product() -> None:
@@ -114,7 +114,7 @@ def test_matrices_of_no_seed_are_the_files(tmp_path: Path, read: Read) -> None:
     adapter = read(tmp_path)
     for target, method in adapter.methods.items():
         shape = Shape(*theirs.get_submodule(target).weight.shape)
-        delta = method.delta(adapter.layers[target], shape, Bases(CPU).get(method, shape))
+        delta = method.delta(adapter.layers[target], shape, BasisCache(CPU).get(method, shape))
         their = theirs.get_submodule(target).get_delta_weight("default").detach()
         assert relative(delta, their) <= 1e-6
         cells = torch.arange(shape.out * shape.in_)
@@ -145,7 +145,7 @@ def test_saved_and_unsaved_matrices_share_a_bank(
     one, other = read(tmp_path / "saved"), read(tmp_path / "unsaved")
     layouts = [Layout.of(adapter.methods, llama_spec.targets) for adapter in (one, other)]
     assert layouts[0].key == layouts[1].key
-    bank = Bank(layouts[0], Bases(CPU), layers=one.layers)
+    bank = Bank(layouts[0], BasisCache(CPU), layers=one.layers)
     assert torch.equal(bank.pack(one.methods, one.layers), bank.pack(other.methods, other.layers))
     assert bank.row_bytes == 4 * 2 * (96 + 16 + 32 + 16)  # vectors alone; ranks in sixteens
 
@@ -175,8 +175,8 @@ def test_layers_that_see_the_same_rows_share_a_x() -> None:
 @pytest.mark.parametrize("shape", [Shape(45, 77), Shape(5, 31), Shape(96, 6)], ids=str)
 def test_row_has_its_bits_wherever_it_stands(shape: Shape, r: int) -> None:
     """Narrow products over odd lengths give other bits to a row that stands elsewhere."""
-    made = [random_adapter(VeRA(r=r), {"": shape}, Bases(CPU), seed) for seed in range(2)]
-    bank = Bank(Layout.of(made[0][0], {"": shape}), Bases(CPU), slots=2)
+    made = [random_adapter(VeRA(r=r), {"": shape}, BasisCache(CPU), seed) for seed in range(2)]
+    bank = Bank(Layout.of(made[0][0], {"": shape}), BasisCache(CPU), slots=2)
     slots = torch.tensor([bank.add(bank.pack(*one)) for one in made])
     x = torch.randn(19, shape.in_, generator=torch.Generator().manual_seed(3))
     picked = slots[torch.randint(2, (19,), generator=torch.Generator().manual_seed(4))]
@@ -204,7 +204,7 @@ def test_peft_gives_what_we_wrote_the_same_deltas(
     assert dict(adapter.methods) == methods
     for target, layer in layers.items():
         shape = llama_spec.targets[target]
-        delta = methods[target].delta(layer, shape, Bases(CPU).get(methods[target], shape))
+        delta = methods[target].delta(layer, shape, BasisCache(CPU).get(methods[target], shape))
         their = theirs.get_submodule(target).get_delta_weight("default").detach()
         assert relative(delta, their) <= 1e-6
 

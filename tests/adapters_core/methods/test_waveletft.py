@@ -21,7 +21,7 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.kernels.wavelet_filters import WAVELETS, wavelet_bank
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import worst_error
 from adapters_core.positions.seeded import flat_places
 from adapters_core.transforms.atoms import Touched
@@ -318,7 +318,7 @@ def test_pefts_saved_adapter_is_read_unchanged(
     assert adapter.description.method == "waveletft"
     wrapped = {p for p, module in inner.named_modules() if isinstance(module, WaveFTLinear)}
     assert set(adapter.layers) == wrapped
-    bases = Bases(CPU)
+    bases = BasisCache(CPU)
     for target, layer in adapter.layers.items():
         method, shape = adapter.methods[target], spec.targets[target]
         ours = method.delta(layer, shape, bases.get(method, shape))
@@ -448,11 +448,11 @@ def test_what_adapters_share() -> None:
 @pytest.mark.parametrize("wavelet", ["db1", "coif3"])
 def test_the_canary_finds_only_rounding(wavelet: str, levels: int, shape: Shape) -> None:
     method = WaveletFT(wavelet=wavelet, num_levels=levels).fitted(shape)
-    assert worst_error(method, shape, Bases(CPU)) < 1e-5
+    assert worst_error(method, shape, BasisCache(CPU)) < 1e-5
 
 
 @pytest.mark.parametrize("levels", [1, 2])
 def test_float64_where_the_canary_asks_for_it(levels: int) -> None:
-    shape, bases = Shape(45, 77), Bases(CPU)
+    shape, bases = Shape(45, 77), BasisCache(CPU)
     bases.use_float64("waveletft", shape)
     assert worst_error(WaveletFT(n=50, num_levels=levels), shape, bases) < 1e-6

@@ -14,7 +14,7 @@ import tiny
 from adapters_core.base.spec import spec_of
 from adapters_core.errors import AdapterError
 from adapters_core.layers.bank import Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT
@@ -96,7 +96,7 @@ class Place:
         self.observer = Remembering()
         self.loader = Loader(
             store.open,
-            ResidentBase(spec, injection, Bases(CPU)),
+            ResidentBase(spec, injection, BasisCache(CPU)),
             Capacities(
                 factored * self.row_bytes,
                 basis_bytes,
@@ -179,7 +179,7 @@ def test_many_at_once_load_it_once(store: Store, place: Callable[..., Place]) ->
 
 def _basis_bytes(store: Store, method: FourierFT) -> int:
     targets = [t for t in store.spec.targets if t.endswith(QUERY_VALUE)]
-    bank = Bank(Layout.of(dict.fromkeys(targets, method), store.spec.targets), Bases(CPU))
+    bank = Bank(Layout.of(dict.fromkeys(targets, method), store.spec.targets), BasisCache(CPU))
     return sum(bank.basis_memory.values())
 
 
@@ -234,7 +234,7 @@ def test_what_is_in_memory_is_what_the_file_says(
     assert isinstance(merged.payload, Merged)
     bank = factored.payload.bank
     assert torch.equal(bank._buffer[factored.payload.slot], bank.pack(given.methods, given.layers))
-    true = materialise(given.methods, given.layers, injection.linears, Bases(CPU))
+    true = materialise(given.methods, given.layers, injection.linears, BasisCache(CPU))
     assert set(merged.payload.weights) == set(true)
     for target, weight in true.items():  # the loader's threads may share a transform otherwise
         torch.testing.assert_close(merged.payload.weights[target], weight, rtol=1e-6, atol=1e-6)

@@ -19,7 +19,7 @@ import tiny
 from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Method
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import (
@@ -102,7 +102,7 @@ def merge_often(dtype: torch.dtype, merges: int) -> None:
     """Keep three merged copies, as a loader does, and write each new one over the oldest's."""
     model = one_layer(dtype)
     spec = spec_of(model, "tiny")
-    before, bases = weights_sha256(model), Bases(CPU, weights_of(model, spec))
+    before, bases = weights_sha256(model), BasisCache(CPU, weights_of(model, spec))
     adapters = [
         given(spec, method, seed, ends, bases)
         for seed, method in enumerate(METHODS)
@@ -131,7 +131,7 @@ def merge_often(dtype: torch.dtype, merges: int) -> None:
 
 
 def merge(
-    adapter: Given, injection: Injection, bases: Bases, old: dict[str, Tensor] | None
+    adapter: Given, injection: Injection, bases: BasisCache, old: dict[str, Tensor] | None
 ) -> dict[str, Tensor]:
     return materialise(adapter.methods, adapter.layers, injection.linears, bases, old)
 
@@ -154,7 +154,7 @@ class Life:
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self.model = one_layer(dtype)
         self.spec = spec_of(self.model, "tiny")
-        bases = Bases(CPU, weights_of(self.model, self.spec))
+        bases = BasisCache(CPU, weights_of(self.model, self.spec))
         self.store, self.digests = Store(folder, self.spec), []
         for seed, method in enumerate(SERVED):
             for ends in (QUERY_VALUE, EVERY):

@@ -13,7 +13,7 @@ import tiny
 from adapters_core.base.causal_probe import with_causal_targets
 from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Shape
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from peft_made import quiet
 from server.adapters.loader import Loader
@@ -62,7 +62,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
             own.data += 0.1 * torch.randn(own.shape)
             made.save_pretrained(str(tmp_path / digest))
         weights[digest] = own.detach()
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     injection = inject(model, spec.layers, spec.kept_layers)
     yield Place(Store(tmp_path, spec), ResidentBase(spec, injection, bases), weights)
     injection.undo()

@@ -16,7 +16,7 @@ import tiny_encoders as te
 from adapters_core.base.spec import weights_of
 from adapters_core.contract.method import Rows
 from adapters_core.layers.bank import Bank
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
@@ -87,7 +87,7 @@ def start(tmp_path: Path, few_threads: None) -> Iterator[Callable[..., Parts]]:
             )
             injection, observer = inject(base.model), Watched()
             store = Store(tmp_path, base.spec)
-            bases = Bases(CPU, weights)
+            bases = BasisCache(CPU, weights)
             sizes = (coefficient_bytes, 1 << 26, 1 << 24)
             loader = Loader(
                 store.open,

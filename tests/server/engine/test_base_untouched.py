@@ -10,7 +10,7 @@ import torch
 
 import tiny
 from adapters_core.base.spec import spec_of
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
@@ -54,7 +54,7 @@ def exercise(folder: Path, dtype: torch.dtype, rounds: int) -> None:
     largest = sum(2 * dtype.itemsize * s.out * s.in_ for s in store.spec.targets.values())
     loader = Loader(
         store.open,
-        ResidentBase(store.spec, injection, Bases(CPU)),
+        ResidentBase(store.spec, injection, BasisCache(CPU)),
         Capacities(40_000, 1 << 30, largest),
         observer,
         changed.put,

@@ -19,7 +19,7 @@ from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.contract.method import Method, Rows
 from adapters_core.contract.method_registry import registered
 from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.methods import (
     C3A,
@@ -98,9 +98,9 @@ class Model:
         self.model.to(META)
 
     def bank(self, method: Method) -> Bank:
-        adapter = given(self.spec, method, 1, ("",), Bases(CPU, self.weights))
+        adapter = given(self.spec, method, 1, ("",), BasisCache(CPU, self.weights))
         layout = Layout.of(adapter.methods, self.spec.targets)
-        bank = Bank(layout, Bases(META, self.weights), 2, adapter.layers)
+        bank = Bank(layout, BasisCache(META, self.weights), 2, adapter.layers)
         bank.add(bank.pack(adapter.methods, adapter.layers))
         return bank
 
@@ -169,7 +169,7 @@ def test_what_asks_is_noticed() -> None:
 def test_the_empty_slot_changes_nothing_exactly(method: Method) -> None:
     model = tiny.model()
     spec = spec_of(model, "tiny")
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     adapter = given(spec, method, 1, ("",), bases)
     bank = Bank(Layout.of(adapter.methods, spec.targets), bases, 2, adapter.layers)
     slot = bank.add(bank.pack(adapter.methods, adapter.layers))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapters_core.base.spec import Shape
 from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.serving_plan import ServingPlan
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
@@ -36,7 +36,7 @@ PAGE = 8
 def bank_of(slots: int = 4) -> Bank:
     shapes = {"model.layers.0.self_attn.q_proj": Shape(12, 8)}
     methods = FOURIERFT.of_layers(shapes)
-    return Bank(Layout.of(methods, shapes), Bases(CPU), slots)
+    return Bank(Layout.of(methods, shapes), BasisCache(CPU), slots)
 
 
 def running(length: int, pages: list[int], payload: object = None) -> Work:

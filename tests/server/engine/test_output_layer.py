@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from made import CPU, random_adapter
 from server.adapters.modes import Mode
 from server.scheduling.sequence import TokenSequence
@@ -26,7 +26,7 @@ def of_head(served: Served, seed: int) -> Given:
     """Return an adapter of the output layer and of the last layer below it."""
     names = ["lm_head", list(served.spec.targets)[-1]]
     shapes = {name: served.spec.layers[name] for name in names}
-    return Given(*random_adapter(LORA, shapes, Bases(CPU), seed, 0.2))
+    return Given(*random_adapter(LORA, shapes, BasisCache(CPU), seed, 0.2))
 
 
 @pytest.fixture(scope="module")

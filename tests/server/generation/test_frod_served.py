@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 import tiny
 from adapters_core.base.spec import spec_of, weights_of
 from adapters_core.format.write import write_adapter
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import FRoD
 from live import BASE, CONFIG, FILE, Files, Live
 from made import CPU, random_adapter
@@ -37,7 +37,7 @@ def written(folder: Path, seed: int, **options: object) -> Files:
     model = tiny.model("llama")
     spec = spec_of(model, BASE)
     shapes = {t: shape for t, shape in spec.targets.items() if t.endswith(("q_proj", "v_proj"))}
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     methods, layers = random_adapter(FRoD(**options), shapes, bases, seed)
     write_adapter(folder, methods, layers, spec)
     return files_of(folder)

@@ -9,7 +9,7 @@ from torch import nn
 import tiny
 from adapters_core.base.spec import BaseSpec, spec_of
 from adapters_core.layers.bank import Layout
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from adapters_core.methods import C3A, FourierFT, LoRA
 from server.planning.calibration import Calibration, calibrate
@@ -40,7 +40,7 @@ def injection(base: nn.Module, spec: BaseSpec) -> Injection:
 
 @pytest.fixture(scope="module")
 def measured(injection: Injection) -> Calibration:
-    return calibrate(injection, Bases(CPU), [FourierFT(), LoRA()], most_s=1e6)
+    return calibrate(injection, BasisCache(CPU), [FourierFT(), LoRA()], most_s=1e6)
 
 
 def layout(spec: BaseSpec, method: FourierFT | LoRA | C3A, ends: tuple[str, ...]) -> Layout:
@@ -89,7 +89,7 @@ def test_layers_that_this_base_does_not_have_have_no_costs(measured: Calibration
 
 
 def test_without_time_one_method_is_measured(injection: Injection) -> None:
-    hurried = calibrate(injection, Bases(CPU), [LoRA(), FourierFT()], most_s=0.0)
+    hurried = calibrate(injection, BasisCache(CPU), [LoRA(), FourierFT()], most_s=0.0)
     assert set(hurried.token) == {"lora"}
     assert all(isinstance(curve, Curve) for curve in hurried.own.values())
 
@@ -101,7 +101,7 @@ def test_measuring_changes_nothing(
     ids = torch.arange(6).view(1, -1)
     with torch.inference_mode():
         answer = base(input_ids=ids).logits
-        calibrate(injection, Bases(CPU), [LoRA()], most_s=0.0)
+        calibrate(injection, BasisCache(CPU), [LoRA()], most_s=0.0)
         assert torch.equal(base(input_ids=ids).logits, answer)
     assert weights_sha256(base) == before
     assert injection.switch.plan is None

@@ -11,7 +11,7 @@ from torch import nn
 
 import tiny
 from adapters_core.base.spec import BaseSpec, spec_of
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
@@ -82,7 +82,7 @@ class Place:
         self.store, self.observer = store, Decisions()
         self.loader = Loader(
             store.open,
-            ResidentBase(store.spec, injection, Bases(CPU)),
+            ResidentBase(store.spec, injection, BasisCache(CPU)),
             Capacities(coefficient_bytes, 1 << 30, merged_bytes),
             Observer(),
             lambda entry: None,

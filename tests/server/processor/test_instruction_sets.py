@@ -22,12 +22,12 @@ FLAGS = this_processor().flags
 CHECK = """
 import json, torch, tiny, adapters_core.methods
 from adapters_core.base.spec import spec_of
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import run_canary, usual_methods
 from server.processor.row_check import check_products
 torch.set_num_threads(1)
 model = tiny.model("llama")
-shapes, bases = set(spec_of(model, "tiny").targets.values()), Bases(torch.device("cpu"))
+shapes, bases = set(spec_of(model, "tiny").targets.values()), BasisCache(torch.device("cpu"))
 run_canary(usual_methods(), shapes, bases)
 report = check_products(model, usual_methods(), shapes, bases)
 print(json.dumps({"moved": report.moved, "multiple": report.multiple}))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import tiny
 from adapters_core.contract.rows import row_multiple
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import usual_methods
 from adapters_core.layers.invariance import RowProduct
 from live import Live, running, settings_of
@@ -92,7 +92,7 @@ def test_the_least_multiple_that_holds_is_taken(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(row_check, "products_of", lambda model: [_moving_below(8)])
     before = row_multiple()
     try:
-        report = check_products(model, [], [], Bases(CPU))
+        report = check_products(model, [], [], BasisCache(CPU))
         assert report == RowReport(None, 8, may_improve=True)
         assert row_multiple() == 8
     finally:
@@ -103,7 +103,7 @@ def test_where_no_multiple_holds_the_first_that_moved_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(row_check, "products_of", lambda model: [_moving_below(1000)])
-    report = check_products(tiny.model("llama"), usual_methods(), [], Bases(CPU))
+    report = check_products(tiny.model("llama"), usual_methods(), [], BasisCache(CPU))
     assert report == RowReport("planted", row_multiple(), may_improve=True)
 
 

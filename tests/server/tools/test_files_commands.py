@@ -26,7 +26,7 @@ from adapters_core.contract.method_registry import registered
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.interchange.fits import FITTED
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from made import CPU, random_adapter
 from peft_made import KINDS, make, quiet
 from server.tools.adapter_folder import AdapterFolder
@@ -86,7 +86,7 @@ def read(folder: Path, spec: BaseSpec) -> Adapter:
 
 
 def deltas(adapter: Adapter, spec: BaseSpec) -> dict[str, torch.Tensor]:
-    bases = Bases(CPU)
+    bases = BasisCache(CPU)
     return {
         path: method.delta(
             adapter.layers[path], spec.targets[path], bases.get(method, spec.targets[path])
@@ -127,7 +127,7 @@ def test_peft_loads_the_plain_file_of_every_method_of_its_own(
     name: str, base: Path, spec: BaseSpec, tmp_path: Path
 ) -> None:
     model = tiny.model("llama")
-    bases = Bases(CPU, weights_of(model, spec))
+    bases = BasisCache(CPU, weights_of(model, spec))
     shapes = {path: spec.targets[path] for path in QUERIES}
     methods, layers = random_adapter(registered()[name](), shapes, bases, 1)
     write_adapter(tmp_path / "ours", methods, layers, spec)

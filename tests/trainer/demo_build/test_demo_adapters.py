@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapters_core.base.spec import spec_of
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
 from adapters_core.layers.serving_plan import MergedGroup, ServingPlan
@@ -42,7 +42,7 @@ def test_held_out_losses_are_as_stated_and_clearly_below_the_base(name: str, mod
     stated = json.loads((folder / "metrics.json").read_text())
     tokens = encode(tokenizer, stored_held_out(name))
     assert nats_per_token(model, tokens) == pytest.approx(stated["base_loss"], abs=2e-3)
-    bases = Bases(torch.device("cpu"))
+    bases = BasisCache(torch.device("cpu"))
     weights = materialise(adapter.methods, adapter.layers, injection.linears, bases)
     injection.switch.plan = ServingPlan(merged=[MergedGroup(weights, None)])
     assert nats_per_token(model, tokens) == pytest.approx(stated["loss"], abs=2e-3)
@@ -55,7 +55,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(model: Any) -> None:
     spec = spec_of(model, "demo")
     injection = inject(model)
     generator = torch.Generator().manual_seed(0)
-    bases = Bases(torch.device("cpu"))
+    bases = BasisCache(torch.device("cpu"))
     plan = TrainingPlan(FourierFT(n=500, scale=37.5), spec.targets, bases, generator)
     tokens = torch.randint(3, 60, (400,), generator=generator)
     unadapted = nats_per_token(model, tokens)

@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from adapters_core.contract.layer import Shape
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import LoRA
 from small_jobs import Killed, Watcher, files_of, job, killing_at, lm_base, sums
@@ -43,7 +43,7 @@ def test_what_a_step_adds_is_what_the_coefficients_say() -> None:
     shape = Shape(12, 20)
     method = LoRA(r=3, alpha=6.0)
     generator = torch.Generator().manual_seed(0)
-    plan = TrainingPlan(method, {"a": shape}, Bases(torch.device("cpu")), generator)
+    plan = TrainingPlan(method, {"a": shape}, BasisCache(torch.device("cpu")), generator)
     before = {name: tensor.detach().clone() for name, tensor in plan.layers["a"].items()}
     step = plan.step_of("a", 0.1, torch.Generator().manual_seed(1))
     draws = torch.Generator().manual_seed(1)

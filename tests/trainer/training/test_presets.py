@@ -11,7 +11,7 @@ from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import registered
-from adapters_core.layers.basis_cache import Bases
+from adapters_core.layers.basis_cache import BasisCache
 from registry.jobs.spec import PEFT_TASKS, Hyperparameters, Task
 from trainer.errors import InvalidMethod
 from trainer.tasks.causal_lm import CausalLM
@@ -35,7 +35,7 @@ def setting(name: str, width: int = 96, **config: object) -> Setting:
 
 def atom_norm(method: Method, shape: Shape) -> float:
     """Return the norm of what one unit of one coefficient adds, seen in a delta itself."""
-    basis = Bases(torch.device("cpu")).get(method, shape)
+    basis = BasisCache(torch.device("cpu")).get(method, shape)
     layer = method.init(shape, torch.Generator().manual_seed(0), basis)
     for tensor in layer.values():
         if tensor.is_floating_point():
