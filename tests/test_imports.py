@@ -5,6 +5,7 @@ Imports under TYPE_CHECKING do not run, so they count for directions but not for
 """
 
 import ast
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -233,6 +234,14 @@ def test_every_module_is_in_a_room() -> None:
         if name.split(".")[0] in LAYERS and name not in LAYERS and not room_of(name)
     ]
     assert not homeless
+
+
+def test_every_folder_of_modules_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {module for module, path in modules().items() if path.name == "__init__.py"} - {
+        "overtone_client"
+    }
+    assert set(settings["tool"]["setuptools"]["packages"]) == folders
 
 
 def test_rooms_import_downwards() -> None:
