@@ -1,7 +1,7 @@
 """Benchmarks: programs whose last line on standard output is one JSON object.
 
-The matrix library has the setting that a server on this processor would give it, which it reads
-when torch is loaded: so what is measured has the price of answers that do not depend on neighbours.
+The matrix library gets the setting that a server on this processor would give it, which it reads
+when torch is loaded: so figures include the price of answers that do not depend on the batch.
 """
 
 import os

@@ -16,7 +16,7 @@ class Program(NamedTuple):
     line: str
 
 
-#: What a program is called -> the program.
+#: Name -> program.
 PROGRAMS = {
     "serving": Program(
         "programs.serving", "A running server under traffic: first tokens, gaps, goodput, fairness."
@@ -41,7 +41,8 @@ PROGRAMS = {
         "studies.real", "A language model of your own learns two texts: every method by its preset."
     ),
     "training_toys": Program(
-        "studies.toys", "Two toys of the papers: what a few numbers in one layer can say."
+        "studies.toys",
+        "Two toy problems of the papers: how much a few numbers in one layer can express.",
     ),
     "methods": Program("programs.methods", "Every method beside PEFT and LoRA, layer by layer."),
     "clora": Program("programs.clora", "CLoRA's parts, one by one."),
@@ -50,7 +51,7 @@ PROGRAMS = {
     ),
     "beside": Program(
         "programs.interference",
-        "A worker trains beside a server: what those who are served notice.",
+        "A worker trains beside a server: latency and throughput of those who are served.",
     ),
     "handover": Program(
         "programs.train_to_serve", "From a job's last step to the first answer with what it made."
@@ -71,7 +72,7 @@ PROGRAMS = {
     ),
     "table": Program("table.table", "All targets in one JSON and one table."),
 }
-#: What only some programs need -> what brings it.
+#: Package that only some programs need -> how it is installed.
 _EXTRAS = {"peft": "peft==0.21.2", "sklearn": "scikit-learn"}
 _FORWARDED = {
     "allow_extra_args": True,

@@ -1,4 +1,4 @@
-"""What processes share: adapters' names and versions in Redis, and their bytes in a store."""
+"""What processes share: records of adapters, files and jobs in Redis, and bytes in a store."""
 
 from registry.adapters.adapters import AdapterEntry, Adapters
 from registry.adapters.blobs import BlobPaths, BlobStore

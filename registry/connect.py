@@ -41,7 +41,7 @@ class Registry:
         job_folders: where jobs' processes work.
         directory: this process's mirror of names; a server starts it, others need not.
         workers: which workers are alive.
-        tenants: whose files and jobs are whose.
+        tenants: which tenant has which files and jobs.
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
@@ -119,7 +119,7 @@ def connect(
         url: `embedded`, `redis://...`, `rediss://...` or `unix://...`.
         folder: the application's data: the embedded server lives in `registry/`.
         store: where blobs, files and jobs' folders are, `folder / "blobs"` if not given.
-        observer: told of every exchange with the server: operation, seconds, answered.
+        observer: called after every exchange with the server: operation, seconds, answered.
 
     Raises:
         InvalidArgument: the URL is none of these.
@@ -129,7 +129,7 @@ def connect(
     client = open_client(server.url if server else url)
     adapters = Adapters(client, observer)
     bytes_ = store or folder / "blobs"
-    # Not observed: asked once at a start, it would leave series without a rate among the latencies.
+    # Not observed: one exchange at a start would leave series without a rate among the latencies.
     ownership = Ownership(client, bytes_, _words(url, folder, store))
     blobs, files = BlobStore(bytes_), Files(client, bytes_ / "files", observer)
     job_folders = JobFolders(bytes_ / "jobs")

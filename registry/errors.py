@@ -9,7 +9,7 @@ RegistryError                the root: catch this to catch all of them
 ├── FileNotFound             no such uploaded file
 ├── JobConflict              the job's, or the file's, present state does not allow this
 │   └── FenceLost            another attempt holds the job now
-├── PreconditionFailed       somebody else moved the alias first
+├── PreconditionFailed       the alias was moved by another caller first
 ├── InvalidArgument          a value breaks a rule, before anything was asked or written
 │   └── InvalidName          a name, alias, version or digest breaks its rule
 ├── ForeignStore             store and registry do not belong together; said to operators
@@ -98,7 +98,7 @@ class InvalidName(InvalidArgument):
 class ForeignStore(RegistryError):
     """The store belongs to another registry, or the registry to another store; nothing was changed.
 
-    Its message is for whoever starts a program on them: it names the folder and the commands.
+    Its message is for operators: it names the folder and the commands.
     """
 
 

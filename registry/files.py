@@ -63,7 +63,7 @@ class FileRecord:
 
     @classmethod
     def read(cls, id_: str, stored: bytes) -> Self:
-        """Read a stored record; fields that a later program added are left aside.
+        """Read a stored record; fields that a later program added are ignored.
 
         Raises:
             CorruptRecord: it is not what this program writes.
@@ -82,7 +82,7 @@ class Files:
     Args:
         client: answers bytes and has socket timeouts.
         folder: of the bytes; made when first written to.
-        observer: told of every exchange.
+        observer: called after every exchange.
     """
 
     def __init__(self, client: redis.Redis, folder: Path, observer: Observer | None = None) -> None:
@@ -202,7 +202,7 @@ class Files:
 
         Args:
             id_: the file's.
-            is_known: asked while no upload can be between its bytes and its record.
+            is_known: called while no upload is between writing its bytes and its record.
             older_than: not if they were written after this second.
         """
         path = self._folder / check_file_id(id_)

@@ -30,7 +30,7 @@ class Tenants:
 
     Args:
         client: answers bytes and has socket timeouts.
-        observer: told of every exchange.
+        observer: called after every exchange.
     """
 
     def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:

@@ -1,6 +1,6 @@
 """One type of base, tiny and random: PEFT's adapters, served here, against PEFT's own answers.
 
-What becomes of a type is one of: `equal` (the logits of every text are PEFT's, in both modes, with
+The verdict on a type is one of: `equal` (the logits of every text are PEFT's, in both modes, with
 two adapters and the base in one step, in pieces and token by token), `refused` (by which words),
 `wrong`, `broken` (an exception that is no refusal) and `not built`.
 """
@@ -41,7 +41,7 @@ from server.scheduling.step import Batch, Work
 TOLERANCE = 1e-4
 _LENGTHS = (7, 43, 20)
 _SINGLES, _PAGES, _PAGE_SIZE = 3, 16, 32
-#: What a library says of files and configs; anything else behind a refusal is a fault in code.
+#: Errors of a library about files and configs; any other cause of a refusal is a fault in code.
 _SAID = (OSError, ValueError, ImportError, AdapterError, UnsupportedAttention, RowsNotKnown)
 _METHODS = ("lora", "fourierft")
 _FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -49,7 +49,7 @@ _FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 @dataclass
 class Outcome:
-    """What became of a type.
+    """The verdict on a type.
 
     Args:
         type: of the config.

@@ -2,7 +2,7 @@
 
 What: builds each type tiny and random, makes LoRA and FourierFT on all linears with PEFT, serves
 two adapters and the base in one step, in both modes, and holds all logits against PEFT's.
-Why: a base is served rightly or refused by name; which of the two must be known, not hoped.
+Why: a base must be served correctly or refused by name; this shows which of the two, for each type.
 Each type runs in a process of its own with bounded memory and time.
 
     overtone bench architectures [--only llama,gpt2] [--jobs 2] [--markdown docs/bases.md]

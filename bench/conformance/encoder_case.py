@@ -67,7 +67,7 @@ class NotBuilt(Exception):
     """The type cannot be built small, or transformers itself cannot run it on these inputs."""
 
 
-#: What a row of the table is called: `bert:embedder`.
+#: The name of a row of the table: `bert:embedder`.
 _KINDS: dict[str, Kind] = {
     "texts": "text classifier",
     "images": "image classifier",

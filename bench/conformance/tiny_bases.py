@@ -1,8 +1,8 @@
 """Tiny random bases of any causal-LM type of the installed transformers.
 
 A config begins as its class makes it; then every field that says how large or how deep the base is
-gets a small value, in its parts (text, vision, audio) too. What a type wants beyond that stands in
-`_OWN`. A type whose sizes hang together in yet another way cannot be built here and is said so.
+gets a small value, in its parts (text, vision, audio) too. Further fields of some types are in
+`_OWN`. A type whose sizes depend on each other in another way cannot be built here: `not built`.
 """
 
 import copy
@@ -47,7 +47,7 @@ _SMALL: dict[str, Any] = {
     "first_k_dense_replace": 1,
     "rotary_dim": 8,
     "type_vocab_size": 2,
-    "is_decoder": True,  # else BERT and its kin look at later tokens
+    "is_decoder": True,  # else BERT and similar types attend to later tokens
     "use_cache": True,
     "image_size": 32,
     "patch_size": 8,

@@ -1,7 +1,7 @@
 """Tiny random classifiers and embedders of any type of the installed transformers.
 
 A config begins as its class makes it; fields that say how large or how deep a base is get a small
-value, in its parts too. A type whose sizes hang together in another way cannot be built here.
+value, in its parts too. A type whose sizes depend on each other otherwise cannot be built here.
 """
 
 import copy

@@ -1,6 +1,6 @@
-"""What a load generator asks for, and when: seeded, pure, and without torch.
+"""The plan of a load generator: requests and their times; seeded, pure, and without torch.
 
-Arrivals of an open loop are a Poisson process: the gaps are exponential and know nothing of the
+Arrivals of an open loop are a Poisson process: the gaps are exponential and do not depend on the
 answers. Adapters are drawn by Zipf's law, lengths from a distribution.
 """
 
@@ -13,7 +13,7 @@ from random import Random
 
 from overtone_client import InvalidArgument
 
-#: Kind -> what stands behind its colons.
+#: Kind -> the names of its values.
 _KINDS = {"fixed": ("TOKENS",), "uniform": ("LEAST", "MOST"), "lognormal": ("MEDIAN", "SIGMA")}
 FORMS = ", ".join(":".join((kind, *parts)) for kind, parts in _KINDS.items())
 

@@ -1,7 +1,7 @@
-"""Send planned requests to a running server, and note what came back and when.
+"""Send planned requests to a running server, and record the answers and their times.
 
-An open loop sends when a request is due, whatever has become of those before it; a closed loop
-keeps a number of callers who ask again once they are answered. Times are seconds after the start.
+An open loop sends when a request is due, whether or not earlier ones are answered; a closed loop
+keeps a number of clients, each with one request at a time. Times are seconds after the start.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ WRONG_ADAPTER = "wrong_adapter"
 WRONG_LENGTH = "wrong_length"
 INVALID_RESPONSE = "invalid_response"
 TIMEOUT = "timeout"
-#: Requests in a row that find nobody, after which the server counts as gone.
+#: Requests in a row without a connection, after which the server counts as gone.
 _GONE = 20
-#: A caller of a closed loop who was turned away waits so long before he asks again.
+#: A client of a closed loop waits so long after a refusal.
 _TURNED_AWAY_S = 0.05
 
 
@@ -37,11 +37,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one request.
+    """One request and its answer.
 
     Args:
         planned: what was to be sent.
-        due_s: when it was to be sent; in a closed loop when its caller was free to ask.
+        due_s: when it was to be sent; in a closed loop when its client was free.
         sent_s: when it was sent.
         tokens_s: when each token arrived.
         done_s: when the answer was over.
@@ -58,7 +58,7 @@ class Seen:
 
 @dataclass
 class Record:
-    """Everything that was seen.
+    """All requests of a run.
 
     Args:
         seen: one for each request that was sent.
@@ -91,7 +91,7 @@ class Target:
     timeout_s: float = 120.0
 
     async def ask(self, planned: Planned, start: float, due_s: float) -> Seen:
-        """Send one request and return what became of it; nothing is raised but a cancellation."""
+        """Send one request and return its record; nothing is raised but a cancellation."""
         sent = time.perf_counter()
         tokens: tuple[float, ...] = ()
         try:
@@ -226,7 +226,7 @@ async def open_loop(
 
 
 def _is_gone(record: Record) -> bool:
-    """Return whether nobody listens any more: the last requests could not even connect."""
+    """Return whether the server is gone: the last requests could not connect."""
     last = record.seen[-_GONE:]
     return len(last) == _GONE and all(seen.code == ConnectionFailed.code for seen in last)
 

@@ -77,7 +77,7 @@ def run_to_end(engine: Engine, leases: Leases, pages: int, new: int, first: int 
     """Generate `new` tokens for every lease from its own prompt; return the tokens generated.
 
     Args:
-        engine: whose cache nobody else uses meanwhile.
+        engine: its cache is not used by anything else meanwhile.
         leases: of each sequence's adapter; None is the base.
         pages: of the engine's cache.
         new: tokens of each answer.

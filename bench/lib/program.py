@@ -1,4 +1,4 @@
-"""What every program here shares as a program: options that end in one line when they are wrong."""
+"""What all programs share: a parser and a `run_program` that report errors in one line."""
 
 import argparse
 import math

@@ -88,7 +88,7 @@ def _environment(settings: Mapping[str, str | int]) -> dict[str, str]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once the server takes requests. Raises RuntimeError if it does not come to that."""
+    """Return once the server takes requests. Raises RuntimeError if it ends or takes too long."""
     deadline = time.monotonic() + _START_S
     with Client(url) as client:
         while not _is_ready(client):
@@ -105,7 +105,7 @@ def _is_ready(client: Client) -> bool:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process, at first kindly."""
+    """End a process: SIGTERM, then SIGKILL."""
     process.terminate()
     try:
         process.wait(_STOP_S)

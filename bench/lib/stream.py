@@ -1,4 +1,4 @@
-"""A client that costs next to nothing: a loopback socket, HTTP/1.1, server-sent events.
+"""A client with little overhead: plain sockets, HTTP/1.1, server-sent events.
 
 The load generator often shares its processors with the server. A general HTTP client spends as
 much on one event as the server does; this one notes when bytes arrive and reads them when the
@@ -198,7 +198,7 @@ class Wires:
         """Return the answer to one request, whatever its status.
 
         Raises:
-            ConnectionFailed: nobody listens there.
+            ConnectionFailed: nothing listens there.
             ConnectionLost: the connection broke before the answer was complete.
         """
         data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()

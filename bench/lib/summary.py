@@ -1,4 +1,4 @@
-"""From what was seen to figures: percentiles, throughput, goodput, fairness. Pure."""
+"""Figures of a run: percentiles, throughput, goodput, fairness. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.lib.load_runner import WRONG_ADAPTER, Model, Record, Seen
 
-#: Adapters with fewer answers say nothing about how they were treated.
+#: Adapters with fewer answers are left out of the fairness.
 _LEAST_ANSWERS = 3
 _MOST_SHOWN = 100
 _PERCENTILES = (50, 90, 95, 99)
@@ -17,7 +17,7 @@ _PERCENTILES = (50, 90, 95, 99)
 
 @dataclass(frozen=True)
 class Promise:
-    """What a caller was promised: seconds to the first token, and between tokens on average."""
+    """The promise to a caller: seconds to the first token, and between tokens on average."""
 
     ttft_s: float
     itl_s: float
@@ -102,7 +102,7 @@ def summary(
 def _fairness(
     good: Sequence[Seen], models: Sequence[Model], skew: float, window: float
 ) -> dict[str, Any]:
-    """Return Jain's index over the adapters, and how the busiest ones were treated."""
+    """Return Jain's index over the adapters, and the latency of the busiest ones."""
     by_adapter: dict[int, list[Seen]] = defaultdict(list)
     for seen in good:
         by_adapter[seen.planned.adapter].append(seen)

@@ -17,7 +17,7 @@ from server.processor.choice import VARIABLE, this_processor
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Return the median seconds of each contender; one round without timing comes first.
 
-    The allocator is told what the server tells it; all contenders run under that.
+    The allocator has the server's settings, for all contenders.
     """
     keep_freed_memory()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -59,7 +59,7 @@ def machine() -> dict[str, Any]:
 def _commit() -> str | None:
     """Return the commit of the checkout this runs from, with a `+` if it was changed."""
     checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():  # installed: a checkout around it is somebody else's
+    if not (checkout / ".git").exists():  # installed: a checkout around it is another project's
         return None
     git = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--exclude", "*"]
     try:

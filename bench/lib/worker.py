@@ -1,4 +1,4 @@
-"""A server with a worker beside it, and the jobs that the benches file there."""
+"""A server with a worker on the same machine, and the jobs that the benches create there."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def filed(client: Client, file_id: str, name: str, targets: str, **hyper: Any) -
 
 @dataclass(frozen=True)
 class LongJob:
-    """A job that never ends by itself; it is held, and let go on.
+    """A job that never ends by itself; it is paused and resumed.
 
     Args:
         pair: where it runs.

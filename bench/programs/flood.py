@@ -4,8 +4,8 @@ What: tenant B asks now and then (Poisson, its requests take up a tenth of the s
 times to the first token are taken while it is alone, while tenant A asks just as often, and while A
 asks fifty times as often, five times more than the server can do. The three take turns. Target:
 B's 99th percentile under the flood is at most 1.5 times the one beside a tenant like itself.
-Why: who shares a server must not wait for his neighbour's queue. What he does share is the step
-that runs when he arrives, and the rows of others in his own: `--max-step-tokens` bounds both.
+Why: a tenant must not wait for another tenant's queue. It does wait for the step that runs when its
+request arrives, and for the other rows of its own steps: `--max-step-tokens` bounds both.
 
     overtone bench flood [--seconds 30 | --requests 60] [--rounds 3] [--width 1024] [--layers 8]
 """
@@ -86,7 +86,7 @@ class Tenants:
     seeds: "count[int]" = field(default_factory=count)
 
     async def rate(self) -> float:
-        """Return B's requests a second, from how long one takes when nobody else asks."""
+        """Return B's requests a second, from how long one takes on an idle server."""
         requests = self.traffic.load(None).requests(next(self.seeds))
         await closed_loop(self.b, requests, 1, Ending(requests=3))
         seen = (await closed_loop(self.b, requests, 1, Ending(requests=8))).seen

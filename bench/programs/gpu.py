@@ -41,7 +41,7 @@ _KINDS = {
 
 
 class Report:
-    """Values by name, and why those are missing that are."""
+    """Values by name, and the reasons for those that are missing."""
 
     def __init__(self, budget_s: float) -> None:
         self._until = time.monotonic() + budget_s

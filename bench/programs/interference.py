@@ -1,11 +1,11 @@
-"""What training costs those who are served beside it, on the same cores.
+"""How much training slows down serving on the same cores.
 
-What: callers keep a server busy (closed loop, an adapter each) while a worker beside it rests,
-while it starts a job, and while it trains; the phases take turns, and one job is paused and resumed
-over REST. The time between one token and the next, at its 50th and 99th percentile; tokens/s; the
-job's steps/s beside the callers and with the machine to itself.
-Why: a worker on a serving machine may have what serving leaves, and no more.
-The load generator shares the machine with both: what it costs is part of every figure.
+What: clients keep a server busy (closed loop, an adapter each) while a worker on the same machine
+is idle, starts a job, and trains; the phases take turns, and one job is paused and resumed over
+REST. The time between one token and the next, at its 50th and 99th percentile; tokens/s; the job's
+steps/s beside the clients and with the machine to itself.
+Why: a worker on a serving machine may use idle cores, and no more.
+The load generator shares the machine with both: its cost is part of every figure.
 
     overtone bench beside [--separate] [--targets qv|seven] [--rounds 3] [--seconds 10]
 """
@@ -42,7 +42,7 @@ _EPOCHS = 1000
 
 @dataclass(frozen=True)
 class _Called(Ending):
-    """An ending that somebody calls out."""
+    """An ending that is set from outside."""
 
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -70,7 +70,7 @@ class Seen:
 
 @dataclass
 class Callers:
-    """Callers who ask an adapter each, again and again.
+    """Clients in a closed loop, one adapter each.
 
     Args:
         url: of the server.
@@ -84,7 +84,7 @@ class Callers:
         self._seeds = count(1)
 
     def during(self, wait: Callable[[], None]) -> Seen:
-        """Return what they see while `wait`, in a thread of its own, has not returned."""
+        """Return their figures until `wait`, in a thread of its own, returns."""
         return asyncio.run(self._during(wait))
 
     async def _during(self, wait: Callable[[], None]) -> Seen:
@@ -111,7 +111,7 @@ def _until(seconds: float, times: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a job gets on: steps a second, and how many cores it has meanwhile."""
+    """The speed of a job: steps a second, and how many cores it uses."""
 
     steps_s: float
     cores: float
@@ -135,7 +135,7 @@ class Round:
 
 
 def paced(job: LongJob, seconds: float) -> Pace:
-    """Return how the job gets on in the seconds to come."""
+    """Return the speed of the job over the next seconds."""
     step, cpu_s, started = job.step, job.cpu_s, time.perf_counter()
     time.sleep(seconds)
     took = time.perf_counter() - started

@@ -7,8 +7,8 @@ What, per method and width, on a stack of square linears:
   `get_delta_weight` against `delta`;
 - a mixed batch of 1, 8 and 32 rows, every row another adapter, through all linears of the stack
   against the base's linears alone, and what it adds against what LoRA r = 16 adds.
-Why: the coefficients are a hundred times smaller than the activations' traffic; neither loading
-nor applying them may show it less.
+Why: the coefficients are a hundred times smaller than the activations' traffic; loading and
+applying them must cost accordingly little.
 Both sides of every ratio run interleaved, medians over the rounds. Every linear has a parent of its
 own, so no analysis is shared; in a model q, k and v share theirs.
 
@@ -41,7 +41,7 @@ from bench.lib.program import Parser
 from bench.lib.timing import interleaved, report
 
 _ROWS = (1, 8, 32)
-#: At least this much of base weights, so that a layer's own are not in cache when it is its turn.
+#: At least this much of base weights, so that a layer's weights are not in cache when it runs.
 _STACK_BYTES = 64 << 20
 _TUNED: dict[str, Method] = {
     "fourierft": FourierFT(1000, 300.0),

@@ -1,4 +1,4 @@
-"""Beside PEFT, which is what a user would otherwise run: the same files, the same answers.
+"""Compared with PEFT, the usual alternative: the same files, the same answers.
 
 What: (1) 32 requests with 32 adapters: this engine from files to tokens, against PEFT one request
 after the other, unmerged (`set_adapter` + `generate`, adapters loaded beforehand) and with

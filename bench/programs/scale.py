@@ -1,8 +1,8 @@
-"""Does it matter how many adapters are registered? Two servers in turns: few, and more and more.
+"""The cost of many registered adapters: two servers in turns, one with few, one with ever more.
 
 What: beside a server with ten registered FourierFT adapters runs one with 10, 100, 1,000, 10,000;
 at each size, in turns: seconds to register one more (an upload over REST), to look one up, to the
-first token of an adapter in memory, and tokens/s of 32 callers who ask adapters by Zipf's law.
+first token of an adapter in memory, and tokens/s of 32 clients that draw adapters by Zipf's law.
 Why: adding adapters must not slow down those that are there. The size 10 shows the noise.
 Adapters are published in bulk the way an upload publishes them. Both servers are pinned to one
 mode: which rows are merged is another question than how many names there are.

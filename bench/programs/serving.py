@@ -1,11 +1,11 @@
 """A running server under traffic: first tokens, gaps, throughput, goodput, fairness.
 
 What: requests of random prompts go to many adapters of a server, by URL, as an open loop (Poisson
-arrivals, which wait for no answer) or a closed one (callers who ask again once they are answered).
-Every answer is held against the digest that was asked for and the length that was wanted.
-Why: a step's speed says little about what a caller waits for when a hundred others ask too.
-In an open loop times count from when a request was due, so a server that stalls cannot hide it; how
-late requests were sent (`late_s`) and how many were dropped says what the generator itself added.
+arrivals, independent of the answers) or a closed one (clients with one request at a time). Every
+answer is compared with the digest that was asked for and the length that was wanted.
+Why: a step's speed says little about latency under the load of a hundred clients.
+In an open loop times count from when a request was due, so a stalled server shows. How late
+requests were sent (`late_s`) and how many were dropped is the share of the load generator.
 
     overtone bench serving --url http://HOST:8000 --adapters 100 --zipf 1.0 --loop closed
     overtone bench serving --make 50 --base DIR --loop open --rate 20 --duration 60 --picture a.png
@@ -52,16 +52,16 @@ def _parser() -> Parser:
     server.add_argument("--url", default=os.environ.get("OVERTONE_URL", "http://127.0.0.1:8000"))
     server.add_argument("--api-key", default=os.environ.get("OVERTONE_API_KEY") or None)
     server.add_argument("--timeout", type=positive, default=120.0, help="seconds for one answer")
-    who = parser.add_argument_group("who is asked")
-    who.add_argument("--adapters", type=int, help="so many of the registered ones; 0: the base")
-    who.add_argument("--prefix", help="only adapters whose names begin so")
-    who.add_argument("--make", type=int, help="upload so many random ones; deleted at the end")
-    who.add_argument("--method", default="fourierft", help="of --make")
-    who.add_argument("--config", type=json.loads, default={}, help="of --make: '{\"n\": 1000}'")
-    who.add_argument(
+    models = parser.add_argument_group("which adapters are asked")
+    models.add_argument("--adapters", type=int, help="so many of the registered ones; 0: the base")
+    models.add_argument("--prefix", help="only adapters whose names begin so")
+    models.add_argument("--make", type=int, help="upload so many random ones; deleted at the end")
+    models.add_argument("--method", default="fourierft", help="of --make")
+    models.add_argument("--config", type=json.loads, default={}, help="of --make: '{\"n\": 1000}'")
+    models.add_argument(
         "--base", default=os.environ.get("OVERTONE_BASE"), help="of --make: its shapes"
     )
-    who.add_argument("--zipf", type=float, default=1.0, help="skew over the adapters; 0 is even")
+    models.add_argument("--zipf", type=float, default=1.0, help="skew over the adapters; 0 is even")
     load = parser.add_argument_group("the load")
     load.add_argument("--loop", choices=["open", "closed"], default="closed")
     load.add_argument("--rate", type=positive, help="requests a second of an open loop")

@@ -1,4 +1,4 @@
-"""From a job's last step to an answer with what it made: seconds, on a server that runs on.
+"""Seconds from a job's last step to the first answer with its adapter, on a running server.
 
 What: small jobs, one after the other, on a server with a worker beside it. The clocks start when
 the last optimiser step was done, and when the evaluation after it was over: the times at which the
@@ -71,7 +71,7 @@ def handed_over(
     """Run one job and ask what it made; return the seconds from each mark to each end.
 
     Raises:
-        RuntimeError: the job ended otherwise than well.
+        RuntimeError: the job did not succeed.
     """
     more = {"max_steps": steps, "batch_size": _BATCH}
     made = filed(client, file_id, name, _TARGETS, **more)

@@ -3,7 +3,7 @@
 What: held-out loss of every method by its preset alone on the two texts of the demo's adapters,
 beside LoRA, all weights, and PEFT at its defaults. Each text is cut into pieces of some hundred
 characters; what is held out is the excerpt that is shipped with the demo.
-Why: the base is the one that everybody has; a style is what small adapters are for.
+Why: this base is shipped with the product; a style is what small adapters are for.
 
     overtone bench training_demo [--seeds 3] [--only NAME] [--picture FILE] [--json FILE]
 """

@@ -43,7 +43,7 @@ def study_main(study: Study, about: str, arguments: Sequence[str] | None) -> Non
 
 
 def _rows(study: Study, chosen: Sequence[Contender], options: Any) -> list[dict[str, Any]]:
-    """Return all rows; those that the JSON has already are not run again."""
+    """Return all rows; those that are in the JSON already are not run again."""
     rows = _kept(options.json)
     have = {(row["what"], row["seed"]) for row in rows}
     seeds = range(options.seed, options.seed + options.seeds)

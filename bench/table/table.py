@@ -80,7 +80,7 @@ PARTS = {
 
 
 def measured(name: str, is_quick: bool) -> Json:
-    """Run a part; what it says on the way goes to standard error.
+    """Run a part; its progress goes to standard error.
 
     Raises:
         RuntimeError: it failed.

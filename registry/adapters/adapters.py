@@ -1,6 +1,6 @@
 """The names, versions and aliases of adapters, one Lua script per transaction.
 
-Every server and worker holds one `Adapters`; none of them holds state that another one needs.
+Every server and worker has one `Adapters`; all shared state is in Redis.
 """
 
 import time
@@ -53,7 +53,7 @@ class Adapters:
 
     Args:
         client: answers bytes (`decode_responses=False`) and has socket timeouts.
-        observer: told of every exchange: operation, seconds, and whether the server answered.
+        observer: called after every exchange: operation, seconds, and whether the server answered.
         clock: seconds that only go forward.
     """
 
@@ -189,7 +189,7 @@ class Adapters:
         return _record(name, *rest)
 
     def delete(self, name: str, version: int | None = None) -> Digests:
-        """Delete one version, or the name with all of them; return the digests nobody uses now.
+        """Delete one version, or the name with all of them; return digests that no record names.
 
         `latest` falls back to the version before the deleted one. Numbers are not given again.
 

@@ -1,6 +1,6 @@
-"""What changed in the registry, in order, as every server hears of it.
+"""The stream of the registry's changes, in order, which every server follows.
 
-The stream is trimmed, so it is news and not the truth: a reader that missed some of it reads the
+The stream is trimmed and the records alone are complete: a reader that missed entries reads the
 records again.
 """
 
@@ -24,7 +24,7 @@ class Change:
         id: the entry's place in the stream; following goes on after it.
         sequence: counts the changes without gaps, so a jump tells that some were missed.
         kind: `published`, `aliased`, `rolled_back` or `deleted`.
-        name: whose names must be looked up again.
+        name: of the adapter; what a mirror knows of it is outdated.
         version: the version that was made, pointed to or deleted.
         digest: that version's digest.
     """

@@ -2,7 +2,7 @@
 
 One thread follows the registry's stream of changes and forgets the names in it. While it is caught
 up, a name that was looked up once is answered from memory. While the registry is down, such a name
-is still answered: perhaps not with its newest version, but with one whose bytes never change.
+is still answered: perhaps with an earlier version, whose bytes never change.
 """
 
 import enum
@@ -99,7 +99,7 @@ class Directory:
 
     @property
     def away(self) -> Away | None:
-        """Since when the registry has not been heard, and why; None while it is."""
+        """Since when the registry has not answered, and why; None while it does."""
         return self._away
 
     def start(self) -> None:
@@ -189,7 +189,7 @@ class Directory:
         while not self._closing.is_set():
             try:
                 self._follow()
-            except Exception as error:  # a thread that ends here would leave a mirror for ever old
+            except Exception as error:  # the thread must go on, or names stay old
                 if self._following is Following.CAUGHT_UP:
                     wait_s = FIRST_RETRY_S
                 self._lost(error)

@@ -1,4 +1,4 @@
-"""What may name an adapter, a version of it, and how a request does."""
+"""The rules for names of adapters, aliases, digests and methods, and for references to versions."""
 
 import re
 from dataclasses import dataclass

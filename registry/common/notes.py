@@ -1,4 +1,4 @@
-"""What a publisher may say of a version in its own JSON: metadata and metrics, bounded."""
+"""The limits of a version's metadata and metrics, the publisher's own JSON objects."""
 
 import json
 from typing import Any

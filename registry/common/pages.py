@@ -2,7 +2,7 @@
 
 from registry.errors import InvalidArgument
 
-#: One more than callers of the REST API get, who are told so whether there are more.
+#: One more than callers of the REST API get: the last one shows that there are more.
 MAX_PAGE = 1001
 
 

@@ -1,8 +1,8 @@
 """A zip of labelled images, hostile input expected: nothing is unpacked to disk.
 
-Which images there are and how they are labelled is what the upload's check says too:
-registry/training_data/zips.py. A few kilobytes of PNG may stand for gigabytes of pixels, so size
-and format are checked before anything is decoded.
+Images and their labels are found by the same code as at upload: registry/training_data/zips.py. A
+few kilobytes of PNG may stand for gigabytes of pixels, so size and format are checked before
+anything is decoded.
 """
 
 import io

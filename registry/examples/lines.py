@@ -1,7 +1,7 @@
 """Training files of lines, JSONL and CSV: an index of where each record begins, records on demand.
 
-A file of a gigabyte costs some bytes a record here, never its text. How a record is read, and what
-is wrong with it, is what the upload's check says too: registry/training_data/lines.py.
+A file of a gigabyte costs some bytes a record here, never its text. Records are read, and their
+faults found, by the same code as at upload: registry/training_data/lines.py.
 """
 
 import csv

@@ -1,8 +1,8 @@
-"""Training jobs as their workers see them: claimed, kept alive, given back and brought to an end.
+"""What workers do with training jobs: claim them, report, give them back, end them.
 
-A claim gives a fence (common/fence.py). A holder must beat; a watcher that sees no beat for a while
-takes the job back. Time between beats is the watcher's own to measure, so no two machines' clocks
-are compared, and a registry that was down does not look like a worker that died.
+A claim gives a fence (common/fence.py). The holder sends heartbeats; a worker that sees none for a
+while takes the job back. It measures the time between heartbeats by its own clock, so clocks of two
+machines are never compared, and a registry that was down does not look like a dead worker.
 """
 
 import json
@@ -23,11 +23,11 @@ from registry.jobs.record import HELD, JobError, JobRecord, State, check_job_id
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
 
-#: Attempts that may end badly one after the other with no checkpoint between them.
+#: Attempts that may fail one after the other with no checkpoint between them.
 MAX_FAILURES = 3
 #: Claims of one job, however far each of them came.
 MAX_ATTEMPTS = 100
-#: A job whose files nobody has checked for so long is left to its worker to check.
+#: A new job whose files are unchecked for so long is queued: its worker checks them.
 UNCHECKED_S = 60.0
 
 
@@ -39,7 +39,7 @@ class Claims:
 
     Args:
         client: answers bytes and has socket timeouts, longer than what `take` waits.
-        observer: told of every exchange.
+        observer: called after every exchange.
     """
 
     def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
@@ -48,7 +48,7 @@ class Claims:
         self._jobs = Jobs(client, observer)
 
     def take(self, base_name: str, worker: str, wait_s: int, *, now: float) -> JobRecord | None:
-        """Claim the next job in this base's line; None if there is none within `wait_s`."""
+        """Claim the next job in this base's queue; None if there is none within `wait_s`."""
         id_ = self._moves.queues.take(base_name, wait_s)
         return None if id_ is None else self.claim(id_, worker, now=now)
 
@@ -63,16 +63,16 @@ class Claims:
         return record_of(id_, found) if state == b"claimed" else None
 
     def beat(self, fence: Fence) -> State | None:
-        """Say that the holder lives; return the job's state, or None if it is not his any more."""
+        """Send a heartbeat; return the job's state, or None if another claim holds it now."""
         return self.report(fence, None, ())
 
     def report(self, fence: Fence, number: int | None, entries: Sequence[Entry]) -> State | None:
-        """Take a job's news; return its state, or None if the fence is old: nothing was taken.
+        """Store a job's report; return its state, or None if the fence is old: nothing is stored.
 
         Args:
             fence: of the claim.
             number: counts the reports of a fence from 1: one that is sent again, because its
-                answer was lost, is not taken twice. None for no news.
+                answer was lost, is not stored twice. None for a heartbeat alone.
             entries: made by `jobs.log`.
 
         Raises:
@@ -89,16 +89,16 @@ class Claims:
         return state if int(reply[1]) == fence.number and state != "queued" else None
 
     def validated(self, fence: Fence, *, now: float) -> JobRecord:
-        """Say that nothing is wrong with a claimed job's words and files: it runs."""
+        """Move a claimed job to `running`: its spec and its files are checked."""
         return self._moves.make(fence.job, Move("running", "The files are valid", fence=fence), now)
 
     def give_back(self, fence: Fence, why: str, *, now: float) -> JobRecord:
-        """Put a claimed job first in line again: its worker stops, the job did nothing wrong."""
+        """Put a claimed job first in the queue: its worker stops; not counted as a failure."""
         move = Move("queued", why, fence=fence, only=HELD)
         return self._moves.make(fence.job, move, now, first=True)
 
     def failed_attempt(self, fence: Fence, error: JobError, *, now: float) -> JobRecord:
-        """Put a job in line again whose attempt ended badly; fail it if that was once too often."""
+        """Queue a job again after a failed attempt; fail it if that was one too many."""
         return self._try_again(self._jobs.get(fence.job), fence, None, error, now)
 
     def fail(self, fence: Fence, error: JobError, *, now: float) -> JobRecord:
@@ -113,16 +113,16 @@ class Claims:
         )
 
     def held(self, base_name: str) -> list[JobRecord]:
-        """Return the jobs of a base that somebody holds."""
+        """Return the jobs of a base that are held by a claim."""
         found = [record for state in HELD for record in self._jobs.list(MAX_PAGE, state=state)]
         own = {r.id: r for r in found if r.is_held and r.spec.base_name == base_name}
         return list(own.values())  # one that began to run between the two lists is in both
 
     def take_back(self, seen: JobRecord, *, now: float) -> JobRecord | None:
-        """Put a job first in line again whose holder gave no sign of life since `seen` was read.
+        """Put a job first in the queue if its holder sent no heartbeat since `seen` was read.
 
         Returns:
-            its record; None if he did give one, or somebody else was first.
+            its record; None if there was a heartbeat, or another worker was first.
         """
         error = JobError("worker_lost", f"worker {seen.worker} gave no sign of life any more")
         try:
@@ -132,10 +132,10 @@ class Claims:
             return None
 
     def mend(self, base_name: str, *, now: float) -> int:
-        """Put in line what is queued and not in line, and what nobody checked; return how many.
+        """Queue jobs that a crash left without an entry in the queue; return how many.
 
-        A crash between a record and its line leaves such jobs. One that is older than the first in
-        line was before it, and is again.
+        They are in state `queued` without an entry, or new and unchecked for a while. One that is
+        older than the first entry is put before it.
         """
         new = [each for each in self._of(base_name, "validating_files") if not each.is_held]
         old = [record for record in new if now - record.created_at > UNCHECKED_S]

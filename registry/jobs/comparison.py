@@ -1,4 +1,4 @@
-"""A version's held-out metrics against those of its base or of another version. Pure."""
+"""A version's held-out metrics compared with those of its base or of another version. Pure."""
 
 import math
 from collections.abc import Mapping

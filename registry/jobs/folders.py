@@ -1,9 +1,9 @@
-"""Where a job's process works: one folder a claim, handed on from the one before.
+"""The folders in which jobs' processes work: one a claim, renamed from the claim before.
 
     <folder>/<job>/<fence>/    checkpoints, the curve's picture, the finished adapter
 
-A new claim takes its predecessor's folder by renaming it. So a process that was believed dead and
-lives finds its paths gone: it can write into nothing that another one reads.
+A new claim renames the folder of the one before. So the paths of a process that was believed dead
+do not exist any more: it cannot write into what another process reads.
 """
 
 import os
@@ -34,7 +34,7 @@ class JobFolders:
             FenceLost: a later claim has taken it already.
         """
         mine = self._of(fence)
-        for _ in range(100):  # somebody may rename beside us, each time to a later claim
+        for _ in range(100):  # other claims may rename it meanwhile, each to a later number
             mine.parent.mkdir(parents=True, exist_ok=True)
             latest = self._latest(fence.job)
             if latest > fence.number:

@@ -1,7 +1,7 @@
-"""Training jobs as their callers see them: made, stopped, and read. Workers: claims.py.
+"""What callers do with training jobs: create, stop and read them. Workers: claims.py.
 
-The graph of states: record.py. Every change is one transaction; what stands in line for a
-worker (queue.py) may be lost and is put right from the records.
+The graph of states: record.py. Every change is one transaction; the queue (queue.py) may be lost
+and is restored from the records.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Jobs:
 
     Args:
         client: answers bytes (`decode_responses=False`) and has socket timeouts.
-        observer: told of every exchange: operation, seconds, and whether the server answered.
+        observer: called after every exchange: operation, seconds, and whether the server answered.
     """
 
     def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
@@ -68,7 +68,7 @@ class Jobs:
         return record_of(spec.id, found)
 
     def queue(self, id_: str, *, now: float) -> JobRecord:
-        """Put a new job in line whose words and files are as far as can be seen without its base.
+        """Queue a new job once its spec and files are checked, as far as that needs no base.
 
         Raises:
             JobConflict: it is not new any more.
@@ -78,7 +78,7 @@ class Jobs:
         return self._moves.make(id_, move, now)
 
     def refuse(self, id_: str, error: JobError, *, now: float) -> JobRecord:
-        """End a job as failed whose files or words turned out wrong before it ran.
+        """End a job as failed: its files or its spec are wrong, seen before it ran.
 
         Raises:
             JobConflict: it has ended, or is paused.
@@ -102,7 +102,7 @@ class Jobs:
         return self._moves.make(id_, Move("paused", "The job was paused"), now)
 
     def resume(self, id_: str, *, now: float) -> JobRecord:
-        """Put a paused job in line again.
+        """Queue a paused job again.
 
         Raises:
             JobConflict: it is not paused.
@@ -153,7 +153,7 @@ class Jobs:
             return dict(zip(STATES, map(int, pipe.execute()), strict=True))
 
     def totals(self) -> dict[str, float]:
-        """Return the `steps` and `tokens` trained since ever, and the latest `loss` if any."""
+        """Return the `steps` and `tokens` trained so far by all jobs, and the latest `loss`."""
         with self._scripts.asking("job_totals"):
             stored: Any = self._client.hgetall(keys.TOTALS)
         found = {name.decode(): float(value) for name, value in stored.items()}

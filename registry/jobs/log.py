@@ -1,6 +1,6 @@
-"""What happens in a training job, in the order it happened: events, metrics and checkpoints.
+"""A training job's history, in order: events, metrics and checkpoints.
 
-An attempt that resumes from a checkpoint says some of it again; every entry is kept once.
+An attempt that resumes from a checkpoint reports some steps again; every entry is kept once.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The one way in which a job changes its state: `job_move.lua`, and the line behind it."""
+"""Changes of a job's state: `job_move.lua`, and the queue that is kept in step with it."""
 
 import json
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class Move:
         message: said in the job's events.
         level: of that event.
         only: the states it may come from, if not all that the graph allows.
-        fence: the claim under which it is made; None for anybody.
-        beats: the signs of life that were seen; None for any number.
+        fence: the claim under which it is made; None: whatever claim holds the job.
+        beats: the heartbeats that were seen; None for any number.
         fields: what is written beside the state.
     """
 
@@ -47,7 +47,7 @@ def failed(error: JobError, fence: Fence | None = None, beats: int | None = None
 
 
 class Moves:
-    """Makes moves, and keeps the lines of waiting jobs in step.
+    """Makes moves, and keeps the queues of waiting jobs in step.
 
     Args:
         client: answers bytes and has socket timeouts.
@@ -59,17 +59,17 @@ class Moves:
         self.queues = JobQueues(client, scripts)
 
     def make(self, id_: str, move: Move, now: float, first: bool = False) -> JobRecord:
-        """Return the job's record after the move; one that was made already is made again quietly.
+        """Return the job's record after the move; a move that was made before changes nothing.
 
         Args:
-            id_: whose state.
+            id_: the job's.
             move: what is to change.
             now: seconds since 1970.
-            first: a queued job goes before all others in its line.
+            first: a queued job goes before all others in its queue.
 
         Raises:
             JobNotFound: there is no such job.
-            FenceLost: the fence is an older claim's, or the job gave a sign of life.
+            FenceLost: the fence is an older claim's, or there was a heartbeat.
             JobConflict: the present state does not allow it.
         """
         touched = [keys.job(check_job_id(id_)), *keys.job_logs(id_)]

@@ -1,8 +1,8 @@
-"""The line of jobs that wait for a worker: RQ's queues, with JSON and without its workers.
+"""The queues of jobs that wait for a worker: RQ's, with JSON and without its workers.
 
-A queue holds ids and wakes whoever waits; it decides nothing. Which job runs where is decided by
-the claim of its record (jobs.py), so an id that stands in line twice does no harm, and one that was
-lost between a record and its queue is put in line again by the next worker that looks.
+A queue holds ids and wakes a waiting worker; it decides nothing. Which worker runs a job is decided
+by the claim of its record (claims.py), so an id that is queued twice does no harm. One that was
+lost between the record and the queue is queued again by the next worker that looks.
 """
 
 import redis
@@ -18,7 +18,7 @@ _FUNCTION = "trainer.child.main"
 
 
 class JobQueues:
-    """One line of waiting jobs a base; safe to use from many threads.
+    """One queue of waiting jobs a base; safe to use from many threads.
 
     Args:
         client: answers bytes; its socket timeout must be longer than what `take` waits.
@@ -30,7 +30,7 @@ class JobQueues:
         self._scripts = scripts
 
     def put(self, base_name: str, job_id: str, first: bool = False) -> None:
-        """Put a job in line, at its end, or before all others if it has waited already."""
+        """Queue a job at the end, or before all others if it has waited already."""
         with self._scripts.asking("queue_put"):
             self._queue(base_name).enqueue_call(
                 _FUNCTION,
@@ -42,10 +42,10 @@ class JobQueues:
             )
 
     def take(self, base_name: str, wait_s: int) -> str | None:
-        """Return the next job's id and take it out of the line; None if none came in time.
+        """Return the next job's id and remove it from the queue; None if none came in time.
 
         Args:
-            base_name: whose jobs.
+            base_name: of the jobs.
             wait_s: whole seconds; 0 does not wait.
         """
         key = self._queue(base_name).key
@@ -61,13 +61,13 @@ class JobQueues:
         return job_id
 
     def remove(self, base_name: str, job_id: str) -> None:
-        """Take a job out of the line, wherever it stands."""
+        """Remove a job from the queue."""
         with self._scripts.asking("queue_remove"):
             self._client.lrem(self._queue(base_name).key, 0, job_id)
             self._client.delete(Job.key_for(job_id))
 
     def waiting(self, base_name: str) -> list[str]:
-        """Return the ids in line, the next one first."""
+        """Return the queued ids, the next one first."""
         with self._scripts.asking("queue_waiting"):
             return self._queue(base_name).get_job_ids()
 

@@ -6,11 +6,11 @@
                           │   given back, taken back, tried again
                           └──> paused <── held; paused ──> queued (resumed)
 
-Failed, cancelled: from everywhere but the end; a paused job cannot fail. As succeeded, for ever.
+Every state but the final ones may become failed or cancelled; a paused job cannot fail. Succeeded,
+failed and cancelled are final.
 
-`validating_files` is what a job is before anybody looked at its words and files, and again while
-the process that claimed it reads every example as its base will. What is wrong with a job is found
-in this state.
+A new job is in `validating_files` until its spec and files are checked; so is a claimed one while
+its process reads every example as its base will. Faults of a job are found in this state.
 """
 
 import json
@@ -47,7 +47,7 @@ JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is; `seconds_left` is None while nothing can be said."""
+    """How far a job is; `seconds_left` is None while there is no estimate."""
 
     step: int = 0
     num_steps: int = 0
@@ -90,8 +90,8 @@ class JobRecord:
         attempts: claims so far.
         failures: attempts that ended badly since the last checkpoint.
         fence: of the latest claim; 0 before the first.
-        beats: signs of life since that claim.
-        worker: who made that claim.
+        beats: heartbeats since that claim.
+        worker: the name of the worker that made that claim.
         progress: of the latest attempt.
         error: only of a failed job.
         result: once something is published.

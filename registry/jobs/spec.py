@@ -1,6 +1,6 @@
 """What a training job is to do: the part of its record that never changes.
 
-Pure: the server checks and stores it, a worker reads it; neither knows the other.
+Pure: the server checks and stores it, a worker reads it.
 """
 
 import json
@@ -140,7 +140,7 @@ class JobSpec:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Return the spec that `to_json` wrote; fields of a later program are left aside."""
+        """Return the spec that `to_json` wrote; fields of a later program are ignored."""
         given = json.loads(text)
         known = {name: given[name] for name in cls.__dataclass_fields__ if name in given}
         hyper = known.get("hyperparameters") or {}

@@ -1,7 +1,7 @@
-"""Which workers are alive: each says so now and then, by the registry's own clock.
+"""The list of live workers: each reports now and then, timed by the registry's own clock.
 
-For people and metrics alone. Whether a job's worker is lost is decided by the job's own beats
-(claims.py), so a worker that is missing here loses nothing.
+For people and metrics alone. Whether a job's worker is lost is decided by the job's own heartbeats
+(claims.py), so an entry that is missing here has no effect on jobs.
 """
 
 import json
@@ -14,7 +14,7 @@ from registry.errors import CorruptRecord
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
 
-#: A worker that said nothing for so long is not shown any more.
+#: A worker without a report for so long is not listed.
 ALIVE_S = 30.0
 
 
@@ -44,22 +44,22 @@ class Workers:
 
     Args:
         client: answers bytes and has socket timeouts.
-        observer: told of every exchange.
+        observer: called after every exchange.
     """
 
     def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
         self._scripts = Scripts(client, observer)
 
     def beat(self, record: WorkerRecord) -> None:
-        """Say that a worker is alive, and what it does."""
+        """Store a worker's report: it is alive, and which job it holds."""
         self._run("beat", record.name, json.dumps(asdict(record)))
 
     def leave(self, name: str) -> None:
-        """Say that a worker ends. Harmless if it is not there."""
+        """Remove a worker that ends. Harmless if it is not listed."""
         self._run("leave", name)
 
     def alive(self) -> list[WorkerRecord]:
-        """Return the workers that said something of late, by name.
+        """Return the workers with a recent report, by name.
 
         Raises:
             CorruptRecord: a stored one is not what this program writes.

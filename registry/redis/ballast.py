@@ -1,9 +1,9 @@
-"""Room on the embedded registry's disk that is its own when everything else is full.
+"""Disk space reserved for the embedded registry, freed when the disk is full.
 
     <folder>/ballast   SIZE_BYTES, given back when the disk has less than FLOOR_BYTES free
 
 A server that syncs every write ends when a write fails. With the ballast's room, deletions and
-workers' signs of life go on; where that is used up, too, the registry takes no writes at all.
+heartbeats go on; where that is used up, too, the registry takes no writes at all.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""How this program talks to Redis: quick to give up, and fresh at the next call."""
+"""The Redis client: short timeouts, no retries, and a new connection at the next call."""
 
 import redis
 from redis.backoff import NoBackoff

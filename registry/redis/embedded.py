@@ -1,4 +1,4 @@
-"""The default registry: a real server of one's own, on a socket in one's own folder.
+"""The default registry: a Valkey server that this program starts, on a socket in its data folder.
 
     <folder>/.lock          held by the running server itself, so it ends with that, however it ends
     <folder>/valkey.sock    the only way in: no TCP port, only for this user
@@ -6,9 +6,9 @@
     <folder>/valkey.log
     <folder>/ballast        room of its own on a full disk (ballast.py)
 
-Each process that opens the folder has one small thread that waits for the lock. Who has it starts
-the server, hands the lock on to it and starts it again should it end; everybody else uses that
-server, and takes over when it is gone.
+Each process that opens the folder has one thread that waits for the lock. The process that gets it
+starts the server, which inherits the lock, and starts it again should it end; the others use that
+server, and one of them takes over when it is gone.
 """
 
 import fcntl
@@ -153,7 +153,7 @@ class EmbeddedServer:
             log.warning("the disk of the registry %s", _SAID[may_write])
 
     def _wait_before_restart(self, lived_s: float) -> None:
-        """Hardly at all after a crash in full run, longer and longer if it does not come up."""
+        """Wait shortly after a crash of a server that ran, longer each time one does not start."""
         self._num_failed_starts = 0 if lived_s > LAST_RETRY_S else self._num_failed_starts + 1
         self._closing.wait(min(FIRST_RETRY_S * 2 ** min(self._num_failed_starts, 10), LAST_RETRY_S))
 

@@ -24,21 +24,21 @@ CHANGES = PREFIX + "changes"  # STREAM: what changed, for the servers' mirrors
 SEQUENCE = PREFIX + "sequence"  # STRING: number of changes so far, so that a reader sees a gap
 MAX_CHANGES = 10_000
 
-# Training jobs and the files they read. A job's record is kept for ever; what it said for
+# Training jobs and the files they read. A job's record is kept for ever, its history for
 # KEPT_LOG_S after its end. The queues themselves are RQ's, under `rq:`, and can be lost.
 JOBS = PREFIX + "jobs"  # ZSET: every job's id by its creation
 JOBS_IN_STATE = PREFIX + "jobs:state:"  # + state, ZSET: the jobs in it by their creation
-JOBS_OF = PREFIX + "jobs:of:"  # + tenant, ZSET: his jobs by their creation
-TOTALS = PREFIX + "train-totals"  # HASH: steps and tokens trained since ever, the latest loss
+JOBS_OF = PREFIX + "jobs:of:"  # + tenant, ZSET: its jobs by their creation
+TOTALS = PREFIX + "train-totals"  # HASH: steps and tokens trained by all jobs, the latest loss
 FILES = PREFIX + "files"  # HASH: file's id -> record as JSON
 FILES_IN_ORDER = PREFIX + "files:order"  # ZSET: every file's id by its creation
-FILES_OF = PREFIX + "files:of:"  # + tenant, ZSET: his files by their creation
+FILES_OF = PREFIX + "files:of:"  # + tenant, ZSET: its files by their creation
 FILE_USERS = PREFIX + "file-users:"  # + file's id, SET: the jobs that still need it
 JOB = PREFIX + "job:"  # + job's id, HASH: its record
 MAX_EVENTS = 5_000  # of one job, about
 MAX_METRICS = 50_000  # steps of one job, about
 WORKERS = PREFIX + "workers"  # HASH: worker's name -> record as JSON
-WORKERS_SEEN = PREFIX + "workers:seen"  # ZSET: worker's name by when it last said something
+WORKERS_SEEN = PREFIX + "workers:seen"  # ZSET: worker's name by the time of its last report
 KEPT_LOG_S = 90 * 24 * 3600
 
 
@@ -83,7 +83,7 @@ def job_checkpoints(id_: str) -> str:
 
 
 def job_logs(id_: str) -> list[str]:
-    """Return the keys of what a job says, in the order in which every script takes them."""
+    """Return the keys of a job's history, in the order in which every script takes them."""
     return [job_events(id_), job_metrics(id_), job_checkpoints(id_)]
 
 

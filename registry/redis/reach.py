@@ -11,7 +11,7 @@ import redis
 from registry.errors import RegistryUnusable
 
 FIRST_WAIT_S, LAST_WAIT_S = 0.05, 0.5
-#: Of a start: a registry that is started beside it has so long.
+#: A registry that is started at the same time may take so long to answer.
 PATIENCE_S = 5.0
 
 
@@ -29,7 +29,7 @@ class Reason:
 
 
 def reason_of(error: BaseException) -> Reason:
-    """Return what a fault of the client's means, by what lies at its bottom."""
+    """Return what a fault of the client means, by its first cause."""
     chain = list(_chain(error))
     for kind, reason in _REASONS:
         if any(isinstance(each, kind) for each in chain):
@@ -50,9 +50,9 @@ def reach(
     """Return as soon as the registry answers.
 
     Args:
-        client: whose connections are tried.
+        client: tries to connect.
         shown: the registry's URL without its password.
-        patience_s: for what may pass; what will not is said at once.
+        patience_s: for faults that may pass; others raise at once.
         clock: seconds that only go forward.
         wait: waits so many seconds.
 
@@ -83,7 +83,7 @@ _SILENT = Reason(
     "it does not answer in time: a wrong address, a busy server, or one that takes no rediss://",
     True,
 )
-#: The first that fits is taken: what is narrow before what is wide.
+#: The first that fits is taken: subclasses before their bases.
 _REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
     (
         ssl.SSLCertVerificationError,
@@ -107,7 +107,7 @@ _REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
     (TimeoutError, _SILENT),
     (redis.TimeoutError, _SILENT),
 )
-#: By the words of an answer, where its class says nothing.
+#: By the text of an answer, where its class is too general.
 _ANSWERS: tuple[tuple[str, Reason], ...] = (
     ("DB index is out of range", Reason("it has no database with the URL's number", False)),
     ("Connection closed", Reason("it ends the connection: perhaps it wants rediss://", True)),

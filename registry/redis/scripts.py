@@ -46,7 +46,7 @@ class Scripts:
 
     Args:
         client: answers bytes (`decode_responses=False`) and has socket timeouts.
-        observer: told of every exchange: script, seconds, and whether the server answered.
+        observer: called after every exchange: script, seconds, and whether the server answered.
         clock: seconds that only go forward.
     """
 
@@ -71,7 +71,7 @@ class Scripts:
 
     @contextmanager
     def asking(self, op: str) -> Iterator[None]:
-        """Name a plain command; here alone a fault of the connection becomes an error of ours."""
+        """Observe a plain command, and raise its faults as the registry's errors."""
         started, answered = self._clock(), False
         try:
             yield
@@ -84,7 +84,7 @@ class Scripts:
 
 
 def _named(error: redis.RedisError) -> RegistryUnavailable:
-    """Return a fault of the connection, or a refusal, as an error of ours."""
+    """Return a fault of the connection, or a refusal, as an error of the registry."""
     is_full = isinstance(error, redis.OutOfMemoryError) or str(error).startswith(_FULL)
     if is_full:
         return RegistryFull(

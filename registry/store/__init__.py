@@ -1,4 +1,4 @@
-"""The folder of the bytes: which registry it belongs to, and what in it no record names.
+"""The folder of the bytes: the registry it belongs to, and its contents that no record names.
 
 May import adapters, jobs, files and what these import.
 """

@@ -1,4 +1,4 @@
-"""What a store says of itself: `store.json` in its folder, with its own id and its registry's.
+"""A store's mark: `store.json` in its folder, with the store's id and its registry's.
 
     {"format": 1, "store": <32 hex digits>, "registry": <32 hex digits> | null, "since": <seconds>,
      "former": [{"registry": ..., "until": <seconds>}, ...]}

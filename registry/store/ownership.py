@@ -6,7 +6,7 @@
     overtone:{registry}:identity  the registry's id and its store's
 
 Both are made at first use. Afterwards a program refuses to start on any other pair: a registry
-that lost its data, or the wrong one, would otherwise take every byte of the store for a leftover.
+that lost its data, or the wrong one, names nothing in the store, and all of it would be removed.
 """
 
 import fcntl
@@ -63,7 +63,7 @@ class Ownership:
         The store counts as in use by this registry's programs until `close`. Twice is harmless.
 
         Raises:
-            ForeignStore: they do not, or it cannot be told. Nothing was changed.
+            ForeignStore: they do not, or that is not known. Nothing was changed.
             CorruptRecord: the store's mark is damaged.
             RegistryUnavailable: the registry does not answer.
         """
@@ -139,12 +139,12 @@ class Ownership:
         self._check_unused(None if mark is None else mark.registry)
 
     def close(self) -> None:
-        """Say that this program no longer uses the store. Safe to call twice."""
+        """Release the store's locks. Safe to call twice."""
         while self._in_use:
             os.close(self._in_use.pop())
 
     def _pair(self, mark: StoreMark | None, replace: bool) -> StoreMark:
-        """Write the ids into both, so that a crash in between is made good by the next start."""
+        """Write the ids into both, so that the next start completes it after a crash in between."""
         mark = mark or StoreMark(secrets.token_hex(16))
         mark.write(self._store)
         args = [secrets.token_hex(16), mark.store, "1" if replace else ""]

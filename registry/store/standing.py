@@ -1,4 +1,4 @@
-"""Whether a store and a registry belong together, and what is said where they do not. Pure."""
+"""Whether a store and a registry belong together, and the message where they do not. Pure."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from registry.store.mark import StoreMark
 
 @dataclass(frozen=True)
 class Identity:
-    """What a registry says of itself: its id, and that of its store."""
+    """A registry's id, and the id of its store."""
 
     id: str
     store: str
@@ -46,8 +46,8 @@ class Standing:
 def fault_of(given: Standing) -> str | None:
     """Return why this registry must not use this store, or None if it may.
 
-    Without an owner is a store at its first use, or one that was made before stores had marks: it
-    goes to the registry whose every blob and file is in it.
+    A store has no owner at its first use, or if it was made before stores had marks: it then goes
+    to the registry if every blob and file that the registry names is in it.
     """
     mark, identity = given.mark, given.identity
     if mark is not None and mark.registry is not None:

@@ -1,8 +1,8 @@
-"""What lies in a store and no record of its registry names: listed, and removed only when told to.
+"""Contents of a store that no record of its registry names: listed, removed only on request.
 
-A crash between bytes and record leaves such, and so does a registry that was restored from an older
-backup: the bytes alone do not tell the two apart. So nothing is removed by itself, and what is
-removed when asked has been in the list for a grace.
+A crash between bytes and record leaves such files, and so does a registry that was restored from an
+older backup: the bytes alone do not tell the two apart. So nothing is removed without a request,
+and only what has been listed for a grace period.
 
     <store>/unknown.json   name -> when it was first found to be unknown, in seconds since 1970
 """
@@ -25,9 +25,9 @@ from registry.store.ownership import Ownership, Place
 
 Kind = Literal["adapter", "training file", "job folder", "unfinished"]
 NAME = "unknown.json"
-#: What changed within this time may be about to get its record, whatever the grace.
+#: What changed within this time is never removed: its record may follow.
 MIN_AGE_S = 3600.0
-#: What changed within this time is not listed: it is on its way, as a rule.
+#: What changed within this time is not listed: its record usually follows.
 FRESH_S = 60.0
 DEFAULT_GRACE_S = 7 * 86_400.0
 
@@ -53,7 +53,7 @@ class Unknown:
     since: float
 
     def is_due(self, grace_s: float, now: float) -> bool:
-        """Return whether it has been listed for the grace, and nothing can be about to name it."""
+        """Return whether it has been listed for the grace, and is old enough to get no record."""
         return now - self.since >= grace_s and now - self.changed_at > MIN_AGE_S
 
 
@@ -62,7 +62,7 @@ class UnknownBytes:
 
     Args:
         folder: of the store.
-        ownership: of it; what is not the registry's own is not judged.
+        ownership: of it; a store of another registry is not looked at.
         blobs, files, job_folders: of the same store.
     """
 
@@ -78,7 +78,7 @@ class UnknownBytes:
         self._blobs, self._files, self._job_folders = blobs, files, job_folders
 
     def look(self, now: float) -> list[Unknown]:
-        """Return all that is unknown, by kind and name, and note what is so for the first time.
+        """Return all that is unknown, by kind and name, and note the time of new finds.
 
         Raises:
             ForeignStore: the registry that answers is not the store's own.

@@ -31,7 +31,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 _PAUSE_EVERY = 64
 _EXPECTED = "`messages`, `prompt` and `completion`, `text`, or `text` and `label`"
-#: OpenAI's, of chats that call functions; a chat without them would be another one.
+#: OpenAI's fields of chats that call functions; without them the chat would mean something else.
 _NOT_TAKEN = ("tools", "functions", "parallel_tool_calls")
 #: Fields that mean something elsewhere, and what to do.
 _ADVICE = {
@@ -102,7 +102,7 @@ def check_lines(
     Args:
         stream: seekable, at any place.
         kind: None goes by the first bytes.
-        pause: called now and then, so that a server's other threads get on beside it.
+        pause: called now and then, so that a server's other threads can run meanwhile.
     """
     chosen = kind or sniffed(stream)
     tally = _Tally(pause)
@@ -144,7 +144,7 @@ def form_of(row: Mapping[str, Any]) -> Form:
 
 
 def _check_fields(row: Mapping[str, Any], *taken: str) -> None:
-    """Refuse fields that would be dropped without a word; null and empty ones say nothing."""
+    """Refuse fields that training would ignore; null and empty ones are allowed."""
     for name in _NOT_TAKEN:
         if row.get(name):
             raise ValueError(

@@ -105,7 +105,7 @@ def object_of(line: bytes) -> dict[str, Any]:
 
 
 def strict_json(text: str) -> Any:
-    """Return the value of a JSON text that means one thing.
+    """Return the value of a JSON text that all programs read alike.
 
     Raises:
         json.JSONDecodeError: it is no JSON.
@@ -121,7 +121,7 @@ def strict_json(text: str) -> Any:
 
 
 class Ambiguous(ValueError):
-    """JSON as Python reads it that other programs read otherwise, or not at all."""
+    """JSON that Python reads, and other programs read otherwise or not at all."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def named(names: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
 
 
 def _refuse_halves(value: Any) -> None:
-    """Refuse text that no file can be written with: JSON lets half of a character stand alone."""
+    """Refuse lone surrogates, which JSON allows and UTF-8 cannot encode."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

@@ -1,7 +1,7 @@
 """The messages of a chat to learn from: only what serving takes of a chat, or refused by name.
 
-A field that serving does not give to the base's chat template would be dropped without a word, and
-an answer that calls functions would be learned as an empty one.
+A field that serving does not give to the base's chat template would be ignored silently, and an
+answer that calls functions would be learned as an empty one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _CALLS_REFUSED = (
 
 
 def is_neutral(value: Any) -> bool:
-    """Return whether a field that is not taken says nothing: null, or empty."""
+    """Return whether a field that is not taken has no content: null, or empty."""
     return value is None or value in ("", [], {})
 
 

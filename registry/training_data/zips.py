@@ -81,7 +81,7 @@ def _labelled(archive: zipfile.ZipFile) -> list[tuple[str, str]]:
 
 
 def _is_passed_over(name: str) -> bool:
-    """Return whether a name is a folder's, or what a system leaves beside its files."""
+    """Return whether a name is a folder's, or a file that operating systems add to archives."""
     parts = name.split("/")
     return name.endswith("/") or parts[0] == "__MACOSX" or parts[-1].startswith(".")
 

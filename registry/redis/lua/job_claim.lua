@@ -1,5 +1,5 @@
--- Give a queued job to a worker, under a new fence: whoever had it before is shut out. Its process
--- begins with a look at its files.
+-- Give a queued job to a worker under a new fence; earlier claims are refused from now on. Its process
+-- begins by checking its files.
 --
 -- KEYS  job events
 -- ARGV  id state_prefix now worker max_events

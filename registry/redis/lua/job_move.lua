@@ -1,7 +1,7 @@
--- Move a job to another state, if its present one allows it and its holder is who he says.
+-- Move a job to another state, if its present one allows it and the fence is the holder's.
 --
 -- KEYS  job events metrics checkpoints
--- ARGV  id state_prefix users_prefix now to from(comma-separated) fence('' for anybody)
+-- ARGV  id state_prefix users_prefix now to from(comma-separated) fence('' for any)
 --       beats('' for any) kept_s max_events level message('' for no event)
 --       then field, value...: set beside it
 -- Returns {'moved' | 'already', {field, value...}} | {'missing'} | {'state', state} | {'fence'} |

@@ -1,7 +1,7 @@
--- Take what a job's process or its worker has to say, and tell how the job stands.
+-- Store a report of a job's process or its worker; return the job's state.
 --
 -- KEYS  job events metrics checkpoints totals
--- ARGV  fence number('' for a mere sign of life) max_events max_metrics
+-- ARGV  fence number('' for a heartbeat alone) max_events max_metrics
 --       then entries: kind, number of words, words...
 --         event: created_at level message type data   metrics: step name value...
 --         checkpoint: step name created_at            progress: step num_steps seconds_left

@@ -29,7 +29,7 @@ end
 local made
 if job then
   local state = redis.call('HGET', job, 'state')
-  -- That a trained job runs may be heard after what it made.
+  -- The move to 'running' may arrive after the adapter.
   local held = state == 'running' or state == 'validating_files'
   if not held or redis.call('HGET', job, 'fence') ~= fence then
     return {'fenced', state or 'missing'}
