@@ -376,9 +376,13 @@ BROKEN: dict[str, tuple[Files, int, str, str]] = {
         spectra.files(auto_map={"AutoModel": "evil.Model"}),
         *(422, "invalid_adapter", "auto_map"),
     ),
-    "modules to save": (
-        spectra.files(modules_to_save=["lm_head"]),
+    "modules to save that no adapter may replace": (
+        spectra.files(modules_to_save=["norm"]),
         *(422, "invalid_adapter", "modules_to_save"),
+    ),
+    "modules to save that are not in the file": (
+        spectra.files(modules_to_save=["lm_head"]),
+        *(422, "invalid_adapter", "base_model.model.lm_head.weight"),
     ),
 }
 
