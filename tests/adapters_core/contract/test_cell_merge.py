@@ -1,4 +1,4 @@
-"""Merging in place and taking it back: every bit, in what the delta touches."""
+"""Merging a sparse delta: the sum rounded once, in the cells that the delta touches alone."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adapters_core.contract.cell_merge import Patch, merge_cells, undo
+from adapters_core.contract.cell_merge import merge_cells
 from adapters_core.contract.method import Method, Shape
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import SHiRA, WaveletFT
@@ -44,55 +44,8 @@ def test_merge_is_the_sum_rounded_once_and_nothing_else(dtype: torch.dtype) -> N
     want = weight.clone().view(-1)
     for cell, addend in zip(cells.tolist(), addends, strict=True):
         want[cell] = (want[cell].to(torch.promote_types(dtype, torch.float32)) + addend).to(dtype)
-    patch = merge_cells(weight, cells, addends)
+    merge_cells(weight, cells, addends)
     assert torch.equal(weight.view(-1), want)
-    assert torch.equal(patch.before, weight_of(dtype).view(-1)[cells])
-
-
-@each_dtype
-def test_a_thousand_merges_undone_leave_every_bit(dtype: torch.dtype) -> None:
-    weight = weight_of(dtype)
-    before = sha256(weight)
-    for _, delta in zip(range(1000), deltas(2), strict=False):
-        patch = merge_cells(weight, *delta)
-        undo(weight, patch)
-    assert sha256(weight) == before
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_subtracting_would_not(dtype: torch.dtype) -> None:
-    weight = weight_of(dtype)
-    before = sha256(weight)
-    for _, (cells, addends) in zip(range(1000), deltas(2), strict=False):
-        merge_cells(weight, cells, addends)
-        merge_cells(weight, cells, -addends)
-    assert sha256(weight) != before
-
-
-@each_dtype
-def test_overlapping_merges_are_undone_in_reverse_order(dtype: torch.dtype) -> None:
-    weight = weight_of(dtype)
-    generator = torch.Generator().manual_seed(5)
-    stack, hashes = [], []
-    for step, delta in zip(range(1000), deltas(3), strict=False):
-        if stack and int(torch.randint(2, (), generator=generator)):
-            undo(weight, stack.pop())
-            assert sha256(weight) == hashes.pop(), step
-        else:
-            hashes.append(sha256(weight))
-            stack.append(merge_cells(weight, *delta))
-    while stack:
-        undo(weight, stack.pop())
-    assert sha256(weight) == sha256(weight_of(dtype))
-
-
-def test_what_overflowed_and_what_is_no_number_comes_back() -> None:
-    weight = torch.tensor([[65504.0, torch.inf], [torch.nan, -0.0]], dtype=torch.float16)
-    before = sha256(weight)
-    patch = merge_cells(weight, torch.arange(4), torch.tensor([1e5, 1.0, 1.0, 0.0]))
-    assert not weight[:, 0].isfinite().any()
-    undo(weight, patch)
-    assert sha256(weight) == before
 
 
 METHODS = [
@@ -156,16 +109,6 @@ def test_merging_a_sparse_delta_builds_no_dense_one(
     assert sha256(golden) == sha256(weight_of(dtype))
 
 
-@each_dtype
-def test_adapters_of_several_methods_on_one_weight(dtype: torch.dtype) -> None:
-    weight = weight_of(dtype)
-    patches = [merge_cells(weight, *changed(method, i)) for i, method in enumerate(METHODS)]
-    assert sha256(weight) != sha256(weight_of(dtype))
-    for patch in reversed(patches):
-        undo(weight, patch)
-    assert sha256(weight) == sha256(weight_of(dtype))
-
-
 class Counted(TorchDispatchMode):
     """Counts the numbers that torch operations make or write, but for views."""
 
@@ -182,13 +125,13 @@ class Counted(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("method", [WaveletFT(n=300), SHiRA(r=1)], ids=["waveletft", "shira"])
-def test_merge_and_undo_cost_what_they_touch(method: Method) -> None:
-    """Twelve numbers a cell whatever the size of the weight: none is made of the weight's size."""
+def test_a_merge_costs_what_it_touches(method: Method) -> None:
+    """Six numbers a cell whatever the size of the weight: none is made of the weight's size."""
     for shape in (Shape(256, 256), Shape(2048, 512)):
         weight, delta = weight_of(torch.float32, shape), changed(method, 1, shape)
         with Counted() as counted:
-            undo(weight, merge_cells(weight, *delta))
-        assert len(delta[0]) <= counted.numbers < 12 * len(delta[0]) < shape.out * shape.in_ / 4
+            merge_cells(weight, *delta)
+        assert len(delta[0]) <= counted.numbers < 6 * len(delta[0]) < shape.out * shape.in_ / 4
 
 
 def test_haar_and_shira_touch_few_cells() -> None:
@@ -197,12 +140,13 @@ def test_haar_and_shira_touch_few_cells() -> None:
     assert len(changed(SHiRA(r=2), 0, shape)[0]) == 2 * 2048
 
 
-def test_inference_tensors_are_patched_too() -> None:
+def test_inference_tensors_are_merged_into_too() -> None:
     with torch.inference_mode():
         weight = weight_of(torch.bfloat16)
-    patch = merge_cells(weight, *next(deltas(1)))
-    undo(weight, patch)
-    assert sha256(weight) == sha256(weight_of(torch.bfloat16))
+    want, delta = weight_of(torch.bfloat16), (torch.arange(5), torch.ones(5))
+    merge_cells(want, *delta)
+    merge_cells(weight, *delta)
+    assert sha256(weight) == sha256(want) != sha256(weight_of(torch.bfloat16))
 
 
 ONE = torch.ones(1)
@@ -227,8 +171,6 @@ def test_cells_that_do_not_ascend_within_the_weight_change_nothing(
     weight = weight_of(torch.float32)
     with pytest.raises(ValueError, match="cells"):
         merge_cells(weight, cells, addends)
-    with pytest.raises(ValueError, match="cells"):
-        undo(weight, Patch(cells, addends))
     assert sha256(weight) == sha256(weight_of(torch.float32))
 
 
@@ -240,13 +182,7 @@ def test_a_weight_that_is_no_buffer_of_numbers_is_refused() -> None:
         merge_cells(torch.ones(2, 2, dtype=torch.int64), *delta)
 
 
-def test_a_patch_of_another_dtype_is_refused() -> None:
-    patch = merge_cells(weight_of(torch.float32), torch.tensor([0]), ONE)
-    with pytest.raises(ValueError, match="float32, the weight torch.bfloat16"):
-        undo(weight_of(torch.bfloat16), patch)
-
-
 def test_a_delta_of_no_cells_changes_nothing() -> None:
     weight = weight_of(torch.float32)
-    undo(weight, merge_cells(weight, torch.zeros(0, dtype=torch.int64), torch.zeros(0)))
+    merge_cells(weight, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     assert sha256(weight) == sha256(weight_of(torch.float32))
