@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from transformers.utils.logging import disable_progress_bar
 
 from adapters_core.base.spec import BaseSpec
-from adapters_core.contract.method import Method, Shape
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method import Method
 from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import BasisCache
 

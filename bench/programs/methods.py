@@ -26,8 +26,9 @@ from peft import PeftModel, PeftType
 from torch import Tensor, nn
 
 from adapters_core.base.spec import spec_of, weights_of
-from adapters_core.contract.method import Method, Rows
+from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import registered
+from adapters_core.contract.rows import Rows
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.layers.bank import Bank, Layout

@@ -83,10 +83,6 @@ class Study:
     base: Callable[[Path], LoadedBase]
     files: Callable[[Path, Contender], JobFiles]
 
-    def contender(self, what: str) -> Contender:
-        """Return the contender of this name."""
-        return next(one for one in self.contenders if one.what == what)
-
 
 def run_one(study: Study, contender: Contender, seed: int, work: Path) -> dict[str, Any]:
     """Return the row of one run: metrics before and after, size, seconds, peak memory.

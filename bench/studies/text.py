@@ -36,9 +36,6 @@ _HYPER = Hyperparameters(n_epochs=1, batch_size=32, checkpoint_every_s=1e9)
 _QV = ["query", "value"]
 _PEFT = {"target_modules": _QV, "task_type": None}
 
-#: Trained numbers beside the head: those of LoRA r = 1, and a quarter of LoRA r = 8's.
-BUDGETS = {"small": 9216, "middle": 18432}
-
 CONTENDERS = (
     Contender("head alone", "head"),
     Contender("LoRA r=1", "lora", {"r": 1}),

@@ -56,11 +56,6 @@ class FileReport:
     forms: dict[str, int]
     faults: tuple[LineFault, ...]
 
-    @property
-    def is_valid(self) -> bool:
-        """Whether there is anything to train on and nothing is wrong."""
-        return not self.faults
-
     def shown(self) -> str:
         """Return the faults as one text; empty if there are none."""
         return shown(self.faults)

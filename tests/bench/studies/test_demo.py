@@ -13,6 +13,7 @@ from trainer.base import LoadedBase
 STUDY = dataclasses.replace(
     training_demo.STUDY, hyper=dataclasses.replace(training_demo.STUDY.hyper, max_steps=1)
 )
+CONTENDERS = {one.what: one for one in STUDY.contenders}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,7 +53,7 @@ def test_pieces_fit_the_base_and_none_is_held_out(work: Path, base: LoadedBase, 
 
 def test_a_contender_is_judged_on_its_own_style(work: Path) -> None:
     rows = [
-        run_one(STUDY, STUDY.contender(f"{style}: FourierFT n=1000"), 0, work)
+        run_one(STUDY, CONTENDERS[f"{style}: FourierFT n=1000"], 0, work)
         for style in training_demo.STYLES
     ]
     first, second = (row["before"]["eval_loss"] for row in rows)

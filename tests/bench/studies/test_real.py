@@ -16,6 +16,7 @@ STUDY = dataclasses.replace(
     training_real.STUDY,
     hyper=dataclasses.replace(training_real.STUDY.hyper, max_steps=1, max_length=1024),
 )
+CONTENDERS = {one.what: one for one in STUDY.contenders}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_every_preset_stands_in_both_texts() -> None:
 
 @pytest.mark.parametrize("text", training_real.TEXTS)
 def test_a_run_measures_before_and_after(work: Path, text: str) -> None:
-    row = run_one(STUDY, STUDY.contender(f"{text}: lora"), 0, work)
+    row = run_one(STUDY, CONTENDERS[f"{text}: lora"], 0, work)
     assert row["before"]["eval_loss"] > 0
     assert row["after"]["eval_loss"] != row["before"]["eval_loss"]
 

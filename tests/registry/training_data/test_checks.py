@@ -40,12 +40,12 @@ def test_every_form_of_example_is_counted() -> None:
     found = report(content)
     assert (found.kind, found.num_examples, found.faults) == ("jsonl", 4, ())
     assert found.forms == {"chat": 1, "completion": 1, "text": 1, "label": 1}
-    assert found.is_valid
+    assert not found.faults
 
 
 def test_a_byte_order_mark_and_blank_lines_are_passed_over() -> None:
     found = report(b"\xef\xbb\xbf" + lines({"text": "a"}) + b"\r\n \n" + lines({"text": "b"}))
-    assert (found.num_examples, found.is_valid) == (2, True)
+    assert (found.num_examples, found.faults) == (2, ())
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_wrong_line_is_named_with_its_number(row: bytes, words: str) -> None:
     assert fault.line == 3
     assert words in fault.message
     assert found.num_examples == 2
-    assert not found.is_valid
+    assert found.faults
 
 
 def said(*messages: dict[str, Any]) -> str:
@@ -147,8 +147,8 @@ def test_fields_that_say_nothing_are_passed_over() -> None:
     assert said(*messages) == ""
     assert plain_messages(messages)[1] == {"role": "assistant", "content": "bc"}
     more = {"tools": None, "parallel_tool_calls": False, "metadata": {}}
-    assert report(lines({"messages": messages, **more})).is_valid
-    assert report(b"text,label,id\na,b,\n").is_valid
+    assert not report(lines({"messages": messages, **more})).faults
+    assert not report(b"text,label,id\na,b,\n").faults
 
 
 def test_roles_that_are_learned_are_the_ones_that_are_served() -> None:
@@ -293,8 +293,8 @@ def test_zips_that_mean_one_thing_are_read() -> None:
 
 def test_comparing_images_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.training_data.zips._MAX_COMPARED_BYTES", 3)
-    assert report(zipped(**{"cat/1.png": "xx", "dog/1.png": "xx"})).is_valid
-    assert not report(zipped(**{"cat/1.png": "x", "dog/1.png": "x"})).is_valid
+    assert not report(zipped(**{"cat/1.png": "xx", "dog/1.png": "xx"})).faults
+    assert report(zipped(**{"cat/1.png": "x", "dog/1.png": "x"})).faults
 
 
 def test_half_a_zip_is_refused() -> None:

@@ -22,7 +22,7 @@ path = Path(sys.argv[1])
 before = peak()
 with path.open("rb") as file:
     report = check_lines(file)
-assert report.is_valid, report.shown()
+assert not report.faults, report.shown()
 rows = open_rows(path)
 assert len(rows) == report.num_examples
 assert all(rows.row(number)["text"] for number in range(0, len(rows), 997))
