@@ -251,9 +251,9 @@ LORA: dict[str, Entry] = {
     "experts and a saved head": _lora(
         "mixtral", target_parameters=["mlp.experts.down_proj"], modules_to_save=["lm_head"]
     ),
-    "a router's weight": _lora(
-        "mixtral", target_parameters=["mlp.gate.weight"], refused="target_parameters"
-    ),
+    "a router's weight": _lora("mixtral", target_parameters=["mlp.gate.weight"]),
+    "all of a mixture": _lora("mixtral", target_modules="all-linear"),
+    "all of gpt-oss": _lora("gpt_oss", target_modules="all-linear"),
     "attention of a mixture": _lora("mixtral"),
     "every linear of a mixture": _lora("mixtral", target_modules=r".*\.(q|k|v|o)_proj"),
     "a linear's weight as a parameter": _lora(

@@ -8,7 +8,7 @@ positions, and linears whose weights are read without a call are left to the bas
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters_core.base.module_rows import ModuleRows, has_rows
 from adapters_core.base.rows_seen import Seen, rows_seen
 from adapters_core.base.spec import (
     BaseSpec,
@@ -84,7 +85,8 @@ def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> Ba
         stacks={
             path: stack
             for path, stack in stacks_of(model).items()
-            if seen.is_called_once_in_order(path.rpartition(".")[0])
+            if path.rpartition(".")[0] in seen.by_rows
+            and seen.is_called_once_in_order(path.rpartition(".")[0])
         },
     )
 
@@ -109,6 +111,7 @@ class _Runs:
         rows: those whose logits were wanted.
         read: linears with a weight that other code read.
         lookups: the input embedding, if it is looked up once, with the text's tokens.
+        by_rows: modules with stacks that take and give one row for each token.
     """
 
     whole: Seen
@@ -118,6 +121,7 @@ class _Runs:
     rows: tuple[int, ...]
     read: frozenset[str]
     lookups: Mapping[str, Shape]
+    by_rows: frozenset[str]
 
     @classmethod
     def of(cls, model: nn.Module, length: int) -> "_Runs":
@@ -139,6 +143,7 @@ class _Runs:
             rows=rows,
             read=frozenset(read),
             lookups=_lookups(model, tokens),
+            by_rows=_by_rows(model, modules, tokens),
         )
 
     @property
@@ -171,6 +176,31 @@ class _Runs:
         # A table that all texts share is the same behind the texts' common beginning, too.
         differs = length <= _SHARED or not _equal(other[_SHARED:], whole[_SHARED:])
         return differs and all(_equal(one, two) for one, two in same)
+
+
+@torch.inference_mode()
+def _by_rows(model: nn.Module, paths: Iterable[str], tokens: Sequence[int]) -> frozenset[str]:
+    found: set[str] = set()
+    hooks = []
+
+    def watch(path: str) -> None:
+        def look(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], answer: Any) -> None:
+            counts = ModuleRows(args, named).counts
+            if counts == {len(tokens)} and has_rows(answer, len(tokens)):
+                found.add(path)
+
+        module = model.get_submodule(path)
+        hooks.append(module.register_forward_hook(look, with_kwargs=True))
+
+    for path in paths:
+        watch(path)
+    device = next(model.parameters()).device
+    try:
+        model(input_ids=torch.tensor([tokens], device=device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return frozenset(found)
 
 
 @torch.inference_mode()

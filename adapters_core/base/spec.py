@@ -26,6 +26,8 @@ T = TypeVar("T")
 _SAMPLES = 4096
 #: Those that compute `x W^T + bias` and nothing else.
 _FORWARDS = (nn.Linear.forward, Conv1D.forward)
+#: Modules with parameters that are no matrices of a routed or routing module.
+_NO_STACKS = (nn.Linear, Conv1D, nn.Embedding, nn.modules.conv._ConvNd)
 #: Roundings by which another way to the same product may differ, as a share of its norm.
 _ROUNDINGS = 64
 
@@ -50,7 +52,7 @@ class BaseSpec:
             wanted: an adapter changes it only if its config names it.
         embeddings: path of the input and the output embedding -> a digest of its weight.
         lookups: path -> shape of a causal LM's input embedding, as a map from one-hot tokens.
-        stacks: parameter's path -> the matrices of a mixture's experts.
+        stacks: parameter's path -> the matrices of a mixture's experts, or of its router.
         tied: whether the output layer's weight is the input embedding's.
     """
 
@@ -192,7 +194,7 @@ def _is_tied(model: nn.Module) -> bool:
 
 
 def stacks_of(model: nn.Module) -> dict[str, Stack]:
-    """Return path -> matrices of every parameter with three axes, in the model's order."""
+    """Return path -> matrices of every parameter that `own_stacks` knows, in the model's order."""
     return {
         f"{path}.{name}": stack
         for path, module in model.named_modules()
@@ -201,11 +203,19 @@ def stacks_of(model: nn.Module) -> dict[str, Stack]:
 
 
 def own_stacks(module: nn.Module) -> dict[str, Stack]:
-    """Return name -> matrices of a module's own parameters with three axes."""
+    """Return name -> matrices of a module's own parameters with two or three axes.
+
+    Two axes are one matrix, such as a router's. Modules that adapters change otherwise, and
+    convolutions, have none.
+    """
+    if isinstance(module, _NO_STACKS):
+        return {}
     transposed = bool(getattr(module, "is_transposed", False))
     found = {}
     for name, parameter in module.named_parameters(recurse=False):
-        if parameter.ndim == 3:
+        if parameter.ndim == 2 and not name.endswith("bias"):
+            found[name] = Stack(1, *parameter.shape)
+        elif parameter.ndim == 3:
             num, rows, cols = parameter.shape
             out, in_ = (cols, rows) if transposed else (rows, cols)
             found[name] = Stack(num, out, in_, transposed)

@@ -6,12 +6,12 @@ changes them has merged copies, and its rows go through the module with these in
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from adapters_core.base.module_rows import ModuleRows
 from adapters_core.base.spec import own_stacks
 from adapters_core.contract.layer import Shape
 from adapters_core.layers.linear import Switch
@@ -28,41 +28,12 @@ class AdaptedStack:
 
     @property
     def parameter(self) -> Tensor:
-        """Return the parameter, with three axes."""
+        """Return the parameter, with two or three axes."""
         return self._module.get_parameter(self.name)
 
     def golden(self) -> Tensor:
         """Return the base's own matrices, one below the other, as a view; see layer.Stack."""
         return self.parameter.detach().view(*self.shape)
-
-
-@dataclass(frozen=True)
-class ModuleRows:
-    """The arguments of one call of a module: tensors with one row for each of the step's.
-
-    Args:
-        positional, named: of the call; what is no tensor is given to every group as it is.
-    """
-
-    positional: tuple[Any, ...]
-    named: Mapping[str, Any]
-
-    @property
-    def counts(self) -> set[int]:
-        """Return how many rows the tensors have."""
-        every = (*self.positional, *self.named.values())
-        return {len(one) if one.ndim else 0 for one in every if isinstance(one, Tensor)}
-
-    def at(self, index: Tensor) -> "ModuleRows":
-        """Return the arguments of some of the rows."""
-        return ModuleRows(
-            tuple(_at(one, index) for one in self.positional),
-            {name: _at(one, index) for name, one in self.named.items()},
-        )
-
-
-def _at(argument: Any, index: Tensor) -> Any:
-    return argument[index] if isinstance(argument, Tensor) else argument
 
 
 class AdaptedExperts(nn.Module):
@@ -91,17 +62,15 @@ class AdaptedExperts(nn.Module):
             return self.base(*positional, **named)
         return forward(self, ModuleRows(positional, named))
 
-    def rows_with(self, weights: Mapping[str, Tensor], rows: ModuleRows) -> Tensor:
+    def rows_with(self, weights: Mapping[str, Tensor], rows: ModuleRows) -> Any:
         """Return the module's answer with some adapter's matrices, path -> `[num * rows, cols]`."""
         own = {
             stack.name: weights[path].view(stack.parameter.shape)
             for path, stack in self.stacks.items()
             if path in weights
         }
-        answer: Tensor = functional_call(self.base, own, rows.positional, dict(rows.named))
-        return answer
+        return functional_call(self.base, own, rows.positional, dict(rows.named))
 
-    def base_rows(self, rows: ModuleRows) -> Tensor:
+    def base_rows(self, rows: ModuleRows) -> Any:
         """Return the module's own answer."""
-        answer: Tensor = self.base(*rows.positional, **rows.named)
-        return answer
+        return self.base(*rows.positional, **rows.named)

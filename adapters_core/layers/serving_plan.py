@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters_core.base.module_rows import ModuleRows, RowsNotKnown, put_back
 from adapters_core.contract.rows import Rows
 from adapters_core.layers.bank import Bank
-from adapters_core.layers.experts import AdaptedExperts, ModuleRows
+from adapters_core.layers.experts import AdaptedExperts
 from adapters_core.layers.linear import AdaptedLayer
-
-
-class RowsNotKnown(RuntimeError):
-    """A linear was given other rows than the step has: which adapter each has is not known."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class ServingPlan:
             y = y.add_(update) if group.index is None else y.index_add_(0, group.index, update)
         return y
 
-    def forward_module(self, module: AdaptedExperts, rows: ModuleRows) -> Tensor:
+    def forward_module(self, module: AdaptedExperts, rows: ModuleRows) -> Any:
         """Return a module's answer, each row through its own adapter's matrices.
 
         Raises:
@@ -141,13 +138,10 @@ class ServingPlan:
             self._check_rows(module.path, count)
         if self.merged[0].index is None:
             return module.rows_with(self.merged[0].weights, rows)
-        y: Tensor | None = None
-        for index, weights in self._split():
-            part = module.rows_with(weights, rows.at(index))
-            y = part.new_empty(max(rows.counts), *part.shape[1:]) if y is None else y
-            y[index] = part
-        assert y is not None
-        return y
+        parts = [
+            (index, module.rows_with(weights, rows.at(index))) for index, weights in self._split()
+        ]
+        return put_back(parts, max(rows.counts))
 
     def _split(self) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         """Yield the rows of the base, with no weights, and of each merged group."""

@@ -8,7 +8,7 @@ two adapters and the base in one step, in pieces and token by token), `refused` 
 import copy
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters_core.base.module_rows import RowsNotKnown
 from adapters_core.base.spec import adaptable, weight_of, weights_of
+from adapters_core.contract.method import Method
 from adapters_core.errors import AdapterError
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
-from adapters_core.layers.serving_plan import RowsNotKnown
 from bench.conformance.apart import MAX_CHARS, quiet, words_of
 from bench.conformance.tiny_bases import MAX_LENGTH, VOCABULARY, tiny_model
 from bench.lib.bases import tokenizer
@@ -177,7 +178,7 @@ class _Serving:
     def __init__(self, base: Base) -> None:
         self.spec = base.spec
         weights = weights_of(base.model, base.spec)
-        self.injection = inject(base.model, base.spec.targets, base.spec.kept)
+        self.injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
         self.bases = BasisCache(torch.device("cpu"), weights)
         self.engine = Engine(self.injection, _PAGES, _PAGE_SIZE)
 
@@ -187,20 +188,21 @@ class _Serving:
 
     def entries(self, adapters: list[Adapter], mode: Mode) -> list[Entry]:
         if mode == "merged":
-            linears = self.injection.linears
-            return [
-                Entry(
-                    (str(i), mode),
-                    payload=Merged(materialise(a.methods, a.layers, linears, self.bases)),
-                )
-                for i, a in enumerate(adapters)
-            ]
-        layout = Layout.of(adapters[0].methods, self.spec.targets)
-        bank = Bank(layout, self.bases, 2, adapters[0].layers)
-        return [
-            Entry((str(i), mode), payload=Factored(bank, bank.add(bank.pack(a.methods, a.layers))))
-            for i, a in enumerate(adapters)
-        ]
+            payloads: list[Any] = [Merged(self._weights(a.methods, a)) for a in adapters]
+        else:
+            layout = Layout.of(adapters[0].methods, self.spec.layers)
+            bank = Bank(layout, self.bases, 2, adapters[0].layers)
+            payloads = [self._factored(bank, adapter) for adapter in adapters]
+        return [Entry((str(i), mode), payload=one) for i, one in enumerate(payloads)]
+
+    def _factored(self, bank: Bank, adapter: Adapter) -> Factored:
+        slot = bank.add(bank.pack(adapter.methods, adapter.layers))
+        whole = {t: method for t, method in adapter.methods.items() if not method.is_factored}
+        return Factored(bank, slot, weights=self._weights(whole, adapter))
+
+    def _weights(self, methods: Mapping[str, Method], adapter: Adapter) -> dict[str, torch.Tensor]:
+        layers = {target: adapter.layers[target] for target in methods}
+        return materialise(methods, layers, self.injection.layers, self.bases)
 
     def error(self, entries: list[Any], models: list[Any], what: str) -> float:
         """Return the largest difference over all texts, each relative to its logits.

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters_core.base.module_rows import RowsNotKnown
 from adapters_core.contract.method import Coefficients
 from adapters_core.layers.bank import Bank
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 from adapters_core.layers.linear import AdaptedLayer
-from adapters_core.layers.serving_plan import RowsNotKnown
 from server.adapters.payload import Merged
 from server.adapters.probe_updates import Updates, added, dense, layout_of, packed, random_updates
 from server.adapters.residency import Entry

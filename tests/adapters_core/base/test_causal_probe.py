@@ -194,8 +194,24 @@ def test_an_embedding_that_is_more_than_looked_up_once_is_none(
 
 def test_stacks_are_those_of_modules_that_see_every_row() -> None:
     model: Any = tiny.model("gpt_oss")
-    assert len(probed(model).stacks) == 4
-    mlp = model.model.layers[1].mlp
-    mlp.experts.register_forward_pre_hook(lambda _, args: (args[0].flip(0), *args[1:]))
-    found = probed(model).stacks
-    assert list(found) == [f"model.layers.0.mlp.experts.{n}" for n in ("gate_up_proj", "down_proj")]
+    names = ("router.weight", "experts.gate_up_proj", "experts.down_proj")
+    every = [f"model.layers.{i}.mlp.{name}" for i in range(2) for name in names]
+    assert sorted(probed(model).stacks) == sorted(every)
+    experts = model.model.layers[1].mlp.experts
+    experts.register_forward_pre_hook(lambda _, args: (args[0].flip(0), *args[1:]))
+    assert sorted(probed(model).stacks) == sorted(every[:4])
+
+
+def test_a_module_that_answers_with_other_rows_has_no_stacks() -> None:
+    model: Any = tiny.model("gpt_oss")
+    experts = model.model.layers[1].mlp.experts
+    old = experts.forward
+    experts.forward = lambda *args: old(*args).flatten()
+    model.model.layers[1].mlp.forward = lambda x: (_through(model.model.layers[1].mlp, x), None)
+    assert not any("layers.1.mlp.experts" in path for path in probed(model).stacks)
+
+
+def _through(mlp: Any, x: Tensor) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    _, scores, chosen = mlp.router(rows)
+    return mlp.experts(rows, chosen, scores).view(x.shape)
