@@ -1,4 +1,4 @@
-"""A runtime over a tiny base whose steps can be held up or made to fail, and who hears of them."""
+"""A runtime over a tiny base; its steps can be held up or made to fail, its events collected."""
 
 import threading
 from collections.abc import Callable

@@ -74,7 +74,7 @@ def given(
 
 
 class Served:
-    """A base with its linears injected, an engine on it, and a copy that nobody touches."""
+    """A base with its linears injected, an engine on it, and a copy that stays as it is."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class Store:
     def open(self, digest: str) -> BlobPaths:
         self.opened.append(digest)
         if digest in self.gates:
-            assert self.gates[digest].wait(30), "nobody opened the gate"
+            assert self.gates[digest].wait(30), "the gate was not opened"
         if not (self.root / digest).is_dir():
             raise FileNotFoundError(f"no blob {digest}")
         return BlobPaths(self.root / digest / WEIGHTS_NAME, self.root / digest / CONFIG_NAME)

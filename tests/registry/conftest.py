@@ -34,7 +34,7 @@ def describe(number, method="fourierft", **changes):
 
 
 class PlainServer:
-    """A server that nobody restarts, with its data synced at every write."""
+    """A server that is not restarted, with its data synced at every write."""
 
     def __init__(self, folder: Path, binary: Path):
         self._command = [str(binary), "--port", "0", "--unixsocket", str(folder / "plain.sock")]

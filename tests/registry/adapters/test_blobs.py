@@ -1,4 +1,4 @@
-"""A blob is there as a whole or not at all, whoever dies or races."""
+"""A blob is there as a whole or not at all, whatever process dies or races."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Every change is told once, in order."""
+"""Every change is in the stream once, in order."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A job is in one pair of hands: claimed, taken back, given back, published once."""
+"""One claim holds a job at a time: claimed, taken back, given back, published once."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""A job is in one state, in one pair of hands, and ends once."""
+"""A job is in one state, held by one claim at most, and ends once."""
 
 import itertools
 import json
@@ -117,7 +117,7 @@ def test_only_the_graphs_ways_are_open(jobs, claims, create, before, after):
     is_open = state in FROM[after] or (state == after and after != "validating_files")
     if after == "queued":  # other ways in are not resuming
         is_open = before in ("paused", "queued")
-    if after == "running" and before == "validating_files":  # nobody's claim
+    if after == "running" and before == "validating_files":  # a claim that does not exist
         is_open = False
     if is_open:
         assert moves[after]().state == after

@@ -1,4 +1,4 @@
-"""What jobs say is taken once, is read from both ends, and goes after a while."""
+"""A job's history is stored once, read from both ends, and deleted some time after its end."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The line of waiting jobs is RQ's, as JSON, and may be lost."""
+"""The queue of waiting jobs is RQ's, as JSON, and may be lost."""
 
 import json
 

@@ -25,7 +25,7 @@ def is_alive(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # A zombie of which nobody asked yet is dead too.
+    # A zombie that was not waited for yet is dead too.
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 

@@ -152,7 +152,7 @@ def test_a_reason_holds_no_address(tmp_path):
 
 @contextmanager
 def speaking(talk: Callable[[socket.socket], object]) -> Iterator[int]:
-    """Listen on a port, and talk to whoever connects."""
+    """Listen on a port, and answer every connection."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

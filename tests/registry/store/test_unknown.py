@@ -1,4 +1,4 @@
-"""What no record names is listed, and goes when it is told to and has been listed for a while."""
+"""What no record names is listed, and removed on request after a grace period."""
 
 import os
 from pathlib import Path

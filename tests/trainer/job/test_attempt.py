@@ -1,4 +1,4 @@
-"""One attempt at a job, in this process: whatever happens in it, the record says it rightly."""
+"""One attempt at a job, in this process: whatever happens in it, the record is right."""
 
 import errno
 import threading

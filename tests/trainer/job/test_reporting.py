@@ -1,4 +1,4 @@
-"""What a job has to say is heard once and in time, whatever the registry does meanwhile."""
+"""A job's reports are stored once and in time, whatever the registry does meanwhile."""
 
 import threading
 from pathlib import Path

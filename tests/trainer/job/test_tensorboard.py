@@ -67,7 +67,7 @@ def test_a_job_that_was_disturbed_shows_no_step_twice(base: LoadedBase, tmp_path
 
     disturbed = [(5, _killed, Killed), (8, lambda: "pause", Paused), (14, _killed, Killed)]
     for step, wish, error in disturbed:  # checkpoints are at 3, 6, 9, 12, and at the pause
-        with pytest.raises(error):  # nobody closes the files of a killed process
+        with pytest.raises(error):  # a killed process does not close its files
             run_job(spec, base, files, tmp_path / "job", EventFiles(_from(step, wish), runs))
         assert max(at for at, _ in points(runs)["train_loss"]) == step
     with EventFiles(Watcher(), runs) as report:

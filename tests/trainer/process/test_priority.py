@@ -1,4 +1,4 @@
-"""A job's process steps back, and with it its session where the system counts by sessions."""
+"""A job's process lowers its priority, and its session's where the system schedules sessions."""
 
 import subprocess
 import sys

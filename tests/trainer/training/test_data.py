@@ -1,4 +1,4 @@
-"""Training files: seen for what they are, read by record, and refused by line."""
+"""Training files: recognised by their first bytes, read by record, and refused by line."""
 
 import base64
 import csv

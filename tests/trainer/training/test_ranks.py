@@ -213,7 +213,7 @@ def test_a_rank_that_hangs_is_not_waited_for_longer_than_it_is_said(
 @pytest.mark.parametrize("method", ["fourierft", "frod"])
 def test_a_rank_with_another_base_takes_no_part(place: Place, tmp_path: Path, method: str) -> None:
     spec = job(place.base, method=method, method_config={})
-    if method == "frod":  # nobody says which base: its basis does
+    if method == "frod":  # its file does not name the base; its basis shows it
         spec = replace(spec, base_fingerprint="")
     moved = replace(place, source=tiny.save_base(tmp_path / "other", seed=1))
     with moved.pool(tmp_path / "job") as pool, pytest.raises(RankLost, match="with code 1"):

@@ -1,4 +1,4 @@
-"""A whole job: what it leaves behind, and what it does when it is disturbed or wrong."""
+"""A whole job: its files, and what it does when it is interrupted or its input is wrong."""
 
 import json
 import logging

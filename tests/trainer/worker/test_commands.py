@@ -1,4 +1,4 @@
-"""`overtone worker` at the command line: what is wrong with its words is said in one line."""
+"""`overtone worker` at the command line: errors in its options are one line."""
 
 import subprocess
 import sys

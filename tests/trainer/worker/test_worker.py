@@ -283,7 +283,7 @@ def test_a_worker_that_starts_before_its_registry_waits_for_it(tmp_path: Path) -
         server = registry.server
         assert server is not None
         url = server.url
-    # Nobody serves this socket now.
+    # No server listens on this socket now.
     words = {"registry": url, "data": str(tmp_path), "base": "fake", "base_name": BASE, "nice": 0}
     words |= {"run": "fake_training:run_job", "load": "fake_training:load"}
     env = {**os.environ, "PYTHONPATH": str(TESTS)}
