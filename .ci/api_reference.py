@@ -232,7 +232,7 @@ def _default_of(schema: Json) -> str:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _link(name: str) -> str:

@@ -124,7 +124,7 @@ def rollback(ctx: typer.Context, name: Name) -> None:
 
 @contextmanager
 def upload_progress(session: Session) -> Iterator[_upload.Progress]:
-    """A bar for the bytes of an upload, where somebody watches."""
+    """A bar for the bytes of an upload, where standard error is a terminal."""
     is_hidden = session.as_json or not sys.stderr.isatty()
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
     console = Console(stderr=True)
@@ -145,7 +145,7 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 def _confirm(question: str, session: Session) -> None:
     if session.as_json or not sys.stdin.isatty():
-        raise InvalidArgument("nobody can be asked here: add --yes to delete")
+        raise InvalidArgument("this is not a terminal, so it cannot ask: add --yes to delete")
     if not typer.confirm(question, err=True):
         raise typer.Exit(API_ERROR)
 
@@ -214,7 +214,7 @@ def _assignments(values: Any) -> str:
 
 
 def _cell(value: Any) -> Text:
-    """Plain text: a stranger's name must not be read as markup."""
+    """Plain text: markup in a name is not interpreted."""
     return Text("" if value is None else printable(str(value)))
 
 

@@ -80,7 +80,7 @@ def chat(
 def _converse(
     client: Client, name: str, messages: list[dict[str, str]], params: dict[str, Any]
 ) -> None:
-    """Turn by turn; a failed turn is reported and forgotten, and the chat goes on."""
+    """Turn by turn; a failed turn is reported and left out of the conversation."""
     for question in _questions():
         asked = [*messages, _turn("user", question)]
         try:
@@ -107,7 +107,7 @@ def _given(message: str | None) -> str:
     if message is not None:
         return message
     if sys.stdin.isatty():
-        raise InvalidArgument("nobody can be asked here: give --message")
+        raise InvalidArgument("this is not a terminal, so it cannot ask: give --message")
     return sys.stdin.read()
 
 
@@ -122,8 +122,8 @@ def _print_all(chunks: Iterable[CompletionChunk | ChatChunk]) -> str:
         sys.stdout.flush()
     typer.echo()
     if answered_by and answered_by.adapter and sys.stderr.isatty():
-        who = f"[{answered_by.adapter}@{answered_by.version} {answered_by.mode}]"
-        Console(stderr=True, highlight=False, markup=False).print(printable(who), style="dim")
+        answered = f"[{answered_by.adapter}@{answered_by.version} {answered_by.mode}]"
+        Console(stderr=True, highlight=False, markup=False).print(printable(answered), style="dim")
     return "".join(pieces)
 
 

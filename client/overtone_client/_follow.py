@@ -18,7 +18,7 @@ _WAITING = frozenset({"validating_files", "queued"})
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24
 _AGAIN_S, _PATIENCE_S = 1.0, 120.0
-#: A server that is away for a moment; the job does not mind.
+#: Errors after which the stream is opened again; the job is not affected.
 _PASSING = (ConnectionFailed, Timeout, Draining, RegistryUnavailable)
 
 

@@ -81,7 +81,7 @@ def content(name: str, version: int) -> Call:
 
 
 def delete(name: str, version: int | None) -> Call:
-    """Away with one version, or with the whole adapter."""
+    """Delete one version, or the whole adapter."""
     tail = () if version is None else ("versions", version)
     return Call("DELETE", adapter_path(name, *tail))
 
@@ -113,7 +113,7 @@ def pin(name: str) -> Call:
 
 
 def unpin(name: str) -> Call:
-    """Let an adapter leave memory again."""
+    """Unpin an adapter, so that it can be evicted."""
     return Call("DELETE", adapter_path(name, "pin"))
 
 
@@ -123,7 +123,7 @@ def models() -> Call:
 
 
 def health() -> Call:
-    """Is the server ready?"""
+    """Whether the server is ready."""
     return Call("GET", "/health/ready")
 
 

@@ -1,4 +1,4 @@
-"""What every command of the program shares: the options before it, and how it speaks."""
+"""What all commands share: global options, output for people or as JSON, and errors."""
 
 import json
 import os
@@ -32,7 +32,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "base_mismatch": "`overtone models` shows this server's base; train the adapter for it",
     "name_conflict": "see `overtone show NAME`; for an upload, choose another --name",
     "adapter_in_use": "move its aliases with `overtone alias` first",
-    "precondition_failed": "somebody else moved it: see `overtone show NAME` and try again",
+    "precondition_failed": "another caller moved it: see `overtone show NAME` and try again",
     "too_large": "the server's operator can raise the limit",
     "invalid_adapter": "check the file against its config and the base",
     "unknown_method": "the server may be older than the adapter",
@@ -138,12 +138,12 @@ def facts(rows: Mapping[str, Any]) -> Text:
 
 
 def is_terminal() -> bool:
-    """True when a person reads the output, on lines of a limited length."""
+    """True when the output is a terminal, which has lines of a limited length."""
     return sys.stdout.isatty()
 
 
 def is_interactive() -> bool:
-    """True when a person sits at both ends."""
+    """True when input and output are terminals."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 

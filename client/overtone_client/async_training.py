@@ -36,7 +36,7 @@ class AsyncTraining:
 
     Args:
         send: sends a call and returns the whole answer.
-        stream: sends a call whose answer comes in events.
+        stream: sends a call that is answered in events.
     """
 
     def __init__(

@@ -141,7 +141,7 @@ class Client:
             alias: made if it is not there.
             version: where it points afterwards.
             if_match: an `Alias.etag`, or the version it must point to now; raises
-                PreconditionFailed when somebody else moved it first.
+                PreconditionFailed when another caller moved it first.
         """
         answer = self._send(requests.alias(name, alias, version, if_match))
         return responses.parse_alias(answer, name, alias)

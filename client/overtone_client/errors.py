@@ -13,7 +13,7 @@ OvertoneError                    the root: catch this to catch all of them
 │   │   ├── BaseMismatch              the adapter was made for another base
 │   │   ├── NameConflict              the name is taken
 │   │   └── AdapterInUse              something still needs the adapter
-│   ├── PreconditionFailed       412  somebody else moved it first
+│   ├── PreconditionFailed       412  another caller moved it first
 │   ├── TooLarge                 413  over the server's limit
 │   ├── InvalidAdapter           422  file or config is not what this base needs
 │   │   ├── UnknownMethod             the server has no such method
@@ -151,7 +151,7 @@ class AdapterInUse(Conflict):
 
 
 class PreconditionFailed(APIError):
-    """`if_match` did not match: somebody else moved the alias first."""
+    """`if_match` did not match: another caller moved the alias first."""
 
     code, status = "precondition_failed", 412
 
@@ -211,7 +211,7 @@ class StorageFull(APIError):
 
 
 class InternalError(APIError):
-    """The server's own fault; `request_id` finds the reason in its log."""
+    """A fault of the server; its log has the reason under `request_id`."""
 
     code, status = "internal_error", 500
 

@@ -36,7 +36,7 @@ class Training:
 
     Args:
         send: sends a call and returns the whole answer.
-        stream: sends a call whose answer comes in events.
+        stream: sends a call that is answered in events.
     """
 
     def __init__(self, send: Callable[[Call], httpx2.Response], stream: Streamer) -> None:
@@ -134,7 +134,7 @@ class Training:
         return self._post(id, "pause")
 
     def resume(self, id: str) -> Job:
-        """Let a paused job go on from its checkpoint."""
+        """Resume a paused job from its checkpoint."""
         return self._post(id, "resume")
 
     def events(self, id: str, *, limit: int | None = None) -> Iterator[JobEvent]:
@@ -148,8 +148,8 @@ class Training:
 
         Args:
             id: the job's.
-            after: an event of type `message` that is known already.
-            after_step: the last step whose numbers are known already.
+            after: id of an event of type `message`; only later ones are sent.
+            after_step: only numbers of later steps are sent.
         """
         return self._stream(requests.streamed(id, after, after_step), responses.to_event)
 
@@ -166,7 +166,7 @@ class Training:
         return self._stream(requests.evaluation(model, file, max_length), responses.to_evaluation)
 
     def checkpoints(self, id: str, *, limit: int | None = None) -> Iterator[JobCheckpoint]:
-        """The states that a job can go on from, the newest first."""
+        """The checkpoints that a job can resume from, the newest first."""
         path = requests.job_path(id, "checkpoints")
         return self._walk(requests.walk(path, limit), responses.to_checkpoint)
 

@@ -118,7 +118,7 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class JobCheckpoint:
-    """A state of a job that it can go on from."""
+    """A state of a job from which it can resume."""
 
     id: str
     step: int

@@ -42,7 +42,7 @@ class Adapter:
         num_coefficients: numbers the adapter owns, over all layers.
         size_bytes: bytes of the coefficient file.
         created_at: when this version was made, in UTC.
-        created_by: who made it.
+        created_by: `upload`, or the id of a training job.
         aliases: alias to version, `latest` among them.
         metadata: what the uploader said about it.
         metrics: what the trainer measured.

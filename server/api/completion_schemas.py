@@ -1,4 +1,4 @@
-"""Requests of OpenAI's shape, checked at the door.
+"""Bodies of completions and chat completions, and their checks.
 
 A parameter that is not supported is refused by name, unless it has the value that changes nothing.
 Numbers have caps: a request must not be able to ask for unbounded work.
@@ -29,14 +29,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    # These say who or why, not what to compute.
+    # About the caller; they do not change what is computed.
     "user": (...,),
     "metadata": (...,),
     "safety_identifier": (...,),
     "prompt_cache_key": (...,),
 }
 
-#: Parts of a message that would be dropped without a word: no template is given them.
+#: Fields of a message that chat templates are not given; they are refused, not dropped.
 _CALLS = ("tool_calls", "function_call", "tool_call_id", "audio")
 
 Token = Annotated[int, Field(strict=True, ge=0)]

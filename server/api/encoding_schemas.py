@@ -13,7 +13,7 @@ Token = Annotated[int, Field(strict=True, ge=0)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
 Texts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
 
-#: Parameters that say who or why, not what to compute.
+#: Parameters about the caller; they do not change what is computed.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "user": (...,),
     "metadata": (...,),

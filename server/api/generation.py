@@ -36,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answerer:
-    """Who answers: the base, or one version of an adapter."""
+    """What answers: the base, or one version of an adapter."""
 
     model: str
     record: Record | None
@@ -66,7 +66,7 @@ class Answerer:
 
 
 def resolve(service: Service, model: str) -> Answerer:
-    """Return who answers to `model`; the name is gone from here on, only the digest counts.
+    """Return what `model` names; later steps use its digest only.
 
     Raises:
         AdapterNotFound: neither the base nor an adapter has this name.

@@ -32,7 +32,7 @@ from server.base.kinds import Kind
 from server.errors import InvalidRequest
 from server.service import Service
 
-#: It stands in the job, and twice in the record of the version that the job makes.
+#: The config is stored in the job, and twice in the record of the version that it makes.
 MAX_CONFIG_BYTES = 8 * 1024
 #: What a base of each kind can learn and then serve; the first where a job does not say.
 _TASKS: Mapping[Kind, tuple[Task, ...]] = {
@@ -51,10 +51,10 @@ _FORMS: Mapping[Task, frozenset[str]] = {
 
 
 def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
-    """File a job and put it in line; one whose files do not fit is there, and has failed.
+    """File a job and queue it; a job with files that do not fit is filed with state `failed`.
 
     Raises:
-        InvalidRequest, AdapterError: a word of the request does not fit the base; `param` names it.
+        InvalidRequest, AdapterError: a field does not fit the base; `param` names it.
         AdapterNotFound: the model is not this server's base.
         FileNotFound: a file is not there, or not this tenant's.
     """
@@ -70,7 +70,7 @@ def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
 
 
 def own_file(registry: Registry, id_: str, tenant: str) -> FileRecord:
-    """Return a tenant's own file; another's is as if it were not there.
+    """Return a file of the tenant; files of other tenants are not found.
 
     Raises:
         FileNotFound: there is none.
@@ -154,7 +154,7 @@ def _check_max_length(service: Service, body: JobRequest) -> None:
 
 
 def _check_gate(adapter: AdapterRequest, task: Task) -> None:
-    """Refuse a gate that could never be passed, or that has nothing behind it."""
+    """Refuse a gate on a metric that the task does not measure, or without an alias."""
     gate = adapter.publish_if
     if gate is None:
         return
@@ -168,7 +168,7 @@ def _check_gate(adapter: AdapterRequest, task: Task) -> None:
 
 
 def _check_method(adapter: AdapterRequest, base: BaseSpec, task: Task) -> None:
-    """Refuse an unknown method, a field that training does not heed, layers of another base.
+    """Refuse an unknown method, a field that training does not use, layers of another base.
 
     Raises:
         UnknownMethod, InvalidAdapter: `param` names the field.

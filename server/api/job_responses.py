@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeVar
 
 from registry import Checkpoint, Event, FileRecord, JobRecord, MetricPoint
 from registry.jobs.comparison import is_better_than_base
+from server.api.bodies.files import File
 from server.api.bodies.jobs import Checkpoint as CheckpointBody
 from server.api.bodies.jobs import Event as EventBody
-from server.api.bodies.jobs import File, Job, JobAdapter, JobFacts
+from server.api.bodies.jobs import Job, JobAdapter, JobFacts
 from server.errors import InvalidRequest
 
 Json = dict[str, Any]

@@ -15,18 +15,18 @@ from server.api.job_responses import event_object, metrics_event
 from server.api.request import event_line, log_unexpected
 from server.errors import Draining, Overloaded, body_of
 
-#: Between two looks; longer and longer while nothing happens.
+#: Between two reads; it grows while nothing is new.
 _FIRST_WAIT_S, _LAST_WAIT_S = 0.2, 1.0
-#: Every stream asks the registry again and again.
+#: Every stream polls the registry.
 MAX_STREAMS = 64
-#: A line that means nothing, so that a caller who is gone is found, and a proxy does not give up.
+#: A comment line is sent this often: it detects a closed connection and keeps proxies from closing.
 _ALIVE_S = 10.0
 _PATIENCE_S = 60.0
 
 
 @dataclass
 class _Reader:
-    """Reads what is new; remembers how far it came."""
+    """Reads new events and numbers, and keeps the place of the last ones."""
 
     jobs: Jobs
     job: JobRecord
@@ -35,8 +35,9 @@ class _Reader:
     is_over: bool = False
 
     def news(self) -> list[Event]:
-        """Return what was said since; the last word, which may be the end, after all numbers."""
-        self.job = self.jobs.get(self.job.id)  # first: an end that it sees has been written down
+        """Return what is new; the latest event, perhaps the job's last, comes after all numbers."""
+        # Read first: where it is final, all its events are written.
+        self.job = self.jobs.get(self.job.id)
         events = self.jobs.events(self.job.id, MAX_PAGE, self.event)
         points = self.jobs.metrics(self.job.id, MAX_PAGE, self.point)
         is_all = len(events) < MAX_PAGE and len(points) < MAX_PAGE
@@ -51,10 +52,10 @@ class _Reader:
 
 
 def check_streams(request: Request) -> None:
-    """Refuse one stream more than this server keeps up with.
+    """Refuse a stream above the limit.
 
     Raises:
-        Overloaded: there are so many already.
+        Overloaded: `MAX_STREAMS` are open.
     """
     if request.app.state.num_job_streams >= MAX_STREAMS:
         message = f"{MAX_STREAMS} jobs are followed here already; ask for the list of events"
@@ -64,14 +65,14 @@ def check_streams(request: Request) -> None:
 async def event_stream(
     request: Request, jobs: Jobs, job: JobRecord, after: str | None, after_step: int
 ) -> AsyncIterator[str]:
-    """Yield a job's story as server-sent events, ending in `[DONE]`.
+    """Yield a job's events and numbers as server-sent events, ending in `[DONE]`.
 
     Args:
-        request: of the caller.
-        jobs: of the registry.
-        job: whose story.
-        after: the place of an event that is known already.
-        after_step: the last step whose numbers are known already.
+        request: the HTTP request.
+        jobs: the registry's.
+        job: to report on.
+        after: id of an event; only later ones are sent.
+        after_step: only numbers of later steps are sent.
     """
     # The greatest place of a step: the registry counts what came later at the same step.
     point = f"{after_step}-{2**63}" if after_step >= 0 else None

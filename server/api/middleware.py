@@ -1,4 +1,4 @@
-"""Around every request: its id, its key, the cap on its body, its time. Plain ASGI."""
+"""ASGI middleware: request id, API key, limit of the body, metrics, errors that nothing handled."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ class RequestId:
 
 
 class Timing:
-    """Tells the observer of every request when its answer has ended."""
+    """Reports route, status and duration of every request to the observer."""
 
     def __init__(self, app: ASGIApp, observer: Observer) -> None:
         self._app = app
@@ -86,10 +86,10 @@ class Timing:
 
 
 class ApiKeys:
-    """Asks for a key on every path but health checks and pages; without keys, on none.
+    """Requires a key on every path but health checks and pages, if the server has keys.
 
-    The key names the tenant (api_keys.py). A gateway that has one key for many may name the
-    tenant in a header; only the name of that header makes it believed.
+    The key names the tenant (api_keys.py). A gateway with one key for many tenants may name the
+    tenant in the header `tenant_header`; without that setting no header is read.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], tenant_header: str | None = None) -> None:
@@ -111,14 +111,14 @@ class ApiKeys:
         await self._app(scope, receive, send)
 
     def _tenant(self, scope: Scope) -> str | None:
-        """Return whose key was sent, or the empty name where none is needed; None: it is wrong."""
+        """Return the key's tenant, the empty name where no key is needed, None for a wrong key."""
         key = self._key_of(_header(scope, b"authorization"))
         found = None if key is None else tenant_of(self._keys, key)
         needs_none = not self._keys or scope["path"] in _OPEN_PATHS
         return "" if found is None and needs_none else found
 
     def _named(self, scope: Scope, own: str) -> str:
-        """Return the name of whoever pays for the request."""
+        """Return the tenant that the request counts for."""
         named = _header(scope, self._tenant_header) if self._tenant_header else b""
         return f"{own}/{named[:_MAX_ID_CHARS].decode('latin-1')}" if named else own
 
@@ -132,9 +132,9 @@ class BodyLimit:
     """Refuses a body over its cap, by its declared length or as soon as it is exceeded.
 
     Args:
-        app: what is asked next.
-        max_bytes: of any body but
-        uploads: path -> cap of the file that is posted there; a little is added for the form.
+        app: the application inside.
+        max_bytes: limit for paths that are not in `uploads`.
+        uploads: path -> limit of the file that is posted there; 1 MiB is added for the form.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, uploads: Mapping[str, int]) -> None:
@@ -175,7 +175,7 @@ def _too_large(size: int, limit: int) -> PayloadTooLarge:
 
 
 class LastResort:
-    """Answers 500 for an error that no handler took; the log has it under the request's id."""
+    """Answers 500 for an error without a handler, and logs it under the request's id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -202,7 +202,7 @@ class LastResort:
 
 
 async def _drain_a_little(receive: Receive) -> None:
-    """Read what is already on its way, so that a small client sees the answer, not a reset."""
+    """Read what was sent already, so that a simple client sees the answer, not a reset."""
     for _ in range(16):
         try:
             message = await asyncio.wait_for(receive(), 0.1)

@@ -1,4 +1,4 @@
-"""What every route's door shares: the service, a checked JSON body, and the log of surprises."""
+"""What all routes use: the running service, a checked JSON body, the log of unexpected errors."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def service_of(request: Request) -> Service:
 
 
 async def check_room(service: Service, size_bytes: int = 0) -> None:
-    """Make sure that something can be written, and the reserve stays free after it.
+    """Check that the disk has room for a request and that the reserve stays free after it.
 
     Raises:
         StorageFull: it would not; deletions need no such check.
@@ -95,7 +95,7 @@ def event_line(body: Mapping[str, Any]) -> str:
 
 
 def log_unexpected(request: Request, error: Exception) -> None:
-    """Log an error that no table knows; it is our fault."""
+    """Log an error of no known family, which is a fault of this program."""
     if not isinstance(error, FAMILIES):
         _LOG.error("request %s failed", request.state.request_id, exc_info=error)
 

@@ -1,7 +1,7 @@
 """One translation of pydantic's validation errors: the whole path of a field, and one message.
 
 Where a field may be of several types (a union), pydantic lists the faults of every branch. The
-branch that the caller meant is taken to be the one whose types fit best, and of these the one that
+branch that the caller meant is taken to be the one in which the types fit best, then the one that
 was read the furthest.
 """
 
@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]
 _MAX_SHOWN = 80
 _UNSUPPORTED = "unsupported_parameter"
 _EXPECTED = "Input should be "
-#: Types of faults whose words would name a class of this program.
+#: Types of faults; pydantic's message names a class of this program.
 _WORDS = {
     "model_type": "a valid object",
     "model_attributes_type": "a valid object",
@@ -121,7 +121,7 @@ def _first(faults: Sequence[Any], value: Any, path: Path) -> _Fault:
 
 
 def _branches(faults: Sequence[Any], loc: Path) -> list[list[Any]]:
-    """Return the faults of each branch of the union at `loc`, whose last part names a branch."""
+    """Return the faults of each branch of the union at `loc`; its last part names a branch."""
     prefix, depth = loc[:-1], len(loc)
     own = [f for f in faults if f["loc"][: depth - 1] == prefix and len(f["loc"]) >= depth]
     return [

@@ -103,7 +103,7 @@ def test_alias_and_rollback(run: Run, state: State) -> None:
     assert document(run("alias", "demo", "prod", "1", "--json"))["etag"] == '"1"'
     stale = run("alias", "demo", "prod", "2", "--if-version", "2")
     assert stale.exit_code == 1
-    assert "error: precondition_failed: it was moved (somebody else moved it" in stale.stderr
+    assert "error: precondition_failed: it was moved (another caller moved it" in stale.stderr
     assert run("rollback", "demo").stdout == "demo is now demo@1\n"
 
 

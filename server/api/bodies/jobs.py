@@ -1,86 +1,13 @@
-"""Files and jobs of OpenAI's fine-tuning API, with the product's own beside."""
+"""Jobs of OpenAI's fine-tuning API, with the product's own fields beside."""
 
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from registry.jobs.record import State
 from registry.jobs.spec import Task
-
-
-class FileFault(TypedDict):
-    """What is wrong with one line of a file."""
-
-    line: int
-    message: str
-
-
-class FileFacts(TypedDict):
-    """What the check of a file found.
-
-    Args:
-        digest: `sha256:` and 64 hex digits.
-        kind: `lines`, or `images`.
-        num_examples: those without a fault.
-        forms: form of examples -> how many have it.
-        faults: the first lines at fault.
-        shown: the faults as one text.
-    """
-
-    digest: str
-    kind: NotRequired[str]
-    num_examples: NotRequired[int]
-    forms: NotRequired[dict[str, int]]
-    faults: NotRequired[list[FileFault]]
-    shown: NotRequired[str]
-
-
-class File(TypedDict):
-    """An uploaded file.
-
-    Args:
-        bytes: size of its content.
-        created_at: seconds since 1970.
-        status: `error` where it cannot be trained on.
-        status_details: the lines at fault.
-    """
-
-    id: str
-    object: Literal["file"]
-    bytes: int
-    created_at: int
-    expires_at: None
-    filename: str
-    purpose: str
-    status: Literal["processed", "error"]
-    status_details: str | None
-    overtone: FileFacts
-
-
-class _Page(TypedDict):
-    object: Literal["list"]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
-
-
-class FilePage(_Page):
-    """The caller's files, the newest first.
-
-    Args:
-        has_more: there is a page after this one: ask with `after` = `last_id`.
-    """
-
-    data: list[File]
-
-
-class DeletedFile(TypedDict):
-    """A file that was deleted."""
-
-    id: str
-    object: Literal["file"]
-    deleted: Literal[True]
+from server.api.bodies.files import ListPage
 
 
 class JobFault(TypedDict):
@@ -234,7 +161,7 @@ class Job(TypedDict):
     overtone: JobFacts
 
 
-class JobPage(_Page):
+class JobPage(ListPage):
     """The caller's jobs, the newest first.
 
     Args:
@@ -261,7 +188,7 @@ class Event(TypedDict):
     data: dict[str, Any]
 
 
-class EventPage(_Page):
+class EventPage(ListPage):
     """What happened to a job, the newest first.
 
     Args:
@@ -289,7 +216,7 @@ class Checkpoint(TypedDict):
     metrics: CheckpointMetrics
 
 
-class CheckpointPage(_Page):
+class CheckpointPage(ListPage):
     """The checkpoints of a job, the newest first.
 
     Args:
@@ -307,7 +234,7 @@ class CurvePoint(TypedDict):
     step: int
 
 
-class CurvePage(_Page):
+class CurvePage(ListPage):
     """Each step's numbers, from the first on.
 
     Args:

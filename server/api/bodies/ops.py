@@ -133,7 +133,7 @@ class Worker(TypedDict):
 
 
 class WorkerList(TypedDict):
-    """The workers that gave a sign of life within half a minute."""
+    """The workers with a heartbeat within half a minute."""
 
     object: Literal["list"]
     data: list[Worker]

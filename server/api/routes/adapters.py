@@ -1,11 +1,7 @@
 """Adapters over REST: upload, list, show, versions, content, aliases, rollback, delete."""
 
 import asyncio
-import hashlib
-import json
-import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,24 +10,19 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as Path_
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel
-from starlette.datastructures import FormData, UploadFile
 
 from adapters_core.contract.peft_config import MAX_CONFIG_BYTES
-from adapters_core.contract.safetensors_header import DEFAULT_MAX_FILE_BYTES
 from adapters_core.errors import BaseMismatch
-from adapters_core.format.read import read_adapter
 from registry import (
     AdapterEntry,
     AdapterInUse,
     AdapterNotFound,
     NameConflict,
-    NewVersion,
     PreconditionFailed,
     Record,
-    publish,
     withdraw,
 )
+from server.api.adapter_upload import UPLOAD, publish_upload, read_form
 from server.api.bodies.adapters import (
     Adapter,
     AdapterPage,
@@ -40,57 +31,24 @@ from server.api.bodies.adapters import (
     MovedAlias,
 )
 from server.api.completion_schemas import AliasRequest
-from server.api.content_digest import check_content_digest
 from server.api.describe import (
     ASKS_REGISTRY,
     INVALID,
     READS_ADAPTER,
     WRITES,
     Answer,
-    Form,
     answer,
     describe,
     raw,
 )
 from server.api.parameters import AdapterName, AdapterVersion, After, Limit
 from server.api.request import check_room, declared_size, json_body, service_of
-from server.encoding.labels import with_labels
-from server.errors import InvalidRequest
 from server.service import Service
 
 router = APIRouter(tags=["adapters"])
 T = TypeVar("T")
 
 
-class AdapterUpload(BaseModel):
-    """An adapter to publish.
-
-    Args:
-        name: the adapter's name; a known one gets a new version.
-        file: adapter_model.safetensors.
-        config: adapter_config.json; PEFT's own works unchanged.
-        alias: points to this version afterwards.
-        metadata: a JSON object that is kept with the version.
-    """
-
-    name: str
-    file: bytes
-    config: bytes
-    alias: str | None = None
-    metadata: str | None = None
-
-
-_UPLOAD = Form(
-    AdapterUpload,
-    {
-        "file": "application/octet-stream",
-        "config": "application/json",
-        "metadata": "application/json",
-    },
-    {"file": {"Content-Digest": "`sha-256=:BASE64:` of the file (RFC 9530); checked if sent."}},
-)
-_FIELDS = set(AdapterUpload.model_fields)
-_REQUIRED = [name for name, field in AdapterUpload.model_fields.items() if field.is_required()]
 _UNKNOWN = (*ASKS_REGISTRY, *INVALID, AdapterNotFound)
 
 
@@ -105,7 +63,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         "createAdapter",
         answer(Adapter, status=201, description="A new version."),
         answer(Adapter, description="These bytes are a version of this name already."),
-        body=_UPLOAD,
+        body=UPLOAD,
         errors=(*WRITES, *READS_ADAPTER, BaseMismatch, NameConflict),
     ),
 )
@@ -115,90 +73,11 @@ async def upload(request: Request) -> Response:
     await check_room(service, declared_size(request))
     with tempfile.TemporaryDirectory(prefix="overtone-upload-") as folder:
         async with request.form(max_files=2, max_fields=8, max_part_size=MAX_CONFIG_BYTES) as form:
-            fields = await _read_form(form, Path(folder))
-        record, created = await _call(_publish, service, Path(folder), **fields)
+            fields = await read_form(form, Path(folder))
+        record, created = await _call(publish_upload, service, Path(folder), **fields)
         service.registry.directory.forget(record.name)
         entry = await _call(service.registry.adapters.get, record.name)
     return JSONResponse(_body(service, record, entry), 201 if created else 200)
-
-
-async def _read_form(form: FormData, folder: Path) -> dict[str, Any]:
-    """Check a multipart form, lay its file into `folder`, and return the other fields."""
-    unknown = sorted(set(form) - _FIELDS)
-    if unknown:
-        raise InvalidRequest(f"unknown field {unknown[0]!r} in the upload", unknown[0])
-    for name in _REQUIRED:
-        if name not in form:
-            raise InvalidRequest(f"the upload has no field {name!r}", name)
-    file = form["file"]
-    if not isinstance(file, UploadFile):
-        raise InvalidRequest("field 'file' is no file: give it a filename", "file")
-    await asyncio.to_thread(_save, file, folder / "file")
-    return {
-        "name": _text(form, "name"),
-        "alias": _text(form, "alias") if "alias" in form else None,
-        "config": await _bytes(form["config"]),
-        "metadata": _metadata(await _bytes(form["metadata"])) if "metadata" in form else {},
-    }
-
-
-def _save(upload: UploadFile, place: Path) -> None:
-    with place.open("wb") as out:
-        shutil.copyfileobj(upload.file, out)
-    given = upload.headers.get("content-digest")
-    if given is not None:
-        with place.open("rb") as file:
-            check_content_digest(given, hashlib.file_digest(file, "sha256").digest())
-
-
-def _text(form: FormData, name: str) -> str:
-    value = form[name]
-    if not isinstance(value, str):
-        raise InvalidRequest(f"field {name!r} is a file; a text is expected", name)
-    return value
-
-
-async def _bytes(value: UploadFile | str) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
-    return await value.read(MAX_CONFIG_BYTES + 1)
-
-
-def _metadata(data: bytes) -> dict[str, Any]:
-    try:
-        metadata = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"metadata is not JSON: {error}", "metadata") from error
-    if not isinstance(metadata, dict):
-        raise InvalidRequest("metadata is not a JSON object", "metadata")
-    return metadata
-
-
-def _publish(
-    service: Service,
-    folder: Path,
-    name: str,
-    alias: str | None,
-    config: bytes,
-    metadata: dict[str, Any],
-) -> tuple[Record, bool]:
-    """Check the file against the base and publish it: blob first, record last."""
-    if name == service.base.spec.name:
-        raise InvalidRequest(f"{name!r} is the base's own name", "name")
-    limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
-    adapter = read_adapter(folder / "file", config, service.base.spec, limit)
-    service.resident.basis_cache.check(adapter.methods, adapter.layers)
-    metadata = with_labels(metadata, adapter)
-    registry = service.registry
-    new = NewVersion(
-        name=name,
-        description=adapter.description,
-        created_at=int(time.time()),
-        created_by="upload",
-        metadata=metadata,
-        alias=alias,
-    )
-    return publish(registry.adapters, registry.blobs, new, folder / "file", config)
 
 
 @router.get(

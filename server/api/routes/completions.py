@@ -74,7 +74,7 @@ async def chat_completions(request: Request) -> Response:
 
 
 async def _answer_by_name(request: Request, call: GenerationCall, answerer: Answerer) -> Response:
-    """Answer; if the version was deleted before it was loaded, by the one the name means now."""
+    """Answer; a version that was deleted before it was loaded is looked up by its name again."""
     service = service_of(request)
     try:
         return await _answer(request, call, answerer)

@@ -108,7 +108,7 @@ async def embeddings(request: Request) -> Response:
 
 
 async def _answered(request: Request, encoding: Encoding, body: EncodingRequest) -> _Answered:
-    """Resolve the name, make inputs, and wait for their results or for the caller to hang up."""
+    """Resolve the name, make inputs, and wait for results or until the connection is closed."""
     service = service_of(request)
     answerer = await asyncio.to_thread(resolve, service, body.model)
     if answerer.record is None and encoding.kind != "embedder" and not encoding.has_own_head:

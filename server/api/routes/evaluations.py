@@ -89,7 +89,7 @@ def _opened(service: Service, body: EvaluationRequest, tenant: str) -> tuple[Ans
 
 
 class _Run:
-    """An evaluation on its thread, and how far it is."""
+    """An evaluation on a thread of its own, and its progress."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation
@@ -98,7 +98,7 @@ class _Run:
         self.done, self.total = 0, evaluation.total
 
     def stop(self) -> None:
-        """End it at the next example; safe to call twice."""
+        """Stop at the next example; safe to call twice."""
         self._wanted.clear()
 
     async def result(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class _Run:
 
 
 async def _events(request: Request, run: _Run) -> AsyncIterator[str]:
-    """Yield how far it is, twice a second, then the evaluation, then `[DONE]`."""
+    """Yield the progress twice a second, then the evaluation, then `[DONE]`."""
     task = asyncio.ensure_future(run.result())
     try:
         while not task.done():

@@ -19,7 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from registry import FileNotFound, FileRecord, JobConflict
 from registry.training_data.checks import check_lines
-from server.api.bodies.jobs import DeletedFile, File, FilePage
+from server.api.bodies.files import DeletedFile, File, FilePage
 from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, Form, answer, describe, raw
 from server.api.job_creation import own_file
 from server.api.job_responses import file_object, page_object
@@ -125,7 +125,7 @@ async def delete(request: Request, file_id: FileId) -> dict[str, Any]:
 
 
 def _checked_form(form: FormData) -> UploadFile:
-    """Return the file of an upload whose other fields are right."""
+    """Return the file of an upload after checking the other fields."""
     for name in sorted(set(form) - _FIELDS):
         raise UnsupportedParameter(f"field {name!r} is not supported for a training file", name)
     purpose, file = form.get("purpose"), form.get("file")
@@ -158,7 +158,7 @@ def _keep(service: Service, upload: UploadFile, tenant: str) -> FileRecord:
 
 def _facts(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        # Between two steps of it, the engine's thread gets the interpreter.
+        # `pause` releases the interpreter lock to the engine's thread between two steps.
         report = check_lines(file, pause=partial(time.sleep, 0))
     return {
         "kind": report.kind,
@@ -170,5 +170,5 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _shown_name(name: str | None) -> str:
-    """Return the last part of a filename: it is never a path here."""
+    """Return the last part of a filename, so that it is no path."""
     return (name or "").replace("\\", "/").rpartition("/")[2] or "file"

@@ -1,6 +1,6 @@
 """OpenAI's fine-tuning API: jobs, their events, checkpoints and curves.
 
-Only a tenant's own jobs are there for him; a worker does what these routes write down.
+A tenant sees its own jobs only. Workers read from the registry what these routes write.
 """
 
 import asyncio
@@ -124,7 +124,7 @@ async def pause(request: Request, job_id: JobId) -> Job:
     **describe("resumeFineTuningJob", answer(Job), errors=(*_MOVES, StorageFull)),
 )
 async def resume(request: Request, job_id: JobId) -> Job:
-    """Put a paused job in line again."""
+    """Queue a paused job again."""
     await check_room(service_of(request))
     return await _moved(request, job_id, lambda jobs: jobs.resume)
 
@@ -147,7 +147,7 @@ async def events(
         int, Query(ge=-1, le=1 << 31, description="Of a stream: only numbers of later steps.")
     ] = -1,
 ) -> Any:
-    """List what happened, the newest first; as a stream, from the oldest on and to the job's end.
+    """List the events, the newest first; as a stream, from the oldest on, to the job's end.
 
     A stream also has each step's numbers, from the one after `after_step` on.
     """
@@ -173,7 +173,7 @@ async def checkpoints(
     limit: Limit = 10,
     after: After = None,
 ) -> dict[str, Any]:
-    """List the states that the job can go on from, the newest first."""
+    """List the checkpoints that the job can resume from, the newest first."""
     step = checkpoint_step(after)
     job = await _own_job(request, job_id)
     known = await _call(_all_checkpoints, service_of(request).registry, job)
@@ -211,7 +211,7 @@ async def plot(request: Request, job_id: JobId) -> Response:
 
 
 async def _own_job(request: Request, job_id: str) -> JobRecord:
-    """Return a job of the caller's; another tenant's is as if it were not there."""
+    """Return a job of the caller's tenant; jobs of other tenants are not found."""
     job = await _call(service_of(request).registry.jobs.get, job_id)
     if job.spec.created_by != request.state.tenant:
         raise JobNotFound(f"no fine-tuning job {job_id!r}")

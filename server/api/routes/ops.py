@@ -79,7 +79,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/version", **describe("getVersion", answer(Version), errors=SERVES))
 async def version(request: Request) -> dict[str, Any]:
-    """Say what runs here."""
+    """Return version, base and checks of this server."""
     service = service_of(request)
     return {
         "version": request.app.version,

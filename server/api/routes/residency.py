@@ -1,4 +1,4 @@
-"""What is in memory: load an adapter before its first request, keep it there, let it go again."""
+"""What is in memory: load an adapter before its first request, pin it, unpin it."""
 
 import asyncio
 from contextlib import suppress
@@ -73,7 +73,7 @@ async def pin(
     **describe("unpinAdapter", answer(Residency | Unpinned), errors=RESOLVES),
 )
 async def unpin(request: Request, name: ModelName) -> Residency | Unpinned:
-    """Let an adapter leave memory again; harmless if it is not pinned, or deleted meanwhile."""
+    """Allow that an adapter is evicted again; of no effect if it is not pinned."""
     service = service_of(request)
     plain = name.partition("@")[0]
     if service.pins.remove(plain):
@@ -83,7 +83,7 @@ async def unpin(request: Request, name: ModelName) -> Residency | Unpinned:
 
 
 def _pin(service: Service, name: str, entry: Entry) -> None:
-    """Pin an entry; pins of adapters that another server has deleted make room for it."""
+    """Pin an entry; where the limit is reached, pins of deleted adapters are removed first."""
     try:
         service.pins.set(name, entry)
     except PinLimit:

@@ -1,4 +1,4 @@
-"""The trainer workers that are alive, so that it is known whether a new job will run."""
+"""The trainer workers that are alive: without one of a job's base the job waits."""
 
 import asyncio
 from typing import Any
@@ -15,13 +15,13 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/v1/workers", **describe("listWorkers", answer(WorkerList), errors=ASKS_REGISTRY))
 async def workers(request: Request) -> dict[str, Any]:
-    """List the workers on this server's registry that said something within half a minute."""
+    """List the workers of this server's registry with a heartbeat within half a minute."""
     found = await asyncio.to_thread(service_of(request).registry.workers.alive)
     return {"object": "list", "data": [_shown(worker) for worker in found]}
 
 
 def _shown(worker: WorkerRecord) -> Worker:
-    """Return a worker as callers see it: without the job, which may be of another tenant."""
+    """Return a worker without its job, which may be of another tenant."""
     return {
         "object": "worker",
         "id": worker.name,
