@@ -1,4 +1,4 @@
-"""How the demo's base learns: its shape, the order of its windows, Muon, the loop, the loss.
+"""How the demo's base is trained: its shape, the order of its windows, Muon, the loop, the loss.
 
 The learning rate follows the share of the budget that is used up, so the run ends well whatever
 the machine's speed. Equal seed, steps, threads and versions give equal weights.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-Llama: TypeAlias = Any  # a LlamaForCausalLM, whose type hints do not hold its own calls
+Llama: TypeAlias = Any  # a LlamaForCausalLM, its type hints do not fit its own calls
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Muon(torch.optim.Optimizer):
     """Gradient steps whose matrix is made orthogonal first (Jordan et al. 2024).
 
     Here it reaches AdamW's loss in less than half the steps. The quintic Newton-Schulz iteration
-    and its three numbers are the authors'; torch has its own from 2.9 on, we start at 2.7.
+    and its three numbers are the authors'; torch has an own Muon from 2.9 on, 2.7 is supported here.
     """
 
     def __init__(self, matrices: Iterable[Tensor], momentum: float = 0.95, decay: float = 0.1):

@@ -34,7 +34,7 @@ def test_a_job_trains_on_while_the_registry_is_down_and_reports_later(
     assert [point.step for point in points] == list(range(STEPS + 1))
 
 
-def test_what_a_killed_process_had_not_said_is_said_by_the_next(
+def test_metrics_that_a_killed_process_had_not_sent_are_sent_by_the_next(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec = file_job(registry)

@@ -137,7 +137,7 @@ def test_a_missing_package_is_named_with_its_extra(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_worker_says_at_its_start_what_cannot_be(tmp_path: Path) -> None:
+def test_a_worker_refuses_impossible_settings_at_its_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for words, says in (
         (("--tensorboard", str(tmp_path / "file")), "File exists"),

@@ -176,7 +176,9 @@ def test_the_first_ten_faults_are_named_with_their_lines(tmp_path: Path) -> None
         (b"text,label\nonly one\nx,y\n", "columns"),
     ],
 )
-def test_a_file_that_is_of_no_use_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_without_usable_examples_is_refused(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(InvalidTrainingFile, match=said) as raised:
         opened(tmp_path, tmp_path / "a")
@@ -266,7 +268,7 @@ def test_a_png_that_claims_a_gigapixel_is_a_fault_of_its_own(tmp_path: Path) -> 
         open_rows(tmp_path / "z").row(0)
 
 
-def test_reading_stops_when_nobody_wants_it(tmp_path: Path) -> None:
+def test_reading_stops_when_the_job_is_cancelled(tmp_path: Path) -> None:
     path = lines(tmp_path / "a", [{"text": "one"}, {"text": "two"}])
 
     def stop() -> None:

@@ -94,7 +94,7 @@ def test_what_a_full_disk_leaves_of_a_job_is_no_adapter(disk: Path, tmp_path: Pa
     assert files_of(disk / "job") == files_of(tmp_path / "undisturbed")
 
 
-def test_a_job_that_finds_no_room_at_its_start_says_so(disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_at_the_start_of_a_job_is_reported(disk: Path, tmp_path: Path) -> None:
     base, files = lm_base(), JobFiles(sums(tmp_path / "a"))
     (disk / "job").mkdir()
     fill(disk)

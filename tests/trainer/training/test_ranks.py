@@ -192,15 +192,13 @@ def test_devices_are_one_a_rank() -> None:
         ("cpu", MAX_RANKS + 1, str(MAX_RANKS)),
     ],
 )
-def test_what_does_not_go_together_is_said(device: str, ranks: int, says: str) -> None:
+def test_devices_and_ranks_that_do_not_fit_are_refused(device: str, ranks: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         devices_of(device, ranks)
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_is_not_waited_for_longer_than_it_is_said(
-    place: Place, tmp_path: Path
-) -> None:
+def test_the_wait_for_a_hanging_rank_is_bounded(place: Place, tmp_path: Path) -> None:
     with place.pool(tmp_path / "job", timeout_s=10.0) as pool:
         freezing = Watcher(_once(9, lambda: os.kill(newest_rank(), signal.SIGSTOP)))
         with pytest.raises(RankLost, match="did not answer in time"):
@@ -213,7 +211,7 @@ def test_a_rank_that_hangs_is_not_waited_for_longer_than_it_is_said(
 @pytest.mark.parametrize("method", ["fourierft", "frod"])
 def test_a_rank_with_another_base_takes_no_part(place: Place, tmp_path: Path, method: str) -> None:
     spec = job(place.base, method=method, method_config={})
-    if method == "frod":  # its file does not name the base; its basis shows it
+    if method == "frod":  # the job names no base: the basis tells them apart
         spec = replace(spec, base_fingerprint="")
     moved = replace(place, source=tiny.save_base(tmp_path / "other", seed=1))
     with moved.pool(tmp_path / "job") as pool, pytest.raises(RankLost, match="with code 1"):
@@ -244,7 +242,7 @@ with rank_pool(settings, "causal_lm", files, folder, notice_s=0.1):
 
 
 @pytest.mark.slow
-def test_a_process_that_does_not_notice_its_ranks_death_ends_all_the_same(tmp_path: Path) -> None:
+def test_a_process_ends_after_a_rank_even_if_no_call_of_it_fails(tmp_path: Path) -> None:
     """As between GPUs, where a collective operation may wait for the dead."""
     done = subprocess.run([sys.executable, "-c", _WAITING, str(tmp_path)], timeout=100, check=False)
     assert done.returncode == 70

@@ -338,7 +338,7 @@ def trained(
     return files_of(folder)
 
 
-def test_dropout_is_done_said_and_the_same_after_a_death(
+def test_dropout_is_applied_recorded_and_the_same_after_a_resume(
     base: LoadedBase, files: JobFiles, tmp_path: Path
 ) -> None:
     config = {"r": 2, "lora_dropout": 0.5}
@@ -354,7 +354,7 @@ def test_dropout_is_done_said_and_the_same_after_a_death(
     assert files_of(folder) == first
 
 
-def test_a_gaussian_start_is_another_adapter_and_is_said(
+def test_a_gaussian_start_is_another_adapter_and_is_recorded(
     base: LoadedBase, files: JobFiles, tmp_path: Path
 ) -> None:
     usual = trained(base, files, tmp_path / "usual", "lora", {"r": 2})
@@ -480,7 +480,7 @@ def test_a_run_that_is_no_better_than_the_base_says_so_in_a_warning(
     assert any("not better than" in text for text in said)
 
 
-def test_layers_that_take_long_to_make_ready_are_told_and_can_be_stopped(
+def test_slow_preparation_of_layers_is_reported_and_can_be_stopped(
     base: LoadedBase, files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.training.messages._PERIOD_S", 0.0)

@@ -51,7 +51,7 @@ def values_of(trainable: TrainableAdapter) -> dict[str, torch.Tensor]:
     return {one.name: one.tensor.detach().clone() for one in trainable.trained_tensors()}
 
 
-def test_learned_places_take_turns_by_optimiser_steps_whatever_the_accumulation(
+def test_learned_positions_take_turns_by_optimiser_steps_whatever_the_accumulation(
     base: LoadedBase, tmp_path: Path
 ) -> None:
     for accumulation in (1, 2):
@@ -74,7 +74,7 @@ def test_learned_places_take_turns_by_optimiser_steps_whatever_the_accumulation(
         assert moved == [{"spectrum"}] * 10 + [{"positions"}] * 2
 
 
-def test_roles_have_rates_of_their_own_and_places_do_not_decay(
+def test_roles_have_rates_of_their_own_and_positions_do_not_decay(
     base: LoadedBase, tmp_path: Path
 ) -> None:
     trainer, trainable = trainer_of(
@@ -85,7 +85,9 @@ def test_roles_have_rates_of_their_own_and_places_do_not_decay(
     assert sorted(groups) == [(0.25, 0.0), (0.5, 0.1)]
 
 
-def test_gradients_are_clipped_and_told_unclipped(base: LoadedBase, tmp_path: Path) -> None:
+def test_gradients_are_clipped_and_their_norm_is_reported_from_before(
+    base: LoadedBase, tmp_path: Path
+) -> None:
     trainer, trainable = trainer_of(base, tmp_path, "lora", max_grad_norm=1e-3)
     try:
         trainer._gradients.add(0)
@@ -152,7 +154,7 @@ def _stopping_at(number: int) -> Any:
     return disturb
 
 
-def test_a_checkpoint_of_another_setting_is_not_gone_on_from(
+def test_a_run_does_not_resume_from_a_checkpoint_of_another_setting(
     base: LoadedBase, tmp_path: Path
 ) -> None:
     files = JobFiles(sums(tmp_path / "sums.jsonl", 12))

@@ -20,7 +20,7 @@ def test_a_worker_needs_a_base() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_registry_that_cannot_be_is_named_and_its_password_is_not(tmp_path: Path) -> None:
+def test_a_malformed_registry_url_is_shown_without_its_password(tmp_path: Path) -> None:
     registry = "http://user:secret@somewhere"
     done = run("--base", "x", "--registry", registry, "--data", str(tmp_path))
     assert done.returncode == 1
