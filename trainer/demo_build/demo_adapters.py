@@ -3,8 +3,8 @@
     python -m trainer.demo_build.demo_adapters --out DIR [--seconds 60]
 
 `legalese` (LoRA) reads licence texts, `shouting` (FourierFT) reads pydoc's topics in capitals; both
-texts are demo_data's. Each folder is PEFT's, with the base's fingerprint in the header, and a metrics.json
-with the held-out loss of the adapter and of the base alone on the shipped excerpt.
+texts are demo_data's. Each folder is PEFT's, with the base's fingerprint in the header, and a
+metrics.json with the held-out loss of the adapter and of the base alone on the shipped excerpt.
 """
 
 import argparse

@@ -103,7 +103,7 @@ class Muon(torch.optim.Optimizer):
     """Gradient steps whose matrix is made orthogonal first (Jordan et al. 2024).
 
     Here it reaches AdamW's loss in less than half the steps. The quintic Newton-Schulz iteration
-    and its three numbers are the authors'; torch has an own Muon from 2.9 on, 2.7 is supported here.
+    and its three numbers are the authors'; torch has Muon from 2.9 on, this supports 2.7.
     """
 
     def __init__(self, matrices: Iterable[Tensor], momentum: float = 0.95, decay: float = 0.1):
