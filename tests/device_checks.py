@@ -122,7 +122,7 @@ def check_replays_equal_runs(device: torch.device) -> None:
 
 
 def check_new_tokens_reach_a_replay(device: torch.device) -> None:
-    """A recorded step reads other tokens, places and slots than those it was recorded with."""
+    """A recorded step reads other tokens, positions and slots than those it was recorded with."""
     told = []
     for served in (Served(tiny.model()), served_on(device)):
         sequences = sequences_of([None, *leases_of(served)[1:], None])

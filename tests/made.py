@@ -30,7 +30,7 @@ def random_coefficients(
 ) -> dict[str, Tensor]:
     """Return what `init` gives with noise on every number that training would move.
 
-    Places, being integers, and what is fixed stay as they are.
+    Positions, being integers, and what is fixed stay as they are.
     """
     generator = torch.Generator().manual_seed(seed)
     fresh = method.init(shape, generator, basis)

@@ -382,7 +382,7 @@ OTHERS: dict[str, Entry] = {
     "shira": _shira(),
     "shira seeded": _shira(random_seed=4),
     "shira random first": _shira(init_weights=False),
-    "shira all places": _shira(r=24, target_modules=["k_proj"]),
+    "shira all positions": _shira(r=24, target_modules=["k_proj"]),
     "shira saves the head": _shira(modules_to_save=["lm_head"]),
     "shira opt": _shira("opt", target_modules=["fc1"]),
     "frod": _frod(),

@@ -153,9 +153,9 @@ def _ours(shape: str, method: Method, number: int, folder: Path) -> tuple[Files,
     reference = copy.deepcopy(model).requires_grad_(False)
     for target, layer in layers.items():
         flat = torch.arange(shapes[target].out * shapes[target].in_)
-        places = flat // shapes[target].in_, flat % shapes[target].in_
+        positions = flat // shapes[target].in_, flat % shapes[target].in_
         basis = bases.get(methods[target], shapes[target], target, layer)
-        delta = methods[target].cells(layer, shapes[target], *places, basis)
+        delta = methods[target].cells(layer, shapes[target], *positions, basis)
         weight = weight_of(reference.get_submodule(target))
         weight += delta.view(shapes[target]).float()
     return _files(folder), reference

@@ -121,7 +121,7 @@ def without_warnings() -> Iterator[None]:
 
 
 def random_layer(method: Method, shape: Shape, seed: int = 0) -> dict[str, Tensor]:
-    """Return coefficients with nothing zero; places, being integers, as `init` draws them."""
+    """Return coefficients with nothing zero; positions, being integers, as `init` draws them."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(fresh.shape, generator=generator) if fresh.is_floating_point() else fresh

@@ -25,7 +25,7 @@ _TASKS: Mapping[str, str] = {
     "FEATURE_EXTRACTION": "",
     "SEQ_CLS": "a head that gives a sequence its label",
     "TOKEN_CLS": "a head that gives each token a label",
-    "QUESTION_ANS": "a head that gives an answer's place in a text",
+    "QUESTION_ANS": "a head that gives an answer's position in a text",
     "SEQ_2_SEQ_LM": "an encoder beside its decoder",
 }
 

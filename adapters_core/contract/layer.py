@@ -49,11 +49,11 @@ class TensorSpec:
 
     Args:
         shape: of the tensor.
-        floating: whether it holds numbers, not places.
+        floating: whether it holds numbers, not positions.
         trained: whether training moves them.
         shared: the key after `base_model.` if the file holds it once for several layers; these
             then have one and the same tensor among their coefficients.
-        role: which of a job's learning rates moves it: that of coefficients or of places.
+        role: which of a job's learning rates moves it: that of coefficients or of positions.
         rate: what this learning rate is multiplied by.
     """
 
@@ -61,7 +61,7 @@ class TensorSpec:
     floating: bool = True
     trained: bool = True
     shared: str | None = None
-    role: Literal["coefficients", "places"] = "coefficients"
+    role: Literal["coefficients", "positions"] = "coefficients"
     rate: float = 1.0
 
 

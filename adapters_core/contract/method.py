@@ -128,11 +128,11 @@ class Method(ABC):
         digests: dict[str, list[str | None]] = {}
         for method, shape in {(method, shapes[target]) for target, method in methods.items()}:
             name = f"{shape.out}x{shape.in_}"
-            digests.setdefault(name, []).append(method.places_digest(shape))
-        # Where layers of one shape have different places, there is no digest of them all.
+            digests.setdefault(name, []).append(method.positions_digest(shape))
+        # Where layers of one shape have different positions, there is no digest of them all.
         alike = {name: d[0] for name, d in sorted(digests.items()) if len(set(d)) == 1}
-        places = {name: digest for name, digest in alike.items() if digest is not None}
-        return {"places": places} if places else {}
+        positions = {name: digest for name, digest in alike.items() if digest is not None}
+        return {"places": positions} if positions else {}
 
     @abstractmethod
     def to_peft(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Method(ABC):
         """Return what the file holds for a layer of this shape; all validation follows from it."""
 
     def check(self, coefficients: Coefficients, shape: Shape) -> None:
-        """Refuse values that fit `tensors(shape)` but not the layer, such as places outside it.
+        """Refuse values that fit `tensors(shape)` but not the layer, such as positions outside it.
 
         The reader calls it once a layer, before anything is computed from the coefficients.
 
@@ -160,8 +160,8 @@ class Method(ABC):
         """Return whether the layer's delta is zero everywhere, as far as the file alone says."""
         return not any(bool(tensor.any()) for tensor in coefficients.values())
 
-    def places_digest(self, shape: Shape) -> str | None:
-        """Return a digest of the seeded places, for the file's header; None without any."""
+    def positions_digest(self, shape: Shape) -> str | None:
+        """Return a digest of the seeded positions, for the file's header; None without any."""
         return None
 
     def fitted(self, shape: Shape) -> Self:

@@ -94,7 +94,7 @@ def read_adapter(
     every = methods | replaced
     keys = {t: _keys(every[t], t, base) for t in every}
     _check_tensors(header, keys, shared, entries)
-    _check_places(own, methods, base)
+    _check_positions(own, methods, base)
     tensors = read_tensors(file, whole)
     check_copies(tensors, copies, base)
     layers = {
@@ -167,15 +167,17 @@ def _check_fingerprint(own: Mapping[str, Any], base: BaseSpec) -> bool:
     return True
 
 
-def _check_places(own: Mapping[str, Any], methods: Mapping[str, Method], base: BaseSpec) -> None:
-    """Hold the places that the file was trained on against those its seed gives here."""
+def _check_positions(own: Mapping[str, Any], methods: Mapping[str, Method], base: BaseSpec) -> None:
+    """Hold the positions that the file was trained on against those its seed gives here."""
     claimed = own.get("places", {})
-    # Layers of one method and shape share their places: one of them is enough.
+    # Layers of one method and shape share their positions: one of them is enough.
     distinct = {(method, base.layers[target]): target for target, method in methods.items()}
     for (method, shape), target in distinct.items():
         name = f"{shape.out}x{shape.in_}"
-        if name in claimed and claimed[name] != method.places_digest(shape):
-            raise InvalidAdapter(f"the seed gives other places for {name} than the file's", target)
+        if name in claimed and claimed[name] != method.positions_digest(shape):
+            raise InvalidAdapter(
+                f"the seed gives other positions for {name} than the file's", target
+            )
 
 
 def _sorted_out(

@@ -1,4 +1,4 @@
-"""Write an adapter as PEFT's directory, with the base's fingerprint and places in the header."""
+"""Write an adapter as PEFT's directory, with the base's fingerprint and positions in the header."""
 
 import json
 import os

@@ -1,8 +1,8 @@
-"""What a FRoD file says of its basis: V itself and the places of S, or only their digests.
+"""What a FRoD file says of its basis: V itself and the positions of S, or only their digests.
 
 `frod_V.<category>` `[N, N]`, `frod_s_indices.<category>` int64 `[2, n]`, rows then columns, and
 `frod_s_size.<category>` `[N, N]` are PEFT's, where its config says `save_projection`. Where it does
-not, our own `frod_digest.<category>` uint8 `[2, 32]` has the sha256 of V and of the places.
+not, our own `frod_digest.<category>` uint8 `[2, 32]` has the sha256 of V and of the positions.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from adapters_core.contract.layer import Coefficients, FileView
 from adapters_core.errors import InvalidAdapter
 from adapters_core.frod.joint import REGULARISATION, category_of, check_canonical
-from adapters_core.frod.off_diagonal import checked_places
+from adapters_core.frod.off_diagonal import checked_positions
 
 LAMBDA, VALUES = "frod_lambda_l", "frod_lambda_s_values"
 V, INDICES, SIZE, DIGEST = "frod_V", "frod_s_indices", "frod_s_size", "frod_digest"
@@ -65,22 +65,22 @@ def check_widths(widths: dict[str, int], target: str, width: int) -> None:
         )
 
 
-def saved_places(layer: Coefficients, category: str) -> Tensor:
-    """Return the places of S that a file holds, int64 `[2, n]`, after checking them and its size.
+def saved_positions(layer: Coefficients, category: str) -> Tensor:
+    """Return a file's positions of S, int64 `[2, n]`, after checking them and its size.
 
     Raises:
-        InvalidAdapter: S is not `[N, N]`, or a place is outside or on the diagonal.
+        InvalidAdapter: S is not `[N, N]`, or a position is outside or on the diagonal.
     """
     width = layer[LAMBDA].numel()
     size, key = layer[SIZE].tolist(), key_of(SIZE, category)
     if size != [width, width]:
         raise InvalidAdapter(f"{key} is {size}, not {[width, width]}", key)
     indices = layer.get(INDICES, torch.empty(2, 0, dtype=torch.int64))
-    return checked_places(indices, width, key_of(INDICES, category))
+    return checked_positions(indices, width, key_of(INDICES, category))
 
 
 def said_digests(layer: Coefficients, category: str) -> tuple[str, str]:
-    """Return the digests `sha256:…` of V and of the places that a small file says.
+    """Return the digests `sha256:…` of V and of the positions that a small file says.
 
     Raises:
         InvalidAdapter: they are not bytes.
@@ -88,25 +88,25 @@ def said_digests(layer: Coefficients, category: str) -> tuple[str, str]:
     held, key = layer[DIGEST], key_of(DIGEST, category)
     if held.dtype != torch.uint8:
         raise InvalidAdapter(f"{key} has dtype {held.dtype}, not uint8", key)
-    v, places = (f"sha256:{bytes(row.tolist()).hex()}" for row in held)
-    return v, places
+    v, positions = (f"sha256:{bytes(row.tolist()).hex()}" for row in held)
+    return v, positions
 
 
-def digest_tensor(v_digest: str, places_digest: str) -> Tensor:
+def digest_tensor(v_digest: str, positions_digest: str) -> Tensor:
     """Return two digests `sha256:…` as a small file holds them."""
-    both = (bytes.fromhex(text.removeprefix("sha256:")) for text in (v_digest, places_digest))
+    both = (bytes.fromhex(text.removeprefix("sha256:")) for text in (v_digest, positions_digest))
     return torch.tensor([list(digest) for digest in both], dtype=torch.uint8)
 
 
-def check_places_digest(made: str, said: str, category: str) -> None:
-    """Hold the places that a seed gives here against those that a file was trained on.
+def check_positions_digest(made: str, said: str, category: str) -> None:
+    """Hold the positions that a seed gives here against those that a file was trained on.
 
     Raises:
         InvalidAdapter: they differ.
     """
     if made != said:
         key = key_of(DIGEST, category)
-        message = f"{key}: trained on places with digest {said}; the seed gives {made} here"
+        message = f"{key}: trained on positions with digest {said}; the seed gives {made} here"
         raise InvalidAdapter(message, key)
 
 

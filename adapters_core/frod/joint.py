@@ -67,15 +67,15 @@ def category_of(path: str) -> str:
 def members_of(category: str, shapes: Mapping[str, Shape]) -> list[str]:
     """Return the paths in a category, by the number of their block; of equal numbers the last."""
     paths = [path for path in shapes if category_of(path) == category]
-    numbered = {_block_of(path, place): path for place, path in enumerate(paths)}
+    numbered = {_block_of(path, index): path for index, path in enumerate(paths)}
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _block_of(path: str, place: int) -> int:
-    """Return the number of the block at `path`, `place` if it has none."""
+def _block_of(path: str, index: int) -> int:
+    """Return the number of the block at `path`, `index` if it has none."""
     names = path.split(".")
     after = names[names.index("layers") + 1 :][:1] if "layers" in names else []
-    return next((int(name) for name in after + names if name.isdigit()), place)
+    return next((int(name) for name in after + names if name.isdigit()), index)
 
 
 def check_canonical(category: str, shapes: Mapping[str, Shape]) -> None:

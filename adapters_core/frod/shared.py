@@ -1,4 +1,4 @@
-"""What FRoD adapters of one V and one choice of places share on a layer, on the batch's device."""
+"""What FRoD adapters with the same V and positions share on a layer, on the batch's device."""
 
 from dataclasses import dataclass
 
@@ -13,23 +13,23 @@ from adapters_core.transforms.factored import Core, PlainLine, through_core
 
 @dataclass(frozen=True)
 class FRoDBasis:
-    """U, lambda0 and V of a layer, and the places of S.
+    """U, lambda0 and V of a layer, and the positions of S.
 
     Args:
         joint: V `[in, in]`; one for all layers of the category.
-        own: U `[out, in]` and lambda0 `[in]`; one for all choices of places.
-        places: int64 `[2, n]`, rows then columns of S.
-        rows, cols: int32 `[in + n]`: the diagonal, then the places.
-        places_digest: of the places.
+        own: U `[out, in]` and lambda0 `[in]`; one for all choices of positions.
+        positions: int64 `[2, n]`, rows then columns of S.
+        rows, cols: int32 `[in + n]`: the diagonal, then the positions.
+        positions_digest: of the positions.
         dtype: of the products.
     """
 
     joint: Joint
     own: Factors
-    places: Tensor
+    positions: Tensor
     rows: Tensor
     cols: Tensor
-    places_digest: str
+    positions_digest: str
     dtype: torch.dtype
 
     @property
@@ -53,9 +53,9 @@ class FRoDBasis:
         if values is None:
             return result
         values = values.to(self.dtype)
-        # The places were checked with the file.
+        # The positions were checked with the file.
         sparse = torch.sparse_coo_tensor(
-            self.places, values, tuple(self.v.shape), check_invariants=False
+            self.positions, values, tuple(self.v.shape), check_invariants=False
         )
         return result + torch.sparse.mm(sparse, self.v.T)
 
@@ -72,8 +72,8 @@ class FRoDBasis:
 def basis_of(
     site: Site,
     joint: Joint,
-    places: Tensor,
-    places_digest: str,
+    positions: Tensor,
+    positions_digest: str,
     device: torch.device,
     dtype: torch.dtype,
 ) -> FRoDBasis:
@@ -90,5 +90,5 @@ def basis_of(
 
     shared = site.base.held(("frod V", joint.digest, str(device), dtype), moved)
     diagonal = torch.arange(joint.v.shape[0]).expand(2, -1)
-    rows, cols = torch.cat([diagonal, places], dim=1).to(device, torch.int32)
-    return FRoDBasis(shared, own, places.to(device), rows, cols, places_digest, dtype)
+    rows, cols = torch.cat([diagonal, positions], dim=1).to(device, torch.int32)
+    return FRoDBasis(shared, own, positions.to(device), rows, cols, positions_digest, dtype)

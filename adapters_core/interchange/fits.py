@@ -5,10 +5,10 @@
 An atom is the delta of one unit coefficient. Where atoms coincide, of all the best solutions the
 one of smallest norm is taken.
 
-- LoCA may place its coefficients: cosine atoms are orthonormal, so the best n are the n largest of
-  the two-dimensional DCT.
-- FourierFT's atoms are cosines at seeded places, so real that (j, k) and (-j, -k) are one and the
-  same; different ones are orthogonal. With R = Re(fft2(delta)), an atom that stands m times has
+- LoCA chooses its positions: cosine atoms are orthonormal, so the best n are the n largest
+  of the two-dimensional DCT.
+- FourierFT's atoms are cosines at seeded positions, so real that (j, k) and (-j, -k) are one and
+  the same; different ones are orthogonal. With R = Re(fft2(delta)), an atom that stands m times has
   c = w R / (m scale), w = 1 where (j, k) is its own mirror image and 2 elsewhere.
 - WaveletFT's atoms are orthonormal but where an edge of the layer cuts them; there the equations
   are solved by conjugate gradients.
@@ -29,7 +29,7 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.methods.fourierft import FourierFT
 from adapters_core.methods.loca import LoCA
 from adapters_core.methods.waveletft import WaveletFT
-from adapters_core.positions.seeded import flat_places
+from adapters_core.positions.seeded import flat_positions
 from adapters_core.transforms.cosine import cosine_table, dct
 
 _CPU = torch.device("cpu")
@@ -82,9 +82,9 @@ def _cosine_map(method: LoCA, delta: Tensor) -> Tensor:
 def _largest(method: LoCA, values: Tensor, shape: Shape) -> Fit:
     flat = values.abs().view(-1).topk(method.n, sorted=False).indices.sort().values
     best = values.view(-1)[flat]
-    places = torch.stack([flat // shape.in_, flat % shape.in_]).int()
+    positions = torch.stack([flat // shape.in_, flat % shape.in_]).int()
     spectrum = (best / method.scale).float()
-    return Fit({"loca_spectrum": spectrum, "loca_locations": places}, float(best.square().sum()))
+    return Fit({"loca_spectrum": spectrum, "loca_locations": positions}, float(best.square().sum()))
 
 
 def _fourier_map(method: FourierFT, delta: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ def _fourier_map(method: FourierFT, delta: Tensor) -> Tensor:
     return torch.fft.fft(torch.fft.rfft(delta), dim=0).real
 
 
-def _at_fourier_places(method: FourierFT, real: Tensor, shape: Shape) -> Fit:
-    flat = flat_places(method.seed, method.n, shape.out * shape.in_)
+def _at_fourier_positions(method: FourierFT, real: Tensor, shape: Shape) -> Fit:
+    flat = flat_positions(method.seed, method.n, shape.out * shape.in_)
     rows, cols = flat // shape.in_, flat % shape.in_
     mirror = (-rows % shape.out) * shape.in_ + -cols % shape.in_
     # The mirror image of a column beyond the half has the same real part.
@@ -175,7 +175,7 @@ class _LinearDelta:
 
 
 _FITTERS = {
-    FourierFT.name: Fitter(_fourier_map, _at_fourier_places),
+    FourierFT.name: Fitter(_fourier_map, _at_fourier_positions),
     LoCA.name: Fitter(_cosine_map, _largest),
     WaveletFT.name: Fitter(_as_it_is, _solved),
 }

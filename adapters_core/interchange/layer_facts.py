@@ -1,4 +1,4 @@
-"""What one layer of an adapter is: its coefficients, their places, and the update they make.
+"""What one layer of an adapter is: its coefficients, their positions, and the update they make.
 
 The stable rank is ||delta||_F^2 / ||delta||_2^2: 1 for a rank-one update, at most the rank, and the
 rank itself where all singular values are equal. It needs the largest singular value alone, which a
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from adapters_core.contract.layer import Coefficients, Shape
 from adapters_core.contract.method import Method
-from adapters_core.positions.seeded import places_digest
+from adapters_core.positions.seeded import positions_digest
 
 _VECTORS, _STEPS, _TOLERANCE = 8, 60, 1e-5
 
 
 @dataclass(frozen=True)
-class Places:
+class Positions:
     """Where coefficients stand: how many, how many different cells, and a digest of them.
 
-    The digest is the same for seeded places and for the same ones held by a file: over the flat,
+    The digest is the same for seeded positions and for the same ones held by a file: over the flat,
     row-major cells in the order of the coefficients.
     """
 
@@ -37,7 +37,7 @@ class LayerFacts:
 
     Args:
         shape: `[out, in_]`.
-        num_coefficients: numbers of its own; places and what layers share do not count.
+        num_coefficients: numbers of its own; positions and what layers share do not count.
         places: of the coefficients; None for methods without any.
         energy: sum of the coefficients' squares.
         delta_norm: `||delta||_F`.
@@ -47,7 +47,7 @@ class LayerFacts:
 
     shape: Shape
     num_coefficients: int
-    places: Places | None
+    places: Positions | None
     energy: float
     delta_norm: float
     relative_norm: float
@@ -66,7 +66,7 @@ def layer_facts(
     return LayerFacts(
         shape=shape,
         num_coefficients=sum(tensor.numel() for tensor in own),
-        places=_places(method, layer, shape),
+        places=_positions(method, layer, shape),
         energy=sum(float(tensor.double().square().sum()) for tensor in own),
         delta_norm=norm,
         relative_norm=norm / base_norm if base_norm else 0.0,
@@ -89,15 +89,15 @@ def largest_singular_value(matrix: Tensor) -> float:
     return found
 
 
-def _places(method: Method, layer: Coefficients, shape: Shape) -> Places | None:
-    """Return the places that the file holds, or those that the seed gives."""
+def _positions(method: Method, layer: Coefficients, shape: Shape) -> Positions | None:
+    """Return the positions that the file holds, or those that the seed gives."""
     for tensor in layer.values():
         if not tensor.is_floating_point() and tensor.shape[:1] == (2,) and tensor.dim() == 2:
             rows, cols = tensor.long()
             flat = rows * shape.in_ + cols
-            return Places(flat.numel(), flat.unique().numel(), places_digest(flat))
-    digest = method.places_digest(shape)
+            return Positions(flat.numel(), flat.unique().numel(), positions_digest(flat))
+    digest = method.positions_digest(shape)
     if digest is None:
         return None
     n = next(tensor.numel() for tensor in layer.values())
-    return Places(n, n, digest)
+    return Positions(n, n, digest)

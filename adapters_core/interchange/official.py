@@ -4,11 +4,12 @@ github.com/Chaos96/fourierft, a fork of PEFT (peft/src/peft/tuners/fourier, comm
 config says `peft_type` FOURIER, `n_frequency` and `scale`; a layer's coefficients are the parameter
 `spectrum.<adapter name>`. What differs from PEFT's FourierFT:
 
-- It adds x @ delta where PEFT adds x @ delta.T, so rows and columns of the places are swapped; the
-  coefficients stay as they are. All layers are square: the code knows the input's width alone.
-- Places are no part of a checkpoint. With `--share_entry` they are the first n of `randperm(d * d)`
-  under `--entry_seed` (2024 in the scripts); no file says so, the caller has to. Without it, and
-  with `--set_bias`, each layer draws from the run's global generator: nobody can draw them again.
+- It adds x @ delta where PEFT adds x @ delta.T, so rows and columns of the positions are swapped;
+  the coefficients stay as they are. All layers are square: the code knows the input's width alone.
+- Positions are no part of a checkpoint. With `--share_entry` they are the first n of
+  `randperm(d * d)` under `--entry_seed` (2024 in the scripts); no file says so, the caller has to.
+  Without it, and with `--set_bias`, each layer draws from the run's global generator, and they
+  cannot be drawn again.
 - The forward pass multiplies by `scale`, the merge by 300: this is the forward pass.
 - `save_pretrained` keeps names with `fourier_` in them, and so no spectrum. Checkpoints that hold
   anything are state dicts saved by hand; names with and without the adapter's are read.
@@ -28,7 +29,7 @@ from adapters_core.contract.safetensors_header import TensorEntry, read_header, 
 from adapters_core.errors import InvalidAdapter, UnusedTensors
 from adapters_core.format.keys import PREFIX
 from adapters_core.methods.fourierft import FourierFT
-from adapters_core.positions.seeded import flat_places
+from adapters_core.positions.seeded import flat_positions
 
 #: `peft_type` of these checkpoints.
 OFFICIAL_TYPE = "FOURIER"
@@ -52,17 +53,17 @@ def read_official(
         file: safetensors; spectra and, if somebody saved them, indices.
         config: the checkpoint's.
         base: what it was trained on.
-        entry_seed: which seed drew the shared places; None where indices are to show that it was
+        entry_seed: which seed drew the shared positions; None where indices are to show that it was
             the scripts' own.
 
     Raises:
-        InvalidAdapter: the places cannot be known, or the file fits neither config nor base.
+        InvalidAdapter: the positions cannot be known, or the file fits neither config nor base.
     """
     config.refuse_unread(_FIELDS)
     header = read_header(file)
     found = _layers_of(header.tensors, base)
     if entry_seed is None and not all("indices" in keys for keys in found.values()):
-        raise InvalidAdapter(_UNKNOWN_PLACES, "entry_seed")
+        raise InvalidAdapter(_UNKNOWN_POSITIONS, "entry_seed")
     seed = USUAL_ENTRY_SEED if entry_seed is None else entry_seed
     n, scale = config.integer("n_frequency", 100), config.number("scale", 0.1)
     method = FourierFT(n, scale, seed, transposed=True)
@@ -117,19 +118,19 @@ def _check_layer(
 
 
 def _check_indices(indices: Tensor, method: FourierFT, path: str, shape: Shape) -> None:
-    """Refuse places that the entry seed does not give: a FourierFT file has a seed's alone."""
-    flat = flat_places(method.seed, method.n, shape.out * shape.in_)
+    """Refuse positions that the entry seed does not give: a FourierFT file has a seed's alone."""
+    flat = flat_positions(method.seed, method.n, shape.out * shape.in_)
     drawn = torch.stack([flat // shape.in_, flat % shape.in_])
     if not torch.equal(indices.long(), drawn):
         raise InvalidAdapter(
             f"the indices of {path} are not those of entry seed {method.seed}: an adapter with "
-            "places that no seed gives cannot be written as FourierFT",
+            "positions that no seed gives cannot be written as FourierFT",
             "entry_seed",
         )
 
 
-_UNKNOWN_PLACES = (
+_UNKNOWN_POSITIONS = (
     "the file does not say where its coefficients stand. Trained with --share_entry: give "
     f"--entry-seed ({USUAL_ENTRY_SEED} in the authors' scripts). Trained without it, as their "
-    "LLaMA scripts do: every layer drew from the run's global generator, and the places are lost"
+    "LLaMA scripts do: every layer drew from the run's global generator, and the positions are lost"
 )

@@ -1,8 +1,8 @@
 """Projection of any adapter onto a spectral method: the nearest one of its kind, layer by layer.
 
-The places of FourierFT and WaveletFT come from a seed and know nothing of the update: of a dense or
-low-rank delta they keep about as much energy as they are of all places, n of out * in. Several
-seeds differ by chance alone. LoCA chooses its places and keeps what the largest n hold.
+The positions of FourierFT and WaveletFT come from a seed and know nothing of the update: of a dense
+or low-rank delta they keep about as much energy as they are of all positions, n of out * in.
+Several seeds differ by chance alone. LoCA chooses its positions and keeps what the largest n hold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,7 @@ class Target:
         """Return candidate `number` on a layer of this shape.
 
         Raises:
-            InvalidAdapter: it has more coefficients than the layer has places.
+            InvalidAdapter: it has more coefficients than the layer has positions.
         """
         method: Any = self.candidates[number]
         if self.is_cut and method.n > shape.out * shape.in_:

@@ -2,7 +2,7 @@
 
 Both write what `unturned_rows` (kernels/cosine.py) would give, without the dense rows between:
 a coefficient enters the one frequency it turns into. Nothing is checked here; callers have checked
-their places. A block's tile of rows is transposed and turned while it is in cache.
+their positions. A block's tile of rows is transposed and turned while it is in cache.
 """
 
 import numba
@@ -17,43 +17,43 @@ _TILE = 16
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _sparse_loop(values, lines, places, size, turn, out):  # type: ignore[no-untyped-def]
+def _sparse_loop(values, lines, positions, size, turn, out):  # type: ignore[no-untyped-def]
     cos, sin = turn[0], turn[1]  # pragma: no cover - compiled
     for i in range(values.shape[0]):
-        place, value, parts = places[i], values[i], out[lines[i]]
-        if 2 * place <= size:
-            parts[2 * place] += value * cos[place]
-            parts[2 * place + 1] += value * sin[place]
-        if place > 0 and 2 * place >= size:
-            k = size - place
+        position, value, parts = positions[i], values[i], out[lines[i]]
+        if 2 * position <= size:
+            parts[2 * position] += value * cos[position]
+            parts[2 * position + 1] += value * sin[position]
+        if position > 0 and 2 * position >= size:
+            k = size - position
             parts[2 * k] += value * sin[k]
             parts[2 * k + 1] -= value * cos[k]
 
 
 def sparse_spectra(
-    values: Tensor, lines: Tensor, places: Tensor, num_lines: int, turn: Tensor, size: int
+    values: Tensor, lines: Tensor, positions: Tensor, num_lines: int, turn: Tensor, size: int
 ) -> Tensor:
     """Return the half spectra, complex64 `[num_lines, size // 2 + 1]`, of sparse rows.
 
     Args:
-        values: float32 `[n]`, on a CPU; those at one place add.
+        values: float32 `[n]`, on a CPU; those at one position add.
         lines: int64 `[n]`, the row that each stands in.
-        places: int64 `[n]`, its place in the row.
+        positions: int64 `[n]`, its position in the row.
         num_lines: how many rows there are.
         turn: `[2, size // 2 + 1]`, for the way back.
         size: of a row.
     """
     out = torch.zeros(num_lines, 2 * turn.shape[1])
-    arrays = (values.numpy(), lines.numpy(), places.numpy())
+    arrays = (values.numpy(), lines.numpy(), positions.numpy())
     _sparse_loop(*arrays, size, turn.numpy(), out.numpy())
     return as_spectra(out)
 
 
 def sparse_spectra_reference(
-    values: Tensor, lines: Tensor, places: Tensor, num_lines: int, turn: Tensor, size: int
+    values: Tensor, lines: Tensor, positions: Tensor, num_lines: int, turn: Tensor, size: int
 ) -> Tensor:
     """Return what `sparse_spectra` does, in torch operations."""
-    rows = values.new_zeros(num_lines * size).index_add_(0, lines * size + places, values)
+    rows = values.new_zeros(num_lines * size).index_add_(0, lines * size + positions, values)
     return unturned_rows_reference(rows.view(num_lines, size), turn)
 
 

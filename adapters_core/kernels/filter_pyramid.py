@@ -93,7 +93,7 @@ class Pyramid:
 
         Args:
             level: int64 `[n]`, from 0.
-            index: int64 `[n]`, the atom's place in its half of the level.
+            index: int64 `[n]`, the atom's position in its half of the level.
         """
         step, back = 1 << (level + 1), self.bank.taps - 2
         if not self.bank.low:

@@ -31,7 +31,7 @@ def gathered_rows(
 
     Args:
         x: `[T, C]`.
-        layer: the packed coefficients, one per place, in the order of `cols` and `rows`.
+        layer: the packed coefficients, one per position, in the order of `cols` and `rows`.
         slots: int64 `[T]`.
         cols: int32 `[n]`, the entry of x each coefficient reads.
         rows: int32 `[n]`, the entry of the result each coefficient writes.

@@ -47,7 +47,7 @@ _MOST_COEFFICIENTS = 1 << 14
 
 @dataclass(frozen=True)
 class SumsPlan:
-    """What all sums at the same places share.
+    """What all sums at the same positions share.
 
     Args:
         shape: M x N.
@@ -81,7 +81,7 @@ def has_lane_sums(shape: Shape, n: int) -> bool:
 
 
 def sums_plan(flat: Tensor, shape: Shape) -> SumsPlan:
-    """Return the plan of the row-major places `flat` `[n]` of a shape that `has_lane_sums`."""
+    """Return the plan of the row-major positions `flat` `[n]` of a shape that `has_lane_sums`."""
     rows, cols = np.divmod(flat.cpu().numpy(), shape.in_)
     folded = np.minimum(cols, shape.in_ - cols)
     order = np.argsort(folded, kind="stable")

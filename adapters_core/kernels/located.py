@@ -1,11 +1,11 @@
-"""Gather, multiply, scatter at places of the adapter's own: a sparse matrix a row.
+"""Gather, multiply, scatter at locations of the adapter's own: a sparse matrix a row.
 
 For row t with slot s, whose packed layer holds n values, then n rows, then n columns:
 
     z[t, row_s[k]] += value_s[k] * x[t, col_s[k]]
 
-The places stand in the bank as float32, which holds integers up to 2^24 exactly. The compiled loop
-checks no bounds: whoever packs a layer has checked its places.
+The locations stand in the bank as float32, which holds integers up to 2^24 exactly. The compiled
+loop checks no bounds: whoever packs a layer has checked its locations.
 """
 
 import numba

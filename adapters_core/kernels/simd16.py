@@ -130,15 +130,15 @@ def transpose(typing_context, source, at, target):  # type: ignore[no-untyped-de
             return builder.add(start, ir.Constant(start.type, i * LANES))
 
         def loaded(i: int) -> Any:
-            place = _address(context, builder, signature.args[0], args[0], step(args[1], i))
-            value = builder.load(place)
+            address = _address(context, builder, signature.args[0], args[0], step(args[1], i))
+            value = builder.load(address)
             value.align = 4
             return value
 
         zero = ir.Constant(args[1].type, 0)
         for i, row in enumerate(_transpose(builder, [loaded(i) for i in range(LANES)])):
-            place = _address(context, builder, signature.args[2], args[2], step(zero, i))
-            builder.store(row, place, align=4)
+            address = _address(context, builder, signature.args[2], args[2], step(zero, i))
+            builder.store(row, address, align=4)
         return context.get_dummy_value()
 
     return types.void(source, types.uintp, target), generate

@@ -127,7 +127,7 @@ def spectral_rows(
 
     Args:
         spectrum: complex `[T, N // 2 + 1]`, the rows' own half spectra.
-        layer: the packed coefficients, one per place, in the plan's order.
+        layer: the packed coefficients, one per position, in the plan's order.
         slots: int64 `[T]`.
         plan: where they read and write.
     """

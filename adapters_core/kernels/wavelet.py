@@ -135,7 +135,7 @@ def wavelet_rows(
 
     Args:
         z: `[T, C]`, as `analysed_rows` gives them.
-        layer: the packed coefficients, one per place, in the order of `cols` and `rows`.
+        layer: the packed coefficients, one per position, in the order of `cols` and `rows`.
         slots: int64 `[T]`.
         cols: int32 `[n]`, the atom of the columns that each coefficient reads.
         rows: int32 `[n]`, the atom of the rows that it writes.

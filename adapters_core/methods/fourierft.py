@@ -1,4 +1,4 @@
-"""FourierFT: a few Fourier coefficients of the update, at fixed random places.
+"""FourierFT: a few Fourier coefficients of the update, at fixed random positions.
 
     delta = scale * Re( ifft2( F ) ),   F[rows[l], cols[l]] = spectrum[l], else 0
 
@@ -6,12 +6,12 @@
 
 Gao et al. 2024, arXiv:2405.03003, section 3, equations 2-4 and Algorithm 1. Choices on which papers
 and codes differ: equation 3 is printed without the factor 1 / (M N), the algorithm, the authors'
-code and PEFT carry it (`norm="backward"`), and so do we. Places are the first n of
+code and PEFT carry it (`norm="backward"`), and so do we. Positions are the first n of
 `torch.randperm(out * in)` under `seed`, row-major over `[out, in]`, as in PEFT: every layer of one
 shape has the same ones. The paper draws coefficients from N(0, 1); a fresh adapter here is zero,
 so that it changes nothing (PEFT: `init_weights=True`). The authors' code multiplies x @ delta, so
-its places lie over `[in, out]`: `transposed`, which the config's `entry_seed` says; PEFT's own seed
-must then be null, which PEFT refuses, so that it cannot misread such a file.
+its positions lie over `[in, out]`: `transposed`, which the config's `entry_seed` says; PEFT's own
+seed must then be null, which PEFT refuses, so that it cannot misread such a file.
 
 Fast ways. transforms/fourier_sums.py makes dense deltas and merges. For a batch, the rows' own
 half spectra are gathered, multiplied and scattered and transformed back: sixteen rows at a time in
@@ -54,7 +54,7 @@ from adapters_core.kernels.lane_sums import (
     lane_sums,
     sums_plan,
 )
-from adapters_core.positions.seeded import flat_places, places_digest
+from adapters_core.positions.seeded import flat_positions, positions_digest
 from adapters_core.transforms.factored import Core, FourierLine, is_narrow, through_core
 from adapters_core.transforms.fourier_sums import (
     HalfSpectrum,
@@ -71,7 +71,7 @@ class FourierBasis:
     """What all FourierFT adapters of one seed, n and shape share.
 
     Args:
-        places: int64 `[n]`, flat and row-major, as the coefficients stand in the file.
+        positions: int64 `[n]`, flat and row-major, as the coefficients stand in the file.
         half: where they stand in the half spectrum that dense sums are made of.
         plan: which frequency each packed coefficient reads and which it writes.
         weight: float32 `[n]`, what each packed coefficient is multiplied by.
@@ -80,7 +80,7 @@ class FourierBasis:
         dtype: of the transforms.
     """
 
-    places: Tensor
+    positions: Tensor
     half: HalfSpectrum
     plan: SpectralPlan
     weight: Tensor
@@ -92,9 +92,9 @@ class FourierBasis:
 @register
 @dataclass(frozen=True)
 class FourierFT(Method):
-    """Args: n: coefficients a layer, 1..out*in. scale: alpha. seed: chooses the places.
+    """Args: n: coefficients a layer, 1..out*in. scale: alpha. seed: chooses the positions.
 
-    transposed: the places are drawn over `[in, out]`, as in the authors' code.
+    transposed: the positions are drawn over `[in, out]`, as in the authors' code.
     """
 
     n: int = 1000
@@ -143,7 +143,7 @@ class FourierFT(Method):
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         if self.n > shape.out * shape.in_:
             raise InvalidAdapter(
-                f"n_frequency = {self.n}, but the layer has {shape.out} x {shape.in_} places",
+                f"n_frequency = {self.n}, but the layer has {shape.out} x {shape.in_} positions",
                 "n_frequency",
             )
         return {_SPECTRUM: TensorSpec((self.n,))}
@@ -227,7 +227,7 @@ class FourierFT(Method):
         cols: Tensor,
         basis: Any = None,
     ) -> Tensor:
-        flat = self._places(shape)
+        flat = self._positions(shape)
         # Phases are reduced in integers: float32 would lose them, float64 would round them.
         row_turns = (rows[:, None] * (flat // shape.in_)) % shape.out
         col_turns = (cols[:, None] * (flat % shape.in_)) % shape.in_
@@ -270,13 +270,13 @@ class FourierFT(Method):
     def is_zero(self, coefficients: Coefficients) -> bool:
         return self.scale == 0 or super().is_zero(coefficients)
 
-    def places_digest(self, shape: Shape) -> str:
-        return places_digest(self._places(shape))
+    def positions_digest(self, shape: Shape) -> str:
+        return positions_digest(self._positions(shape))
 
     def basis(
         self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
     ) -> FourierBasis:
-        flat = self._places(shape)
+        flat = self._positions(shape)
         plan, weight = _packed(flat, shape, device)
         half = half_spectrum(flat, shape, device)
         compiled = device.type == "cpu" and dtype == torch.float32 and has_lanes(shape)
@@ -285,9 +285,9 @@ class FourierFT(Method):
         sums = sums_plan(flat, shape) if in_lanes else None
         return FourierBasis(flat.to(device), half, plan, weight.to(device), lanes, sums, dtype)
 
-    def _places(self, shape: Shape) -> Tensor:
-        """Return the flat places, int64 `[n]`, row-major over `[out, in_]`."""
-        flat = flat_places(self.seed, self.n, shape.out * shape.in_)
+    def _positions(self, shape: Shape) -> Tensor:
+        """Return the flat positions, int64 `[n]`, row-major over `[out, in_]`."""
+        flat = flat_positions(self.seed, self.n, shape.out * shape.in_)
         return flat % shape.out * shape.in_ + flat // shape.out if self.transposed else flat
 
 

@@ -4,13 +4,13 @@
 
 FRoD, AAAI 2026, arXiv:2512.23485. The paper's body could not be had and none of its numbers is
 claimed: what is computed is what PEFT's FRoD computes, W' = U (S + diag(lambda)) V^T. S is sparse,
-off the diagonal, at places common to a category of layers; lambda and the values of S are trained.
-frod/joint.py has the basis. Choices on which codes differ: PEFT puts W' in the place of the
-base's weight, and the authors' later code adds W' to it; here lambdas are subtracted, not
-weights, so a fresh adapter is exactly zero. A place that stands twice gets the sum, as in PEFT; one
-on the diagonal or outside is refused. PEFT rounds U and V to a base in half precision; here U is
-float32 and V what the file says. With sparse_rate 0, PEFT saves empty tensors, which no file here
-may have.
+off the diagonal, at positions common to a category of layers; lambda and the values of S are
+trained. frod/joint.py has the basis. Choices on which codes differ: PEFT puts W' in the place of
+the base's weight, and the authors' later code adds W' to it; here lambdas are subtracted, not
+weights, so a fresh adapter is exactly zero. A position that stands twice gets the sum, as in PEFT;
+one on the diagonal or outside is refused. PEFT rounds U and V to a base in half precision; here U
+is float32 and V what the file says. With sparse_rate 0, PEFT saves empty tensors, which no file
+here may have.
 
 Two forms of one file, both PEFT's directory:
 
@@ -18,14 +18,14 @@ Two forms of one file, both PEFT's directory:
   gives back the base's weights is served.
 * false: neither. PEFT then computes V anew, which gives another V on another machine, and lambda
   and S mean nothing there; its files of this form are refused. Ours carry `frod_digest`, the sha256
-  of V and of the places, a category, and are served where the basis of all layers that the base
+  of V and of the positions, a category, and are served where the basis of all layers that the base
   has in the category has that very digest. This is what a fresh adapter is. PEFT reads the file,
   and rightly if it adapts all layers of each of its categories and V has the same bits there.
 
-The places are the seeded ones of frod/off_diagonal.py. A layer holds N + max(1, N^2 rate) numbers,
-as float32 in the small form, N being its input's width:
+The positions are the seeded ones of frod/off_diagonal.py. A layer holds N + max(1, N^2 rate)
+numbers, as float32 in the small form, N being its input's width:
 
-    sparse_rate        0 or one place    1e-4       1e-2
+    sparse_rate        0 or one    1e-4       1e-2
     N = 1024                  4.1 kB   4.5 kB      46 kB
     N = 4096                   16 kB    23 kB     687 kB
     N = 4096, 64 layers       1.0 MB   1.5 MB      44 MB
@@ -33,7 +33,7 @@ as float32 in the small form, N being its input's width:
 U and V of an adapted layer stay in memory, once for all adapters.
 
 Fast ways. V^T x is one product, then every row goes through its own diagonal and values at the
-common places (kernels/gathered.py), and U is one product again.
+common positions (kernels/gathered.py), and U is one product again.
 """
 
 from collections.abc import Hashable, Mapping
@@ -66,16 +66,16 @@ from adapters_core.frod.in_file import (
     SIZE,
     VALUES,
     V,
-    check_places_digest,
+    check_positions_digest,
     check_small,
     check_v_digest,
     check_widths,
     digest_tensor,
     said_digests,
-    saved_places,
+    saved_positions,
 )
 from adapters_core.frod.joint import REGULARISATION, Joint, canonical, category_of, digest_of
-from adapters_core.frod.off_diagonal import num_places, num_words, seeded_places
+from adapters_core.frod.off_diagonal import num_positions, num_words, seeded_positions
 from adapters_core.frod.shared import FRoDBasis, basis_of
 from adapters_core.kernels import gathered_rows
 
@@ -83,10 +83,10 @@ from adapters_core.kernels import gathered_rows
 @register
 @dataclass(frozen=True)
 class FRoD(Method):
-    """Args: sparse_rate: of S's cells. seed: chooses them. saved: V and places are in the file.
+    """Args: sparse_rate: of S's cells. seed: chooses them. saved: V and positions are in the file.
 
     regularisation: with which a saved V was made. The rest is what a layer is told of its category:
-    its name, how many words of the generator come before its places, the digests and the places.
+    its name, how many words of the generator come before its positions, the digests and the
     """
 
     sparse_rate: float = 0.01
@@ -96,8 +96,8 @@ class FRoD(Method):
     category: str = ""
     skip: int = 0
     v_digest: str = ""
-    places_sha256: str = ""
-    places: Tensor | None = field(default=None, compare=False, repr=False)
+    positions_sha256: str = ""
+    positions: Tensor | None = field(default=None, compare=False, repr=False)
 
     name: ClassVar[str] = "frod"
     peft_type: ClassVar[str] = "FROD"
@@ -142,7 +142,7 @@ class FRoD(Method):
         return dict(common._in_categories(shapes))
 
     def _in_categories(self, shapes: Mapping[str, Shape]) -> "dict[str, FRoD]":
-        """Return target -> this method as the layer's category has it, still without places."""
+        """Return target -> this method as the layer's category has it, still without positions."""
         widths: dict[str, int] = {}
         for target, shape in shapes.items():
             check_widths(widths, target, shape.in_)
@@ -164,22 +164,22 @@ class FRoD(Method):
         return {target: known[category_of(target)] for target in methods}
 
     def _of_values(self, layer: Coefficients) -> "FRoD":
-        """Return this method with the places and digests that the file gives its category."""
+        """Return this method with the positions and digests that the file gives its category."""
         if self.saved:
             return replace(
-                self._with(saved_places(layer, self.category)), v_digest=digest_of(layer[V])
+                self._with(saved_positions(layer, self.category)), v_digest=digest_of(layer[V])
             )
-        v_digest, places_digest = said_digests(layer, self.category)
+        v_digest, positions_digest = said_digests(layer, self.category)
         made = replace(self._with_seeded(layer[LAMBDA].numel()), v_digest=v_digest)
-        check_places_digest(made.places_sha256, places_digest, self.category)
+        check_positions_digest(made.positions_sha256, positions_digest, self.category)
         return made
 
-    def _with(self, places: Tensor) -> "FRoD":
-        return replace(self, places=places, places_sha256=digest_of(places))
+    def _with(self, positions: Tensor) -> "FRoD":
+        return replace(self, positions=positions, positions_sha256=digest_of(positions))
 
     def _with_seeded(self, width: int) -> "FRoD":
-        """Return this method with the places that its seed gives a category so wide."""
-        return self._with(seeded_places(self.seed, self.skip, self._count(width), width))
+        """Return this method with the positions that its seed gives a category so wide."""
+        return self._with(seeded_positions(self.seed, self.skip, self._count(width), width))
 
     def of_layers(self, shapes: Mapping[str, Shape]) -> dict[str, Method]:
         made: dict[str, FRoD] = {}
@@ -221,8 +221,8 @@ class FRoD(Method):
         fresh = {
             LAMBDA: basis.own.lambda0.cpu().clone(),
             VALUES: torch.zeros(self._count(shape.in_)),
-            DIGEST: digest_tensor(basis.joint.digest, basis.places_digest),
-            INDICES: basis.places.cpu(),
+            DIGEST: digest_tensor(basis.joint.digest, basis.positions_digest),
+            INDICES: basis.positions.cpu(),
             SIZE: torch.tensor([shape.in_, shape.in_]),
             V: basis.v.float().cpu(),
         }
@@ -234,15 +234,15 @@ class FRoD(Method):
     # The meaning, and the fast ways.
 
     def signature(self, shape: Shape) -> Hashable:
-        return (self.name, self.v_digest or f"canonical {self.category}", self.places_sha256)
+        return (self.name, self.v_digest or f"canonical {self.category}", self.positions_sha256)
 
     def basis(
         self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
     ) -> FRoDBasis:
         assert site is not None, f"{self.name} needs the base's weights"
-        assert self.places is not None, "of_layers or with_values gives the places"
+        assert self.positions is not None, "of_layers or with_values gives the positions"
         joint = self._joint(site)
-        return basis_of(site, joint, self.places, self.places_sha256, device, dtype)
+        return basis_of(site, joint, self.positions, self.positions_sha256, device, dtype)
 
     def _joint(self, site: Site) -> Joint:
         """Return V of the file, or the base's own where it is the one that the file names."""
@@ -271,7 +271,7 @@ class FRoD(Method):
         stretch = coefficients[LAMBDA].double() - basis.own.lambda0.double()
         sums = (u * v) @ stretch
         if VALUES in coefficients:
-            mixed = u[:, basis.places[0]] * v[:, basis.places[1]]
+            mixed = u[:, basis.positions[0]] * v[:, basis.positions[1]]
             sums = sums + mixed @ coefficients[VALUES].double()
         return sums
 
@@ -298,4 +298,4 @@ class FRoD(Method):
         return F.linear(mixed, basis.u)[: rows.slots.shape[0]]
 
     def _count(self, width: int) -> int:
-        return num_places(width, self.sparse_rate)
+        return num_positions(width, self.sparse_rate)

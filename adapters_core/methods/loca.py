@@ -1,4 +1,4 @@
-"""LoCA: a few cosine coefficients of the update, at places that training chose for each layer.
+"""LoCA: a few cosine coefficients of the update, at locations that training chose for each layer.
 
     delta = scale * idct2( S ),   S[rows[k], cols[k]] += spectrum[k], else 0
 
@@ -9,25 +9,25 @@ Du et al. 2025, arXiv:2502.06820 (ICLR): delta = alpha C^T S(a, l, 1) D with ort
 matrices C and D. The paper's body and the authors' repository could not be had, so no equation
 number stands here: the formula and the training are those of the authors' layer as another project
 carries it. Choices: orthonormal both ways, so one unit of a coefficient has Frobenius norm `scale`
-whatever the layer's size; coefficients at one place add, as in the authors' sparse matrix.
+whatever the layer's size; coefficients at one location add, as in the authors' sparse matrix.
 
 The file is our own, `loca_spectrum` `[n]` and `loca_locations` `[2, n]`, rows then columns of
 `[out, in]`, as integers (uint16 where the layer is narrow enough): the names and the floating
 positions that the authors' code writes are not verified, and a position is only what it rounds to.
 
-Training moves `loca_positions` u `[2, n]`, float32 in 0..1, in the locations' stead; a place is
+Training moves `loca_positions` u `[2, n]`, float32 in 0..1, in the locations' stead; a location is
 round(clamp(u, 0, 0.999) (size - 1)), so the last thousandth of the frequencies is out of reach, and
 a position beyond an end has no gradient. Fresh positions are uniform in 0..0.999, so that all of
-them can move (the authors': in 0..1); two may share a cell, `distinct_places` counts. Their
+them can move (the authors': in 0..1); two may share a cell, `distinct_locations` counts. Their
 gradient is the central difference of cosine_sums.py. Spectrum and positions take turns, 10 and 20
 steps, in the first tenth of a run; then the positions rest. The authors count forward passes; here
 the optimiser's steps count, which gradient accumulation does not change. So a run of up to 100
-steps leaves the places where they are: its steps are worth more to the spectrum. Positions want a
-smaller rate than it: one of 1e-4 moves a place of a 1024-wide layer by a tenth under Adam.
+steps leaves the locations where they are: its steps are worth more to the spectrum. Positions want
+a smaller rate than it: one of 1e-4 moves a location of a 1024-wide layer by a tenth under Adam.
 
 Fast ways. cosine_sums.py makes dense deltas. For a batch, the rows are transformed, gathered,
-multiplied and scattered, each at the places of its own slot, and transformed back; so places are
-packed beside their coefficients.
+multiplied and scattered, each at the locations of its own slot, and transformed back; so locations
+are packed beside their coefficients.
 """
 
 import math
@@ -53,7 +53,7 @@ from adapters_core.contract.rows import padding_of
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels import located_rows, located_spectrum
 from adapters_core.kernels.located import EXACT_INTEGERS
-from adapters_core.positions.seeded import flat_places
+from adapters_core.positions.seeded import flat_positions
 from adapters_core.transforms.cosine import cosine_table, cosines, dct, idct, idct_of_half
 from adapters_core.transforms.cosine_sums import (
     CosineBasis,
@@ -61,7 +61,7 @@ from adapters_core.transforms.cosine_sums import (
     LocatedCosines,
     add_sum,
     sums_of,
-    whole_places,
+    whole_positions,
 )
 from adapters_core.transforms.factored import Core, CosineLine, is_narrow, through_learned
 
@@ -77,7 +77,7 @@ _PARTS = 10
 _LARGEST = torch.finfo(torch.float32).max
 
 
-#: Integers that a file may hold places in.
+#: Integers that a file may hold locations in.
 _INTEGERS = (torch.int64, torch.int32, torch.uint16, torch.uint8)
 _UINT16_UP_TO = 1 << 16
 
@@ -115,7 +115,7 @@ class LoCA(Method):
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         if self.n > shape.out * shape.in_:
             raise InvalidAdapter(
-                f"n_frequency = {self.n}, but the layer has {shape.out} x {shape.in_} places",
+                f"n_frequency = {self.n}, but the layer has {shape.out} x {shape.in_} locations",
                 "n_frequency",
             )
         return {
@@ -128,9 +128,11 @@ class LoCA(Method):
             raise InvalidAdapter(f"a layer of {shape.out} x {shape.in_} is too wide", _LOCATIONS)
         dtype = coefficients[_LOCATIONS].dtype
         if dtype not in _INTEGERS:
-            raise InvalidAdapter(f"places are integers, not {dtype}", _LOCATIONS)
-        for what, places, size in zip(("row", "column"), _places(coefficients), shape, strict=True):
-            low, high = (int(bound) for bound in places.aminmax())
+            raise InvalidAdapter(f"locations are integers, not {dtype}", _LOCATIONS)
+        for what, locations, size in zip(
+            ("row", "column"), _locations(coefficients), shape, strict=True
+        ):
+            low, high = (int(bound) for bound in locations.aminmax())
             if low < 0 or high >= size:
                 wrong = low if low < 0 else high
                 raise InvalidAdapter(f"{what} {wrong} is not in 0..{size - 1}", _LOCATIONS)
@@ -146,9 +148,9 @@ class LoCA(Method):
         self, shape: Shape, generator: torch.Generator, basis: Any = None
     ) -> dict[str, Tensor]:
         seed = int(torch.randint(2**32, (1,), generator=generator))
-        flat = flat_places(seed, self.n, shape.out * shape.in_)
-        places = torch.stack([flat // shape.in_, flat % shape.in_])
-        return {_SPECTRUM: torch.zeros(self.n), _LOCATIONS: _as_integers(places, shape)}
+        flat = flat_positions(seed, self.n, shape.out * shape.in_)
+        locations = torch.stack([flat // shape.in_, flat % shape.in_])
+        return {_SPECTRUM: torch.zeros(self.n), _LOCATIONS: _as_integers(locations, shape)}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
         self.check(coefficients, shape)
@@ -174,17 +176,17 @@ class LoCA(Method):
             add_sum(self._sum(layer, shape, basis), weight, merged, shape, basis)
 
     def _learned(
-        self, spectrum: Tensor, places: Tensor, shape: Shape, basis: CosineBasis
+        self, spectrum: Tensor, locations: Tensor, shape: Shape, basis: CosineBasis
     ) -> Tensor:
-        """Return the delta with its gradients; places are integers, or numbers to be rounded."""
+        """Return the delta with its gradients; locations are integers, or numbers to be rounded."""
         values = self.scale * spectrum.float()
-        delta: Tensor = LocatedCosines.apply(values, places, shape, basis)  # type: ignore[no-untyped-call]
+        delta: Tensor = LocatedCosines.apply(values, locations, shape, basis)  # type: ignore[no-untyped-call]
         return delta
 
     def _sum(self, layer: Coefficients, shape: Shape, basis: CosineBasis) -> Cosines:
-        if basis.device.type == "cpu":  # the compiled loops trust the places
+        if basis.device.type == "cpu":  # the compiled loops trust the locations
             self.check(layer, shape)
-        rows, cols = _places(layer)
+        rows, cols = _locations(layer)
         return Cosines(layer[_SPECTRUM].to(basis.dtype) * self.scale, rows, cols)
 
     def cells(
@@ -195,8 +197,8 @@ class LoCA(Method):
         cols: Tensor,
         basis: Any = None,
     ) -> Tensor:
-        row_places, col_places = _places(coefficients)
-        waves = cosines(rows, row_places, shape.out) * cosines(cols, col_places, shape.in_)
+        row_locations, col_locations = _locations(coefficients)
+        waves = cosines(rows, row_locations, shape.out) * cosines(cols, col_locations, shape.in_)
         return self.scale * (waves @ coefficients[_SPECTRUM].double())
 
     def signature(self, shape: Shape) -> Hashable:
@@ -206,10 +208,10 @@ class LoCA(Method):
         return 3 * self.n
 
     def pack(self, coefficients: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
-        self.check(coefficients, shape)  # the compiled loop trusts the places
+        self.check(coefficients, shape)  # the compiled loop trusts the locations
         spectrum = self.scale * coefficients[_SPECTRUM].float()
-        places = _places(coefficients).float().view(-1)
-        return torch.cat([spectrum.to(basis.device), places.to(basis.device)])
+        locations = _locations(coefficients).float().view(-1)
+        return torch.cat([spectrum.to(basis.device), locations.to(basis.device)])
 
     def analysis_key(self, shape: Shape) -> Hashable:
         return ("cosines", shape.in_)
@@ -248,25 +250,25 @@ class LoCA(Method):
         return {_SPECTRUM: torch.zeros(self.n), _POSITIONS: positions}
 
     def training_tensors(self, shape: Shape) -> dict[str, TensorSpec]:
-        positions = TensorSpec((2, self.n), role="places")
+        positions = TensorSpec((2, self.n), role="positions")
         return {_SPECTRUM: self.tensors(shape)[_SPECTRUM], _POSITIONS: positions}
 
     def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         if is_narrow(shape, self.n):
             return super().training_apply(x, trained, shape, basis)
-        places = _scaled(trained[_POSITIONS], shape)
-        whole = whole_places(places.detach(), shape)
+        locations = _scaled(trained[_POSITIONS], shape)
+        whole = whole_positions(locations.detach(), shape)
         core = Core(CosineLine(basis.out), CosineLine(basis.in_), *whole)
         values = self.scale * trained[_SPECTRUM].to(basis.dtype)
-        return through_learned(x, values, places, core).to(x.dtype)
+        return through_learned(x, values, locations, core).to(x.dtype)
 
     def training_delta(self, trained: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
-        places = _scaled(trained[_POSITIONS], shape)
-        return self._learned(trained[_SPECTRUM], places, shape, basis)
+        locations = _scaled(trained[_POSITIONS], shape)
+        return self._learned(trained[_SPECTRUM], locations, shape, basis)
 
     def export(self, trained: Coefficients, shape: Shape) -> dict[str, Tensor]:
-        places = whole_places(_scaled(trained[_POSITIONS].detach(), shape), shape)
-        return {_SPECTRUM: trained[_SPECTRUM], _LOCATIONS: _as_integers(places, shape)}
+        locations = whole_positions(_scaled(trained[_POSITIONS].detach(), shape), shape)
+        return {_SPECTRUM: trained[_SPECTRUM], _LOCATIONS: _as_integers(locations, shape)}
 
     def training_schedule(self, step: int, num_steps: int) -> Collection[str]:
         """Return the spectrum or the positions: never both, and first and last the spectrum."""
@@ -276,9 +278,9 @@ class LoCA(Method):
         return {_POSITIONS}
 
 
-def distinct_places(coefficients: Coefficients, shape: Shape) -> int:
+def distinct_locations(coefficients: Coefficients, shape: Shape) -> int:
     """Return in how many cells the coefficients of a file stand; those in one cell add."""
-    rows, cols = _places(coefficients)
+    rows, cols = _locations(coefficients)
     return torch.unique(rows * shape.in_ + cols).numel()
 
 
@@ -288,11 +290,11 @@ def _scaled(positions: Tensor, shape: Shape) -> Tensor:
     return positions.clamp(0, _POSITION_END) * ends
 
 
-def _as_integers(places: Tensor, shape: Shape) -> Tensor:
-    """Return places as the file holds them: uint16 where the layer is narrow enough."""
-    return places.to(torch.uint16 if max(shape) <= _UINT16_UP_TO else torch.int32)
+def _as_integers(locations: Tensor, shape: Shape) -> Tensor:
+    """Return locations as the file holds them: uint16 where the layer is narrow enough."""
+    return locations.to(torch.uint16 if max(shape) <= _UINT16_UP_TO else torch.int32)
 
 
-def _places(coefficients: Coefficients) -> Tensor:
+def _locations(coefficients: Coefficients) -> Tensor:
     """Return rows and columns, int64 `[2, n]`; torch computes nothing in uint16."""
     return coefficients[_LOCATIONS].long()

@@ -1,18 +1,18 @@
-"""SHiRA: a sparse update, whose places the file itself holds.
+"""SHiRA: a sparse update, whose positions the file itself holds.
 
     delta[rows[k], cols[k]] += weight[k],      k < r (out + in)
 
 Bhardwaj et al. 2024, arXiv:2406.13175, sections 3.1 and 3.2. `r` sets the number of weights to that
 of a LoRA of this rank; the update's own rank is not bounded by it. Choices on which papers and
 codes differ: the paper scales by alpha in inference, PEFT by a factor that no file holds and that
-is 1 wherever an adapter is loaded; so it is here. The paper has five ways to choose the places and
-PEFT takes any mask; all of them are served alike, since PEFT saves the places as int32 `[2, n]`,
-rows first. A place that stands twice gets the sum, as in PEFT. PEFT refuses a layer with fewer than
-r (out + in) cells; here such a layer has each of its cells once. A fresh adapter here has random
-places and zero weights.
+is 1 wherever an adapter is loaded; so it is here. The paper has five ways to choose the positions
+and PEFT takes any mask; all of them are served alike, since PEFT saves the positions as int32 `[2,
+n]`, rows first. A position that stands twice gets the sum, as in PEFT. PEFT refuses a layer with
+fewer than r (out + in) cells; here such a layer has each of its cells once. A fresh adapter here
+has random positions and zero weights.
 
-Nothing is transformed: the dense update is one scatter, a merge changes the places alone, a batch
-is gathered, multiplied and scattered row by row (kernels/located.py). Places are packed as
+Nothing is transformed: the dense update is one scatter, a merge changes the positions alone, a
+batch is gathered, multiplied and scattered row by row (kernels/located.py). Positions are packed as
 float32, which holds them exactly.
 """
 
@@ -35,11 +35,11 @@ from adapters_core.contract.method_registry import register
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels.located import EXACT_INTEGERS, located_rows
-from adapters_core.positions.seeded import flat_places
+from adapters_core.positions.seeded import flat_positions
 from adapters_core.transforms.factored import Core, PlainLine, through_core
 
 _WEIGHT, _INDICES = "shira_weight", "shira_indices"
-#: With one place of so many cells or more, a dense sum is as fast as one at the places.
+#: With one position of so many cells or more, a dense sum is as fast as one at the positions.
 _DENSE_PART = 8
 
 
@@ -52,9 +52,9 @@ class SHiRA(Method):
 
     name: ClassVar[str] = "shira"
     peft_type: ClassVar[str] = "SHIRA"
-    #: How the places were chosen says nothing more: the file has them.
+    #: How the positions were chosen says nothing more: the file has them.
     peft_fields: ClassVar[frozenset[str]] = frozenset({"r", "mask_type", "random_seed"})
-    #: The job's seed draws the places.
+    #: The job's seed draws the positions.
     training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "mask_type": ("random",),
         "random_seed": (None,),
@@ -78,18 +78,18 @@ class SHiRA(Method):
     def check(self, coefficients: Coefficients, shape: Shape) -> None:
         if max(shape) > EXACT_INTEGERS:
             raise InvalidAdapter(f"a layer of {shape.out} x {shape.in_} is too wide", _INDICES)
-        places = coefficients[_INDICES].long()
-        for side, index, size in zip(("row", "column"), places, shape, strict=True):
-            for place in map(int, index.aminmax()):
-                if not 0 <= place < size:
-                    raise InvalidAdapter(f"{side} {place} is not in 0..{size - 1}", _INDICES)
+        positions = coefficients[_INDICES].long()
+        for side, index, size in zip(("row", "column"), positions, shape, strict=True):
+            for position in map(int, index.aminmax()):
+                if not 0 <= position < size:
+                    raise InvalidAdapter(f"{side} {position} is not in 0..{size - 1}", _INDICES)
 
     def init(
         self, shape: Shape, generator: torch.Generator, basis: Any = None
     ) -> dict[str, Tensor]:
         n = self._count(shape)
         seed = int(torch.randint(1 << 31, (), generator=generator))
-        flat = flat_places(seed, n, shape.out * shape.in_).sort().values
+        flat = flat_positions(seed, n, shape.out * shape.in_).sort().values
         indices = torch.stack([flat // shape.in_, flat % shape.in_]).int()
         return {_WEIGHT: torch.zeros(n), _INDICES: indices}
 
@@ -110,10 +110,10 @@ class SHiRA(Method):
         if _DENSE_PART * self._count(shape) > shape.out * shape.in_:
             return None
         weight, indices = coefficients[_WEIGHT].float(), coefficients[_INDICES].long()
-        places = indices[0] * shape.in_ + indices[1]
-        if bool((places[1:] > places[:-1]).all()):  # as PEFT and `init` write them
-            return places, weight
-        cells, position = torch.unique(places, return_inverse=True)
+        positions = indices[0] * shape.in_ + indices[1]
+        if bool((positions[1:] > positions[:-1]).all()):  # as PEFT and `init` write them
+            return positions, weight
+        cells, position = torch.unique(positions, return_inverse=True)
         return cells, weight.new_zeros(cells.shape).index_add(0, position, weight)
 
     def cells(
@@ -126,7 +126,7 @@ class SHiRA(Method):
     ) -> Tensor:
         weight = coefficients[_WEIGHT].double()
         held_rows, held_cols = coefficients[_INDICES].long()
-        # Every place finds the asked cell that it is, if any is.
+        # Every position finds the asked cell that it is, if any is.
         asked, which = torch.unique(rows * shape.in_ + cols, return_inverse=True)
         held = held_rows * shape.in_ + held_cols
         position = torch.searchsorted(asked, held).clamp(max=asked.numel() - 1)

@@ -1,11 +1,11 @@
-"""WaveletFT: a few wavelet coefficients of the update, at fixed random places.
+"""WaveletFT: a few wavelet coefficients of the update, at fixed random positions.
 
     delta = scale * ( Lr A Lc' + Hr B Lc' + Lr C Hc' + Hr D Hc' ),   S = [[A, B], [C, D]]
     S[rows[l] + margin, cols[l] + margin] = spectrum[l], else 0
 
 One level of inverse wavelet transform; L and H hold the low- and high-pass atoms of the rows (r)
 and columns (c), see wavelet_filters.py. With more levels (`num_levels`) A is no coefficients but a
-delta of its own: that of the level below, of the places that A has, by the same rule. With
+delta of its own: that of the level below, of the positions that A has, by the same rule. With
 `use_idwt` off, delta = scale * S itself.
 
 Hu et al. 2025, "WaveletFT", Neurocomputing 649:130765, of which the abstract is public; the
@@ -13,7 +13,7 @@ transform's details are those of WaveFT (Bilican et al. 2025, arXiv:2505.12532) 
 code, whose files are read unchanged. Choices on which codes differ: the top RIGHT quadrant B is
 high-pass along the rows and C along the columns, the other way round than Mallat's layout, as in
 PEFT. S is padded by taps - 2 and then to an even size, the coefficients stand `margin` =
-(taps - 2) / 2 from its corner, atoms that an edge cuts are cut. Places are the first n of
+(taps - 2) / 2 from its corner, atoms that an edge cuts are cut. Positions are the first n of
 `torch.randperm(out * in)` under `seed`, row-major over the unpadded `[out, in]`. A fresh adapter
 is zero. PEFT's tables of coif4 and coif5 are damaged (no orthonormal filters, 48 taps for 30), so
 these two are refused.
@@ -55,7 +55,7 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels import analysed_rows, haar_rows, wavelet_rows
 from adapters_core.kernels.filter_pyramid import Pyramid, deepest
 from adapters_core.kernels.wavelet_filters import WAVELETS, FilterBank, wavelet_bank
-from adapters_core.positions.seeded import flat_places, places_digest
+from adapters_core.positions.seeded import flat_positions, positions_digest
 from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
 from adapters_core.transforms.factored import Core, WaveletLine, is_narrow, through_core
 from adapters_core.transforms.wavelet_basis import WaveletBasis, wavelet_basis
@@ -70,7 +70,7 @@ _ONE_LEVEL, _MORE_LEVELS = "WAVEFT", "WAVELETFT"
 @register
 @dataclass(frozen=True)
 class WaveletFT(Method):
-    """Args: n: coefficients a layer, 1..out*in. scale: alpha. seed: chooses the places.
+    """Args: n: coefficients a layer, 1..out*in. scale: alpha. seed: chooses the positions.
 
     wavelet: one of `WAVELETS`. use_idwt: off, the coefficients are cells of the update itself.
     num_levels: of the transform, from 1 to what the shorter side can hold.
@@ -168,7 +168,7 @@ class WaveletFT(Method):
         if self.n > shape.out * shape.in_:
             raise InvalidAdapter(
                 f"n_frequency = {_shown(self.n)}, but the layer has "
-                f"{shape.out} x {shape.in_} places",
+                f"{shape.out} x {shape.in_} positions",
                 "n_frequency",
             )
         if self.num_levels > (most := self._deepest(shape)):
@@ -262,8 +262,8 @@ class WaveletFT(Method):
     def is_zero(self, coefficients: Coefficients) -> bool:
         return self.scale == 0 or super().is_zero(coefficients)
 
-    def places_digest(self, shape: Shape) -> str:
-        return places_digest(flat_places(self.seed, self.n, shape.out * shape.in_))
+    def positions_digest(self, shape: Shape) -> str:
+        return positions_digest(flat_positions(self.seed, self.n, shape.out * shape.in_))
 
     def basis(
         self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
@@ -275,7 +275,7 @@ class WaveletFT(Method):
         return self.scale * coefficients[_SPECTRUM].to(basis.dtype)
 
     def _atoms(self, shape: Shape) -> tuple[LineAtoms, LineAtoms]:
-        flat = flat_places(self.seed, self.n, shape.out * shape.in_)
+        flat = flat_positions(self.seed, self.n, shape.out * shape.in_)
         bank = wavelet_bank(self.wavelet) if self.use_idwt else FilterBank()
         return atoms_at(flat, shape, Pyramid(bank, self.num_levels))
 

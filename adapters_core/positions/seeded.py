@@ -1,4 +1,4 @@
-"""Seeded places: which cells of a matrix hold the coefficients of a layer.
+"""Seeded positions: which cells of a matrix hold the coefficients of a layer.
 
 PEFT draws them as the first n of `torch.randperm(out * in)` with a CPU generator. That costs
 seconds for a large layer; the first n of a forward Fisher-Yates shuffle need only n draws and a
@@ -15,12 +15,12 @@ from torch import Tensor
 #: From this size on torch's randperm draws 64-bit words in another order (ATen TensorFactories).
 LARGE = (2**32 - 1) // 20
 _MT19937_SEEDS = 2**32
-#: Adapters of one seed ask for the same places again and again; larger sets are drawn anew.
-_KEPT_PLACES = 4096
+#: Adapters of one seed ask for the same positions again and again; larger sets are drawn anew.
+_KEPT_POSITIONS = 4096
 _NUM_KEPT = 64
 
 
-def flat_places(seed: int, n: int, size: int, skip: int = 0) -> Tensor:
+def flat_positions(seed: int, n: int, size: int, skip: int = 0) -> Tensor:
     """Return the first n of `torch.randperm(size)` under `seed`: int64 `[n]`, all different.
 
     O(n) time and memory below `LARGE`; at and above it torch itself makes the permutation.
@@ -31,7 +31,7 @@ def flat_places(seed: int, n: int, size: int, skip: int = 0) -> Tensor:
     """
     if not 1 <= n <= size:
         raise ValueError(f"n = {n} is not in 1..{size}")
-    return (_kept if n <= _KEPT_PLACES else _drawn)(seed, n, size, skip).clone()
+    return (_kept if n <= _KEPT_POSITIONS else _drawn)(seed, n, size, skip).clone()
 
 
 def _drawn(seed: int, n: int, size: int, skip: int) -> Tensor:
@@ -62,6 +62,6 @@ def _first_of_shuffle(words: np.ndarray, n: int, size: int) -> np.ndarray:
     return first
 
 
-def places_digest(flat: Tensor) -> str:
-    """Return `sha256:…` over the places as little-endian int64, to pin them in a file's header."""
+def positions_digest(flat: Tensor) -> str:
+    """Return `sha256:…` over the positions as little-endian int64, for a file's header."""
     return "sha256:" + hashlib.sha256(flat.cpu().numpy().astype("<i8").tobytes()).hexdigest()

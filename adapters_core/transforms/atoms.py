@@ -1,7 +1,7 @@
 """The atoms of a matrix: outer products of an atom of the rows and one of the columns.
 
-A coefficient stands at a place of the matrix. Level by level, until it falls outside the low-low
-quadrant, that place is moved by `margin` = (taps - 2) / 2 into the padded core and its half of
+A coefficient stands at a position of the matrix. Level by level, until it falls outside the low-low
+quadrant, that position is moved by `margin` = (taps - 2) / 2 into the padded core and its half of
 each side chooses the filters: the right half is high-pass along the rows, the bottom half along
 the columns.
 
@@ -27,7 +27,7 @@ class LineAtoms:
         pyramid: whose atoms they are.
         size: of the line.
         level: int64 `[n]`, from 0.
-        index: int64 `[n]`, the place in its half of the level.
+        index: int64 `[n]`, the position in its half of the level.
         high: bool `[n]`, whether it is high-pass.
     """
 
@@ -75,7 +75,7 @@ class LineAtoms:
 
 
 def atoms_at(flat: Tensor, shape: Shape, pyramid: Pyramid) -> tuple[LineAtoms, LineAtoms]:
-    """Return the atoms of the rows and of the columns of coefficients at `flat` places `[n]`."""
+    """Return the atoms of the rows and of the columns of coefficients at `flat` positions `[n]`."""
     rows, cols = flat // shape.in_, flat % shape.in_
     inside = torch.ones_like(flat, dtype=torch.bool)
     level, bottom, right = torch.zeros_like(flat), ~inside, ~inside
@@ -141,25 +141,25 @@ def touched(
     )
 
 
-def places_in_cores(rows: LineAtoms, cols: LineAtoms) -> Tensor:
+def positions_in_cores(rows: LineAtoms, cols: LineAtoms) -> Tensor:
     """Return where coefficients stand in the dense cores of all levels, one after the other."""
     sizes, starts = _cores(rows.pyramid, Shape(rows.size, cols.size))
     width = torch.tensor([size.in_ for size in sizes])[rows.level]
     return torch.tensor(starts)[rows.level] + rows.in_level() * width + cols.in_level()
 
 
-def dense_matrix(values: Tensor, places: Tensor, shape: Shape, pyramid: Pyramid) -> Tensor:
+def dense_matrix(values: Tensor, positions: Tensor, shape: Shape, pyramid: Pyramid) -> Tensor:
     """Return the matrix `[out, in_]` by the filter bank over dense cores, the deepest first.
 
     Args:
         values: `[n]`.
-        places: int64 `[n]`, as `places_in_cores` gives them.
+        positions: int64 `[n]`, as `positions_in_cores` gives them.
         shape: of the matrix.
         pyramid: of both sides.
     """
     bank = pyramid.bank
     sizes, starts = _cores(pyramid, shape)
-    flat = values.new_zeros(starts[-1]).index_copy(0, places, values)
+    flat = values.new_zeros(starts[-1]).index_copy(0, positions, values)
     lines = list(zip(pyramid.sizes(shape.out), pyramid.sizes(shape.in_), strict=True))
     matrix: Tensor | None = None
     for level in reversed(range(pyramid.num_levels)):

@@ -41,7 +41,7 @@ class CosineBasis:
 
 @dataclass(frozen=True)
 class Cosines:
-    """One layer's sum. Places are inside the layer: compiled loops do not ask.
+    """One layer's sum. Positions are inside the layer: compiled loops do not ask.
 
     Args:
         values: `[n]`, in the basis's dtype and scaled.
@@ -106,14 +106,14 @@ def _waves(layer: Cosines, shape: Shape, basis: CosineBasis) -> tuple[Tensor, Te
     turn, size = basis.out.turn[2:], shape.out
     order = torch.argsort(layer.cols)
     columns, lines = torch.unique_consecutive(layer.cols[order], return_inverse=True)
-    values, places = layer.values[order], layer.rows[order]
+    values, positions = layer.values[order], layer.rows[order]
     waves = torch.empty(columns.numel(), size)
     firsts = torch.arange(0, columns.numel(), _BLOCK_ROWS)
     starts = [*torch.searchsorted(lines, firsts).tolist(), lines.numel()]
     for first, start, stop in zip(firsts.tolist(), starts, starts[1:], strict=False):
         block, part = waves[first : first + _BLOCK_ROWS], slice(start, stop)
         half = sparse_spectra(
-            values[part], lines[part] - first, places[part], len(block), turn, size
+            values[part], lines[part] - first, positions[part], len(block), turn, size
         )
         torch.fft.irfft(half, n=size, norm="forward", out=block)
     return waves, columns.to(torch.uint32)
@@ -135,15 +135,15 @@ def _whole_sums(layers: Sequence[Cosines], shape: Shape, basis: CosineBasis) -> 
     return idct(full.flatten(0, 1), basis.in_).view(full.shape)
 
 
-def whole_places(places: Tensor, shape: Shape) -> Tensor:
-    """Return places `[2, n]` rounded to int64 inside the layer; one that is NaN becomes 0."""
-    whole = places.round().long() if places.is_floating_point() else places.long()
+def whole_positions(positions: Tensor, shape: Shape) -> Tensor:
+    """Return positions `[2, n]` rounded to int64 inside the layer; one that is NaN becomes 0."""
+    whole = positions.round().long() if positions.is_floating_point() else positions.long()
     ends = whole.new_tensor([[shape.out - 1], [shape.in_ - 1]])
     return whole.clamp(min=0).minimum(ends)
 
 
 class LocatedCosines(torch.autograd.Function):
-    """A layer's delta, differentiable in its values and, by differences, in their places.
+    """A layer's delta, differentiable in its values and, by differences, in their positions.
 
     With K the two-dimensional cosine transform of the gradient G that arrives,
 
@@ -151,7 +151,7 @@ class LocatedCosines(torch.autograd.Function):
         dL/drow[k]   = clamp( value[k] / 2 (K[r + 1, c] - K[r - 1, c]), -1, 1 )
 
     and likewise for columns: half the change of the loss, to first order in G, when the coefficient
-    moves from one neighbour to the other. At an edge the place itself stands for the neighbour
+    moves from one neighbour to the other. At an edge the position itself stands for the neighbour
     that is missing, and the difference is halved all the same.
     """
 
@@ -159,7 +159,7 @@ class LocatedCosines(torch.autograd.Function):
     def forward(
         ctx: torch.autograd.function.FunctionCtx,
         values: Tensor,
-        places: Tensor,
+        positions: Tensor,
         shape: Shape,
         basis: CosineBasis,
     ) -> Tensor:
@@ -168,11 +168,11 @@ class LocatedCosines(torch.autograd.Function):
         Args:
             ctx: torch's.
             values: `[n]`, scaled.
-            places: `[2, n]`, rows then columns: integers, or numbers that are rounded.
-            shape: the layer's; all places are in it.
+            positions: `[2, n]`, rows then columns: integers, or numbers that are rounded.
+            shape: the layer's; all positions are in it.
             basis: of the shape.
         """
-        rows, cols = whole_places(places, shape)
+        rows, cols = whole_positions(positions, shape)
         ctx.save_for_backward(values, rows, cols)
         ctx.shape, ctx.basis = shape, basis  # type: ignore[attr-defined]
         layer = Cosines(values.to(basis.dtype), rows, cols)
@@ -182,7 +182,7 @@ class LocatedCosines(torch.autograd.Function):
     def backward(
         ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor
     ) -> tuple[Tensor, Tensor | None, None, None]:
-        """Return the gradients of values and, where asked for, places."""
+        """Return the gradients of values and, where asked for, positions."""
         values, rows, cols = ctx.saved_tensors  # type: ignore[attr-defined]
         shape, basis = ctx.shape, ctx.basis  # type: ignore[attr-defined]
         if not ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
@@ -195,7 +195,7 @@ class LocatedCosines(torch.autograd.Function):
 
 
 def _around(rows: Tensor, cols: Tensor, shape: Shape) -> list[tuple[Tensor, Tensor]]:
-    """Return each place itself, and its neighbours above, below, left and right."""
+    """Return each position itself, and its neighbours above, below, left and right."""
     return [
         (rows, cols),
         ((rows - 1).clamp(min=0), cols),
@@ -206,10 +206,10 @@ def _around(rows: Tensor, cols: Tensor, shape: Shape) -> list[tuple[Tensor, Tens
 
 
 def _spectrum_at(
-    gradient: Tensor, places: Sequence[tuple[Tensor, Tensor]], basis: CosineBasis
+    gradient: Tensor, positions: Sequence[tuple[Tensor, Tensor]], basis: CosineBasis
 ) -> list[Tensor]:
-    """Return the two-dimensional cosine transform of `[out, in_]` at some places, each `[n]`."""
+    """Return the two-dimensional cosine transform of `[out, in_]` at some positions, each `[n]`."""
     waves = dct(gradient.to(basis.dtype), basis.in_)
-    columns = torch.unique(torch.cat([cols for _, cols in places]))
+    columns = torch.unique(torch.cat([cols for _, cols in positions]))
     full = dct(waves[:, columns].T.contiguous(), basis.out)  # [C, M]
-    return [full[torch.searchsorted(columns, cols), rows] for rows, cols in places]
+    return [full[torch.searchsorted(columns, cols), rows] for rows, cols in positions]

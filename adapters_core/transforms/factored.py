@@ -156,22 +156,24 @@ def through_core(x: Tensor, values: Tensor, core: Core) -> Tensor:
     return result
 
 
-def through_learned(x: Tensor, values: Tensor, places: Tensor, core: Core) -> Tensor:
-    """As `through_core`, with places `[2, K]` that are learned too; the core's are their rounded.
+def through_learned(x: Tensor, values: Tensor, positions: Tensor, core: Core) -> Tensor:
+    """Through a core with positions `[2, K]` that are learned too; the core has them rounded.
 
-    With K = B g x^T A^T the gradient of the whole core, a row's place has the gradient
+    With K = B g x^T A^T the gradient of the whole core, a row's position has the gradient
 
         clamp( values[k] / 2 (K[r + 1, c] - K[r - 1, c]), -1, 1 )
 
     as transforms/cosine_sums.py gives it; and so have columns.
     """
-    result: Tensor = _Through.apply(x, values, places, core)  # type: ignore[no-untyped-call]
+    result: Tensor = _Through.apply(x, values, positions, core)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Through(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, places: Tensor | None, core: Core) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, positions: Tensor | None, core: Core
+    ) -> Tensor:
         z = _analysed(core.in_, x, values.dtype)
         ctx.save_for_backward(z, values)
         ctx.core, ctx.x_dtype = core, x.dtype
@@ -196,7 +198,7 @@ class _Through(torch.autograd.Function):
 
 
 def _slopes(h: Tensor, z: Tensor, core: Core) -> Tensor:
-    """Return K's differences between the neighbours of each place, along rows and columns."""
+    """Return K's differences between the neighbours of each position, along rows and columns."""
     rows, cols = core.rows, core.cols
     above, below = (rows - 1).clamp(min=0), (rows + 1).clamp(max=h.shape[0] - 1)
     left, right = (cols - 1).clamp(min=0), (cols + 1).clamp(max=z.shape[0] - 1)
@@ -229,7 +231,7 @@ def _products(h: Tensor, z: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     )
 
 
-def _pieces(z: Tensor, places: Tensor) -> Iterator[slice]:
+def _pieces(z: Tensor, positions: Tensor) -> Iterator[slice]:
     step = max(1, _AT_ONCE // z.shape[1])
-    for start in range(0, len(places), step):
+    for start in range(0, len(positions), step):
         yield slice(start, start + step)

@@ -41,7 +41,7 @@ class HalfSpectrum:
 
 
 def half_spectrum(flat: Tensor, shape: Shape, device: torch.device) -> HalfSpectrum:
-    """Return where the coefficients at the row-major places `flat` `[n]` stand."""
+    """Return where the coefficients at the row-major positions `flat` `[n]` stand."""
     rows, cols = flat // shape.in_, flat % shape.in_
     both_rows = torch.cat([rows, -rows % shape.out])
     both_cols = torch.cat([cols, -cols % shape.in_])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adapters_core.kernels.filter_pyramid import Pyramid
 from adapters_core.kernels.haar import Blocks
-from adapters_core.transforms.atoms import LineAtoms, Touched, places_in_cores, touched
+from adapters_core.transforms.atoms import LineAtoms, Touched, positions_in_cores, touched
 
 #: Few touched cells: this part of the matrix, and this many, or four (a Haar block) a coefficient.
 _SPARSE_PART, _SPARSE_TERMS = 8, 1 << 20
@@ -23,7 +23,7 @@ class WaveletBasis:
         row_atoms, col_atoms: int32 `[n]` in that order, the atom of the rows that each
             coefficient writes and the one of the columns that it reads.
         blocks: the same as cells, where no transform is needed.
-        parts: the few cells that are touched; or int64 `[n]`, the places in dense cores.
+        parts: the few cells that are touched; or int64 `[n]`, the positions in dense cores.
         dtype: of the transforms.
     """
 
@@ -59,7 +59,7 @@ def wavelet_basis(
         row_atoms[order].int().to(device),
         col_atoms[order].int().to(device),
         _blocks(rows.of(order), cols.of(order), device, dtype) if direct else None,
-        places_in_cores(rows, cols).to(device) if parts is None else parts,
+        positions_in_cores(rows, cols).to(device) if parts is None else parts,
         dtype,
     )
 

@@ -41,7 +41,7 @@ class Hyperparameters:
         learning_rate: of the coefficients; absolute, wins over the multiplier.
         learning_rate_multiplier: of the preset's rate.
         head_learning_rate: of heads that are trained beside the coefficients.
-        location_learning_rate: of learned places.
+        location_learning_rate: of learned positions.
         warmup_ratio: of all steps.
         schedule: of the rate after warm-up.
         weight_decay: of the coefficients.

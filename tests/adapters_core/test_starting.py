@@ -58,7 +58,7 @@ def test_a_folder_without_a_config_and_a_file_are_named_as_such(tmp_path: Path) 
 
 @pytest.mark.usefixtures("_no_hub")
 @pytest.mark.parametrize("name", ["gpt2", "some-one/some-model"])
-def test_a_hub_id_that_cannot_be_downloaded_names_both_places(name: str) -> None:
+def test_a_hub_id_that_cannot_be_downloaded_names_both_positions(name: str) -> None:
     said = refusal(name)
     assert f"there is no folder {name!r} in {Path.cwd()}" in said
     assert "the hub, http://127.0.0.1:" in said

@@ -20,7 +20,7 @@ def optimizer_of(tracked: list[Tracked], rates: Rates, decay: float) -> torch.op
             {
                 "params": tensors,
                 "peak": rates.of(role) * rate,
-                "weight_decay": 0.0 if role == "places" else decay,
+                "weight_decay": 0.0 if role == "positions" else decay,
             }
             for (role, rate), tensors in groups.items()
         ],

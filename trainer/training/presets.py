@@ -34,10 +34,10 @@ MAX_RATE = 1e6
 
 @dataclass(frozen=True)
 class Rates:
-    """AdamW's peak rates, by the role of a tensor; `places` are learned positions."""
+    """AdamW's peak rates, by the role of a tensor; `positions` are learned positions."""
 
     coefficients: float
-    places: float
+    positions: float
     head: float
 
     def of(self, role: str) -> float:
@@ -179,7 +179,7 @@ def _rates(preset: Preset, rate: float, hyper: Hyperparameters) -> Rates:
     own = rate * hyper.learning_rate_multiplier
     return Rates(
         coefficients=own if hyper.learning_rate is None else hyper.learning_rate,
-        places=preset.positions_rate
+        positions=preset.positions_rate
         if hyper.location_learning_rate is None
         else hyper.location_learning_rate,
         head=preset.head_rate if hyper.head_learning_rate is None else hyper.head_learning_rate,

@@ -75,7 +75,7 @@ def test_changed_cells_are_the_delta(method: Method) -> None:
     assert addends.dtype == torch.float32
 
 
-def test_places_of_shira_that_repeat_and_do_not_ascend() -> None:
+def test_positions_of_shira_that_repeat_and_do_not_ascend() -> None:
     method, shape = SHiRA(r=1), Shape(64, 48)
     layer = random_coefficients(method, shape, None, 3)
     layer["shira_indices"] = layer["shira_indices"].flip(1).contiguous()
@@ -88,7 +88,7 @@ def test_places_of_shira_that_repeat_and_do_not_ascend() -> None:
     assert len(found[0]) == 111
 
 
-def test_many_places_of_shira_are_no_list_of_cells() -> None:
+def test_many_positions_of_shira_are_no_list_of_cells() -> None:
     method, shape = SHiRA(r=8), Shape(64, 48)
     layer = random_coefficients(method, shape, None, 3)
     assert method.changed_cells(layer, shape, None) is None

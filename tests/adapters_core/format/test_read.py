@@ -29,7 +29,7 @@ from adapters_core.errors import (
 from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
-from adapters_core.positions import seeded as places
+from adapters_core.positions import seeded
 from tiny_bases import change_config, change_tensors, random_layer, tiny_llama, tiny_qwen3
 
 Read = Callable[..., Adapter]
@@ -351,23 +351,23 @@ def change_metadata(folder: Path, change: Callable[[dict[str, Any]], Any]) -> No
     save_file(load_file(file), file, metadata=metadata)
 
 
-def test_places_that_the_seed_does_not_give_are_refused(
+def test_positions_that_the_seed_does_not_give_are_refused(
     llama_spec: BaseSpec, tmp_path: Path, read: Read
 ) -> None:
     folder = written(tmp_path, llama_spec, FourierFT(n=30))
     change_metadata(folder, lambda own: own["places"].update({"96x96": "sha256:" + "0" * 64}))
     error = refused(read, folder, InvalidAdapter)
-    assert "the seed gives other places for 96x96" in error.message
+    assert "the seed gives other positions for 96x96" in error.message
 
 
 def test_a_torch_that_shuffles_otherwise_is_noticed(
     llama_spec: BaseSpec, tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = written(tmp_path, llama_spec, FourierFT(n=30))
-    true = places._first_of_shuffle
-    monkeypatch.setattr(places, "_first_of_shuffle", lambda *a: true(*a)[::-1].copy())
-    monkeypatch.setattr(places, "_kept", places._drawn)  # as in a new process
-    assert "other places" in refused(read, folder, InvalidAdapter).message
+    true = seeded._first_of_shuffle
+    monkeypatch.setattr(seeded, "_first_of_shuffle", lambda *a: true(*a)[::-1].copy())
+    monkeypatch.setattr(seeded, "_kept", seeded._drawn)  # as in a new process
+    assert "other positions" in refused(read, folder, InvalidAdapter).message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The joint decomposition and the places of S against PEFT's own code, bit for bit."""
+"""The joint decomposition and the positions of S against PEFT's own code, bit for bit."""
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ from peft.tuners.frod.model import (
 from adapters_core.contract.layer import Shape
 from adapters_core.errors import InvalidAdapter
 from adapters_core.frod.joint import TOLERANCE, category_of, factorised, joint_basis, members_of
-from adapters_core.frod.off_diagonal import num_places, num_words, seeded_places
+from adapters_core.frod.off_diagonal import num_positions, num_words, seeded_positions
 from adapters_core.methods import FRoD
-from adapters_core.positions.seeded import LARGE, flat_places
+from adapters_core.positions.seeded import LARGE, flat_positions
 from made import TOY_PATH, toy_bases
 from tiny_bases import relative
 
@@ -75,19 +75,19 @@ def test_the_basis_has_the_same_bits_on_any_number_of_threads() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 1e-4, 0.01, 0.37, 1.0])
 @pytest.mark.parametrize("seed", [0, 7, 2**32 + 7, 2**63 + 1, -1])
-def test_places_are_pefts_in_every_category(seed: int, rate: float) -> None:
+def test_positions_are_pefts_in_every_category(seed: int, rate: float) -> None:
     generator, skip = torch.Generator().manual_seed(seed), 0
     for width in (1, 2, 96, 31, 200, 1, 53):
         rows, cols = (side.flatten() for side in torch.ones(width, width).nonzero().T)
         cells = torch.stack([rows, cols])[:, rows != cols]
-        n = num_places(width, rate)
+        n = num_positions(width, rate)
         assert n == (
             0
             if rate == 0
             else max(min(1, cells.shape[1]), min(int(width * width * rate), cells.shape[1]))
         )
         drawn = torch.randperm(cells.shape[1], generator=generator)[:n] if n else []
-        assert torch.equal(seeded_places(seed, skip, n, width), cells[:, drawn])
+        assert torch.equal(seeded_positions(seed, skip, n, width), cells[:, drawn])
         skip += num_words(width, rate)
 
 
@@ -115,14 +115,14 @@ def test_a_weight_that_is_not_finite_has_no_basis() -> None:
         joint_basis([weight])
 
 
-def test_too_many_places_to_draw_are_refused() -> None:
+def test_too_many_positions_to_draw_are_refused() -> None:
     with pytest.raises(InvalidAdapter, match="16000 wide"):
         FRoD(sparse_rate=1e-9).of_layers({TOY_PATH: Shape(8, 16000)})
 
 
 def test_words_are_not_skipped_where_torch_draws_in_another_way() -> None:
     with pytest.raises(ValueError, match="skip = 1"):
-        flat_places(0, 1, LARGE, skip=1)
+        flat_positions(0, 1, LARGE, skip=1)
 
 
 def test_what_is_held_is_made_once_while_anybody_has_it() -> None:

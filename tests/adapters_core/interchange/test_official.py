@@ -47,7 +47,7 @@ CONFIG = {
 
 
 def drawn(seed: int, n: int = N, width: int = WIDTH) -> Tensor:
-    """Return the authors' places under --share_entry, `[2, n]`."""
+    """Return the authors' positions under --share_entry, `[2, n]`."""
     generator = torch.Generator().manual_seed(seed)
     flat = torch.randperm(width * width, generator=generator)[:n]
     return torch.stack([flat // width, flat % width])
@@ -114,11 +114,11 @@ def test_the_written_adapter_reads_back_and_serves_the_same(
     assert config["random_loc_seed"] is None  # PEFT cannot draw from it, so it refuses the file
 
 
-def test_two_orders_of_places_share_no_bank() -> None:
+def test_two_orders_of_positions_share_no_bank() -> None:
     shape = Shape(6, 8)
     plain, turned = FourierFT(n=5), FourierFT(n=5, transposed=True)
     assert plain.signature(shape) != turned.signature(shape)
-    assert plain.places_digest(shape) != turned.places_digest(shape)
+    assert plain.positions_digest(shape) != turned.positions_digest(shape)
 
 
 def test_half_precision_spectra_keep_their_values(load: Any) -> None:
@@ -138,7 +138,7 @@ def test_indices_in_the_file_prove_the_scripts_seed(load: Any) -> None:
         load(tensors, 7)
 
 
-def test_places_of_a_layers_own_are_refused(load: Any) -> None:
+def test_positions_of_a_layers_own_are_refused(load: Any) -> None:
     tensors = spectra()
     for number, path in enumerate(PATHS):
         tensors[f"base_model.model.{path}.indices.default"] = drawn(number)
@@ -146,8 +146,8 @@ def test_places_of_a_layers_own_are_refused(load: Any) -> None:
         load(tensors, None)
 
 
-def test_unknown_places_are_refused_with_what_to_do(load: Any) -> None:
-    with pytest.raises(InvalidAdapter, match=r"--entry-seed \(2024.*places are lost"):
+def test_unknown_positions_are_refused_with_what_to_do(load: Any) -> None:
+    with pytest.raises(InvalidAdapter, match=r"--entry-seed \(2024.*positions are lost"):
         load(spectra(), None)
 
 

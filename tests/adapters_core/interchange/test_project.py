@@ -22,14 +22,14 @@ from adapters_core.interchange.project import Projection, Target, project
 from adapters_core.interchange.stamp import stamped, unstamped
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import C3A, FourierFT, LoCA, LoRA, SHiRA, WaveletFT
-from adapters_core.positions.seeded import flat_places, places_digest
+from adapters_core.positions.seeded import flat_positions, positions_digest
 from made import CPU, random_coefficients
 from tiny_bases import relative
 
 SHAPES = [Shape(12, 18), Shape(13, 9), Shape(24, 5), Shape(1, 7)]
 SPECTRAL: list[Method] = [
     FourierFT(n=5, scale=3.0, seed=4),
-    FourierFT(n=1000, scale=150.0),  # every place: each pair stands twice
+    FourierFT(n=1000, scale=150.0),  # every position: each pair stands twice
     LoCA(n=5, scale=0.7),
     LoCA(n=1000),
     WaveletFT(n=5, seed=2),
@@ -115,7 +115,7 @@ def test_seeded_projection_is_the_least_squares_solution(method: Any, shape: Sha
     assert done.kept["layer"].share == pytest.approx(kept, abs=1e-6)
 
 
-def test_doubled_places_share_their_coefficient() -> None:
+def test_doubled_positions_share_their_coefficient() -> None:
     """The solution of smallest norm, as numpy's."""
     shape, method = Shape(5, 4), FourierFT(n=20, scale=3.0)
     source = random_one(LoRA(r=2), shape)
@@ -185,7 +185,7 @@ def test_n_is_cut_only_where_nobody_asked_for_it() -> None:
     done = projected(sources, FourierFT(n=50))
     methods: dict[str, Any] = dict(done.methods)
     assert (methods["wide"].n, methods["tiny"].n) == (50, 12)
-    with pytest.raises(InvalidAdapter, match="n_frequency = 50, but the layer has 3 x 4 places"):
+    with pytest.raises(InvalidAdapter, match="n_frequency = 50, but the layer has 3 x 4 positions"):
         projected(sources, FourierFT(n=50), is_cut=False)
 
 
@@ -245,14 +245,14 @@ def test_stamp_and_back_leaves_the_tensors_and_pefts_metadata(
     assert unstamped(file.read_bytes()) == file.read_bytes()
 
 
-def test_a_stamp_pins_base_and_places(
+def test_a_stamp_pins_base_and_positions(
     fourierft_folder: Path, llama_spec: BaseSpec, read: Callable[..., Adapter]
 ) -> None:
     file = fourierft_folder / "adapter_model.safetensors"
     adapter = read(fourierft_folder)
     file.write_bytes(stamped(file.read_bytes(), adapter, llama_spec))
     own = json.loads(header_of(file.read_bytes())["__metadata__"]["overtone"])
-    digest = places_digest(flat_places(777, 30, 96 * 96))
+    digest = positions_digest(flat_positions(777, 30, 96 * 96))
     assert own["places"]["96x96"] == digest
     other = BaseSpec("other", "sha256:0", llama_spec.targets)
     with pytest.raises(BaseMismatch):
@@ -299,9 +299,9 @@ def test_rank_one_has_stable_rank_one_and_zero_has_none() -> None:
     assert (zero.stable_rank, zero.delta_norm, zero.relative_norm) == (0, 0, 0)
 
 
-def test_places_are_counted_wherever_they_come_from() -> None:
+def test_positions_are_counted_wherever_they_come_from() -> None:
     shape = Shape(6, 8)
-    flat = flat_places(777, 5, 48)
+    flat = flat_positions(777, 5, 48)
     seeded = random_one(FourierFT(n=5), shape)
     held = (LoCA(n=5), shape, {"loca_spectrum": torch.ones(5), "loca_locations": cells(flat)})
     doubled = cells(torch.tensor([1, 1, 2, 3, 3]))
@@ -314,7 +314,7 @@ def test_places_are_counted_wherever_they_come_from() -> None:
     first, second, third = (facts.places for facts in found)
     assert first == second
     assert first
-    assert (first.n, first.distinct, first.digest) == (5, 5, places_digest(flat))
+    assert (first.n, first.distinct, first.digest) == (5, 5, positions_digest(flat))
     assert third
     assert (third.n, third.distinct) == (5, 3)
 

@@ -38,10 +38,10 @@ def test_spectral_loop_is_its_reference_and_the_sum(num_rows: int, num_minus: in
     reference = spectral_rows_reference(spectrum.to(torch.complex128), layer, slots, plan)
     true = torch.zeros(num_rows, 23, dtype=torch.complex128)
     for t, slot in enumerate(slots.tolist()):
-        for place, k in enumerate(plan.order.tolist()):
+        for position, k in enumerate(plan.order.tolist()):
             x = complex(spectrum[t, cols[k]])
             x = x.conjugate() if k < num_minus else x
-            true[t, rows[k]] += float(layer.buffer[slot, 13 + place]) * x
+            true[t, rows[k]] += float(layer.buffer[slot, 13 + position]) * x
     assert got.shape == (num_rows, 23)
     assert torch.allclose(reference, true, rtol=0, atol=1e-12)
     assert torch.allclose(got.to(torch.complex128), true, rtol=0, atol=64 * EPS)
@@ -73,8 +73,8 @@ def test_lowrank_takes_rows_that_do_not_lie_together() -> None:
 def test_spectral_takes_rows_that_do_not_lie_together() -> None:
     layer = PackedLayer(buffer(1, 3), offset=0, length=3)
     spectrum = torch.randn(4, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
-    places = torch.tensor([0, 3, 4])
-    plan = spectral_plan(places, places, places > 0, 5, CPU)
+    positions = torch.tensor([0, 3, 4])
+    plan = spectral_plan(positions, positions, positions > 0, 5, CPU)
     slots = torch.zeros(4, dtype=torch.int64)
     strided = spectrum.T.contiguous().T
     assert torch.equal(

@@ -107,12 +107,12 @@ def test_gradients_go_through_the_references() -> None:
 
 
 def packed(slots: int, n: int, out: int, in_: int, offset: int) -> PackedLayer:
-    """Return a bank's layer of random values and places, between other layers' numbers."""
+    """Return a bank's layer of random values and positions, between other layers' numbers."""
     generator = torch.Generator().manual_seed(0)
     buffer = torch.randn(slots, offset + 3 * n + 5, generator=generator)
-    places = buffer[:, offset + n : offset + 3 * n]
-    places[:, :n] = torch.randint(out, (slots, n), generator=generator).float()
-    places[:, n:] = torch.randint(in_, (slots, n), generator=generator).float()
+    positions = buffer[:, offset + n : offset + 3 * n]
+    positions[:, :n] = torch.randint(out, (slots, n), generator=generator).float()
+    positions[:, n:] = torch.randint(in_, (slots, n), generator=generator).float()
     return PackedLayer(buffer, offset, 3 * n)
 
 
@@ -142,15 +142,15 @@ def test_the_batch_loop_in_float64_goes_through_the_reference() -> None:
 def test_sparse_spectra_are_their_reference_and_scipys(size: int) -> None:
     generator, num_lines = torch.Generator().manual_seed(5), 7
     lines = torch.randint(num_lines, (60,), generator=generator)
-    places = torch.randint(size, (60,), generator=generator)  # many fall on one another
+    positions = torch.randint(size, (60,), generator=generator)  # many fall on one another
     values, table = drawn(60), cosine_table(size, CPU, torch.float32, dense=False)
     assert table.turn is not None
     turn = table.turn[2:]
-    got = sparse_spectra(values, lines, places, num_lines, turn, size)
-    true = sparse_spectra_reference(values, lines, places, num_lines, turn, size)
+    got = sparse_spectra(values, lines, positions, num_lines, turn, size)
+    true = sparse_spectra_reference(values, lines, positions, num_lines, turn, size)
     assert torch.allclose(got, true, rtol=0, atol=64 * EPS)
     dense = torch.zeros(num_lines, size, dtype=torch.float64)
-    dense.index_put_((lines, places), values.double(), accumulate=True)
+    dense.index_put_((lines, positions), values.double(), accumulate=True)
     waves = torch.from_numpy(scipy.fft.idct(dense.numpy(), norm="ortho"))
     assert relative(idct_of_half(got, table), waves) < 16 * EPS
 

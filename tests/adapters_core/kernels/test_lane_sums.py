@@ -26,7 +26,7 @@ def double_sum(values: Tensor, flat: Tensor, shape: Shape) -> Tensor:
 
 
 def made(shape: Shape, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return places, values and a golden weight."""
+    """Return positions, values and a golden weight."""
     generator = torch.Generator().manual_seed(seed)
     flat = torch.randperm(shape.out * shape.in_, generator=generator)[:n]
     values = torch.randn(flat.numel(), generator=generator)
@@ -50,11 +50,11 @@ def test_sums_are_those_of_a_double_sum(size: tuple[int, int], n: int) -> None:
     assert error(merged, golden + true) < 5e-7
 
 
-def test_every_place_alone_is_its_own_wave() -> None:
+def test_every_position_alone_is_its_own_wave() -> None:
     shape = Shape(6, 32)
     one, delta = torch.ones(1), torch.empty(shape)
-    for place in range(shape.out * shape.in_):
-        flat = torch.tensor([place])
+    for position in range(shape.out * shape.in_):
+        flat = torch.tensor([position])
         lane_sums(one, sums_plan(flat, shape), None, delta)
         assert error(delta, double_sum(one, flat, shape)) < 5e-7
 

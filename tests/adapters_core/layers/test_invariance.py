@@ -35,13 +35,13 @@ def by_count(rows: Tensor, first: int) -> Tensor:
     return rows * (1 + torch.finfo(torch.float32).eps * (len(rows) < 10))
 
 
-def by_place(rows: Tensor, first: int) -> Tensor:
+def by_position(rows: Tensor, first: int) -> Tensor:
     """A kernel that rounds the last rows of a batch otherwise."""
     tail = torch.arange(len(rows)) >= len(rows) - len(rows) % 16
     return rows * (1 + torch.finfo(torch.float32).eps * tail)[:, None]
 
 
-@pytest.mark.parametrize("fault", [by_count, by_place])
+@pytest.mark.parametrize("fault", [by_count, by_position])
 def test_a_product_whose_rows_move_is_named(fault: object) -> None:
     right = linear_product("right", torch.randn(8, 8))
     wrong = RowProduct("wrong", 8, 1.0, (4, 8, 20, 36), fault)  # type: ignore[arg-type]

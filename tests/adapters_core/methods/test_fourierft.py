@@ -10,20 +10,20 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import _TOLERANCE, worst_error
 from adapters_core.methods import FourierFT
-from adapters_core.positions.seeded import flat_places
+from adapters_core.positions.seeded import flat_positions
 from tiny_bases import random_layer, relative
 
 CPU = torch.device("cpu")
 
 
-def slow_delta(c: list[float], places: list[int], scale: float, shape: Shape) -> torch.Tensor:
+def slow_delta(c: list[float], positions: list[int], scale: float, shape: Shape) -> torch.Tensor:
     """Return alpha / (M N) sum_l c_l cos(2 pi (p j_l / M + q k_l / N)) in plain Python."""
     rows, cols = shape
     delta = torch.zeros(rows, cols, dtype=torch.float64)
     for p in range(rows):
         for q in range(cols):
-            for value, place in zip(c, places, strict=True):
-                j, k = divmod(place, cols)
+            for value, position in zip(c, positions, strict=True):
+                j, k = divmod(position, cols)
                 phase = 2 * math.pi * (p * j / rows + q * k / cols)
                 delta[p, q] += scale / (rows * cols) * value * math.cos(phase)
     return delta
@@ -39,21 +39,21 @@ def test_delta_is_the_papers_sum(shape: Shape, n: int) -> None:
     method = FourierFT(n=n, scale=84.0, seed=777)
     layer = random_layer(method, shape)
     size = shape.out * shape.in_
-    places = torch.randperm(size, generator=torch.Generator().manual_seed(777))[:n].tolist()
-    true = slow_delta(layer["fourierft_spectrum"].tolist(), places, 84.0, shape)
+    positions = torch.randperm(size, generator=torch.Generator().manual_seed(777))[:n].tolist()
+    true = slow_delta(layer["fourierft_spectrum"].tolist(), positions, 84.0, shape)
     assert relative(delta_of(method, layer, shape), true) < 1e-6
     cells = torch.arange(size)
     exact = method.cells(layer, shape, cells // shape.in_, cells % shape.in_).view(*shape)
     assert relative(exact, true) < 1e-14
 
 
-def test_every_place_filled_is_the_whole_transform() -> None:
+def test_every_position_filled_is_the_whole_transform() -> None:
     """n = M N: the delta is the real part of ifft2 of the dense spectrum."""
     shape = Shape(6, 10)
     method = FourierFT(n=60, scale=7.0)
     layer = random_layer(method, shape)
     dense = torch.zeros(60, dtype=torch.float64)
-    dense[flat_places(777, 60, 60)] = layer["fourierft_spectrum"].double()
+    dense[flat_positions(777, 60, 60)] = layer["fourierft_spectrum"].double()
     true = 7.0 * torch.fft.ifft2(dense.view(6, 10)).real
     assert relative(delta_of(method, layer, shape), true) < 1e-6
 
@@ -88,7 +88,7 @@ def test_the_canarys_measure_sees_a_transform_that_normalises_twice() -> None:
     method, shape = FourierFT(n=200, scale=300.0), Shape(2048, 2048)
     layer = random_layer(method, shape)
     dense = torch.zeros(shape.out * shape.in_)
-    dense[flat_places(method.seed, method.n, dense.numel())] = layer["fourierft_spectrum"]
+    dense[flat_positions(method.seed, method.n, dense.numel())] = layer["fourierft_spectrum"]
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -107,11 +107,11 @@ def test_the_canarys_measure_sees_a_transform_that_normalises_twice() -> None:
     assert relative(twice[rows, cols], true) > 100 * _TOLERANCE
 
 
-def test_places_are_shared_by_layers_of_one_shape_and_seed() -> None:
+def test_positions_are_shared_by_layers_of_one_shape_and_seed() -> None:
     method = FourierFT(n=20)
     assert method.signature(Shape(4, 8)) == FourierFT(n=20, scale=9.0).signature(Shape(4, 8))
     assert method.signature(Shape(4, 8)) != FourierFT(n=20, seed=1).signature(Shape(4, 8))
-    assert method.places_digest(Shape(4, 8)) != method.places_digest(Shape(8, 8))
+    assert method.positions_digest(Shape(4, 8)) != method.positions_digest(Shape(8, 8))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,6 @@ def test_impossible_hyper_parameters_are_named(options: dict[str, float], param:
     assert caught.value.param == param
 
 
-def test_more_coefficients_than_places_are_refused() -> None:
-    with pytest.raises(InvalidAdapter, match="25, but the layer has 4 x 6 places"):
+def test_more_coefficients_than_positions_are_refused() -> None:
+    with pytest.raises(InvalidAdapter, match="25, but the layer has 4 x 6 positions"):
         FourierFT(n=25).tensors(Shape(4, 6))

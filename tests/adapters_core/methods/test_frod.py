@@ -168,7 +168,7 @@ def test_a_fresh_adapter_of_pefts_changes_nothing(tmp_path: Path) -> None:
     assert not any(delta.any() for delta in deltas_of(adapter, bases, model).values())
 
 
-def test_a_place_that_stands_twice_gets_the_sum(tmp_path: Path) -> None:
+def test_a_position_that_stands_twice_gets_the_sum(tmp_path: Path) -> None:
     model = tiny_llama()
     saved_by_peft(model, tmp_path, target_modules=["q_proj"])
     key = f"base_model.frod_s_indices.{QUERY}"
@@ -184,7 +184,7 @@ def test_a_place_that_stands_twice_gets_the_sum(tmp_path: Path) -> None:
         assert relative(delta, exact(theirs.get_submodule(target))) <= 1e-6
 
 
-def test_adapters_of_one_v_and_one_choice_of_places_share_everything(tmp_path: Path) -> None:
+def test_adapters_of_one_v_and_one_choice_of_positions_share_everything(tmp_path: Path) -> None:
     model = tiny_llama()
     saved_by_peft(model, tmp_path / "saved", target_modules=["q_proj"])
     written_small(model, tmp_path / "small", ("q_proj",), sparse_rate=0.02, seed=3)
@@ -205,10 +205,10 @@ def test_adapters_of_one_v_and_one_choice_of_places_share_everything(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "value", "says"),
+    ("name", "position", "value", "says"),
     [
-        ("s_indices", (0, 5), 96, "place 96 is not in 0..95"),
-        ("s_indices", (1, 5), -1, "place -1 is not in 0..95"),
+        ("s_indices", (0, 5), 96, "position 96 is not in 0..95"),
+        ("s_indices", (1, 5), -1, "position -1 is not in 0..95"),
         ("s_indices", (1, 0), 2**40, "is not in 0..95"),
         ("s_indices", (slice(None), 0), 7, "7, 7 is on the diagonal"),
         ("s_size", 0, 95, r"\[95, 96\], not \[96, 96\]"),
@@ -217,12 +217,12 @@ def test_adapters_of_one_v_and_one_choice_of_places_share_everything(tmp_path: P
     ],
 )
 def test_a_shared_tensor_with_a_wrong_value_is_refused(
-    name: str, place: Any, value: float, says: str, tmp_path: Path
+    name: str, position: Any, value: float, says: str, tmp_path: Path
 ) -> None:
     model = tiny_llama()
     saved_by_peft(model, tmp_path, target_modules=["q_proj"])
     key = f"base_model.frod_{name}.{QUERY}"
-    change_tensors(tmp_path, lambda tensors: tensors[key].__setitem__(place, value))
+    change_tensors(tmp_path, lambda tensors: tensors[key].__setitem__(position, value))
     with pytest.raises(InvalidAdapter, match=says) as caught:
         read_on(tmp_path, model)
     assert caught.value.param == key
@@ -333,7 +333,7 @@ def test_a_changed_base_is_refused_with_both_digests(tmp_path: Path) -> None:
     assert here != made
 
 
-@pytest.mark.parametrize(("row", "says"), [(0, "trained on a V of"), (1, "trained on places")])
+@pytest.mark.parametrize(("row", "says"), [(0, "trained on a V of"), (1, "trained on positions")])
 def test_a_wrong_digest_is_refused(row: int, says: str, tmp_path: Path) -> None:
     model, key = tiny_llama(), f"base_model.frod_digest.{QUERY}"
     written_small(model, tmp_path, ("q_proj",))

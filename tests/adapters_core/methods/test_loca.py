@@ -1,4 +1,4 @@
-"""LoCA against the sum written out and scipy; places that are refused, that repeat, that differ."""
+"""LoCA against the sum written out and scipy; refused, repeated and different locations."""
 
 import itertools
 import json
@@ -63,14 +63,14 @@ def wave(k: int, t: int, size: int) -> float:
 def test_delta_is_the_sum_written_out(shape: Shape, n: int) -> None:
     method = LoCA(n=n, scale=2.5)
     layer = layer_of(method, shape)
-    places = list(zip(*layer[LOCATIONS].tolist(), strict=True))
+    locations = list(zip(*layer[LOCATIONS].tolist(), strict=True))
     true = torch.tensor(
         [
             [
                 2.5
                 * sum(
                     a * wave(j, p, shape.out) * wave(k, q, shape.in_)
-                    for a, (j, k) in zip(layer[SPECTRUM].tolist(), places, strict=True)
+                    for a, (j, k) in zip(layer[SPECTRUM].tolist(), locations, strict=True)
                 )
                 for q in range(shape.in_)
             ]
@@ -94,7 +94,7 @@ def test_delta_is_scipys(shape: Shape) -> None:
     assert relative(exact, true) < EPS
 
 
-def test_coefficients_at_one_place_add() -> None:
+def test_coefficients_at_one_location_add() -> None:
     method, shape = LoCA(n=3), Shape(5, 8)
     layer = {
         SPECTRUM: torch.tensor([1.0, 0.5, 2.0]),
@@ -148,13 +148,13 @@ def test_gradients_reach_the_spectrum() -> None:
     layer[SPECTRUM].requires_grad_()
     probe = torch.randn(*shape, generator=torch.Generator().manual_seed(9))
     (delta_of(method, layer, shape) * probe).sum().backward()
-    # The gradient is the forward transform of the upstream one, read at the places.
+    # The gradient is the forward transform of the upstream one, read at the locations.
     spectrum = torch.from_numpy(scipy.fft.dctn(probe.double().numpy(), norm="ortho"))
     true = 3.0 * spectrum[layer[LOCATIONS][0].long(), layer[LOCATIONS][1].long()]
     assert relative(layer[SPECTRUM].grad, true) < 8 * EPS
 
 
-def test_fresh_places_are_all_different_and_the_generators() -> None:
+def test_fresh_locations_are_all_different_and_the_generators() -> None:
     method, shape = LoCA(n=40), Shape(5, 8)
     drawn = [method.init(shape, torch.Generator().manual_seed(s))[LOCATIONS] for s in (0, 0, 1)]
     assert len(set(zip(*drawn[0].tolist(), strict=True))) == 40
@@ -163,7 +163,7 @@ def test_fresh_places_are_all_different_and_the_generators() -> None:
     method.check({SPECTRUM: torch.zeros(40), LOCATIONS: drawn[0]}, shape)
 
 
-def test_layers_with_other_places_are_transformed_together() -> None:
+def test_layers_with_other_locations_are_transformed_together() -> None:
     method, shape = LoCA(n=60), Shape(53, 180)
     layers = [layer_of(method, shape, seed) for seed in range(3)]
     layers[1][LOCATIONS] = layers[1][LOCATIONS].to(torch.uint16)
@@ -192,7 +192,7 @@ Read = Callable[..., Adapter]
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint16])
-def test_places_may_come_in_any_integers(
+def test_locations_may_come_in_any_integers(
     dtype: torch.dtype, llama_spec: BaseSpec, tmp_path: Path, read: Read
 ) -> None:
     layers = written(tmp_path, llama_spec)
@@ -223,37 +223,37 @@ def test_places_may_come_in_any_integers(
         (-(2**63), 0, r"row -9223372036854775808 is not in 0\.\.95"),
     ],
 )
-def test_a_place_outside_the_layer_is_refused(
+def test_a_location_outside_the_layer_is_refused(
     row: int, col: int, message: str, llama_spec: BaseSpec, tmp_path: Path, read: Read
 ) -> None:
-    places = written(tmp_path, llama_spec)[Q][LOCATIONS].long()
-    places[:, 7] = torch.tensor([row, col])
-    key = change(tmp_path, LOCATIONS, places)
+    locations = written(tmp_path, llama_spec)[Q][LOCATIONS].long()
+    locations[:, 7] = torch.tensor([row, col])
+    key = change(tmp_path, LOCATIONS, locations)
     with pytest.raises(InvalidAdapter, match=message) as caught:
         read(tmp_path)
     assert caught.value.param == key
 
 
-def test_a_uint16_place_is_not_taken_for_a_negative_one(
+def test_a_uint16_location_is_not_taken_for_a_negative_one(
     llama_spec: BaseSpec, tmp_path: Path, read: Read
 ) -> None:
-    places = written(tmp_path, llama_spec)[Q][LOCATIONS].long()
-    places[1, 7] = 65535
-    change(tmp_path, LOCATIONS, places.to(torch.uint16))
+    locations = written(tmp_path, llama_spec)[Q][LOCATIONS].long()
+    locations[1, 7] = 65535
+    change(tmp_path, LOCATIONS, locations.to(torch.uint16))
     with pytest.raises(InvalidAdapter, match=r"column 65535 is not in 0\.\.95"):
         read(tmp_path)
 
 
-def test_places_as_floats_are_refused(llama_spec: BaseSpec, tmp_path: Path, read: Read) -> None:
-    places = written(tmp_path, llama_spec)[Q][LOCATIONS]
-    key = change(tmp_path, LOCATIONS, places.float())
+def test_locations_as_floats_are_refused(llama_spec: BaseSpec, tmp_path: Path, read: Read) -> None:
+    locations = written(tmp_path, llama_spec)[Q][LOCATIONS]
+    key = change(tmp_path, LOCATIONS, locations.float())
     with pytest.raises(InvalidAdapter, match=r"dtype torch\.float32") as caught:
         read(tmp_path)
     assert caught.value.param == key
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.complex64, torch.float32])
-def test_places_of_any_other_type_are_refused(dtype: torch.dtype) -> None:
+def test_locations_of_any_other_type_are_refused(dtype: torch.dtype) -> None:
     layer = {SPECTRUM: torch.ones(2), LOCATIONS: torch.zeros(2, 2, dtype=dtype)}
     with pytest.raises(InvalidAdapter, match=f"not {dtype}"):
         LoCA(n=2).check(layer, Shape(5, 8))
@@ -298,8 +298,8 @@ def test_nothing_outside_a_layer_is_packed() -> None:
     method, shape = LoCA(n=2), Shape(5, 8)
     basis = method.basis(shape, CPU, torch.float32)
     golden, fourier = torch.zeros(5, 8), cosine_basis(shape, dense=False)
-    for places in (torch.tensor([[0, 5], [0, 0]]), torch.tensor([[0, 0], [-1, 0]])):
-        layer = {SPECTRUM: torch.ones(2), LOCATIONS: places}
+    for locations in (torch.tensor([[0, 5], [0, 0]]), torch.tensor([[0, 0], [-1, 0]])):
+        layer = {SPECTRUM: torch.ones(2), LOCATIONS: locations}
         attempts: list[Callable[..., object]] = [
             partial(method.pack, layer, shape),
             partial(method.delta, layer, shape),
@@ -344,8 +344,8 @@ def test_impossible_hyper_parameters_are_named(options: dict[str, float], param:
     assert caught.value.param == param
 
 
-def test_more_coefficients_than_places_are_refused() -> None:
-    with pytest.raises(InvalidAdapter, match="25, but the layer has 4 x 6 places"):
+def test_more_coefficients_than_locations_are_refused() -> None:
+    with pytest.raises(InvalidAdapter, match="25, but the layer has 4 x 6 locations"):
         LoCA(n=25).tensors(Shape(4, 6))
 
 
@@ -367,13 +367,13 @@ def test_the_loop_is_its_reference(num_rows: int) -> None:
     )
 
 
-def test_adapters_of_other_places_and_scales_share_a_bank() -> None:
+def test_adapters_of_other_locations_and_scales_share_a_bank() -> None:
     shape = Shape(4, 8)
     assert LoCA(n=20).signature(shape) == LoCA(n=20, scale=9.0).signature(shape)
     assert LoCA(n=20).signature(shape) != LoCA(n=21).signature(shape)
 
 
-def test_places_at_the_edge_of_a_wide_layer_survive_packing() -> None:
+def test_locations_at_the_edge_of_a_wide_layer_survive_packing() -> None:
     method, shape = LoCA(n=2), Shape(3, 300_001)
     layer = {SPECTRUM: torch.ones(2), LOCATIONS: torch.tensor([[0, 2], [299_999, 300_000]])}
     packed = method.pack(layer, shape, method.basis(shape, CPU, torch.float32))

@@ -1,4 +1,4 @@
-"""LoCA's training: places that are learned by differences, in turns with their coefficients."""
+"""LoCA's training: locations that are learned by differences, in turns with their coefficients."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from adapters_core.format.write import write_adapter
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.linear import AdaptedLinear, Switch
 from adapters_core.layers.training_plan import TrainingPlan
-from adapters_core.methods.loca import LoCA, distinct_places
+from adapters_core.methods.loca import LoCA, distinct_locations
 from tiny_bases import relative
 
 CPU = torch.device("cpu")
@@ -51,15 +51,15 @@ def ends_of(shape: Shape) -> Tensor:
     return torch.tensor([[shape.out - 1], [shape.in_ - 1]], dtype=torch.float64)
 
 
-def places_of(trained: dict[str, Tensor], shape: Shape) -> Tensor:
+def locations_of(trained: dict[str, Tensor], shape: Shape) -> Tensor:
     """Return the rule as it is written: round(clamp(u, 0, .999) (size - 1))."""
     return (trained[POSITIONS].detach().clamp(0, 0.999) * ends_of(shape).float()).round().long()
 
 
-def true_loss(method: LoCA, spectrum: Tensor, places: Tensor, shape: Shape) -> float:
+def true_loss(method: LoCA, spectrum: Tensor, locations: Tensor, shape: Shape) -> float:
     """Return the probe's product with the delta by the defining sum in float64."""
     flat = torch.arange(shape.out * shape.in_)
-    layer = {SPECTRUM: spectrum.detach(), LOCATIONS: places}
+    layer = {SPECTRUM: spectrum.detach(), LOCATIONS: locations}
     cells = method.cells(layer, shape, flat // shape.in_, flat % shape.in_)
     return float(cells @ probe_of(shape).double().view(-1))
 
@@ -82,7 +82,7 @@ def test_the_delta_is_scipys_at_the_rounded_positions(shape: Shape) -> None:
     method = LoCA(n=7, scale=-2.5)
     trained = drawn(shape, 7)
     dense = torch.zeros(*shape, dtype=torch.float64)
-    rows, cols = places_of(trained, shape)
+    rows, cols = locations_of(trained, shape)
     dense.index_put_((rows, cols), trained[SPECTRUM].detach().double(), accumulate=True)
     true = torch.from_numpy(-2.5 * scipy.fft.idctn(dense.numpy(), norm="ortho"))
     assert relative(delta_of(method, trained, shape), true) < 16 * EPS
@@ -93,25 +93,25 @@ def test_the_coefficients_gradient_is_scipys(shape: Shape) -> None:
     method, trained = LoCA(n=7, scale=3.0), drawn(shape, 7)
     backward(method, trained, shape)
     spectrum = torch.from_numpy(scipy.fft.dctn(probe_of(shape).double().numpy(), norm="ortho"))
-    rows, cols = places_of(trained, shape)
+    rows, cols = locations_of(trained, shape)
     assert relative(trained[SPECTRUM].grad, 3.0 * spectrum[rows, cols]) < 16 * EPS
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_places_gradient_is_half_the_difference_between_its_neighbours(shape: Shape) -> None:
-    """A central difference of the true sum with step 1; at an edge the place stands for itself."""
+def test_a_locations_gradient_is_half_the_difference_between_its_neighbours(shape: Shape) -> None:
+    """A central difference of the true sum with step 1; at an edge, of the location itself."""
     method, trained = LoCA(n=9, scale=2.0), drawn(shape, 9)
     with torch.no_grad():
         trained[POSITIONS][:, 0] = 0.0
         trained[POSITIONS][:, 1] = 0.999
     backward(method, trained, shape)
-    places, ends = places_of(trained, shape), ends_of(shape)
+    locations, ends = locations_of(trained, shape), ends_of(shape)
     true = torch.zeros(2, 9, dtype=torch.float64)
     for side in (0, 1):
         for k in range(9):
             losses = []
             for step in (1, -1):
-                moved = places.clone()
+                moved = locations.clone()
                 moved[side, k] = (moved[side, k] + step).clamp(0, int(ends[side]))
                 losses.append(true_loss(method, trained[SPECTRUM], moved, shape))
             true[side, k] = (losses[0] - losses[1]) / 2
@@ -121,7 +121,7 @@ def test_a_places_gradient_is_half_the_difference_between_its_neighbours(shape: 
     assert torch.allclose(got.double(), true * ends, rtol=1e-4, atol=1e-4)
 
 
-def test_a_places_gradient_ends_at_one() -> None:
+def test_a_locations_gradient_ends_at_one() -> None:
     shape, method = Shape(12, 9), LoCA(n=9)
     small, large = drawn(shape, 9, size=0.05), drawn(shape, 9, size=50.0)
     for trained in (small, large):
@@ -242,7 +242,7 @@ class Regression:
         self.optimiser.step()
 
 
-def test_learned_places_beat_fixed_ones_at_equal_n() -> None:
+def test_learned_locations_beat_fixed_ones_at_equal_n() -> None:
     num_steps = 400
     learned, fixed = (Regression(Shape(24, 20), 24, (0.1, rate)) for rate in (0.04, 0.0))
     gains = []
@@ -289,10 +289,10 @@ def test_what_was_trained_is_what_is_served(
     basis = method.basis(shape, CPU, torch.float32)
     trained = method.training_delta(plan.layers[Q], shape, basis)
     assert torch.equal(method.delta(adapter.layers[Q], shape, basis), trained)
-    assert torch.equal(adapter.layers[Q][LOCATIONS].long(), places_of(plan.layers[Q], shape))
+    assert torch.equal(adapter.layers[Q][LOCATIONS].long(), locations_of(plan.layers[Q], shape))
 
 
-def test_a_layer_too_wide_for_uint16_keeps_its_places() -> None:
+def test_a_layer_too_wide_for_uint16_keeps_its_locations() -> None:
     trained = {SPECTRUM: torch.zeros(2), POSITIONS: torch.tensor([[0.0, 0.5], [0.9, 0.25]])}
     exported = LoCA(n=2).export(trained, Shape(3, 80_001))
     assert exported[LOCATIONS].dtype == torch.int32
@@ -302,6 +302,6 @@ def test_a_layer_too_wide_for_uint16_keeps_its_places() -> None:
 def test_coefficients_in_one_cell_count_once() -> None:
     shape = Shape(5, 8)
     layer = {SPECTRUM: torch.ones(4), LOCATIONS: torch.tensor([[1, 1, 2, 1], [3, 3, 3, 4]])}
-    assert distinct_places(layer, shape) == 3
+    assert distinct_locations(layer, shape) == 3
     narrow = layer | {LOCATIONS: layer[LOCATIONS].to(torch.uint16)}
-    assert distinct_places(narrow, shape) == 3
+    assert distinct_locations(narrow, shape) == 3

@@ -48,7 +48,7 @@ def drawn(method: SHiRA, shape: Shape, seed: int = 0) -> dict[str, Tensor]:
 def test_delta_is_the_plain_scatter() -> None:
     shape, method = Shape(4, 6), SHiRA(r=1)
     layer = drawn(method, shape)
-    layer[INDICES][:, 3] = layer[INDICES][:, 7]  # a place that stands twice
+    layer[INDICES][:, 3] = layer[INDICES][:, 7]  # a position that stands twice
     true = torch.zeros(4, 6, dtype=torch.float64)
     rows, cols = layer[INDICES].tolist()
     for row, col, weight in zip(rows, cols, layer[WEIGHT].tolist(), strict=True):
@@ -100,12 +100,12 @@ def test_row_has_its_bits_in_any_batch(shape: Shape, r: int) -> None:
         assert torch.equal(part, whole[start:stop])
 
 
-def test_places_survive_packing_exactly() -> None:
+def test_positions_survive_packing_exactly() -> None:
     shape = Shape(1 << 24, 3)
-    places = torch.tensor([[(1 << 24) - 1, (1 << 24) - 2, 0], [2, 1, 0]], dtype=torch.int32)
-    layer = {WEIGHT: torch.ones(3), INDICES: places}
+    positions = torch.tensor([[(1 << 24) - 1, (1 << 24) - 2, 0], [2, 1, 0]], dtype=torch.int32)
+    layer = {WEIGHT: torch.ones(3), INDICES: positions}
     _, rows, cols = SHiRA(r=1).pack(layer, shape, None).chunk(3)
-    assert torch.equal(torch.stack([rows, cols]).int(), places)
+    assert torch.equal(torch.stack([rows, cols]).int(), positions)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_peft_loads_what_we_wrote(llama_spec: BaseSpec, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "place"), [(0, 96), (0, -1), (1, 96), (1, -5), (0, 2**31 - 1), (1, -(2**31))]
+    ("side", "position"), [(0, 96), (0, -1), (1, 96), (1, -5), (0, 2**31 - 1), (1, -(2**31))]
 )
-def test_place_outside_the_layer_is_refused_by_name(side: int, place: int) -> None:
+def test_position_outside_the_layer_is_refused_by_name(side: int, position: int) -> None:
     shape, method = Shape(96, 96), SHiRA(r=1)
     layer = drawn(method, shape)
     method.check(layer, shape)
-    layer[INDICES][side, 5] = place
+    layer[INDICES][side, 5] = position
     for refuse in (method.check, lambda *given: method.pack(*given, None)):
-        with pytest.raises(InvalidAdapter, match=str(place)) as caught:
+        with pytest.raises(InvalidAdapter, match=str(position)) as caught:
             refuse(layer, shape)
         assert caught.value.param == INDICES
 
@@ -172,18 +172,18 @@ def saved_q(folder: Path) -> str:
     return "base_model.model.model.layers.0.self_attn.q_proj."
 
 
-@pytest.mark.parametrize(("side", "place"), [(0, 96), (1, -1)])
-def test_file_with_a_place_outside_is_refused_by_name(
-    side: int, place: int, tmp_path: Path, read: Callable[..., Adapter]
+@pytest.mark.parametrize(("side", "position"), [(0, 96), (1, -1)])
+def test_file_with_a_position_outside_is_refused_by_name(
+    side: int, position: int, tmp_path: Path, read: Callable[..., Adapter]
 ) -> None:
     key = saved_q(tmp_path) + INDICES
-    change_tensors(tmp_path, lambda tensors: tensors[key][side, 5].fill_(place))
-    with pytest.raises(InvalidAdapter, match=f" {place} ") as caught:
+    change_tensors(tmp_path, lambda tensors: tensors[key][side, 5].fill_(position))
+    with pytest.raises(InvalidAdapter, match=f" {position} ") as caught:
         read(tmp_path)
     assert caught.value.param == key
 
 
-def test_layer_too_wide_for_exact_places_is_refused() -> None:
+def test_layer_too_wide_for_exact_positions_is_refused() -> None:
     layer = {WEIGHT: torch.ones(1), INDICES: torch.zeros(2, 1, dtype=torch.int32)}
     with pytest.raises(InvalidAdapter, match="too wide"):
         SHiRA(r=1).check(layer, Shape((1 << 24) + 1, 3))
@@ -198,7 +198,7 @@ def test_bad_r_is_refused_by_name(r: float, tmp_path: Path, read: Callable[..., 
     assert caught.value.param == "r"
 
 
-def test_another_number_of_places_is_refused_by_name(
+def test_another_number_of_positions_is_refused_by_name(
     tmp_path: Path, read: Callable[..., Adapter]
 ) -> None:
     key = saved_q(tmp_path) + INDICES
@@ -212,7 +212,7 @@ def test_another_number_of_places_is_refused_by_name(
     assert caught.value.param == key
 
 
-def test_places_that_are_no_integers_are_refused_by_name(
+def test_positions_that_are_no_integers_are_refused_by_name(
     tmp_path: Path, read: Callable[..., Adapter]
 ) -> None:
     key = saved_q(tmp_path) + INDICES
@@ -222,7 +222,7 @@ def test_places_that_are_no_integers_are_refused_by_name(
     assert caught.value.param == key
 
 
-def test_fresh_places_differ_and_lie_inside() -> None:
+def test_fresh_positions_differ_and_lie_inside() -> None:
     for shape in (Shape(45, 77), Shape(70, 1), Shape(1, 70)):
         fresh = SHiRA(r=1).init(shape, torch.Generator().manual_seed(0))
         assert fresh[INDICES].dtype == torch.int32
@@ -231,7 +231,7 @@ def test_fresh_places_differ_and_lie_inside() -> None:
         assert len(set((rows * shape.in_ + cols).tolist())) == fresh[WEIGHT].numel()
 
 
-def test_zero_weights_are_no_update_whatever_their_places() -> None:
+def test_zero_weights_are_no_update_whatever_their_positions() -> None:
     layer = drawn(SHiRA(r=1), Shape(4, 6))
     assert not SHiRA(r=1).is_zero(layer)
     assert SHiRA(r=1).is_zero(layer | {WEIGHT: torch.zeros(10)})

@@ -23,7 +23,7 @@ def started(method: Method, shape: Shape) -> dict[str, Tensor]:
     assert set(layer) == set(specs)
     moved = {}
     for name, tensor in layer.items():
-        if tensor.is_floating_point() and specs[name].trained and specs[name].role != "places":
+        if tensor.is_floating_point() and specs[name].trained and specs[name].role != "positions":
             tensor = tensor + 0.3 * torch.randn(tensor.shape, generator=generator)
         moved[name] = tensor
     return moved

@@ -23,7 +23,7 @@ from adapters_core.format.write import write_adapter
 from adapters_core.kernels.wavelet_filters import WAVELETS, wavelet_bank
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import worst_error
-from adapters_core.positions.seeded import flat_places
+from adapters_core.positions.seeded import flat_positions
 from adapters_core.transforms.atoms import Touched
 from tiny_bases import TINY, change_config, peft_adapter, random_layer, relative, without_warnings
 
@@ -59,15 +59,15 @@ def exact(method: WaveletFT, layer: dict[str, torch.Tensor], shape: Shape) -> to
     return method.cells(layer, shape, cells // shape.in_, cells % shape.in_).view(*shape)
 
 
-def slow_delta(places: torch.Tensor, wavelet: str, levels: int = 1) -> torch.Tensor:
-    """Return the synthesis of `[out, in]` places, one coefficient and one tap after the other."""
+def slow_delta(positions: torch.Tensor, wavelet: str, levels: int = 1) -> torch.Tensor:
+    """Return the synthesis of `[out, in]` positions, coefficient by coefficient and tap by tap."""
     low = TEXTBOOK[wavelet]
-    taps, shape = len(low), places.shape
+    taps, shape = len(low), positions.shape
     high = [(-1) ** k * low[taps - 1 - k] for k in range(taps)]
     half_rows, half_cols = (math.ceil((size + taps - 2) / 2) for size in shape)
     core = torch.zeros(2 * half_rows, 2 * half_cols, dtype=torch.float64)
     margin = (taps - 2) // 2
-    core[margin : margin + shape[0], margin : margin + shape[1]] = places
+    core[margin : margin + shape[0], margin : margin + shape[1]] = positions
     if levels > 1:
         corner = core[:half_rows, :half_cols]
         core[:half_rows, :half_cols] = slow_delta(corner.clone(), wavelet, levels - 1)
@@ -107,13 +107,13 @@ def test_delta_is_the_slow_sum(shape: Shape, levels: int, wavelet: str, n: int) 
     assert relative(exact(method, layer, shape), true) < 1e-13
 
 
-def quadrants(places: torch.Tensor, wavelet: str, levels: int) -> list[object]:
+def quadrants(positions: torch.Tensor, wavelet: str, levels: int) -> list[object]:
     """Return PyWavelets' list of coefficients; its cH is high-pass along the rows, as our B."""
     taps = wavelet_bank(wavelet).taps
-    half_rows, half_cols = (math.ceil((size + taps - 2) / 2) for size in places.shape)
+    half_rows, half_cols = (math.ceil((size + taps - 2) / 2) for size in positions.shape)
     core = np.zeros((2 * half_rows, 2 * half_cols))
     margin = (taps - 2) // 2
-    core[margin:, margin:][: places.shape[0], : places.shape[1]] = places
+    core[margin:, margin:][: positions.shape[0], : positions.shape[1]] = positions
     top, bottom = core[:half_rows], core[half_rows:]
     corner = torch.from_numpy(top[:, :half_cols])
     details = top[:, half_cols:], bottom[:, :half_cols], bottom[:, half_cols:]
@@ -246,8 +246,8 @@ def test_deep_haar_touches_few_cells_a_level() -> None:
 def test_one_atom_as_wide_as_the_layer_is_no_list_of_cells() -> None:
     """A tiny file may name a seed whose atoms cover everything; the basis stays small."""
     shape = Shape(64, 64)
-    firsts = ((seed, int(flat_places(seed, 1, 64 * 64))) for seed in range(10**5))
-    seed = next(seed for seed, place in firsts if max(divmod(place, 64)) < 2)
+    firsts = ((seed, int(flat_positions(seed, 1, 64 * 64))) for seed in range(10**5))
+    seed = next(seed for seed, position in firsts if max(divmod(position, 64)) < 2)
     few = WaveletFT(n=1, seed=seed, num_levels=3).basis(shape, CPU, torch.float32)
     assert isinstance(few.parts, Touched)
     assert len(few.parts.cells) == 8 * 8
@@ -390,7 +390,7 @@ def test_a_file_of_one_level_says_nothing_of_levels() -> None:
         ({"num_levels_pattern": {"q_proj": 0}}, "num_levels", "num_levels = 0"),
         ({"num_levels_pattern": 3}, "num_levels_pattern", "not an object"),
         ({"num_levels": 2, "use_idwt": False}, "num_levels", "without the transform"),
-        ({"n_frequency": 10**15}, "n_frequency", "10+, but the layer has 96 x 96 places"),
+        ({"n_frequency": 10**15}, "n_frequency", "10+, but the layer has 96 x 96 positions"),
         ({"n_frequency": -(10**300)}, "n_frequency", "-10+\\.\\.\\.: at least 1"),
         ({"random_loc_seed": 2**32}, "random_loc_seed", "4294967296 is not in"),
         ({"random_loc_seed": -(10**300)}, "random_loc_seed", "-10+\\.\\.\\. is not in"),
@@ -430,8 +430,8 @@ def test_impossible_hyper_parameters_are_named(options: dict[str, float], param:
     assert caught.value.param == param
 
 
-def test_more_coefficients_than_places_are_refused() -> None:
-    with pytest.raises(InvalidAdapter, match="25, but the layer has 4 x 6 places"):
+def test_more_coefficients_than_positions_are_refused() -> None:
+    with pytest.raises(InvalidAdapter, match="25, but the layer has 4 x 6 positions"):
         WaveletFT(n=25).tensors(Shape(4, 6))
 
 
@@ -440,7 +440,7 @@ def test_what_adapters_share() -> None:
     assert method.signature(shape) == WaveletFT(n=20, scale=9.0).signature(shape)
     for other in ({"seed": 1}, {"wavelet": "db2"}, {"use_idwt": False}, {"num_levels": 2}):
         assert method.signature(shape) != WaveletFT(n=20, **other).signature(shape)
-    assert method.places_digest(shape) != method.places_digest(Shape(8, 8))
+    assert method.positions_digest(shape) != method.positions_digest(Shape(8, 8))
 
 
 @pytest.mark.parametrize("shape", [Shape(96, 96), Shape(3, 5), Shape(1, 7)])

@@ -1,14 +1,14 @@
-"""Places are data: the first n of torch's permutation, found in O(n)."""
+"""Positions are data: the first n of torch's permutation, found in O(n)."""
 
 import pytest
 import torch
 
-from adapters_core.positions import seeded as places
-from adapters_core.positions.seeded import flat_places, places_digest
+from adapters_core.positions import seeded
+from adapters_core.positions.seeded import flat_positions, positions_digest
 
 SHAPES = [(96, 96), (45, 77), (768, 768), (1024, 300), (7, 1), (1, 13), (251, 509)]
 
-#: The first places that PEFT's generator gives; (seed, size) -> places.
+#: The first positions that PEFT's generator gives; (seed, size) -> positions.
 REFERENCE = {
     (777, 4096 * 4096): [1374311, 8240085, 6766295, 6474818, 14786199],
     (777, 768 * 768): [391271, 183699, 413551, 384200, 435559],
@@ -23,59 +23,59 @@ def permutation(seed: int, size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("seed", [777, 2024, 0, 2**32 - 1])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_places_are_the_first_of_torchs_permutation(shape: tuple[int, int], seed: int) -> None:
+def test_positions_are_the_first_of_torchs_permutation(shape: tuple[int, int], seed: int) -> None:
     size = shape[0] * shape[1]
     n = min(size, 1000)
-    assert torch.equal(flat_places(seed, n, size), permutation(seed, size)[:n])
+    assert torch.equal(flat_positions(seed, n, size), permutation(seed, size)[:n])
 
 
-def test_all_places_are_the_whole_permutation() -> None:
-    assert torch.equal(flat_places(777, 5000, 5000), permutation(777, 5000))
+def test_all_positions_are_the_whole_permutation() -> None:
+    assert torch.equal(flat_positions(777, 5000, 5000), permutation(777, 5000))
 
 
-def test_one_place_of_one_cell() -> None:
-    assert flat_places(777, 1, 1).tolist() == [0]
+def test_one_position_of_one_cell() -> None:
+    assert flat_positions(777, 1, 1).tolist() == [0]
 
 
 @pytest.mark.parametrize(("seed", "size"), REFERENCE)
 def test_reference_values(seed: int, size: int) -> None:
     known = REFERENCE[seed, size]
-    assert flat_places(seed, len(known), size).tolist() == known
+    assert flat_positions(seed, len(known), size).tolist() == known
 
 
-def test_fewer_places_are_a_prefix_of_more() -> None:
-    assert torch.equal(flat_places(5, 40, 9216), flat_places(5, 1000, 9216)[:40])
+def test_fewer_positions_are_a_prefix_of_more() -> None:
+    assert torch.equal(flat_positions(5, 40, 9216), flat_positions(5, 1000, 9216)[:40])
 
 
 @pytest.mark.parametrize(("n", "size"), [(0, 10), (-1, 10), (11, 10), (1, 0)])
 def test_impossible_counts_are_refused(n: int, size: int) -> None:
     with pytest.raises(ValueError, match=f"n = {n} is not in 1..{size}"):
-        flat_places(777, n, size)
+        flat_positions(777, n, size)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**40])
-def test_seeds_that_numpy_cannot_take_give_torchs_places(seed: int) -> None:
-    assert torch.equal(flat_places(seed, 50, 3465), permutation(seed, 3465)[:50])
+def test_seeds_that_numpy_cannot_take_give_torchs_positions(seed: int) -> None:
+    assert torch.equal(flat_positions(seed, 50, 3465), permutation(seed, 3465)[:50])
 
 
 def test_large_sizes_come_from_torch_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "LARGE", 3465)
-    monkeypatch.setattr(places, "_first_of_shuffle", None)  # would fail if it were called
-    assert torch.equal(flat_places(777, 50, 3465), permutation(777, 3465)[:50])
+    monkeypatch.setattr(seeded, "LARGE", 3465)
+    monkeypatch.setattr(seeded, "_first_of_shuffle", None)  # would fail if it were called
+    assert torch.equal(flat_positions(777, 50, 3465), permutation(777, 3465)[:50])
 
 
 def test_large_is_where_torch_changes_its_algorithm() -> None:
-    assert places.LARGE == (2**32 - 1) // 20 == 214_748_364
+    assert seeded.LARGE == (2**32 - 1) // 20 == 214_748_364
 
 
 def test_the_digest_never_changes() -> None:
-    assert places_digest(flat_places(777, 1000, 768 * 768)) == PINNED[768, 768]
-    assert places_digest(flat_places(777, 1000, 45 * 77)) == PINNED[45, 77]
+    assert positions_digest(flat_positions(777, 1000, 768 * 768)) == PINNED[768, 768]
+    assert positions_digest(flat_positions(777, 1000, 45 * 77)) == PINNED[45, 77]
 
 
 def test_the_digest_depends_on_order() -> None:
-    flat = flat_places(777, 10, 100)
-    assert places_digest(flat) != places_digest(flat.flip(0))
+    flat = flat_positions(777, 10, 100)
+    assert positions_digest(flat) != positions_digest(flat.flip(0))
 
 
 #: Written into files by earlier builds: these may never change.

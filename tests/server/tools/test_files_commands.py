@@ -224,7 +224,7 @@ def test_the_options_of_a_projection_reach_the_file(
         assert wanted.items() <= method.config().items()
 
 
-def test_a_person_is_told_that_seeded_places_keep_little(
+def test_a_person_is_told_that_seeded_positions_keep_little(
     lora: Path, base: Path, tmp_path: Path
 ) -> None:
     words = ("convert", lora, tmp_path / "out", "--base", base, "--to", "fourierft", "--n", 96)
@@ -303,7 +303,7 @@ def test_what_is_no_linear_is_not_projected(unusual: Path, base: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_seeded_places_are_told_once_a_shape(base: Path, tmp_path: Path) -> None:
+def test_seeded_positions_are_told_once_a_shape(base: Path, tmp_path: Path) -> None:
     make("llama", 0, tmp_path / "adapter")
     facts = said("inspect", tmp_path / "adapter", "--base", base)
     places = {tuple(layer["shape"]): layer["places"] for layer in facts["layers"]}

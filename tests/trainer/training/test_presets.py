@@ -89,7 +89,7 @@ def test_a_jobs_own_rates_win() -> None:
         location_learning_rate=0.3,
     )
     rates = setting_of("loca", {}, given, base_of(96)).rates
-    assert (rates.coefficients, rates.head, rates.places) == (0.7, 0.2, 0.3)
+    assert (rates.coefficients, rates.head, rates.positions) == (0.7, 0.2, 0.3)
     twice = dataclasses.replace(HYPER, learning_rate_multiplier=2.0)
     plain = setting("loca").rates.coefficients
     assert setting_of("loca", {}, twice, base_of(96)).rates.coefficients == 2 * plain
