@@ -1,7 +1,10 @@
 """The OpenAPI document says what the server takes and gives; its page needs no other host."""
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,6 +21,7 @@ from server.api.job_schemas import HyperparametersRequest, JobRequest
 from server.api.routes.evaluations import EvaluationRequest
 
 ASSETS = ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/start.js")
+CHROMIUM = shutil.which("chromium")
 OPERATIONS = [
     (method.upper(), path, operation)
     for path, operations in api_document()["paths"].items()
@@ -225,3 +229,17 @@ def test_a_caller_that_cannot_unpack_gets_the_same_bytes(live: Live, path: str) 
     assert "content-encoding" not in plain.headers
     assert packed.content == plain.content
     assert len(plain.content) > 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+def test_a_browser_shows_every_operation(live: Live, tmp_path: Path) -> None:
+    assert CHROMIUM
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    profile = f"--user-data-dir={tmp_path}"
+    command = [CHROMIUM, *flags, *quiet, profile, "--dump-dom", f"{live.url}/docs"]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=100).stdout
+    shown = set(re.findall(r'id="operations-[\w-]+-([a-z]+[A-Z]\w+)"', page))
+    assert shown == {operation["operationId"] for *_, operation in OPERATIONS}
+    assert 'class="btn authorize' in page
