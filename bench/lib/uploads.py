@@ -8,7 +8,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from adapters_core.layers.basis_cache import BasisCache
 from overtone_client import Adapter, Client, InvalidArgument, NotFound, OvertoneError
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ def _written(folder: Path, method: "Method", spec: "BaseSpec", count: int) -> It
     import torch
 
     from adapters_core.format.write import write_adapter
+    from adapters_core.layers.basis_cache import BasisCache
     from bench.lib.bases import random_adapter, targets_of
 
     targets = targets_of(spec, "qv") or list(spec.targets)
