@@ -182,10 +182,10 @@ def input_embedding(model: nn.Module) -> tuple[str, nn.Embedding] | None:
     return next(((path, found) for path, one in model.named_modules() if one is found), None)
 
 
-def embedding_scale(embedding: nn.Embedding) -> Tensor | float:
-    """Return what an embedding multiplies its rows by, in the rows' dtype (Gemma's)."""
+def embedding_scale(embedding: nn.Embedding) -> float:
+    """Return what an embedding multiplies its rows by, rounded to the rows' dtype (Gemma's)."""
     scale: Any = getattr(embedding, "embed_scale", 1.0)
-    return scale.to(embedding.weight.dtype) if isinstance(scale, Tensor) else float(scale)
+    return float(scale.to(embedding.weight.dtype) if isinstance(scale, Tensor) else scale)
 
 
 def _is_tied(model: nn.Module) -> bool:

@@ -66,6 +66,8 @@ def _token_rows(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
         if not paths:
             raise InvalidAdapter(_no_such(_TOKENS, name, base), _TOKENS)
         for path in paths:
+            if path in found:
+                raise InvalidAdapter(f"{_TOKENS} names {path} more than once", _TOKENS)
             found[path] = TokenRows(_tokens(tokens, path, base), path in base.lookups)
     return found | _tied_rows(found, base)
 

@@ -40,7 +40,8 @@ class WholeWeight(MergedOnly):
         return {_WEIGHT: TensorSpec((rows, cols))}
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
-        return self._own(coefficients).float() - basis.weight.float()
+        golden = basis.weight.float()
+        return self._own(coefficients).to(golden) - golden
 
     def merge_many(
         self,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from adapters_core.base.spec import adaptable, changeable, input_embedding
+from adapters_core.base.spec import adaptable, changeable, input_embedding, stacks_of
 from adapters_core.layers.experts import AdaptedExperts, AdaptedStack
 from adapters_core.layers.linear import AdaptedEmbedding, AdaptedLinear, Switch
 
@@ -32,7 +32,7 @@ class Injection:
 
     def undo(self) -> None:
         """Put every layer of the base back; safe to call twice."""
-        for path, layer in self._wrappers.items():
+        for path, layer in reversed(self._wrappers.items()):
             _replace(self.model, path, layer.base)
         self.switch.plan = None
 
@@ -55,14 +55,15 @@ def inject(
     chosen = list(linears if paths is None else paths)
     embedding = input_embedding(model)
     embeddings = dict([embedding] if embedding and embedding[0] in chosen else [])
-    modules = {path.rpartition(".")[0] for path in chosen if _is_parameter(model, path)}
+    stacks = stacks_of(model).keys() & set(chosen)
+    modules = dict.fromkeys(path.rpartition(".")[0] for path in chosen if path in stacks)
     injection = Injection(
         model,
         switch,
         {
             path: AdaptedLinear(linears[path], path, switch, path in kept)
             for path in chosen
-            if path not in embeddings and path.rpartition(".")[0] not in modules
+            if path not in embeddings and path not in stacks
         },
         {path: AdaptedEmbedding(one, path, switch) for path, one in embeddings.items()},
         {path: AdaptedExperts(model.get_submodule(path), path, switch) for path in modules},
@@ -70,14 +71,6 @@ def inject(
     for path, layer in injection._wrappers.items():
         _replace(model, path, layer)
     return injection
-
-
-def _is_parameter(model: nn.Module, path: str) -> bool:
-    parent, _, name = path.rpartition(".")
-    try:
-        return name in model.get_submodule(parent)._parameters
-    except AttributeError:
-        return False
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -25,7 +25,7 @@ Two forms of one file, both PEFT's directory:
 The positions are the seeded ones of frod/off_diagonal.py. A layer holds N + max(1, N^2 rate)
 numbers, as float32 in the small form, N being its input's width:
 
-    sparse_rate        0 or one    1e-4       1e-2
+    sparse_rate              0 or one  1e-4      1e-2
     N = 1024                  4.1 kB   4.5 kB      46 kB
     N = 4096                   16 kB    23 kB     687 kB
     N = 4096, 64 layers       1.0 MB   1.5 MB      44 MB

@@ -80,13 +80,34 @@ def test_only_the_named_paths_are_wrapped() -> None:
     assert [p for p, m in model.named_modules() if isinstance(m, AdaptedLinear)] == [path]
 
 
-@pytest.mark.parametrize("bad", ["lm_head", "model.norm", "model.layers.9.mlp.up_proj", ""])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "lm_head",
+        "model.norm",
+        "model.norm.weight",
+        "model.embed_tokens.weight",
+        "model.layers.9.mlp.up_proj",
+        "",
+    ],
+)
 def test_a_path_that_is_no_target_leaves_the_model_alone(bad: str) -> None:
     model = tiny_llama()
     keys = list(model.state_dict())
     with pytest.raises(KeyError):
         inject(model, ["model.layers.0.mlp.up_proj", bad])
     assert list(model.state_dict()) == keys
+
+
+def test_a_linear_inside_a_module_with_stacks_is_wrapped_and_put_back() -> None:
+    model, mlp = tiny_llama(), "model.layers.0.mlp"
+    model.get_submodule(mlp).stack = nn.Parameter(torch.ones(2, 3, 4))
+    modules = dict(model.named_modules())
+    injection = inject(model, [f"{mlp}.up_proj", f"{mlp}.stack"])
+    assert set(injection.linears) == {f"{mlp}.up_proj"}
+    assert set(injection.experts) == {mlp}
+    injection.undo()
+    assert dict(model.named_modules()) == modules
 
 
 def test_golden_is_the_bases_own_memory() -> None:

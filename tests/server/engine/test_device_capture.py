@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import tiny
 from adapters_core.base.spec import spec_of, weights_of
+from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method, Rows
 from adapters_core.contract.method_registry import registered
+from adapters_core.contract.rows import PackedLayer
+from adapters_core.format.token_rows import TokenRows
 from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
+from adapters_core.layers.linear import AdaptedEmbedding, Switch
 from adapters_core.methods import (
     C3A,
     CLoRA,
@@ -29,6 +33,7 @@ from adapters_core.methods import (
     FRoD,
     LoCA,
     LoRA,
+    LoRAEmbedding,
     SHiRA,
     TinyLoRA,
     VeRA,
@@ -145,6 +150,41 @@ def test_every_registered_method_is_here() -> None:
 def test_a_methods_rows_ask_the_device_for_nothing(model: Model, method: Method) -> None:
     bank = model.bank(method)
     check(model, Parts((bank,), (bank.buffer,)))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "method",
+    [LoRAEmbedding(r=3), TokenRows((5, 9), looked_up=True), TokenRows((5, 9), looked_up=False)],
+    ids=repr,
+)
+def test_embeddings_and_token_rows_ask_the_device_for_nothing(method: Method) -> None:
+    looked_up = not isinstance(method, TokenRows) or method.looked_up
+    shape = Shape(16, 40) if looked_up else Shape(40, 16)
+    width = method.packed_length(shape)
+    layer = PackedLayer(torch.empty(3, 7 + width, device=META), 7, width)
+    x = torch.zeros(8, device=META, dtype=torch.int64)
+    given_rows = x if looked_up else torch.empty(8, shape.in_, device=META, dtype=torch.bfloat16)
+    with Watched():
+        update = method.apply(given_rows, layer, Rows(x, 8), shape, None)
+    assert update.shape == (8, shape.out)
+    assert update.dtype == torch.float32
+
+
+class ScaledEmbedding(nn.Embedding):
+    """Multiplies its rows by a number that stands on its device, as Gemma's does."""
+
+    def __init__(self) -> None:
+        super().__init__(40, 16)
+        self.register_buffer("embed_scale", torch.tensor(4.0), persistent=False)
+
+
+@torch.inference_mode()
+def test_a_scaled_embedding_asks_the_device_for_nothing() -> None:
+    layer = AdaptedEmbedding(ScaledEmbedding(), "embed", Switch()).to(META)
+    with Watched():
+        scaled = layer.scaled(torch.empty(8, 16, device=META))
+    assert scaled.shape == (8, 16)
 
 
 def test_neither_do_the_base_and_two_banks_at_once(model: Model) -> None:
