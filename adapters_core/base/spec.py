@@ -301,7 +301,7 @@ class BaseWeights:
         return load_file(file)["tensor"]
 
     def held(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what `make` gives, in memory once for this base while anybody holds on to it."""
+        """Return what `make` gives, in memory once for this base while it is referenced."""
         found = self._held.get(key)
         if found is None:
             found = self._held[key] = make()

@@ -88,7 +88,7 @@ class Weights(Protocol):
         """
 
     def held(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what `make` gives, in memory once for this base while anybody holds on to it."""
+        """Return what `make` gives, in memory once for this base while it is referenced."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def _hold(target: str, expected: Coefficients, found: Coefficients) -> None:
         if name not in expected or not torch.equal(tensor, expected[name]):
             raise InvalidAdapter(
                 f"{_FIELD} = true, but {target}.{name} is not the input embedding's update; save "
-                "the adapter with PEFT's save_pretrained once more",
+                "the adapter with PEFT's save_pretrained once more, or write false to have both "
+                "as they stand in the file",
                 target,
             )

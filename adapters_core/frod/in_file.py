@@ -25,7 +25,7 @@ def key_of(name: str, category: str) -> str:
 
 
 def check_small(view: FileView, regularisation: float) -> None:
-    """Refuse a file without V that is not ours, and one whose basis nobody would compute.
+    """Refuse a file without V that is not ours, and one with a basis that costs too much.
 
     Raises:
         InvalidAdapter: the file has V after all, or no digest of it; the base's layers share no

@@ -79,7 +79,7 @@ def _block_of(path: str, index: int) -> int:
 
 
 def check_canonical(category: str, shapes: Mapping[str, Shape]) -> None:
-    """Refuse a category whose basis cannot be made from this base, or costs too much.
+    """Refuse a category with a basis that this base does not give, or that costs too much.
 
     Raises:
         InvalidAdapter: its layers differ in width, or are too wide.
@@ -147,7 +147,7 @@ def _joint_basis(weights: Sequence[Tensor]) -> Tensor:
 def factors(
     base: Weights, path: str, joint: Joint, device: torch.device, dtype: torch.dtype
 ) -> Factors:
-    """Return the factors of the layer at `path` in a basis; shared while anybody uses them.
+    """Return the factors of the layer at `path` in a basis; shared while they are in use.
 
     Raises:
         InvalidAdapter: V is singular, or U diag(lambda) V^T is not the base's weight.

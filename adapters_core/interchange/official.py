@@ -50,7 +50,7 @@ def read_official(
     """Return method and coefficients of every layer of an official checkpoint.
 
     Args:
-        file: safetensors; spectra and, if somebody saved them, indices.
+        file: safetensors; spectra and, if they were saved, indices.
         config: the checkpoint's.
         base: what it was trained on.
         entry_seed: which seed drew the shared positions; None where indices are to show that it was

@@ -122,7 +122,7 @@ def _core(spectra, buffer, offset, slots, first, reads, writes, stops, bank, out
     num = reads.shape[0]
     for start in range(0, num, _CHUNK):
         for lane in range(LANES):
-            # Rows that pad a block take the first row's coefficients; nobody reads them.
+            # Rows that pad a block take the first row's coefficients; they are not read.
             row = first + lane if first + lane < slots.shape[0] else first
             packed = buffer[slots[row], offset:]
             for k in range(start, min(num, start + _CHUNK)):

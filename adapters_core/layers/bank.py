@@ -39,7 +39,7 @@ class Layout:
     def of(cls, methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> "Layout":
         """Return the layout of an adapter with these methods by target.
 
-        Layers whose methods have no factored form are not in it.
+        Layers of methods without a factored form are not in it.
         """
         parts, offset = {}, 0
         for target, method in methods.items():
@@ -61,7 +61,7 @@ _DOUBLED_BYTES = 256 << 20
 class Bank:
     """Rows of packed coefficients on one device, `[slots, width]` float32, growing as needed.
 
-    A slot's row is written before anybody is told its number, and not again before it is freed;
+    A slot's row is written before its number is returned, and not again before it is freed;
     growth copies rows and leaves running readers on the buffer they hold.
 
     Args:
@@ -180,7 +180,7 @@ class Bank:
         return self.apply_analysed(target, self.analyse(target, x), rows).to(x.dtype)
 
     def _grow(self) -> None:
-        """Copy all rows into a larger buffer; takes long, and holds up only those who add."""
+        """Copy all rows into a larger buffer; takes long, and holds up only calls that add."""
         old = self._buffer
         slots = old.shape[0]
         is_small = old.device.type == "cpu" or old.nbytes < _DOUBLED_BYTES

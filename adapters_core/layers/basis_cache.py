@@ -1,6 +1,6 @@
 """A bounded cache of what adapters share: one basis per method signature and shape.
 
-Methods whose basis is made from the base's weights have one per layer.
+A basis that is made from the base's weights is one per layer.
 """
 
 import threading

@@ -35,7 +35,7 @@ class CanaryReport:
 def usual_methods() -> list[Method]:
     """Return every registered method with its default hyper-parameters.
 
-    Those whose basis is made from the base's weights prove it when they make it.
+    Those with a basis that is made from the base's weights prove it when they make it.
     """
     return [kind() for kind in registered().values() if not kind.needs_base]
 

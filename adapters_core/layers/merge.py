@@ -54,7 +54,7 @@ def materialise(
         layers: its coefficients, by target.
         linears: the base's layers.
         bases: what adapters share.
-        reuse: merged weights that nobody reads any more; they are written over. Fresh pages from
+        reuse: merged weights that are no longer read; they are written over. Fresh pages from
             the system cost more than a transform.
     """
     merged: dict[str, Tensor] = {}

@@ -44,7 +44,7 @@ class _LastAnalysis:
 
 @dataclass(frozen=True)
 class FactoredGroup:
-    """Rows whose adapters share a bank; `index` None stands for all rows, in order."""
+    """Rows of adapters that share a bank; `index` None stands for all rows, in order."""
 
     bank: Bank
     rows: Rows

@@ -4,7 +4,7 @@
 
     A [r, in], B [out, r], m [out], W the base's weight, ||.|| the length of each row
 
-Liu et al. 2024, arXiv:2402.09353 (ICML 2024), whose text could not be had: the formula is PEFT's.
+Liu et al. 2024, arXiv:2402.09353 (ICML 2024); its text could not be had: the formula is PEFT's.
 The paper's W is transposed, so its columns are rows here. In PEFT it is a LoRA with `use_dora`,
 rslora and the patterns included; m starts at the rows' lengths in the base, so a fresh adapter
 changes nothing. In training PEFT takes the length in g for a constant (the paper's section 4.3, it

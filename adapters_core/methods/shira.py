@@ -1,4 +1,4 @@
-"""SHiRA: a sparse update, whose positions the file itself holds.
+"""SHiRA: a sparse update at positions that the file itself holds.
 
     delta[rows[k], cols[k]] += weight[k],      k < r (out + in)
 

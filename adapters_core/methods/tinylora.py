@@ -10,7 +10,7 @@ a CPU generator under `projection_seed` plus the layer's number among the adapte
 base's order; with `weight_tying` neighbouring layers share one v (0: none do, 1: all do). v starts
 at zero.
 
-A file always has A and B: their signs are the choice of who computed the SVD. They are what
+A file always has A and B: their signs depend on the SVD that was used. They are what
 adapters share here, told apart by their digest; only R is packed. P stands in the file too unless
 `save_projection` is off; files that are written here without it carry the digest of the first
 layer's. Over a base in half precision PEFT rounds P as it does the base: a file that leaves P out

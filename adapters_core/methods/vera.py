@@ -2,14 +2,14 @@
 
     delta = diag(b) B diag(d) A,      A [r, in], B [out, r], b [out], d [r]
 
-Kopiczko et al. 2023, arXiv:2310.11454 (ICLR 2024), whose text could not be had: the formula is
+Kopiczko et al. 2023, arXiv:2310.11454 (ICLR 2024); its text could not be had: the formula is
 known from accounts of it and from PEFT, and no equation number stands here. Choices, all PEFT's:
 one A and one B are drawn for the widest of the adapted layers, and a smaller layer uses A's first
 `in` columns and B's first `out` rows; they come from one CPU generator under `projection_prng_key`,
 A before B, Kaiming-uniform in their fan-in: within sqrt(6 / width of A) and sqrt(6 / r). b starts
 at zero and d at `d_initial`, so a fresh adapter changes nothing.
 
-PEFT saves A and B beside the vectors unless told not to (`save_projection`), since no one promises
+PEFT saves A and B beside the vectors unless told not to (`save_projection`), since nothing promises
 that a seed draws the same numbers everywhere. Files that are written here leave them out and carry
 their digest, which is held against what is drawn when the file is read. Saved matrices that are
 those of their seed are not kept: such an adapter shares its bank with those that save none. Over a

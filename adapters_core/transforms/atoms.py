@@ -24,7 +24,7 @@ class LineAtoms:
     """One atom of a line for each of n coefficients.
 
     Args:
-        pyramid: whose atoms they are.
+        pyramid: of the atoms.
         size: of the line.
         level: int64 `[n]`, from 0.
         index: int64 `[n]`, the position in its half of the level.

@@ -4,6 +4,7 @@ PEFT makes and saves the adapters; its own forward pass, one text at a time, is 
 """
 
 import copy
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from server_parts import Given, Served, greedy, prompt_of
 LENGTHS = (3, 45, 20, 7, 12)
 #: Of logits about 5 in size, float32: sums over up to 160 products, three blocks deep.
 TOLERANCE = 5e-4
+#: To bfloat16, one after the other: about a dozen in each of three blocks, and the logits' own.
+NUM_ROUNDINGS = 40
 
 
 def _lora(*names: str, **fields: Any) -> LoraConfig:
@@ -98,7 +101,7 @@ def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def _run(crowd: Crowd, modes: str, max_rows: int = 512) -> list[tuple[TokenSequence, Tensor]]:
     names: dict[str, Mode] = {"f": "factored", "m": "merged"}
     sequences = []
-    for made, mode, length in zip(crowd.adapters, modes, LENGTHS, strict=True):
+    for made, mode, length in zip(crowd.adapters, modes, LENGTHS[: len(modes)], strict=True):
         entry = crowd.served.entry(made.given, names[mode]) if made else None
         sequences.append(TokenSequence(prompt_of(length, length), greedy(4), entry))
     rows = crowd.served.run(sequences, max_rows=max_rows)
@@ -138,3 +141,38 @@ def test_bits_do_not_depend_on_neighbours(crowd: Crowd) -> None:
         entry = crowd.served.entry(made.given, "factored") if made else None
         alone = TokenSequence(prompt_of(length, length), greedy(4), entry)
         assert torch.equal(crowd.served.run([alone])[alone], rows)
+
+
+def _half_crowd(name: str, folder: Path) -> Crowd:
+    """Return a crowd on a bfloat16 base, without PEFT's tying: in half precision it ties nothing.
+
+    Adapters are cast to float32 there, one layer after the other, which makes two of one.
+    """
+    changes: dict[str, Any] = {"tie_word_embeddings": True} if name == "tied" else {}
+    served = Served(tiny.model("llama", **changes).bfloat16())
+    made = [
+        _made(served, config, folder / str(number), number)
+        for number, config in enumerate(CONFIGS[name])
+        if not getattr(config, "ensure_weight_tying", False)
+    ]
+    return Crowd(served, [*made, None])
+
+
+@pytest.mark.parametrize("name", ["llama", "tied"])
+def test_on_a_half_precision_base_answers_are_as_near_as_pefts(name: str, tmp_path: Path) -> None:
+    """Held against PEFT in float32 on the same weights, as PEFT's own half precision is."""
+    crowd = _half_crowd(name, tmp_path)
+    bound = math.sqrt(NUM_ROUNDINGS) * torch.finfo(torch.bfloat16).eps / 2
+    for modes in ("fffff", "mmmmm"):
+        for (sequence, got), made in zip(
+            _run(crowd, modes[: len(crowd.adapters)]), crowd.adapters, strict=True
+        ):
+            tokens = list(sequence.tokens)
+            half = _expected(crowd, made, tokens)
+            full = copy.deepcopy(made.peft if made else crowd.served.plain).float()
+            with torch.inference_mode():
+                true = full(input_ids=torch.tensor([tokens])).logits[0]
+            start = len(tokens) - len(got) - 1
+            rows = slice(start, start + len(got))
+            for answer in (got, half[rows]):
+                assert (answer - true[rows]).norm() < bound * true[rows].norm()
