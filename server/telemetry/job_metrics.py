@@ -1,7 +1,7 @@
 """The metrics of training jobs, read from the registry when `GET /metrics` is scraped.
 
 Jobs run in workers, which may be on other machines and serve no metrics; the registry has their
-sums, so every server shows the same. Seven states, three numbers: few series, whatever is trained.
+sums, so every server shows the same. One series a state: few series, whatever is trained.
 """
 
 import threading
