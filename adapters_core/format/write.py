@@ -10,8 +10,8 @@ from safetensors.torch import save
 
 from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Coefficients, Method
+from adapters_core.format.header_parts import METADATA_KEY
 from adapters_core.format.keys import PREFIX, key_of
-from adapters_core.format.read import METADATA_KEY
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters_core.base.spec import BaseSpec
-from adapters_core.format.read import METADATA_KEY, Adapter
+from adapters_core.format.header_parts import METADATA_KEY
+from adapters_core.format.read import Adapter
 
 
 def stamped(file: bytes, adapter: Adapter, base: BaseSpec) -> bytes:
