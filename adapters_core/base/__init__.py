@@ -1,1 +1,4 @@
-"""A base: its spec, loading it, and what of it an adapter may change. Imports contract, tokens."""
+"""A base: its spec, loading it, and what of it an adapter may change.
+
+Imports contract, tokens and errors.
+"""

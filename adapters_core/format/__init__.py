@@ -1,4 +1,4 @@
 """Adapters on disk: read and checked, written, and what jobs may ask for.
 
-Imports base, methods and contract.
+Imports base, methods, contract and errors.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import Tensor
 
 from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Coefficients, Method
@@ -48,12 +49,7 @@ def write_adapter(  # noqa: PLR0913 (the parts of the two files)
     folder.mkdir(parents=True, exist_ok=True)
     methods = dict.fromkeys(layers, method) if isinstance(method, Method) else method
     kind = type(next(iter(methods.values())))
-    tensors = {}
-    for target, layer in layers.items():
-        for name, spec in methods[target].tensors(base.layers[target]).items():
-            tensors[key_of(target, name, spec)] = layer[name].detach().cpu().contiguous()
-    for name, tensor in (head or {}).items():
-        tensors[PREFIX + name] = tensor.detach().cpu().contiguous()
+    tensors = _tensors_of(methods, layers, base, head or {})
     config: dict[str, Any] = {
         "peft_type": kind.peft_type,
         "task_type": task_type,
@@ -70,6 +66,24 @@ def write_adapter(  # noqa: PLR0913 (the parts of the two files)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     overtone = {"base": {"name": base.name, "fingerprint": base.fingerprint}}
     overtone |= kind.metadata_of(methods, base.layers)
+    _write_weights(folder, tensors, overtone)
+
+
+def _tensors_of(
+    methods: Mapping[str, Method],
+    layers: Mapping[str, Coefficients],
+    base: BaseSpec,
+    head: Coefficients,
+) -> dict[str, Tensor]:
+    """Return the file's tensors by their keys, in memory and contiguous."""
+    tensors = {PREFIX + name: tensor for name, tensor in head.items()}
+    for target, layer in layers.items():
+        for name, spec in methods[target].tensors(base.layers[target]).items():
+            tensors[key_of(target, name, spec)] = layer[name]
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+
+
+def _write_weights(folder: Path, tensors: dict[str, Tensor], overtone: Mapping[str, Any]) -> None:
     part = folder / (WEIGHTS_NAME + ".part")
     metadata = {"format": "pt", METADATA_KEY: json.dumps(overtone)}
     part.write_bytes(_with_sorted_metadata(save(tensors, metadata)))

@@ -1,4 +1,4 @@
 """Adapters from and to other formats and methods, and what a file does to its layers.
 
-Imports all rooms of this package.
+Imports all other rooms of this package.
 """

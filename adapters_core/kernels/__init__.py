@@ -1,6 +1,6 @@
 """The few compiled loops, each beside its torch reference, which is also the fallback.
 
-Imports contract and errors.
+Imports contract.
 """
 
 from adapters_core.kernels.cosine import located_spectrum, located_spectrum_reference

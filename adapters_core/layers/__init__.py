@@ -1,4 +1,4 @@
 """Adapters in a running model: bases they share, banks, wrapped layers, plans, merged weights.
 
-Imports base and contract; the canary holds their transforms against slow sums.
+Imports base, contract and errors; the canary holds the methods' transforms against slow sums.
 """

@@ -1,4 +1,7 @@
-"""The adapter methods of this build; importing the package registers them."""
+"""The adapter methods of this build; importing the package registers them.
+
+Imports contract, errors, frod, kernels, positions and transforms.
+"""
 
 from adapters_core.methods.c3a import C3A
 from adapters_core.methods.clora import CLoRA

@@ -1,1 +1,4 @@
-"""The transforms that methods are built on, and sums over few coefficients. Imports kernels."""
+"""The transforms that methods are built on, and sums over few coefficients.
+
+Imports contract and kernels.
+"""
