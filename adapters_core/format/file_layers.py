@@ -62,10 +62,12 @@ def _variant(kind: type[Method], site: Site) -> type[Method]:
     return variant
 
 
-def check_layers(
-    config: PeftConfig, kind: type[Method], found: Iterable[str], base: BaseSpec
-) -> None:
-    """Refuse a layer that the method does not change as PEFT does, or at too high a cost."""
+def check_layers(kind: type[Method], found: Iterable[str], base: BaseSpec) -> None:
+    """Refuse an embedding or output layer that the method does not change as PEFT does.
+
+    Raises:
+        InvalidAdapter: `param` is the layer's path.
+    """
     for target in found:
         served = kind.on_outputs if target in base.outputs else True
         if target in base.lookups:

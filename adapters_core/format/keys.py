@@ -193,3 +193,8 @@ def _refuse_left_out(keys: Sequence[str], base: BaseSpec) -> None:
 
 def _is_at(layer: str, path: str) -> bool:
     return layer == path or layer.startswith(path + ".")
+
+
+def is_named(path: str, name: str) -> bool:
+    """Return whether a config's name is that of the module or parameter at `path`, or its end."""
+    return path == name or path.endswith(f".{name}")

@@ -83,7 +83,7 @@ def read_adapter(
 def _chosen_methods(parts: HeaderParts, base: BaseSpec) -> dict[str, Method]:
     """Return target -> method of the adapted layers, which file and config agree on."""
     config, kind, adapted = parts.config, parts.kind, parts.adapted
-    check_layers(config, kind, adapted, base)
+    check_layers(kind, adapted, base)
     check_targets(config, adapted, base, parts.saved)
     return methods_of_file(config, kind, FileParts(adapted, parts.shared, parts.own), base)
 

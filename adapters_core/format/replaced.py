@@ -14,7 +14,7 @@ from adapters_core.contract.method import Method
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.peft_fields import MERGE
 from adapters_core.errors import InvalidAdapter
-from adapters_core.format.keys import PREFIX, SHARED_PREFIX
+from adapters_core.format.keys import PREFIX, SHARED_PREFIX, is_named
 from adapters_core.format.token_rows import ROWS, TokenRows
 from adapters_core.format.whole_weight import WholeWeight
 
@@ -45,7 +45,7 @@ def _whole_weights(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
         raise InvalidAdapter(f"{_SAVED} is not a list of names", _SAVED)
     found: dict[str, Method] = {}
     for name in listed:
-        paths = [path for path in _replaceable(base) if _ends_with(path, name)]
+        paths = [path for path in _replaceable(base) if is_named(path, name)]
         if not paths:
             raise InvalidAdapter(_no_such(_SAVED, name, base), _SAVED)
         found |= {path: WholeWeight(path in base.lookups) for path in paths}
@@ -62,7 +62,7 @@ def _token_rows(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
         raise InvalidAdapter(f"{_TOKENS} is neither a list of tokens nor an object", _TOKENS)
     found: dict[str, Method] = {}
     for name, tokens in given.items():
-        paths = [path for path in _replaceable(base) if _ends_with(path, name)]
+        paths = [path for path in _replaceable(base) if is_named(path, name)]
         if not paths:
             raise InvalidAdapter(_no_such(_TOKENS, name, base), _TOKENS)
         for path in paths:
@@ -99,10 +99,6 @@ def _tokens(given: Any, path: str, base: BaseSpec) -> tuple[int, ...]:
 
 def _replaceable(base: BaseSpec) -> dict[str, object]:
     return {**base.lookups, **base.outputs}
-
-
-def _ends_with(path: str, name: str) -> bool:
-    return path == name or path.endswith(f".{name}")
 
 
 def _no_such(field: str, name: str, base: BaseSpec) -> str:

@@ -14,7 +14,7 @@ from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.peft_fields import MERGE
 from adapters_core.contract.safetensors_header import Header
 from adapters_core.errors import InvalidAdapter
-from adapters_core.format.keys import PREFIX
+from adapters_core.format.keys import PREFIX, is_named
 
 FIELD = "target_parameters"
 
@@ -29,13 +29,13 @@ def chosen_stacks(config: PeftConfig, base: BaseSpec) -> list[str]:
     if not isinstance(listed, list) or not all(isinstance(name, str) and name for name in listed):
         raise InvalidAdapter(f"{FIELD} is not a list of names", FIELD)
     for name in listed:
-        if not any(_is_named(path, name) for path in base.stacks):
+        if not any(is_named(path, name) for path in base.stacks):
             raise InvalidAdapter(
                 f"{FIELD} names {name[:80]!r}, which is no stack of matrices that an adapter of "
                 f"base {base.name!r} can change ({_known(base)}); {MERGE}",
                 FIELD,
             )
-    return [path for path in base.stacks if any(_is_named(path, name) for name in listed)]
+    return [path for path in base.stacks if any(is_named(path, name) for name in listed)]
 
 
 def with_stack_keys(header: Header, stacks: list[str]) -> Header:
@@ -51,10 +51,6 @@ def with_stack_keys(header: Header, stacks: list[str]) -> Header:
                 renames[PREFIX + inner] = f"{PREFIX}{path}.{factor}.weight"
     tensors = {renames.get(key, key): entry for key, entry in header.tensors.items()}
     return replace(header, tensors=tensors)
-
-
-def _is_named(path: str, name: str) -> bool:
-    return path == name or path.endswith(f".{name}")
 
 
 def _known(base: BaseSpec) -> str:
