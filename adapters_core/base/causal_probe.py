@@ -28,7 +28,7 @@ from adapters_core.base.spec import (
     stacks_of,
 )
 from adapters_core.base.weight_reads import weight_reads
-from adapters_core.contract.layer import Shape
+from adapters_core.contract.layer import Shape, Stack
 
 _LOG = logging.getLogger(__name__)
 _TOKENS, _SHARED, _SHORT = 24, 9, 17
@@ -82,13 +82,22 @@ def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> Ba
         kept=frozenset(kept),
         outputs=_outputs(model, seen),
         lookups=seen.lookups,
-        stacks={
-            path: stack
-            for path, stack in stacks_of(model).items()
-            if path.rpartition(".")[0] in seen.by_rows
-            and seen.is_called_once_in_order(path.rpartition(".")[0])
-        },
+        stacks=_stacks(model, seen, good),
     )
+
+
+def _stacks(model: nn.Module, seen: "_Runs", targets: Iterable[str]) -> dict[str, Stack]:
+    """Return the parameters of modules that see a row for each token, once, and hold no target.
+
+    A module runs once for each adapter that changes it; a target in it would see some of the rows.
+    """
+    found = {}
+    for path, stack in stacks_of(model).items():
+        module = path.rpartition(".")[0]
+        is_by_rows = module in seen.by_rows and seen.is_called_once_in_order(module)
+        if is_by_rows and not any(target.startswith(f"{module}.") for target in targets):
+            found[path] = stack
+    return found
 
 
 def _outputs(model: nn.Module, seen: "_Runs") -> dict[str, Shape]:

@@ -83,7 +83,10 @@ def added(layers: Mapping[str, AdaptedLayer], updates: Updates) -> Iterator[None
 def _adding(layer: AdaptedLayer, update: Coefficients) -> Callable[..., Tensor]:
     def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         a, b = (factor.to(out.device) for factor in update.values())
-        hidden = F.embedding(args[0], a.T) if layer.is_looked_up else args[0].float() @ a.T
-        return (out.float() + layer.scaled(hidden @ b.T)).to(out.dtype)
+        if layer.is_looked_up:
+            # In half precision rounded as served: otherwise a mixture may route tokens elsewhere.
+            rows = (F.embedding(args[0], a.T) @ b.T).to(out.dtype)
+            return out + layer.scaled(rows)
+        return (out.float() + args[0].float() @ a.T @ b.T).to(out.dtype)
 
     return add

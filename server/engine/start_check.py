@@ -118,7 +118,7 @@ class StartCheck:
     def _made(self) -> Iterator[_Text]:
         """Yield the texts; where the cache has no pages for all of them, those it has pages for."""
         model = self._injection.model
-        layers = {**self._injection.linears, **self._injection.embeddings}
+        layers = _checked(self._injection)
         first, second = (random_updates(layers, layers, seed, _STRENGTH) for seed in (1, 2))
         some = _some_of(first, layers)
         entries = _factored(layers, (first, second)) if layers else [None, None]
@@ -168,6 +168,17 @@ class StartCheck:
                     f"{self._name}, at token {work.stop} of a text {text.what}: it computes "
                     "something that is not supported"
                 )
+
+
+def _checked(injection: Injection) -> dict[str, AdaptedLayer]:
+    """Return the layers that the check's adapters change: the linears and the input embedding.
+
+    In half precision a mixture sends a token to other experts after the least rounding; an update
+    of the embedding moves every token, so such bases are checked with updates of linears alone.
+    """
+    layers: dict[str, AdaptedLayer] = dict(injection.linears)
+    is_half = any(layer.weight.dtype.itemsize < 4 for layer in injection.embeddings.values())
+    return layers if injection.experts and is_half else layers | injection.embeddings
 
 
 def _work(sequence: TokenSequence, start: int, stop: int) -> Work:

@@ -202,6 +202,18 @@ def test_stacks_are_those_of_modules_that_see_every_row() -> None:
     assert sorted(probed(model).stacks) == sorted(every[:4])
 
 
+def test_a_module_that_holds_a_target_has_no_stacks() -> None:
+    """It runs once for each adapter with its own stacks, and the target would see some rows."""
+    model: Any = tiny.model("gpt_oss")
+    experts = model.model.layers[1].mlp.experts
+    experts.inner = nn.Linear(96, 96)
+    old = experts.forward
+    experts.forward = lambda x, *given: old(experts.inner(x), *given)
+    spec = probed(model)
+    assert "model.layers.1.mlp.experts.inner" in spec.targets
+    assert not any("layers.1.mlp.experts" in path for path in spec.stacks)
+
+
 def test_a_module_that_answers_with_other_rows_has_no_stacks() -> None:
     model: Any = tiny.model("gpt_oss")
     experts = model.model.layers[1].mlp.experts
