@@ -216,6 +216,22 @@ LORA: dict[str, Entry] = {
     "trained tokens of both": _lora(
         trainable_token_indices={"embed_tokens": [2, 7], "lm_head": [4]}
     ),
+    "trained tokens of both of a tied base": _lora(
+        "tied",
+        trainable_token_indices={"embed_tokens": [2, 7], "lm_head": [4]},
+        refused="trainable_token_indices",
+    ),
+    "an adapted head that is saved, too": _lora(
+        target_modules=["q_proj", "lm_head"],
+        modules_to_save=["lm_head"],
+        refused="modules_to_save",
+    ),
+    "a head of a tied base, and tokens": _lora(
+        "tied",
+        target_modules=["q_proj", "lm_head"],
+        trainable_token_indices=[2],
+        refused="trainable_token_indices",
+    ),
     "trained tokens of positions": _lora(
         "gpt2", trainable_token_indices={"wpe": [1]}, refused="trainable_token_indices"
     ),

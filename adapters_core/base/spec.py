@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters_core.base.renames import Rename, renames_of
+from adapters_core.base.resident_weight import ResidentWeight
 from adapters_core.contract.layer import Shape, Stack
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class BaseSpec:
             padding changes no answer. Else a batch holds texts of one length only.
         outputs: path -> shape of a causal LM's output layer, which sees the rows whose logits are
             wanted: an adapter changes it only if its config names it.
-        embeddings: path of the input and the output embedding -> a digest of its weight.
+        embeddings: path of the input and the output embedding -> its weight, for comparison.
         lookups: path -> shape of a causal LM's input embedding, as a map from one-hot tokens.
         stacks: parameter's path -> the matrices of a mixture's experts, or of its router.
         tied: whether the output layer's weight is the input embedding's.
@@ -66,7 +67,7 @@ class BaseSpec:
     shared: frozenset[str] = frozenset()
     pads: bool = True
     outputs: Mapping[str, Shape] = field(default_factory=dict)
-    embeddings: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, ResidentWeight] = field(default_factory=dict)
     lookups: Mapping[str, Shape] = field(default_factory=dict)
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     tied: bool = False
@@ -222,18 +223,12 @@ def own_stacks(module: nn.Module) -> dict[str, Stack]:
     return found
 
 
-def _embeddings(model: nn.Module) -> Iterator[tuple[str, str]]:
+def _embeddings(model: nn.Module) -> Iterator[tuple[str, ResidentWeight]]:
     named = [_embedding(model, "input"), _embedding(model, "output")]
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and any(module is one for one in named):
-            yield path, sample_digest(weight)
-
-
-@torch.no_grad()
-def sample_digest(tensor: Tensor) -> str:
-    """Return `sha256:…` over a tensor's shape and up to 4096 of its values, as `fingerprint`."""
-    return "sha256:" + hashlib.sha256(_sample(tensor)).hexdigest()
+            yield path, ResidentWeight(weight)
 
 
 def _sample(tensor: Tensor) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from adapters_core.base.spec import BaseSpec, sample_digest
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.peft_fields import MERGE
 from adapters_core.contract.safetensors_header import Header
 from adapters_core.errors import BaseMismatch
@@ -31,16 +31,26 @@ def without_copies(
     return replace(header, tensors=rest), copies
 
 
-def check_copies(tensors: Mapping[str, Tensor], copies: Mapping[str, str], base: BaseSpec) -> None:
-    """Hold copies against the base's own weights, as closely as fingerprints do.
+def check_copies(
+    tensors: Mapping[str, Tensor], header: Header, copies: Mapping[str, str], base: BaseSpec
+) -> None:
+    """Hold copies against the base's own weights, value by value.
+
+    Args:
+        tensors: of the file, float32.
+        header: of the file: the dtypes that it has them in.
+        copies: key -> embedding.
+        base: the adapter's.
 
     Raises:
         BaseMismatch: one is another weight, or of another shape.
     """
     for key, path in copies.items():
-        if sample_digest(tensors[key]) != base.embeddings[path]:
+        if not base.embeddings[path].is_same(tensors[key], header.tensors[key].dtype):
             raise BaseMismatch(
                 f"{key} is not the weight that base {base.name!r} has: the adapter belongs to a "
-                f"base with another vocabulary, or with trained embeddings; {MERGE}",
+                "base with another vocabulary, or with trained embeddings. If they are meant, name "
+                "them in modules_to_save; if not, save the adapter with "
+                f"save_embedding_layers=False; or {MERGE}",
                 key,
             )

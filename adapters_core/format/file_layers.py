@@ -25,7 +25,7 @@ _HEAD_FIELDS = ("modules_to_save", "id2label")
 
 def fields_of(kind: type[Method], base: BaseSpec) -> Iterable[str]:
     """Return the config's fields that are read for this base, beside those of all adapters."""
-    stacks = (STACKS_FIELD,) if base.stacks and variant_of(kind, "stack") else ()
+    stacks = (STACKS_FIELD,) if variant_of(kind, "stack") else ()
     return (*(_HEAD_FIELDS if base.head else REPLACING_FIELDS), *stacks)
 
 

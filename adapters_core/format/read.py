@@ -65,7 +65,7 @@ def read_adapter(
     _check_tensors(parts, keys)
     _check_positions(parts.own, chosen, base)
     tensors = read_tensors(file, parts.whole)
-    check_copies(tensors, parts.copies, base)
+    check_copies(tensors, parts.whole, parts.copies, base)
     layers = {
         target: {name: tensors[key] for name, (key, _) in keys[target].items()} for target in keys
     }

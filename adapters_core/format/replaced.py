@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method
-from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.peft_config import PeftConfig, is_all_linear
 from adapters_core.contract.peft_fields import MERGE
 from adapters_core.errors import InvalidAdapter
 from adapters_core.format.keys import PREFIX, SHARED_PREFIX, is_named
@@ -34,9 +34,23 @@ def replaced_by(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
     whole = _whole_weights(config, base)
     rows = _token_rows(config, base)
     for path in whole.keys() & rows.keys():
-        message = f"{_TOKENS} and {_SAVED} both change {path}"
+        message = f"{_TOKENS} and {_SAVED} both change {path}; train it in one of the two ways"
         raise InvalidAdapter(message, _TOKENS)
+    _refuse_adapted(config, {**dict.fromkeys(whole, _SAVED), **dict.fromkeys(rows, _TOKENS)})
     return {**whole, **rows}
+
+
+def _refuse_adapted(config: PeftConfig, fields: Mapping[str, str]) -> None:
+    """Refuse a layer that the method adapts and another field replaces; path -> the field."""
+    if not config.raw.get("target_modules") or is_all_linear(config.raw["target_modules"]):
+        return
+    for path, field in fields.items():
+        if config.selects(path):
+            raise InvalidAdapter(
+                f"target_modules and {field} both change {path} (the layers of a tied weight are "
+                f"one); train it in one of the two ways, or {MERGE}",
+                field,
+            )
 
 
 def _whole_weights(config: PeftConfig, base: BaseSpec) -> dict[str, Method]:
@@ -79,6 +93,12 @@ def _tied_rows(found: Mapping[str, Method], base: BaseSpec) -> dict[str, Method]
         return {}
     ((path, method),) = rows
     assert isinstance(method, TokenRows)
+    if found.keys() & base.outputs.keys():
+        raise InvalidAdapter(
+            f"{_TOKENS} names {path} and the output layer, which have one weight in base "
+            f"{base.name!r}: name {path} alone, which changes both",
+            _TOKENS,
+        )
     shared = f"{PREFIX}{path}.{ROWS}".removeprefix(SHARED_PREFIX)
     return {output: TokenRows(method.tokens, False, shared) for output in base.outputs}
 

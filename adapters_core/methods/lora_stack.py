@@ -41,6 +41,10 @@ class LoRAStack(MergedOnly, LoRA):
         rank = self.r * self.num
         return {a: TensorSpec((rank, in_)), b: TensorSpec((out, rank))}
 
+    def is_zero(self, coefficients: Coefficients) -> bool:
+        down, up = self._factors(coefficients)
+        return self.scale == 0 or not bool(torch.bmm(up.double(), down.double()).any())
+
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         down, up = self._factors(coefficients)
         delta = torch.bmm(self.scale * up.float(), down.float())  # [num, out, in]

@@ -60,7 +60,7 @@ class Calibration:
     def costs_of(self, layout: Layout, item_bytes: int = 4) -> Costs | None:
         """Return what adapters of a layout cost; None if it adapts what was not measured."""
         roles = [_role(target, part.shape) for target, part in layout.parts.items()]
-        if not self.token or not all(role in self.own for role in roles):
+        if not self.token or not roles or not all(role in self.own for role in roles):
             return None
         methods = [part.method.name for part in layout.parts.values()]
         lengths = [part.length for part in layout.parts.values()]

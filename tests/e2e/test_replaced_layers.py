@@ -74,6 +74,12 @@ def test_the_answer_names_every_layer_that_is_changed(server: Live, tmp_path: Pa
             "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta",
         ),
         ("tokens", {"target_parameters": ["mlp.experts.down_proj"]}, "target_parameters"),
+        ("saved", {"target_modules": ["down_proj", "lm_head"]}, "modules_to_save"),
+        (
+            "tokens",
+            {"target_modules": ["down_proj", "embed_tokens"]},
+            "trainable_token_indices",
+        ),
         ("embedding", {"use_dora": True}, "model.embed_tokens"),
         ("embedding", {"target_modules": ["down_proj"]}, "model.embed_tokens"),
     ],

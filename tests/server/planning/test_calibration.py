@@ -116,3 +116,8 @@ def test_what_is_shown_is_in_milliseconds(measured: Calibration) -> None:
     assert set(curves) == {
         *("linears", "split", "fourierft tokens", "fourierft prompt", "lora tokens", "lora prompt")
     }
+
+
+def test_an_adapter_with_nothing_factored_has_no_costs(measured: Calibration) -> None:
+    """Such as one of experts alone: it is served in the mode that there is."""
+    assert measured.costs_of(Layout.of({}, {})) is None
