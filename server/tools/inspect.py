@@ -11,11 +11,12 @@ from torch import Tensor
 from adapters_core.base.spec import weights_of
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
-from adapters_core.contract.method_registry import for_config
+from adapters_core.contract.method_registry import for_config, variant_of
 from adapters_core.contract.safetensors_header import read_header, read_tensors
 from adapters_core.errors import InvalidAdapter
 from adapters_core.format.keys import PREFIX, without_additions
 from adapters_core.format.read import Adapter
+from adapters_core.format.token_rows import ROWS
 from adapters_core.interchange.layer_facts import layer_facts
 from adapters_core.interchange.official import is_official
 from adapters_core.interchange.project import dense_delta
@@ -154,17 +155,34 @@ def refuse_official(folder: AdapterFolder) -> None:
 
 
 def _by_layer(tensors: Mapping[str, Tensor], kind: type[Method]) -> dict[str, list[Tensor]]:
-    """Return path -> the coefficients of every layer, by the tensors' names."""
-    names = kind().fitted(_ANY_SHAPE).tensors(_ANY_SHAPE)
+    """Return path -> the coefficients of every layer, by the tensors' names.
+
+    Layers that the file replaces, as a whole or token by token, come last.
+    """
+    names = _names_of(kind)
     layers: dict[str, list[Tensor]] = {}
+    rest: dict[str, list[Tensor]] = {}
     for file_key, tensor in tensors.items():
         key = without_additions(file_key)
-        for name, spec in names.items():
-            if spec.floating and key.startswith(PREFIX) and key.endswith(f".{name}"):
-                path = key.removeprefix(PREFIX).removesuffix(f".{name}")
-                layers.setdefault(path, []).append(tensor)
+        ending = next((f".{name}" for name in names if key.endswith(f".{name}")), "")
+        replaced = next((end for end in (f".{ROWS}", ".weight") if key.endswith(end)), "")
+        if key.endswith(".base_layer.weight"):  # a copy of the base's own weight
+            continue
+        found, end = (layers, ending) if ending else (rest, replaced)
+        if tensor.is_floating_point() and key.startswith(PREFIX) and end:
+            found.setdefault(key.removeprefix(PREFIX).removesuffix(end), []).append(tensor)
     if not layers:
         wanted = ", ".join(f"{PREFIX}<layer>.{name}" for name in names)
         message = f"no tensor of the file is one of method {kind.name}; expected {wanted}"
         raise InvalidAdapter(message, next(iter(tensors)))
-    return layers
+    return {**layers, **rest}
+
+
+def _names_of(kind: type[Method]) -> list[str]:
+    """Return the names of a layer's coefficients, on linears and on embeddings."""
+    kinds = [kind, variant_of(kind, "embedding")]
+    found: dict[str, None] = {}
+    for one in kinds:
+        specs = one().fitted(_ANY_SHAPE).tensors(_ANY_SHAPE) if one is not None else {}
+        found |= {name: None for name, spec in specs.items() if spec.floating}
+    return list(found)

@@ -288,6 +288,8 @@ def test_what_is_no_linear_is_inspected_and_comes_back(
     layers = said("inspect", unusual, "--base", base)["layers"]
     assert [layer["target"] for layer in layers][:2] == QUERIES
     assert len(layers) == 3
+    alone = said("inspect", unusual)["layers"]
+    assert {layer["target"] for layer in alone} == {layer["target"] for layer in layers}
     ours, plain = tmp_path / "ours", tmp_path / "plain"
     assert said("convert", unusual, ours, "--base", base)["base_verified"]
     said("convert", ours, plain, "--base", base, "--plain")
