@@ -67,7 +67,7 @@ class BaseSpec:
     shared: frozenset[str] = frozenset()
     pads: bool = True
     outputs: Mapping[str, Shape] = field(default_factory=dict)
-    embeddings: Mapping[str, ResidentWeight] = field(default_factory=dict)
+    embeddings: Mapping[str, ResidentWeight] = field(default_factory=dict, compare=False)
     lookups: Mapping[str, Shape] = field(default_factory=dict)
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     tied: bool = False
