@@ -7,25 +7,23 @@ difference to the base's: of an input embedding it is added to the rows of these
 output layer x . (E'[t] - E[t]) is added to their logits. Packed: the tokens, then the rows.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from adapters_core.contract.layer import Coefficients, Shape, Site, TensorSpec
-from adapters_core.contract.method import Method
-from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.contract.layer import Coefficients, Shape, TensorSpec
 from adapters_core.contract.rows import PackedLayer, Rows
-from adapters_core.format.whole_weight import Golden
+from adapters_core.format.replacement import Golden, Replacement
 
 #: The tensor of a layer.
 ROWS = "token_adapter.trainable_tokens_delta"
 
 
 @dataclass(frozen=True)
-class TokenRows(Method):
+class TokenRows(Replacement):
     """Args: tokens: those with a row of their own. looked_up: of an input embedding.
 
     shared: the key that holds the rows, where the layer is tied to the one that has them.
@@ -36,23 +34,11 @@ class TokenRows(Method):
     shared: str | None = None
 
     name: ClassVar[str] = "token_rows"
-    peft_type: ClassVar[str] = ""
     peft_fields: ClassVar[frozenset[str]] = frozenset({"trainable_token_indices"})
-    needs_base: ClassVar[bool] = True
-
-    @classmethod
-    def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
-        return cls()
-
-    def to_peft(self) -> dict[str, Any]:
-        return {}
 
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         width = shape.out if self.looked_up else shape.in_
         return {ROWS: TensorSpec((len(self.tokens), width), shared=self.shared)}
-
-    def is_zero(self, coefficients: Coefficients) -> bool:
-        return False
 
     def delta(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         delta = torch.zeros(shape)
@@ -61,16 +47,6 @@ class TokenRows(Method):
         else:
             delta[list(self.tokens)] = self._difference(coefficients[ROWS], basis).cpu()
         return delta
-
-    def cells(
-        self,
-        coefficients: Coefficients,
-        shape: Shape,
-        rows: Tensor,
-        cols: Tensor,
-        basis: Any = None,
-    ) -> Tensor:
-        return self.delta(coefficients, shape, basis).double()[rows, cols]
 
     def merge_many(
         self,
@@ -88,12 +64,6 @@ class TokenRows(Method):
 
     def signature(self, shape: Shape) -> Hashable:
         return (self.name, len(self.tokens), self.looked_up)
-
-    def basis(
-        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
-    ) -> Golden:
-        assert site is not None
-        return Golden(site.base.weight(site.path))
 
     def packed_length(self, shape: Shape) -> int:
         return len(self.tokens) * (1 + (shape.out if self.looked_up else shape.in_))

@@ -3,37 +3,28 @@
 delta = weight - golden
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from adapters_core.contract.layer import Coefficients, Shape, Site, TensorSpec
+from adapters_core.contract.layer import Coefficients, Shape, TensorSpec
 from adapters_core.contract.merged_only import MergedOnly
-from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.format.replacement import Replacement
 
 _WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
-class WholeWeight(MergedOnly):
+class WholeWeight(MergedOnly, Replacement):
     """Args: looked_up: whether the file holds it as rows to look up, `[in, out]`."""
 
     looked_up: bool = False
 
     name: ClassVar[str] = "whole_weight"
-    peft_type: ClassVar[str] = ""
     peft_fields: ClassVar[frozenset[str]] = frozenset({"modules_to_save"})
-    needs_base: ClassVar[bool] = True
-
-    @classmethod
-    def from_peft(cls, config: PeftConfig, target: str, tensors: Mapping[str, Any]) -> Self:
-        return cls()
-
-    def to_peft(self) -> dict[str, Any]:
-        return {}
 
     def tensors(self, shape: Shape) -> dict[str, TensorSpec]:
         rows, cols = (shape.in_, shape.out) if self.looked_up else shape
@@ -61,21 +52,8 @@ class WholeWeight(MergedOnly):
     def signature(self, shape: Shape) -> Hashable:
         return (self.name, self.looked_up)
 
-    def basis(
-        self, shape: Shape, device: torch.device, dtype: torch.dtype, site: Site | None = None
-    ) -> "Golden":
-        assert site is not None
-        return Golden(site.base.weight(site.path))
-
     def init(
         self, shape: Shape, generator: torch.Generator, basis: Any = None
     ) -> dict[str, Tensor]:
         weight = basis.weight.float()
         return {_WEIGHT: (weight.T if self.looked_up else weight).clone()}
-
-
-class Golden:
-    """The base's own weight `[out, in]`, a view: it takes no memory of its own."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
