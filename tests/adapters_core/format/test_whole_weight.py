@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from adapters_core.contract.layer import Shape
+from adapters_core.format.replacement import Golden
 from adapters_core.format.token_rows import ROWS, TokenRows
-from adapters_core.format.whole_weight import Golden, WholeWeight
+from adapters_core.format.whole_weight import WholeWeight
 
 SHAPE = Shape(6, 4)
 each_side = pytest.mark.parametrize("looked_up", [False, True])
