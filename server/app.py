@@ -14,7 +14,11 @@ from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
 from server.api.job_plot import Curves
-from server.api.middleware import ApiKeys, BodyLimit, LastResort, RequestId, Timing
+from server.api.middleware.body_limit import BodyLimit
+from server.api.middleware.keys import ApiKeys
+from server.api.middleware.last_resort import LastResort
+from server.api.middleware.request_id import RequestId
+from server.api.middleware.timing import Timing
 from server.api.routes import (
     adapters,
     completions,

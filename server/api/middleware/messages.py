@@ -1,0 +1,24 @@
+"""What middleware reads of a request and sends without a route."""
+
+import json
+
+from starlette.types import Scope, Send
+
+from server.errors import body_of, status_of
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """Return a request's header by its name in small letters; empty if it is not there."""
+    value: bytes = next((v for k, v in scope["headers"] if k == name), b"")
+    return value
+
+
+async def send_error(send: Send, error: Exception) -> None:
+    """Answer an error with its body of docs/api.md."""
+    body = json.dumps(body_of(error)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    status = status_of(error)
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
