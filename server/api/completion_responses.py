@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.api.generation import Answerer, Choice, Delta
+from server.api.answerer import Answerer
+from server.api.generation import Choice, Delta
 from server.generation.detokenizer import Text
 from server.scheduling.sequence import Sampled
 

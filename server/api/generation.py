@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from random import SystemRandom
 
-from adapters_core.errors import BaseMismatch
-from registry import Record
 from server.api.completion_schemas import MAX_CHOICES, ChatRequest, GenerationRequest
 from server.errors import InvalidRequest, PromptTooLong
 from server.generation.delivery import Mailbox
@@ -32,58 +30,6 @@ class Choice:
     text: str = ""
     sampled: list[Sampled] = field(default_factory=list)
     finish_reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Answerer:
-    """What answers: the base, or one version of an adapter."""
-
-    model: str
-    record: Record | None
-    base_name: str
-
-    @property
-    def digest(self) -> str | None:
-        """Return the adapter's digest; None for the base."""
-        return self.record.digest if self.record else None
-
-    @property
-    def header(self) -> str:
-        """Return the value of X-Overtone-Adapter."""
-        if self.record is None:
-            return self.base_name
-        return f"{self.record.reference} {self.record.digest}"
-
-    def body(self, mode: str | None) -> dict[str, object]:
-        """Return the `overtone` object of an answer."""
-        record = self.record
-        return {
-            "adapter": record and record.name,
-            "version": record and record.version,
-            "digest": record and record.digest,
-            "mode": mode or "base",
-        }
-
-
-def resolve(service: Service, model: str) -> Answerer:
-    """Return what `model` names; later steps use its digest only.
-
-    Raises:
-        AdapterNotFound: neither the base nor an adapter has this name.
-        RegistryUnavailable: the name is not known here and the registry cannot be asked.
-    """
-    base = service.base.spec
-    if model == base.name:
-        return Answerer(model, None, base.name)
-    record = service.registry.directory.resolve(model)
-    registered = record.description
-    if registered.base_fingerprint != base.fingerprint:
-        raise BaseMismatch(
-            f"{record.reference} was registered for base {registered.base_name!r}; this server's "
-            f"is {base.name!r}",
-            "model",
-        )
-    return Answerer(model, record, base.name)
 
 
 @dataclass(frozen=True)

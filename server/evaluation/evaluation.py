@@ -14,7 +14,7 @@ from registry.examples.lines import Rows
 from registry.examples.rows import rows_of
 from registry.examples.scores import finite
 from registry.training_data.lines import Unreadable
-from server.api.generation import Answerer
+from server.api.answerer import Answerer
 from server.errors import InvalidRequest
 from server.evaluation.example_errors import example_error
 from server.evaluation.labels import LabelFigures

@@ -11,7 +11,7 @@ from torch import Tensor
 from adapters_core.tokens.texts import cut
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
-from server.api.generation import Answerer
+from server.api.answerer import Answerer
 from server.encoding.encoder import Input
 from server.encoding.labels import names_of
 from server.errors import InvalidRequest

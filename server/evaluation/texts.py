@@ -8,7 +8,7 @@ from adapters_core.tokens.ends import end_ids
 from registry.examples.lm_texts import LMTexts
 from registry.examples.scores import text_figures
 from server.adapters.modes import Mode
-from server.api.generation import Answerer
+from server.api.answerer import Answerer
 from server.errors import InternalError, Overloaded
 from server.evaluation.example_errors import example_error
 from server.generation.runtime import Event, FailedEvent, Generation, SequenceRequest

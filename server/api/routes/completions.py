@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from registry import BlobMissing
+from server.api.answerer import Answerer, resolve
 from server.api.bodies.answers import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -16,7 +17,7 @@ from server.api.bodies.answers import (
 from server.api.completion_responses import Answer, usage
 from server.api.completion_schemas import ChatRequest, CompletionRequest, GenerationRequest
 from server.api.describe import ANSWERS, answer, describe
-from server.api.generation import Answerer, Delta, GenerationCall, Run, finish, resolve, samplings
+from server.api.generation import Delta, GenerationCall, Run, finish, samplings
 from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.errors import InvalidRequest, body_of
 

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
+from server.api.answerer import Answerer, resolve
 from server.api.bodies.answers import Classification, Embeddings
 from server.api.describe import ANSWERS, answer, describe
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
-from server.api.generation import Answerer, resolve
 from server.api.request import json_body, service_of, unless_gone
 from server.encoding.build import Encoding
 from server.encoding.encoder import Input

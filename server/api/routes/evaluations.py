@@ -10,10 +10,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from registry import FileNotFound
+from server.api.answerer import Answerer, resolve
 from server.api.bodies.answers import Evaluation as Evaluated
 from server.api.bodies.answers import EvaluationProgress
 from server.api.describe import ANSWERS, answer, describe
-from server.api.generation import Answerer, resolve
 from server.api.job_creation import own_file
 from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
 from server.api.request_body import RequestBody

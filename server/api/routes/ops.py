@@ -9,9 +9,9 @@ from fastapi import Path as Path_
 from fastapi.responses import FileResponse, JSONResponse
 
 from registry import Record
+from server.api.answerer import resolve
 from server.api.bodies.ops import BaseFacts, Live, Model, ModelList, Ready, Version
 from server.api.describe import ASKS_REGISTRY, RESOLVES, SERVES, answer, describe, raw
-from server.api.generation import resolve
 from server.api.request import service_of
 from server.errors import NotFound, NotReady, body_of, status_of
 from server.service import Service

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse
 from registry import AdapterNotFound, Record
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
+from server.api.answerer import resolve
 from server.api.bodies.adapters import Residency, Unpinned
 from server.api.describe import INVALID, LOADS, RESOLVES, answer, describe
-from server.api.generation import resolve
 from server.api.parameters import ModelName
 from server.api.request import service_of
 from server.errors import PinLimit
