@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from random import SystemRandom
 
+from server.api.answerer import Answerer
 from server.api.completion_schemas import MAX_CHOICES, ChatRequest, GenerationRequest
 from server.errors import InvalidRequest, PromptTooLong
 from server.generation.delivery import Mailbox
-from server.generation.detokenizer import TextStream
 from server.generation.runtime import FailedEvent, Generation, SequenceRequest
 from server.scheduling.sequence import Sampled, Sampling
 from server.service import Service
@@ -34,19 +34,25 @@ class Choice:
 
 @dataclass(frozen=True)
 class GenerationCall:
-    """A request for completions, checked and tokenized.
+    """A request for completions, checked, resolved and tokenized: all that answering it needs.
 
     Args:
         body: as it was checked.
+        answerer: what answers.
         prompts: token ids; one for each choice.
         max_tokens: of each choice; None for all that fit.
         num_logprobs: alternatives to report with each token; None reports no log-probabilities.
+        tenant: that it counts for.
+        timeout_s: from acceptance to the last token; None for no limit.
     """
 
     body: GenerationRequest
+    answerer: Answerer
     prompts: list[tuple[int, ...]]
     max_tokens: int | None
     num_logprobs: int | None
+    tenant: str = ""
+    timeout_s: float | None = None
 
 
 class Run:
@@ -55,12 +61,12 @@ class Run:
     Leaving it (`close`) cancels what is not over; safe to call twice.
     """
 
-    def __init__(self, service: Service, prompts: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, service: Service, call: GenerationCall) -> None:
         self._service = service
-        self.prompts = prompts
+        self._call = call
         self._mailbox = Mailbox(service.deliveries)
+        self._streams = [service.text.stream(prompt, call.body.stops) for prompt in call.prompts]
         self._generations: list[Generation] = []
-        self._streams: list[TextStream] = []
         self._open: set[int] = set()
         self.mode: str | None = None
 
@@ -69,27 +75,26 @@ class Run:
         """Return whether every choice is finished."""
         return not self._open
 
-    def submit(
-        self,
-        samplings: Sequence[Sampling],
-        digest: str | None,
-        stops: tuple[str, ...],
-        tenant: str,
-        timeout_s: float | None,
-    ) -> None:
+    @property
+    def num_choices(self) -> int:
+        """Return how many choices there are."""
+        return len(self._call.prompts)
+
+    def submit(self, samplings: Sequence[Sampling]) -> None:
         """Accept every sequence, or none of them.
 
         Raises:
             Overloaded, Draining: nothing was accepted.
         """
+        call = self._call
         try:
-            for number, (prompt, sampling) in enumerate(zip(self.prompts, samplings, strict=True)):
+            for number, (prompt, sampling) in enumerate(zip(call.prompts, samplings, strict=True)):
                 sink = self._mailbox.sink(number)
                 mode = self._generations[0].mode if self._generations else None
-                request = SequenceRequest(prompt, sampling, digest, tenant, timeout_s, mode)
-                generation = self._service.runtime.submit(request, sink)
-                self._generations.append(generation)
-                self._streams.append(self._service.text.stream(prompt, stops))
+                request = SequenceRequest(
+                    prompt, sampling, call.answerer.digest, call.tenant, call.timeout_s, mode
+                )
+                self._generations.append(self._service.runtime.submit(request, sink))
                 self._open.add(number)
         except Exception:
             self.close()
@@ -143,7 +148,7 @@ class Run:
 
 async def finish(run: Run) -> list[Choice]:
     """Return every choice once all are finished."""
-    choices = [Choice() for _ in run.prompts]
+    choices = [Choice() for _ in range(run.num_choices)]
     async for delta in run.deltas():
         choice = choices[delta.choice]
         choice.text += delta.text
