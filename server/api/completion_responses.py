@@ -8,6 +8,7 @@ from typing import Any
 
 from server.api.answerer import Answerer
 from server.api.generation import Choice, Delta
+from server.api.logprobs import chat_logprobs, completion_logprobs
 from server.generation.detokenizer import Text
 from server.scheduling.sequence import Sampled
 
@@ -78,42 +79,11 @@ class Answer:
         else:
             choice["text"] = text
         if self.with_logprobs:
-            form = self._chat_logprobs if self.is_chat else self._logprobs
-            choice["logprobs"] = form(sampled)
+            form = chat_logprobs if self.is_chat else completion_logprobs
+            choice["logprobs"] = form(self.text, sampled)
         if self.with_ids:
             choice["token_ids"] = [s.token for s in sampled]
         return choice
-
-    def _logprobs(self, sampled: Sequence[Sampled]) -> Json:
-        tokens = [self.text.token(s.token) for s in sampled]
-        starts = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-        return {
-            "tokens": tokens,
-            "token_logprobs": [s.logprob for s in sampled],
-            "top_logprobs": [self._alternatives(s) for s in sampled],
-            "text_offset": starts,
-        }
-
-    def _alternatives(self, sampled: Sampled) -> dict[str, float]:
-        """Return the alternatives by text; of several with one text the likeliest holds."""
-        values: dict[str, float] = {}
-        for token, value in sampled.alternatives:
-            values.setdefault(self.text.token(token), value)
-        return values
-
-    def _chat_logprobs(self, sampled: Sequence[Sampled]) -> Json:
-        def entry(token: int, value: float | None) -> Json:
-            text = self.text.token(token)
-            return {"token": text, "logprob": value, "bytes": _bytes(text)}
-
-        return {
-            "content": [
-                entry(s.token, s.logprob)
-                | {"top_logprobs": [entry(token, value) for token, value in s.alternatives]}
-                for s in sampled
-            ],
-            "refusal": None,
-        }
 
 
 def usage(prompts: Sequence[tuple[int, ...]], n: int, generated: int, cached: int) -> Json:
@@ -128,8 +98,3 @@ def usage(prompts: Sequence[tuple[int, ...]], n: int, generated: int, cached: in
         "total_tokens": prompt + generated,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
-
-
-def _bytes(text: str) -> list[int] | None:
-    """Return the text's bytes; None for a token that is only a part of a character."""
-    return None if "\ufffd" in text else list(text.encode())
