@@ -12,7 +12,8 @@ from registry import BlobMissing
 from server.api.answerer import Answerer, resolve
 from server.api.completion_responses import Answer, Json, usage
 from server.api.completion_schemas import ChatRequest
-from server.api.generation import Delta, GenerationCall, Run, finish, samplings
+from server.api.generation import Delta, GenerationCall, Run, finish
+from server.api.sampling import samplings
 from server.service import Service
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters_core.tokens.prompts import message
-from server.api.request_body import OpenAIBody, RequestBody
+from server.api.request_body import RequestBody
+from server.api.sampling_schemas import MAX_CHOICES, SamplingFields
 from server.api.validation import unsupported
 
-MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 
 #: Parameters of OpenAI's API that are accepted only with these values.
@@ -57,43 +57,25 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool = False
 
 
-class GenerationRequest(OpenAIBody):
+class GenerationRequest(SamplingFields):
     """What completions and chat completions share.
 
     Args:
         model: the base's name, or an adapter's: `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
-        n: answers for each prompt.
-        temperature: 0 takes the likeliest token; missing: 1.
-        top_p: only the likeliest tokens that have this share together; missing: 1.
-        seed: the same seed gives the same answer; missing: a random one.
         stop: texts before which an answer ends; at most four.
         stream: answer in server-sent events.
         stream_options: extras of a streamed answer.
-        logit_bias: token id -> what is added to its logit.
         timeout_s: seconds after which the request fails; missing: the server's setting.
-        ignore_eos: go on after an end token.
         return_token_ids: give the tokens of each answer, too.
     """
 
     neutral = _NEUTRAL
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    logit_bias: (
-        Annotated[
-            dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=-100, le=100)]],
-            Field(max_length=1024),
-        ]
-        | None
-    ) = None
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    ignore_eos: bool = False
     return_token_ids: bool = False
 
     @property

@@ -2,11 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from random import SystemRandom
 
 from server.api.answerer import Answerer
-from server.api.completion_schemas import MAX_CHOICES, ChatRequest, GenerationRequest
-from server.errors import InvalidRequest, PromptTooLong
+from server.api.completion_schemas import GenerationRequest
 from server.generation.delivery import Mailbox
 from server.generation.runtime import FailedEvent, Generation, SequenceRequest
 from server.scheduling.sequence import Sampled, Sampling
@@ -155,54 +153,3 @@ async def finish(run: Run) -> list[Choice]:
         choice.sampled += delta.sampled
         choice.finish_reason = delta.finish_reason
     return choices
-
-
-def samplings(call: GenerationCall, service: Service) -> list[Sampling]:
-    """Return how each choice is sampled: prompt by prompt, `n` choices each.
-
-    Raises:
-        PromptTooLong: a prompt and its tokens do not fit the base.
-        InvalidRequest: too many choices, or a biased token that does not exist.
-    """
-    request, prompts = call.body, call.prompts
-    if len(prompts) > MAX_CHOICES:
-        raise InvalidRequest(f"{len(prompts)} choices asked for; at most {MAX_CHOICES}", "n")
-    for token in request.logit_bias or ():
-        if token >= service.base.vocabulary:
-            message = f"logit_bias names token {token}, which does not exist"
-            raise InvalidRequest(message, "logit_bias")
-    stops = _stop_ids(request, service)
-    seed = SystemRandom().getrandbits(63) if request.seed is None else request.seed
-    return [
-        Sampling(
-            max_tokens=_room(service, request, len(prompt), call.max_tokens),
-            temperature=1.0 if request.temperature is None else request.temperature,
-            top_p=1.0 if request.top_p is None else request.top_p,
-            seed=seed + number % request.n,
-            stop_ids=stops,
-            num_logprobs=call.num_logprobs,
-            logit_bias=request.logit_bias or {},
-        )
-        for number, prompt in enumerate(prompts)
-    ]
-
-
-def _stop_ids(request: GenerationRequest, service: Service) -> frozenset[int]:
-    """Return the tokens that end an answer; a chat's also at its template's end of a turn."""
-    if request.ignore_eos:
-        return frozenset()
-    ends = service.base.eos_ids
-    return ends | service.text.chat_ends if isinstance(request, ChatRequest) else ends
-
-
-def _room(service: Service, request: GenerationRequest, prompt: int, max_tokens: int | None) -> int:
-    """Return how many tokens may be generated: what was asked for, or all that fit."""
-    limit = service.max_length
-    wanted = limit - prompt if max_tokens is None else max_tokens
-    if wanted < 1 or prompt + wanted > limit:
-        asked = "" if max_tokens is None else f" and max_tokens {max_tokens}"
-        raise PromptTooLong(
-            f"the prompt has {prompt} tokens{asked}; together at most {limit} fit",
-            "messages" if isinstance(request, ChatRequest) else "prompt",
-        )
-    return wanted
