@@ -33,6 +33,15 @@ class Sampling:
         top_p: mass of the likeliest tokens that are drawn from, in (0, 1].
         seed: of this sequence's own random numbers.
         stop_ids: tokens that end the generation.
+        top_k: only so many of the likeliest tokens are drawn from; 0 for all.
+        min_p: tokens less likely than this share of the likeliest one's probability are not drawn.
+        typical_p: mass of the tokens that are drawn from, in the order in which their surprise is
+            near the distribution's entropy (Meister et al. 2022, arXiv:2202.00666), in (0, 1].
+        frequency_penalty: taken from a token's logit for each time that it was generated.
+        presence_penalty: taken from the logit of a token that was generated at all.
+        repetition_penalty: the logit of a token of the prompt or the answer is divided by it where
+            positive, else multiplied by it (Keskar et al. 2019, arXiv:1909.05858).
+        min_tokens: no token of `stop_ids` is chosen before so many were generated.
         num_logprobs: alternatives to report with each token; None reports no log-probabilities.
         logit_bias: token -> what is added to its logit.
         scored: position in the prompt -> the token whose log-probability behind it is wanted.
@@ -43,6 +52,13 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     stop_ids: frozenset[int] = frozenset()
+    top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_tokens: int = 0
     num_logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     scored: Mapping[int, int] = field(default_factory=dict)
