@@ -68,7 +68,7 @@ LAYERS = {
         "encoding generation api_keys",
         "planning engine",
         "adapters",
-        "base scheduling telemetry",
+        "base constraints scheduling telemetry",
         "errors",
     ),
     "trainer": (
@@ -102,6 +102,7 @@ HOMES = {
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
     "numba": ("adapters_core.kernels",),
+    "llguidance": ("server.constraints",),
     "PIL": ("server.encoding.images", "registry.examples.images"),
     "regex": ("adapters_core.contract.peft_config",),
     "peft": ("bench",),  # the tests' reference, and what the benches compare with

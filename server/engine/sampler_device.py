@@ -4,11 +4,13 @@ The same rule and the same random numbers as sampler.py, whose draws are the ref
 token follows from its own logits and its own sequence alone.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from server.engine.token_masks import masked_together
 from server.scheduling.sequence import Sampled, TokenSequence
 
 
@@ -24,15 +26,20 @@ class _Columns:
 
 
 def sample_on_device(logits: Tensor, sequences: list[TokenSequence]) -> list[Sampled | None]:
-    """Return one token per row of logits `[B, V]`; None for a row that is not finite."""
+    """Return one token per row of logits `[B, V]`.
+
+    None for a row that is not finite, or that no token may follow by its sequence's constraint.
+    """
     if not sequences:
         return []
     logits = logits.float()
     finite = torch.isfinite(logits).all(dim=1)
-    logits = _biased(logits, sequences)
+    logits, impossible = masked_together(_biased(logits, sequences), sequences)
     tokens = _drawn(logits, sequences)
     columns = _Columns(tokens, finite, *_reported(logits, tokens, sequences))
-    return _sampled(columns, sequences)
+    return [
+        None if row in impossible else one for row, one in enumerate(_sampled(columns, sequences))
+    ]
 
 
 def _biased(logits: Tensor, sequences: list[TokenSequence]) -> Tensor:
@@ -115,8 +122,7 @@ def _sampled(columns: _Columns, sequences: list[TokenSequence]) -> list[Sampled 
             answers.append(Sampled(int(token)))
         else:
             names, values = rest[:most], rest[most + 1 :]
-            pairs = zip(names[:count], values[:count], strict=True)
-            answers.append(
-                Sampled(int(token), rest[most], tuple((int(name), value) for name, value in pairs))
-            )
+            given = zip(names[:count], values[:count], strict=True)
+            pairs = tuple((int(name), value) for name, value in given if value > -math.inf)
+            answers.append(Sampled(int(token), rest[most], pairs))
     return answers

@@ -18,7 +18,7 @@ from server.planning.placement import Placement
 from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampled, Sampling, TokenSequence
+from server.scheduling.sequence import Constraint, Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 from server.telemetry.observer import Observer
 
@@ -34,6 +34,7 @@ class SequenceRequest:
         tenant: has a queue of its own; tenants take turns.
         timeout_s: from acceptance on; a sequence that has not ended by then fails.
         mode: keep this mode: another sequence of the same HTTP request has it.
+        constraint: what the answer must be like; None for anything.
     """
 
     prompt: tuple[int, ...]
@@ -42,6 +43,7 @@ class SequenceRequest:
     tenant: str = ""
     timeout_s: float | None = None
     mode: Mode | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class Runtime(BatchThread):
         deadline = None if request.timeout_s is None else now + request.timeout_s
         sequence = TokenSequence(prompt, sampling, placed.lease, now, request.tenant, deadline)
         sequence.border = self._engine.border
+        if request.constraint is not None:
+            sequence.constraint = request.constraint.begin(sampling.stop_ids)
         generation = Generation(sequence, sink, placed.mode, now)
         self._post(lambda: self._accept(generation))
         return generation
@@ -182,8 +186,7 @@ class Runtime(BatchThread):
             sequence, token = work.sequence, tokens[work]
             generation = self._generations[sequence]
             if token is None:
-                error = "the adapter's answer is not finite (NaN): its coefficients are too large"
-                self._fail(generation, InternalError(error))
+                self._fail(generation, _without_token(sequence))
                 continue
             self._time(generation)
             generation.sink(TokenEvent(token, sequence.finish_reason))
@@ -234,3 +237,11 @@ class Runtime(BatchThread):
         if isinstance(generation.sequence.lease, Entry):
             self._placement.release(generation.sequence.lease)
         self._uncount(generation.sequence.tenant)
+
+
+def _without_token(sequence: TokenSequence) -> Exception:
+    """Return why a step has no token for a sequence."""
+    if sequence.constraint is not None and sequence.constraint.fault is not None:
+        return sequence.constraint.fault
+    message = "the adapter's answer is not finite (NaN): its coefficients are too large"
+    return InternalError(message)

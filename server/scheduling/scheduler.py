@@ -119,11 +119,7 @@ class Scheduler:
                 self._enter(work.sequence, next(tokens).token)
 
     def _enter(self, sequence: TokenSequence, token: int) -> None:
-        sequence.tokens.append(token)
-        if token in sequence.sampling.stop_ids:
-            sequence.finish_reason = "stop"
-        elif sequence.num_generated >= sequence.sampling.max_tokens:
-            sequence.finish_reason = "length"
+        sequence.enter(token)
         if sequence.finish_reason:
             self._end(sequence)
         elif sequence.has_just_grown_long:

@@ -23,6 +23,37 @@ class Lease(Protocol):
         """Return whether the adapter may be used in the next step."""
 
 
+class TokenConstraint(Protocol):
+    """What the next token of one sequence may be; the scheduler alone advances it.
+
+    Failed steps and preemption leave it as it is: it depends on the generated tokens alone.
+    """
+
+    @property
+    def fault(self) -> Exception | None:
+        """Return why no token may follow; None as long as one may."""
+
+    def allowed(self, may_end: bool) -> bytearray | None:
+        """Return the tokens that may follow, one bit each from the lowest bit of a byte on.
+
+        Safe to call again. The length is a multiple of four bytes and covers the vocabulary.
+        None where no token may follow; `fault` says why.
+
+        Args:
+            may_end: whether an end token may be among them.
+        """
+
+    def advance(self, token: int) -> bool:
+        """Enter the token that was chosen; return whether nothing but an end may follow it."""
+
+
+class Constraint(Protocol):
+    """What answers must be like; any number of sequences share one."""
+
+    def begin(self, ends: frozenset[int]) -> TokenConstraint:
+        """Return the constraint of a sequence without tokens, which `ends` may end."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen and when to stop.
@@ -101,6 +132,7 @@ class TokenSequence:
         scores: position -> what was found of the token that `sampling.scored` names there.
         border: the length beyond which the base's rotations of all positions differ
             (rotations.py); None if there is none.
+        constraint: what its tokens must make; None for anything.
     """
 
     prompt: tuple[int, ...]
@@ -121,10 +153,23 @@ class TokenSequence:
     scores: dict[int, TokenScore] = field(default_factory=dict)
     finish_reason: str | None = None
     border: int | None = None
+    constraint: TokenConstraint | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
         self.random = Random(self.sampling.seed)
+
+    def enter(self, token: int) -> None:
+        """Append a generated token, and set the reason to finish if it is the last one."""
+        self.tokens.append(token)
+        if token in self.sampling.stop_ids or self._completes(token):
+            self.finish_reason = "stop"
+        elif self.num_generated >= self.sampling.max_tokens:
+            self.finish_reason = "length"
+
+    def _completes(self, token: int) -> bool:
+        """Enter a token into the constraint; return whether nothing may follow it."""
+        return self.constraint is not None and self.constraint.advance(token)
 
     def rewind(self) -> None:
         """Put the random numbers to where the tokens end: a failed step may have drawn one."""

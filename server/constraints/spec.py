@@ -1,0 +1,57 @@
+"""What an answer must be like, as a request says it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["json_schema", "regex", "choice", "grammar"]
+
+
+@dataclass(frozen=True)
+class ConstraintSpec:
+    """One constraint; equal ones are compiled once.
+
+    Args:
+        kind: how `text` is to be read.
+        text: a JSON schema, a regular expression, a JSON list of texts, or a grammar.
+        param: the request's field that it comes from, for error messages.
+    """
+
+    kind: Kind
+    text: str
+    param: str
+
+    @classmethod
+    def json_object(cls, param: str) -> "ConstraintSpec":
+        """Return the constraint to any JSON object."""
+        return cls("json_schema", '{"type":"object"}', param)
+
+    @classmethod
+    def json_schema(cls, schema: Any, param: str) -> "ConstraintSpec":
+        """Return the constraint to JSON that a schema accepts.
+
+        Args:
+            schema: as JSON has it; the order of its properties is that of the answer.
+            param: as above.
+        """
+        return cls("json_schema", _json(schema), param)
+
+    @classmethod
+    def regex(cls, pattern: str, param: str) -> "ConstraintSpec":
+        """Return the constraint to texts that a regular expression matches as a whole."""
+        return cls("regex", pattern, param)
+
+    @classmethod
+    def choice(cls, texts: Sequence[str], param: str) -> "ConstraintSpec":
+        """Return the constraint to one of some texts."""
+        return cls("choice", _json(list(texts)), param)
+
+    @classmethod
+    def grammar(cls, text: str, param: str) -> "ConstraintSpec":
+        """Return the constraint to a grammar's texts: in Lark's form, or in GBNF."""
+        return cls("grammar", text, param)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

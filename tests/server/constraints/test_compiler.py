@@ -1,0 +1,145 @@
+"""Constraints from a request's words to masks, token by token."""
+
+import asyncio
+import json
+from random import Random
+from typing import Any
+
+import pytest
+
+import tiny
+import tokenizer_kinds
+from server.constraints.compiler import Constraints
+from server.constraints.matcher import Compiled
+from server.constraints.spec import ConstraintSpec
+from server.errors import InvalidRequest, ServingError
+
+PARAM = "response_format"
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "old": {"type": "boolean"}},
+    "required": ["name", "old"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def constraints() -> Constraints:
+    """Those of a base with one token a byte, and more logits than tokens."""
+    return Constraints(tiny.tokenizer(), tiny.VOCABULARY + 7)
+
+
+def compiled(constraints: Constraints, spec: ConstraintSpec) -> Compiled:
+    return asyncio.run(constraints.compiled(spec))
+
+
+def tokens_of(bits: bytearray | None) -> set[int]:
+    assert bits is not None
+    return {i for i in range(len(bits) * 8) if bits[i >> 3] >> (i & 7) & 1}
+
+
+def drawn(constraint: Compiled, tokenizer: Any, seed: int, most: int = 400) -> str | None:
+    """Return an answer of random allowed tokens; None if it is not whole after `most` of them."""
+    random, matcher = Random(seed), constraint.begin(frozenset({tokenizer.eos_token_id}))
+    tokens: list[int] = []
+    for _ in range(most):
+        allowed = tokens_of(matcher.allowed(may_end=True))
+        token = random.choice(sorted(allowed))
+        if token == tokenizer.eos_token_id:
+            return str(tokenizer.decode(tokens))
+        tokens.append(token)
+        if matcher.advance(token):
+            return str(tokenizer.decode(tokens))
+    return None
+
+
+SPECS = [
+    (ConstraintSpec.regex("[0-9]{2,4}-[a-f]", PARAM), lambda text: text[-2] == "-"),
+    (ConstraintSpec.choice(["yes", "no", 'a "b"\n'], PARAM), {"yes", "no", 'a "b"\n'}.__contains__),
+    (ConstraintSpec.json_schema(SCHEMA, PARAM), lambda t: set(json.loads(t)) == {"name", "old"}),
+    (ConstraintSpec.grammar('start: "a" start "b" | "c"', PARAM), lambda t: t.count("c") == 1),
+    (ConstraintSpec.grammar('root ::= "x" [0-9]+ "y"', PARAM), lambda t: t[0] + t[-1] == "xy"),
+]
+
+
+@pytest.mark.parametrize(("spec", "holds"), SPECS, ids=lambda one: getattr(one, "kind", ""))
+@pytest.mark.parametrize(
+    "kind", ["bytes", "byte-level", "byte fallback", "gemma", "unigram, always"]
+)
+def test_random_allowed_tokens_make_what_was_asked_for(kind: str, spec: Any, holds: Any) -> None:
+    tokenizer = tiny.tokenizer() if kind == "bytes" else tokenizer_kinds.tokenizer(kind)
+    constraint = compiled(Constraints(tokenizer, len(tokenizer)), spec)
+    texts = [drawn(constraint, tokenizer, seed) for seed in range(15)]
+    whole = [text for text in texts if text is not None]
+    assert len(whole) > 5
+    assert all(holds(text) for text in whole), whole
+
+
+def test_an_end_token_is_allowed_only_where_the_answer_may_end(constraints: Constraints) -> None:
+    matcher = compiled(constraints, ConstraintSpec.regex("ab?", PARAM)).begin(frozenset({tiny.EOS}))
+    byte = tiny.tokenizer().convert_tokens_to_ids
+    assert tokens_of(matcher.allowed(may_end=True)) == {byte("a")}
+    assert not matcher.advance(byte("a"))
+    assert tokens_of(matcher.allowed(may_end=True)) == {byte("b"), tiny.EOS}
+    assert tokens_of(matcher.allowed(may_end=False)) == {byte("b")}
+    assert matcher.advance(byte("b")), "nothing may follow"
+
+
+def test_what_no_token_may_follow_says_why(constraints: Constraints) -> None:
+    spec = ConstraintSpec.regex("ab", PARAM)
+    matcher = compiled(constraints, spec).begin(frozenset({tiny.EOS}))
+    matcher.advance(tiny.EOS + 1)
+    assert matcher.allowed(may_end=True) is None
+    assert isinstance(matcher.fault, InvalidRequest)
+    assert matcher.fault.param == PARAM
+
+
+def test_what_the_bases_tokens_cannot_write_is_refused_before_anything_runs() -> None:
+    tokenizer = tokenizer_kinds.tokenizer("unigram, always")
+    constraints = Constraints(tokenizer, len(tokenizer))
+    with pytest.raises(InvalidRequest, match="none of the base's tokens"):
+        compiled(constraints, ConstraintSpec.choice(["ß"], PARAM))
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (
+            ConstraintSpec.json_schema({"uniqueItems": True, "not": {}}, PARAM),
+            '"not", "uniqueItems"',
+        ),
+        (ConstraintSpec.json_schema({"type": "text"}, PARAM), "text"),
+        (ConstraintSpec.json_schema({"$ref": "#/$defs/none"}, PARAM), "none"),
+        (ConstraintSpec.regex("(?=a)b", PARAM), "look-around"),
+        (ConstraintSpec.regex("a(", PARAM), "unclosed"),
+        (ConstraintSpec.grammar('start: "a" b', PARAM), "unknown name"),
+        (ConstraintSpec.grammar("root ::= (", PARAM), "GBNF"),
+    ],
+    ids=lambda one: getattr(one, "text", ""),
+)
+def test_what_cannot_be_compiled_is_refused_by_name(
+    constraints: Constraints, spec: ConstraintSpec, words: str
+) -> None:
+    with pytest.raises(ServingError, match=words) as refusal:
+        compiled(constraints, spec)
+    assert refusal.value.param == PARAM
+
+
+def test_equal_constraints_are_compiled_once(constraints: Constraints) -> None:
+    async def both() -> tuple[Compiled, Compiled]:
+        specs = [ConstraintSpec.json_schema(dict(SCHEMA), PARAM) for _ in range(2)]
+        one, other = await asyncio.gather(*map(constraints.compiled, specs))
+        return one, other
+
+    one, other = asyncio.run(both())
+    assert one is other
+
+
+def test_sequences_of_one_constraint_do_not_disturb_each_other(constraints: Constraints) -> None:
+    constraint = compiled(constraints, ConstraintSpec.regex("a(bc|d)e", PARAM))
+    byte = tiny.tokenizer().convert_tokens_to_ids
+    one, other = (constraint.begin(frozenset()) for _ in range(2))
+    one.advance(byte("a"))
+    one.advance(byte("b"))
+    assert tokens_of(one.allowed(may_end=True)) == {byte("c")}
+    assert tokens_of(other.allowed(may_end=True)) == {byte("a")}
