@@ -1,4 +1,4 @@
-"""What processes share: records of adapters, files and jobs in Redis, and bytes in a store."""
+"""What processes share: records of adapters, files, jobs and batches in Redis, bytes in a store."""
 
 from registry.adapters.adapters import AdapterEntry, Adapters
 from registry.adapters.blobs import BlobPaths, BlobStore
@@ -6,12 +6,17 @@ from registry.adapters.changes import Change, follow
 from registry.adapters.directory import Directory, Following
 from registry.adapters.publish import publish, withdraw
 from registry.adapters.records import NewVersion, Record
+from registry.batches.batches import Batches
+from registry.batches.claims import BatchClaims
+from registry.batches.record import BatchRecord, BatchSpec, RequestCounts
+from registry.batches.segments import Answered, BatchFolders
 from registry.common.fence import Fence
 from registry.common.names import Reference, check_alias, check_digest, check_name
 from registry.connect import Registry, connect
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
+    BatchNotFound,
     BlobMissing,
     CorruptRecord,
     FenceLost,
@@ -45,6 +50,13 @@ __all__ = [
     "AdapterInUse",
     "AdapterNotFound",
     "Adapters",
+    "Answered",
+    "BatchClaims",
+    "BatchFolders",
+    "BatchNotFound",
+    "BatchRecord",
+    "BatchSpec",
+    "Batches",
     "BlobMissing",
     "BlobPaths",
     "BlobStore",
@@ -87,6 +99,7 @@ __all__ = [
     "RegistryFull",
     "RegistryUnavailable",
     "RegistryUnusable",
+    "RequestCounts",
     "State",
     "check_alias",
     "check_digest",

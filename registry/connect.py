@@ -11,6 +11,9 @@ import redis
 from registry.adapters.adapters import Adapters
 from registry.adapters.blobs import BlobStore
 from registry.adapters.directory import Directory
+from registry.batches.batches import Batches
+from registry.batches.claims import BatchClaims
+from registry.batches.segments import BatchFolders
 from registry.files import Files
 from registry.jobs.claims import Claims
 from registry.jobs.folders import JobFolders
@@ -37,8 +40,11 @@ class Registry:
         blobs: the bytes.
         jobs: training jobs, as their callers see them.
         claims: the same, as their workers do.
-        files: what is uploaded to train on.
+        batches: batches of requests, as their callers see them.
+        batch_claims: the same, as their servers do.
+        files: what is uploaded to train on, or to answer as a batch, and batches' results.
         job_folders: where jobs' processes work.
+        batch_folders: where batches' answers are until all are there.
         directory: this process's mirror of names; a server starts it, others need not.
         workers: which workers are alive.
         tenants: which tenant has which files and jobs.
@@ -53,8 +59,11 @@ class Registry:
     blobs: BlobStore
     jobs: Jobs
     claims: Claims
+    batches: Batches
+    batch_claims: BatchClaims
     files: Files
     job_folders: JobFolders
+    batch_folders: BatchFolders
     directory: Directory
     workers: Workers
     tenants: Tenants
@@ -133,6 +142,7 @@ def connect(
     ownership = Ownership(client, bytes_, _words(url, folder, store))
     blobs, files = BlobStore(bytes_), Files(client, bytes_ / "files", observer)
     job_folders = JobFolders(bytes_ / "jobs")
+    batch_folders = BatchFolders(bytes_ / "batches")
     return Registry(
         client=client,
         shown=masked(url),
@@ -140,13 +150,16 @@ def connect(
         blobs=blobs,
         jobs=Jobs(client, observer),
         claims=Claims(client, observer),
+        batches=Batches(client, observer),
+        batch_claims=BatchClaims(client, observer),
         files=files,
         job_folders=job_folders,
+        batch_folders=batch_folders,
         directory=Directory(adapters, client),
         workers=Workers(client, observer),
         tenants=Tenants(client, observer),
         ownership=ownership,
-        unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders),
+        unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders, batch_folders),
         server=server,
     )
 

@@ -7,7 +7,8 @@ RegistryError                the root: catch this to catch all of them
 ├── AdapterInUse             an alias still points to the version to be deleted
 ├── JobNotFound              no such training job
 ├── FileNotFound             no such uploaded file
-├── JobConflict              the job's, or the file's, present state does not allow this
+├── BatchNotFound            no such batch of requests
+├── JobConflict              the job's, batch's or file's present state does not allow this
 │   └── FenceLost            another attempt holds the job now
 ├── PreconditionFailed       the alias was moved by another caller first
 ├── InvalidArgument          a value breaks a rule, before anything was asked or written
@@ -69,8 +70,14 @@ class FileNotFound(RegistryError):
     code = "not_found"
 
 
+class BatchNotFound(RegistryError):
+    """No batch has this id, or none that the caller may see."""
+
+    code = "not_found"
+
+
 class JobConflict(RegistryError):
-    """The job is in a state that does not allow this; or a job still needs the file."""
+    """The job or batch is in a state that does not allow this; or one still needs the file."""
 
     code = "invalid_request"
 

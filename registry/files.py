@@ -1,11 +1,11 @@
-"""Uploaded training files: their bytes in a folder, their records in Redis.
+"""Uploaded files and files of results: their bytes in a folder, their records in Redis.
 
     <folder>/<id>            complete and on the disk before its record is written; never changes
     <folder>/.tmp/<random>   being written
     <folder>/.lock           held shared while a file gets its record, alone while one is removed
 
 As with adapters, a record that can be read has bytes that can be read. A file that an unfinished
-job reads cannot be deleted.
+job or batch reads cannot be deleted.
 """
 
 import fcntl
@@ -23,9 +23,16 @@ from typing import Any, Self
 
 import redis
 
-from registry.common.pages import check_limit
+from registry.common.pages import MAX_PAGE, check_limit
 from registry.common.whole_files import sync
-from registry.errors import CorruptRecord, FileNotFound, InvalidArgument, JobConflict
+from registry.errors import (
+    CorruptRecord,
+    FileNotFound,
+    InvalidArgument,
+    JobConflict,
+    RegistryError,
+    RegistryUnavailable,
+)
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
 
@@ -44,7 +51,7 @@ class FileRecord:
     Args:
         id: `file-` and 24 hex digits.
         filename: as the uploader calls it; never a path here.
-        purpose: such as `fine-tune`.
+        purpose: `fine-tune`, `batch` or `batch_output`.
         size_bytes: of its content.
         digest: `sha256:` and 64 hex digits, of its content.
         created_at: seconds since 1970.
@@ -74,6 +81,22 @@ class FileRecord:
             return cls(id=id_, **known)
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptRecord(f"{keys.FILES} field {id_} is not a file's record") from error
+
+    def body(self) -> str:
+        """Return the record as it is stored.
+
+        Raises:
+            InvalidArgument: its facts are no JSON, or too large.
+        """
+        try:
+            body = json.dumps(asdict(self), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidArgument(
+                "a file's facts must be a JSON object of finite numbers"
+            ) from error
+        if len(body) > MAX_FACTS_BYTES:
+            raise InvalidArgument(f"a file's facts are over {MAX_FACTS_BYTES} bytes as JSON")
+        return body
 
 
 class Files:
@@ -115,19 +138,49 @@ class Files:
             RegistryUnavailable: the record may or may not be written, so the bytes stay.
             OSError: the disk is full or cannot be written.
         """
+        words = {"filename": filename, "purpose": purpose, "created_by": created_by}
+        with self.placed(path, facts=facts, now=now, **words) as record:
+            touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + record.id]
+            args = ["put", record.id, keys.FILES_OF, created_by, repr(now), record.body()]
+            self._scripts.run("file_put", touched, args)
+        return record
+
+    @contextmanager
+    def placed(
+        self,
+        path: Path,
+        *,
+        filename: str,
+        purpose: str,
+        created_by: str,
+        facts: dict[str, Any],
+        now: float,
+    ) -> Iterator[FileRecord]:
+        """Put the bytes of what `begin` gave to their place; the block writes the record.
+
+        Where the registry refuses that record, the bytes go again.
+
+        Raises:
+            InvalidArgument: the name, purpose or facts cannot be stored.
+            OSError: the disk is full or cannot be written.
+        """
         _check_words(filename, purpose)
         id_ = f"file-{secrets.token_hex(12)}"
         facts_ = (filename, purpose, path.stat().st_size, _digest_of(path), now, created_by, facts)
         record = FileRecord(id_, *facts_)
-        body = _body(record)
+        record.body()  # what cannot be stored has no place
         sync(path)
-        touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + id_]
-        args = ["put", id_, keys.FILES_OF, created_by, repr(now), body]
+        place = self._folder / id_
         with self._locked(fcntl.LOCK_SH):
-            os.replace(path, self._folder / id_)
+            os.replace(path, place)
             sync(self._folder)
-            self._scripts.run("file_put", touched, args)
-        return record
+            try:
+                yield record
+            except RegistryUnavailable:
+                raise  # the record may be written nevertheless
+            except RegistryError:
+                place.unlink(missing_ok=True)
+                raise
 
     def get(self, id_: str) -> FileRecord:
         """Return a file's record.
@@ -152,8 +205,20 @@ class Files:
             raise FileNotFound(f"the store has no file {id_!r}; upload it again")
         return path
 
-    def list(self, limit: int, after: str | None = None, created_by: str | None = None) -> Records:
+    def list(
+        self,
+        limit: int,
+        after: str | None = None,
+        created_by: str | None = None,
+        purpose: str | None = None,
+    ) -> Records:
         """Return up to `limit` files, the newest first; as `Jobs.list`.
+
+        Args:
+            limit: 1 to `MAX_PAGE`. Fewer than this means that there are no more.
+            after: the last file of the page before.
+            created_by: only this tenant's files.
+            purpose: only files of it.
 
         Raises:
             FileNotFound: `after` is no file of this list.
@@ -161,20 +226,28 @@ class Files:
         """
         check_limit(limit)
         index = keys.FILES_IN_ORDER if created_by is None else keys.FILES_OF + created_by
-        reply = self._scripts.run(
-            "job_page", [index], ["", after and check_file_id(after) or "", limit]
-        )
+        found: Records = []
+        while len(found) < limit:
+            page = self._page(index, limit if purpose is None else MAX_PAGE, after)
+            found += [one for one in self._records(page) if purpose in (None, one.purpose)]
+            if purpose is None or len(page) < MAX_PAGE:
+                break
+            after = page[-1]
+        return found[:limit]
+
+    def _page(self, index: str, limit: int, after: str | None) -> Sequence[str]:
+        args: Sequence[str | int] = ["", after and check_file_id(after) or "", limit]
+        reply = self._scripts.run("job_page", [index], args)
         if reply == [b"missing"]:
             raise FileNotFound(f"no file {after!r} to list what comes after")
-        ids = [id_.decode() for id_ in reply[::2]]
-        return self._records(ids)
+        return [id_.decode() for id_ in reply[::2]]
 
     def delete(self, id_: str) -> None:
         """Delete a file: its record, then its bytes.
 
         Raises:
             FileNotFound: there is none.
-            JobConflict: a job that has not ended reads it.
+            JobConflict: a job or batch that has not ended reads it.
         """
         record = self.get(id_)
         touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + id_]
@@ -244,16 +317,6 @@ def _check_words(filename: str, purpose: str) -> None:
             raise InvalidArgument(
                 f"{name} {ascii(text[:60])} is not 1 to {MAX_NAME_CHARS} printable characters"
             )
-
-
-def _body(record: FileRecord) -> str:
-    try:
-        body = json.dumps(asdict(record), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidArgument("a file's facts must be a JSON object of finite numbers") from error
-    if len(body) > MAX_FACTS_BYTES:
-        raise InvalidArgument(f"a file's facts are over {MAX_FACTS_BYTES} bytes as JSON")
-    return body
 
 
 def _digest_of(path: Path) -> str:

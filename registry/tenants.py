@@ -1,7 +1,7 @@
-"""Which tenant has which training files and jobs, and how they are handed over."""
+"""Which tenant has which files, jobs and batches, and how they are handed over."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,11 @@ class Holdings:
     tenant: str
     num_files: int
     num_jobs: int
+    num_batches: int = 0
 
 
 class Tenants:
-    """The tenants of a registry that have files or jobs; safe to use from many threads.
+    """The tenants of a registry that have files, jobs or batches; safe to use from many threads.
 
     Args:
         client: answers bytes and has socket timeouts.
@@ -38,20 +39,20 @@ class Tenants:
         self._scripts = Scripts(client, observer)
 
     def all(self) -> list[Holdings]:
-        """Return every tenant that has a file or a job, by name.
+        """Return every tenant that has a file, a job or a batch, by name.
 
         Raises:
             RegistryUnavailable: the registry does not answer.
         """
         with self._scripts.asking("tenants"):
-            found = sorted({*self._names(keys.FILES_OF), *self._names(keys.JOBS_OF)})
-            return [self._holdings(tenant) for tenant in found]
+            found = {name for prefix in _PLACES for name in self._names(prefix)}
+            return [self._holdings(tenant) for tenant in sorted(found)]
 
     def rename(self, old: str, new: str) -> list[Holdings]:
-        """Hand a tenant's files and jobs to another one, and those of its gateway's callers.
+        """Hand all that is a tenant's to another one, and what its gateway's callers have.
 
         Each is handed over by itself, and twice is harmless: what an interrupted call left behind
-        the next one takes. Files and jobs that the new tenant has already stay its own.
+        the next one takes. What the new tenant has already stays its own.
 
         Args:
             old: the tenant; its gateway's callers are `old/...`.
@@ -71,7 +72,7 @@ class Tenants:
 
     def _hand_over(self, old: str, new: str) -> Holdings:
         counts = []
-        for index, place in ((keys.FILES_OF, _file), (keys.JOBS_OF, _job)):
+        for index, place in _PLACES.items():
             ids = self._ids(index + old)
             counts.append(sum(self._move(place(id_), id_, index, (old, new)) for id_ in ids))
         return Holdings(old, *counts)
@@ -95,9 +96,7 @@ class Tenants:
             yield key.decode().removeprefix(prefix)
 
     def _holdings(self, tenant: str) -> Holdings:
-        counts: list[Any] = [
-            self._client.zcard(prefix + tenant) for prefix in (keys.FILES_OF, keys.JOBS_OF)
-        ]
+        counts: list[Any] = [self._client.zcard(prefix + tenant) for prefix in _PLACES]
         return Holdings(tenant, *map(int, counts))
 
 
@@ -109,8 +108,20 @@ def _job(id_: str) -> Place:
     return keys.job(id_), "spec"
 
 
+def _batch(id_: str) -> Place:
+    return keys.batch(id_), "spec"
+
+
+#: Prefix of the index of a tenant's things -> where the record of one is; as `Holdings` counts.
+_PLACES: Mapping[str, Callable[[str], Place]] = {
+    keys.FILES_OF: _file,
+    keys.JOBS_OF: _job,
+    keys.BATCHES_OF: _batch,
+}
+
+
 def _of(tenant: str, stored: bytes) -> str:
-    """Return a file's record or a job's spec as this tenant's; all else is as it was."""
+    """Return a file's record, or a job's or batch's spec, as this tenant's; all else stays."""
     given = json.loads(stored) | {"created_by": tenant}
     return json.dumps(given, sort_keys=True, separators=(",", ":"))
 

@@ -147,6 +147,7 @@ STATUS: dict[type[Exception], int] = {
     registry.NameConflict: 409,
     registry.AdapterInUse: 409,
     registry.JobNotFound: 404,
+    registry.BatchNotFound: 404,
     registry.FileNotFound: 404,
     registry.JobConflict: 400,
     registry.PreconditionFailed: 412,

@@ -82,6 +82,7 @@ LAYERS = {
     "registry": (
         "connect",
         "store",
+        "batches",
         "adapters files jobs tenants",
         "redis examples",
         "common training_data",

@@ -33,13 +33,21 @@ TOTALS = PREFIX + "train-totals"  # HASH: steps and tokens trained by all jobs, 
 FILES = PREFIX + "files"  # HASH: file's id -> record as JSON
 FILES_IN_ORDER = PREFIX + "files:order"  # ZSET: every file's id by its creation
 FILES_OF = PREFIX + "files:of:"  # + tenant, ZSET: its files by their creation
-FILE_USERS = PREFIX + "file-users:"  # + file's id, SET: the jobs that still need it
+FILE_USERS = PREFIX + "file-users:"  # + file's id, SET: the jobs and batches that still need it
 JOB = PREFIX + "job:"  # + job's id, HASH: its record
 MAX_EVENTS = 5_000  # of one job, about
 MAX_METRICS = 50_000  # steps of one job, about
 WORKERS = PREFIX + "workers"  # HASH: worker's name -> record as JSON
 WORKERS_SEEN = PREFIX + "workers:seen"  # ZSET: worker's name by the time of its last report
 KEPT_LOG_S = 90 * 24 * 3600
+
+# Batches of requests over an uploaded file; a batch's record is kept for ever.
+BATCHES = PREFIX + "batches"  # ZSET: every batch's id by its creation
+BATCHES_IN_STATE = PREFIX + "batches:state:"  # + state, ZSET: the batches in it by their creation
+BATCHES_OF = PREFIX + "batches:of:"  # + tenant, ZSET: its batches by their creation
+BATCHES_OPEN = PREFIX + "batches:open:"  # + base's name, ZSET: its batches that are not over
+BATCH = PREFIX + "batch:"  # + batch's id, HASH: its record
+REACHED_AT = "at:"  # + state, field of a batch's record: when it was first in it
 
 
 def records(name: str) -> str:
@@ -85,6 +93,11 @@ def job_checkpoints(id_: str) -> str:
 def job_logs(id_: str) -> list[str]:
     """Return the keys of a job's history, in the order in which every script takes them."""
     return [job_events(id_), job_metrics(id_), job_checkpoints(id_)]
+
+
+def batch(id_: str) -> str:
+    """HASH of one batch's record: its spec as JSON, its state, and the rest as plain words."""
+    return BATCH + id_
 
 
 def adapter(name: str) -> list[str]:

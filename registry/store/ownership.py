@@ -94,7 +94,7 @@ class Ownership:
         """Return how store and registry stand to each other, read now; nothing is changed."""
         with self._scripts.asking("identity"):
             stored: Any = self._client.hgetall(keys.IDENTITY)
-            content = (keys.NAMES, keys.FILES, keys.JOBS, keys.COUNTERS)
+            content = (keys.NAMES, keys.FILES, keys.JOBS, keys.BATCHES, keys.COUNTERS)
             is_empty = not self._client.exists(*content)
         identity = Identity(stored[b"id"].decode(), stored[b"store"].decode()) if stored else None
         mark = StoreMark.read(self._store)
@@ -161,6 +161,7 @@ class Ownership:
         yield from self._store.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64)
         yield from (self._store / "files").glob("file-*")
         yield from (self._store / "jobs").glob("ftjob-*")
+        yield from (self._store / "batches").glob("batch_*")
 
     def _sample(self) -> list[Path]:
         """Return where blobs and files should be that the registry names."""

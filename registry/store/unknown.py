@@ -10,20 +10,21 @@ and only what has been listed for a grace period.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from registry.adapters.blobs import BlobStore
+from registry.batches.segments import BatchFolders
 from registry.common.whole_files import write_whole
 from registry.files import Files
 from registry.jobs.folders import JobFolders
 from registry.redis import keys
 from registry.store.ownership import Ownership, Place
 
-Kind = Literal["adapter", "training file", "job folder", "unfinished"]
+Kind = Literal["adapter", "training file", "job folder", "batch folder", "unfinished"]
 NAME = "unknown.json"
 #: What changed within this time is never removed: its record may follow.
 MIN_AGE_S = 3600.0
@@ -38,7 +39,7 @@ class Unknown:
 
     Args:
         kind: what it is; `unfinished` was never whole.
-        name: a digest, a file's id, a job's id, or the temporary's path below the store.
+        name: a digest, a file's, a job's or a batch's id, or the temporary's path below the store.
         path: where it is.
         size_bytes: of all its files.
         changed_at: when it was last written, in seconds since 1970.
@@ -63,7 +64,7 @@ class UnknownBytes:
     Args:
         folder: of the store.
         ownership: of it; a store of another registry is not looked at.
-        blobs, files, job_folders: of the same store.
+        blobs, files, job_folders, batch_folders: of the same store.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class UnknownBytes:
         blobs: BlobStore,
         files: Files,
         job_folders: JobFolders,
+        batch_folders: BatchFolders,
     ) -> None:
         self._folder, self._ownership = folder, ownership
-        self._blobs, self._files, self._job_folders = blobs, files, job_folders
+        self._blobs, self._files = blobs, files
+        self._job_folders, self._batch_folders = job_folders, batch_folders
 
     def look(self, now: float) -> list[Unknown]:
         """Return all that is unknown, by kind and name, and note the time of new finds.
@@ -113,7 +116,8 @@ class UnknownBytes:
             return self._blobs.remove(item.name, self._is_known(keys.DIGESTS), oldest)
         if item.kind == "training file":
             return self._files.remove(item.name, self._is_known(keys.FILES), oldest)
-        if item.kind == "job folder" and self._ownership.are_known([_job(item.name)])[0]:
+        place = _FOLDERS[item.kind](item.name) if item.kind in _FOLDERS else None
+        if place is not None and self._ownership.are_known([place])[0]:
             return False
         shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
         return True
@@ -128,6 +132,8 @@ class UnknownBytes:
             yield "training file", name, path, (keys.FILES, name)
         for name, path in self._job_folders.all():
             yield "job folder", name, path, _job(name)
+        for name, path in self._batch_folders.all():
+            yield "batch folder", name, path, _batch(name)
 
     def _unfinished(self) -> Iterable[Path]:
         yield from self._blobs.unfinished()
@@ -146,6 +152,14 @@ class UnknownBytes:
 
 def _job(id_: str) -> Place:
     return keys.job(id_), "state"
+
+
+def _batch(id_: str) -> Place:
+    return keys.batch(id_), "state"
+
+
+#: Kind of folder -> where its record is.
+_FOLDERS: Mapping[Kind, Callable[[str], Place]] = {"job folder": _job, "batch folder": _batch}
 
 
 def _notes(place: Path) -> dict[str, float]:

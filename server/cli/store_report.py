@@ -16,11 +16,12 @@ _SHOWN = 200
 
 
 def summary_of(opened: Registry) -> dict[str, int]:
-    """Return how many adapters' blobs, training files and job folders the store holds."""
+    """Return how many adapters' blobs, training files and folders the store holds."""
     return {
         "adapters": sum(1 for _ in opened.blobs.all()),
         "training files": sum(1 for _ in opened.files.all()),
         "job folders": sum(1 for _ in opened.job_folders.all()),
+        "batch folders": sum(1 for _ in opened.batch_folders.all()),
     }
 
 

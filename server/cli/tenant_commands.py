@@ -1,4 +1,4 @@
-"""`overtone tenant`: lists tenants with training files and jobs, and renames a tenant.
+"""`overtone tenant`: lists tenants with files, jobs and batches, and renames a tenant.
 
 Loaded by entry point when it is called.
 """
@@ -28,7 +28,7 @@ tenant = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="List tenants, or hand a tenant's files and jobs to another name.",
+    help="List tenants, or hand a tenant's files, jobs and batches to another name.",
 )
 
 
@@ -36,7 +36,7 @@ tenant = typer.Typer(
 def list_tenants(
     registry: RegistryOption = "embedded", data: DataOption = DATA, as_json: JsonOption = False
 ) -> None:
-    """List every tenant that has training files or jobs; '-' is that of a server without keys."""
+    """List every tenant that has files, jobs or batches; '-' is that of a server without keys."""
     _check_data(registry, data, as_json)
     with opened_registry(registry, data, as_json=as_json) as opened:
         found = opened.tenants.all()
@@ -51,7 +51,7 @@ def rename(
     data: DataOption = DATA,
     as_json: JsonOption = False,
 ) -> None:
-    """Hand the files and jobs of OLD, and of its gateway's callers, to NEW. Servers may run."""
+    """Hand what OLD and its gateway's callers have to NEW. Servers may run."""
     from server.api_keys import NAME
 
     if not NAME.fullmatch(new):
@@ -61,7 +61,9 @@ def rename(
     with opened_registry(registry, data, as_json=as_json) as opened:
         moved = opened.tenants.rename("" if old == NO_TENANT else old, new)
     if not moved:
-        wrong = f"no files and no jobs belong to {old!r}; `overtone tenant list` shows all tenants"
+        wrong = (
+            f"no files, jobs or batches belong to {old!r}; `overtone tenant list` shows all tenants"
+        )
         end_with_error(wrong, 1, as_json=as_json, code="not_found")
     _show(moved, as_json)
 
@@ -78,6 +80,7 @@ def _show(found: Sequence[Holdings], as_json: bool) -> None:
         typer.echo(jsonlib.dumps([asdict(each) for each in found]))
         return
     width = max([6, *(len(each.tenant) for each in found)])
-    typer.echo(f"{'tenant':{width}}  files  jobs")
+    typer.echo(f"{'tenant':{width}}  files  jobs  batches")
     for each in found:
-        typer.echo(f"{each.tenant or NO_TENANT:{width}}  {each.num_files:5}  {each.num_jobs:4}")
+        counts = f"{each.num_files:5}  {each.num_jobs:4}  {each.num_batches:7}"
+        typer.echo(f"{each.tenant or NO_TENANT:{width}}  {counts}")

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from batches_made import create
 from jobs_made import spec_for, upload
+from registry.batches.batches import Batches
 from registry.errors import InvalidArgument
 from registry.redis import keys
 from registry.tenants import Holdings, Tenants
@@ -55,6 +57,19 @@ def test_files_and_jobs_are_the_new_tenants_and_otherwise_as_they_were(
 
 def _with_more(client, id_):
     return json.dumps(json.loads(client.hget(keys.FILES, id_)) | {"later": "field"})
+
+
+def test_batches_come_along(tenants, files, client):
+    batches = Batches(client)
+    mine = create(batches, files, created_by="old")
+    theirs = create(batches, files, created_by="older")
+
+    assert [held.num_batches for held in tenants.rename("old", "new")] == [1]
+
+    assert [one.id for one in batches.list(10, created_by="new")] == [mine.id]
+    assert batches.get(mine.id).spec.created_by == "new"
+    assert batches.list(10, created_by="old") == []
+    assert batches.get(theirs.id) == theirs
 
 
 def test_a_gateways_callers_come_along(tenants, store, files):

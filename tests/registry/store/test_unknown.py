@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from batches_made import create
 from jobs_made import spec_for, upload
 from registry.adapters.records import NewVersion
 from registry.common.fence import Fence
@@ -14,6 +15,7 @@ from registry.store.unknown import MIN_AGE_S
 
 LATER = 10_000_000_000.0
 NOBODY = "file-" + "0" * 24
+NO_BATCH = "batch_" + "0" * 24
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -35,10 +37,12 @@ def stray(registry, tmp_path) -> dict[str, Path]:
     (tmp_path / "store" / "files" / NOBODY).write_bytes(b"its record was never written")
     folder = registry.job_folders.take(Fence("ftjob-" + "0" * 24, 1))
     (folder / "checkpoint").write_bytes(b"8 bytes!")
+    registry.batch_folders.open(Fence(NO_BATCH, 1), 3).close()
     return {
         DIGEST: registry.blobs.open(DIGEST).file.parent,
         NOBODY: tmp_path / "store" / "files" / NOBODY,
         "ftjob-" + "0" * 24: folder.parent,
+        NO_BATCH: tmp_path / "store" / "batches" / NO_BATCH,
         f"files/.tmp/{unfinished.name}": unfinished,
     }
 
@@ -54,6 +58,7 @@ def test_each_kind_is_listed_with_its_size(registry, stray):
         "adapter",
         "training file",
         "job folder",
+        "batch folder",
         "unfinished",
     }
 
@@ -63,6 +68,8 @@ def test_what_was_listed_for_the_grace_goes_and_nothing_else(registry, stray, tm
     spec = spec_for(kept)
     registry.jobs.create(spec, now=1.0)
     registry.job_folders.take(Fence(spec.id, 1))
+    batch = create(registry.batches, registry.files)
+    registry.batch_folders.open(Fence(batch.id, 1), 3).close()
     found = registry.unknown.look(LATER)
 
     assert registry.unknown.remove(found, 100.0, LATER + 99) == []
@@ -72,6 +79,7 @@ def test_what_was_listed_for_the_grace_goes_and_nothing_else(registry, stray, tm
     assert not any(path.exists() for path in stray.values())
     assert registry.files.open(kept.id).exists()
     assert registry.job_folders.jobs() == [spec.id]
+    assert [id_ for id_, _ in registry.batch_folders.all()] == [batch.id]
     assert registry.unknown.look(LATER + 100) == []
 
 
@@ -79,7 +87,7 @@ def test_what_is_young_is_neither_listed_nor_removed_whatever_the_grace(registry
     written = max(path.stat().st_mtime for path in stray.values())
     assert registry.unknown.look(written + 10) == []
     found = registry.unknown.look(written + 100)
-    assert len(found) == 4
+    assert len(found) == 5
 
     assert registry.unknown.remove(found, 0.0, written + MIN_AGE_S - 10) == []
     assert all(path.exists() for path in stray.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from batches_made import spec_on
 from jobs_made import spec_for, upload
 from registry import connect
 from server.cli.tenant_commands import tenant
@@ -17,6 +18,8 @@ def data(tmp_path: Path) -> Path:
         for name in ("", "9f86d081884c7d65"):
             spec = spec_for(upload(registry.files, created_by=name), created_by=name)
             registry.jobs.create(spec, now=1.0)
+            over = spec_on(spec.training_file, created_by=name)
+            registry.batches.create(over, 1, now=1.0)
     return tmp_path / "data"
 
 
@@ -27,24 +30,24 @@ def run(data: Path, *words: str) -> Result:
 def test_tenants_are_listed_and_handed_over(data: Path) -> None:
     listed = run(data, "list")
     assert listed.output.split() == [
-        *("tenant", "files", "jobs"),
-        *("-", "1", "1"),
-        *("9f86d081884c7d65", "1", "1"),
+        *("tenant", "files", "jobs", "batches"),
+        *("-", "1", "1", "1"),
+        *("9f86d081884c7d65", "1", "1", "1"),
     ]
 
     assert run(data, "rename", "9f86d081884c7d65", "alice").exit_code == 0
     assert run(data, "rename", "-", "bob").exit_code == 0
 
     assert json.loads(run(data, "list", "--json").output) == [
-        {"tenant": "alice", "num_files": 1, "num_jobs": 1},
-        {"tenant": "bob", "num_files": 1, "num_jobs": 1},
+        {"tenant": "alice", "num_files": 1, "num_jobs": 1, "num_batches": 1},
+        {"tenant": "bob", "num_files": 1, "num_jobs": 1, "num_batches": 1},
     ]
 
 
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
-        (["rename", "nobody", "alice"], "no files and no jobs belong to 'nobody'", 1),
+        (["rename", "nobody", "alice"], "no files, jobs or batches belong to 'nobody'", 1),
         (["rename", "-", "a/b"], "cannot be a tenant's name", 2),
         (["rename", "-", ""], "cannot be a tenant's name", 2),
     ],
