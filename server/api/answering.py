@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from registry import BlobMissing
 from server.api.answerer import Answerer, resolve
+from server.api.chat_schemas import ChatRequest
 from server.api.completion_responses import Answer, Json, usage
-from server.api.completion_schemas import ChatRequest
 from server.api.generation import Delta, GenerationCall, Run, finish
 from server.api.sampling import samplings
 from server.service import Service

@@ -4,7 +4,8 @@ Both functions tokenize, and may ask the registry: they run beside the event loo
 """
 
 from server.api.answerer import resolve
-from server.api.completion_schemas import ChatRequest, CompletionRequest, GenerationRequest
+from server.api.chat_schemas import ChatRequest
+from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.generation import GenerationCall
 from server.errors import InvalidRequest
 from server.service import Service

@@ -1,17 +1,15 @@
-"""Bodies of completions and chat completions, and their checks.
+"""Bodies of completions, what chats share with them, and their checks.
 
 A parameter that is not supported is refused by name, unless it has the value that changes nothing.
 Numbers have caps: a request must not be able to ask for unbounded work.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
-from adapters_core.tokens.prompts import message
 from server.api.request_body import RequestBody
 from server.api.sampling_schemas import MAX_CHOICES, SamplingFields
-from server.api.validation import unsupported
 
 MAX_LOGPROBS = 20
 
@@ -35,9 +33,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "safety_identifier": (...,),
     "prompt_cache_key": (...,),
 }
-
-#: Fields of a message that chat templates are not given; they are refused, not dropped.
-_CALLS = ("tool_calls", "function_call", "tool_call_id", "audio")
 
 Token = Annotated[int, Field(strict=True, ge=0)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
@@ -109,56 +104,6 @@ class CompletionRequest(GenerationRequest):
         if isinstance(self.prompt[0], int):
             return [[token for token in self.prompt if isinstance(token, int)]]
         return [prompt for prompt in self.prompt if not isinstance(prompt, int)]
-
-
-class ContentPart(BaseModel):
-    """A part of a message; only text is served by a text base."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(BaseModel):
-    """One message of a conversation."""
-
-    model_config = ConfigDict(extra="allow")
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart]
-
-    @model_validator(mode="after")
-    def _refuse_calls(self) -> "Message":
-        for name in _CALLS:
-            if (self.model_extra or {}).get(name):
-                message = f"a message with {name!r} is not supported: write it into its content"
-                raise unsupported(name, message)
-        return self
-
-    def plain(self) -> dict[str, str]:
-        """Return role and text as chat templates read them."""
-        parts = self.content if isinstance(self.content, list) else []
-        texts = [self.content] if isinstance(self.content, str) else [p.text for p in parts]
-        return message(self.role, texts)
-
-
-class ChatRequest(GenerationRequest):
-    """A conversation to answer.
-
-    Args:
-        messages: the conversation so far.
-        max_tokens: of each answer; missing: as many as fit.
-        max_completion_tokens: OpenAI's newer name of max_tokens.
-        logprobs: log-probabilities of the chosen tokens.
-        top_logprobs: alternatives for each token; needs `logprobs`.
-    """
-
-    example = {"model": "BASE", "messages": [{"role": "user", "content": "Hello"}]}
-
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
 
 class AliasRequest(RequestBody):

@@ -2,7 +2,8 @@
 
 from random import SystemRandom
 
-from server.api.completion_schemas import ChatRequest, GenerationRequest
+from server.api.chat_schemas import ChatRequest
+from server.api.completion_schemas import GenerationRequest
 from server.api.generation import GenerationCall
 from server.api.sampling_schemas import MAX_CHOICES
 from server.errors import InvalidRequest, PromptTooLong

@@ -17,8 +17,9 @@ from server.api.bodies.answers import (
     CompletionChunk,
 )
 from server.api.calls import chat_call, completion_call
+from server.api.chat_schemas import ChatRequest
 from server.api.completion_responses import Json
-from server.api.completion_schemas import ChatRequest, CompletionRequest, GenerationRequest
+from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.describe import ANSWERS, answer, describe
 from server.api.generation import GenerationCall
 from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone

@@ -152,7 +152,7 @@ def test_fields_that_say_nothing_are_passed_over() -> None:
 
 
 def test_roles_that_are_learned_are_the_ones_that_are_served() -> None:
-    from server.api.completion_schemas import Message
+    from server.api.chat_schemas import Message
 
     for role in ROLES:
         message = {"role": role, "content": [{"type": "text", "text": "b"}]}

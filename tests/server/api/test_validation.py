@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from server.api.completion_schemas import ChatRequest, CompletionRequest
+from server.api.chat_schemas import ChatRequest
+from server.api.completion_schemas import CompletionRequest
 from server.api.encoding_schemas import EmbeddingsRequest
 from server.api.job_schemas import JobRequest
 from server.api.validation import checked

@@ -14,7 +14,8 @@ from jsonschema import Draft202012Validator
 import spectra
 from api_contract import api_document, check_event, operation_of
 from live import Live
-from server.api.completion_schemas import AliasRequest, ChatRequest, CompletionRequest
+from server.api.chat_schemas import ChatRequest
+from server.api.completion_schemas import AliasRequest, CompletionRequest
 from server.api.describe import schema_of
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest
 from server.api.job_schemas import HyperparametersRequest, JobRequest
