@@ -65,7 +65,7 @@ LAYERS = {
         "service",
         "processor",
         "settings",
-        "encoding generation api_keys",
+        "encoding generation chat api_keys",
         "planning engine",
         "adapters",
         "base constraints scheduling telemetry",
