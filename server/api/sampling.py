@@ -7,6 +7,7 @@ from server.api.completion_schemas import GenerationRequest
 from server.api.generation import GenerationCall
 from server.api.sampling_schemas import MAX_CHOICES
 from server.errors import InvalidRequest, PromptTooLong
+from server.scheduling.random_numbers import seed_of_choice
 from server.scheduling.sequence import Sampling
 from server.service import Service
 
@@ -26,19 +27,32 @@ def samplings(call: GenerationCall, service: Service) -> list[Sampling]:
             message = f"logit_bias names token {token}, which does not exist"
             raise InvalidRequest(message, "logit_bias")
     stops = _stop_ids(request, service)
-    seed = SystemRandom().getrandbits(63) if request.seed is None else request.seed
+    seeds = _seeds(request, len(prompts))
     return [
         Sampling(
             max_tokens=_room(service, request, len(prompt), call.max_tokens),
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
-            seed=seed + number % request.n,
+            seed=seed,
             stop_ids=stops,
             num_logprobs=call.num_logprobs,
             logit_bias=request.logit_bias or {},
         )
-        for number, prompt in enumerate(prompts)
+        for prompt, seed in zip(prompts, seeds, strict=True)
     ]
+
+
+def _seeds(request: GenerationRequest, num_choices: int) -> list[int]:
+    """Return each choice's seed.
+
+    A request's seed gives every prompt the choices that it has when it is sent alone. Without one,
+    every prompt has a random seed of its own.
+    """
+    n = request.n
+    random = SystemRandom()
+    firsts = [random.getrandbits(63) for _ in range(num_choices // n)]
+    of_prompts = firsts if request.seed is None else [request.seed] * len(firsts)
+    return [seed_of_choice(seed, choice) for seed in of_prompts for choice in range(n)]
 
 
 def _stop_ids(request: GenerationRequest, service: Service) -> frozenset[int]:

@@ -66,7 +66,7 @@ def _draw(row: Tensor, sequence: TokenSequence) -> int:
         before = probabilities.cumsum(0) - probabilities
         probabilities = probabilities * (before < sampling.top_p)
     cumulative = probabilities.cumsum(0)
-    point = sequence.random.random() * float(cumulative[-1])
+    point = sequence.random_number() * float(cumulative[-1])
     chosen = int(
         torch.searchsorted(cumulative, torch.tensor(point, dtype=torch.float64), right=True)
     )

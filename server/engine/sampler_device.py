@@ -76,7 +76,7 @@ def _drawn(logits: Tensor, sequences: list[TokenSequence]) -> Tensor:
 
 def _draw(logits: Tensor, sequences: list[TokenSequence], cut: bool) -> Tensor:
     """Return int64 `[B]`: the inverse of each row's cumulative distribution at its next number."""
-    settings = [(s.sampling.temperature, s.sampling.top_p, s.random.random()) for s in sequences]
+    settings = [(s.sampling.temperature, s.sampling.top_p, s.random_number()) for s in sequences]
     numbers = torch.tensor(settings, dtype=torch.float64, device=logits.device)
     temperature, top_p, point = numbers.T[:, :, None]  # each [B, 1]
     rows = logits.double()

@@ -168,12 +168,7 @@ class Runtime(BatchThread):
 
     def _computed(self, batch: Batch, works: Sequence[Work]) -> list[Sampled | None]:
         """Return each work's token; None for what has none, or went wrong."""
-        try:
-            tokens = self._engine.step(batch)
-        except Exception:
-            for work in works:
-                work.sequence.rewind()
-            raise
+        tokens = self._engine.step(batch)
         sampling = (work for work in batch.works if work.samples)
         found = dict(zip(sampling, tokens, strict=True))
         return [found.get(work) for work in works]

@@ -2,10 +2,10 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from random import Random
 from typing import Protocol
 
 from server.scheduling.prefix_cache import Node
+from server.scheduling.random_numbers import uniform
 
 #: Preempted so often, a sequence is next given pages for its whole length, for good.
 _MAX_PREEMPTIONS = 2
@@ -157,7 +157,6 @@ class TokenSequence:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
-        self.random = Random(self.sampling.seed)
 
     def enter(self, token: int) -> None:
         """Append a generated token, and set the reason to finish if it is the last one."""
@@ -171,12 +170,12 @@ class TokenSequence:
         """Enter a token into the constraint; return whether nothing may follow it."""
         return self.constraint is not None and self.constraint.advance(token)
 
-    def rewind(self) -> None:
-        """Put the random numbers to where the tokens end: a failed step may have drawn one."""
-        self.random = Random(self.sampling.seed)
-        if self.sampling.temperature:
-            for _ in range(self.num_generated):  # one is drawn for every token
-                self.random.random()
+    def random_number(self) -> float:
+        """Return the number in [0, 1) that its next token is drawn with; the same if asked again.
+
+        Those of one seed are another each time a token was generated (random_numbers.py).
+        """
+        return uniform(self.sampling.seed, self.num_generated)
 
     @property
     def namespace(self) -> Hashable:

@@ -46,11 +46,12 @@ def test_the_same_tokens_and_logprobs_as_row_by_row(kinds: list[dict[str, Any]],
     for step in range(3):
         logits = rows(len(kinds), seed + step)
         before = logits.clone()
-        for got, true in zip(
-            sample_on_device(logits, ours), sample(logits, reference), strict=True
-        ):
+        together, alone = sample_on_device(logits, ours), sample(logits, reference)
+        for row, (got, true) in enumerate(zip(together, alone, strict=True)):
             assert got is not None
             assert true is not None
+            ours[row].tokens.append(true.token)
+            reference[row].tokens.append(true.token)
             assert got.token == true.token
             assert got.logprob == pytest.approx(true.logprob, abs=1e-5)
             assert [t for t, _ in got.alternatives] == [t for t, _ in true.alternatives]
@@ -77,7 +78,11 @@ def test_a_row_takes_its_token_whoever_stands_beside_it() -> None:
     others = [sequence(seed=i, top_p=0.7 if i % 2 else 1.0) for i in range(5)]
     mixed = [*others[:2], batched, *others[2:]]
     for _ in range(20):
-        assert sample_on_device(logits, mixed)[2] == sample_on_device(logits[2:3], [alone])[0]
+        got = sample_on_device(logits, mixed)[2]
+        assert got is not None
+        assert got == sample_on_device(logits[2:3], [alone])[0]
+        for each in (alone, batched):
+            each.tokens.append(got.token)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

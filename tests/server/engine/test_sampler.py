@@ -29,8 +29,10 @@ def one(row: torch.Tensor, sequence: TokenSequence) -> Sampled:
 
 def draws(row: torch.Tensor, count: int, **settings: Any) -> list[int]:
     """Return as many tokens as one sequence draws from one row."""
-    drawing = sequence(seed=5, **settings)
-    return [one(row, drawing).token for _ in range(count)]
+    drawing = sequence(**{"seed": 5, **settings})
+    for _ in range(count):
+        drawing.tokens.append(one(row, drawing).token)
+    return drawing.tokens[1:]
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
@@ -86,9 +88,18 @@ def test_one_seed_gives_one_sequence_of_tokens_whatever_else_is_in_the_batch() -
         got = sample(logits, mixed)[2]
         assert got is not None
         assert got.token == one(logits[2], alone).token
+        for each in (alone, batched):
+            each.tokens.append(got.token)
     assert draws(logits[0], 30) == draws(logits[0], 30)
-    other = sequence(seed=12)
-    assert [one(logits[0], other).token for _ in range(30)] != draws(logits[0], 30)
+    assert draws(logits[0], 30, seed=12) != draws(logits[0], 30)
+
+
+def test_a_step_that_is_repeated_draws_the_same_token() -> None:
+    row, drawing = rows(1)[0], sequence(seed=11)
+    first = one(row, drawing)
+    assert [one(row, drawing) for _ in range(5)] == [first] * 5
+    drawing.tokens.append(first.token)
+    assert {one(row, drawing).token for _ in range(5)} != {first.token}
 
 
 def test_logit_bias_is_added_before_anything_else() -> None:
