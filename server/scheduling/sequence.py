@@ -59,7 +59,8 @@ class Sampling:
     """How tokens are chosen and when to stop.
 
     Args:
-        max_tokens: at most this many are generated.
+        max_tokens: at most this many are generated; with 0 the sequence ends with its first token,
+            which the caller drops.
         temperature: 0 takes the likeliest token.
         top_p: mass of the likeliest tokens that are drawn from, in (0, 1].
         seed: of this sequence's own random numbers.
@@ -76,6 +77,7 @@ class Sampling:
         num_logprobs: alternatives to report with each token; None reports no log-probabilities.
         logit_bias: token -> what is added to its logit.
         scored: position in the prompt -> the token whose log-probability behind it is wanted.
+        num_scored_logprobs: alternatives to report with each scored token.
     """
 
     max_tokens: int
@@ -93,6 +95,7 @@ class Sampling:
     num_logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     scored: Mapping[int, int] = field(default_factory=dict)
+    num_scored_logprobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,22 @@ class Sampled:
 
 @dataclass(frozen=True)
 class TokenScore:
-    """A given token's log-probability in nats, and whether no token is likelier."""
+    """What the base's distribution says of a given token.
+
+    Args:
+        logprob: in nats.
+        rank: 1 for the likeliest token of the vocabulary; of equally likely ones the first id's.
+        alternatives: the likeliest tokens and their log-probabilities, from the likeliest on.
+    """
 
     logprob: float
-    is_likeliest: bool
+    rank: int
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def is_likeliest(self) -> bool:
+        """Return whether no token is likelier."""
+        return self.rank == 1
 
 
 @dataclass(eq=False)
