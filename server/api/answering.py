@@ -13,6 +13,7 @@ from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_responses import Answer, Json, usage
 from server.api.generation import Delta, GenerationCall, Run, finish
+from server.api.prompt_scores import prompt_logprobs
 from server.api.sampling import samplings
 from server.service import Service
 
@@ -75,7 +76,12 @@ async def _by_name(
 async def _whole(service: Service, call: GenerationCall) -> WholeAnswer:
     run, form = _accepted(service, call)
     choices = await finish(run)
-    generated = sum(len(choice.sampled) for choice in choices)
+    count = call.body.prompt_logprobs
+    if count is not None:
+        for choice, sequence in zip(choices, run.sequences, strict=True):
+            scores = await asyncio.to_thread(prompt_logprobs, service.text, sequence, count)
+            choice.extras["prompt_logprobs"] = scores
+    generated = sum(choice.num_generated for choice in choices)
     totals = usage(call.prompts, call.body.n, generated, run.num_cached(call.body.n))
     return WholeAnswer(call.answerer, form.whole(choices, totals, run.mode))
 
@@ -111,7 +117,7 @@ async def _events(
     generated = 0
     try:
         async for delta in _chain(first, rest):
-            generated += len(delta.sampled)
+            generated += delta.num_generated
             piece = form.piece(delta, run.mode, delta.choice not in seen)
             seen.add(delta.choice)
             if run.is_over:

@@ -22,12 +22,15 @@ def completion_call(service: Service, body: CompletionRequest, tenant: str) -> G
     """
     answerer = resolve(service, body.model)
     tokens = [service.text.prompt(prompt) for prompt in body.prompts]
+    texts = [_text(service, prompt) for prompt in body.prompts] if body.echo else []
     return GenerationCall(
         body,
         answerer,
         prompts=[prompt for prompt in tokens for _ in range(body.n)],
-        max_tokens=body.max_tokens or _DEFAULT_MAX_TOKENS,
+        max_tokens=_DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         num_logprobs=body.logprobs,
+        num_prompt_logprobs=_num_prompt_logprobs(body, body.logprobs if body.echo else None),
+        echoes=[text for text in texts for _ in range(body.n)],
         tenant=tenant,
         timeout_s=_timeout_s(service, body),
     )
@@ -50,10 +53,24 @@ def chat_call(service: Service, body: ChatRequest, tenant: str) -> GenerationCal
         prompts=[prompt] * body.n,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        num_prompt_logprobs=_num_prompt_logprobs(body, None),
         tenant=tenant,
         timeout_s=_timeout_s(service, body),
     )
 
 
+def _text(service: Service, prompt: str | list[int]) -> str:
+    return prompt if isinstance(prompt, str) else service.text.text_of(prompt)
+
+
 def _timeout_s(service: Service, body: GenerationRequest) -> float | None:
     return body.timeout_s or service.settings.request_timeout_s
+
+
+def _num_prompt_logprobs(body: GenerationRequest, echoed: int | None) -> int | None:
+    """Return how many alternatives are wanted with each token of a prompt; None for no scores."""
+    if body.stream and body.prompt_logprobs is not None:
+        message = "prompt_logprobs are not given in a stream: leave stream out"
+        raise InvalidRequest(message, "prompt_logprobs")
+    asked = [count for count in (body.prompt_logprobs, echoed) if count is not None]
+    return max(asked, default=None)

@@ -38,7 +38,8 @@ class Answer:
         kind = "chat.completion" if self.is_chat else "text_completion"
         body = self._frame(kind, mode)
         body["choices"] = [
-            self._choice(i, choice.text, choice.sampled, choice.finish_reason)
+            self._choice(i, choice.text, choice.sampled, choice.finish_reason, choice.num_echoed)
+            | choice.extras
             for i, choice in enumerate(choices)
         ]
         body["usage"] = totals
@@ -48,7 +49,10 @@ class Answer:
         """Return the chunk of one delta; a chat's first one carries the role."""
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         body = self._frame(kind, mode)
-        choice = self._choice(delta.choice, delta.text, delta.sampled, delta.finish_reason)
+        num_echoed = len(delta.sampled) if delta.is_echo else 0
+        choice = self._choice(
+            delta.choice, delta.text, delta.sampled, delta.finish_reason, num_echoed
+        )
         if self.is_chat:
             message = choice.pop("message")
             choice["delta"] = message if is_first else {"content": message["content"]}
@@ -71,7 +75,12 @@ class Answer:
         }
 
     def _choice(
-        self, index: int, text: str, sampled: Sequence[Sampled], reason: str | None
+        self,
+        index: int,
+        text: str,
+        sampled: Sequence[Sampled],
+        reason: str | None,
+        num_echoed: int,
     ) -> Json:
         choice: Json = {"index": index, "finish_reason": reason, "logprobs": None}
         if self.is_chat:
@@ -82,7 +91,7 @@ class Answer:
             form = chat_logprobs if self.is_chat else completion_logprobs
             choice["logprobs"] = form(self.text, sampled)
         if self.with_ids:
-            choice["token_ids"] = [s.token for s in sampled]
+            choice["token_ids"] = [s.token for s in sampled[num_echoed:]]
         return choice
 
 

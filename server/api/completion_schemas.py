@@ -18,7 +18,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "best_of": (1,),
-    "echo": (False,),
     "suffix": ("",),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -62,6 +61,8 @@ class GenerationRequest(SamplingFields):
         stream_options: extras of a streamed answer.
         timeout_s: seconds after which the request fails; missing: the server's setting.
         return_token_ids: give the tokens of each answer, too.
+        prompt_logprobs: log-probabilities of the prompt's tokens, each with so many alternatives;
+            not with `stream`.
     """
 
     neutral = _NEUTRAL
@@ -72,6 +73,7 @@ class GenerationRequest(SamplingFields):
     stream_options: StreamOptions | None = None
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     return_token_ids: bool = False
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -86,15 +88,17 @@ class CompletionRequest(GenerationRequest):
 
     Args:
         prompt: a text, several, token ids, or several lists of them.
-        max_tokens: of each answer; missing: 16.
+        max_tokens: of each answer; missing: 16. With 0 only the prompt is computed.
         logprobs: log-probabilities of the chosen tokens and of so many alternatives.
+        echo: begin each answer with its prompt; with `logprobs` its tokens have theirs, too.
     """
 
     example = {"model": "BASE", "prompt": "Once upon a time", "max_tokens": 16}
 
     prompt: str | Tokens | Prompts
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: bool = False
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -2,32 +2,56 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.api.answerer import Answerer
 from server.api.completion_schemas import GenerationRequest
+from server.api.prompt_scores import echoed
 from server.generation.delivery import Mailbox
 from server.generation.runtime import FailedEvent, Generation, SequenceRequest
-from server.scheduling.sequence import Sampled, Sampling
+from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.service import Service
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What one token added to one choice; text may be empty while it is held back."""
+    """What one token added to one choice; text may be empty while it is held back.
+
+    Args:
+        is_echo: this is the choice's prompt, not what was generated.
+    """
 
     choice: int
     text: str
     sampled: tuple[Sampled, ...]
     finish_reason: str | None
+    is_echo: bool = False
+
+    @property
+    def num_generated(self) -> int:
+        """Return how many generated tokens it has."""
+        return 0 if self.is_echo else len(self.sampled)
 
 
 @dataclass
 class Choice:
-    """A choice as far as it has come."""
+    """A choice as far as it has come.
+
+    Args:
+        num_echoed: the first of its tokens, which are its prompt's.
+        extras: fields of this choice alone.
+    """
 
     text: str = ""
     sampled: list[Sampled] = field(default_factory=list)
     finish_reason: str | None = None
+    num_echoed: int = 0
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_generated(self) -> int:
+        """Return how many generated tokens it has."""
+        return len(self.sampled) - self.num_echoed
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,8 @@ class GenerationCall:
         prompts: token ids; one for each choice.
         max_tokens: of each choice; None for all that fit.
         num_logprobs: alternatives to report with each token; None reports no log-probabilities.
+        num_prompt_logprobs: the same of the prompt's own tokens.
+        echoes: the text of each prompt where answers begin with it; one for each choice.
         tenant: that it counts for.
         timeout_s: from acceptance to the last token; None for no limit.
     """
@@ -49,6 +75,8 @@ class GenerationCall:
     prompts: list[tuple[int, ...]]
     max_tokens: int | None
     num_logprobs: int | None
+    num_prompt_logprobs: int | None = None
+    echoes: Sequence[str] = ()
     tenant: str = ""
     timeout_s: float | None = None
 
@@ -66,6 +94,7 @@ class Run:
         self._streams = [service.text.stream(prompt, call.body.stops) for prompt in call.prompts]
         self._generations: list[Generation] = []
         self._open: set[int] = set()
+        self._echoed = set[int]()
         self.mode: str | None = None
 
     @property
@@ -77,6 +106,11 @@ class Run:
     def num_choices(self) -> int:
         """Return how many choices there are."""
         return len(self._call.prompts)
+
+    @property
+    def sequences(self) -> list[TokenSequence]:
+        """Return the choices' sequences."""
+        return [generation.sequence for generation in self._generations]
 
     def submit(self, samplings: Sequence[Sampling]) -> None:
         """Accept every sequence, or none of them.
@@ -112,13 +146,24 @@ class Run:
                     continue
                 if isinstance(event, FailedEvent):
                     raise event.error
+                if self._call.echoes and number not in self._echoed:
+                    yield self._echo(number)
                 yield self._delta(number, event.sampled, event.finish_reason)
         finally:
             self.close()
 
+    def _echo(self, number: int) -> Delta:
+        """Return a choice's prompt; its first token has come, so it is computed."""
+        self._echoed.add(number)
+        tokens = echoed(self.sequences[number], self._call.num_logprobs)
+        return Delta(number, self._call.echoes[number], tokens, None, is_echo=True)
+
     def _delta(self, number: int, sampled: Sampled, finish_reason: str | None) -> Delta:
         stream = self._streams[number]
         sampling = self._generations[number].sequence.sampling
+        if not sampling.max_tokens:  # the token behind the prompt was not asked for
+            self._open.discard(number)
+            return Delta(number, "", (), "length")
         if finish_reason == "stop" and sampled.token in sampling.stop_ids:
             self._open.discard(number)
             return Delta(number, stream.flush(), (sampled,), "stop")
@@ -151,5 +196,6 @@ async def finish(run: Run) -> list[Choice]:
         choice = choices[delta.choice]
         choice.text += delta.text
         choice.sampled += delta.sampled
+        choice.num_echoed += len(delta.sampled) - delta.num_generated
         choice.finish_reason = delta.finish_reason
     return choices

@@ -10,13 +10,13 @@ Json = dict[str, Any]
 
 
 def completion_logprobs(text: Text, sampled: Sequence[Sampled]) -> Json:
-    """Return the `logprobs` of a completion's choice."""
+    """Return the `logprobs` of a completion's choice; an echoed prompt's first token has none."""
     tokens = [text.token(s.token) for s in sampled]
     starts = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
     return {
         "tokens": tokens,
         "token_logprobs": [s.logprob for s in sampled],
-        "top_logprobs": [_alternatives(text, s) for s in sampled],
+        "top_logprobs": [None if s.logprob is None else _alternatives(text, s) for s in sampled],
         "text_offset": starts,
     }
 

@@ -5,6 +5,7 @@ from random import SystemRandom
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_schemas import GenerationRequest
 from server.api.generation import GenerationCall
+from server.api.prompt_scores import wanted_scores
 from server.api.sampling_schemas import MAX_CHOICES
 from server.errors import InvalidRequest, PromptTooLong
 from server.scheduling.random_numbers import seed_of_choice
@@ -36,6 +37,8 @@ def samplings(call: GenerationCall, service: Service) -> list[Sampling]:
             seed=seed,
             stop_ids=stops,
             num_logprobs=call.num_logprobs,
+            scored={} if call.num_prompt_logprobs is None else wanted_scores(prompt),
+            num_scored_logprobs=call.num_prompt_logprobs or 0,
             logit_bias=request.logit_bias or {},
         )
         for prompt, seed in zip(prompts, seeds, strict=True)
@@ -67,7 +70,7 @@ def _room(service: Service, request: GenerationRequest, prompt: int, max_tokens:
     """Return how many tokens may be generated: what was asked for, or all that fit."""
     limit = service.max_length
     wanted = limit - prompt if max_tokens is None else max_tokens
-    if wanted < 1 or prompt + wanted > limit:
+    if wanted < 1 and max_tokens != 0 or prompt + wanted > limit:
         asked = "" if max_tokens is None else f" and max_tokens {max_tokens}"
         raise PromptTooLong(
             f"the prompt has {prompt} tokens{asked}; together at most {limit} fit",

@@ -6,7 +6,7 @@ from typing import Any
 
 from adapters_core.tokens.ends import turn_end
 from adapters_core.tokens.prompts import ChatRefused, Message, chat_of, prompt_of
-from adapters_core.tokens.written import Written
+from adapters_core.tokens.written import Written, written
 from server.errors import InvalidRequest
 
 
@@ -46,6 +46,10 @@ class Text:
         except ChatRefused as error:
             way = "" if self._tokenizer.chat_template else "; use /v1/completions with a prompt"
             raise InvalidRequest(f"{error}{way}", "messages") from error
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Return what tokens say from the beginning of a text on."""
+        return written(self._tokenizer.backend_tokenizer, (), tokens)
 
     def token(self, token: int) -> str:
         """Return one token's own text."""

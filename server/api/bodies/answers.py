@@ -44,14 +44,27 @@ class Logprobs(TypedDict):
     Args:
         tokens: each token's text.
         token_logprobs: of the tokens that were chosen.
-        top_logprobs: text -> log-probability of the likeliest alternatives, for each token.
+        top_logprobs: text -> log-probability of the likeliest alternatives, for each token; null,
+            as its own, for the first token of an echoed prompt.
         text_offset: where each token's text begins, in characters.
     """
 
     tokens: list[str]
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float]]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
+
+
+class PromptLogprob(TypedDict):
+    """The log-probability of a prompt's token, or of an alternative to it.
+
+    Args:
+        rank: 1 for the likeliest of the vocabulary.
+    """
+
+    logprob: float
+    rank: int
+    decoded_token: str
 
 
 class Choice(TypedDict):
@@ -59,7 +72,9 @@ class Choice(TypedDict):
 
     Args:
         finish_reason: null in the pieces of a stream before the last one.
-        token_ids: only with `return_token_ids`.
+        token_ids: what was generated; only with `return_token_ids`.
+        prompt_logprobs: only where they were asked for: for each token of the prompt, token id ->
+            log-probability; null for the first one.
     """
 
     index: int
@@ -67,6 +82,7 @@ class Choice(TypedDict):
     finish_reason: FinishReason | None
     logprobs: Logprobs | None
     token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[list[dict[str, PromptLogprob] | None]]
 
 
 class Completion(TypedDict):
@@ -126,6 +142,7 @@ class ChatChoice(TypedDict):
 
     Args:
         token_ids: only with `return_token_ids`.
+        prompt_logprobs: as those of a completion.
     """
 
     index: int
@@ -133,6 +150,7 @@ class ChatChoice(TypedDict):
     finish_reason: FinishReason
     logprobs: ChatLogprobs | None
     token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[list[dict[str, PromptLogprob] | None]]
 
 
 class ChatCompletion(TypedDict):

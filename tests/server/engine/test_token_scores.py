@@ -15,7 +15,9 @@ TIE = 1e-3
 
 def scored(prompt: tuple[int, ...], lease: object = None) -> TokenSequence:
     wanted = {place: prompt[place + 1] for place in range(len(prompt) - 1) if place % 3 != 1}
-    return TokenSequence(prompt, Sampling(0, temperature=0, scored=wanted, num_scored_logprobs=3), lease)  # type: ignore[arg-type]
+    return TokenSequence(
+        prompt, Sampling(0, temperature=0, scored=wanted, num_scored_logprobs=3), lease
+    )  # type: ignore[arg-type]
 
 
 def reference(model: torch.nn.Module, sequence: TokenSequence) -> tuple[dict[int, float], Tensor]:
@@ -102,5 +104,6 @@ def test_rows_asking_for_other_numbers_of_alternatives_get_theirs() -> None:
     for place in wanted:
         none, five, two = (sequence.scores[place] for sequence in sequences)
         assert none.alternatives == ()
-        assert five.alternatives[:2] == two.alternatives and len(five.alternatives) == 5
+        assert five.alternatives[:2] == two.alternatives
+        assert len(five.alternatives) == 5
         assert none.logprob == five.logprob == two.logprob
