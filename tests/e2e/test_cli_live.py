@@ -119,8 +119,8 @@ def test_errors_are_the_clients_own_classes(
     with pytest.raises(oc.ModelNotFound):
         next(client.stream_complete("nobody", "Once"))
     with pytest.raises(oc.UnsupportedParameter) as unsupported:
-        client.complete("tiny", "Once", echo=True)
-    assert unsupported.value.param == "echo"
+        client.complete("tiny", "Once", suffix="x")
+    assert unsupported.value.param == "suffix"
     with pytest.raises(oc.ContextLengthExceeded):
         client.complete("tiny", "x" * 2000)
     with pytest.raises(oc.UnknownMethod):

@@ -218,10 +218,9 @@ def test_an_unknown_name_is_not_found_and_never_the_base(
     [
         ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_parameter"),
         ({"suffix": "end"}, "suffix", "unsupported_parameter"),
-        ({"echo": True}, "echo", "unsupported_parameter"),
         ({"best_of": 3}, "best_of", "unsupported_parameter"),
         ({"extra_body": {"min_p": 0.1}}, "min_p", "unsupported_parameter"),
-        ({"max_tokens": 0}, "max_tokens", "invalid_request"),
+        ({"max_tokens": -1}, "max_tokens", "invalid_request"),
         ({"max_tokens": "many"}, "max_tokens", "invalid_request"),
         ({"max_tokens": 2000}, "prompt", "context_length_exceeded"),
         ({"temperature": 3}, "temperature", "invalid_request"),

@@ -99,7 +99,7 @@ def test_a_stream_of_many_choices_keeps_them_apart(live: Live) -> None:
         ({"model": "nobody"}, 404, "model_not_found"),
         ({"prompt": [999]}, 400, "invalid_request"),
         ({"max_tokens": 1024}, 400, "context_length_exceeded"),
-        ({"echo": True}, 400, "unsupported_parameter"),
+        ({"suffix": "x"}, 400, "unsupported_parameter"),
     ],
 )
 def test_an_error_before_the_first_token_is_a_status_and_no_stream(
