@@ -40,9 +40,9 @@ from server.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
-    Overloaded,
     StorageFull,
     body_of,
+    headers_of,
     status_of,
 )
 from server.processor.row_check import NeedsSearch, NotInvariant
@@ -134,7 +134,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         "/v1/adapters": settings.max_upload_bytes,
         "/v1/files": settings.max_training_file_bytes,
     }
-    app.add_middleware(BodyLimit, settings.max_body_bytes, uploads)
+    app.add_middleware(BodyLimit, settings.max_body_bytes, uploads, settings.client_stall_s)
     keys = [key.get_secret_value() for key in settings.api_keys]
     app.add_middleware(ApiKeys, keys, settings.tenant_header)
     app.add_middleware(Timing, metrics)
@@ -177,9 +177,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     """Answer an error of a known family with the error body of docs/api.md."""
     headers = dict(getattr(error, "headers", None) or {})  # a 405's Allow
     error = _translated(error)
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(error.retry_after_s)
-    return JSONResponse(body_of(error), status_of(error), headers=headers)
+    return JSONResponse(body_of(error), status_of(error), headers=headers | headers_of(error))
 
 
 def _translated(error: Exception) -> Exception:

@@ -6,8 +6,12 @@ ServingError                 the root of the server's own errors
 │   └── PromptTooLong        prompt and max_tokens exceed what the base or the cache can hold
 ├── NotFound                 no such path
 ├── MethodNotAllowed         the path has no such method
+├── ForbiddenOrigin          a server without keys is asked by a page of another site
+├── UnsupportedMediaType     the body's declared type is not the one that the path takes
 ├── InvalidApiKey            the key is missing or wrong
 ├── PayloadTooLarge          the body is over the cap
+│   └── HeadTooLarge         the request's head is over the cap
+├── RequestTimeout           the request comes too slowly
 ├── Overloaded               the queue is full; try again later
 ├── DeadlineExceeded         the request's own time is over
 ├── AdapterTooLarge          the adapter does not fit its cache at all
@@ -65,6 +69,18 @@ class MethodNotAllowed(ServingError):
     code = "invalid_request"
 
 
+class ForbiddenOrigin(ServingError):
+    """The request's Host or Origin is none that a server without API keys answers."""
+
+    code = "forbidden_origin"
+
+
+class UnsupportedMediaType(ServingError):
+    """The body's Content-Type is not the one that the path takes."""
+
+    code = "unsupported_media_type"
+
+
 class InvalidApiKey(ServingError):
     """The API key is missing or wrong."""
 
@@ -75,6 +91,16 @@ class PayloadTooLarge(ServingError):
     """The body is larger than the cap."""
 
     code = "too_large"
+
+
+class HeadTooLarge(PayloadTooLarge):
+    """The request's line and headers are larger than the cap."""
+
+
+class RequestTimeout(ServingError):
+    """The request, or its body, did not come in time."""
+
+    code = "request_timeout"
 
 
 class Overloaded(ServingError):
@@ -129,8 +155,12 @@ STATUS: dict[type[Exception], int] = {
     InvalidRequest: 400,
     NotFound: 404,
     MethodNotAllowed: 405,
+    ForbiddenOrigin: 403,
+    UnsupportedMediaType: 415,
     InvalidApiKey: 401,
     PayloadTooLarge: 413,
+    HeadTooLarge: 431,
+    RequestTimeout: 408,
     Overloaded: 429,
     DeadlineExceeded: 504,
     AdapterTooLarge: 413,
@@ -164,6 +194,14 @@ FAMILIES: tuple[type[Exception], ...] = (
     registry.RegistryError,
 )
 
+#: Seconds after which to try again, where the error itself does not know them.
+RETRY_AFTER_S: dict[type[Exception], int] = {
+    NotReady: 5,
+    Draining: 1,
+    registry.RegistryUnavailable: 5,
+    adapter.CanaryFailed: 60,
+}
+
 #: OpenAI's `type` of an error by status.
 _TYPES = {
     400: "invalid_request_error",
@@ -181,6 +219,21 @@ def status_of(error: Exception) -> int:
 def status_of_class(cls: type[Exception]) -> int:
     """Return the HTTP status of a class of errors."""
     return next((STATUS[base] for base in cls.__mro__ if base in STATUS), 500)
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """Return the headers that an error's answer has beside those of all answers."""
+    headers = {}
+    seconds = getattr(error, "retry_after_s", None)
+    for base in type(error).__mro__:
+        seconds = seconds or RETRY_AFTER_S.get(base)
+    if seconds:
+        headers["retry-after"] = str(seconds)
+    if isinstance(error, InvalidApiKey):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, RequestTimeout):
+        headers["connection"] = "close"  # where the next request would begin is not known
+    return headers
 
 
 def body_of(error: Exception) -> dict[str, dict[str, str | None]]:

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     """For bases that adapters' transforms share."""
     merged_bytes: Annotated[int, Field(ge=0)] = 2 * _GIB
     """For merged weights; 0 merges nothing."""
+    client_stall_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """How long a caller may pause while it sends a request or reads an answer."""
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """How long requests may go on after SIGTERM."""
     registry_grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from api_contract import checking_client
 from server.app import create_app
 from server.generation.runtime import SequenceRequest
+from server.process.http_server import http_config
 from server.process.launch import start_service
 from server.scheduling.sequence import Sampling
 from server.service import Service
@@ -120,8 +121,7 @@ def running(
     metrics = Metrics()
     chosen = start or partial(start_service, settings)
     app = create_app(settings, metrics, partial(chosen, metrics))
-    options: dict[str, Any] = {"log_config": None, "access_log": False, "ws": "none"}
-    server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=5, **options))
+    server = uvicorn.Server(http_config(app, settings, timeout_graceful_shutdown=5))
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(512)

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from bench.lib.loop import Leases, Packer, run_to_end
 from bench.lib.program import Parser
 from server.app import create_app
+from server.process.http_server import http_config
 from server.process.launch import start_service
 from server.service import Service
 from server.settings import Settings
@@ -42,7 +43,7 @@ def serving(settings: Settings) -> Iterator[tuple[str, Service]]:
     app: FastAPI = create_app(
         settings, metrics, partial(start_service, settings, metrics), lambda _: ready.set(), fail
     )
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    server = uvicorn.Server(http_config(app, settings))
     # Named TCP: only then does asyncio turn off Nagle's delays on what it accepts.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

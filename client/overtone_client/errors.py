@@ -7,14 +7,17 @@ OvertoneError                    the root: catch this to catch all of them
 │   │   └── ContextLengthExceeded     prompt and answer do not fit the base's context
 │   ├── InvalidApiKey            401  no key, or a wrong one
 │   ├── InsufficientScope        403  the key may not do this
+│   ├── ForbiddenOrigin          403  a server without keys is not to be called by this name or page
 │   ├── NotFound                 404  nothing has this name
 │   │   └── ModelNotFound             no base or adapter of this name, or not for this caller
 │   ├── Conflict                 409  the request and the server's state exclude each other
 │   │   ├── BaseMismatch              the adapter was made for another base
 │   │   ├── NameConflict              the name is taken
 │   │   └── AdapterInUse              something still needs the adapter
+│   ├── RequestTimeout           408  the request came too slowly
 │   ├── PreconditionFailed       412  another caller moved it first
 │   ├── TooLarge                 413  over the server's limit
+│   ├── UnsupportedMediaType     415  the body's declared type is not the one that the path takes
 │   ├── InvalidAdapter           422  file or config is not what this base needs
 │   │   ├── UnknownMethod             the server has no such method
 │   │   ├── UnusedTensors             tensors that match nothing in the base
@@ -108,6 +111,12 @@ class InvalidApiKey(APIError):
     code, status = "invalid_api_key", 401
 
 
+class ForbiddenOrigin(APIError):
+    """A server without API keys answers no other names than its own, and no other site's pages."""
+
+    code, status = "forbidden_origin", 403
+
+
 class InsufficientScope(APIError):
     """The API key is good, but not for this."""
 
@@ -150,6 +159,12 @@ class AdapterInUse(Conflict):
     code = "adapter_in_use"
 
 
+class RequestTimeout(APIError):
+    """The request, or its body, came too slowly: the server did not wait for its end."""
+
+    code, status = "request_timeout", 408
+
+
 class PreconditionFailed(APIError):
     """`if_match` did not match: another caller moved the alias first."""
 
@@ -160,6 +175,12 @@ class TooLarge(APIError):
     """Over the server's limit; the message gives the value and the limit."""
 
     code, status = "too_large", 413
+
+
+class UnsupportedMediaType(APIError):
+    """The body's Content-Type is not the one that the path takes."""
+
+    code, status = "unsupported_media_type", 415
 
 
 class InvalidAdapter(APIError):

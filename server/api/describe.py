@@ -29,6 +29,7 @@ from server.errors import (
     Overloaded,
     PayloadTooLarge,
     PromptTooLong,
+    RequestTimeout,
     StorageFull,
     UnsupportedParameter,
     status_of_class,
@@ -137,7 +138,7 @@ def describe(
     if not is_open:
         raised.append(InvalidApiKey)
     if body is not None:
-        raised += [InvalidRequest, PayloadTooLarge]
+        raised += [InvalidRequest, PayloadTooLarge, RequestTimeout]
         raised += [] if isinstance(body, Form) else [UnsupportedParameter]
         media = body.media() if isinstance(body, Form) else _json_media(body)
         extra["requestBody"] = {"required": True, "content": media}
@@ -164,7 +165,7 @@ def _error_response(status: int, classes: list[type[Exception]]) -> Json:
         meanings.setdefault(cls.code, (getdoc(cls) or "").splitlines()[0])  # type: ignore[attr-defined]
     code = {"properties": {"code": {"enum": list(meanings)}}}
     schema = {"allOf": [schema_of(ErrorBody), {"properties": {"error": code}}]}
-    own = {401: ["WWW-Authenticate"], 429: ["Retry-After"]}.get(status, [])
+    own = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     return {
         "description": "\n".join(f"- `{code}`: {text}" for code, text in meanings.items()),
         "content": {"application/json": {"schema": schema}},

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from server.api.validation import checked
 from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull
@@ -101,13 +102,17 @@ def log_unexpected(request: Request, error: Exception) -> None:
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Return the result of `work`, or cancel it as soon as the caller has hung up."""
+    """Return the result of `work`, or cancel it as soon as the caller has hung up.
+
+    Raises:
+        ClientDisconnect: it has; nothing is answered, and the request counts as 499.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise InvalidRequest("the caller has hung up")
+            raise ClientDisconnect
         return task.result()
     finally:
         for future in (task, gone):

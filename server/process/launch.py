@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
-import uvicorn
 
 from adapters_core.starting import end_now
 from registry import Registry, connect
 from server.api_keys import read_keys
 from server.app import create_app
 from server.base.loading import Base, load_base
+from server.process.http_server import http_config
 from server.process.listening import open_listener, url_of
 from server.process.shutdown import GracefulServer
 from server.process.worker_process import WorkerProcess
@@ -26,9 +26,6 @@ from server.telemetry.metrics import BuildInfo, Metrics
 from server.telemetry.process_log import configure_logging
 
 _LOG = logging.getLogger("overtone")
-#: Longer than load balancers keep idle connections: if the server closed one first, it could cut
-#: off a request that is on its way.
-_KEEP_ALIVE_S = 75
 
 
 def launch(
@@ -71,7 +68,7 @@ def launch(
             app.state.service.serving.worker.stop(timeout_s=0)
 
     server = GracefulServer(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_S),
+        http_config(app, settings),
         settings.grace_s,
         fail_open,
         starting.abandon,

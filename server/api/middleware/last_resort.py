@@ -2,6 +2,7 @@
 
 import logging
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.middleware.messages import send_error
@@ -10,7 +11,10 @@ _LOG = logging.getLogger("overtone")
 
 
 class LastResort:
-    """Answers 500 for an error without a handler, and logs it under the request's id."""
+    """Answers 500 for an error without a handler, and logs it under the request's id.
+
+    A caller that has hung up gets no answer, and is no error of the server's.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,6 +33,8 @@ class LastResort:
 
         try:
             await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            return
         except Exception as error:
             _LOG.error("request %s failed", scope["state"]["request_id"], exc_info=error)
             if has_begun:

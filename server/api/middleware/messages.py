@@ -4,7 +4,7 @@ import json
 
 from starlette.types import Scope, Send
 
-from server.errors import body_of, status_of
+from server.errors import body_of, headers_of, status_of
 
 
 def header(scope: Scope, name: bytes) -> bytes:
@@ -17,8 +17,7 @@ async def send_error(send: Send, error: Exception) -> None:
     """Answer an error with its body of docs/api.md."""
     body = json.dumps(body_of(error)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
     status = status_of(error)
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -6,9 +6,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.telemetry.observer import Observer
 
+_HUNG_UP = 499
+
 
 class Timing:
-    """Reports route, status and duration of every request to the observer."""
+    """Reports route, status and duration of every request to the observer.
+
+    The status of a caller that hung up before the answer's end is 499, in a stream, too.
+    """
 
     def __init__(self, app: ASGIApp, observer: Observer) -> None:
         self._app = app
@@ -20,7 +25,7 @@ class Timing:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 499  # the caller hung up before an answer began
+        status = _HUNG_UP
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
@@ -33,4 +38,6 @@ class Timing:
         finally:
             # The route's template, not the path: the number of series stays bounded.
             route = getattr(scope.get("route"), "path", "unknown")
+            if scope["state"].get("is_gone"):  # set by process/connection.py
+                status = _HUNG_UP
             self._observer.on_request(route, status, time.perf_counter() - started)

@@ -13,7 +13,7 @@ from server.api.answerer import resolve
 from server.api.bodies.ops import BaseFacts, Live, Model, ModelList, Ready, Version
 from server.api.describe import ASKS_REGISTRY, RESOLVES, SERVES, answer, describe, raw
 from server.api.request import service_of
-from server.errors import NotFound, NotReady, body_of, status_of
+from server.errors import NotFound, NotReady, body_of, headers_of, status_of
 from server.service import Service
 
 router = APIRouter(tags=["operations"])
@@ -43,11 +43,15 @@ async def ready(request: Request) -> Response:
     try:
         service = service_of(request)
     except Exception as error:
-        return JSONResponse(body_of(error), status_of(error))
+        return _answered(error)
     fault = _fault_of(service)
     if fault is not None:
-        return JSONResponse(body_of(fault), status_of(fault))
+        return _answered(fault)
     return JSONResponse({"status": "ready", "base": service.base.spec.name})
+
+
+def _answered(error: Exception) -> JSONResponse:
+    return JSONResponse(body_of(error), status_of(error), headers=headers_of(error))
 
 
 def _fault_of(service: Service) -> NotReady | None:
