@@ -33,7 +33,10 @@ def test_help_is_the_whole_head_of_the_file_and_nothing_of_its_code(
     ("asked", "words"),
     [
         (("lits",), "there is no './run lits'; ./run help"),
-        (("test", "fromat"), "takes one of: all slow format lint types build test docs; or a file"),
+        (
+            ("test", "fromat"),
+            "takes one of: all slow clients format lint types build test docs; or a file",
+        ),
         (("bench",), "./run overtone bench --help"),
     ],
 )

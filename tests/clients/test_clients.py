@@ -1,0 +1,179 @@
+"""Real clients, unmodified, against a real server: each a program of its own in programs/.
+
+A program is called with the server's URL and a folder. It posts the folder's bodies, sends its
+file, and prints one line of JSON, the last of its output:
+
+    {"client": "NAME VERSION", "raw": {"completion": [STATUS, BODY], …}}     an HTTP client
+    {"client": "NAME VERSION", "answers": {"completion": TEXT, …}}           a library of OpenAI's
+
+with one entry for each name of `expected` below. A client that has no such call names it in a list
+`"cannot"`. What a file's suffix is run by is in `COMMANDS`. A new client is one file more there,
+and what it needs a line in requirements.txt or package.json.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import spectra
+import tiny
+from program import Program
+from waiting import until
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+ENVIRONMENT = ROOT / ".venv-clients"
+#: Suffix -> what runs such a program; the tool, and its arguments before the program's path.
+COMMANDS = {
+    ".py": (str(ENVIRONMENT / "bin" / "python"),),
+    ".mjs": ("node",),
+    ".java": ("java",),
+}
+PROGRAMS = sorted(path for path in (HERE / "programs").iterdir() if path.suffix in COMMANDS)
+_LIMIT_S = 120
+MODEL = "poet"
+ERRORS = ("error", "long")
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
+
+
+def bodies() -> dict[str, dict[str, Any]]:
+    """Return what the programs post, by the names of their answers."""
+    chat = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Grüße, 世界 🌍"}],
+        "max_completion_tokens": 12,
+        "temperature": 0,
+    }
+    return {
+        "completion": {"model": MODEL, "prompt": "Once", "max_tokens": 12, "temperature": 0},
+        "chat": chat,
+        "stream": {**chat, "stream": True},
+        "error": {"model": "nobody", "prompt": "Once"},
+        "long": {"model": MODEL, "prompt": "too long " * 200_000, "max_tokens": 4},
+    }
+
+
+TRAINING = '{"prompt": "Grüße", "completion": "世界"}\n' * 5000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("asked")
+    for name, body in bodies().items():
+        (made / f"{name}.json").write_text(json.dumps(body))
+    (made / "training.jsonl").write_text(TRAINING)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    scratch = tmp_path_factory.mktemp("clients")
+    base = tiny.save_base(scratch / "base", "llama")
+    program = Program(base, scratch / "data", scratch / "log")
+    try:
+        made = program.upload(MODEL, spectra.files(1))
+        assert made.status_code == 201, made.text
+        yield program
+    finally:
+        program.close()
+
+
+@pytest.fixture(scope="module")
+def expected(server: Program) -> dict[str, Any]:
+    """What the server answers to a client whose every byte is known."""
+
+    def ask(path: str, name: str) -> httpx2.Response:
+        return server.http.post(path, json=bodies()[name])
+
+    completion = ask("/v1/completions", "completion").json()["choices"][0]["text"]
+    (choice,) = ask("/v1/chat/completions", "chat").json()["choices"]
+    chat = choice["message"]["content"]
+    assert completion
+    assert chat
+    return {
+        "completion": completion,
+        "chat": chat,
+        "stream": {"text": chat, "finish_reason": choice["finish_reason"]},
+        "error": {"status": 404, "code": "model_not_found"},
+        "long": {"status": 400, "code": "context_length_exceeded"},
+        "upload": {"filename": "training.jsonl", "bytes": len(TRAINING.encode())},
+    }
+
+
+def read(name: str, status: int, body: str) -> Any:
+    """Return what `answers` would have of an answer as it came."""
+    if name in ERRORS:
+        return {"status": status, "code": json.loads(body)["error"]["code"]}
+    assert status == 200, body
+    if name == "stream":
+        return read_stream(body)
+    told = json.loads(body)
+    if name == "upload":
+        return {"filename": told["filename"], "bytes": told["bytes"]}
+    (choice,) = told["choices"]
+    return choice["text"] if name == "completion" else choice["message"]["content"]
+
+
+def read_stream(body: str) -> dict[str, Any]:
+    """Return the text and the end of a stream of server-sent events."""
+    data = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data:")]
+    assert data[-1] == "[DONE]"
+    chunks = [json.loads(line) for line in data[:-1]]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
+    assert len(ends) == 1
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    return {"text": text, "finish_reason": ends[0]}
+
+
+def command(program: Path, scratch: Path) -> list[str]:
+    """Return what runs a program; one of Node's lies beside its packages."""
+    runner = COMMANDS[program.suffix]
+    if not shutil.which(runner[0]):
+        pytest.skip(f"{runner[0]} is not here; ./run test clients installs what may be")
+    if program.suffix == ".mjs":
+        modules = ENVIRONMENT / "node" / "node_modules"
+        if modules.exists():
+            (scratch / "node_modules").symlink_to(modules)
+        program = Path(shutil.copy(program, scratch))
+    return [*runner, str(program)]
+
+
+def run(program: Path, scratch: Path, *arguments: str) -> dict[str, Any]:
+    """Run a client to its end; return the document that it prints."""
+    done = subprocess.run(
+        [*command(program, scratch), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        env={**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "PYTHONPATH": ""},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return document
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_a_client_gets_what_the_server_answers(
+    program: Path, server: Program, folder: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    told = run(program, tmp_path, server.url, str(folder))
+    print(told["client"])
+    raw = {name: read(name, *given) for name, given in told.get("raw", {}).items()}
+    wanted = {name: v for name, v in expected.items() if name not in told.get("cannot", [])}
+    assert raw | told.get("answers", {}) == wanted
+
+
+def test_no_client_leaves_anything_open(server: Program) -> None:
+    until(lambda: server.metrics("overtone_requests_running") == 0)
+    assert server.metrics("overtone_requests_waiting") == 0
+    assert "Traceback" not in server.log.read_text()
