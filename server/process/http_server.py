@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from server.process.connection import Connection
 from server.settings import Settings
@@ -14,7 +14,7 @@ from server.settings import Settings
 _KEEP_ALIVE_S = 75
 
 
-def http_config(app: FastAPI, settings: Settings, **options: Any) -> uvicorn.Config:
+def http_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
     """Return how uvicorn serves the application; `options` are more of its own."""
     connection: Any = partial(Connection, stall_s=settings.client_stall_s)
     return uvicorn.Config(
