@@ -50,23 +50,32 @@ class KvPages:
             for other in running
         )
 
-    def take(self, sequence: TokenSequence, spare: int) -> bool:
+    def has_whole(self, sequence: TokenSequence, spare: int) -> bool:
+        """Return whether `take` would give a live sequence the pages of its whole length."""
+        whole = self._pool.pages_for(sequence.max_length) - len(self._found(sequence))
+        return whole + spare <= self._available(evicts=False)
+
+    def take(self, sequence: TokenSequence, spare: int, evicts: bool = True) -> bool:
         """Give a sequence what it needs, kept prefix included; False leaves all as it was.
 
         Args:
             sequence: that holds nothing yet.
             spare: pages that must be left free or idle for running sequences.
+            evicts: pages that live sequences have left may be evicted, not the background's alone.
         """
         chain = self._found(sequence)
-        self._prefixes.use(chain)  # what is found must not be evicted for the rest
+        # What is found must not be evicted for the rest.
+        self._prefixes.use(chain, sequence.is_background)
         whole = self._pool.pages_for(sequence.max_length) - len(chain)
         least = whole if sequence.is_solid else self.needed(sequence) - len(chain)
-        if self.num_available < least + spare:
+        if self._available(evicts) < least + spare:
             self._prefixes.leave(chain)
             return False
         self._evict(least - self._pool.num_free)
+        if not sequence.is_background:  # what the background has left is as good as free
+            self._evict_background(whole + spare - self._pool.num_free)
         count = whole if whole <= self._pool.num_free - spare else least
-        self._evict_for_neighbours(count)
+        self._evict_for_neighbours(count, evicts)
         own = self._pool.allocate(count)
         assert own is not None, "as many as were counted"
         sequence.chain = chain
@@ -80,9 +89,16 @@ class KvPages:
             return []
         return self._prefixes.find(sequence.namespace, sequence.prompt)
 
-    def grow(self, sequence: TokenSequence) -> bool:
-        """Give a running sequence the page of its next token; False if there is none."""
+    def grow(self, sequence: TokenSequence, evicts: bool = True) -> bool:
+        """Give a running sequence the page of its next token; False if there is none.
+
+        Args:
+            sequence: that runs.
+            evicts: as for `take`.
+        """
         while len(sequence.pages) < self._pool.pages_for(sequence.num_computed + 1):
+            if not self._available(evicts):
+                return False
             self._evict(1 - self._pool.num_free)
             page = self._pool.allocate_after(sequence.pages[-1])
             if page is None:
@@ -109,7 +125,9 @@ class KvPages:
             i = len(sequence.chain)
             tokens = sequence.prompt[i * size : (i + 1) * size]
             parent = sequence.chain[-1] if sequence.chain else None
-            node = self._prefixes.add(sequence.namespace, parent, tokens, sequence.pages[i])
+            node = self._prefixes.add(
+                sequence.namespace, parent, tokens, sequence.pages[i], sequence.is_background
+            )
             if node is None:  # another one has computed the same meanwhile
                 sequence.is_chained = False
             else:
@@ -127,23 +145,33 @@ class KvPages:
     @property
     def num_available(self) -> int:
         """Return how many pages no sequence uses, kept prefixes among them."""
-        return self._pool.num_free + self._prefixes.num_idle
+        return self._available(evicts=True)
+
+    def _available(self, evicts: bool) -> int:
+        return self._pool.num_free + self._evictable(evicts)
+
+    def _evictable(self, evicts: bool) -> int:
+        return self._prefixes.num_idle if evicts else self._prefixes.num_idle_background
 
     @property
     def num_pages(self) -> int:
         """Return how many pages there are."""
         return self._pool.num_pages
 
-    def _evict_for_neighbours(self, count: int) -> None:
+    def _evict_for_neighbours(self, count: int, evicts: bool) -> None:
         """Evict a few kept pages, if that makes `count` neighbouring pages free.
 
         Kept prefixes fragment the cache, and pages that are not neighbours are copied at every
         token, which costs more than computing the oldest kept prefixes again.
         """
         for _ in range(_EVICTIONS):
-            if self._pool.has_run(count) or not self._prefixes.num_idle:
+            kept = self._evictable(evicts)
+            if self._pool.has_run(count) or not kept:
                 return
-            self._evict(count)
+            self._evict(min(count, kept))
+
+    def _evict_background(self, count: int) -> None:
+        self._evict(min(count, self._prefixes.num_idle_background))
 
     def _evict(self, count: int) -> None:
         if count > 0:

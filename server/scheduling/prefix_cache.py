@@ -22,6 +22,7 @@ class Node:
         page: where they lie in the cache.
         parent: the page before; None above a namespace's first pages.
         users: running sequences that read it.
+        is_background: no live sequence has used it; neither has any that follows it.
     """
 
     tokens: Tokens
@@ -29,6 +30,7 @@ class Node:
     parent: Self | None
     namespace: Hashable
     users: int = 0
+    is_background: bool = False
     children: dict[Tokens, Self] = field(default_factory=dict)
 
 
@@ -37,13 +39,15 @@ class PrefixCache:
 
     A sequence uses whole chains from the first page on, so an unused page has no follower in use,
     and a chain becomes idle from its end: followers always come before their parents in the order
-    of eviction.
+    of eviction. Pages that background sequences alone have used are evicted before all others.
     """
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self._roots: dict[Hashable, dict[Tokens, Node]] = {}
-        self._idle: OrderedDict[Node, None] = OrderedDict()
+        self._idle: dict[bool, OrderedDict[Node, None]] = {
+            is_background: OrderedDict() for is_background in (True, False)
+        }
         self._num_nodes = 0
 
     @property
@@ -54,7 +58,12 @@ class PrefixCache:
     @property
     def num_idle(self) -> int:
         """Return how many pages are kept that no sequence uses."""
-        return len(self._idle)
+        return sum(map(len, self._idle.values()))
+
+    @property
+    def num_idle_background(self) -> int:
+        """Return how many of these only background sequences have used."""
+        return len(self._idle[True])
 
     def find(self, namespace: Hashable, tokens: Tokens) -> list[Node]:
         """Return the longest chain of kept pages that begins `tokens`; one token is left over.
@@ -71,11 +80,12 @@ class PrefixCache:
             level = node.children
         return chain
 
-    def use(self, chain: Iterable[Node]) -> None:
+    def use(self, chain: Iterable[Node], is_background: bool = False) -> None:
         """Count one more user of every page."""
         for node in chain:
             if node.users == 0:
-                del self._idle[node]
+                del self._idle[node.is_background][node]
+            node.is_background &= is_background
             node.users += 1
 
     def leave(self, chain: list[Node]) -> None:
@@ -84,26 +94,35 @@ class PrefixCache:
             assert node.users > 0, "a page was left more often than used"
             node.users -= 1
             if node.users == 0:
-                self._idle[node] = None
+                self._idle[node.is_background][node] = None
 
     def add(
-        self, namespace: Hashable, parent: Node | None, tokens: Tokens, page: int
+        self,
+        namespace: Hashable,
+        parent: Node | None,
+        tokens: Tokens,
+        page: int,
+        is_background: bool = False,
     ) -> Node | None:
         """Keep a page that its sequence still uses; None if these tokens are kept already."""
         level = self._roots.setdefault(namespace, {}) if parent is None else parent.children
         if tokens in level:
             return None
-        node = level[tokens] = Node(tokens, page, parent, namespace, users=1)
+        node = Node(tokens, page, parent, namespace, users=1, is_background=is_background)
+        level[tokens] = node
         self._num_nodes += 1
         return node
 
     def evict(self, count: int) -> list[int]:
         """Forget up to `count` unused pages and return them."""
-        return [self._forget(next(iter(self._idle))) for _ in range(min(count, len(self._idle)))]
+        return [self._forget(self._first_idle()) for _ in range(min(count, self.num_idle))]
+
+    def _first_idle(self) -> Node:
+        return next(node for idle in self._idle.values() for node in idle)
 
     def _forget(self, node: Node) -> int:
         assert not node.children, "a page is evicted before what follows it"
-        del self._idle[node]
+        del self._idle[node.is_background][node]
         level = self._roots[node.namespace] if node.parent is None else node.parent.children
         del level[node.tokens]
         if node.parent is None and not level:
@@ -119,5 +138,7 @@ class PrefixCache:
             nodes.append(node)
             stack += node.children.values()
         assert len(nodes) == self._num_nodes
-        assert {n for n in nodes if n.users == 0} == set(self._idle)
+        idle = [(n, is_background) for is_background, own in self._idle.items() for n in own]
+        assert {(n, n.is_background) for n in nodes if n.users == 0} == set(idle)
+        assert all(f.is_background for n in nodes if n.is_background for f in n.children.values())
         assert len({n.page for n in nodes}) == len(nodes), "two nodes hold one page"

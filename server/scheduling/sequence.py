@@ -148,6 +148,7 @@ class TokenSequence:
         border: the length beyond which the base's rotations of all positions differ
             (rotations.py); None if there is none.
         constraint: what its tokens must make; None for anything.
+        is_background: a batch's: it runs in the room that live sequences leave.
     """
 
     prompt: tuple[int, ...]
@@ -169,6 +170,7 @@ class TokenSequence:
     finish_reason: str | None = None
     border: int | None = None
     constraint: TokenConstraint | None = None
+    is_background: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)

@@ -2,55 +2,27 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from scheduling_parts import (
+    MAX_ROWS,
+    MAX_RUNNING,
+    NUM_PAGES,
+    PAGE_SIZE,
+    STOP,
+    Adapter,
+    scheduler,
+    sequence,
+    step,
+)
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
-from server.scheduling.sequence import Sampled, Sampling, TokenSequence
-from server.scheduling.step import Batch, Work
-
-STOP = 9
-PAGE_SIZE = 4
-NUM_PAGES = 10
-MAX_ROWS = 7
-MAX_RUNNING = 4
-
-
-@dataclass
-class Adapter:
-    """A lease that is ready when the test says so."""
-
-    is_ready: bool = False
-    key: str = "adapter"
-
-
-def sequence(
-    prompt: int,
-    max_tokens: int = 3,
-    lease: Adapter | None = None,
-    tenant: str = "",
-    first: int = 100,
-    arrived: float = 0.0,
-) -> TokenSequence:
-    """Return a sequence whose prompt counts up from `first`."""
-    sampling = Sampling(max_tokens=max_tokens, stop_ids=frozenset({STOP}))
-    return TokenSequence(tuple(range(first, first + prompt)), sampling, lease, arrived, tenant)
-
-
-def scheduler(max_rows: int = MAX_ROWS, max_running: int = MAX_RUNNING) -> Scheduler:
-    return Scheduler(PagePool(NUM_PAGES, PAGE_SIZE), max_rows, max_running)
-
-
-def step(scheduler: Scheduler, token: int = 1, now: float = 0.0) -> Batch | None:
-    batch = scheduler.next(now)
-    if batch is not None:
-        scheduler.advance(batch, [Sampled(token) for work in batch.works if work.samples])
-        scheduler.check_integrity()
-    return batch
+from server.scheduling.sequence import Sampled, TokenSequence
+from server.scheduling.spare_rows import SpareRows
+from server.scheduling.step import Work
 
 
 def spans(works: tuple[Work, ...]) -> list[tuple[int, int, bool]]:
@@ -370,7 +342,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = scheduler()
+        spare = SpareRows(MAX_ROWS, 0.3, lambda rows: 4.0 + rows)
+        self.scheduler = scheduler(spare=spare)
         self.adapters = [Adapter(key=str(i)) for i in range(3)]
         self.accepted: list[TokenSequence] = []
         self.cancelled: set[TokenSequence] = set()
@@ -382,20 +355,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 14),
         adapter=st.sampled_from([None, 0, 1, 2]),
         tenant=st.sampled_from("ab"),
+        is_background=st.booleans(),
     )
     def add(
-        self, prompt: int, first: int, max_tokens: int, adapter: int | None, tenant: str
+        self,
+        prompt: int,
+        first: int,
+        max_tokens: int,
+        adapter: int | None,
+        tenant: str,
+        is_background: bool,
     ) -> None:
         lease = None if adapter is None else self.adapters[adapter]
-        one = sequence(prompt, max_tokens, lease, tenant, first)
+        one = sequence(prompt, max_tokens, lease, tenant, first, is_background=is_background)
         self.scheduler.add(one)
         self.accepted.append(one)
 
     @rule(adapter=st.integers(0, 2), ready=st.booleans())
     def adapter_changes(self, adapter: int, ready: bool) -> None:
         # Memory is given up only where no running sequence uses it.
-        in_use = any(s.lease is self.adapters[adapter] for s in self.scheduler.running)
+        in_use = any(s.lease is self.adapters[adapter] for s in self._running)
         self.adapters[adapter].is_ready = ready or in_use
+
+    @property
+    def _running(self) -> list[TokenSequence]:
+        return [*self.scheduler.running, *self.scheduler.background.running]
 
     @precondition(lambda self: self.accepted)
     @rule(data=st.data())
@@ -414,13 +398,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         batch = self.scheduler.next(0.0)
         self._check_order(before)
         if batch is None:
-            assert not self.scheduler.running
-            assert not any(one.is_ready for one in self.scheduler.waiting)
+            assert not self._running
+            assert not any(one.is_ready for one in self.scheduler.sequences)
             return False
         assert 1 <= batch.num_rows <= MAX_ROWS
         assert len(set(batch.works)) == len({work.sequence for work in batch.works})
         for work in batch.works:
-            assert work.sequence in self.scheduler.running
+            assert work.sequence in self._running
             assert work.start == work.sequence.num_computed < work.stop
             assert work.samples == (work.stop == len(work.sequence.tokens))
             self.cells.compute(work)
@@ -446,12 +430,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def books_balance(self) -> None:
         self.scheduler.check_integrity()
         assert len(self.scheduler.running) <= 2 * MAX_RUNNING
-        for one in self.scheduler.running:
+        for one in self._running:
             assert len(one.pages) * PAGE_SIZE >= one.num_computed
 
     @invariant()
     def nobody_is_preempted_for_ever(self) -> None:
-        assert all(one.num_preempted <= 2 for one in self.accepted)
+        assert all(one.num_preempted <= 2 for one in self.accepted if not one.is_background)
 
     def teardown(self) -> None:
         """Once every adapter is ready, everybody reaches an end."""
