@@ -32,6 +32,7 @@ from server.planning.placement import Placement
 from server.processor.row_check import RowReport, check_products, check_steps, unchecked
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
+from server.scheduling.spare_rows import SpareRows
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
@@ -228,6 +229,7 @@ def _generating(
             settings.max_running,
             settings.max_age_s,
             settings.prefix_cache,
+            SpareRows(settings.max_step_tokens, settings.batch_slowdown),
         ),
         placement,
         metrics,

@@ -98,6 +98,18 @@ class Settings(BaseSettings):
     """Of that worker's jobs."""
     worker_nice: Annotated[int, Field(ge=0, le=19)] = 19
     """Nice value of its jobs: at 19 they use the processor time that serving leaves."""
+    run_batches: bool = True
+    """Run batches of requests in the room that other requests leave."""
+    batch_slowdown: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """By which share a batch may make others' steps longer; 0 runs it only while there are none."""
+    batch_lost_after_s: Annotated[float, Field(ge=1, le=3600)] = 20.0
+    """A batch with a server that is silent for so long goes on at another one."""
+    max_batch_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    """Requests of one batch."""
+    max_batch_file_bytes: Annotated[int, Field(ge=1 << 10)] = 200 << 20
+    """Of one file of requests."""
+    max_batches: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Batches of one tenant that are not over; more are refused with 429."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of one image to classify."""
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20

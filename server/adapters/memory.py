@@ -66,6 +66,7 @@ class DeviceMemory:
         self._basis_cache = basis_cache
         self._old: dict[str, Tensor] = {}  # evicted merged weights, to be written over
         self._closed = False
+        self._num_waiting = 0  # loads that wait for room
         #: Guards all of the above; notified when bytes may have become free.
         self._room = threading.Condition()
         # One new bank at a time: two that are both counted would wait for each other's room.
@@ -138,6 +139,11 @@ class DeviceMemory:
             found = [_stats(_NAMES[mode], len(cache.entries), cache)]
             return found + ([_stats("host", len(host.copies), host)] if mode == "factored" else [])
 
+    @property
+    def is_short_of_room(self) -> bool:
+        """Return whether a load waits until leases are given back; safe without the lock."""
+        return self._num_waiting > 0
+
     def close(self) -> None:
         """Take no more leases; loads that wait for room fail."""
         with self._room:
@@ -158,7 +164,7 @@ class DeviceMemory:
         cache = self._caches[entry.mode]
         with self._room:
             while not self._has_charged(entry, cache, size_bytes):
-                self._room.wait()
+                self._wait_for_room()
             if entry.mode != "merged":
                 return {}
             old, self._old = self._old, {}
@@ -247,7 +253,14 @@ class DeviceMemory:
         comes_free = self._banks.are_held or cache.leaving
         if not comes_free and not any(e.is_charged and not e.pins for e in cache.entries.values()):
             raise AdapterTooLarge("the bases of pinned adapters leave no room for this one's")
-        self._room.wait()
+        self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        self._num_waiting += 1
+        try:
+            self._room.wait()
+        finally:
+            self._num_waiting -= 1
 
     def _free(self, victim: Entry) -> None:
         """Give back an evicted entry's memory; coefficients go to the host's."""

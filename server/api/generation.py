@@ -68,6 +68,7 @@ class GenerationCall:
         echoes: the text of each prompt where answers begin with it; one for each choice.
         tenant: that it counts for.
         timeout_s: from acceptance to the last token; None for no limit.
+        is_background: a batch's: it runs in the room that others leave.
     """
 
     body: GenerationRequest
@@ -79,6 +80,7 @@ class GenerationCall:
     echoes: Sequence[str] = ()
     tenant: str = ""
     timeout_s: float | None = None
+    is_background: bool = False
 
 
 class Run:
@@ -124,7 +126,13 @@ class Run:
                 sink = self._mailbox.sink(number)
                 mode = self._generations[0].mode if self._generations else None
                 request = SequenceRequest(
-                    prompt, sampling, call.answerer.digest, call.tenant, call.timeout_s, mode
+                    prompt,
+                    sampling,
+                    call.answerer.digest,
+                    call.tenant,
+                    call.timeout_s,
+                    mode,
+                    is_background=call.is_background,
                 )
                 self._generations.append(self._service.runtime.submit(request, sink))
                 self._open.add(number)

@@ -12,7 +12,7 @@ from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
-from server.errors import DeadlineExceeded, InternalError
+from server.errors import DeadlineExceeded, InternalError, Overloaded
 from server.generation.step_stats import stats_of
 from server.planning.placement import Placement
 from server.scheduling.admission import OpenRequests
@@ -35,6 +35,8 @@ class SequenceRequest:
         timeout_s: from acceptance on; a sequence that has not ended by then fails.
         mode: keep this mode: another sequence of the same HTTP request has it.
         constraint: what the answer must be like; None for anything.
+        is_background: it runs in the room that others leave, and may be ended with `Overloaded`
+            for them: it can be sent again. Not counted among a tenant's open sequences.
     """
 
     prompt: tuple[int, ...]
@@ -44,6 +46,7 @@ class SequenceRequest:
     timeout_s: float | None = None
     mode: Mode | None = None
     constraint: Constraint | None = None
+    is_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,19 @@ class Runtime(BatchThread):
             Draining: the server is going down.
         """
         prompt, sampling = request.prompt, request.sampling
-        with self._counted(request.tenant) as num_open:
-            placed = self._placement.place(
-                request.digest, len(prompt), sampling.max_tokens, num_open, request.mode
-            )
+        if request.is_background:
+            with self._counted_apart():
+                placed = self._placement.place_beside(request.digest, request.mode)
+        else:
+            with self._counted(request.tenant) as num_open:
+                placed = self._placement.place(
+                    request.digest, len(prompt), sampling.max_tokens, num_open, request.mode
+                )
         now = time.monotonic()
         deadline = None if request.timeout_s is None else now + request.timeout_s
         sequence = TokenSequence(prompt, sampling, placed.lease, now, request.tenant, deadline)
         sequence.border = self._engine.border
+        sequence.is_background = request.is_background
         if request.constraint is not None:
             sequence.constraint = request.constraint.begin(sampling.stop_ids)
         generation = Generation(sequence, sink, placed.mode, now)
@@ -139,11 +147,13 @@ class Runtime(BatchThread):
         self._read_inbox()
         self._fail_unloadable()
         self._fail_expired()
+        self._clear_memory()
         batch = self._scheduler.next(time.monotonic())
         if batch is None:
             self._flush()
             scheduler = self._scheduler
             self._observer.on_queue(len(scheduler.running), len(scheduler.waiting))
+            self._observer.on_background(*scheduler.background.counts)
             self._wake.wait(self._seconds_to_deadline())
         else:
             self._step(batch)
@@ -164,7 +174,10 @@ class Runtime(BatchThread):
         self._deliver(done, outcome.results)
         self._flush()
         if done.works:
-            self._observer.on_step(stats_of(done, self._scheduler, time.monotonic() - started))
+            seconds = time.monotonic() - started
+            self._scheduler.observe(done, seconds)
+            self._observer.on_step(stats_of(done, self._scheduler, seconds))
+            self._observer.on_background(*self._scheduler.background.counts)
 
     def _computed(self, batch: Batch, works: Sequence[Work]) -> list[Sampled | None]:
         """Return each work's token; None for what has none, or went wrong."""
@@ -183,7 +196,8 @@ class Runtime(BatchThread):
             if token is None:
                 self._fail(generation, _without_token(sequence))
                 continue
-            self._time(generation)
+            if not sequence.is_background:
+                self._time(generation)
             generation.sink(TokenEvent(token, sequence.finish_reason))
             if sequence.finish_reason:
                 self._close(generation)
@@ -203,10 +217,21 @@ class Runtime(BatchThread):
 
     def _fail_unloadable(self) -> None:
         """Fail the waiting sequences whose adapter could not be loaded."""
-        for sequence in list(self._scheduler.waiting):
+        for sequence in self._scheduler.sequences:
             lease = sequence.lease
             if isinstance(lease, Entry) and lease.error is not None:
                 self._fail(self._generations[sequence], lease.error)
+
+    def _clear_memory(self) -> None:
+        """End background sequences with an adapter where a live one's adapter finds no room."""
+        if not self._placement.is_short_of_room:
+            return
+        if all(one.is_ready for one in self._scheduler.waiting):
+            return
+        for sequence in self._scheduler.background.sequences:
+            if sequence.lease is not None:
+                message = "the memory for adapters is wanted by other requests"
+                self._fail(self._generations[sequence], Overloaded(message))
 
     def _fail_expired(self) -> None:
         for sequence in self._scheduler.expired(time.monotonic()):
@@ -231,7 +256,10 @@ class Runtime(BatchThread):
         self._generations.pop(generation.sequence, None)
         if isinstance(generation.sequence.lease, Entry):
             self._placement.release(generation.sequence.lease)
-        self._uncount(generation.sequence.tenant)
+        if generation.sequence.is_background:
+            self._uncount_apart()
+        else:
+            self._uncount(generation.sequence.tenant)
 
 
 def _without_token(sequence: TokenSequence) -> Exception:

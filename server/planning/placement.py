@@ -93,6 +93,23 @@ class Placement:
             return Placed(None, None)
         return self._lease(digest, wanted)
 
+    def place_beside(self, digest: str | None, mode: Mode | None = None) -> Placed:
+        """Return the mode and a lease for a request that no plan is made for: a batch's.
+
+        What is in memory serves it; nothing is merged for it, unless everything is.
+        """
+        chosen = mode or self._forced
+        if digest is None:
+            return Placed(None, None)
+        if chosen is not None:
+            return Placed(chosen, self._loader.acquire(digest, chosen))
+        return self._lease(digest, "factored")
+
+    @property
+    def is_short_of_room(self) -> bool:
+        """Return whether an adapter's load waits until leases are given back."""
+        return self._loader.memory.is_short_of_room
+
     def release(self, entry: Entry) -> None:
         """Give a lease back; safe for an entry that failed."""
         self._loader.release(entry)

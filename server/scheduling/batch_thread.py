@@ -26,6 +26,7 @@ class BatchThread(ABC):
 
     def __init__(self, name: str, open_requests: OpenRequests) -> None:
         self._open = open_requests
+        self._num_apart = 0  # accepted and not over, beside those: the background's
         self._inbox: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -64,7 +65,7 @@ class BatchThread(ABC):
     @property
     def num_open(self) -> int:
         """Return how many sequences or inputs were accepted and are not over."""
-        return self._open.total
+        return self._open.total + self._num_apart
 
     @abstractmethod
     def _turn(self) -> None:
@@ -83,16 +84,40 @@ class BatchThread(ABC):
             Draining: the server is going down.
         """
         with self._lock:
-            if self._draining:
-                raise Draining("the server is going down; send the request to another one")
+            self._check_accepting()
             self._open.begin(tenant, time.monotonic(), count)
-            num_before = self.num_open - count
+            num_before = self._open.total - count
         try:
             yield num_before
         except Exception:
             self._uncount(tenant, count)
             self._wake.set()  # the thread's end may wait for this one to come to the inbox
             raise
+
+    @contextmanager
+    def _counted_apart(self, count: int = 1) -> Iterator[None]:
+        """Count `count` more of the background, likewise; its sender bounds how many are open.
+
+        Raises:
+            Draining: the server is going down.
+        """
+        with self._lock:
+            self._check_accepting()
+            self._num_apart += count
+        try:
+            yield
+        except Exception:
+            self._uncount_apart(count)
+            self._wake.set()
+            raise
+
+    def _check_accepting(self) -> None:
+        if self._draining:
+            raise Draining("the server is going down; send the request to another one")
+
+    def _uncount_apart(self, count: int = 1) -> None:
+        with self._lock:
+            self._num_apart -= count
 
     def _uncount(self, tenant: str, count: int = 1) -> None:
         with self._lock:

@@ -88,6 +88,7 @@ class Lane:
         self.waiting = FairQueue(max_age_s)
         self.running: list[TokenSequence] = []
         self.num_preemptions = 0
+        #: Set for the step in which it gave pages to the lane above.
         self.has_given_way = False
         self._plan = _Plan()
 
@@ -104,13 +105,18 @@ class Lane:
         return [*self.running, *self.waiting]
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Return how many run, and how many wait."""
+        return len(self.running), len(self.waiting)
+
+    @property
     def is_held_up(self) -> bool:
         """Return whether a sequence waits for nothing but room."""
         return any(one.is_ready for one in self.waiting)
 
     def next(self, room: Room, now: float) -> Batch:
         """Return this lane's part of the next step; it may be empty."""
-        self._room, self.has_given_way = room, False
+        self._room = room
         chosen = self._plan_step(self._resting(), now)
         if self._plan.resting and not self._plan.pieces:  # no other tenant's prompt was admitted
             chosen = self._plan_step(set(), now)

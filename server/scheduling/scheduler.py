@@ -32,7 +32,7 @@ class Scheduler:
             admitted beyond that, and all take turns.
         max_age_s: a sequence that has waited longer is admitted before all others.
         keep_prefixes: whether prompts' pages are kept for prompts that begin the same.
-        spare: what the background may have of a step; None: only steps without live sequences.
+        spare: what the background may have of a step; None: the default share.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Scheduler:
 
     def next(self, now: float) -> Batch | None:
         """Return the next step, or None if nothing can run."""
+        self.background.has_given_way = False
         live = self.live.next(Room(self._max_rows, self.max_running), now)
         below = self._beside(live, now)
         batch = Batch(live.decode + below.decode, live.prefill + below.prefill)
@@ -101,6 +102,11 @@ class Scheduler:
         for work in batch.works:
             token = next(tokens).token if work.samples else None
             self._lane(work.sequence).enter(work, token)
+
+    def observe(self, batch: Batch, seconds: float) -> None:
+        """Learn from how long a step took."""
+        if not batch.prefill:
+            self._spare.observe(batch.num_rows, seconds)
 
     def _beside(self, live: Batch, now: float) -> Batch:
         """Return the background's part of a step with this live part."""
@@ -115,7 +121,7 @@ class Scheduler:
         room = Room(rows, slots, len(self.live.running), may_admit, may_evict=False)
         part = self.background.next(room, now)
         if num_live:
-            self._spare.spend(num_live, part.num_rows)
+            self._spare.spend(part.num_rows)
         return part
 
     def _lane(self, sequence: TokenSequence) -> Lane:

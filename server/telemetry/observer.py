@@ -80,6 +80,9 @@ class Observer:
     Its methods must be quick and must not raise.
     """
 
+    def on_background(self, num_running: int, num_waiting: int) -> None:
+        """The background has so many sequences or inputs that run, and that wait."""
+
     def on_step(self, stats: StepStats) -> None:
         """One engine step is done."""
 

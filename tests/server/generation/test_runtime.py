@@ -421,3 +421,47 @@ def test_the_observer_hears_when_nothing_runs_any_more(running: Callable[..., Ru
     assert r.observer.steps[-1].num_running == 1
     r.runtime.cancel(generation)
     eventually(lambda: r.observer.queue == (0, 0))
+
+
+def test_the_background_is_told_its_tokens_and_counts_for_no_tenant(
+    running: Callable[..., Running],
+) -> None:
+    r = running(max_waiting=0, max_running=1)
+    r.hold()
+    low = [r.ask(4, max_tokens=3, is_background=True) for _ in range(4)]
+    assert r.runtime.num_open == 5
+    r.engine.may_step.set()
+    assert [len(heard.tokens()) for heard in low] == [3] * 4
+    eventually(lambda: r.runtime.num_open == 0)
+    assert len(r.observer.first) == 1, "callers' latencies are those of live sequences"
+    assert not r.observer.gaps
+    r.check_all_given_back()
+
+
+def test_the_background_waits_while_live_sequences_run(running: Callable[..., Running]) -> None:
+    r = running()
+    r.hold()
+    low, live = r.ask(4, max_tokens=3, is_background=True), r.ask(4, max_tokens=20)
+    r.engine.may_step.set()
+    assert len(live.tokens()) == 20
+    assert len(low.events) <= 1, "what a row costs is not known yet"
+    assert len(low.tokens()) == 3
+
+
+def test_the_background_is_ended_where_a_live_sequences_adapter_finds_no_room(
+    running: Callable[..., Running],
+) -> None:
+    r = running()
+    r.store.hold("good1")
+    low = r.ask(4, max_tokens=400, digest="good0", is_background=True)
+    base = r.ask(4, max_tokens=400, is_background=True)
+    eventually(lambda: len(low.events) > 2)
+    r.engine.may_step.clear()
+    live = r.ask(4, max_tokens=2, digest="good1")
+    r.loader.memory._num_waiting = 1  # as while a load waits for room
+    r.engine.may_step.set()
+    assert isinstance(low.error(), Overloaded)
+    r.loader.memory._num_waiting = 0
+    r.store.gates["good1"].set()
+    assert len(live.tokens()) == 2
+    assert len(base.tokens()) == 400, "the base alone holds no adapter"

@@ -11,6 +11,7 @@ from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sampled, TokenSequence
 from server.scheduling.spare_rows import SpareRows
 from server.scheduling.step import Work
+from server.scheduling.step_costs import StepCosts
 
 
 def background(
@@ -22,6 +23,14 @@ def background(
 def cost(rows: float) -> float:
     """Return the seconds of a step on a machine where a row costs a tenth of a step."""
     return 10.0 + rows
+
+
+def known() -> StepCosts:
+    """Return the costs as they are learned from a few steps."""
+    costs = StepCosts()
+    for rows in range(1, 20):
+        costs.observe(rows, cost(rows))
+    return costs
 
 
 def run_out(s: Scheduler, now: float = 0.0) -> None:
@@ -38,7 +47,7 @@ def test_without_live_sequences_the_background_has_the_whole_step() -> None:
     assert [work.stop for work in batch.prefill] == [4, 4, 4]
 
 
-def test_where_nothing_was_measured_it_waits_for_a_step_without_live_ones() -> None:
+def test_while_costs_are_unknown_it_waits_for_a_step_without_live_ones() -> None:
     s = scheduler(max_rows=20)
     s.add(low := background(4))
     step(s)
@@ -67,7 +76,7 @@ def test_a_live_sequence_takes_the_pages_that_it_wants_from_the_newest_of_the_ba
 
 
 def test_the_background_takes_no_page_from_a_live_sequence() -> None:
-    s = Scheduler(PagePool(10, PAGE_SIZE), 30, 4, spare=SpareRows(30, 9.0, cost))
+    s = Scheduler(PagePool(10, PAGE_SIZE), 30, 4, spare=SpareRows(30, 9.0, known()))
     s.add(live := sequence(4, 30))
     step(s)
     assert len(live.pages) == 9
@@ -79,7 +88,7 @@ def test_the_background_takes_no_page_from_a_live_sequence() -> None:
 
 
 def test_none_starts_while_a_live_one_waits_for_room() -> None:
-    s = Scheduler(PagePool(10, PAGE_SIZE), 30, 4, spare=SpareRows(30, 9.0, cost))
+    s = Scheduler(PagePool(10, PAGE_SIZE), 30, 4, spare=SpareRows(30, 9.0, known()))
     s.add(first := sequence(20, 8, first=100))
     step(s)
     s.add(second := sequence(20, 8, first=200))
@@ -156,7 +165,7 @@ def test_tenants_of_batches_take_turns() -> None:
 
 
 def test_steps_are_short_for_a_while_after_live_ones() -> None:
-    s = Scheduler(PagePool(200, PAGE_SIZE), 100, 64, spare=SpareRows(100, 0.0, cost))
+    s = Scheduler(PagePool(200, PAGE_SIZE), 100, 64, spare=SpareRows(100, 0.0, known()))
     s.add(background(200, 1))
     first, _ = s.next(0.0), s.add(sequence(1, 1))
     assert first is not None
@@ -172,7 +181,7 @@ def test_steps_are_short_for_a_while_after_live_ones() -> None:
 
 
 def test_beside_live_sequences_it_costs_the_share_that_was_set() -> None:
-    s = Scheduler(PagePool(2000, PAGE_SIZE), 100, 64, spare=SpareRows(100, 0.05, cost))
+    s = Scheduler(PagePool(2000, PAGE_SIZE), 100, 64, spare=SpareRows(100, 0.05, known()))
     for i in range(4):
         s.add(sequence(1, 1000, first=i))
     for i in range(40):
@@ -202,7 +211,7 @@ class Watched:
     """A scheduler that is fed by a plan of arrivals; what live sequences get of each step."""
 
     def __init__(self, live: list[Arrival], low: list[Arrival], slowdown: float) -> None:
-        spare = SpareRows(7, slowdown, cost)
+        spare = SpareRows(7, slowdown, known())
         self.scheduler = Scheduler(PagePool(12, PAGE_SIZE), 7, 4, 30.0, False, spare)
         self.arrivals = [(at, self._made(i, one, False)) for i, (at, *one) in enumerate(live)]
         self.arrivals += [(at, self._made(i, one, True)) for i, (at, *one) in enumerate(low)]

@@ -23,6 +23,7 @@ from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sampled, TokenSequence
 from server.scheduling.spare_rows import SpareRows
 from server.scheduling.step import Work
+from server.scheduling.step_costs import StepCosts
 
 
 def spans(works: tuple[Work, ...]) -> list[tuple[int, int, bool]]:
@@ -342,7 +343,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        spare = SpareRows(MAX_ROWS, 0.3, lambda rows: 4.0 + rows)
+        costs = StepCosts()
+        for rows in range(1, MAX_ROWS):
+            costs.observe(rows, 4.0 + rows)
+        spare = SpareRows(MAX_ROWS, 0.3, costs)
         self.scheduler = scheduler(spare=spare)
         self.adapters = [Adapter(key=str(i)) for i in range(3)]
         self.accepted: list[TokenSequence] = []
