@@ -16,6 +16,7 @@ from typing import Any
 import regex
 
 from adapters_core.contract.peft_fields import NEUTRAL, READ, REFUSED, VALUES, is_one_of
+from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.errors import InvalidAdapter, TooLarge
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -104,15 +105,15 @@ class PeftConfig:
 
         Raises:
             TooLarge: over 1 MiB.
-            InvalidAdapter: not UTF-8 JSON, not an object, or a key twice.
+            InvalidAdapter: no JSON object that all programs read alike, or nested too deeply.
         """
         if len(data) > MAX_CONFIG_BYTES:
             message = f"the config has {len(data)} bytes; at most {MAX_CONFIG_BYTES} are taken"
             raise TooLarge(message, "config")
         try:
-            raw = parse_json(data)
-        except ValueError as error:
-            raise InvalidAdapter(f"the config is not JSON: {error}", "config") from error
+            raw = strict_json(data)
+        except UnclearJson as error:
+            raise InvalidAdapter(f"the config {error}", "config") from error
         if not isinstance(raw, dict):
             raise InvalidAdapter("the config is not a JSON object", "config")
         return cls(raw)
@@ -275,28 +276,6 @@ def _endings(path: str) -> Iterator[str]:
     while dot >= 0:
         yield path[dot + 1 :]
         dot = path.find(".", dot + 1)
-
-
-def parse_json(data: bytes) -> Any:
-    """Return the JSON value in `data`.
-
-    Raises:
-        ValueError: not UTF-8, not JSON, nested too deeply, or a key twice in an object, so that
-            two readers could see two different files.
-    """
-    try:
-        return json.loads(data.decode(), object_pairs_hook=_unique_object)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {_short(key)} stands twice")
-        result[key] = value
-    return result
 
 
 def _json(value: Any) -> str:

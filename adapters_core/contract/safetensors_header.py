@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from adapters_core.contract.peft_config import parse_json
+from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.errors import InvalidAdapter, NonFinite, TooLarge
 
 MAX_HEADER_BYTES = 1 << 20
@@ -107,9 +107,9 @@ def _raw_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     if length > MAX_HEADER_BYTES:
         raise TooLarge(f"the header has {length} bytes; at most {MAX_HEADER_BYTES}", "file")
     try:
-        raw = parse_json(file.read(length))
-    except ValueError as error:
-        raise InvalidAdapter(f"the header is not JSON: {error}", "file") from error
+        raw = strict_json(file.read(length))
+    except UnclearJson as error:
+        raise InvalidAdapter(f"the header {error}", "file") from error
     if not isinstance(raw, dict):
         raise InvalidAdapter("the header is not a JSON object", "file")
     return raw, 8 + length

@@ -10,8 +10,9 @@ from adapters_core.base.heads import check_head, check_task, saved_parameters
 from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import for_config
-from adapters_core.contract.peft_config import PeftConfig, parse_json
+from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.safetensors_header import Header, TensorEntry, read_header
+from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.errors import BaseMismatch, InvalidAdapter
 from adapters_core.format.copies import without_copies
 from adapters_core.format.file_layers import fields_of
@@ -125,9 +126,9 @@ def _own_metadata(header: Header) -> dict[str, Any]:
     """Return the JSON object that our own files carry in their header; empty for PEFT's."""
     raw = header.metadata.get(METADATA_KEY, "{}")
     try:
-        own = parse_json(raw.encode())
-    except ValueError as error:
-        message = f"metadata {METADATA_KEY!r} is not JSON: {error}"
+        own = strict_json(raw)
+    except UnclearJson as error:
+        message = f"metadata {METADATA_KEY!r} {error}"
         raise InvalidAdapter(message, "__metadata__") from error
     sections = [own.get(name, {}) for name in ("base", "places")] if isinstance(own, dict) else []
     if not sections or not all(isinstance(section, dict) for section in sections):

@@ -53,7 +53,7 @@ def built(http: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.Reques
     """The request of a call. Raises InvalidArgument where a value cannot be written as JSON."""
     try:
         return http.build_request(**call.arguments())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"the request cannot be written: {error}") from error
 
 

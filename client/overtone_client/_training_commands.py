@@ -226,6 +226,6 @@ def _values(pairs: list[str], flag: str) -> dict[str, Any]:
             raise InvalidArgument(f"{flag} takes KEY=VALUE, not {pair!r}")
         try:
             values[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[key] = text
     return values

@@ -100,7 +100,7 @@ def _found(source: Path, config: Config | None) -> tuple[Path, bytes]:
 def _json(value: Mapping[str, Any], what: str) -> str:
     try:
         return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"the {what} cannot be written as JSON: {error}") from error
 
 

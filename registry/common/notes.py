@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from adapters_core.contract.strict_json import nests_deeper
 from registry.errors import InvalidArgument
 
 MAX_NOTES_BYTES = 64 * 1024  # metadata and metrics together, as JSON
@@ -16,9 +17,11 @@ def check_notes(metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
         InvalidArgument: they cannot be stored: not JSON, too large or too deep.
     """
     notes = {"metadata": metadata, "metrics": metrics}
+    if nests_deeper(notes, MAX_NOTES_DEPTH):  # first: what follows is recursive
+        raise InvalidArgument(f"metadata and metrics nest deeper than {MAX_NOTES_DEPTH} levels")
     try:
         size_bytes = len(json.dumps(notes, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise InvalidArgument(
             "metadata and metrics must be JSON objects of finite numbers, text, lists and objects"
         ) from error
@@ -26,14 +29,3 @@ def check_notes(metadata: dict[str, Any], metrics: dict[str, Any]) -> None:
         raise InvalidArgument(
             f"metadata and metrics are {size_bytes} bytes as JSON; the limit is {MAX_NOTES_BYTES}"
         )
-    if _depth(notes) > MAX_NOTES_DEPTH:
-        raise InvalidArgument(f"metadata and metrics nest deeper than {MAX_NOTES_DEPTH} levels")
-
-
-def _depth(value: Any) -> int:
-    inner: list[Any] | None = None
-    if isinstance(value, dict):
-        inner = list(value.values())
-    elif isinstance(value, list | tuple):
-        inner = list(value)
-    return 0 if inner is None else 1 + max((_depth(each) for each in inner), default=0)

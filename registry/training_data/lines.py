@@ -4,10 +4,11 @@ Streaming: a file of a gigabyte costs the memory of its longest record.
 """
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
+
+from adapters_core.contract.strict_json import UnclearJson, strict_json
 
 Kind = Literal["jsonl", "csv", "images"]
 #: Of one file; more of them rarely say more.
@@ -89,52 +90,10 @@ def object_of(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none; the message follows upon "line 3: ".
     """
-    try:
-        value = strict_json(line.removeprefix(BOM).decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 (byte {error.start + 1})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}") from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
-    if b"\\ud" in line.lower():
-        _refuse_halves(value)
+    value = strict_json(line.removeprefix(BOM))
     if not isinstance(value, dict):
         raise ValueError(f"is a JSON {type(value).__name__}, expected an object")
     return value
-
-
-def strict_json(text: str) -> Any:
-    """Return the value of a JSON text that all programs read alike.
-
-    Raises:
-        json.JSONDecodeError: it is no JSON.
-        ValueError: a key stands twice in an object, or a number is none; follows upon "line 3: ".
-        RecursionError: it is nested too deeply.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
-    except (json.JSONDecodeError, Ambiguous):
-        raise
-    except ValueError as error:
-        raise ValueError("has a number of too many digits") from error
-
-
-class Ambiguous(ValueError):
-    """JSON that Python reads, and other programs read otherwise or not at all."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Ambiguous(f"has the key `{twice[:40]}` twice in one object; keep one")
-    return made
-
-
-def _no_number(name: str) -> Any:
-    raise Ambiguous(f"has {name}, which is no number of JSON")
 
 
 class Table:
@@ -194,21 +153,9 @@ def named(names: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
     if "messages" in row:
         try:
             row["messages"] = strict_json(row["messages"])
-            _refuse_halves(row["messages"])
-        except Ambiguous as error:
-            raise ValueError(f"has `messages` of which one {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise ValueError("has `messages` that are no JSON that can be read") from error
+        except UnclearJson as error:
+            raise ValueError(f"has a text under `messages` that {error}") from error
     return row
-
-
-def _refuse_halves(value: Any) -> None:
-    """Refuse lone surrogates, which JSON allows and UTF-8 cannot encode."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise ValueError(f"has half of a character, {half}, without its other half") from error
 
 
 def _header(values: Sequence[str], line: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from adapters_core.contract.peft_config import MAX_CONFIG_BYTES
 from adapters_core.contract.safetensors_header import DEFAULT_MAX_FILE_BYTES
+from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.format.read import read_adapter
 from registry import NewVersion, Record, publish
 from server.api.content_digest import check_content_digest
@@ -97,9 +97,9 @@ async def _bytes(value: UploadFile | str) -> bytes:
 
 def _metadata(data: bytes) -> dict[str, Any]:
     try:
-        metadata = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"metadata is not JSON: {error}", "metadata") from error
+        metadata = strict_json(data)
+    except UnclearJson as error:
+        raise InvalidRequest(f"metadata {error}", "metadata") from error
     if not isinstance(metadata, dict):
         raise InvalidRequest("metadata is not a JSON object", "metadata")
     return metadata

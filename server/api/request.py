@@ -10,6 +10,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
+from adapters_core.contract.strict_json import UnclearJson, strict_json
 from server.api.validation import checked
 from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull
 from server.service import Service
@@ -72,22 +73,9 @@ async def _parsed_json(request: Request) -> Any:
         InvalidRequest: it is none.
     """
     try:
-        return _parsed(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-
-
-def _parsed(body: bytes) -> Any:
-    """Return the JSON value.
-
-    Raises:
-        ValueError: no JSON, or half of a surrogate pair, which no tokenizer and no answer takes.
-    """
-    text = body.decode()
-    value = json.loads(text)
-    if "\\ud" in text or "\\uD" in text:
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
+        return strict_json(await request.body())
+    except UnclearJson as error:
+        raise InvalidRequest(f"the body {error}", error.key) from error
 
 
 def event_line(body: Mapping[str, Any]) -> str:

@@ -65,6 +65,7 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over() -> None:
         (b'{"messages": [{"role": "user"}]}', "number 1, without role and content"),
         (b'{"messages": [{"role": "user", "content": "a"}]}', "no message of the role assistant"),
         (b"[" * 100_000, "is nested too deeply"),
+        (b'{"text": "a", "x": ' + b"[" * 450 + b"]" * 450 + b"}", "is nested too deeply"),
         (b'{"text": "a \\uD83D b"}', r"has half of a character, '\ud83d'"),
         (b'{"text": ' + b"1" * 5000 + b"}", "a number of too many digits"),
         (
@@ -196,12 +197,12 @@ def test_a_table_is_read_by_its_header_and_over_several_lines() -> None:
         (b'text\n"a\nb"\nc,d\n', 4, "has 2 columns, the header 1"),
         (b'text\n"a', 2, "is not CSV"),
         (b"text\n, \n\n b,c\n", 4, "has 2 columns"),
-        (b'messages\n"[{"\n', 2, "has `messages` that are no JSON"),
+        (b'messages\n"[{"\n', 2, "has a text under `messages` that is not JSON"),
         (b"text\na\n\xff\n", 3, "is not UTF-8"),
         (
             b'messages\n"[{""role"": ""a"", ""role"": ""b""}]"\n',
             2,
-            "has `messages` of which one has the key `role` twice",
+            "has a text under `messages` that has the key `role` twice",
         ),
         (b"\x89PNG\r\n\x1a\n", 1, "is not UTF-8"),
     ],

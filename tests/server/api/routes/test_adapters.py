@@ -370,6 +370,10 @@ BROKEN: dict[str, tuple[Files, int, str, str]] = {
         spectra.files() | {CONFIG: b'{"peft_type": "LORA", "peft_type": "FOURIERFT"}'},
         *(422, "invalid_adapter", "config"),
     ),
+    "config that nests deeply": (
+        spectra.files() | {CONFIG: b'{"a":' * 450 + b"1" + b"}" * 450},
+        *(422, "invalid_adapter", "config"),
+    ),
     "no peft_type": (spectra.files(peft_type=None), 422, "invalid_adapter", "peft_type"),
     "unknown method": (spectra.files(peft_type="MAGIC"), 422, "unknown_method", "peft_type"),
     "code in the config": (
@@ -423,8 +427,11 @@ def test_a_broken_adapter_is_refused_and_its_fault_is_named(
         ({"name": "fine", "alias": "no good"}, None),
         ({"name": "fine", "metadata": "{"}, "metadata"),
         ({"name": "fine", "metadata": "[1]"}, "metadata"),
-        ({"name": "fine", "metadata": '{"a": NaN}'}, None),
+        ({"name": "fine", "metadata": '{"a": NaN}'}, "metadata"),
         ({"name": "fine", "metadata": "[" * 100_000}, "metadata"),
+        ({"name": "fine", "metadata": '{"a":' * 450 + "1" + "}" * 450}, "metadata"),
+        ({"name": "fine", "metadata": '{"a":' * 40 + "1" + "}" * 40}, None),
+        ({"name": "fine", "metadata": '{"a": 1, "a": 2}'}, "metadata"),
         ({"name": "fine", "metadata": json.dumps({"a": "b" * 70_000})}, None),
         ({"name": "fine", "replace": "yes"}, "replace"),
     ],

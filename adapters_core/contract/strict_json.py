@@ -1,0 +1,112 @@
+"""JSON that callers and files bring: one reading, bounded in depth, or refused.
+
+Python's parser takes what other programs read otherwise or not at all: a key that stands twice (the
+last one counts), NaN, half of a character. And it is recursive, as is most of what is done to a
+value afterwards, so depth is bounded before anything is parsed.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any, NoReturn
+
+#: Objects and lists within each other; enough for a JSON schema of thirty levels.
+MAX_DEPTH = 64
+
+#: A string, closed or not, so that one which never ends is passed over once.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NO_BRACKET = re.compile(r"[^\[\]{}]+")
+_SHOWN_CHARS = 40
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+class UnclearJson(ValueError):
+    """What is wrong with a text; the message follows upon "the body ".
+
+    Args:
+        message: begins with a verb.
+        key: the key that stands twice, if that is the fault.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH) -> Any:
+    """Return the value of a JSON text that all programs read alike.
+
+    Args:
+        text: bytes are UTF-8.
+        max_depth: objects and lists within each other.
+
+    Raises:
+        UnclearJson: it is none; the message says why.
+    """
+    text = _decoded(text) if isinstance(text, bytes) else text
+    if _is_deeper(text, max_depth):
+        raise UnclearJson(f"is nested too deeply: more than {max_depth} levels")
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+    except UnclearJson:
+        raise
+    except json.JSONDecodeError as error:
+        raise UnclearJson(f"is not JSON: {error.msg} at character {error.pos + 1}") from error
+    except ValueError as error:
+        raise UnclearJson("has a number of too many digits") from error
+    if "\\ud" in text or "\\uD" in text:
+        _refuse_halves(value)
+    return value
+
+
+def nests_deeper(value: Any, max_depth: int) -> bool:
+    """Return whether lists and objects of a value lie deeper within each other than `max_depth`."""
+    level = [value]
+    for _ in range(max_depth):
+        level = [inner for each in level for inner in _inside(each)]
+    return any(isinstance(each, dict | list | tuple) for each in level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UnclearJson(f"is not UTF-8 (byte {error.start + 1})") from error
+
+
+def _is_deeper(text: str, max_depth: int) -> bool:
+    if text.count("[") + text.count("{") <= max_depth:
+        return False
+    brackets = _NO_BRACKET.sub("", _STRING.sub("", text))
+    return any(depth > max_depth for depth in accumulate(map(_STEPS.__getitem__, brackets)))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        count = Counter(name for name, _ in pairs)
+        twice = next(name for name, times in count.items() if times > 1)
+        shown = twice if len(twice) <= _SHOWN_CHARS else twice[:_SHOWN_CHARS] + "…"
+        raise UnclearJson(f"has the key `{shown}` twice in one object; keep one", shown)
+    return made
+
+
+def _no_number(name: str) -> NoReturn:
+    raise UnclearJson(f"has {name}, which is no number of JSON")
+
+
+def _refuse_halves(value: Any) -> None:
+    """Refuse lone surrogates, which JSON allows and UTF-8 cannot encode."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise UnclearJson(f"has half of a character, {half}, without its other half") from error
