@@ -5,7 +5,7 @@ records again.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import redis
@@ -59,19 +59,48 @@ class Change:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a reader stands: the last change it knows of."""
+    """Where a reader stands.
+
+    Args:
+        id: the last change it knows of; `0-0` for none.
+        sequence: that change's number.
+        registry: the id of the registry whose changes these are; empty if it has none yet.
+    """
 
     id: str
     sequence: int
+    registry: str = ""
+
+    def after(self, change: Change) -> "Position":
+        """Return where the reader stands after a change of the same registry."""
+        return replace(self, id=change.id, sequence=change.sequence)
+
+    def may_lead_to(self, later: "Position") -> bool:
+        """Return whether changes can have led from here to `later`.
+
+        If not, other data are there now: of another registry, of none, or of an older backup.
+        """
+        if later.registry != self.registry:
+            return False
+        is_later = later.sequence > self.sequence and _place(later.id) > _place(self.id)
+        return is_later or later == self
 
 
 def newest(client: redis.Redis) -> Position:
     """Return the stream's end, from which `follow` gives everything that comes later."""
-    entries: Any = client.xrevrange(keys.CHANGES, count=1)
+    with client.pipeline(transaction=True) as both:
+        both.hget(keys.IDENTITY, "id")
+        both.xrevrange(keys.CHANGES, count=1)
+        id_, entries = both.execute()
+    registry = "" if id_ is None else id_.decode()
     if not entries:
-        return Position("0-0", 0)
-    change = Change.from_entry(*entries[0])
-    return Position(change.id, change.sequence)
+        return Position("0-0", 0, registry)
+    return Position("0-0", 0, registry).after(Change.from_entry(*entries[0]))
+
+
+def _place(id_: str) -> tuple[int, int]:
+    milliseconds, _, number = id_.partition("-")
+    return int(milliseconds), int(number)
 
 
 def read_after(client: redis.Redis, id_: str, block_ms: int) -> list[Change]:

@@ -2,7 +2,9 @@
 
 One thread follows the registry's stream of changes and forgets the names in it. While it is caught
 up, a name that was looked up once is answered from memory. While the registry is down, such a name
-is still answered: perhaps with an earlier version, whose bytes never change.
+is still answered: perhaps with an earlier version, whose bytes never change. Between changes the
+thread looks whether the data are still the same registry's: an emptied or exchanged data set
+announces nothing, and its names are looked up again within a second.
 """
 
 import enum
@@ -223,13 +225,31 @@ class Directory:
         if self._away is not None:
             log.info("the registry is heard again, after %.0f s", self._away.seconds)
             self._away = None
-        sequence = position.sequence
         for change in changes.follow(self._client, position.id, BLOCK_MS):
-            if self._closing.is_set():
+            if self._closing.is_set() or (change is None and self._is_replaced(position)):
                 return
             if change is None:
                 continue
-            if change.sequence != sequence + 1:
+            if change.sequence != position.sequence + 1:
                 self._forget_all()
             self.forget(change.name)
-            sequence = change.sequence
+            position = position.after(change)
+
+    def _is_replaced(self, position: changes.Position) -> bool:
+        """Return whether the registry has other data now than those that were followed so far.
+
+        Nothing is announced when a data set is emptied, or another one takes its place.
+        """
+        now = changes.newest(self._client)
+        if position.may_lead_to(now):
+            return False
+        if position.registry:
+            log.warning(
+                "the registry's data were replaced: its id was %s and is %s, its last change was "
+                "%d and is %d; all names are looked up again",
+                position.registry,
+                now.registry or "missing",
+                position.sequence,
+                now.sequence,
+            )
+        return True

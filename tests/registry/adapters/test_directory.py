@@ -7,10 +7,12 @@ from threading import Event
 import pytest
 
 from registry.adapters.adapters import Adapters
+from registry.adapters.changes import Position
 from registry.adapters.directory import Directory, Following
 from registry.errors import AdapterNotFound, RegistryUnavailable
 from registry.redis import keys
 from registry.redis.client import open_client
+from registry.store.ownership import Ownership
 from waiting import until
 
 
@@ -202,6 +204,111 @@ def asks_again(asked, directory, name):
     before = asked.num_asked
     directory.resolve(name)
     return asked.num_asked > before
+
+
+@pytest.fixture
+def paired(client, tmp_path):
+    """A registry with an id, as every program gives it one before it uses it."""
+    Ownership(client, tmp_path / "store", "--data x").settle()
+    return client
+
+
+def test_names_of_an_emptied_registry_are_gone_at_once(follow, asked, paired, put, caplog):
+    put(1, alias="prod")
+    with follow(asked, paired) as directory:
+        before = directory.resolve("poet@prod")
+        paired.flushall()
+        until(lambda: is_gone(directory, "poet@prod"), 3)
+        assert "data were replaced" in caplog.text
+        put(2)
+        assert directory.resolve("poet").digest != before.digest
+        until(lambda: not asks_again(asked, directory, "poet"))  # the mirror works on
+
+
+def test_names_are_gone_from_an_emptied_registry_that_had_no_id(follow, asked, client, put):
+    put(1)
+    with follow(asked, client) as directory:
+        directory.resolve("poet")
+        client.flushall()
+        until(lambda: is_gone(directory, "poet"), 3)
+
+
+def dumped(client):
+    return {key: client.dump(key) for key in client.keys("*")}
+
+
+@pytest.mark.parametrize("is_backup", [True, False])
+def test_other_data_under_the_same_address_are_answered_from(follow, asked, paired, put, is_backup):
+    """As after a failover to an older copy, or where another registry takes the place."""
+    put(1)
+    other = dumped(paired)
+    put(2)
+    put(3, "clerk")
+    if not is_backup:  # the changes look alike, and only the id differs
+        news = (keys.CHANGES.encode(), keys.SEQUENCE.encode())
+        other |= {key: value for key, value in dumped(paired).items() if key in news}
+        own = paired.hget(keys.IDENTITY, "id")
+        paired.hset(keys.IDENTITY, "id", "f" * 32)
+        other[keys.IDENTITY.encode()] = paired.dump(keys.IDENTITY)
+        paired.hset(keys.IDENTITY, "id", own)
+    with follow(asked, paired) as directory:
+        assert directory.resolve("poet").version == 2
+        directory.resolve("clerk")
+        with paired.pipeline(transaction=True) as exchange:
+            exchange.flushdb()
+            for key, value in other.items():
+                exchange.restore(key, 0, value)
+            exchange.execute()
+        until(lambda: directory.resolve("poet").version == 1, 3)
+        assert is_gone(directory, "clerk")
+
+
+def test_a_registry_that_comes_back_empty_has_no_names(plain_server, follow, putter, tmp_path):
+    with open_client(plain_server.url) as client:
+        adapters = CountingAdapters(client)
+        putter(adapters)(1)
+        with follow(adapters, client) as directory:
+            record = directory.resolve("poet")
+            plain_server.kill()
+            until(lambda: directory.following is Following.DOWN)
+            assert directory.resolve("poet") == record
+            for path in tmp_path.glob("appendonlydir/*"):
+                path.unlink()
+            plain_server.start()
+            until(lambda: is_gone(directory, "poet"), 5)
+
+
+def test_a_quiet_registry_is_not_asked_again(follow, asked, paired, put, monkeypatch):
+    monkeypatch.setattr("registry.adapters.directory.BLOCK_MS", 5)
+    client = paired
+    put(1)
+    with follow(asked, client) as directory:
+        directory.resolve("poet")
+        looks = client.info("commandstats")["cmdstat_xrevrange"]["calls"]
+        until(lambda: client.info("commandstats")["cmdstat_xrevrange"]["calls"] > looks + 20)
+        num_asked = asked.num_asked
+        directory.resolve("poet")
+        assert asked.num_asked == num_asked
+
+
+@pytest.mark.parametrize(
+    ("later", "is_possible"),
+    [
+        (("5-1", 7, "a"), True),
+        (("5-2", 8, "a"), True),
+        (("6-0", 9, "a"), True),
+        (("10-0", 9, "a"), True),
+        (("5-1", 7, "b"), False),
+        (("5-2", 8, ""), False),
+        (("0-0", 0, "a"), False),
+        (("4-9", 6, "a"), False),
+        (("5-2", 7, "a"), False),
+        (("5-1", 8, "a"), False),
+        (("4-0", 8, "a"), False),
+    ],
+)
+def test_changes_lead_only_forward_and_within_one_registry(later, is_possible):
+    assert Position("5-1", 7, "a").may_lead_to(Position(*later)) is is_possible
 
 
 def test_rubbish_in_the_news_means_asking_not_old_answers(follow, asked, client, put):
