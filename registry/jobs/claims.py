@@ -7,14 +7,13 @@ machines are never compared, and a registry that was down does not look like a d
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import redis
 
 from registry.common.fence import Fence
-from registry.common.pages import MAX_PAGE
 from registry.errors import JobConflict, JobNotFound
 from registry.jobs.jobs import Jobs
 from registry.jobs.log import Entry, flat
@@ -114,9 +113,8 @@ class Claims:
 
     def held(self, base_name: str) -> list[JobRecord]:
         """Return the jobs of a base that are held by a claim."""
-        found = [record for state in HELD for record in self._jobs.list(MAX_PAGE, state=state)]
-        own = {r.id: r for r in found if r.is_held and r.spec.base_name == base_name}
-        return list(own.values())  # one that began to run between the two lists is in both
+        ids = dict.fromkeys(id_ for state in HELD for id_ in self._jobs.in_state(state))
+        return [r for r in self._of(base_name, ids) if r.is_held]
 
     def take_back(self, seen: JobRecord, *, now: float) -> JobRecord | None:
         """Put a job first in the queue if its holder sent no heartbeat since `seen` was read.
@@ -137,23 +135,28 @@ class Claims:
         They are in state `queued` without an entry, or new and unchecked for a while. One that is
         older than the first entry is put before it.
         """
-        new = [each for each in self._of(base_name, "validating_files") if not each.is_held]
-        old = [record for record in new if now - record.created_at > UNCHECKED_S]
+        unchecked = self._jobs.in_state("validating_files").items()
+        late = [id_ for id_, created_at in unchecked if now - created_at > UNCHECKED_S]
+        old = [record for record in self._of(base_name, late) if not record.is_held]
         for record in old:
             with suppress(JobConflict):  # another was first
                 self._jobs.queue(record.id, now=now)
-        queued = self._of(base_name, "queued")  # before the line: what leaves both is in neither
+        queued = self._jobs.in_state("queued")  # before the line: what leaves both is in neither
         line = self._moves.queues.waiting(base_name)
-        lost = [record for record in queued if record.id not in set(line)]
-        older = _older_than_first(queued, line, lost)
-        for record in [*reversed(older), *lost[len(older) :]]:
-            self._moves.queues.put(base_name, record.id, first=record in older)
+        waiting = set(line)
+        missing = (id_ for id_ in queued if id_ not in waiting)
+        lost = [each for each in self._of(base_name, missing) if each.state == "queued"]
+        first = next((queued[id_] for id_ in line if id_ in queued), -math.inf)
+        older = [record for record in lost if record.created_at < first]
+        for record in reversed(older):
+            self._moves.queues.put(base_name, record.id, first=True)
+        for record in lost[len(older) :]:
+            self._moves.queues.put(base_name, record.id)
         return len(old) + len(lost)
 
-    def _of(self, base_name: str, state: State) -> list[JobRecord]:
-        """Return a base's jobs in a state, the oldest first."""
-        found = self._jobs.list(MAX_PAGE, state=state)
-        return [record for record in reversed(found) if record.spec.base_name == base_name]
+    def _of(self, base_name: str, ids: Iterable[str]) -> list[JobRecord]:
+        """Return those jobs that are a base's."""
+        return [r for r in self._jobs.several(ids) if r.spec.base_name == base_name]
 
     def _try_again(
         self,
@@ -171,12 +174,3 @@ class Claims:
         fields = {"failures": str(failures)}
         again = Move("queued", why, "warn", HELD, fence, beats, fields)
         return self._moves.make(fence.job, again, now, first)
-
-
-def _older_than_first(
-    queued: Sequence[JobRecord], line: Sequence[str], lost: Sequence[JobRecord]
-) -> list[JobRecord]:
-    """Return the lost jobs that were made before the first one in line; all are oldest first."""
-    made = {record.id: record.created_at for record in queued}
-    first = next((made[id_] for id_ in line if id_ in made), -math.inf)
-    return [record for record in lost if record.created_at < first]

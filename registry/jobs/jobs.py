@@ -4,7 +4,7 @@ The graph of states: record.py. Every change is one transaction; the queue (queu
 and is restored from the records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +25,7 @@ from registry.redis.scripts import Observer, Scripts
 #: The published version's record holds all of it once, its method's config twice.
 MAX_SPEC_BYTES = 24 * 1024
 
+_BATCH = 200
 Records = list[JobRecord]  # `list` is a method's name inside the class
 
 
@@ -144,6 +145,24 @@ class Jobs:
             raise JobNotFound(f"no fine-tuning job {after!r} to list what comes after")
         rows = zip(reply[::2], reply[1::2], strict=True)
         return [record_of(name.decode(), pairs) for name, pairs in rows]
+
+    def in_state(self, state: State) -> dict[str, float]:
+        """Return the ids of all jobs in a state with their creation, the oldest first."""
+        with self._scripts.asking("jobs_in_state"):
+            found: Any = self._client.zrange(keys.JOBS_IN_STATE + state, 0, -1, withscores=True)
+        return {id_.decode(): created_at for id_, created_at in found}
+
+    def several(self, ids: Iterable[str]) -> Iterator[JobRecord]:
+        """Yield the records of jobs in the order of their ids; any number of them."""
+        wanted = [*ids]
+        for start in range(0, len(wanted), _BATCH):
+            some = wanted[start : start + _BATCH]
+            asked = self._scripts.asking("jobs_several")
+            with asked, self._client.pipeline(transaction=False) as pipe:
+                for id_ in some:
+                    pipe.hgetall(keys.job(id_))
+                stored = pipe.execute()
+            yield from (JobRecord.read(i, s) for i, s in zip(some, stored, strict=True) if s)
 
     def counts(self) -> dict[State, int]:
         """Return how many jobs are in each state."""

@@ -191,6 +191,18 @@ def test_a_job_lost_between_its_record_and_its_line_is_put_in_line(client, jobs,
     assert [claim(claims).id for _ in ids] == ids
 
 
+def test_any_number_of_jobs_is_put_in_line_again(client, claims, queued, create):
+    """Also of the jobs behind those of another base."""
+    ids = [queued(now=float(i)).id for i in range(1005)]
+    others = [queued(now=2000.0 + i, base_name="another").id for i in range(5)]
+    client.delete(f"rq:queue:overtone:{BASE}", "rq:queue:overtone:another")
+
+    assert claims.mend(BASE, now=3000) == 1005
+    assert claims.mend("another", now=3000) == 5
+    assert client.lrange(f"rq:queue:overtone:{BASE}", 0, -1) == [id_.encode() for id_ in ids]
+    assert client.lrange("rq:queue:overtone:another", 0, -1) == [id_.encode() for id_ in others]
+
+
 def test_a_job_that_nobody_checked_is_left_to_its_worker(jobs, claims, create):
     made = create()
     assert claims.mend(BASE, now=3) == 0
