@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
 from server.api.job_plot import Curves
+from server.api.middleware.ambiguity import Unambiguous
 from server.api.middleware.body_limit import BodyLimit
 from server.api.middleware.keys import ApiKeys
 from server.api.middleware.last_resort import LastResort
@@ -27,6 +28,7 @@ from server.api.routes import (
     evaluations,
     files,
     fine_tuning,
+    models,
     ops,
     residency,
     workers,
@@ -68,6 +70,7 @@ _ROUTES = (
     files,
     fine_tuning,
     workers,
+    models,
     ops,
     documentation,
 )
@@ -137,6 +140,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(BodyLimit, settings.max_body_bytes, uploads, settings.client_stall_s)
     keys = [key.get_secret_value() for key in settings.api_keys]
     app.add_middleware(ApiKeys, keys, settings.tenant_header)
+    app.add_middleware(Unambiguous, [settings.tenant_header or ""])
     app.add_middleware(Timing, metrics)
     app.add_middleware(RequestId)
 

@@ -17,6 +17,7 @@ from adapters_core.format.read import read_adapter
 from registry import NewVersion, Record, publish
 from server.api.content_digest import check_content_digest
 from server.api.describe import Form
+from server.api.request import check_once
 from server.encoding.labels import with_labels
 from server.errors import InvalidRequest
 from server.service import Service
@@ -55,6 +56,7 @@ _REQUIRED = [name for name, field in AdapterUpload.model_fields.items() if field
 
 async def read_form(form: FormData, folder: Path) -> dict[str, Any]:
     """Check a multipart form, lay its file into `folder`, and return the other fields."""
+    check_once(form)
     unknown = sorted(set(form) - _FIELDS)
     if unknown:
         raise InvalidRequest(f"unknown field {unknown[0]!r} in the upload", unknown[0])
@@ -76,8 +78,8 @@ async def read_form(form: FormData, folder: Path) -> dict[str, Any]:
 def _save(upload: UploadFile, place: Path) -> None:
     with place.open("wb") as out:
         shutil.copyfileobj(upload.file, out)
-    given = upload.headers.get("content-digest")
-    if given is not None:
+    given = ",".join(upload.headers.getlist("content-digest"))
+    if given:
         with place.open("rb") as file:
             check_content_digest(given, hashlib.file_digest(file, "sha256").digest())
 

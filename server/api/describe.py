@@ -133,12 +133,12 @@ def describe(
         errors: classes of errors that this route can give, beside those that every route gives.
         is_open: no key is asked for.
     """
-    raised: list[type[Exception]] = [*errors, InternalError]
+    raised: list[type[Exception]] = [*errors, InvalidRequest, InternalError]
     extra: Json = {"security": [] if is_open else [{"apiKey": []}]}
     if not is_open:
         raised.append(InvalidApiKey)
     if body is not None:
-        raised += [InvalidRequest, PayloadTooLarge, RequestTimeout]
+        raised += [PayloadTooLarge, RequestTimeout]
         raised += [] if isinstance(body, Form) else [UnsupportedParameter]
         media = body.media() if isinstance(body, Form) else _json_media(body)
         extra["requestBody"] = {"required": True, "content": media}

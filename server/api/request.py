@@ -3,11 +3,13 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
+from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 
 from adapters_core.contract.strict_json import UnclearJson, strict_json
@@ -76,6 +78,20 @@ async def _parsed_json(request: Request) -> Any:
         return strict_json(await request.body())
     except UnclearJson as error:
         raise InvalidRequest(f"the body {error}", error.key) from error
+
+
+def check_once(form: FormData) -> None:
+    """Check that no field stands twice in a form.
+
+    Raises:
+        InvalidRequest: one does; `param` names it.
+    """
+    count = Counter(name for name, _ in form.multi_items())
+    for name, times in count.items():
+        if times > 1:
+            shown = name[:80]
+            message = f"field {shown!r} stands {times} times in the form; send it once"
+            raise InvalidRequest(message, shown)
 
 
 def event_line(body: Mapping[str, Any]) -> str:

@@ -164,7 +164,7 @@ def _message(fault: Any) -> str:
     if fault["type"] in _WORDS:
         return _EXPECTED + _WORDS[fault["type"]]
     message: str = fault["msg"]
-    return message.removeprefix("Value error, ")
+    return message.removeprefix("Value error, ").replace(" after validation", "")
 
 
 def _shown(value: Any) -> str:

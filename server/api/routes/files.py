@@ -24,7 +24,7 @@ from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, Form, answer, de
 from server.api.job_creation import own_file
 from server.api.job_responses import file_object, page_object
 from server.api.parameters import MAX_PAGE, After, FileId
-from server.api.request import check_room, declared_size, service_of
+from server.api.request import check_once, check_room, declared_size, service_of
 from server.errors import InvalidRequest, UnsupportedParameter
 from server.service import Service
 
@@ -64,7 +64,7 @@ async def upload(request: Request) -> File:
     """Take a training file: JSONL, CSV, or a zip of images with labels."""
     service = service_of(request)
     await check_room(service, declared_size(request))
-    async with request.form(max_files=1, max_fields=8) as form:
+    async with request.form(max_files=4, max_fields=8) as form:
         file = _checked_form(form)
         record = await _call(_keep, service, file, request.state.tenant)
     return file_object(record)
@@ -126,6 +126,7 @@ async def delete(request: Request, file_id: FileId) -> dict[str, Any]:
 
 def _checked_form(form: FormData) -> UploadFile:
     """Return the file of an upload after checking the other fields."""
+    check_once(form)
     for name in sorted(set(form) - _FIELDS):
         raise UnsupportedParameter(f"field {name!r} is not supported for a training file", name)
     purpose, file = form.get("purpose"), form.get("file")

@@ -6,7 +6,7 @@ import pytest
 
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_schemas import CompletionRequest
-from server.api.encoding_schemas import EmbeddingsRequest
+from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest
 from server.api.job_schemas import JobRequest
 from server.api.validation import checked
 from server.errors import InvalidRequest, UnsupportedParameter
@@ -54,6 +54,34 @@ def test_the_branch_that_fits_best_is_the_one_that_was_meant(
     assert error.param == param
     assert expected in error.message
     assert error.message.startswith(f"{param} = ")
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "value", "limit"),
+    [
+        (CompletionRequest, "prompt", ["a"] * 129, "at most 128 items, not 129"),
+        (CompletionRequest, "prompt", [[1]] * 129, "at most 128 items, not 129"),
+        (CompletionRequest, "prompt", ["a", [1]] * 65, "at most 128 items, not 130"),
+        (CompletionRequest, "stop", ["a"] * 5, "at most 4 items, not 5"),
+        (CompletionRequest, "logit_bias", dict.fromkeys(range(1025), 1), "at most 1024 items"),
+        (ChatRequest, "stop", ["a"] * 5, "at most 4 items, not 5"),
+        (ChatRequest, "messages", [{"role": "user", "content": "a"}] * 4097, "at most 4096 items"),
+        (EmbeddingsRequest, "input", ["a"] * 2049, "at most 2048 items, not 2049"),
+        (EmbeddingsRequest, "input", [[1]] * 2049, "at most 2048 items, not 2049"),
+        (ClassifyRequest, "input", ["a", [1]] * 1025, "at most 2048 items, not 2050"),
+        (JobRequest, "metadata", dict.fromkeys("abcdefghijklmnopq", "x"), "at most 16 items"),
+    ],
+)
+def test_the_limit_of_a_list_is_said_with_its_field(
+    model: Any, field: str, value: Any, limit: str
+) -> None:
+    others = {"prompt": "a", "messages": [{"role": "user", "content": "a"}], "input": "a"}
+    mine = {name: given for name, given in others.items() if name in model.model_fields}
+    if model is JobRequest:
+        mine = {"training_file": "f"}
+    error = refused(model, **mine | {field: value})
+    assert error.param == field
+    assert limit in error.message
 
 
 @pytest.mark.parametrize(
