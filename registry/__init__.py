@@ -11,7 +11,7 @@ from registry.batches.claims import BatchClaims
 from registry.batches.record import BatchRecord, BatchSpec, RequestCounts
 from registry.batches.segments import Answered, BatchFolders
 from registry.common.fence import Fence
-from registry.common.names import Reference, check_alias, check_digest, check_name
+from registry.common.names import RESERVED, Reference, check_alias, check_digest, check_name
 from registry.connect import Registry, connect
 from registry.errors import (
     AdapterInUse,
@@ -46,6 +46,7 @@ from registry.redis.scripts import Observer
 
 __all__ = [
     "EMBEDDED",
+    "RESERVED",
     "AdapterEntry",
     "AdapterInUse",
     "AdapterNotFound",

@@ -9,6 +9,7 @@ import httpx2
 from jsonschema import Draft202012Validator
 
 from server.api.openapi import document
+from server.api.parameters import AdapterConvertor
 from server.app import create_app
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
@@ -30,7 +31,12 @@ def api_document() -> Json:
 def paths() -> list[tuple[re.Pattern[str], Json]]:
     """Return every path's pattern with its operations; those without parameters first."""
     found = sorted(api_document()["paths"].items(), key=lambda item: item[0].count("{"))
-    return [(re.compile(re.sub(r"\\{(\w+)\\}", "[^/]+", re.escape(p))), ops) for p, ops in found]
+    return [(re.compile(_pattern(path)), operations) for path, operations in found]
+
+
+def _pattern(path: str) -> str:
+    named = re.escape(path).replace(r"\{name\}", AdapterConvertor.regex)
+    return re.sub(r"\\{(\w+)\\}", "[^/]+", named)
 
 
 @cache

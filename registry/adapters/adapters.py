@@ -11,7 +11,14 @@ from typing import Any
 import redis
 
 from registry.adapters.records import NewVersion, Record
-from registry.common.names import Reference, check_alias, check_digest, check_method, check_name
+from registry.common.names import (
+    Reference,
+    check_alias,
+    check_digest,
+    check_method,
+    check_name,
+    check_prefix,
+)
 from registry.common.pages import check_limit
 from registry.errors import (
     AdapterInUse,
@@ -142,7 +149,7 @@ class Adapters:
         """
         check_limit(limit)
         index = keys.NAMES if method is None else keys.METHOD_NAMES + check_method(method)
-        bounds = _bounds(after and check_name(after), prefix and check_name(prefix))
+        bounds = _bounds(after and check_name(after), prefix and check_prefix(prefix))
         prefixes = [keys.records(""), keys.aliases("")]
         reply = self._scripts.run("page", [index], [*bounds, limit, *prefixes])
         rows = [reply[i : i + 4] for i in range(0, len(reply), 4)]

@@ -6,7 +6,13 @@ from typing import Self
 
 from registry.errors import AdapterNotFound, InvalidName
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+MAX_NAME_CHARS = 96
+#: What stands behind an adapter's name in a path of the REST API: no second part of a name, so that
+#: `/v1/adapters/ORG/versions` has one meaning.
+RESERVED = ("versions", "aliases", "rollback", "warm", "pin")
+_PART = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME = re.compile(rf"{_PART}(?:/(?!(?:{'|'.join(RESERVED)})\Z){_PART})?")
+_PREFIX = re.compile(rf"{_PART}(?:/(?:{_PART})?)?")
 ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -20,12 +26,34 @@ def check_name(name: str) -> str:
     Raises:
         InvalidName: it breaks the rule.
     """
-    if not NAME.fullmatch(name):
+    if is_name(name):
+        return name
+    if len(name) <= MAX_NAME_CHARS and name.rpartition("/")[2] in RESERVED:
+        words = ", ".join(RESERVED)
         raise InvalidName(
-            f"adapter name {_shown(name)} is not 1 to 96 letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit"
+            f"adapter name {_shown(name)} ends as a path of the API does: behind its '/' it is "
+            f"none of {words}"
         )
-    return name
+    raise InvalidName(
+        f"adapter name {_shown(name)} is not NAME or ORG/NAME, each of letters, digits, '.', '_' "
+        f"or '-' and beginning with a letter or digit, 1 to {MAX_NAME_CHARS} characters in all"
+    )
+
+
+def is_name(text: str) -> bool:
+    """Return whether an adapter may have this name: `NAME` or `ORG/NAME`."""
+    return len(text) <= MAX_NAME_CHARS and _NAME.fullmatch(text) is not None
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` unchanged: how a name may begin, such as `ORG/`.
+
+    Raises:
+        InvalidName: no name begins so.
+    """
+    if len(prefix) > MAX_NAME_CHARS or not _PREFIX.fullmatch(prefix):
+        raise InvalidName(f"no adapter's name begins with {_shown(prefix)}")
+    return prefix
 
 
 def check_alias(alias: str) -> str:
@@ -88,13 +116,13 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `NAME`, `NAME@3`, `NAME@prod` or `NAME@sha256:<64 hex digits>`.
+        """Read `NAME`, `NAME@3`, `NAME@prod` or `NAME@sha256:<64 hex digits>`; also of `ORG/NAME`.
 
         Raises:
             AdapterNotFound: nothing can be published under this text, so nothing is there.
         """
         name, at, value = text.partition("@")
-        if NAME.fullmatch(name):
+        if is_name(name):
             if not at:
                 return cls(name, "alias", LATEST)
             for kind, rule in (("version", VERSION), ("alias", ALIAS), ("digest", DIGEST)):

@@ -14,11 +14,12 @@ _SUMMARY = "Thousands of tiny adapters on one resident base, behind OpenAI's API
 _DESCRIPTION = """\
 Inference, files and fine-tuning jobs have OpenAI's shapes, so OpenAI's clients work unchanged.
 `model` is the base's name, or an adapter by its name (`NAME`, its alias `latest`), version
-(`NAME@3`), alias (`NAME@prod`) or digest (`NAME@sha256:…`). An unknown or unusable adapter is an
-error, never the base's answer.
+(`NAME@3`), alias (`NAME@prod`) or digest (`NAME@sha256:…`); a name may have two parts, `ORG/NAME`.
+An unknown or unusable adapter is an error, never the base's answer.
 
 A server that was started with API keys wants `Authorization: Bearer KEY`; without keys it wants
-none. A parameter that is not supported is refused by name, never ignored.
+none. A parameter that is not supported is refused by name, never ignored; so is one that stands
+twice.
 """
 _TAGS = {
     "inference": "Completions, chats, labels, vectors.",

@@ -37,7 +37,7 @@ class Timing:
             await self._app(scope, receive, send_and_note)
         finally:
             # The route's template, not the path: the number of series stays bounded.
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("route"), "path", "unknown").replace(":adapter}", "}")
             if scope["state"].get("is_gone"):  # set by process/connection.py
                 status = _HUNG_UP
             self._observer.on_request(route, status, time.perf_counter() - started)

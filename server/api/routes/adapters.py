@@ -72,7 +72,7 @@ async def upload(request: Request) -> Response:
     service = service_of(request)
     await check_room(service, declared_size(request))
     with tempfile.TemporaryDirectory(prefix="overtone-upload-") as folder:
-        async with request.form(max_files=2, max_fields=8, max_part_size=MAX_CONFIG_BYTES) as form:
+        async with request.form(max_files=4, max_fields=8, max_part_size=MAX_CONFIG_BYTES) as form:
             fields = await read_form(form, Path(folder))
         record, created = await _call(publish_upload, service, Path(folder), **fields)
         service.registry.directory.forget(record.name)
@@ -105,7 +105,9 @@ async def list_adapters(
     }
 
 
-@router.get("/v1/adapters/{name}", **describe("getAdapter", answer(Adapter), errors=_UNKNOWN))
+@router.get(
+    "/v1/adapters/{name:adapter}", **describe("getAdapter", answer(Adapter), errors=_UNKNOWN)
+)
 async def show(request: Request, name: AdapterName) -> Adapter:
     """Show the latest version and all aliases."""
     service = service_of(request)
@@ -114,7 +116,7 @@ async def show(request: Request, name: AdapterName) -> Adapter:
 
 
 @router.get(
-    "/v1/adapters/{name}/versions",
+    "/v1/adapters/{name:adapter}/versions",
     **describe("listAdapterVersions", answer(AdapterVersions), errors=_UNKNOWN),
 )
 async def versions(request: Request, name: AdapterName) -> dict[str, Any]:
@@ -126,7 +128,7 @@ async def versions(request: Request, name: AdapterName) -> dict[str, Any]:
 
 
 @router.get(
-    "/v1/adapters/{name}/versions/{version}/content",
+    "/v1/adapters/{name:adapter}/versions/{version}/content",
     **describe(
         "getAdapterContent",
         Answer(
@@ -156,7 +158,7 @@ async def content(
 
 
 @router.put(
-    "/v1/adapters/{name}/aliases/{alias}",
+    "/v1/adapters/{name:adapter}/aliases/{alias}",
     **describe(
         "moveAlias",
         answer(MovedAlias, headers=("ETag",)),
@@ -184,7 +186,7 @@ async def move_alias(
 
 
 @router.post(
-    "/v1/adapters/{name}/rollback",
+    "/v1/adapters/{name:adapter}/rollback",
     **describe("rollbackAdapter", answer(Adapter), errors=(*WRITES, *_UNKNOWN, NameConflict)),
 )
 async def rollback(request: Request, name: AdapterName) -> Adapter:
@@ -197,7 +199,8 @@ async def rollback(request: Request, name: AdapterName) -> Adapter:
 
 
 @router.delete(
-    "/v1/adapters/{name}", **describe("deleteAdapter", answer(DeletedAdapter), errors=_UNKNOWN)
+    "/v1/adapters/{name:adapter}",
+    **describe("deleteAdapter", answer(DeletedAdapter), errors=_UNKNOWN),
 )
 async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
     """Delete an adapter; running requests finish on it, new ones get 404."""
@@ -205,7 +208,7 @@ async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
 
 
 @router.delete(
-    "/v1/adapters/{name}/versions/{version}",
+    "/v1/adapters/{name:adapter}/versions/{version}",
     **describe(
         "deleteAdapterVersion",
         answer(DeletedAdapter),

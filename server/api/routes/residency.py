@@ -35,7 +35,7 @@ _ERRORS = (*LOADS, *INVALID)
 
 
 @router.post(
-    "/v1/adapters/{name}/warm", **describe("warmAdapter", *_SOONER_OR_LATER, errors=_ERRORS)
+    "/v1/adapters/{name:adapter}/warm", **describe("warmAdapter", *_SOONER_OR_LATER, errors=_ERRORS)
 )
 async def warm(
     request: Request, name: ModelName, mode: ModeQuery = None, timeout_s: Wait = _WAIT_S
@@ -51,7 +51,9 @@ async def warm(
     return JSONResponse(_body(service, record), 200 if is_done else 202)
 
 
-@router.put("/v1/adapters/{name}/pin", **describe("pinAdapter", *_SOONER_OR_LATER, errors=_ERRORS))
+@router.put(
+    "/v1/adapters/{name:adapter}/pin", **describe("pinAdapter", *_SOONER_OR_LATER, errors=_ERRORS)
+)
 async def pin(
     request: Request, name: ModelName, mode: ModeQuery = None, timeout_s: Wait = _WAIT_S
 ) -> Response:
@@ -69,7 +71,7 @@ async def pin(
 
 
 @router.delete(
-    "/v1/adapters/{name}/pin",
+    "/v1/adapters/{name:adapter}/pin",
     **describe("unpinAdapter", answer(Residency | Unpinned), errors=RESOLVES),
 )
 async def unpin(request: Request, name: ModelName) -> Residency | Unpinned:

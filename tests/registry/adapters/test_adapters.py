@@ -87,7 +87,7 @@ def test_unknown_reference_is_not_found(adapters, put, reference):
 
 
 def test_bad_name_or_alias_writes_nothing(client, put):
-    for bad in ({"name": "a/b"}, {"alias": "latest"}, {"alias": "Prod"}):
+    for bad in ({"name": "a/b/c"}, {"alias": "latest"}, {"alias": "Prod"}):
         with pytest.raises(InvalidName):
             put(1, **bad)
 

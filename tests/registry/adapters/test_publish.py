@@ -102,7 +102,7 @@ def test_store_that_cannot_be_written_leaves_no_record(adapters, send, tmp_path)
     assert adapters.list(10) == []
 
 
-@pytest.mark.parametrize("bad", [{"name": "a/b"}, {"alias": "latest"}])
+@pytest.mark.parametrize("bad", [{"name": "a/b/c"}, {"alias": "latest"}])
 def test_bad_name_is_refused_before_anything_is_written(send, tmp_path, bad):
     with pytest.raises(InvalidArgument):
         send(**bad)

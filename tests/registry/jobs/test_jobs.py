@@ -58,7 +58,7 @@ def test_creating_twice_gives_the_job_that_is_there(jobs, files):
     [
         ({"training_file": "file-" + "0" * 24}, FileNotFound),
         ({"validation_file": "file-" + "0" * 24}, FileNotFound),
-        ({"name": "a/b"}, InvalidName),
+        ({"name": "a/b/c"}, InvalidName),
         ({"alias": "latest"}, InvalidName),
         ({"id": "ftjob-../../x"}, JobNotFound),
         ({"metadata": {"a": float("nan")}}, InvalidArgument),

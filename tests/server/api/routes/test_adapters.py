@@ -184,6 +184,84 @@ def test_what_is_not_there_is_not_found(server: Live) -> None:
     assert server.http.post("/v1/adapters/nobody/rollback").status_code == 404
 
 
+# Names of two parts
+
+
+@pytest.mark.parametrize("slash", ["/", "%2F", "%2f"])
+def test_a_name_of_two_parts_is_one_name_on_every_path(server: Live, slash: str) -> None:
+    """Also where a part is a word of the API's paths, or another adapter's name."""
+    name = {"/": "versions/plain", "%2F": "versions/upper", "%2f": "versions/lower"}[slash]
+    shown = name.replace("/", slash)
+    put(server, "versions", 50)
+    for seed in (51, 52):
+        record = put(server, name, seed)
+    assert (record["name"], record["version"]) == (name, 2)
+    call, path = server.http.request, f"/v1/adapters/{shown}"
+    assert call("GET", path).json()["name"] == name
+    listed = call("GET", f"{path}/versions").json()["data"]
+    assert [(each["name"], each["version"]) for each in listed] == [(name, 1), (name, 2)]
+    content = call("GET", f"{path}/versions/1/content")
+    assert content.content == spectra.files(51)[FILE]
+    assert content.headers["X-Overtone-Adapter"].startswith(f"{name}@1 sha256:")
+    moved = call("PUT", f"{path}/aliases/prod", json={"version": 1}).json()
+    assert (moved["name"], moved["alias"], moved["version"]) == (name, "prod", 1)
+    assert call("POST", f"{path}@prod/warm").json()["name"] == name
+    assert call("PUT", f"{path}/pin").json()["pinned"] is True
+    assert call("DELETE", f"{path}/pin").json()["pinned"] is False
+    assert call("GET", f"/v1/models/{shown}@prod").json()["id"] == f"{name}@prod"
+    assert server.tokens(f"{name}@prod") == server.tokens(f"{name}@1") != server.tokens(name)
+    assert call("POST", f"{path}/rollback").json()["version"] == 1
+    assert server.tokens(name) == server.tokens(f"{name}@1")
+    assert call("DELETE", f"{path}/versions/2").json()["name"] == name
+    assert call("DELETE", path).json() == {
+        "object": "adapter.deleted",
+        "name": name,
+        "version": None,
+        "deleted": True,
+    }
+    assert call("GET", path).status_code == 404
+    assert server.http.get("/v1/adapters/versions").json()["version"] == 1
+
+
+def test_names_of_one_organisation_are_listed_by_their_prefix(server: Live) -> None:
+    for number, name in enumerate(["acme/a", "acme/b", "acme-x", "acme"]):
+        put(server, name, 60 + number)
+    assert names(server, prefix="acme/") == ["acme/a", "acme/b"]
+    assert names(server, prefix="acme") == ["acme", "acme-x", "acme/a", "acme/b"]
+    assert names(server, prefix="acme", after="acme/a") == ["acme/b"]
+    ids = [model["id"] for model in server.http.get("/v1/models").json()["data"]]
+    assert {"acme/a", "acme/b", "acme-x", "acme"} <= set(ids)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a/b/c",
+        "a//b",
+        "a/..%2Fb",
+        "..%2F..%2Fetc%2Fpasswd",
+        "a%2Fb%2Fversions%2F..",
+        "%2Fa",
+        "a%00b",
+    ],
+)
+def test_a_path_that_holds_no_name_finds_nothing(server: Live, path: str) -> None:
+    for method in ("GET", "DELETE"):
+        answer = server.http.request(method, f"/v1/adapters/{path}")
+        assert answer.status_code in (400, 404, 405), answer.text
+
+
+def test_metrics_count_paths_of_two_parts_under_the_same_route(server: Live) -> None:
+    put(server, "count/poet", 70)
+    server.complete("count/poet")
+    sample = 'overtone_requests_total{code="200",route="/v1/adapters/{name}/versions"}'
+    server.http.get("/v1/adapters/count/poet/versions")
+    before = server.metric(sample)
+    server.http.get("/v1/adapters/count%2Fpoet/versions")
+    assert server.metric(sample) == before + 1
+    assert server.metric('overtone_adapter_requests_total{adapter="count/poet"}') == 1
+
+
 # Aliases, rollback, delete
 
 
@@ -423,6 +501,10 @@ def test_a_broken_adapter_is_refused_and_its_fault_is_named(
         ({"name": "a@1"}, None),
         ({"name": "a" * 97}, None),
         ({"name": ".hidden"}, None),
+        ({"name": "a/b/c"}, None),
+        ({"name": "a/../b"}, None),
+        ({"name": "a/versions"}, None),
+        ({"name": "a%2Fb"}, None),
         ({"name": "fine", "alias": "latest"}, None),
         ({"name": "fine", "alias": "no good"}, None),
         ({"name": "fine", "metadata": "{"}, "metadata"),
