@@ -66,9 +66,14 @@ def list_adapters(
     """List the adapters."""
     session: Session = ctx.obj
     with session.client() as client:
-        found = list(client.list_adapters(limit=limit, method=method, prefix=prefix))
-    document = {"object": "list", "data": [adapter.raw for adapter in found]}
-    session.emit(document, _adapter_table(found) if found else Text("There are no adapters."))
+        wanted = limit and limit + 1
+        found = list(client.list_adapters(limit=wanted, method=method, prefix=prefix))
+    listed = found[:limit]
+    session.emit_list(
+        [adapter.raw for adapter in listed],
+        _adapter_table(listed) if listed else Text("There are no adapters."),
+        has_more=len(found) > len(listed),
+    )
 
 
 def show(ctx: typer.Context, name: Reference) -> None:

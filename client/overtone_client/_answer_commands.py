@@ -31,7 +31,7 @@ def models(ctx: typer.Context) -> None:
     table = Table("MODEL", "BASE", box=None, pad_edge=False, header_style="bold")
     for model in found:
         table.add_row(Text(printable(model.id)), Text(printable(model.parent or "")))
-    session.emit({"object": "list", "data": [model.raw for model in found]}, table)
+    session.emit_list([model.raw for model in found], table)
 
 
 def complete(

@@ -10,6 +10,8 @@ from .errors import InvalidArgument
 from .types import Messages, Prompt
 
 MAX_PAGE = 100  # records asked for in one request
+#: Words behind an adapter's name in the API's paths: ORG/versions would be another resource.
+RESERVED = ("versions", "aliases", "rollback", "warm", "pin")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,42 @@ class Listing:
         left = None if self.limit is None else self.limit - len(page.adapters)
         is_over = not page.has_more or not page.adapters or (left is not None and left <= 0)
         return None if is_over else replace(self, limit=left, after=page.last_id)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A walk over a list, page by page.
+
+    Args:
+        url: of the list.
+        limit: how much is still wanted; None is all.
+        after: id of the last entry so far.
+        page: entries asked for in one request.
+    """
+
+    url: str
+    limit: int | None
+    after: str | None
+    page: int = MAX_PAGE
+
+    def call(self) -> Call:
+        """The request for the next page."""
+        size = self.page if self.limit is None else min(self.limit, self.page)
+        return Call("GET", self.url, params=_present({"limit": size, "after": self.after}))
+
+    def following(self, body: Mapping[str, Any]) -> "Walk | None":
+        """The walk after the page with this body, None when it is over."""
+        found = len(body["data"])
+        left = None if self.limit is None else self.limit - found
+        is_over = not body.get("has_more") or not found or (left is not None and left <= 0)
+        return None if is_over else replace(self, limit=left, after=str(body["data"][-1]["id"]))
+
+
+def walk(url: str, limit: int | None, after: str | None = None, page: int = MAX_PAGE) -> Walk:
+    """The walk from its beginning."""
+    if limit is not None and limit < 1:
+        raise InvalidArgument(f"limit must be at least 1, not {limit}")
+    return Walk(url, limit, after, page)
 
 
 def listing(
@@ -117,9 +155,9 @@ def unpin(name: str) -> Call:
     return Call("DELETE", adapter_path(name, "pin"))
 
 
-def models() -> Call:
-    """The base and its adapters, in OpenAI's shape."""
-    return Call("GET", "/v1/models")
+def models(limit: int | None, after: str | None) -> Walk:
+    """The base and its adapters, in OpenAI's shape: their entries are short, so many at once."""
+    return walk("/v1/models", limit, after, page=1000)
 
 
 def health() -> Call:
@@ -144,8 +182,18 @@ def streamed(call: Call) -> Call:
 
 
 def adapter_path(name: str, *tail: str | int) -> str:
-    """`/v1/adapters/NAME/…`, each part quoted; raises InvalidArgument where that cannot be done."""
-    return "/".join(["/v1/adapters", *(_segment(str(part)) for part in (name, *tail))])
+    """`/v1/adapters/NAME/…`, each part quoted; raises InvalidArgument where that cannot be done.
+
+    The slash of ORG/NAME stays one: not every proxy passes `%2F` on.
+    """
+    parts = name.split("/")
+    if len(parts) > 2 or parts[1:] and parts[1] in RESERVED:
+        words = ", ".join(RESERVED)
+        raise InvalidArgument(
+            f"{name!r} cannot be an adapter's name: it has at most one '/', and behind it none of "
+            + words
+        )
+    return "/".join(["/v1/adapters", *(_segment(str(part)) for part in (*parts, *tail))])
 
 
 def _segment(part: str) -> str:

@@ -1,6 +1,6 @@
 """One pure parser per answer: from an HTTP response to a value of types.py or an error."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -89,9 +89,13 @@ def parse_page(response: httpx2.Response) -> Page:
     return understood(str(response.url), _to_page, response.json)
 
 
-def parse_models(response: httpx2.Response) -> list[Model]:
-    """The base and its adapters."""
-    return understood(str(response.url), _to_models, response.json)
+def parse_items(response: httpx2.Response, build: Callable[[Any], T]) -> tuple[Sequence[T], Json]:
+    """The values of one page of any list, and its body."""
+
+    def both(body: Json) -> tuple[Sequence[T], Json]:
+        return [build(item) for item in body["data"]], body
+
+    return understood(str(response.url), both, response.json)
 
 
 def parse_alias(response: httpx2.Response, name: str, alias: str) -> Alias:
@@ -134,6 +138,12 @@ def to_adapter(body: Json) -> Adapter:
     )
 
 
+def to_model(body: Json) -> Model:
+    """What can be named as `model`, from its JSON."""
+    optional = ("created", "owned_by", "root", "parent")
+    return Model(id=str(body["id"]), **{name: body.get(name) for name in optional}, raw=body)
+
+
 def to_completion(body: Json) -> Completion:
     """A completion from its JSON."""
     return Completion(**_answer(body), choices=tuple(map(_choice, body["choices"])))
@@ -162,14 +172,6 @@ def _to_page(body: Json) -> Page:
     adapters = tuple(_to_records(body))
     last_id = body.get("last_id") or (adapters[-1].name if adapters else None)
     return Page(adapters, bool(body["has_more"]), last_id)
-
-
-def _to_models(body: Json) -> list[Model]:
-    optional = ("created", "owned_by", "root", "parent")
-    return [
-        Model(id=str(model["id"]), **{name: model.get(name) for name in optional}, raw=model)
-        for model in body["data"]
-    ]
 
 
 def _answer(body: Json) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import category
@@ -82,6 +82,14 @@ class Session:
             width = None if is_terminal() or "COLUMNS" in os.environ else _WIDE
             console = Console(highlight=False, markup=False, width=width)
             console.print(rendering, soft_wrap=isinstance(rendering, Text))
+
+    def emit_list(
+        self, data: Sequence[Any], rendering: RenderableType, *, has_more: bool = False
+    ) -> None:
+        """Print a list, and say on standard error if it goes on."""
+        self.emit({"object": "list", "data": data, "has_more": has_more}, rendering)
+        if has_more and not self.as_json:
+            typer.echo(f"There are more than these {len(data)}: --limit", err=True)
 
 
 def report(error: OvertoneError, as_json: bool) -> int:

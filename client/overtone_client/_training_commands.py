@@ -109,9 +109,13 @@ def jobs(
     """List the training jobs, the newest first."""
     session: Session = ctx.obj
     with session.client() as client:
-        found = list(client.training.jobs(limit=limit))
-    document = {"object": "list", "data": [job.raw for job in found]}
-    session.emit(document, job_table(found) if found else Text("There are no jobs."))
+        found = list(client.training.jobs(limit=limit and limit + 1))
+    listed = found[:limit]
+    session.emit_list(
+        [job.raw for job in listed],
+        job_table(listed) if listed else Text("There are no jobs."),
+        has_more=len(found) > len(listed),
+    )
 
 
 def job(  # noqa: PLR0913 (the options of a command)
@@ -201,7 +205,7 @@ def _raise_if_failed(job: Job) -> None:
 
 def _base_of(client: Client) -> str:
     """The name of the base that the server trains on."""
-    found = [model.id for model in client.models() if model.parent is None]
+    found = [model.id for model in client.models(limit=1) if model.parent is None]
     if not found:
         raise InvalidArgument("the server has no base to train on")
     return found[0]

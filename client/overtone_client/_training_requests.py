@@ -2,45 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ._requests import MAX_PAGE, Call
+from ._requests import Call
 from ._requests import _present as present
 from ._requests import _segment as segment
 from ._upload import Progress, ReportedFile, Source
 from .errors import InvalidArgument
 
 FILES, JOBS, WORKERS = "/v1/files", "/v1/fine_tuning/jobs", "/v1/workers"
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A walk over a list, page by page; `limit` counts what is still wanted, None is all."""
-
-    url: str
-    limit: int | None
-    after: str | None
-
-    def call(self) -> Call:
-        """The request for the next page."""
-        size = MAX_PAGE if self.limit is None else min(self.limit, MAX_PAGE)
-        return Call("GET", self.url, params=present({"limit": size, "after": self.after}))
-
-    def following(self, body: Mapping[str, Any]) -> "Walk | None":
-        """The walk after the page with this body, None when it is over."""
-        found = len(body["data"])
-        left = None if self.limit is None else self.limit - found
-        is_over = not body.get("has_more") or not found or (left is not None and left <= 0)
-        return None if is_over else replace(self, limit=left, after=str(body["data"][-1]["id"]))
-
-
-def walk(url: str, limit: int | None, after: str | None = None) -> Walk:
-    """The walk from its beginning."""
-    if limit is not None and limit < 1:
-        raise InvalidArgument(f"limit must be at least 1, not {limit}")
-    return Walk(url, limit, after)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Parsers of the answers about training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import httpx2
@@ -25,15 +25,6 @@ Json = Mapping[str, Any]
 def parse(response: httpx2.Response, build: Callable[[Any], T]) -> T:
     """One value. Raises InvalidResponse where the body is not of the expected shape."""
     return understood(str(response.url), build, response.json)
-
-
-def parse_page(response: httpx2.Response, build: Callable[[Any], T]) -> tuple[Sequence[T], Json]:
-    """The values of one page, and its body."""
-
-    def both(body: Json) -> tuple[Sequence[T], Json]:
-        return [build(item) for item in body["data"]], body
-
-    return parse(response, both)
 
 
 def to_file(body: Json) -> TrainingFile:

@@ -119,8 +119,15 @@ class AsyncClient:
     async def unpin(self, name: str) -> None:
         await self._send(requests.unpin(name))
 
-    async def models(self) -> list[Model]:
-        return responses.parse_models(await self._send(requests.models()))
+    async def models(self, *, limit: int | None = None, after: str | None = None) -> list[Model]:
+        found: list[Model] = []
+        left: requests.Walk | None = requests.models(limit, after)
+        while left:
+            answer = await self._send(left.call())
+            models, body = responses.parse_items(answer, responses.to_model)
+            found += models
+            left = left.following(body)
+        return found
 
     async def health(self) -> Health:
         try:

@@ -7,8 +7,8 @@ import httpx2
 
 from . import _training_requests as requests
 from . import _training_responses as responses
-from ._requests import Call
-from ._training_requests import Walk
+from ._requests import Call, Walk, walk
+from ._responses import parse_items
 from ._upload import Progress, Source
 from .training_types import (
     CurvePoint,
@@ -49,7 +49,7 @@ class AsyncTraining:
             return responses.parse(await self._send(call), responses.to_file)
 
     def files(self, *, limit: int | None = None) -> AsyncIterator[TrainingFile]:
-        return self._walk(requests.walk(requests.FILES, limit), responses.to_file)
+        return self._walk(walk(requests.FILES, limit), responses.to_file)
 
     async def file(self, id: str) -> TrainingFile:
         return responses.parse(await self._get(requests.file_path(id)), responses.to_file)
@@ -91,7 +91,7 @@ class AsyncTraining:
         return responses.parse(await self._send(call), responses.to_job)
 
     def jobs(self, *, limit: int | None = None) -> AsyncIterator[Job]:
-        return self._walk(requests.walk(requests.JOBS, limit), responses.to_job)
+        return self._walk(walk(requests.JOBS, limit), responses.to_job)
 
     async def job(self, id: str) -> Job:
         return responses.parse(await self._get(requests.job_path(id)), responses.to_job)
@@ -106,7 +106,7 @@ class AsyncTraining:
         return await self._post(id, "resume")
 
     def events(self, id: str, *, limit: int | None = None) -> AsyncIterator[JobEvent]:
-        return self._walk(requests.walk(requests.job_path(id, "events"), limit), responses.to_event)
+        return self._walk(walk(requests.job_path(id, "events"), limit), responses.to_event)
 
     def stream(
         self, id: str, *, after: str | None = None, after_step: int | None = None
@@ -120,11 +120,11 @@ class AsyncTraining:
 
     def checkpoints(self, id: str, *, limit: int | None = None) -> AsyncIterator[JobCheckpoint]:
         path = requests.job_path(id, "checkpoints")
-        return self._walk(requests.walk(path, limit), responses.to_checkpoint)
+        return self._walk(walk(path, limit), responses.to_checkpoint)
 
     def curve(self, id: str) -> AsyncIterator[CurvePoint]:
         path = requests.job_path(id, "metrics")
-        return self._walk(requests.walk(path, None), responses.to_point)
+        return self._walk(walk(path, None), responses.to_point)
 
     async def plot(self, id: str) -> bytes:
         return (await self._get(requests.job_path(id, "plot.png"))).content
@@ -142,7 +142,7 @@ class AsyncTraining:
     async def _walk(self, walk: Walk, build: Callable[[Any], T]) -> AsyncIterator[T]:
         left: Walk | None = walk
         while left:
-            found, body = responses.parse_page(await self._send(left.call()), build)
+            found, body = parse_items(await self._send(left.call()), build)
             for one in found:
                 yield one
             left = left.following(body)

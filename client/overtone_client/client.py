@@ -162,9 +162,20 @@ class Client:
         """Let an adapter leave memory when others need the room. Safe to call twice."""
         self._send(requests.unpin(name))
 
-    def models(self) -> list[Model]:
-        """Everything that can be named as `model`: the base and its adapters."""
-        return responses.parse_models(self._send(requests.models()))
+    def models(self, *, limit: int | None = None, after: str | None = None) -> list[Model]:
+        """Everything that can be named as `model`: the base, then its adapters by name.
+
+        Args:
+            limit: at most so many; None: every one.
+            after: only what comes after this one.
+        """
+        found: list[Model] = []
+        left: requests.Walk | None = requests.models(limit, after)
+        while left:
+            models, body = responses.parse_items(self._send(left.call()), responses.to_model)
+            found += models
+            left = left.following(body)
+        return found
 
     def health(self) -> Health:
         """Whether the server takes requests; a server that is starting or draining says why."""

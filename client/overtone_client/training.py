@@ -7,8 +7,8 @@ import httpx2
 
 from . import _training_requests as requests
 from . import _training_responses as responses
-from ._requests import Call
-from ._training_requests import Walk
+from ._requests import Call, Walk, walk
+from ._responses import parse_items
 from ._upload import Progress, Source
 from .training_types import (
     CurvePoint,
@@ -54,7 +54,7 @@ class Training:
 
     def files(self, *, limit: int | None = None) -> Iterator[TrainingFile]:
         """The uploaded files, the newest first, fetched page by page."""
-        return self._walk(requests.walk(requests.FILES, limit), responses.to_file)
+        return self._walk(walk(requests.FILES, limit), responses.to_file)
 
     def file(self, id: str) -> TrainingFile:
         """One uploaded file."""
@@ -119,7 +119,7 @@ class Training:
 
     def jobs(self, *, limit: int | None = None) -> Iterator[Job]:
         """The jobs, the newest first, fetched page by page."""
-        return self._walk(requests.walk(requests.JOBS, limit), responses.to_job)
+        return self._walk(walk(requests.JOBS, limit), responses.to_job)
 
     def job(self, id: str) -> Job:
         """One job as it stands."""
@@ -139,7 +139,7 @@ class Training:
 
     def events(self, id: str, *, limit: int | None = None) -> Iterator[JobEvent]:
         """What happened to a job, the newest first, fetched page by page."""
-        return self._walk(requests.walk(requests.job_path(id, "events"), limit), responses.to_event)
+        return self._walk(walk(requests.job_path(id, "events"), limit), responses.to_event)
 
     def stream(
         self, id: str, *, after: str | None = None, after_step: int | None = None
@@ -168,12 +168,12 @@ class Training:
     def checkpoints(self, id: str, *, limit: int | None = None) -> Iterator[JobCheckpoint]:
         """The checkpoints that a job can resume from, the newest first."""
         path = requests.job_path(id, "checkpoints")
-        return self._walk(requests.walk(path, limit), responses.to_checkpoint)
+        return self._walk(walk(path, limit), responses.to_checkpoint)
 
     def curve(self, id: str) -> Iterator[CurvePoint]:
         """Each step's numbers, from the first on."""
         path = requests.job_path(id, "metrics")
-        return self._walk(requests.walk(path, None), responses.to_point)
+        return self._walk(walk(path, None), responses.to_point)
 
     def plot(self, id: str) -> bytes:
         """The training curve so far, as a PNG."""
@@ -193,6 +193,6 @@ class Training:
     def _walk(self, walk: Walk, build: Callable[[Any], T]) -> Iterator[T]:
         left: Walk | None = walk
         while left:
-            found, body = responses.parse_page(self._send(left.call()), build)
+            found, body = parse_items(self._send(left.call()), build)
             yield from found
             left = left.following(body)

@@ -15,6 +15,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+import server.api.parameters  # noqa: F401  (the path converter `adapter`)
+
 from .fake_training import Training, add_training
 
 API_KEY = "sk-right"
@@ -136,27 +138,27 @@ def _add_adapters(app: FastAPI, state: State) -> None:
         last_id = data[-1]["name"] if data else None
         return {"object": "list", "data": data, "has_more": len(found) > 3, "last_id": last_id}
 
-    @app.get("/v1/adapters/{name}")
+    @app.get("/v1/adapters/{name:adapter}")
     async def show(name: str) -> dict[str, Any]:
         return state.record(name)
 
-    @app.get("/v1/adapters/{name}/versions")
+    @app.get("/v1/adapters/{name:adapter}/versions")
     async def versions(name: str) -> dict[str, Any]:
         state.record(name)
         return {"object": "list", "data": state.adapters[name]}
 
-    @app.get("/v1/adapters/{name}/versions/{version}/content")
+    @app.get("/v1/adapters/{name:adapter}/versions/{version}/content")
     async def content(name: str, version: int) -> Response:
         state.record(name, version)
         return Response(state.files[f"{name}@{version}"])
 
-    @app.delete("/v1/adapters/{name}")
+    @app.delete("/v1/adapters/{name:adapter}")
     async def delete(name: str) -> dict[str, Any]:
         state.record(name)
         del state.adapters[name]
         return {"deleted": True}
 
-    @app.delete("/v1/adapters/{name}/versions/{version}")
+    @app.delete("/v1/adapters/{name:adapter}/versions/{version}")
     async def delete_version(name: str, version: int) -> Response:
         record = state.record(name, version)
         kept = [each for each in state.adapters[name] if each["version"] != record["version"]]
@@ -165,7 +167,7 @@ def _add_adapters(app: FastAPI, state: State) -> None:
 
 
 def _add_aliases(app: FastAPI, state: State) -> None:
-    @app.put("/v1/adapters/{name}/aliases/{alias}")
+    @app.put("/v1/adapters/{name:adapter}/aliases/{alias}")
     async def move(name: str, alias: str, request: Request) -> JSONResponse:
         version = (await request.json())["version"]
         state.record(name, version)
@@ -176,24 +178,27 @@ def _add_aliases(app: FastAPI, state: State) -> None:
         body = {"adapter": name, "alias": alias, "version": version}
         return JSONResponse(body, headers={"ETag": f'"{version}"'})
 
-    @app.post("/v1/adapters/{name}/rollback")
+    @app.post("/v1/adapters/{name:adapter}/rollback")
     async def rollback(name: str) -> dict[str, Any]:
         state.aliases[name]["latest"] -= 1
         return state.record(name)
 
-    @app.post("/v1/adapters/{name}/warm")
-    @app.put("/v1/adapters/{name}/pin")
-    @app.delete("/v1/adapters/{name}/pin")
+    @app.post("/v1/adapters/{name:adapter}/warm")
+    @app.put("/v1/adapters/{name:adapter}/pin")
+    @app.delete("/v1/adapters/{name:adapter}/pin")
     async def accept(name: str) -> dict[str, Any]:
         return state.record(name)
 
 
 def _add_answers(app: FastAPI, state: State) -> None:
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models(limit: int = 1000, after: str = "") -> dict[str, Any]:
         base = {"id": "tiny", "object": "model", "created": 1, "owned_by": "overtone"}
-        adapters = [{**base, "id": name, "parent": "tiny"} for name in sorted(state.adapters)]
-        return {"object": "list", "data": [{**base, "root": "tiny"}, *adapters]}
+        names = sorted(name for name in state.adapters if name > after or after == "tiny")
+        found = [] if after else [{**base, "root": "tiny"}]
+        found += [{**base, "id": name, "parent": "tiny"} for name in names]
+        size = min(limit, 3)  # this server's pages are short
+        return {"object": "list", "data": found[:size], "has_more": len(found) > size}
 
     @app.get("/health/ready")
     async def ready() -> dict[str, Any]:

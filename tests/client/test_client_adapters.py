@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import registry
 from overtone_client import (
     AsyncClient,
     Client,
@@ -16,6 +17,7 @@ from overtone_client import (
     NotFound,
     PreconditionFailed,
 )
+from overtone_client._requests import RESERVED
 
 from .fake_overtone import API_KEY, Fault, State
 
@@ -184,6 +186,28 @@ def test_models_are_the_base_and_its_adapters(client: Client, state: State) -> N
     ]
 
 
+def test_models_are_fetched_page_by_page(client: Client, state: State) -> None:
+    names = [f"a{number}" for number in range(8)]
+    for name in names:
+        state.add(name)
+    assert [model.id for model in client.models()] == ["tiny", *names]
+    assert len(state.calls) == 3
+    assert [model.id for model in client.models(limit=5, after="a1")] == names[2:7]
+    assert [model.id for model in client.models(limit=1)] == ["tiny"]
+    with pytest.raises(InvalidArgument, match="at least 1"):
+        client.models(limit=0)
+
+
+@pytest.mark.anyio
+async def test_async_models_are_fetched_page_by_page(
+    async_client: AsyncClient, state: State
+) -> None:
+    for number in range(8):
+        state.add(f"a{number}")
+    assert len(await async_client.models()) == 9
+    assert [model.id for model in await async_client.models(limit=2, after="tiny")] == ["a0", "a1"]
+
+
 def test_health_says_why_a_server_is_not_ready(client: Client, state: State) -> None:
     assert client.health() == Health(is_ready=True, code=None, reason=None)
     state.next_fault = Fault(503, "draining", "shutting down")
@@ -198,13 +222,47 @@ def test_key_is_sent(url: str, state: State) -> None:
         client.models()
 
 
-@pytest.mark.parametrize("name", ["a/b", "a b", "ü", "50%", "a?b#c"])
+@pytest.mark.parametrize("name", ["a%2Fb", "a b", "ü", "50%", "a?b#c"])
 def test_name_cannot_leave_its_place_in_the_path(client: Client, state: State, name: str) -> None:
     state.add("b")
     with pytest.raises(NotFound):
         client.delete(name)
     assert "b" in state.adapters
     assert state.calls[0].count("/") == 3
+
+
+def test_a_name_of_two_parts_keeps_its_slash(client: Client, state: State) -> None:
+    """Not every proxy passes `%2F` on."""
+    for data in (b"1", b"2"):
+        state.add("org/poet", data)
+    assert client.show("org/poet").version == 2
+    assert [each.version for each in client.versions("org/poet")] == [1, 2]
+    assert client.content("org/poet", 1) == b"1"
+    assert client.alias("org/poet", "prod", 1).version == 1
+    assert client.rollback("org/poet").version == 1
+    client.warm("org/poet")
+    client.pin("org/poet")
+    client.unpin("org/poet")
+    client.delete("org/poet", 2)
+    assert len(client.versions("org/poet")) == 1
+    assert all("/v1/adapters/org/poet" in call for call in state.calls)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b/c", "/a", "a/", "a/..", "../a", *(f"a/{w}" for w in RESERVED)]
+)
+def test_a_name_that_no_adapter_has_is_refused_unsent(
+    client: Client, state: State, name: str
+) -> None:
+    state.add("a")
+    for ask in (client.show, client.versions, client.delete, client.warm):
+        with pytest.raises(InvalidArgument):
+            ask(name)
+    assert state.calls == []
+
+
+def test_the_words_that_end_no_name_are_the_registrys() -> None:
+    assert RESERVED == registry.RESERVED
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

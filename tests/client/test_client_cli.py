@@ -59,9 +59,23 @@ def test_list_is_a_table_for_people(run: Run, state: State) -> None:
 
 
 def test_list_is_one_document_for_programs(run: Run, state: State) -> None:
-    assert document(run("--json", "list")) == {"object": "list", "data": []}
+    nothing = {"object": "list", "data": [], "has_more": False}
+    assert document(run("--json", "list")) == nothing
     record = state.add("demo")
     assert document(run("list", "--json", "--limit", "1"))["data"] == [record]
+
+
+def test_a_list_that_goes_on_says_so(run: Run, state: State) -> None:
+    for number in range(5):
+        state.add(f"a{number}")
+    cut = run("list", "--limit", "2")
+    assert [line.split()[0] for line in cut.stdout.splitlines()] == ["NAME", "a0", "a1"]
+    assert cut.stderr == "There are more than these 2: --limit\n"
+    assert document(run("list", "--limit", "2", "--json"))["has_more"] is True
+    for whole in (run("list"), run("list", "--limit", "5")):
+        assert len(whole.stdout.splitlines()) == 6
+        assert whole.stderr == ""
+    assert len(run("models").stdout.splitlines()) == 7
 
 
 def test_empty_list_says_so(run: Run) -> None:

@@ -50,7 +50,7 @@ CALLS: dict[str, Call] = {
     "warm": lambda c, p: c.warm("poet"),
     "pin": lambda c, p: c.pin("poet"),
     "unpin": lambda c, p: c.unpin("poet"),
-    "models": lambda c, p: c.models(),
+    "models": lambda c, p: c.models(limit=1, after="a"),
     "health": lambda c, p: c.health(),
     "complete": lambda c, p: c.complete("poet", "Once", **PARAMS, logprobs=2),
     "chat": lambda c, p: c.chat("poet", MESSAGES, **PARAMS, logprobs=True, top_logprobs=2),

@@ -108,6 +108,6 @@ def test_url_may_be_given_as_openais_clients_want_it(root: str) -> None:
 
     with Client(root, "sk-1", transport=httpx2.MockTransport(answer)) as client:
         assert client.models() == []
-    assert str(seen[0].url) == "http://host:1/v1/models"
+    assert str(seen[0].url.copy_with(query=None)) == "http://host:1/v1/models"
     assert seen[0].headers["authorization"] == "Bearer sk-1"
     assert seen[0].headers["user-agent"].startswith("overtone-client/")

@@ -156,6 +156,16 @@ def test_jobs_are_a_table_or_one_document(run: Run, data: Path) -> None:
     assert len(json.loads(run("jobs", "--json").stdout)["data"]) == 1
 
 
+def test_more_jobs_than_are_listed_are_mentioned(run: Run, data: Path) -> None:
+    for _ in range(2):
+        run("train", "--data", data, "--name", "poet", "--follow")
+    done = run("jobs", "--limit", "1")
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == "There are more than these 1: --limit\n"
+    assert json.loads(run("jobs", "--json", "--limit", "1").stdout)["has_more"] is True
+    assert run("jobs").stderr == ""
+
+
 def test_a_job_can_be_held_and_ended(run: Run, state: State, data: Path, tmp_path: Path) -> None:
     run("train", "--data", data, "--name", "poet")
     (id_,) = state.training.jobs

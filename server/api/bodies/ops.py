@@ -108,10 +108,19 @@ class Model(TypedDict):
 
 
 class ModelList(TypedDict):
-    """The base, and up to a thousand adapters."""
+    """The base, then adapters in the order of their names: all, or the page that was asked for.
+
+    Args:
+        has_more: there is a page after this one: ask with `after` = `last_id`.
+        first_id: id of the first entry.
+        last_id: id of the last entry.
+    """
 
     object: Literal["list"]
     data: list[Model]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
 
 
 class Worker(TypedDict):

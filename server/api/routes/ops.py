@@ -1,24 +1,20 @@
-"""Health, metrics, version, and the list of models."""
+"""The console, health, metrics and version."""
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Path as Path_
 from fastapi.responses import FileResponse, JSONResponse
 
-from registry import Record
-from server.api.answerer import resolve
-from server.api.bodies.ops import BaseFacts, Live, Model, ModelList, Ready, Version
-from server.api.describe import ASKS_REGISTRY, RESOLVES, SERVES, answer, describe, raw
+from server.api.bodies.ops import Live, Ready, Version
+from server.api.describe import SERVES, answer, describe, raw
 from server.api.request import service_of
-from server.errors import NotFound, NotReady, body_of, headers_of, status_of
+from server.errors import NotReady, body_of, headers_of, status_of
 from server.service import Service
 
 router = APIRouter(tags=["operations"])
 
-_MODELS_PAGE = 1000
 _CONSOLE = Path(__file__).parent.parent.parent / "console"
 
 
@@ -94,74 +90,4 @@ async def version(request: Request) -> dict[str, Any]:
             "rerouted": [[name, list(shape)] for name, shape in service.canary.rerouted],
         },
         "calibration": service.calibration and service.calibration.shown(),
-    }
-
-
-@router.get(
-    "/v1/models",
-    tags=["models"],
-    **describe("listModels", answer(ModelList), errors=ASKS_REGISTRY),
-)
-async def models(request: Request) -> dict[str, Any]:
-    """List the base and the adapters, up to a thousand of them."""
-    service = service_of(request)
-    entries = await asyncio.to_thread(service.registry.adapters.list, _MODELS_PAGE)
-    return {
-        "object": "list",
-        "data": [_base_model(service)]
-        + [_adapter_model(service, entry.latest) for entry in entries],
-    }
-
-
-@router.get(
-    "/v1/models/{model:path}",
-    tags=["models"],
-    **describe("getModel", answer(Model), errors=(*RESOLVES, NotFound)),
-)
-async def model(
-    request: Request,
-    model: Annotated[str, Path_(description="Any name that a request may use.")],
-) -> Model:
-    """Show one model by any name a request may use."""
-    service = service_of(request)
-    answerer = await asyncio.to_thread(resolve, service, model)
-    if answerer.record is None:
-        return _base_model(service)
-    return {**_adapter_model(service, answerer.record), "id": model}
-
-
-def _base_model(service: Service) -> Model:
-    spec = service.base.spec
-    return {
-        "id": spec.name,
-        "object": "model",
-        "created": int(service.started),
-        "owned_by": "overtone",
-        "root": spec.name,
-        "parent": None,
-        "overtone": _base_facts(service),
-    }
-
-
-def _base_facts(service: Service) -> BaseFacts:
-    spec, pooling = service.base.spec, service.base.pooling
-    facts: BaseFacts = {
-        "left_out": [{"module": path, "reason": reason} for path, reason in spec.left_out.items()],
-        "shared": [path for path in spec.targets if path in spec.shared],
-        "pads": spec.pads,
-    }
-    if pooling is not None:  # what an embedder can put before its texts
-        facts["prompts"] = dict(pooling.preparation.prompts)
-        facts["default_prompt_name"] = pooling.preparation.default
-    return facts
-
-
-def _adapter_model(service: Service, record: Record) -> Model:
-    return {
-        "id": record.name,
-        "object": "model",
-        "created": record.created_at,
-        "owned_by": record.created_by or "overtone",
-        "root": service.base.spec.name,
-        "parent": service.base.spec.name,
     }
