@@ -102,7 +102,7 @@ HOMES = {
     "prometheus_client": ("server.telemetry.metrics", "server.telemetry.job_metrics"),
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
-    "numba": ("adapters_core.kernels",),
+    "numba": ("adapters_core.kernels", "server.engine.drawing"),
     "llguidance": ("server.constraints",),
     "PIL": ("server.encoding.images", "registry.examples.images"),
     "regex": ("adapters_core.contract.peft_config",),

@@ -2,10 +2,15 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from server.scheduling.prefix_cache import Node
 from server.scheduling.random_numbers import uniform
+from server.scheduling.token_counts import TokenCounts
 
 #: Preempted so often, a sequence is next given pages for its whole length, for good.
 _MAX_PREEMPTIONS = 2
@@ -97,6 +102,36 @@ class Sampling:
     scored: Mapping[int, int] = field(default_factory=dict)
     num_scored_logprobs: int = 0
 
+    @property
+    def counts_answer(self) -> bool:
+        """Return whether it matters how often a token was generated."""
+        return bool(self.frequency_penalty or self.presence_penalty)
+
+    @property
+    def counts_text(self) -> bool:
+        """Return whether it matters which tokens prompt and answer have."""
+        return self.repetition_penalty != 1
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """Return whether logits are changed before temperature, at any length."""
+        return bool(self.logit_bias or self.counts_answer or self.counts_text or self.min_tokens)
+
+    @cached_property
+    def bias_tokens(self) -> NDArray[np.int64]:
+        """Return the tokens of `logit_bias`."""
+        return np.array(list(self.logit_bias), dtype=np.int64)
+
+    @cached_property
+    def bias_values(self) -> NDArray[np.float64]:
+        """Return what `logit_bias` adds, in the order of `bias_tokens`."""
+        return np.array(list(self.logit_bias.values()), dtype=np.float64)
+
+    @cached_property
+    def stop_tokens(self) -> NDArray[np.int64]:
+        """Return `stop_ids` in their order."""
+        return np.array(sorted(self.stop_ids), dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -174,6 +209,8 @@ class TokenSequence:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
+        self._answer_counts = TokenCounts(len(self.prompt))
+        self._text_counts = TokenCounts()
 
     def enter(self, token: int) -> None:
         """Append a generated token, and set the reason to finish if it is the last one."""
@@ -193,6 +230,26 @@ class TokenSequence:
         Those of one seed are another each time a token was generated (random_numbers.py).
         """
         return uniform(self.sampling.seed, self.num_generated)
+
+    def answer_counts(self) -> TokenCounts:
+        """Return how often each token was generated."""
+        self._answer_counts.follow(self.tokens)
+        return self._answer_counts
+
+    def text_counts(self) -> TokenCounts:
+        """Return how often each token stands in prompt and answer."""
+        self._text_counts.follow(self.tokens)
+        return self._text_counts
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """Return whether its next token is chosen from other logits than the model's."""
+        return self.constraint is not None or self.sampling.adjusts_logits
+
+    @property
+    def may_end(self) -> bool:
+        """Return whether its next token may be one that ends it."""
+        return self.num_generated >= self.sampling.min_tokens
 
     @property
     def namespace(self) -> Hashable:

@@ -35,6 +35,12 @@ KINDS = st.fixed_dictionaries(
         "logit_bias": st.dictionaries(
             st.integers(0, 49), st.sampled_from([-100.0, 3.0]), max_size=3
         ),
+        "top_k": st.sampled_from([0, 1, 7, 50]),
+        "min_p": st.sampled_from([0.0, 0.1]),
+        "typical_p": st.sampled_from([1.0, 0.6]),
+        "repetition_penalty": st.sampled_from([1.0, 1.3]),
+        "frequency_penalty": st.sampled_from([0.0, 0.7]),
+        "presence_penalty": st.sampled_from([0.0, -0.4]),
     }
 )
 
