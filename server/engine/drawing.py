@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,6 +79,13 @@ def draw_rows(logits: Tensor, settings: NDArray[np.float64]) -> list[int]:
     _draw_rows(logits.contiguous().numpy(), settings, _room(logits.shape[1]), tokens)
     drawn: list[int] = tokens.tolist()
     return drawn
+
+
+def compile_draws() -> None:
+    """Compile the loops, or read them from numba's cache, so that no request waits for it."""
+    logits = torch.zeros(1, 2)
+    finite_rows(logits)
+    draw_rows(logits, np.array([[1.0, 1, 0.5, 0.5, 0.5, 0.5]]))
 
 
 def _room(size: int) -> tuple[_Candidates, _Powers]:

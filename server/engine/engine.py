@@ -23,6 +23,7 @@ from adapters_core.layers.serving_plan import ServingPlan
 from server.engine.attention import PagedCache
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import DecodeGraphs
+from server.engine.drawing import compile_draws
 from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.own_attention import OwnAttention
 from server.engine.rotations import refuse_counted_rows, rotate_by_rows
@@ -71,6 +72,8 @@ class Engine:
         if self._on_device:
             self._cache = DeviceCache(num_pages, page_size, deterministic)
             self._graphs = DecodeGraphs(self._forward, self._cache, self._device)
+        else:
+            compile_draws()
         if deterministic and self._device.type == "cuda":
             _be_deterministic()
         self._own: OwnAttention | None = None

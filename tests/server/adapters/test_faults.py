@@ -27,7 +27,9 @@ from server_parts import FOURIERFT, LORA, Store, eventually, prompt_of, torch_th
 
 #: A table of positions has an end, unlike rotations.
 POSITIONS = 64
-SAMPLING = Sampling(max_tokens=6, temperature=1.0, seed=5, num_logprobs=2)
+SAMPLING = Sampling(
+    6, seed=5, num_logprobs=2, top_k=99, repetition_penalty=1.3, frequency_penalty=0.5
+)
 #: Prompts and adapters of those beside a fault: one is computed in pieces.
 NEIGHBOURS: tuple[tuple[int, str | None], ...] = (
     (9, None),
