@@ -21,7 +21,8 @@ from typing import Any
 
 from adapters_core.tokens.continuing import continuing
 from adapters_core.tokens.prompts import Prompt, plain_ids
-from adapters_core.tokens.written import Written, written
+from adapters_core.tokens.token_texts import TokenTexts
+from adapters_core.tokens.written import written
 
 _SHOWN_CHARS = 30
 
@@ -62,7 +63,7 @@ class Answers:
 
     def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
-        self._backend = tokenizer.backend_tokenizer
+        self._texts = TokenTexts(tokenizer.backend_tokenizer)
         self._end_texts = {tokenizer.convert_ids_to_tokens(end): end for end in sorted(ends)}
 
     def after(self, prompt: Prompt, text: str) -> Answer:
@@ -77,7 +78,7 @@ class Answers:
             raise AnswerNotWritable(f"{within!r}, which ends an answer, stands within it")
         tried = []
         for ids in self._candidates(prompt.text, text):
-            tried.append(Answer(ids, text, self._said(prompt.ids, ids), end))
+            tried.append(Answer(ids, text, written(self._texts, prompt.ids, ids), end))
             if tried[-1].is_exact:
                 return tried[-1]
         close = [answer for answer in tried if self._is_close(answer)]
@@ -104,24 +105,13 @@ class Answers:
     def _continuing(self) -> Callable[[str], list[int]]:
         return continuing(self._tokenizer)
 
-    def _said(self, before: Sequence[int], ids: Sequence[int]) -> str:
-        if self._pieces_differ:
-            return written(self._backend, before, ids)
-        stream = Written(self._backend, before)
-        return stream.push(*ids) + stream.rest()
-
-    @cached_property
-    def _pieces_differ(self) -> bool:
-        """Whether tokens one by one give another text than at once: WordPiece tidies up."""
-        return type(self._backend.decoder).__name__ == "WordPiece"
-
     def _is_close(self, answer: Answer) -> bool:
         has_unknown = self._tokenizer.unk_token_id in answer.ids
         return not has_unknown and self._folded(answer.text) == self._folded(answer.wanted)
 
     def _folded(self, text: str) -> str:
         """Return a text without what tokenizers commonly change: case, accents, blanks."""
-        normalizer = self._backend.normalizer
+        normalizer = self._tokenizer.backend_tokenizer.normalizer
         folded = text if normalizer is None else normalizer.normalize_str(text)
         return "".join(folded.replace("\u2581", " ").split())
 

@@ -10,7 +10,6 @@ from server.api.answerer import Answerer
 from server.api.generation import Choice, Delta
 from server.api.logprobs import chat_logprobs, completion_logprobs
 from server.generation.detokenizer import Text
-from server.scheduling.sequence import Sampled
 
 Json = dict[str, Any]
 
@@ -37,11 +36,7 @@ class Answer:
         """Return the body of an answer that is not streamed."""
         kind = "chat.completion" if self.is_chat else "text_completion"
         body = self._frame(kind, mode)
-        body["choices"] = [
-            self._choice(i, choice.text, choice.sampled, choice.finish_reason, choice.num_echoed)
-            | choice.extras
-            for i, choice in enumerate(choices)
-        ]
+        body["choices"] = [self._choice(i, one) | one.extras for i, one in enumerate(choices)]
         body["usage"] = totals
         return body
 
@@ -49,10 +44,7 @@ class Answer:
         """Return the chunk of one delta; a chat's first one carries the role."""
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         body = self._frame(kind, mode)
-        num_echoed = len(delta.sampled) if delta.is_echo else 0
-        choice = self._choice(
-            delta.choice, delta.text, delta.sampled, delta.finish_reason, num_echoed
-        )
+        choice = self._choice(delta.choice, delta)
         if self.is_chat:
             message = choice.pop("message")
             choice["delta"] = message if is_first else {"content": message["content"]}
@@ -74,24 +66,19 @@ class Answer:
             "overtone": self.answerer.body(mode),
         }
 
-    def _choice(
-        self,
-        index: int,
-        text: str,
-        sampled: Sequence[Sampled],
-        reason: str | None,
-        num_echoed: int,
-    ) -> Json:
-        choice: Json = {"index": index, "finish_reason": reason, "logprobs": None}
+    def _choice(self, index: int, of: Choice | Delta) -> Json:
+        choice: Json = {"index": index, "finish_reason": of.finish_reason, "logprobs": None}
         if self.is_chat:
-            choice["message"] = {"role": "assistant", "content": text}
+            choice["message"] = {"role": "assistant", "content": of.text}
         else:
-            choice["text"] = text
+            choice["text"] = of.text
+        tokens = [one.token for one in of.sampled]
         if self.with_logprobs:
             form = chat_logprobs if self.is_chat else completion_logprobs
-            choice["logprobs"] = form(self.text, sampled)
+            places = [*self.text.places(tokens[: of.num_echoed]), *of.places]
+            choice["logprobs"] = form(self.text.tokens, of.sampled, places)
         if self.with_ids:
-            choice["token_ids"] = [s.token for s in sampled[num_echoed:]]
+            choice["token_ids"] = tokens[of.num_echoed :]
         return choice
 
 

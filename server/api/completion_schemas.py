@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from server.api.request_body import RequestBody
 from server.api.sampling_schemas import MAX_CHOICES, SamplingFields
+from server.generation.text_stream import TextForm
 
 MAX_LOGPROBS = 20
 
@@ -56,7 +57,9 @@ class GenerationRequest(SamplingFields):
 
     Args:
         model: the base's name, or an adapter's: `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
-        stop: texts before which an answer ends; at most four.
+        stop: texts before which an answer ends, special tokens among them; at most four.
+        include_stop_str_in_output: end the answer with the text in `stop` that ended it.
+        skip_special_tokens: leave special tokens out of the text; missing: true.
         stream: answer in server-sent events.
         stream_options: extras of a streamed answer.
         timeout_s: seconds after which the request fails; missing: the server's setting.
@@ -69,6 +72,8 @@ class GenerationRequest(SamplingFields):
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
     stream: bool = False
     stream_options: StreamOptions | None = None
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
@@ -76,11 +81,10 @@ class GenerationRequest(SamplingFields):
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """Return the stop strings."""
-        if isinstance(self.stop, str):
-            return (self.stop,)
-        return tuple(self.stop or ())
+    def text_form(self) -> TextForm:
+        """Return what of its tokens becomes an answer's text."""
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return TextForm(stops, self.include_stop_str_in_output, self.skip_special_tokens)
 
 
 class CompletionRequest(GenerationRequest):

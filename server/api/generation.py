@@ -9,6 +9,7 @@ from server.api.completion_schemas import GenerationRequest
 from server.api.prompt_scores import echoed
 from server.generation.delivery import Mailbox
 from server.generation.runtime import FailedEvent, Generation, SequenceRequest
+from server.generation.text_stream import Place
 from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.service import Service
 
@@ -19,6 +20,7 @@ class Delta:
 
     Args:
         is_echo: this is the choice's prompt, not what was generated.
+        places: where each generated token stands.
     """
 
     choice: int
@@ -26,11 +28,17 @@ class Delta:
     sampled: tuple[Sampled, ...]
     finish_reason: str | None
     is_echo: bool = False
+    places: tuple[Place, ...] = ()
+
+    @property
+    def num_echoed(self) -> int:
+        """Return how many of its tokens are the prompt's."""
+        return len(self.sampled) if self.is_echo else 0
 
     @property
     def num_generated(self) -> int:
         """Return how many generated tokens it has."""
-        return 0 if self.is_echo else len(self.sampled)
+        return len(self.sampled) - self.num_echoed
 
 
 @dataclass
@@ -38,15 +46,24 @@ class Choice:
     """A choice as far as it has come.
 
     Args:
+        pieces: of its text.
+        sampled: its tokens.
+        places: where each generated token stands.
         num_echoed: the first of its tokens, which are its prompt's.
         extras: fields of this choice alone.
     """
 
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
     sampled: list[Sampled] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     finish_reason: str | None = None
     num_echoed: int = 0
     extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Return its text."""
+        return "".join(self.pieces)
 
     @property
     def num_generated(self) -> int:
@@ -93,7 +110,11 @@ class Run:
         self._service = service
         self._call = call
         self._mailbox = Mailbox(service.deliveries)
-        self._streams = [service.text.stream(prompt, call.body.stops) for prompt in call.prompts]
+        form, echoes = call.body.text_form, call.echoes or [""] * len(call.prompts)
+        self._streams = [
+            service.text.stream(prompt, form, len(echo))
+            for prompt, echo in zip(call.prompts, echoes, strict=True)
+        ]
         self._generations: list[Generation] = []
         self._open: set[int] = set()
         self._echoed = set[int]()
@@ -173,18 +194,16 @@ class Run:
             self._open.discard(number)
             return Delta(number, "", (), "length")
         if finish_reason == "stop" and sampled.token in sampling.stop_ids:
-            self._open.discard(number)
-            return Delta(number, stream.flush(), (sampled,), "stop")
-        piece = stream.push(sampled.token)
-        text = piece.text
+            piece = stream.end(sampled.token)
+        else:
+            piece = stream.push(sampled.token, is_last=finish_reason is not None)
         if piece.is_stopped:
+            if finish_reason is None:
+                self._service.runtime.cancel(self._generations[number])
             finish_reason = "stop"
-            self._service.runtime.cancel(self._generations[number])
-        elif finish_reason:
-            text += stream.flush()
         if finish_reason:
             self._open.discard(number)
-        return Delta(number, text, (sampled,), finish_reason)
+        return Delta(number, piece.text, (sampled,), finish_reason, places=(piece.place,))
 
     def num_cached(self, n: int) -> int:
         """Return how many prompt tokens were found computed; of `n` choices the first counts."""
@@ -202,8 +221,9 @@ async def finish(run: Run) -> list[Choice]:
     choices = [Choice() for _ in range(run.num_choices)]
     async for delta in run.deltas():
         choice = choices[delta.choice]
-        choice.text += delta.text
+        choice.pieces.append(delta.text)
         choice.sampled += delta.sampled
+        choice.places += delta.places
         choice.num_echoed += len(delta.sampled) - delta.num_generated
         choice.finish_reason = delta.finish_reason
     return choices

@@ -1,9 +1,11 @@
 """A prompt's own tokens in an answer: `echo`, and `prompt_logprobs` as vLLM has them."""
 
-from collections.abc import Mapping
 from typing import Any
 
+from adapters_core.tokens.token_texts import TokenTexts
+from server.api.logprobs import shown
 from server.generation.detokenizer import Text
+from server.generation.text_stream import Place
 from server.scheduling.sequence import Sampled, TokenScore, TokenSequence
 
 Json = dict[str, Any]
@@ -37,19 +39,21 @@ def prompt_logprobs(text: Text, sequence: TokenSequence, count: int) -> list[Jso
 
     Each token comes with its `count` likeliest alternatives; the first token has nothing.
     """
-    scored = sequence.sampling.scored
-    return [None, *(_entries(text, sequence.scores, i, scored[i], count) for i in sorted(scored))]
+    scored, places = sequence.sampling.scored, text.places(sequence.prompt)
+
+    def entries(position: int) -> Json:
+        score, place = sequence.scores[position], places[position + 1]
+        return _entries(text.tokens, score, scored[position], place, count)
+
+    return [None, *map(entries, sorted(scored))]
 
 
-def _entries(
-    text: Text, scores: Mapping[int, TokenScore], position: int, token: int, count: int
-) -> Json:
-    score = scores[position]
+def _entries(texts: TokenTexts, score: TokenScore, token: int, place: Place, count: int) -> Json:
     likeliest = score.alternatives[:count]
     found = {name: (value, rank) for rank, (name, value) in enumerate(likeliest, start=1)} | {
         token: (score.logprob, score.rank)
     }
     return {
-        str(name): {"logprob": value, "rank": rank, "decoded_token": text.token(name)}
+        str(name): {"logprob": value, "rank": rank, "decoded_token": shown(texts, name, place)}
         for name, (value, rank) in found.items()
     }

@@ -1,20 +1,27 @@
-"""Between text and tokens: prompts in, and text out piece by piece with stop strings."""
+"""Between text and tokens: prompts in, and text out piece by piece."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from adapters_core.tokens.ends import turn_end
 from adapters_core.tokens.prompts import ChatRefused, Message, chat_of, prompt_of
-from adapters_core.tokens.written import Written, written
+from adapters_core.tokens.token_texts import TokenTexts
+from adapters_core.tokens.written import written
 from server.errors import InvalidRequest
+from server.generation.text_stream import Place, TextForm, TextStream
 
 
 class Text:
-    """A base's tokenizer."""
+    """A base's tokenizer.
+
+    Attributes:
+        tokens: what its single tokens say.
+        chat_ends: tokens that end an answer in a chat, beside those that end every answer.
+    """
 
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         self._tokenizer = tokenizer
+        self.tokens = TokenTexts(tokenizer.backend_tokenizer)
         self._vocabulary = vocabulary
         end = turn_end(tokenizer)
         self.chat_ends = frozenset() if end is None else frozenset([end])
@@ -49,53 +56,21 @@ class Text:
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """Return what tokens say from the beginning of a text on."""
-        return written(self._tokenizer.backend_tokenizer, (), tokens)
+        return written(self.tokens, (), tokens)
 
-    def token(self, token: int) -> str:
-        """Return one token's own text."""
-        text: str = self._tokenizer.decode([token])
-        return text
+    def places(self, tokens: Sequence[int]) -> list[Place]:
+        """Return where each of a text's tokens stands."""
+        stream = self.stream(())
+        return [stream.push(token).place for token in tokens]
 
-    def stream(self, prompt: tuple[int, ...], stops: tuple[str, ...]) -> "TextStream":
-        """Return a stream that turns the tokens after `prompt` into text."""
-        return TextStream(self._tokenizer.backend_tokenizer, prompt, stops)
+    def stream(
+        self, prompt: Sequence[int], form: TextForm | None = None, offset: int = 0
+    ) -> TextStream:
+        """Return a stream that turns the tokens after `prompt` into text.
 
-
-@dataclass(frozen=True)
-class Piece:
-    """Text that is final; `is_stopped` once a stop string was met (it is cut off)."""
-
-    text: str
-    is_stopped: bool = False
-
-
-class TextStream:
-    """Tokens in, text out; holds back what may still become a character or a stop string."""
-
-    def __init__(self, tokenizer: Any, prompt: tuple[int, ...], stops: tuple[str, ...]) -> None:
-        self._written = Written(tokenizer, prompt)
-        self._stops = stops
-        self._held = ""
-
-    def push(self, token: int) -> Piece:
-        """Take one more token."""
-        self._held += self._written.push(token)
-        cut = min((i for s in self._stops if (i := self._held.find(s)) >= 0), default=None)
-        if cut is not None:
-            text, self._held = self._held[:cut], ""
-            return Piece(text, is_stopped=True)
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        certain = len(self._held) - keep
-        text, self._held = self._held[:certain], self._held[certain:]
-        return Piece(text)
-
-    def flush(self) -> str:
-        """Return what was held back; the stream is over."""
-        text, self._held = self._held + self._written.rest(), ""
-        return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of `text` that begins `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)
+        Args:
+            prompt: token ids.
+            form: of the text.
+            offset: of its beginning in the answer that it is a part of, in characters.
+        """
+        return TextStream(self.tokens, prompt, form or TextForm(), offset)

@@ -39,8 +39,8 @@ def spans(text: LearnedText) -> Iterator[tuple[list[int], list[int]]]:
 
 def served(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
     """Return what a server sends for tokens behind a prompt."""
-    stream = Text(tokenizer, len(tokenizer)).stream(tuple(prompt), ())
-    return "".join(stream.push(token).text for token in ids) + stream.flush()
+    stream = Text(tokenizer, len(tokenizer)).stream(prompt)
+    return "".join(stream.push(token).text for token in ids) + stream.flush().text
 
 
 def without_losses(text: str) -> str:
