@@ -1,24 +1,37 @@
 """Compiles constraints beside the event loop, each once."""
 
 import asyncio
+import json
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
-from llguidance import LLMatcher, LLTokenizer, grammar_from
+from llguidance import LLTokenizer
 
+from server.constraints.grammar import matcher_of
 from server.constraints.matcher import Compiled
+from server.constraints.refusals import refusal
+from server.constraints.schema import check_schema
 from server.constraints.spec import ConstraintSpec
-from server.constraints.vocabulary import NotReadable, Vocabulary, vocabulary_of
-from server.errors import InvalidRequest, UnsupportedParameter
+from server.constraints.trial_process import Refused, TooCostly, TrialProcess, Tried
+from server.constraints.trie import Vocabulary
+from server.constraints.vocabulary import NotReadable, vocabulary_of
+from server.errors import InvalidRequest, Overloaded, UnsupportedParameter
 
-#: Compiled constraints that are kept; the least recently used goes first.
+#: Compiled constraints that are kept, and refusals; the least recently used goes first.
 _MAX_KEPT = 128
+_MAX_KEPT_BYTES = 2**28
+#: So many may wait to be compiled.
+_MAX_WAITING = 64
+#: Of a constraint's text, in characters.
+MAX_TEXT = 2**18
 
 
 class Constraints:
     """The constraints of one base.
+
+    Nothing is made before the first one is asked for: then its tokens are read.
 
     Args:
         tokenizer: the base's, of transformers.
@@ -30,62 +43,91 @@ class Constraints:
         self._size = vocabulary
         self._kept: OrderedDict[ConstraintSpec, Future[Compiled]] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "overtone-constraints")
+        self._trial: TrialProcess | None = None
 
     async def compiled(self, spec: ConstraintSpec) -> Compiled:
         """Return a constraint, compiled on a thread of its own unless it is known; on one loop.
 
         Raises:
-            InvalidRequest: it is malformed, or the base's tokens cannot write what it wants.
+            InvalidRequest: it is malformed, too large, or the base's tokens cannot write it.
             UnsupportedParameter: it has parts that are not supported, named in the message.
+            Overloaded: too many others wait to be compiled.
         """
         future = self._kept.get(spec)
         if future is None:
-            future = self._kept[spec] = self._thread.submit(self._compile, spec)
-            while len(self._kept) > _MAX_KEPT:
-                self._kept.popitem(last=False)
+            future = self._kept[spec] = self._submitted(spec)
+            self._evict()
         self._kept.move_to_end(spec)
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
-        except Exception:
+        except InvalidRequest:
+            raise
+        except Exception:  # not a property of the constraint
             self._kept.pop(spec, None)
             raise
 
-    def _compile(self, spec: ConstraintSpec) -> Compiled:
-        matcher = LLMatcher(self._trie(spec), _grammar(spec), log_level=0)
-        if matcher.is_error():
-            raise InvalidRequest(matcher.get_error(), spec.param)
-        compiled = Compiled(matcher, self._vocabulary.end, spec.param)
-        first = compiled.begin(frozenset())
-        if first.allowed(may_end=False) is None and first.fault is not None:
-            raise first.fault
-        return compiled
+    def close(self) -> None:
+        """End the thread and its process."""
+        self._thread.submit(self._close)
+        self._thread.shutdown(cancel_futures=False)
 
-    def _trie(self, spec: ConstraintSpec) -> LLTokenizer:
+    def _close(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+
+    def _evict(self) -> None:
+        while len(self._kept) > _MAX_KEPT or sum(map(_size, self._kept.values())) > _MAX_KEPT_BYTES:
+            self._kept.popitem(last=False)
+
+    def _submitted(self, spec: ConstraintSpec) -> "Future[Compiled]":
+        if len(spec.text) > MAX_TEXT:
+            message = (
+                f"{spec.param} has {len(spec.text)} characters; at most {MAX_TEXT} are compiled"
+            )
+            raise InvalidRequest(message, spec.param)
+        if sum(not future.done() for future in self._kept.values()) >= _MAX_WAITING:
+            raise Overloaded(f"{_MAX_WAITING} constraints wait to be compiled", spec.param)
+        return self._thread.submit(self._compile, spec)
+
+    def _compile(self, spec: ConstraintSpec) -> Compiled:
         try:
-            return self._tokens
+            trie = self._trie
         except NotReadable as reason:
             message = (
                 f"{spec.param} is not supported on this base: its tokenizer does not write an "
-                f"answer token by token ({reason})"
+                f"answer token by token: {reason}"
             )
             raise UnsupportedParameter(message, spec.param) from reason
+        tried = self._tried(spec)
+        matcher = matcher_of(trie, tried.grammar)
+        compiled = Compiled(matcher, self._vocabulary.end, spec.param, tried.size_bytes)
+        begun = compiled.begin(frozenset())
+        if begun.allowed(may_end=True) is None and begun.fault is not None:
+            raise begun.fault
+        return compiled
+
+    def _tried(self, spec: ConstraintSpec) -> Tried:
+        """Return a constraint that can be compiled here."""
+        if spec.kind == "json_schema":
+            check_schema(json.loads(spec.text), spec.is_strict, spec.param)
+        self._trial = self._trial or TrialProcess(self._vocabulary)
+        try:
+            return self._trial.tried(spec)
+        except Refused as reason:
+            raise refusal(str(reason), spec.param) from reason
+        except TooCostly as reason:
+            raise InvalidRequest(f"{spec.param} is too large: {reason}", spec.param) from reason
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         return vocabulary_of(self._tokenizer, self._size)
 
     @cached_property
-    def _tokens(self) -> LLTokenizer:
+    def _trie(self) -> LLTokenizer:
         return self._vocabulary.trie()
 
 
-def _grammar(spec: ConstraintSpec) -> str:
-    """Return a constraint in llguidance's form.
-
-    Raises:
-        InvalidRequest: it is malformed.
-    """
-    try:
-        return grammar_from(spec.kind, spec.text)
-    except ValueError as error:
-        raise InvalidRequest(str(error), spec.param) from error
+def _size(future: "Future[Compiled]") -> int:
+    """Return the bytes of a constraint; none while it is compiled, or if it cannot be."""
+    is_there = future.done() and not future.cancelled() and future.exception() is None
+    return future.result().size_bytes if is_there else 0

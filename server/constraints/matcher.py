@@ -1,11 +1,16 @@
 """Constraints on answers, and how far each sequence has come in its own."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from llguidance import LLMatcher
 
 from server.errors import InvalidRequest
+
+#: Processor seconds that an answer's masks may take: once, and for each token. All sequences of a
+#: step wait for them.
+_FREE_S, _TOKEN_S = 0.25, 0.005
 
 
 @dataclass(frozen=True)
@@ -16,11 +21,13 @@ class Compiled:
         matcher: at an answer's beginning; never advanced.
         end: the bit of its masks that says whether the answer may end.
         param: the request's field that it comes from.
+        size_bytes: that it takes, about.
     """
 
     matcher: LLMatcher
     end: int
     param: str
+    size_bytes: int = 0
 
     def begin(self, ends: frozenset[int]) -> "SequenceMatcher":
         """Return the constraint of a sequence without tokens, which `ends` may end."""
@@ -45,26 +52,31 @@ class SequenceMatcher:
         self._end = end
         self._ends = ends
         self._param = param
-        self.fault: Exception | None = None
+        self._left_s = _FREE_S
+        self.fault: InvalidRequest | None = None
 
     def allowed(self, may_end: bool) -> bytearray | None:
         """Return the tokens that may follow, one bit each; None where there are none."""
-        bits = bytearray(self._begun().compute_bitmask())
+        if self.fault is not None:
+            return None
+        matcher = self._begun()
+        bits = bytearray(self._timed(matcher.compute_bitmask))
         is_whole = _take(bits, self._end)
         _take(bits, self._end + 1)  # what no token writes
         if is_whole and may_end:
             for token in self._ends:
                 bits[token >> 3] |= 1 << (token & 7)
-        if self._begun().is_error() or not any(bits):
-            self._refuse(self._begun().get_error(), is_whole)
+        if matcher.is_error() or self._left_s < 0 or not any(bits):
+            self.fault = self._fault(matcher.get_error(), is_whole)
             return None
         return bits
 
     def advance(self, token: int) -> bool:
         """Enter a token; return whether nothing but an end may follow."""
         matcher = self._begun()
+        self._left_s += _TOKEN_S
         if not matcher.consume_token(token):
-            self._refuse(matcher.get_error(), is_whole=False)
+            self.fault = self.fault or self._fault(matcher.get_error(), is_whole=False)
             return False
         return matcher.is_stopped()
 
@@ -73,16 +85,28 @@ class SequenceMatcher:
             self._matcher = self._begin()
         return self._matcher
 
-    def _refuse(self, reason: str, is_whole: bool) -> None:
-        if reason:
-            message = f"the constraint grew too large while the answer was made: {reason}"
+    def _timed(self, compute: Callable[[], bytes]) -> bytes:
+        """Compute, and count the processor's time of this thread."""
+        started = time.thread_time()
+        result = compute()
+        self._left_s -= time.thread_time() - started
+        return result
+
+    def _fault(self, reason: str, is_whole: bool) -> InvalidRequest:
+        """Return why no token may follow.
+
+        Args:
+            reason: llguidance's, if it has one.
+            is_whole: whether the answer could end here.
+        """
+        words = "none of the base's tokens can continue the answer as it wants"
+        if self._left_s < 0:
+            words = f"it takes more than {_TOKEN_S * 1000:g} ms a token to be followed"
+        elif reason:
+            words = f"it cannot be followed any further: {reason.splitlines()[0]}"
         elif is_whole:
-            message = (
-                "the constraint's answer is whole, and min_tokens or ignore_eos forbid its end"
-            )
-        else:
-            message = "none of the base's tokens can continue the answer as the constraint wants it"
-        self.fault = InvalidRequest(message, self._param)
+            words = "the answer is whole, and min_tokens or ignore_eos forbid its end"
+        return InvalidRequest(f"{self._param}: {words}", self._param)
 
 
 def _take(bits: bytearray, place: int) -> bool:

@@ -16,11 +16,13 @@ class ConstraintSpec:
         kind: how `text` is to be read.
         text: a JSON schema, a regular expression, a JSON list of texts, or a grammar.
         param: the request's field that it comes from, for error messages.
+        is_strict: refuse keywords of a schema that JSON Schema does not have.
     """
 
     kind: Kind
     text: str
     param: str
+    is_strict: bool = False
 
     @classmethod
     def json_object(cls, param: str) -> "ConstraintSpec":
@@ -28,14 +30,15 @@ class ConstraintSpec:
         return cls("json_schema", '{"type":"object"}', param)
 
     @classmethod
-    def json_schema(cls, schema: Any, param: str) -> "ConstraintSpec":
+    def json_schema(cls, schema: Any, param: str, is_strict: bool = False) -> "ConstraintSpec":
         """Return the constraint to JSON that a schema accepts.
 
         Args:
             schema: as JSON has it; the order of its properties is that of the answer.
             param: as above.
+            is_strict: as above.
         """
-        return cls("json_schema", _json(schema), param)
+        return cls("json_schema", _json(schema), param, is_strict)
 
     @classmethod
     def regex(cls, pattern: str, param: str) -> "ConstraintSpec":

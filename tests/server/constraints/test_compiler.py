@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -24,9 +26,17 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def constraints() -> Constraints:
+def constraints() -> Iterator[Constraints]:
     """Those of a base with one token a byte, and more logits than tokens."""
-    return Constraints(tiny.tokenizer(), tiny.VOCABULARY + 7)
+    with made(tiny.tokenizer(), tiny.VOCABULARY + 7) as made_ones:
+        yield made_ones
+
+
+@contextmanager
+def made(tokenizer: Any, vocabulary: int) -> Iterator[Constraints]:
+    constraints = Constraints(tokenizer, vocabulary)
+    yield constraints
+    constraints.close()
 
 
 def compiled(constraints: Constraints, spec: ConstraintSpec) -> Compiled:
@@ -68,7 +78,8 @@ SPECS = [
 )
 def test_random_allowed_tokens_make_what_was_asked_for(kind: str, spec: Any, holds: Any) -> None:
     tokenizer = tiny.tokenizer() if kind == "bytes" else tokenizer_kinds.tokenizer(kind)
-    constraint = compiled(Constraints(tokenizer, len(tokenizer)), spec)
+    with made(tokenizer, len(tokenizer)) as constraints:
+        constraint = compiled(constraints, spec)
     texts = [drawn(constraint, tokenizer, seed) for seed in range(15)]
     whole = [text for text in texts if text is not None]
     assert len(whole) > 5
@@ -96,8 +107,8 @@ def test_what_no_token_may_follow_says_why(constraints: Constraints) -> None:
 
 def test_what_the_bases_tokens_cannot_write_is_refused_before_anything_runs() -> None:
     tokenizer = tokenizer_kinds.tokenizer("unigram, always")
-    constraints = Constraints(tokenizer, len(tokenizer))
-    with pytest.raises(InvalidRequest, match="none of the base's tokens"):
+    refused = pytest.raises(InvalidRequest, match="none of the base's tokens")
+    with made(tokenizer, len(tokenizer)) as constraints, refused:
         compiled(constraints, ConstraintSpec.choice(["ß"], PARAM))
 
 
