@@ -313,7 +313,9 @@ async def _complete(
             if not line.startswith("data: {"):
                 continue
             piece = json.loads(line.removeprefix("data: "))
-            _raise_for(500 if "error" in piece else 200, piece)
+            if "error" in piece:  # after the headers: the code alone says what it is
+                code = piece["error"]["code"]
+                raise _Refused({c: s for s, c in _REFUSALS.items()}.get(code, 500), code)
             tokens[0] += piece["choices"][0]["token_ids"]
             told, events = piece, events + 1
             if kind == "cut" and events >= cut:

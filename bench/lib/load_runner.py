@@ -115,6 +115,7 @@ class Target:
             "temperature": 0,
             "ignore_eos": True,
             "stream": True,
+            "stream_options": {"include_usage": True},
         }
 
 
@@ -138,7 +139,7 @@ def _read(exchange: Exchange, model: Model, wanted: int) -> tuple[tuple[float, .
     last = json.loads(events[-1][1])
     if "error" in last:
         return tuple(at for at, _ in events[:-1]), _code_of(last)
-    tokens = tuple(at for at, _ in events)
+    tokens = tuple(at for at, _ in events[:-1])  # the last event has the usage and no token
     digests = {json.loads(data)["overtone"]["digest"] for data in (events[0][1], events[-1][1])}
     if digests != {model.digest}:
         return tokens, WRONG_ADAPTER

@@ -1,6 +1,6 @@
 """From a call (calls.py) to its answer: whole, or event by event. Needs no HTTP request.
 
-Both ways look a version that was deleted before it was loaded up by its name again.
+A version that was deleted before it was loaded is looked up by its name again.
 """
 
 import asyncio
@@ -18,6 +18,11 @@ from server.api.sampling import samplings
 from server.service import Service
 
 T = TypeVar("T")
+
+#: A stream waits so long for its first token before its headers go out: what fails until then is
+#: still an HTTP status. The longer time is for adapters that are being loaded: their files may
+#: turn out to be unusable.
+READY_HOLD_S, LOADING_HOLD_S = 0.1, 1.0
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,10 @@ async def whole_answer(service: Service, call: GenerationCall) -> WholeAnswer:
 
 
 async def streamed_answer(service: Service, call: GenerationCall) -> StreamedAnswer:
-    """Return a call's answer as events; an error before the first token is raised here.
+    """Return a call's answer as events, with the first token or soon (`READY_HOLD_S`) without it.
 
     Raises:
-        Exception: as `whole_answer` does.
+        Exception: as `whole_answer` does; what goes wrong later is raised by the events.
     """
     return await _by_name(service, call, lambda now: _streamed(service, now))
 
@@ -67,7 +72,7 @@ async def _by_name(
     except BlobMissing:
         if call.answerer.record is not None:
             service.registry.directory.forget(call.answerer.record.name)
-        now = await asyncio.to_thread(resolve, service, call.body.model)
+        now = await asyncio.to_thread(resolve, service, call.answerer.model)
         if now.digest == call.answerer.digest:
             raise
         return await attempt(replace(call, answerer=now))
@@ -89,7 +94,14 @@ async def _whole(service: Service, call: GenerationCall) -> WholeAnswer:
 async def _streamed(service: Service, call: GenerationCall) -> StreamedAnswer:
     run, form = _accepted(service, call)
     deltas = run.deltas()
-    first = await anext(deltas)
+    first = asyncio.ensure_future(anext(deltas))
+    try:
+        await asyncio.wait({first}, timeout=READY_HOLD_S if run.is_loaded else LOADING_HOLD_S)
+        if first.done():
+            first.result()
+    except BaseException:
+        first.cancel()
+        raise
     return StreamedAnswer(call.answerer, _events(call, run, form, first, deltas))
 
 
@@ -99,39 +111,40 @@ def _accepted(service: Service, call: GenerationCall) -> tuple[Run, Answer]:
     run.submit(samplings(call, service))
     if call.answerer.record is not None:
         service.metrics.on_adapter(call.answerer.record.name)
+    options = call.body.stream_options
     form = Answer(
         call.answerer,
         service.text,
-        isinstance(call.body, ChatRequest),
-        call.num_logprobs is not None,
-        call.body.return_token_ids,
+        is_chat=isinstance(call.body, ChatRequest),
+        with_logprobs=call.num_logprobs is not None,
+        with_ids=call.body.return_token_ids,
+        with_usage=options is not None and options.include_usage,
     )
     return run, form
 
 
 async def _events(
-    call: GenerationCall, run: Run, form: Answer, first: Delta, rest: AsyncIterator[Delta]
+    call: GenerationCall,
+    run: Run,
+    form: Answer,
+    first: Awaitable[Delta],
+    rest: AsyncIterator[Delta],
 ) -> AsyncGenerator[Json]:
-    body = call.body
     seen: set[int] = set()
     generated = 0
     try:
         async for delta in _chain(first, rest):
             generated += delta.num_generated
-            piece = form.piece(delta, run.mode, delta.choice not in seen)
+            yield form.piece(delta, run.mode, delta.choice not in seen)
             seen.add(delta.choice)
-            if run.is_over:
-                cached = run.num_cached(body.n)
-                piece["usage"] = usage(call.prompts, body.n, generated, cached)
-            yield piece
-        if body.stream_options and body.stream_options.include_usage:
-            totals = usage(call.prompts, body.n, generated, run.num_cached(body.n))
+        if form.with_usage:
+            totals = usage(call.prompts, call.body.n, generated, run.num_cached(call.body.n))
             yield form.closing(totals, run.mode)
     finally:
         run.close()
 
 
-async def _chain(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
-    yield first
+async def _chain(first: Awaitable[Delta], rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    yield await first
     async for delta in rest:
         yield delta

@@ -22,6 +22,7 @@ class Answer:
         is_chat: chat completions, not completions.
         with_logprobs: log-probabilities were asked for.
         with_ids: `token_ids` were asked for.
+        with_usage: of a stream: its last event is to have the usage, as OpenAI's has.
     """
 
     answerer: Answerer
@@ -29,6 +30,7 @@ class Answer:
     is_chat: bool
     with_logprobs: bool
     with_ids: bool
+    with_usage: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -41,7 +43,11 @@ class Answer:
         return body
 
     def piece(self, delta: Delta, mode: str | None, is_first: bool) -> Json:
-        """Return the chunk of one delta; a chat's first one carries the role."""
+        """Return the chunk of one delta; a chat's first one carries the role.
+
+        Clients add up the usage of all chunks: only the last one (`closing`) has it, the others
+        have null beside it.
+        """
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         body = self._frame(kind, mode)
         choice = self._choice(delta.choice, delta)
@@ -49,6 +55,8 @@ class Answer:
             message = choice.pop("message")
             choice["delta"] = message if is_first else {"content": message["content"]}
         body["choices"] = [choice]
+        if self.with_usage:
+            body["usage"] = None
         return body
 
     def closing(self, totals: Json, mode: str | None) -> Json:

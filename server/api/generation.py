@@ -126,6 +126,11 @@ class Run:
         return not self._open
 
     @property
+    def is_loaded(self) -> bool:
+        """Return whether all that the sequences need is in memory."""
+        return all(generation.sequence.is_ready for generation in self._generations)
+
+    @property
     def num_choices(self) -> int:
         """Return how many choices there are."""
         return len(self._call.prompts)

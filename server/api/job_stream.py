@@ -1,8 +1,8 @@
-"""A job's events and numbers as server-sent events, as they come, to the job's end."""
+"""A job's events and numbers as they come, to the job's end."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -12,15 +12,12 @@ from registry.common.pages import MAX_PAGE
 from registry.jobs.jobs import Jobs
 from server.api.bodies.jobs import Event
 from server.api.job_responses import event_object, metrics_event
-from server.api.request import event_line, log_unexpected
-from server.errors import Draining, Overloaded, body_of
+from server.errors import Draining, Overloaded
 
 #: Between two reads; it grows while nothing is new.
 _FIRST_WAIT_S, _LAST_WAIT_S = 0.2, 1.0
 #: Every stream polls the registry.
 MAX_STREAMS = 64
-#: A comment line is sent this often: it detects a closed connection and keeps proxies from closing.
-_ALIVE_S = 10.0
 _PATIENCE_S = 60.0
 
 
@@ -62,10 +59,10 @@ def check_streams(request: Request) -> None:
         raise Overloaded(message, "stream", retry_after_s=5)
 
 
-async def event_stream(
+async def job_events(
     request: Request, jobs: Jobs, job: JobRecord, after: str | None, after_step: int
-) -> AsyncIterator[str]:
-    """Yield a job's events and numbers as server-sent events, ending in `[DONE]`.
+) -> AsyncGenerator[Event]:
+    """Yield a job's events and numbers.
 
     Args:
         request: the HTTP request.
@@ -73,6 +70,10 @@ async def event_stream(
         job: to report on.
         after: id of an event; only later ones are sent.
         after_step: only numbers of later steps are sent.
+
+    Raises:
+        Draining: the server is going down.
+        RegistryUnavailable: it has been away for a minute.
     """
     # The greatest place of a step: the registry counts what came later at the same step.
     point = f"{after_step}-{2**63}" if after_step >= 0 else None
@@ -80,18 +81,14 @@ async def event_stream(
     state = request.app.state
     state.num_job_streams += 1
     try:
-        async for line in _lines(reader, _stopping(request)):
-            yield line
-    except Exception as error:
-        log_unexpected(request, error)
-        yield event_line(body_of(error))
+        async for event in _all(reader, _stopping(request)):
+            yield event
     finally:
         state.num_job_streams -= 1
-    yield "data: [DONE]\n\n"
 
 
-async def _lines(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncIterator[str]:
-    spoken = heard = time.monotonic()
+async def _all(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncIterator[Event]:
+    heard = time.monotonic()
     wait_s = _FIRST_WAIT_S
     while not reader.is_over:
         if is_stopping():
@@ -103,13 +100,8 @@ async def _lines(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncItera
             if time.monotonic() > heard + _PATIENCE_S:
                 raise
             news = []
-        for body in news:
-            yield event_line(body)
-        if news:
-            spoken = time.monotonic()
-        elif time.monotonic() > spoken + _ALIVE_S:
-            spoken = time.monotonic()
-            yield ": alive\n\n"
+        for event in news:
+            yield event
         wait_s = _FIRST_WAIT_S if news else min(1.5 * wait_s, _LAST_WAIT_S)
         if not reader.is_over:
             await asyncio.sleep(wait_s)

@@ -11,6 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from adapters_core.contract.strict_json import UnclearJson, strict_json
 from server.api.validation import checked
@@ -112,18 +113,19 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         ClientDisconnect: it has; nothing is answered, and the request counts as 499.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
+    leaving = asyncio.ensure_future(gone(request.receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        for future in (task, gone):
+        for future in (task, leaving):
             future.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await asyncio.gather(task, leaving, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def gone(receive: Receive) -> None:
+    """Return when the caller has hung up; the request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
         pass

@@ -12,6 +12,7 @@ from openai import OpenAI
 
 import spectra
 from live import Live
+from server.api import answering
 from waiting import until
 
 MESSAGES: Any = [{"role": "user", "content": "Say something."}]
@@ -63,12 +64,14 @@ def test_a_completion_has_text_usage_and_who_answered(client: OpenAI, live: Live
 
 def test_a_streamed_completion_is_the_whole_one_in_pieces(client: OpenAI) -> None:
     asked: dict[str, Any] = {"model": "oa", "prompt": "Once", "max_tokens": 12, "temperature": 0}
-    chunks = list(client.completions.create(**asked, stream=True))
+    options: Any = {"include_usage": True}
+    *chunks, last = client.completions.create(**asked, stream=True, stream_options=options)
     whole = client.completions.create(**asked)
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
-    assert chunks[-1].usage == whole.usage
-    assert len({chunk.id for chunk in chunks}) == 1
+    assert all(chunk.usage is None for chunk in chunks)
+    assert last.usage == whole.usage
+    assert len({chunk.id for chunk in [*chunks, last]}) == 1
 
 
 def test_a_chat_answers_as_assistant(client: OpenAI) -> None:
@@ -93,6 +96,7 @@ def test_a_streamed_chat_has_one_role_all_text_and_the_usage_last(client: OpenAI
     assert "".join(delta.content or "" for delta in deltas) == whole.choices[0].message.content
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
     assert last.choices == []
+    assert all(chunk.usage is None for chunk in chunks)
     assert last.usage == whole.usage
 
 
@@ -322,3 +326,15 @@ def _ids(text: str) -> list[int]:
 
     ids: list[int] = tiny.tokenizer()(text)["input_ids"]
     return ids
+
+
+def test_an_error_in_mid_stream_is_raised_by_the_client(
+    client: OpenAI, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "READY_HOLD_S", 0.0)
+    asked: Any = {"model": "tiny", "prompt": "Once", "max_tokens": 9, "stream": True}
+    with live.paused():
+        chunks = client.completions.create(**asked, extra_body={"timeout_s": 0.05})
+    with pytest.raises(openai.APIError, match="no end within the request's time") as caught:
+        list(chunks)
+    assert caught.value.code == "deadline_exceeded"

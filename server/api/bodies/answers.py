@@ -98,14 +98,19 @@ class Completion(TypedDict):
 
 
 class CompletionChunk(TypedDict):
-    """One event of a streamed completion; the last one has the usage."""
+    """One event of a streamed completion.
+
+    Args:
+        usage: only with `stream_options.include_usage`: null before the last event, which has no
+            choices.
+    """
 
     id: str
     object: Literal["text_completion"]
     created: int
     model: str
     choices: list[Choice]
-    usage: NotRequired[Usage]
+    usage: NotRequired[Usage | None]
     overtone: AnsweredBy
 
 
@@ -188,14 +193,19 @@ class ChatChunkChoice(TypedDict):
 
 
 class ChatCompletionChunk(TypedDict):
-    """One event of a streamed chat; the last one has the usage."""
+    """One event of a streamed chat.
+
+    Args:
+        usage: only with `stream_options.include_usage`: null before the last event, which has no
+            choices.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
     choices: list[ChatChunkChoice]
-    usage: NotRequired[Usage]
+    usage: NotRequired[Usage | None]
     overtone: AnsweredBy
 
 

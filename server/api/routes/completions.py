@@ -1,12 +1,11 @@
 """POST /v1/completions and /v1/chat/completions, whole or as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from server.api.answerer import Answerer
 from server.api.answering import streamed_answer, whole_answer
@@ -18,12 +17,11 @@ from server.api.bodies.answers import (
 )
 from server.api.calls import chat_call, completion_call
 from server.api.chat_schemas import ChatRequest
-from server.api.completion_responses import Json
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.describe import ANSWERS, answer, describe
+from server.api.event_stream import EventStream, event_lines
 from server.api.generation import GenerationCall
-from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
-from server.errors import body_of
+from server.api.request import json_body, service_of, unless_gone
 from server.service import Service
 
 B = TypeVar("B", bound=GenerationRequest)
@@ -72,23 +70,9 @@ async def _answer(
         whole = await unless_gone(request, whole_answer(service, call))
         return JSONResponse(whole.body, headers=_headers(whole.answerer))
     streamed = await unless_gone(request, streamed_answer(service, call))
-    headers = _headers(streamed.answerer)
-    headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    lines = _lines(request, streamed.events)
-    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+    lines = event_lines(request, streamed.events)
+    return EventStream(lines, _headers(streamed.answerer))
 
 
 def _headers(answerer: Answerer) -> dict[str, str]:
     return {"X-Overtone-Adapter": answerer.header}
-
-
-async def _lines(request: Request, events: AsyncGenerator[Json]) -> AsyncIterator[str]:
-    """Yield events as lines, an error among them, then `[DONE]`."""
-    try:
-        async with aclosing(events):
-            async for event in events:
-                yield event_line(event)
-    except Exception as error:
-        log_unexpected(request, error)
-        yield event_line(body_of(error))
-    yield "data: [DONE]\n\n"

@@ -2,11 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from registry import FileNotFound
@@ -14,10 +14,11 @@ from server.api.answerer import Answerer, resolve
 from server.api.bodies.answers import Evaluation as Evaluated
 from server.api.bodies.answers import EvaluationProgress
 from server.api.describe import ANSWERS, answer, describe
+from server.api.event_stream import EventStream, event_lines
 from server.api.job_creation import own_file
-from server.api.request import event_line, json_body, log_unexpected, service_of, unless_gone
+from server.api.request import json_body, service_of, unless_gone
 from server.api.request_body import RequestBody
-from server.errors import InvalidRequest, Overloaded, body_of
+from server.errors import InvalidRequest, Overloaded
 from server.evaluation.evaluation import Evaluation, EvaluationSpec
 from server.service import Service
 
@@ -69,8 +70,7 @@ async def evaluate(request: Request) -> Response:
     run = _Run(evaluation)
     headers = {"X-Overtone-Adapter": answerer.header}
     if body.stream:
-        events = _events(request, run)
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return EventStream(event_lines(request, _events(request, run)), headers)
     try:
         return JSONResponse(await unless_gone(request, run.result()), headers=headers)
     finally:
@@ -109,22 +109,18 @@ class _Run:
         self.done = done
 
 
-async def _events(request: Request, run: _Run) -> AsyncIterator[str]:
-    """Yield the progress twice a second, then the evaluation, then `[DONE]`."""
+async def _events(request: Request, run: _Run) -> AsyncGenerator[dict[str, Any]]:
+    """Yield the progress twice a second, then the evaluation."""
     task = asyncio.ensure_future(run.result())
     try:
         while not task.done():
-            yield event_line(_progress(run))
+            yield _progress(run)
             await asyncio.wait({task}, timeout=0.5)
-        yield event_line(task.result())
-    except Exception as error:
-        log_unexpected(request, error)
-        yield event_line(body_of(error))
+        yield task.result()
     finally:
         run.stop()
         await asyncio.wait({task})
         request.app.state.num_evaluations -= 1
-    yield "data: [DONE]\n\n"
 
 
 def _progress(run: _Run) -> dict[str, Any]:

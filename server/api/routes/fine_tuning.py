@@ -10,7 +10,6 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from adapters_core.errors import InvalidAdapter, UnknownMethod
 from registry import (
@@ -24,6 +23,7 @@ from registry import (
 )
 from server.api.bodies.jobs import CheckpointPage, CurvePage, Event, EventPage, Job, JobPage
 from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, answer, describe, raw
+from server.api.event_stream import EventStream, event_lines
 from server.api.job_creation import file_job
 from server.api.job_responses import (
     checkpoint_object,
@@ -35,7 +35,7 @@ from server.api.job_responses import (
     point_object,
 )
 from server.api.job_schemas import JobRequest
-from server.api.job_stream import check_streams, event_stream
+from server.api.job_stream import check_streams, job_events
 from server.api.parameters import MAX_PAGE, After, JobId, Limit
 from server.api.request import check_room, json_body, service_of
 from server.errors import Overloaded, StorageFull, UnsupportedParameter
@@ -156,9 +156,8 @@ async def events(
     if stream:
         check_streams(request)
         await _call(jobs.events, job.id, 1, event_place(after))  # a bad `after` is a 400, no event
-        lines = event_stream(request, jobs, job, event_place(after), after_step)
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+        events = job_events(request, jobs, job, event_place(after), after_step)
+        return EventStream(event_lines(request, events))
     found = await _call(jobs.last_events, job.id, limit + 1, event_place(after))
     return page_object(found, event_object, limit)
 

@@ -30,7 +30,7 @@ def event(digest: str, usage: int | None) -> bytes:
 
 
 def answer(digest: str = DIGEST, tokens: int = 4) -> bytes:
-    events = [event(digest, None)] * (tokens - 1) + [event(digest, tokens), b"data: [DONE]\n\n"]
+    events = [event(digest, None)] * tokens + [event(digest, tokens), b"data: [DONE]\n\n"]
     body = b"".join(events)
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 

@@ -13,6 +13,7 @@ import pytest
 
 import spectra
 from live import Live
+from server.api import answering, event_stream
 from waiting import until
 
 LONG = {"max_tokens": 1000, "ignore_eos": True, "temperature": 0}
@@ -29,6 +30,20 @@ def error_of(answer: httpx2.Response) -> dict[str, Any]:
     return told
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let streams wait for their first token, however busy this machine is."""
+    for name in ("READY_HOLD_S", "LOADING_HOLD_S"):
+        monkeypatch.setattr(answering, name, 60.0)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let streams send their headers before anything else."""
+    for name in ("READY_HOLD_S", "LOADING_HOLD_S"):
+        monkeypatch.setattr(answering, name, 0.0)
+
+
 def events_of(answer: httpx2.Response) -> list[str]:
     """Return the data of each event, after a check that nothing else is sent."""
     assert answer.headers["Content-Type"].startswith("text/event-stream")
@@ -39,7 +54,7 @@ def events_of(answer: httpx2.Response) -> list[str]:
 
 
 def test_a_version_deleted_before_it_is_loaded_is_answered_by_the_names_newer_one(
-    live: Live, monkeypatch: pytest.MonkeyPatch
+    live: Live, monkeypatch: pytest.MonkeyPatch, patient: None
 ) -> None:
     for seed in (51, 52):
         assert live.upload("moving", spectra.files(seed)).status_code == 201
@@ -64,7 +79,7 @@ def test_a_version_deleted_before_it_is_loaded_is_answered_by_the_names_newer_on
 # The stream
 
 
-def test_a_stream_is_events_then_done_with_the_usage_on_the_last(live: Live) -> None:
+def test_a_stream_is_events_then_done(live: Live) -> None:
     whole = live.complete("comp").json()
     answer = live.complete("comp", stream=True)
     assert answer.headers["X-Overtone-Adapter"].startswith("comp@1 sha256:")
@@ -74,8 +89,6 @@ def test_a_stream_is_events_then_done_with_the_usage_on_the_last(live: Live) -> 
     assert "".join(body["choices"][0]["text"] for body in bodies) == whole["choices"][0]["text"]
     ids = [token for body in bodies for token in body["choices"][0]["token_ids"]]
     assert ids == whole["choices"][0]["token_ids"]
-    assert bodies[-1]["usage"] == whole["usage"]
-    assert all("usage" not in body for body in bodies[:-1])
     reasons = [body["choices"][0]["finish_reason"] for body in bodies]
     assert reasons == [None] * (len(bodies) - 1) + [whole["choices"][0]["finish_reason"]]
     for body in bodies:  # the mode may be another one than that of the first request
@@ -90,7 +103,57 @@ def test_a_stream_of_many_choices_keeps_them_apart(live: Live) -> None:
     for chunk in map(json.loads, chunks):
         texts[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
     assert texts == [choice["text"] for choice in whole["choices"]]
-    assert json.loads(chunks[-1])["usage"] == whole["usage"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_the_usage_of_a_stream_comes_once_and_only_where_it_is_asked_for(
+    live: Live, path: str
+) -> None:
+    prompt: dict[str, Any] = {"prompt": ["Once", "Twice"]}
+    chat: dict[str, Any] = {"messages": [{"role": "user", "content": "Once"}]}
+    body = {"model": "comp", "max_tokens": 6, "n": 2, "seed": 3}
+    body |= prompt if path == "/v1/completions" else chat
+    whole = live.http.post(path, json=body).json()
+
+    def streamed(**options: Any) -> list[dict[str, Any]]:
+        *chunks, _ = events_of(live.http.post(path, json={**body, "stream": True, **options}))
+        return [json.loads(chunk) for chunk in chunks]
+
+    assert all("usage" not in chunk for chunk in streamed())
+    assert all("usage" not in chunk for chunk in streamed(stream_options={"include_usage": False}))
+    *chunks, last = streamed(stream_options={"include_usage": True})
+    assert all(chunk["usage"] is None and chunk["choices"] for chunk in chunks)
+    assert (last["choices"], last["usage"]) == ([], whole["usage"])
+
+
+def test_a_stream_that_waits_has_its_headers_and_pings(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "PING_S", 0.02)
+    body = {"model": "tiny", "prompt": "Once", "max_tokens": 2, "stream": True}
+    with live.paused():
+        request = live.http.build_request("POST", "/v1/completions", json=body)
+        answer = live.http.send(request, stream=True)
+        assert (answer.status_code, answer.headers["X-Overtone-Adapter"]) == (200, "tiny")
+        lines = answer.iter_lines()
+        assert [next(lines) for _ in range(4)] == [": ping", ""] * 2
+        assert live.num_open == 2
+    *_, end, blank = lines
+    assert (end, blank) == ("data: [DONE]", "")
+    answer.close()
+
+
+def test_a_silence_between_two_tokens_is_broken_by_pings(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "PING_S", 0.02)
+    body = {"model": "tiny", "prompt": "Once", "stream": True, **LONG}
+    with live.http.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: {")
+        with live.paused():
+            assert ": ping" in lines
+        assert any(line.startswith("data: {") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +175,10 @@ def test_an_error_before_the_first_token_is_a_status_and_no_stream(
 
 
 def test_an_adapter_that_fits_no_cache_is_a_status_before_any_token(
-    serve: Callable[..., Live],
+    serve: Callable[..., Live], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(answering, "READY_HOLD_S", 0.0)
+    monkeypatch.setattr(answering, "LOADING_HOLD_S", 60.0)
     live = serve(coefficient_bytes=1024)
     small = spectra.files(1)
     assert live.upload("small", small).status_code == 201
@@ -127,11 +192,10 @@ def test_an_adapter_that_fits_no_cache_is_a_status_before_any_token(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_adapter_whose_answer_is_not_finite_fails_alone(live: Live, stream: bool) -> None:
-    huge = {
-        spectra.key(target): spectra.torch.full((spectra.N,), 3e38) for target in spectra.TARGETS
-    }
-    assert live.upload("huge", spectra.files(changed=huge)).status_code in (200, 201)
+def test_an_adapter_whose_answer_is_not_finite_fails_alone(
+    live: Live, stream: bool, patient: None
+) -> None:
+    upload_huge(live)
     alone = live.tokens("comp")
     with ThreadPoolExecutor(6) as threads, live.paused():
         good = [threads.submit(live.tokens, "comp") for _ in range(4)]
@@ -139,6 +203,23 @@ def test_an_adapter_whose_answer_is_not_finite_fails_alone(live: Live, stream: b
         until(lambda: live.num_open == 6)
     assert [each.result() for each in good] == [alone] * 4
     assert (bad.result().status_code, error_of(bad.result())["code"]) == (500, "internal_error")
+    assert live.num_open == 0
+
+
+def upload_huge(live: Live) -> None:
+    huge = {
+        spectra.key(target): spectra.torch.full((spectra.N,), 3e38) for target in spectra.TARGETS
+    }
+    assert live.upload("huge", spectra.files(changed=huge)).status_code in (200, 201)
+
+
+def test_an_error_after_the_headers_is_the_last_event(live: Live, hasty: None) -> None:
+    upload_huge(live)
+    answer = live.complete("huge", stream=True)
+    assert answer.status_code == 200
+    event, done = events_of(answer)
+    assert json.loads(event)["error"]["code"] == "internal_error"
+    assert done == "[DONE]"
     assert live.num_open == 0
 
 
@@ -186,6 +267,8 @@ def test_a_caller_that_hangs_up_while_it_waits_leaves_the_queue(
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
     with socket.create_connection((address.hostname, address.port), 30) as connection:
         connection.sendall(head.encode() + content)
+        if stream:
+            assert b"200 OK" in connection.recv(64)
         until(lambda: live.num_open == 2)
     until(lambda: live.num_open == 1)
     assert live.metric(GENERATED) < 1000, "the first ended before the second left"
