@@ -13,7 +13,7 @@ from adapters_core.contract.method_registry import registered
 from live import Live
 from registry import Hyperparameters, JobError
 from registry.jobs import log as job_log
-from server.api import job_stream
+from server.api import event_stream, job_stream
 from server.api.job_schemas import HyperparametersRequest
 from training_parts import (
     TEXTS,
@@ -459,6 +459,18 @@ def test_a_stream_goes_on_where_its_reader_left_it(server: Live, running: Any) -
     assert first not in rest
     assert [e["data"]["step"] for e in rest[:-1] if e["type"] == "metrics"] == [3]
     assert rest[-2] == whole[-2]
+
+
+def test_a_stream_of_a_silent_job_pings_and_is_left_at_once(
+    server: Live, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, _ = running
+    monkeypatch.setattr(event_stream, "PING_S", 0.02)
+    path, query = f"{JOBS}/{record.id}/events", {"stream": "true"}
+    with server.http.stream("GET", path, params=query) as answer:
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert ": ping" in answer.iter_lines()
+    until(lambda: server.app.state.num_job_streams == 0)
 
 
 def test_a_stream_says_so_when_the_server_goes_down(server: Live, running: Any) -> None:
