@@ -22,6 +22,7 @@ from server.api.middleware.request_id import RequestId
 from server.api.middleware.timing import Timing
 from server.api.routes import (
     adapters,
+    compare,
     completions,
     documentation,
     encoding,
@@ -63,6 +64,7 @@ _EXPECTED = (
 )
 _ROUTES = (
     completions,
+    compare,
     encoding,
     evaluations,
     adapters,

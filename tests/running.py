@@ -1,7 +1,7 @@
 """A runtime over a tiny base; its steps can be held up or made to fail, its events collected."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,6 +150,16 @@ class Running:
         self, length: int, max_tokens: int = 4, digest: str | None = None, **options: Any
     ) -> Heard:
         return self.submit(length, max_tokens, digest, **options)[1]
+
+    def ask_all(self, asked: Sequence[tuple[int, str | None]]) -> list[Heard]:
+        """Submit sequences together, each of a length and a digest."""
+        heards = [Heard() for _ in asked]
+        requests = [
+            SequenceRequest(prompt_of(length, length), greedy(4), digest)
+            for length, digest in asked
+        ]
+        self.runtime.submit_all(list(zip(requests, heards, strict=True)))
+        return heards
 
     def hold(self) -> Heard:
         """Stop the loop in a step of one short sequence, so that what comes next is one batch."""

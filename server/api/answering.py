@@ -4,25 +4,58 @@ A version that was deleted before it was loaded is looked up by its name again.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from registry import BlobMissing
 from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_responses import Answer, Json, usage
-from server.api.generation import Delta, GenerationCall, Run, finish
+from server.api.generation import Choice, GenerationCall, Run, finish, submit
 from server.api.prompt_scores import prompt_logprobs
 from server.api.sampling import samplings
 from server.service import Service
 
 T = TypeVar("T")
 
-#: A stream waits so long for its first token before its headers go out: what fails until then is
+#: A stream waits so long for its first event before its headers go out: what fails until then is
 #: still an HTTP status. The longer time is for adapters that are being loaded: their files may
 #: turn out to be unusable.
 READY_HOLD_S, LOADING_HOLD_S = 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A call whose sequences are accepted, and the shape of its answer."""
+
+    call: GenerationCall
+    run: Run
+    form: Answer
+
+    def body(self, choices: Sequence[Choice]) -> Json:
+        """Return the whole answer's body from its finished choices."""
+        generated = sum(choice.num_generated for choice in choices)
+        return self.form.whole(choices, self._usage(generated), self.run.mode)
+
+    async def events(self) -> AsyncGenerator[Json]:
+        """Yield the bodies of the answer's events; closing them cancels what is not over."""
+        run, form = self.run, self.form
+        seen: set[int] = set()
+        generated = 0
+        async with aclosing(run.deltas()) as deltas:
+            async for delta in deltas:
+                generated += delta.num_generated
+                yield form.piece(delta, run.mode, delta.choice not in seen)
+                seen.add(delta.choice)
+        if form.with_usage:
+            yield form.closing(self._usage(generated), run.mode)
+
+    def _usage(self, generated: int) -> Json:
+        n = self.call.body.n
+        return usage(self.call.prompts, n, generated, self.run.num_cached(n))
 
 
 @dataclass(frozen=True)
@@ -44,75 +77,110 @@ class StreamedAnswer:
     events: AsyncGenerator[Json]
 
 
-async def whole_answer(service: Service, call: GenerationCall) -> WholeAnswer:
-    """Return a call's answer once all choices are finished; cancelling it cancels them.
+def accept(service: Service, call: GenerationCall) -> Accepted:
+    """Accept the sequences of a call.
 
     Raises:
         Overloaded, Draining: nothing was accepted.
         PromptTooLong, InvalidRequest: as `samplings` does.
-        Exception: what made a sequence fail.
     """
-    return await _by_name(service, call, lambda now: _whole(service, now))
+    (accepted,) = accept_all(service, [call])
+    return accepted
+
+
+def accept_all(service: Service, calls: Sequence[GenerationCall]) -> list[Accepted]:
+    """Accept the sequences of all calls, to go side by side in one batch, or none of them.
+
+    Raises:
+        Exception: as `accept` does.
+    """
+    runs = [Run(service, call, samplings(call, service)) for call in calls]
+    submit(service, runs)
+    for call in calls:
+        if call.answerer.record is not None:
+            service.metrics.on_adapter(call.answerer.record.name)
+    forms = [_form(service, call) for call in calls]
+    return list(map(Accepted, calls, runs, forms))
+
+
+async def whole_answer(service: Service, call: GenerationCall) -> WholeAnswer:
+    """Return a call's answer once all choices are finished; cancelling it cancels them.
+
+    Raises:
+        Exception: as `accept` does, and what made a sequence fail.
+    """
+    return await whole_of(service, accept(service, call))
+
+
+async def whole_of(service: Service, accepted: Accepted) -> WholeAnswer:
+    """Return the answer of what is accepted, as `whole_answer` does."""
+    return await _by_name(service, accepted, partial(_whole, service))
 
 
 async def streamed_answer(service: Service, call: GenerationCall) -> StreamedAnswer:
-    """Return a call's answer as events, with the first token or soon (`READY_HOLD_S`) without it.
+    """Return a call's answer as events, with the first one or soon (`READY_HOLD_S`) without it.
 
     Raises:
         Exception: as `whole_answer` does; what goes wrong later is raised by the events.
     """
-    return await _by_name(service, call, lambda now: _streamed(service, now))
+    return await streamed_of(service, accept(service, call))
+
+
+async def streamed_of(service: Service, accepted: Accepted) -> StreamedAnswer:
+    """Return the events of what is accepted, as `streamed_answer` does."""
+    return await _by_name(service, accepted, _streamed)
 
 
 async def _by_name(
-    service: Service, call: GenerationCall, attempt: Callable[[GenerationCall], Awaitable[T]]
+    service: Service, accepted: Accepted, attempt: Callable[[Accepted], Awaitable[T]]
 ) -> T:
     try:
-        return await attempt(call)
+        return await attempt(accepted)
     except BlobMissing:
-        if call.answerer.record is not None:
-            service.registry.directory.forget(call.answerer.record.name)
-        now = await asyncio.to_thread(resolve, service, call.answerer.model)
-        if now.digest == call.answerer.digest:
+        was = accepted.call.answerer
+        if was.record is not None:
+            service.registry.directory.forget(was.record.name)
+        now = await asyncio.to_thread(resolve, service, was.model)
+        if now.digest == was.digest:
             raise
-        return await attempt(replace(call, answerer=now))
+        return await attempt(accept(service, replace(accepted.call, answerer=now)))
 
 
-async def _whole(service: Service, call: GenerationCall) -> WholeAnswer:
-    run, form = _accepted(service, call)
-    choices = await finish(run)
+async def _whole(service: Service, accepted: Accepted) -> WholeAnswer:
+    call = accepted.call
+    choices = await finish(accepted.run)
     count = call.body.prompt_logprobs
     if count is not None:
-        for choice, sequence in zip(choices, run.sequences, strict=True):
+        for choice, sequence in zip(choices, accepted.run.sequences, strict=True):
             scores = await asyncio.to_thread(prompt_logprobs, service.text, sequence, count)
             choice.extras["prompt_logprobs"] = scores
-    generated = sum(choice.num_generated for choice in choices)
-    totals = usage(call.prompts, call.body.n, generated, run.num_cached(call.body.n))
-    return WholeAnswer(call.answerer, form.whole(choices, totals, run.mode))
+    return WholeAnswer(call.answerer, accepted.body(choices))
 
 
-async def _streamed(service: Service, call: GenerationCall) -> StreamedAnswer:
-    run, form = _accepted(service, call)
-    deltas = run.deltas()
-    first = asyncio.ensure_future(anext(deltas))
+async def _streamed(accepted: Accepted) -> StreamedAnswer:
+    events = accepted.events()
+    first = asyncio.ensure_future(anext(events))
+    hold_s = READY_HOLD_S if accepted.run.is_loaded else LOADING_HOLD_S
     try:
-        await asyncio.wait({first}, timeout=READY_HOLD_S if run.is_loaded else LOADING_HOLD_S)
+        await asyncio.wait({first}, timeout=hold_s)
         if first.done():
             first.result()
     except BaseException:
         first.cancel()
         raise
-    return StreamedAnswer(call.answerer, _events(call, run, form, first, deltas))
+    return StreamedAnswer(accepted.call.answerer, _chain(first, events))
 
 
-def _accepted(service: Service, call: GenerationCall) -> tuple[Run, Answer]:
-    """Return the accepted sequences of a call, and the shape of its answer."""
-    run = Run(service, call)
-    run.submit(samplings(call, service))
-    if call.answerer.record is not None:
-        service.metrics.on_adapter(call.answerer.record.name)
+async def _chain(first: Awaitable[Json], rest: AsyncGenerator[Json]) -> AsyncGenerator[Json]:
+    async with aclosing(rest):
+        yield await first
+        async for event in rest:
+            yield event
+
+
+def _form(service: Service, call: GenerationCall) -> Answer:
     options = call.body.stream_options
-    form = Answer(
+    return Answer(
         call.answerer,
         service.text,
         is_chat=isinstance(call.body, ChatRequest),
@@ -120,31 +188,3 @@ def _accepted(service: Service, call: GenerationCall) -> tuple[Run, Answer]:
         with_ids=call.body.return_token_ids,
         with_usage=options is not None and options.include_usage,
     )
-    return run, form
-
-
-async def _events(
-    call: GenerationCall,
-    run: Run,
-    form: Answer,
-    first: Awaitable[Delta],
-    rest: AsyncIterator[Delta],
-) -> AsyncGenerator[Json]:
-    seen: set[int] = set()
-    generated = 0
-    try:
-        async for delta in _chain(first, rest):
-            generated += delta.num_generated
-            yield form.piece(delta, run.mode, delta.choice not in seen)
-            seen.add(delta.choice)
-        if form.with_usage:
-            totals = usage(call.prompts, call.body.n, generated, run.num_cached(call.body.n))
-            yield form.closing(totals, run.mode)
-    finally:
-        run.close()
-
-
-async def _chain(first: Awaitable[Delta], rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
-    yield await first
-    async for delta in rest:
-        yield delta

@@ -3,7 +3,7 @@
 Both functions tokenize, and may ask the registry: they run beside the event loop.
 """
 
-from server.api.answerer import resolve
+from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.generation import GenerationCall
@@ -13,14 +13,16 @@ from server.service import Service
 _DEFAULT_MAX_TOKENS = 16
 
 
-def completion_call(service: Service, body: CompletionRequest, tenant: str) -> GenerationCall:
-    """Return the call of a body of POST /v1/completions.
+def completion_call(
+    service: Service, body: CompletionRequest, tenant: str, answerer: Answerer | None = None
+) -> GenerationCall:
+    """Return the call of a body of POST /v1/completions, answered by `answerer` if one is given.
 
     Raises:
         AdapterNotFound, RegistryUnavailable, BaseMismatch: as `resolve` does.
         InvalidRequest: a prompt has no tokens, or one that does not exist.
     """
-    answerer = resolve(service, body.model)
+    answerer = answerer or resolve(service, body.model)
     tokens = [service.text.prompt(prompt) for prompt in body.prompts]
     texts = [_text(service, prompt) for prompt in body.prompts] if body.echo else []
     return GenerationCall(
@@ -36,8 +38,10 @@ def completion_call(service: Service, body: CompletionRequest, tenant: str) -> G
     )
 
 
-def chat_call(service: Service, body: ChatRequest, tenant: str) -> GenerationCall:
-    """Return the call of a body of POST /v1/chat/completions.
+def chat_call(
+    service: Service, body: ChatRequest, tenant: str, answerer: Answerer | None = None
+) -> GenerationCall:
+    """Return the call of a body of POST /v1/chat/completions, answered by `answerer` if given.
 
     Raises:
         AdapterNotFound, RegistryUnavailable, BaseMismatch: as `resolve` does.
@@ -45,7 +49,7 @@ def chat_call(service: Service, body: ChatRequest, tenant: str) -> GenerationCal
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", "top_logprobs")
-    answerer = resolve(service, body.model)
+    answerer = answerer or resolve(service, body.model)
     prompt = service.text.chat_prompt([message.plain() for message in body.messages])
     return GenerationCall(
         body,

@@ -13,8 +13,7 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from server.api.request import event_line, gone, log_unexpected
-from server.errors import body_of
+from server.api.request import error_body, event_line, gone
 
 #: Silence after which a comment is sent; proxies close after 60 s and more.
 PING_S = 15.0
@@ -87,8 +86,7 @@ async def event_lines(
             async for event in events:
                 yield event_line(event)
     except Exception as error:
-        log_unexpected(request, error)
-        yield event_line(body_of(error))
+        yield event_line(error_body(request, error))
     yield _DONE
 
 

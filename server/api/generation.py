@@ -1,14 +1,15 @@
 """One HTTP request's generations: from a checked request to finished or streaming choices."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from server.api.answerer import Answerer
 from server.api.completion_schemas import GenerationRequest
 from server.api.prompt_scores import echoed
 from server.generation.delivery import Mailbox
-from server.generation.runtime import FailedEvent, Generation, SequenceRequest
+from server.generation.runtime import FailedEvent, Generation, SequenceRequest, Sink
 from server.generation.text_stream import Place
 from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.service import Service
@@ -106,9 +107,12 @@ class Run:
     Leaving it (`close`) cancels what is not over; safe to call twice.
     """
 
-    def __init__(self, service: Service, call: GenerationCall) -> None:
+    def __init__(
+        self, service: Service, call: GenerationCall, samplings: Sequence[Sampling]
+    ) -> None:
         self._service = service
         self._call = call
+        self._samplings = samplings
         self._mailbox = Mailbox(service.deliveries)
         form, echoes = call.body.text_form, call.echoes or [""] * len(call.prompts)
         self._streams = [
@@ -140,34 +144,33 @@ class Run:
         """Return the choices' sequences."""
         return [generation.sequence for generation in self._generations]
 
-    def submit(self, samplings: Sequence[Sampling]) -> None:
-        """Accept every sequence, or none of them.
-
-        Raises:
-            Overloaded, Draining: nothing was accepted.
-        """
+    def requests(self) -> list[tuple[SequenceRequest, Sink]]:
+        """Return what is to be accepted, choice by choice."""
         call = self._call
-        try:
-            for number, (prompt, sampling) in enumerate(zip(call.prompts, samplings, strict=True)):
-                sink = self._mailbox.sink(number)
-                mode = self._generations[0].mode if self._generations else None
-                request = SequenceRequest(
-                    prompt,
-                    sampling,
-                    call.answerer.digest,
-                    call.tenant,
-                    call.timeout_s,
-                    mode,
-                    is_background=call.is_background,
-                )
-                self._generations.append(self._service.runtime.submit(request, sink))
-                self._open.add(number)
-        except Exception:
-            self.close()
-            raise
-        self.mode = self._generations[0].mode
+        asked = zip(call.prompts, self._samplings, strict=True)
+        return [
+            (self._request(prompt, sampling), self._mailbox.sink(number))
+            for number, (prompt, sampling) in enumerate(asked)
+        ]
 
-    async def deltas(self) -> AsyncIterator[Delta]:
+    def _request(self, prompt: tuple[int, ...], sampling: Sampling) -> SequenceRequest:
+        call = self._call
+        return SequenceRequest(
+            prompt,
+            sampling,
+            call.answerer.digest,
+            call.tenant,
+            call.timeout_s,
+            is_background=call.is_background,
+        )
+
+    def begin(self, generations: Sequence[Generation]) -> None:
+        """Take what was accepted, choice by choice."""
+        self._generations = list(generations)
+        self._open = set(range(len(generations)))
+        self.mode = generations[0].mode
+
+    async def deltas(self) -> AsyncGenerator[Delta]:
         """Yield what every token adds, until all choices are finished.
 
         Raises:
@@ -219,6 +222,18 @@ class Run:
         for number in self._open:
             self._service.runtime.cancel(self._generations[number])
         self._open = set()
+
+
+def submit(service: Service, runs: Sequence[Run]) -> None:
+    """Accept the sequences of all runs, to go side by side, or none of them.
+
+    Raises:
+        Overloaded, Draining: nothing was accepted.
+    """
+    requests = [request for run in runs for request in run.requests()]
+    generations = iter(service.runtime.submit_all(requests))
+    for run in runs:
+        run.begin(list(islice(generations, run.num_choices)))
 
 
 async def finish(run: Run) -> list[Choice]:

@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from adapters_core.contract.strict_json import UnclearJson, strict_json
 from server.api.validation import checked
-from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull
+from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull, body_of
 from server.service import Service
 
 _LOG = logging.getLogger("overtone")
@@ -66,10 +66,10 @@ async def json_body(request: Request, model: type[M]) -> M:
     Raises:
         InvalidRequest: not JSON, or a field is wrong; `param` is its whole path.
     """
-    return checked(model, await _parsed_json(request))
+    return checked(model, await parsed_json(request))
 
 
-async def _parsed_json(request: Request) -> Any:
+async def parsed_json(request: Request) -> Any:
     """Return the request's body as a JSON value.
 
     Raises:
@@ -100,10 +100,11 @@ def event_line(body: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-def log_unexpected(request: Request, error: Exception) -> None:
-    """Log an error of no known family, which is a fault of this program."""
+def error_body(request: Request, error: Exception) -> dict[str, Any]:
+    """Return an error's body; one of no known family, a fault of this program, is logged."""
     if not isinstance(error, FAMILIES):
         _LOG.error("request %s failed", request.state.request_id, exc_info=error)
+    return dict(body_of(error))
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -6,7 +6,7 @@ step are handed over together, once per step and receiver.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.modes import Mode
@@ -118,6 +118,32 @@ class Runtime(BatchThread):
             Overloaded: too many of the tenant's sequences are open.
             Draining: the server is going down.
         """
+        (generation,) = self.submit_all([(request, sink)])
+        return generation
+
+    def submit_all(self, requests: Sequence[tuple[SequenceRequest, Sink]]) -> list[Generation]:
+        """Accept sequences that are to run side by side, or none of them; safe from any thread.
+
+        The scheduler has all of them before its next step, and those of one adapter have one mode.
+
+        Raises:
+            Overloaded, Draining: as `submit` does.
+        """
+        made: list[Generation] = []
+        modes: dict[str | None, Mode | None] = {}
+        try:
+            for request, sink in requests:
+                mode = modes.get(request.digest, request.mode)
+                made.append(self._placed(replace(request, mode=mode), sink))
+                modes[request.digest] = made[-1].mode
+        except Exception:
+            self._post(lambda: self._withdraw(made))
+            raise
+        self._post(lambda: self._accept(made))
+        return made
+
+    def _placed(self, request: SequenceRequest, sink: Sink) -> Generation:
+        """Count a sequence as open, and take its lease."""
         prompt, sampling = request.prompt, request.sampling
         if request.is_background:
             with self._counted_apart():
@@ -134,9 +160,7 @@ class Runtime(BatchThread):
         sequence.is_background = request.is_background
         if request.constraint is not None:
             sequence.constraint = request.constraint.begin(sampling.stop_ids)
-        generation = Generation(sequence, sink, placed.mode, now)
-        self._post(lambda: self._accept(generation))
-        return generation
+        return Generation(sequence, sink, placed.mode, now)
 
     def cancel(self, generation: Generation) -> None:
         """End a generation before its next step; nothing happens if it is over."""
@@ -211,9 +235,16 @@ class Runtime(BatchThread):
             self._observer.on_next_token(now - generation.last_event_at)
         generation.last_event_at = now
 
-    def _accept(self, generation: Generation) -> None:
-        self._generations[generation.sequence] = generation
-        self._scheduler.add(generation.sequence)
+    def _accept(self, generations: Sequence[Generation]) -> None:
+        for generation in generations:
+            self._generations[generation.sequence] = generation
+            self._scheduler.add(generation.sequence)
+
+    def _withdraw(self, generations: Sequence[Generation]) -> None:
+        """Close what was not accepted after all; none of it has run."""
+        self._accept(generations)
+        for generation in generations:
+            self._close(generation)
 
     def _fail_unloadable(self) -> None:
         """Fail the waiting sequences whose adapter could not be loaded."""

@@ -243,6 +243,50 @@ def test_a_full_queue_refuses_and_takes_again_later(running: Callable[..., Runni
     assert len(r.ask(5).tokens()) == 4
 
 
+def test_sequences_submitted_together_begin_in_one_step(running: Callable[..., Running]) -> None:
+    r = running()
+    digests = [None, "good0", "good1", "good0"]
+    for digest in digests:
+        r.ask(2, digest=digest).tokens()
+    r.settle()
+    r.observer.steps.clear()
+    for heard in r.ask_all([(5, digest) for digest in digests]):
+        assert len(heard.tokens()) == 4
+    r.settle()
+    assert [stats.num_running for stats in r.observer.steps[:3]] == [4, 4, 4]
+    assert len(r.observer.steps) == 4
+
+
+def test_sequences_of_one_adapter_submitted_together_have_one_mode(
+    running: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = running()
+    forced = iter(["factored", "merged"])
+    place = r.runtime._placement._force
+    monkeypatch.setattr(
+        r.runtime._placement, "_force", lambda digest, mode: place(digest, next(forced))
+    )
+    heards = r.ask_all([(5, "good0"), (5, "good0")])
+    assert [len(heard.tokens()) for heard in heards] == [4, 4]
+    assert r.loader.memory.modes_of("good0") == ["factored"]
+
+
+def test_of_sequences_submitted_together_all_are_accepted_or_none(
+    running: Callable[..., Running],
+) -> None:
+    r = running(max_waiting=1, max_running=2)
+    r.engine.may_step.clear()
+    heard = r.ask(5)
+    with pytest.raises(Overloaded):
+        r.ask_all([(5, None), (5, "good0"), (5, None)])
+    eventually(lambda: r.runtime.num_open == 1)
+    r.engine.may_step.set()
+    assert len(heard.tokens()) == 4
+    assert all(len(h.tokens()) == 4 for h in r.ask_all([(5, None), (5, "good0"), (5, None)]))
+    r.settle()
+    r.check_all_given_back()
+
+
 def test_each_tenant_has_a_queue_of_its_own(running: Callable[..., Running]) -> None:
     r = running(max_waiting=1, max_running=2)
     r.engine.may_step.clear()

@@ -1,0 +1,41 @@
+"""POST /v1/compare: one prompt or conversation, answered by several models side by side."""
+
+import asyncio
+from functools import partial
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from server.api.answering import accept_all
+from server.api.bodies.comparisons import ComparedChunk, Comparison
+from server.api.compare_schemas import CompareRequest, kind_of
+from server.api.comparison import compare_calls, comparison_events, whole_comparison
+from server.api.describe import ANSWERS, answer, describe
+from server.api.event_stream import EventStream, event_lines
+from server.api.request import error_body, parsed_json, service_of, unless_gone
+from server.api.validation import checked
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post(
+    "/v1/compare",
+    **describe(
+        "createComparison",
+        answer(Comparison, events=ComparedChunk),
+        body=CompareRequest,
+        errors=ANSWERS,
+    ),
+)
+async def compare(request: Request) -> Response:
+    """Ask several models the same, in one batch; a model that fails is an entry with its error."""
+    given = await parsed_json(request)
+    body = checked(kind_of(given), given)
+    service = service_of(request)
+    calls = await asyncio.to_thread(compare_calls, service, body, request.state.tenant)
+    accepted, on_error = accept_all(service, calls), partial(error_body, request)
+    if body.stream:
+        events = comparison_events(service, accepted, on_error)
+        return EventStream(event_lines(request, events))
+    whole = whole_comparison(service, accepted, on_error)
+    return JSONResponse(await unless_gone(request, whole))
