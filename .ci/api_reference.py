@@ -97,6 +97,9 @@ def _shown_operation(title: str, operation: Json, api: Json) -> Iterator[str]:
 
 
 def _shown_body(media_type: str, media: Json, api: Json) -> Iterator[str]:
+    if "$ref" not in media["schema"]:
+        yield from _wrapped(f"Body, `{media_type}`: {_type_of(media['schema'])}.")
+        return
     name = media["schema"]["$ref"].rpartition("/")[2]
     schema = api["components"]["schemas"][name]
     yield from _wrapped(f"Body, `{media_type}`: {schema['description']}")

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._session import Session, is_interactive, printable, report
+from ._session import API_ERROR, Session, is_interactive, printable, report
 from .client import Client
 from .errors import InvalidArgument, OvertoneError
-from .types import AnsweredBy, ChatChunk, CompletionChunk
+from .types import AnsweredBy, ChatChunk, Comparison, CompletionChunk
 
 ModelName = Annotated[
     str, typer.Argument(metavar="NAME", help="NAME, NAME@3, NAME@prod, NAME@sha256:… or the base.")
@@ -75,6 +75,50 @@ def chat(
             session.emit(client.chat(name, messages, **params).raw, "")
         else:
             _print_all(client.stream_chat(name, messages, **params))
+
+
+def compare(  # noqa: PLR0913 (the options of a command)
+    ctx: typer.Context,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME…", help="Up to 16 names as in complete.")
+    ],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The text to continue; - reads it.")
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Ask this in a chat instead.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="What they are told beforehand.")] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    seed: Annotated[int | None, typer.Option(help="Of all; one is drawn if it is missing.")] = None,
+) -> None:
+    """Ask several models the same, side by side in one batch; exit code 1 if one of them fails."""
+    session: Session = ctx.obj
+    params = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    if (prompt is None) == (message is None) or (system is not None and message is None):
+        raise InvalidArgument("give --prompt, or --message with or without --system")
+    text = sys.stdin.read() if prompt == "-" else prompt
+    turns = [] if system is None else [_turn("system", system)]
+    messages = None if message is None else [*turns, _turn("user", message)]
+    with session.client() as client:
+        found = client.compare(names, text, messages=messages, **params)
+    session.emit(found.raw, _side_by_side(found))
+    if any(each.error for each in found.answers):
+        raise typer.Exit(API_ERROR)
+
+
+def _side_by_side(found: Comparison) -> Text:
+    """Each model's name above what it said."""
+    text = Text()
+    for each in found.answers:
+        text.append(f"{printable(each.model)}\n", "bold")
+        if each.error is None:
+            text.append(f"{printable(each.text)}\n\n")
+        else:
+            text.append(f"error: {each.error.code}: {printable(each.error.message)}\n\n", "red")
+    text.rstrip()
+    return text
 
 
 def _converse(

@@ -167,12 +167,12 @@ def health() -> Call:
 
 def complete(model: str, prompt: Prompt, params: Mapping[str, Any]) -> Call:
     """A whole completion. `params` that are None are left out."""
-    return Call("POST", "/v1/completions", json=_body(params, model=model, prompt=prompt))
+    return Call("POST", "/v1/completions", json=body_of(params, model=model, prompt=prompt))
 
 
 def chat(model: str, messages: Messages, params: Mapping[str, Any]) -> Call:
     """A whole chat completion. `params` that are None are left out."""
-    body = _body(params, model=model, messages=list(messages))
+    body = body_of(params, model=model, messages=list(messages))
     return Call("POST", "/v1/chat/completions", json=body)
 
 
@@ -202,9 +202,12 @@ def _segment(part: str) -> str:
     return quote(part, safe="@:")
 
 
-def _body(params: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
+def body_of(params: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
+    """The body of a request to a model; parameters that are None are left out."""
     if "stream" in params:
-        raise InvalidArgument("`stream` is not a parameter: call stream_complete or stream_chat")
+        raise InvalidArgument(
+            "`stream` is not a parameter: call stream_complete, stream_chat or stream_compare"
+        )
     return {**fixed, **_present(params)}
 
 

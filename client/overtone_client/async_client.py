@@ -1,12 +1,13 @@
 """The client for asyncio programs; client.py holds its twin, with the methods described."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
+from . import _comparisons as comparisons
 from . import _requests as requests
 from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
@@ -19,6 +20,8 @@ from .types import (
     Alias,
     ChatChunk,
     ChatCompletion,
+    ComparedChunk,
+    Comparison,
     Completion,
     CompletionChunk,
     Health,
@@ -155,6 +158,28 @@ class AsyncClient:
     ) -> AsyncGenerator[ChatChunk, None]:
         call = requests.streamed(requests.chat(model, messages, params))
         return self._stream(call, responses.to_chat_chunk)
+
+    async def compare(
+        self,
+        models: Sequence[str],
+        prompt: Prompt | None = None,
+        *,
+        messages: Messages | None = None,
+        **params: Any,
+    ) -> Comparison:
+        answer = await self._send(comparisons.compare(models, prompt, messages, params))
+        return comparisons.parse_comparison(answer)
+
+    def stream_compare(
+        self,
+        models: Sequence[str],
+        prompt: Prompt | None = None,
+        *,
+        messages: Messages | None = None,
+        **params: Any,
+    ) -> AsyncGenerator[ComparedChunk, None]:
+        call = requests.streamed(comparisons.compare(models, prompt, messages, params))
+        return self._stream(call, comparisons.to_compared_chunk)
 
     async def _send(self, call: requests.Call) -> httpx2.Response:
         with translated(str(self._http.base_url)):

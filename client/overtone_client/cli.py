@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": answers.models,
     "chat": answers.chat,
     "complete": answers.complete,
+    "compare": answers.compare,
     "train": training.train,
     "jobs": training.jobs,
     "job": training.job,

@@ -1,12 +1,13 @@
 """The client for ordinary programs; async_client.py holds its twin."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
+from . import _comparisons as comparisons
 from . import _requests as requests
 from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
@@ -19,6 +20,8 @@ from .types import (
     Alias,
     ChatChunk,
     ChatCompletion,
+    ComparedChunk,
+    Comparison,
     Completion,
     CompletionChunk,
     Health,
@@ -214,6 +217,37 @@ class Client:
         """As `chat`, piece by piece; closing the generator cancels the request."""
         call = requests.streamed(requests.chat(model, messages, params))
         return self._stream(call, responses.to_chat_chunk)
+
+    def compare(
+        self,
+        models: Sequence[str],
+        prompt: Prompt | None = None,
+        *,
+        messages: Messages | None = None,
+        **params: Any,
+    ) -> Comparison:
+        """Ask several models the same, side by side in one batch.
+
+        Args:
+            models: up to sixteen names as in `complete`; one that fails has an error for an answer.
+            prompt: a text, several texts, or token ids.
+            messages: a chat instead of a prompt.
+            params: as in `complete`.
+        """
+        answer = self._send(comparisons.compare(models, prompt, messages, params))
+        return comparisons.parse_comparison(answer)
+
+    def stream_compare(
+        self,
+        models: Sequence[str],
+        prompt: Prompt | None = None,
+        *,
+        messages: Messages | None = None,
+        **params: Any,
+    ) -> Generator[ComparedChunk, None, None]:
+        """As `compare`, piece by piece; closing the generator cancels the request."""
+        call = requests.streamed(comparisons.compare(models, prompt, messages, params))
+        return self._stream(call, comparisons.to_compared_chunk)
 
     def _send(self, call: requests.Call) -> httpx2.Response:
         with translated(str(self._http.base_url)):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from .errors import APIError
+
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -184,6 +186,51 @@ class ChatCompletion(_Answer):
 @dataclass(frozen=True)
 class ChatChunk(ChatCompletion):
     """One event of a streamed chat: `choices` holds what is new."""
+
+
+@dataclass(frozen=True)
+class ComparedAnswer:
+    """One model's answer in a comparison; where it failed, `answer` is None and `error` says why.
+
+    Args:
+        index: of the model among those that were asked.
+        model: as it was asked for.
+    """
+
+    index: int
+    model: str
+    answer: Completion | ChatCompletion | None
+    error: APIError | None
+
+    @property
+    def text(self) -> str:
+        """The first choice's text, empty if there is none."""
+        return self.answer.text if self.answer else ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answers of several models to one request, in the models' order."""
+
+    id: str
+    created: int | None
+    answers: tuple[ComparedAnswer, ...]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ComparedChunk:
+    """One event of a streamed comparison: the next piece of one model's answer, or its error."""
+
+    index: int
+    model: str
+    chunk: CompletionChunk | ChatChunk | None
+    error: APIError | None
+
+    @property
+    def text(self) -> str:
+        """The piece's text, empty if there is none."""
+        return self.chunk.text if self.chunk else ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What all JSON bodies have in common: what counts as not given, and unknown fields refused."""
 
+import re
 from collections.abc import Mapping
 from inspect import cleandoc
 from typing import Any, ClassVar, Self
@@ -24,11 +25,19 @@ class RequestBody(BaseModel):
 
     @classmethod
     def _documentation(cls) -> str:
-        """Return the docstring, with the `Args:` of the classes that it builds on, too."""
+        """Return the docstring, with the `Args:` of the classes that it builds on, too.
+
+        What a class says of a field holds instead of what the classes below it say; a field that
+        it makes a class variable is left out.
+        """
         split = "\n\nArgs:\n"
         texts = [cleandoc(each.__doc__ or "") for each in cls.__mro__ if each is not BaseModel]
-        listed = [text.partition(split)[2] for text in reversed(texts) if split in text]
-        return split.join([texts[0].partition(split)[0], *(["\n".join(listed)] if listed else [])])
+        listed: dict[str, str] = {}
+        for text in reversed(texts):
+            for entry in filter(None, re.split(r"\n(?= {4}\S)", text.partition(split)[2])):
+                listed[entry.strip().partition(":")[0]] = entry
+        kept = [entry for name, entry in listed.items() if name not in cls.__class_vars__]
+        return split.join([texts[0].partition(split)[0], *(["\n".join(kept)] if kept else [])])
 
     @model_validator(mode="before")
     @classmethod

@@ -83,6 +83,7 @@ def create_app(state: State) -> FastAPI:
     _add_adapters(app, state)
     _add_aliases(app, state)
     _add_answers(app, state)
+    _add_comparisons(app, state)
     add_training(app, state, _missing)
     return app
 
@@ -220,11 +221,49 @@ def _add_answers(app: FastAPI, state: State) -> None:
             raise Fault(404, "model_not_found", f"no adapter {body['model']!r}")
         if body.get("stream"):
             return StreamingResponse(events(body["model"], is_chat), media_type="text/event-stream")
-        words = [{"role": "assistant", "content": "Hello, world"}]
-        choice = {"message": words[0]} if is_chat else {"text": "Hello, world", "token_ids": [1, 2]}
-        return JSONResponse(
-            _answer(body["model"], [{"index": 0, "finish_reason": "stop", **choice}])
-        )
+        return JSONResponse(_whole(body["model"], is_chat))
+
+
+def _add_comparisons(app: FastAPI, state: State) -> None:
+    @app.post("/v1/compare", response_model=None)
+    async def compare(request: Request) -> JSONResponse | StreamingResponse:
+        body = await request.json()
+        state.bodies.append(body)
+        is_chat = "messages" in body
+        numbered = list(enumerate(body["models"]))
+        if body.get("stream"):
+            return StreamingResponse(compared(numbered, is_chat), media_type="text/event-stream")
+        data = [
+            {"index": i, "model": model, "answer": _told(model, is_chat)} for i, model in numbered
+        ]
+        return JSONResponse({"id": "cmpr-1", "created": 1, "data": data})
+
+
+def _told(model: str, is_chat: bool) -> dict[str, Any]:
+    if model == "fails":
+        return {"error": {"message": "too large", "code": "too_large", "param": None}}
+    kind = "chat.completion" if is_chat else "text_completion"
+    return {"object": kind, **_whole(model, is_chat)}
+
+
+def _whole(model: str, is_chat: bool) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "Hello, world"}
+    choice = {"message": message} if is_chat else {"text": "Hello, world", "token_ids": [1, 2]}
+    return _answer(model, [{"index": 0, "finish_reason": "stop", **choice}])
+
+
+async def compared(numbered: list[tuple[int, str]], is_chat: bool) -> AsyncIterator[str]:
+    """Every model's first piece, then every model's second one; `fails` has an error alone."""
+    kind = "chat.completion.chunk" if is_chat else "text_completion"
+    for word in ("Hello", ", world"):
+        for index, model in numbered:
+            delta = {"delta": {"content": word}} if is_chat else {"text": word}
+            chunk = {"object": kind, **_answer(model, [{"index": 0, **delta}])}
+            if model == "fails":
+                chunk = {"error": {"message": "too large", "code": "too_large"}}
+            if model != "fails" or word == "Hello":
+                yield _event({"index": index, "model": model, "chunk": chunk})
+    yield "data: [DONE]\n\n"
 
 
 async def events(model: str, is_chat: bool) -> AsyncIterator[str]:

@@ -7,13 +7,17 @@ import pytest
 from overtone_client import (
     AnsweredBy,
     AsyncClient,
+    ChatChunk,
+    ChatCompletion,
     Client,
+    Completion,
     ConnectionLost,
     InvalidArgument,
     InvalidResponse,
     Message,
     ModelNotFound,
     Overloaded,
+    TooLarge,
     Usage,
 )
 
@@ -51,6 +55,53 @@ def test_streams_yield_the_pieces(client: Client, state: State) -> None:
     assert chunks[-1].usage == Usage(3, 2, 5)
     assert chunks[0].answered_by == AnsweredBy("demo", 1, "sha256:0", "factored")
     assert state.bodies[1] == {"model": "demo", "messages": USER, "max_tokens": 9, "stream": True}
+
+
+def test_a_comparison_has_each_models_answer_or_error(client: Client, state: State) -> None:
+    found = client.compare(["demo", "fails", "tiny"], "Once", max_tokens=4, seed=None)
+    assert [(each.index, each.model) for each in found.answers] == [
+        (0, "demo"),
+        (1, "fails"),
+        (2, "tiny"),
+    ]
+    good, failed, other = found.answers
+    assert (good.text, good.error) == ("Hello, world", None)
+    assert isinstance(good.answer, Completion)
+    assert (failed.text, failed.answer) == ("", None)
+    assert isinstance(failed.error, TooLarge)
+    assert other.answer is not None
+    assert other.answer.answered_by == AnsweredBy("tiny", 1, "sha256:0", "factored")
+    chat = client.compare(["demo"], messages=USER)
+    assert isinstance(chat.answers[0].answer, ChatCompletion)
+    assert state.bodies == [
+        {"models": ["demo", "fails", "tiny"], "prompt": "Once", "max_tokens": 4},
+        {"models": ["demo"], "messages": USER},
+    ]
+
+
+def test_a_streamed_comparison_goes_on_after_one_models_error(client: Client) -> None:
+    chunks = list(client.stream_compare(["demo", "fails"], messages=USER))
+    assert [(each.model, each.text) for each in chunks] == [
+        ("demo", "Hello"),
+        ("fails", ""),
+        ("demo", ", world"),
+    ]
+    assert isinstance(chunks[1].error, TooLarge)
+    assert isinstance(chunks[0].chunk, ChatChunk)
+
+
+@pytest.mark.parametrize("asked", [{}, {"prompt": "x", "messages": USER}])
+def test_a_comparison_has_either_a_prompt_or_messages(client: Client, asked: Any) -> None:
+    with pytest.raises(InvalidArgument, match="either a prompt or messages"):
+        client.compare(["demo"], **asked)
+
+
+@pytest.mark.anyio
+async def test_async_comparisons_are_the_same(async_client: AsyncClient) -> None:
+    found = await async_client.compare(["demo", "fails"], "Once")
+    assert [each.text for each in found.answers] == ["Hello, world", ""]
+    chunks = [each async for each in async_client.stream_compare(["demo", "fails"], "Once")]
+    assert "".join(each.text for each in chunks) == "Hello, world"
 
 
 @pytest.mark.anyio

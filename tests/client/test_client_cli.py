@@ -153,6 +153,32 @@ def test_answers_as_json_are_the_servers_documents(run: Run) -> None:
     assert document(run("--json", "complete", "demo", "x"))["overtone"]["version"] == 1
 
 
+def test_a_comparison_shows_each_model_with_what_it_said(run: Run, state: State) -> None:
+    shown = run("compare", "demo", "tiny", "--prompt", "Once", "--max-tokens", "3", "--seed", "1")
+    assert shown.stdout == "demo\nHello, world\n\ntiny\nHello, world\n"
+    run("compare", "demo", "-m", "hi", "--system", "be kind")
+    assert state.bodies == [
+        {"models": ["demo", "tiny"], "prompt": "Once", "max_tokens": 3, "seed": 1},
+        {
+            "models": ["demo"],
+            "messages": [
+                {"role": "system", "content": "be kind"},
+                {"role": "user", "content": "hi"},
+            ],
+        },
+    ]
+    found = document(run("compare", "demo", "--prompt", "-", "--json", text="from a pipe"))
+    assert found["data"][0]["answer"]["choices"][0]["text"] == "Hello, world"
+
+
+def test_a_comparison_with_a_failed_model_shows_it_and_fails(run: Run) -> None:
+    shown = run("compare", "fails", "demo", "--prompt", "Once")
+    assert shown.stdout == "fails\nerror: too_large: too large\n\ndemo\nHello, world\n"
+    assert shown.exit_code == 1
+    for wrong in ([], ["-p", "a", "-m", "b"], ["-p", "a", "--system", "b"]):
+        assert run("compare", "demo", *wrong).exit_code == 2
+
+
 def test_prompts_come_from_standard_input_too(run: Run, state: State) -> None:
     run("complete", "demo", "-", text="from a pipe")
     run("chat", "demo", text="hello\nthere")

@@ -56,6 +56,11 @@ CALLS: dict[str, Call] = {
     "chat": lambda c, p: c.chat("poet", MESSAGES, **PARAMS, logprobs=True, top_logprobs=2),
     "stream_complete": lambda c, p: [*c.stream_complete("poet", [1, 2], **PARAMS)],
     "stream_chat": lambda c, p: [*c.stream_chat("poet", MESSAGES, **PARAMS)],
+    "compare": lambda c, p: (
+        c.compare(["poet", "tiny"], "Once", **PARAMS, logprobs=2),
+        c.compare(["poet"], messages=MESSAGES, **PARAMS, top_logprobs=2, logprobs=True),
+    ),
+    "stream_compare": lambda c, p: [*c.stream_compare(["poet"], messages=MESSAGES, **PARAMS)],
     "training.upload": lambda c, p: c.training.upload(p / FILE),
     "training.files": lambda c, p: [*c.training.files(limit=1)],
     "training.file": lambda c, p: c.training.file("file-1"),
