@@ -144,7 +144,9 @@ class Runtime(BatchThread):
 
     def _placed(self, request: SequenceRequest, sink: Sink) -> Generation:
         """Count a sequence as open, and take its lease."""
-        prompt, sampling = request.prompt, request.sampling
+        prompt, sampling, constraint = request.prompt, request.sampling, None
+        if request.constraint is not None:
+            constraint = request.constraint.begin(sampling.stop_ids)
         if request.is_background:
             with self._counted_apart():
                 placed = self._placement.place_beside(request.digest, request.mode)
@@ -158,8 +160,7 @@ class Runtime(BatchThread):
         sequence = TokenSequence(prompt, sampling, placed.lease, now, request.tenant, deadline)
         sequence.border = self._engine.border
         sequence.is_background = request.is_background
-        if request.constraint is not None:
-            sequence.constraint = request.constraint.begin(sampling.stop_ids)
+        sequence.constraint = constraint
         return Generation(sequence, sink, placed.mode, now)
 
     def cancel(self, generation: Generation) -> None:
