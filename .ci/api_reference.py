@@ -59,7 +59,7 @@ def made() -> Json:
 
 def page(api: Json) -> Iterator[str]:
     """Yield the page's lines."""
-    bodies = set(re.findall(r"requestBody.*?schemas/(\w+)", json.dumps(api["paths"])))
+    bodies = set(_bodies(api))
     yield HEAD.format(description=api["info"]["description"])
     for tag in api["tags"]:
         yield f"## {tag['name'].capitalize()}\n"
@@ -76,6 +76,14 @@ def page(api: Json) -> Iterator[str]:
             yield f"### {name}\n"
             yield from _wrapped(schema["description"])
             yield from _shown_fields(schema)
+
+
+def _bodies(api: Json) -> Iterator[str]:
+    """Yield the schemas that stand with their operations."""
+    for operations in api["paths"].values():
+        for operation in operations.values():
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                yield media["schema"].get("$ref", "").rpartition("/")[2]
 
 
 def _shown_operation(title: str, operation: Json, api: Json) -> Iterator[str]:

@@ -153,7 +153,7 @@ def test_hanging_up_ends_all_of_them(live: Live, stream: bool) -> None:
 @pytest.mark.parametrize(
     ("params", "status", "param"),
     [
-        ({"models": ["one", "nobody"]}, 404, "model"),
+        ({"models": ["one", "nobody"]}, 404, None),
         ({"models": []}, 400, "models"),
         ({"models": ["tiny"] * 17}, 400, "models"),
         ({"models": "tiny"}, 400, "models"),
