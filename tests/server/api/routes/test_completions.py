@@ -154,6 +154,7 @@ def test_a_silence_between_two_tokens_is_broken_by_pings(
         with live.paused():
             assert ": ping" in lines
         assert any(line.startswith("data: {") for line in lines)
+    until(lambda: live.num_open == 0)
 
 
 @pytest.mark.parametrize(

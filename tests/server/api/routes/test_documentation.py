@@ -162,7 +162,8 @@ def test_the_events_of_a_stream_are_as_their_schema_says(live: Live, path: str, 
     asked = {"prompt": "Once"} if path == "/v1/completions" else {}
     chat = {"messages": [{"role": "user", "content": "Once"}]} if not asked else {}
     options = {"stream": True, "n": 2, "logprobs": True, "return_token_ids": True, "max_tokens": 4}
-    body = {"model": model, **asked, **chat, **options, "stream_options": {"include_usage": True}}
+    options |= {"stream_options": {"include_usage": True}, "ignore_eos": True}
+    body = {"model": model, **asked, **chat, **options}
     with live.http.stream("POST", path, json=body) as answer:
         events = [event for event in httpx2.EventSource(answer) if event.data != "[DONE]"]
     assert len(events) >= 9
