@@ -53,7 +53,7 @@ LAYERS = {
         "layers kernels positions",
         "base",
         "contract tokens",
-        "errors starting malloc",
+        "errors starting malloc calls",
     ),
     "server": (
         "cli tools",

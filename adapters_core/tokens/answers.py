@@ -13,7 +13,7 @@ A tokenizer may be unable to write a text as it is: it joins words with blanks, 
 letters. If what it writes differs in such things only, it is taken, and `text` says what it is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from os.path import commonprefix
@@ -66,8 +66,13 @@ class Answers:
         self._texts = TokenTexts(tokenizer.backend_tokenizer)
         self._end_texts = {tokenizer.convert_ids_to_tokens(end): end for end in sorted(ends)}
 
-    def after(self, prompt: Prompt, text: str) -> Answer:
+    def after(self, prompt: Prompt, text: str, shown: Set[int] = frozenset()) -> Answer:
         """Return the tokens of `text` behind `prompt`.
+
+        Args:
+            prompt: of the answer.
+            text: of the answer.
+            shown: special tokens that a caller is sent as text.
 
         Raises:
             AnswerNotWritable: no tokens say it, or one that ends answers stands within it.
@@ -78,7 +83,8 @@ class Answers:
             raise AnswerNotWritable(f"{within!r}, which ends an answer, stands within it")
         tried = []
         for ids in self._candidates(prompt.text, text):
-            tried.append(Answer(ids, text, written(self._texts, prompt.ids, ids), end))
+            said = written(self._texts, prompt.ids, ids, shown)
+            tried.append(Answer(ids, text, said, end))
             if tried[-1].is_exact:
                 return tried[-1]
         close = [answer for answer in tried if self._is_close(answer)]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from adapters_core.tokens.prompts import ChatRefused, Message, chat_text
+from adapters_core.tokens.messages import Message
+from adapters_core.tokens.prompts import ChatRefused, chat_text
 
 #: No template writes it of its own.
 _ANSWER = "overtone-answer"
@@ -40,7 +41,7 @@ def turn_end(tokenizer: Any) -> int | None:
         return None
     for messages in _CHATS:
         try:
-            text = chat_text(tokenizer, messages, asks=False)
+            text = chat_text(tokenizer, messages, ending="ends")
         except ChatRefused:
             continue
         _, found, tail = text.rpartition(_ANSWER)

@@ -1,27 +1,30 @@
 """Prompts and chats as tokens: what the server's routes and training make of the same words.
 
 A text gets the special tokens that the base's tokenizer adds. A chat goes through the base's chat
-template, which writes its special tokens itself. Roles that a template knows are few: `developer`
-is `system`, and parts of a content are one text.
+template (chats.py), which writes its special tokens itself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-#: Roles of messages that are served, and what templates call them.
-ROLES: Mapping[str, str] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-}
-#: A message as templates read it: `role` and `content`.
-Message = dict[str, str]
+from adapters_core.tokens.messages import Message, Tool
+
+#: How a chat's text ends: an answer is to follow, its last message goes on, or it is over.
+Ending = Literal["asks", "continues", "ends"]
 
 
 class ChatRefused(ValueError):
-    """The base has no chat template, or its template refuses these messages."""
+    """The base has no chat template, or its template does not take this chat.
+
+    Args:
+        message: in words.
+        where: the part of the chat that is meant, such as `messages[2].name`; empty for all of it.
+    """
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
 
 
 @dataclass(frozen=True)
@@ -37,29 +40,9 @@ class Prompt:
     ids: Sequence[int]
 
 
-def message(role: str, content: str | Iterable[str]) -> Message:
-    """Return a message as templates read it.
-
-    Args:
-        role: one of `ROLES`.
-        content: a text, or the texts of its parts.
-    """
-    return {"role": ROLES[role], "content": "".join(content)}
-
-
 def prompt_of(tokenizer: Any, text: str) -> Prompt:
     """Return the tokens of a prompt that is a text."""
     return Prompt(text, list(tokenizer(text, verbose=False)["input_ids"]))
-
-
-def chat_of(tokenizer: Any, messages: Sequence[Message]) -> Prompt:
-    """Return the tokens of a chat that the base is to answer.
-
-    Raises:
-        ChatRefused: the base has no chat template, or it refuses these messages.
-    """
-    text = chat_text(tokenizer, messages, asks=True)
-    return Prompt(text, plain_ids(tokenizer, text))
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
@@ -67,23 +50,36 @@ def plain_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def chat_text(tokenizer: Any, messages: Sequence[Message], asks: bool) -> str:
+def chat_text(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    ending: Ending = "asks",
+    tools: Sequence[Tool] = (),
+    variables: Mapping[str, Any] | None = None,
+) -> str:
     """Return a chat as the base's template writes it.
 
     Args:
         tokenizer: the base's.
         messages: of the chat.
-        asks: whether an answer is to follow.
+        ending: how the text ends.
+        tools: that the base may call.
+        variables: of the template.
 
     Raises:
-        ChatRefused: as `chat_of`.
+        ChatRefused: the base has no chat template, or it refuses these messages.
     """
     if not tokenizer.chat_template:
         raise ChatRefused("the base has no chat template")
     try:
         return str(
             tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=asks
+                list(messages),
+                tools=list(tools) or None,
+                tokenize=False,
+                add_generation_prompt=ending == "asks",
+                continue_final_message=ending == "continues",
+                **(variables or {}),
             )
         )
     except Exception as error:  # a template is a program: it may raise anything

@@ -6,7 +6,7 @@ the bytes of byte fallback the library drops whole characters beside an invalid 
 """
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from itertools import islice
 
 from adapters_core.tokens.token_texts import TokenTexts
@@ -35,6 +35,7 @@ class Written:
         texts: of the tokenizer.
         prompt: tokens before the first that is pushed.
         skips_special: whether special tokens are no text.
+        shown: special tokens that are text all the same.
 
     Attributes:
         previous: the last token that is text, of the prompt's if none was pushed; None if there is
@@ -43,10 +44,14 @@ class Written:
     """
 
     def __init__(
-        self, texts: TokenTexts, prompt: Sequence[int] = (), skips_special: bool = True
+        self,
+        texts: TokenTexts,
+        prompt: Sequence[int] = (),
+        skips_special: bool = True,
+        shown: Set[int] = frozenset(),
     ) -> None:
         self._texts = texts
-        self._skipped = texts.special if skips_special else frozenset()
+        self._skipped = texts.special - shown if skips_special else frozenset[int]()
         self._errors = "replace" if texts.is_byte_level else _ONE_EACH
         self._characters = codecs.getincrementaldecoder("utf-8")(self._errors)
         self._owed = 0
@@ -107,7 +112,19 @@ class Written:
         return token in self._skipped or self._texts.raw(token) == b""
 
 
-def written(texts: TokenTexts, prompt: Sequence[int], tokens: Iterable[int]) -> str:
-    """Return the whole text that a caller is sent for tokens behind a prompt."""
-    stream = Written(texts, prompt)
+def written(
+    texts: TokenTexts,
+    prompt: Sequence[int],
+    tokens: Iterable[int],
+    shown: Set[int] = frozenset(),
+) -> str:
+    """Return the whole text that a caller is sent for tokens behind a prompt.
+
+    Args:
+        texts: of the tokenizer.
+        prompt: tokens.
+        tokens: of the text.
+        shown: special tokens that are text.
+    """
+    stream = Written(texts, prompt, shown=shown)
     return "".join([*map(stream.push, tokens), stream.rest()])

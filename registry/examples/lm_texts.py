@@ -10,15 +10,18 @@ the template writes earlier turns otherwise than they were asked and answered, e
 of its own. OpenAI's `weight` of 0 leaves an answer out.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters_core.tokens.answers import Answer, AnswerNotWritable, Answers, difference
+from adapters_core.tokens.chat_answers import NoSuchAnswer, answer_text, check_answer
+from adapters_core.tokens.chats import Chat, ChatTemplate
 from adapters_core.tokens.ends import turn_end
-from adapters_core.tokens.prompts import ChatRefused, Message, Prompt, chat_of, prompt_of
+from adapters_core.tokens.messages import Message, Tool, plain_messages, plain_tools
+from adapters_core.tokens.prompts import ChatRefused, Prompt, prompt_of
 from registry.training_data.checks import form_of
-from registry.training_data.messages import is_learned, plain_messages
+from registry.training_data.messages import is_learned
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class LMTexts:
             self._end.token if turn is None else turn, self._end.stops | _some(turn)
         )
         self._answers = Answers(tokenizer, self._turn_end.stops)
+        self._template = ChatTemplate(tokenizer)
 
     @property
     def padding(self) -> int:
@@ -86,7 +90,7 @@ class LMTexts:
         """
         form = form_of(row)
         if form == "chat":
-            return self._chat(plain_messages(row["messages"]), row["messages"])
+            return self._chat(row)
         if form == "completion":
             return [self._completion(row["prompt"], row["completion"])]
         if form == "label":
@@ -99,46 +103,71 @@ class LMTexts:
             ids += _some(self._end.token)
         return LearnedText(ids, [True] * len(ids))
 
-    def _completion(self, prompt: str, completion: str) -> LearnedText:
-        before = prompt_of(self._tokenizer, prompt)
-        if not before.ids:
-            before = Prompt(prompt, self._start())
-        return self._answered(before, completion, self._end, "its `completion`")
-
-    def _chat(
-        self, messages: list[Message], given: Sequence[Mapping[str, Any]]
-    ) -> list[LearnedText]:
+    def _chat(self, row: Mapping[str, Any]) -> list[LearnedText]:
         if not self._tokenizer.chat_template:
             raise ValueError("is a chat, but the base has no chat template; use prompt, completion")
+        chat = Chat(plain_messages(row["messages"]), plain_tools(row.get("tools") or ()))
+        max_calls = 1 if row.get("parallel_tool_calls") is False else None
         texts: list[LearnedText] = []
-        for number, message in enumerate(messages):
-            if is_learned(given[number]):
+        for number, message in enumerate(chat.messages):
+            if is_learned(row["messages"][number]):
                 which = f"the answer in message {number + 1}"
-                before = self._asked(messages[:number], which)
-                text = self._answered(before, message["content"], self._turn_end, which)
+                before = self._asked(replace(chat, messages=chat.messages[:number]), which)
+                answer = self._chat_answer(before, message, chat.tools, max_calls, which)
+                text = _learned(before, answer, self._turn_end, which)
                 whole = texts[-1].followed_by(text) if texts else None
                 texts[-1 if whole else len(texts) :] = [whole or text]
         return texts
 
-    def _asked(self, messages: list[Message], which: str) -> Prompt:
+    def _chat_answer(
+        self,
+        before: Prompt,
+        message: Message,
+        tools: Sequence[Tool],
+        max_calls: int | None,
+        which: str,
+    ) -> Answer:
+        """Return the tokens of an answer in a chat, of which serving makes the same message."""
         try:
-            return chat_of(self._tokenizer, messages)
+            shown = self._template.call_tokens if tools else frozenset[int]()
+            answer = self._answer(before, answer_text(self._template, message), which, shown)
+            if tools:
+                check_answer(self._template, message, answer.text, tools, max_calls)
+        except NoSuchAnswer as error:
+            raise ValueError(f"cannot be learned: {which} {error}") from error
+        return answer
+
+    def _asked(self, chat: Chat, which: str) -> Prompt:
+        try:
+            return self._template.prompt(chat)
         except ChatRefused as error:
             raise ValueError(f"cannot be asked for {which}: {error}") from error
 
-    def _answered(self, before: Prompt, text: str, end: _End, which: str) -> LearnedText:
+    def _completion(self, prompt: str, completion: str) -> LearnedText:
+        before = prompt_of(self._tokenizer, prompt)
+        if not before.ids:
+            before = Prompt(prompt, self._start())
+        which = "its `completion`"
+        return _learned(before, self._answer(before, completion, which), self._end, which)
+
+    def _answer(
+        self, before: Prompt, text: str, which: str, shown: Set[int] = frozenset()
+    ) -> Answer:
         try:
-            answer = self._answers.after(before, text)
+            return self._answers.after(before, text, shown)
         except AnswerNotWritable as error:
             raise ValueError(f"cannot be learned, since of {which} {error}") from error
-        ids = [*answer.ids, *_some(answer.end if answer.end in end.stops else end.token)]
-        learned = [False] * len(before.ids) + [True] * len(ids)
-        return LearnedText([*before.ids, *ids], learned, _note(answer, which))
 
     def _start(self) -> list[int]:
         """Return what stands for an empty prompt, which serving takes as a token id only."""
         start = self._tokenizer.bos_token_id
         return list(_some(self._end.token if start is None else start))
+
+
+def _learned(before: Prompt, answer: Answer, end: _End, which: str) -> LearnedText:
+    ids = [*answer.ids, *_some(answer.end if answer.end in end.stops else end.token)]
+    learned = [False] * len(before.ids) + [True] * len(ids)
+    return LearnedText([*before.ids, *ids], learned, _note(answer, which))
 
 
 def _note(answer: Answer, which: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, get_args
 
+from adapters_core.tokens.messages import is_neutral
 from registry.training_data.lines import (
     MAX_FAULTS,
     Kind,
@@ -22,7 +23,7 @@ from registry.training_data.lines import (
     shown,
     sniffed,
 )
-from registry.training_data.messages import check_messages, is_neutral
+from registry.training_data.messages import check_messages, check_tools, is_learned
 from registry.training_data.zips import image_names
 
 #: chat: `messages`; completion: `prompt` and `completion`; label: `text` and `label`.
@@ -31,10 +32,11 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 _PAUSE_EVERY = 64
 _EXPECTED = "`messages`, `prompt` and `completion`, `text`, or `text` and `label`"
-#: OpenAI's fields of chats that call functions; without them the chat would mean something else.
-_NOT_TAKEN = ("tools", "functions", "parallel_tool_calls")
+#: Fields of a chat that may call functions, as OpenAI's API has them.
+_CHAT = ("messages", "tools", "parallel_tool_calls")
 #: Fields that mean something elsewhere, and what to do.
 _ADVICE = {
+    "functions": ": write `tools`",
     "weight": ", or put it on a message of the assistant",
     "text_pair": ": texts are read one by one, write both into `text`",
 }
@@ -118,8 +120,8 @@ def form_of(row: Mapping[str, Any]) -> Form:
         ValueError: it is none; the message follows upon "line 3: ".
     """
     if "messages" in row:
-        _check_fields(row, "messages")
-        check_messages(row["messages"])
+        _check_fields(row, *_CHAT)
+        _check_chat(row)
         return "chat"
     if "prompt" in row or "completion" in row:
         _check_text(row, "prompt", may_be_empty=True)
@@ -138,16 +140,25 @@ def form_of(row: Mapping[str, Any]) -> Form:
     return "label"
 
 
+def _check_chat(row: Mapping[str, Any]) -> None:
+    tools, parallel = row.get("tools") or [], row.get("parallel_tool_calls")
+    check_tools(tools)
+    check_messages(row["messages"], tools)
+    if parallel not in (None, True, False):
+        raise ValueError(
+            f"has {str(parallel)[:40]!r} as `parallel_tool_calls`; it is true or false"
+        )
+    several = (
+        len(each.get("tool_calls") or ()) > 1 for each in row["messages"] if is_learned(each)
+    )
+    if parallel is False and any(several):
+        raise ValueError("has an answer of several calls beside `parallel_tool_calls` of false")
+
+
 def _check_fields(row: Mapping[str, Any], *taken: str) -> None:
     """Refuse fields that training would ignore; null and empty ones are allowed."""
-    for name in _NOT_TAKEN:
-        if row.get(name):
-            raise ValueError(
-                f"has `{name}`; chats with functions are not taken, since none are served: write "
-                "calls and results into `content` as texts"
-            )
     for name, value in row.items():
-        if name not in (*taken, *_NOT_TAKEN) and not is_neutral(value):
+        if name not in taken and not is_neutral(value):
             forms = " and ".join(f"`{one}`" for one in taken)
             raise ValueError(
                 f"has the field `{name[:40]}`, which is not learned beside {forms}; remove it"

@@ -19,6 +19,8 @@ MAX_LINE_BYTES = 4 << 20
 MAX_RECORD_LINES = 100_000
 BOM = b"\xef\xbb\xbf"
 _SHOWN_CHARS = 200
+#: Columns of a table of chats that are JSON; all but the first may be empty.
+_JSON_COLUMNS = ("messages", "tools", "parallel_tool_calls")
 _MORE = f" (the first {MAX_FAULTS}; there may be more)"
 
 
@@ -142,20 +144,26 @@ class Table:
 
 
 def named(names: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
-    """Return a table's record as column -> text; `messages` is JSON.
+    """Return a table's record as column -> text; a chat's columns are JSON.
 
     Raises:
-        ValueError: it has another number of columns, or messages that are no JSON.
+        ValueError: it has another number of columns, or a chat's columns are no JSON.
     """
     if len(values) != len(names):
         raise ValueError(f"has {len(values)} columns, the header {len(names)}")
     row: dict[str, Any] = dict(zip(names, values, strict=True))
     if "messages" in row:
-        try:
-            row["messages"] = strict_json(row["messages"])
-        except UnclearJson as error:
-            raise ValueError(f"has a text under `messages` that {error}") from error
+        columns = [name for name in _JSON_COLUMNS if row.get(name) or name == "messages"]
+        row |= {name: _column(name, row[name]) for name in columns}
     return row
+
+
+def _column(name: str, text: str) -> Any:
+    """Return the value of a column of JSON."""
+    try:
+        return strict_json(text)
+    except UnclearJson as error:
+        raise ValueError(f"has a text under `{name}` that {error}") from error
 
 
 def _header(values: Sequence[str], line: int) -> list[str]:

@@ -5,6 +5,7 @@ Both functions tokenize, and may ask the registry: they run beside the event loo
 
 from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
+from server.api.chats import chat_of
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.generation import GenerationCall
 from server.errors import InvalidRequest
@@ -50,7 +51,7 @@ def chat_call(
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", "top_logprobs")
     answerer = answerer or resolve(service, body.model)
-    prompt = service.text.chat_prompt([message.plain() for message in body.messages])
+    prompt = service.text.chat_prompt(chat_of(body))
     return GenerationCall(
         body,
         answerer,

@@ -22,6 +22,7 @@ Path = tuple[str | int, ...]
 
 _MAX_SHOWN = 80
 _UNSUPPORTED = "unsupported_parameter"
+_WRONG = "wrong_field"
 _EXPECTED = "Input should be "
 #: Types of faults; pydantic's message names a class of this program.
 _WORDS = {
@@ -56,6 +57,11 @@ def unsupported(field: str, message: str) -> PydanticCustomError:
     return PydanticCustomError(_UNSUPPORTED, "{message}", {"message": message, "field": field})
 
 
+def wrong(field: str, message: str) -> PydanticCustomError:
+    """Return what a model's validator raises for a field of its own that is wrong beside others."""
+    return PydanticCustomError(_WRONG, "{message}", {"message": message, "field": field})
+
+
 @dataclass(frozen=True)
 class _Fault:
     """One fault, as far as a branch of a union was read.
@@ -85,7 +91,7 @@ class _Fault:
             return UnsupportedParameter(self.message, path)
         if self.kind == "extra_forbidden":
             return UnsupportedParameter(f"parameter {path!r} is not supported", path)
-        value = "" if self.kind == "missing" else f" = {_shown(self.value)}"
+        value = "" if self.kind in ("missing", _WRONG) else f" = {_shown(self.value)}"
         return InvalidRequest(f"{path or 'the body'}{value}: {self.message}", path or None)
 
 
@@ -115,7 +121,7 @@ def _first(faults: Sequence[Any], value: Any, path: Path) -> _Fault:
             return _best(_branches(faults, fault["loc"][: depth + 1]), value, path)
         path = (*path, part)
         value = _item(value, part)
-    if fault["type"] == _UNSUPPORTED:
+    if fault["type"] in (_UNSUPPORTED, _WRONG):
         path = (*path, fault["ctx"]["field"])
     return _Fault(path, _fits(fault["type"]), fault["type"], _message(fault), fault.get("input"))
 

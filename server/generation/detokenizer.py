@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from adapters_core.tokens.chats import Chat, ChatTemplate
 from adapters_core.tokens.ends import turn_end
-from adapters_core.tokens.prompts import ChatRefused, Message, chat_of, prompt_of
+from adapters_core.tokens.prompts import ChatRefused, prompt_of
 from adapters_core.tokens.token_texts import TokenTexts
 from adapters_core.tokens.written import written
 from server.errors import InvalidRequest
@@ -23,6 +24,7 @@ class Text:
         self._tokenizer = tokenizer
         self.tokens = TokenTexts(tokenizer.backend_tokenizer)
         self._vocabulary = vocabulary
+        self.template = ChatTemplate(tokenizer)
         end = turn_end(tokenizer)
         self.chat_ends = frozenset() if end is None else frozenset([end])
 
@@ -42,17 +44,17 @@ class Text:
                 )
         return ids
 
-    def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def chat_prompt(self, chat: Chat) -> tuple[int, ...]:
         """Return the tokens of a conversation by the base's own chat template.
 
         Raises:
-            InvalidRequest: the base has no template, or it refuses these messages.
+            InvalidRequest: the base has no template, or it does not take this chat.
         """
         try:
-            return self.prompt(chat_of(self._tokenizer, messages).ids)
+            return self.prompt(self.template.prompt(chat).ids)
         except ChatRefused as error:
             way = "" if self._tokenizer.chat_template else "; use /v1/completions with a prompt"
-            raise InvalidRequest(f"{error}{way}", "messages") from error
+            raise InvalidRequest(f"{error}{way}", error.where or "messages") from error
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """Return what tokens say from the beginning of a text on."""

@@ -16,11 +16,17 @@ class TextForm:
         stops: strings that end it; they are looked for among special tokens, too.
         keeps_stop: whether the stop string that ended it is a part of it.
         skips_special: whether special tokens are left out.
+        shown: special tokens that are text all the same: those with which calls are written.
     """
 
     stops: tuple[str, ...] = ()
     keeps_stop: bool = False
     skips_special: bool = True
+    shown: frozenset[int] = frozenset()
+
+    def hides(self, token: int, texts: TokenTexts) -> bool:
+        """Return whether a token is a special one that is left out."""
+        return self.skips_special and token in texts.special and token not in self.shown
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class TextStream:
     ) -> None:
         self._texts = texts
         self._form = form
-        self._written = Written(texts, prompt, form.skips_special)
+        self._written = Written(texts, prompt, form.skips_special, form.shown)
         self._num_chars = offset
         self._search = StopSearch(form.stops)
         self._held: list[tuple[str, bool]] = []
@@ -82,8 +88,7 @@ class TextStream:
         self._num_chars += len(text)
         if not self._form.stops:
             return Piece(text, place=place)
-        is_hidden = self._form.skips_special and token in self._texts.special
-        hidden = self._texts.name(token) if is_hidden else ""
+        hidden = self._texts.name(token) if self._form.hides(token, self._texts) else ""
         return replace(self._searched(text, hidden, is_last), place=place)
 
     def end(self, token: int) -> Piece:

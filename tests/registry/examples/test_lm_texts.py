@@ -1,5 +1,6 @@
 """Training's tokens are serving's: of every family of tokenizers, for every shape of template."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,9 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenizer_kinds as kinds
-from adapters_core.tokens.prompts import Message
+import tool_templates
+from adapters_core.calls.form import Call
+from adapters_core.calls.reader import read_whole
+from adapters_core.tokens.chats import Chat, ChatTemplate
+from adapters_core.tokens.ends import turn_end
+from adapters_core.tokens.messages import Message, plain_messages
+from adapters_core.tokens.template_facts import calls_of
 from registry.examples.lm_texts import LearnedText, LMTexts
 from server.generation.detokenizer import Text
+from server.generation.text_stream import TextForm
 
 #: Kinds that lose blanks or capital letters: what they cannot write is told.
 LOSSY = ("split at blanks", "stripping", "wordpiece")
@@ -37,9 +45,14 @@ def spans(text: LearnedText) -> Iterator[tuple[list[int], list[int]]]:
         start = stop
 
 
-def served(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+def served(
+    tokenizer: Any,
+    prompt: Sequence[int],
+    ids: Sequence[int],
+    shown: frozenset[int] = frozenset(),
+) -> str:
     """Return what a server sends for tokens behind a prompt."""
-    stream = Text(tokenizer, len(tokenizer)).stream(prompt)
+    stream = Text(tokenizer, len(tokenizer)).stream(prompt, TextForm(shown=shown))
     return "".join(stream.push(token).text for token in ids) + stream.flush().text
 
 
@@ -89,7 +102,7 @@ def chatted(name: str, shape: str, messages: Sequence[dict[str, Any]]) -> str:
     stops = text_of.chat_ends | {tokenizer.eos_token_id}
     assert len(found) == len(answers)
     for number, ((before, answer), note) in zip(answers, found, strict=True):
-        assert tuple(before) == text_of.chat_prompt(plain[:number])
+        assert tuple(before) == text_of.chat_prompt(Chat(plain[:number]))
         assert answer[-1] in stops
         said_there = served(tokenizer, before, answer[:-1])
         assert holds(name, plain[number]["content"], said_there, note)
@@ -253,3 +266,77 @@ def test_a_chat_of_a_system_message_and_an_answer_is_learned() -> None:
     tokenizer = kinds.tokenizer("byte-level", kinds.TEMPLATES["turn end is eos"])
     (text,) = LMTexts(tokenizer, frozenset()).of({"messages": messages})
     assert tokenizer.decode(text.ids) == "system:\nkey<eos>\nassistant:\nvalue<eos>"
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+    for name in ("weather", "time_of")
+]
+
+
+def called(number: int, name: str, arguments: Any) -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return {"id": f"call{number:05}", "type": "function", "function": function}
+
+
+ASKING: list[dict[str, Any]] = [
+    {"role": "user", "content": "How warm is it?"},
+    {"role": "assistant", "content": None, "tool_calls": [called(1, "weather", {"a": "Köln"})]},
+    {"role": "tool", "tool_call_id": "call00001", "content": '{"degrees": 22}'},
+    {"role": "assistant", "content": "22 degrees."},
+    {"role": "user", "content": "And the time?"},
+    {"role": "assistant", "tool_calls": [called(2, "time_of", {"b": [1, {"c": None}]})]},
+]
+
+
+@pytest.mark.parametrize("name", tool_templates.TEMPLATES)
+def test_answers_with_calls_are_learned_behind_what_serving_makes_and_read_as_they_were_given(
+    name: str,
+) -> None:
+    tokenizer = tool_templates.tokenizer(name)
+    template = ChatTemplate(tokenizer)
+    texts = LMTexts(tokenizer, frozenset()).of({"messages": ASKING, "tools": TOOLS})
+    found = [span for text in texts for span in spans(text)]
+    plain = plain_messages(ASKING)
+    for number, (before, answer) in zip((1, 3, 5), found, strict=True):
+        assert before == list(template.prompt(Chat(plain[:number], TOOLS)).ids)
+        said = served(tokenizer, before, answer[:-1], template.call_tokens)
+        content, calls = read_whole(template.form, ["weather", "time_of"], said)
+        assert content == plain[number]["content"]
+        assert calls == [Call(one.name, one.arguments) for one in calls_of(plain[number])]
+        assert answer[-1] in {turn_end(tokenizer), tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("name", ["hermes", "none", "new mistral", "mistral with ids"])
+def test_content_beside_calls_is_learned_with_them(name: str) -> None:
+    tokenizer = tool_templates.tokenizer(name)
+    both = {**ASKING[1], "content": "Let me look."}
+    (text,) = LMTexts(tokenizer, frozenset()).of({"messages": [ASKING[0], both], "tools": TOOLS})
+    ((_, answer),) = spans(text)
+    assert tokenizer.decode(answer).startswith("Let me look.")
+
+
+def refused(name: str, **row: Any) -> str:
+    texts = LMTexts(tool_templates.tokenizer(name), frozenset())
+    with pytest.raises(ValueError, match="annot be ") as caught:
+        texts.of({"tools": TOOLS, "messages": ASKING} | row)
+    return str(caught.value)
+
+
+def test_answers_that_serving_would_give_otherwise_are_refused() -> None:
+    both = {**ASKING[1], "content": "Let me look."}
+    assert "has content and calls" in refused("llama", messages=[ASKING[0], both])
+    several = {**ASKING[1], "tool_calls": [called(i, "weather", {}) for i in (1, 2)]}
+    assert "one call an answer" in refused("llama", messages=[ASKING[0], several])
+    text = '{"name": "weather", "parameters": {}}'
+    like = [ASKING[0], {"role": "assistant", "content": text}]
+    assert "has 0 calls, but its text is read as weather" in refused("llama", messages=like)
+    assert "no form that is known" in refused(tool_templates.OTHER, messages=ASKING[:2])
+    tagged = {**ASKING[1], "content": '<tool_call>{"name": "time_of"}</tool_call>'}
+    assert "is read as time_of, weather" in refused("hermes", messages=[ASKING[0], tagged])
+
+
+def test_without_tools_nothing_is_read_as_a_call() -> None:
+    text = '{"name": "weather", "parameters": {}}'
+    like = [ASKING[0], {"role": "assistant", "content": text}]
+    assert LMTexts(tool_templates.tokenizer("llama"), frozenset()).of({"messages": like})

@@ -1,5 +1,6 @@
 """Training files are checked to their last line, whatever they are."""
 
+import csv
 import io
 import json
 import struct
@@ -8,11 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
-from adapters_core.tokens.prompts import ROLES
+from adapters_core.tokens.messages import ROLES, plain_messages
 from registry.training_data import lines as training_lines
 from registry.training_data.checks import FileReport, check_lines
 from registry.training_data.lines import MAX_FAULTS
-from registry.training_data.messages import plain_messages
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
@@ -74,8 +74,13 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over() -> None:
         ),
         (
             b'{"messages": [{"role": "assistant", "content": "a"}], "tools": [{}]}',
-            "has `tools`; chats with functions are not taken",
+            "has a tool, number 1, that is not",
         ),
+        (
+            b'{"messages": [{"role": "assistant", "content": "a"}], "functions": [{}]}',
+            "has the field `functions`, which is not learned beside `messages`",
+        ),
+        (b'{"prompt": "a", "completion": "b", "tools": [{}]}', "has the field `tools`"),
         (b'{"text": "a", "text": "b"}', "has the key `text` twice in one object"),
         (
             b'{"messages": [{"role": "assistant", "content": "a", "content": "b"}]}',
@@ -111,21 +116,39 @@ def said(*messages: dict[str, Any]) -> str:
 USER = {"role": "user", "content": "a"}
 ANSWER = {"role": "assistant", "content": "b"}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "content": "b", "tool_call_id": "c"}
+TOOL = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {}}}
+OTHER = {"name": "g", "arguments": "{}"}
+BAD = {"name": "f", "arguments": "{"}
+
+
+def called(*messages: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": list(messages), "tools": [TOOL]}
 
 
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ({"role": "assistant", "content": None, "tool_calls": [CALL]}, "has `tool_calls` in"),
-        ({**ANSWER, "tool_calls": [CALL]}, "3; calls of functions are not served"),
+        ({"role": "assistant", "content": None, "tool_calls": [CALL]}, "has a call of 'f' in"),
+        ({**ANSWER, "tool_calls": [CALL]}, "3, which is no function in `tools`"),
+        ({**ANSWER, "tool_calls": 7}, "has `tool_calls` in message 3 that are no list"),
+        ({**ANSWER, "tool_calls": ["f"]}, "has a call in message 3 that is not"),
+        ({**ANSWER, "tool_calls": [{**CALL, "type": "custom"}]}, "has a call in message 3"),
+        ({**ANSWER, "tool_calls": [{**CALL, "function": {"name": "f"}}]}, "has a call in"),
+        ({**USER, "tool_calls": [CALL]}, "has `tool_calls` in message 3, of the role user"),
+        ({**USER, "tool_call_id": "c"}, "has `tool_call_id` in message 3, of the role user"),
+        ({**USER, "refusal": "no"}, "has `refusal` in message 3, of the role user"),
         ({**ANSWER, "function_call": {"name": "f"}}, "has `function_call` in message 3"),
-        ({"role": "tool", "content": "b", "tool_call_id": "c"}, "has the role 'tool' in message 3"),
+        ({"role": "tool", "content": "b", "tool_call_id": "c"}, "'c' is the id of no call"),
+        ({"role": "tool", "content": None, "tool_call_id": "c"}, "has null as `content`"),
+        ({"role": "tool", "content": "b", "tool_call_id": 7}, "has a `tool_call_id` in message 3"),
         ({"role": "ipython", "content": "b"}, "served are system, developer, user, assistant"),
         ({"role": "assistant", "content": None}, "has null as `content` of message 3"),
         ({"role": "assistant", "content": 7}, "has 7 as `content` of message 3"),
         ({"role": "assistant", "content": ""}, "has an empty answer, message 3"),
         ({"role": "assistant", "content": []}, "has an empty answer, message 3"),
-        ({**ANSWER, "name": "Ada"}, "has the field `name` in message 3"),
+        ({**ANSWER, "name": 7}, "has a `name` in message 3 that is no text"),
         ({**ANSWER, "thinking": "so"}, "has the field `thinking` in message 3"),
         ({**USER, "weight": 1}, "has a `weight` of 1 on message 3, of the role user"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "a part of type 'image_url'"),
@@ -155,11 +178,53 @@ def test_fields_that_say_nothing_are_passed_over() -> None:
 def test_roles_that_are_learned_are_the_ones_that_are_served() -> None:
     from server.api.chat_schemas import Message
 
-    for role in ROLES:
-        message = {"role": role, "content": [{"type": "text", "text": "b"}]}
-        (plain,) = plain_messages([message])
-        assert Message.model_validate(message).plain() == plain
     assert get_args(Message.model_fields["role"].annotation) == tuple(ROLES)
+    calls = [{**USER, "content": [{"type": "text", "text": "b"}]}, CALLED, RESULT]
+    assert not report(lines(called(*calls, ANSWER))).faults
+    served = [Message.model_validate(message).given() for message in calls]
+    assert plain_messages(served) == plain_messages(calls)
+
+
+def test_calls_of_the_chats_own_tools_are_learned() -> None:
+    assert not report(lines(called(USER, CALLED, RESULT, ANSWER))).faults
+    assert not report(lines(called(USER, CALLED))).faults
+    unasked = {**CALLED, "weight": 0, "tool_calls": [{**CALL, "function": OTHER}]}
+    assert not report(lines(called(USER, unasked, RESULT, ANSWER))).faults
+    one = json.dumps([USER, CALLED]), json.dumps([TOOL])
+    table = io.StringIO()
+    csv.writer(table).writerows([("messages", "tools"), one, (json.dumps([USER, ANSWER]), "")])
+    assert report(table.getvalue().encode()).forms == {"chat": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tools": {}}, "has a call of 'f' in message 2, which is no function in `tools`"),
+        ({"tools": 7}, "has `tools` that are no list"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].function.name: 'f' is the name of two functions"),
+        ({"tools": [{**TOOL, "type": "custom"}]}, "has a tool, number 1, that is not"),
+        ({"tools": [{**TOOL, "extra": 1}]}, "has a tool, number 1, that is not"),
+        ({"tools": [{"function": {"name": "f g"}}]}, "has a tool, number 1, that is not"),
+        ({"tools": [{"function": {"name": "f", "x": 1}}]}, "has a wrong field `x` in tool 1"),
+        ({"tools": [{"function": {"name": "f", "parameters": []}}]}, "field `parameters` in tool"),
+        ({"parallel_tool_calls": "no"}, "has 'no' as `parallel_tool_calls`"),
+        (
+            {
+                "messages": [USER, {**CALLED, "tool_calls": [CALL, {**CALL, "id": "d"}]}],
+                "parallel_tool_calls": False,
+            },
+            "has an answer of several calls beside `parallel_tool_calls` of false",
+        ),
+        (
+            {"messages": [USER, {**CALLED, "tool_calls": [{**CALL, "function": BAD}]}]},
+            "messages[1].tool_calls[0].function.arguments: the text is no JSON object",
+        ),
+    ],
+)
+def test_calls_that_would_be_served_otherwise_are_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    assert words in report(lines(called(USER, CALLED) | changes)).shown()
 
 
 def test_the_first_ten_faults_are_told_and_no_more_is_read() -> None:

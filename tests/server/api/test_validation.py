@@ -107,10 +107,65 @@ def test_a_key_that_is_called_like_a_branch_is_still_a_key() -> None:
 
 def test_a_field_of_an_object_in_a_list_that_is_not_supported_has_its_whole_path() -> None:
     good = {"role": "user", "content": "x"}
-    error = chat(good, good | {"tool_calls": [1]})
+    error = chat(good, good | {"audio": {"id": "1"}})
     assert isinstance(error, UnsupportedParameter)
-    assert error.param == "messages[1].tool_calls"
-    assert "'tool_calls'" in error.message
+    assert error.param == "messages[1].audio"
+    assert "'audio'" in error.message
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+SAID = {"role": "assistant", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "function", "content": "x", "name": "f"}, "role"),
+        ({"role": "user"}, "content"),
+        ({"role": "user", "content": None}, "content"),
+        ({"role": "assistant", "content": None, "tool_calls": []}, "content"),
+        ({"role": "tool", "tool_call_id": "c", "content": None}, "content"),
+        ({"role": "user", "content": "x", "tool_calls": [CALL]}, "tool_calls"),
+        ({"role": "user", "content": "x", "tool_call_id": "c"}, "tool_call_id"),
+        ({"role": "user", "content": "x", "refusal": "no"}, "refusal"),
+        ({"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}, "content"),
+        ({"role": "user", "content": [{"type": "text"}]}, "content[0].text"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "x", "refusal": "y"}]},
+            "content[0].refusal",
+        ),
+        ({**SAID, "function_call": {"name": "f", "arguments": "{}"}}, "function_call"),
+        ({**SAID, "reasoning_content": "so"}, "reasoning_content"),
+        ({**SAID, "tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls[0].type"),
+        ({**SAID, "tool_calls": [{**CALL, "x": 1}]}, "tool_calls[0].x"),
+        (
+            {**SAID, "tool_calls": [{"id": "c", "function": {"name": "f"}}]},
+            "tool_calls[0].function.arguments",
+        ),
+        (
+            {**SAID, "tool_calls": [{"function": {"name": "f g", "arguments": ""}}]},
+            "tool_calls[0].function.name",
+        ),
+    ],
+)
+def test_what_would_be_dropped_of_a_message_is_refused_by_name(
+    message: dict[str, Any], param: str
+) -> None:
+    assert chat(message).param == f"messages[0].{param}"
+
+
+def test_a_message_has_all_that_openais_client_sends_with_it() -> None:
+    answer = {
+        **{"role": "assistant", "content": None, "tool_calls": [{**CALL, "index": 0}]},
+        **{"refusal": None, "annotations": [], "audio": None, "function_call": None},
+    }
+    body = {
+        "model": "m",
+        "messages": [answer, {"role": "tool", "tool_call_id": "c", "content": ""}],
+    }
+    messages = checked(ChatRequest, body).messages
+    assert messages[0].given() == {"role": "assistant", "tool_calls": [CALL]}
+    assert messages[1].given() == {"role": "tool", "tool_call_id": "c", "content": ""}
 
 
 @pytest.mark.parametrize(

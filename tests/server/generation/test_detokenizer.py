@@ -6,6 +6,7 @@ import pytest
 
 import tiny
 import tokenizer_kinds as kinds
+from adapters_core.tokens.chats import Chat
 from server.errors import InvalidRequest
 from server.generation.detokenizer import Text
 
@@ -30,7 +31,7 @@ def test_prompts_that_no_base_could_read_are_refused(prompt: str | list[int]) ->
 
 
 def test_a_conversation_goes_through_the_bases_template() -> None:
-    tokens = TEXT.chat_prompt([{"role": "user", "content": "hi"}])
+    tokens = TEXT.chat_prompt(Chat([{"role": "user", "content": "hi"}]))
     assert TOKENIZER.decode(tokens) == "user: hi\nassistant:"
 
 
@@ -38,21 +39,21 @@ def test_without_a_template_there_is_no_chat() -> None:
     bare = tiny.tokenizer()
     bare.chat_template = None
     with pytest.raises(InvalidRequest, match="no chat template"):
-        Text(bare, tiny.VOCABULARY).chat_prompt([{"role": "user", "content": "hi"}])
+        Text(bare, tiny.VOCABULARY).chat_prompt(Chat([{"role": "user", "content": "hi"}]))
 
 
 def test_what_the_template_refuses_is_the_requests_fault() -> None:
     strict = tiny.tokenizer()
     strict.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(InvalidRequest, match="roles must alternate"):
-        Text(strict, tiny.VOCABULARY).chat_prompt([{"role": "user", "content": "hi"}])
+        Text(strict, tiny.VOCABULARY).chat_prompt(Chat([{"role": "user", "content": "hi"}]))
 
 
 def test_what_a_template_raises_of_any_kind_is_the_requests_fault() -> None:
     broken = tiny.tokenizer()
     broken.chat_template = "{{ messages[0].content + 1 }}"
     with pytest.raises(InvalidRequest, match="can only concatenate"):
-        Text(broken, tiny.VOCABULARY).chat_prompt([{"role": "user", "content": "hi"}])
+        Text(broken, tiny.VOCABULARY).chat_prompt(Chat([{"role": "user", "content": "hi"}]))
 
 
 @pytest.mark.parametrize(
