@@ -13,6 +13,8 @@ from server.api.sampling_schemas import MAX_CHOICES, SamplingFields
 from server.generation.text_stream import TextForm
 
 MAX_LOGPROBS = 20
+#: OpenAI takes four; tasks of evaluation harnesses name more.
+MAX_STOPS = 16
 
 #: Parameters of OpenAI's API that are accepted only with these values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -57,7 +59,7 @@ class GenerationRequest(SamplingFields):
 
     Args:
         model: the base's name, or an adapter's: `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
-        stop: texts before which an answer ends, special tokens among them; at most four.
+        stop: texts before which an answer ends, special tokens among them; at most 16.
         include_stop_str_in_output: end the answer with the text in `stop` that ended it.
         skip_special_tokens: leave special tokens out of the text; missing: true.
         stream: answer in server-sent events.
@@ -71,7 +73,7 @@ class GenerationRequest(SamplingFields):
     neutral = _NEUTRAL
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
     stream: bool = False

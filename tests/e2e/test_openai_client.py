@@ -233,7 +233,7 @@ def test_an_unknown_name_is_not_found_and_never_the_base(
         ({"n": 16384}, "n", "invalid_request"),
         ({"n": 0}, "n", "invalid_request"),
         ({"logprobs": 21}, "logprobs", "invalid_request"),
-        ({"stop": ["a"] * 5}, "stop", "invalid_request"),
+        ({"stop": ["a"] * 17}, "stop", "invalid_request"),
         ({"logit_bias": {"999": 1}}, "logit_bias", "invalid_request"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_request"),
         ({"prompt": []}, "prompt", "invalid_request"),
