@@ -32,6 +32,7 @@ from server.api.routes import (
     models,
     ops,
     residency,
+    scoring,
     workers,
 )
 from server.api.validation import invalid_parameter
@@ -66,6 +67,7 @@ _ROUTES = (
     completions,
     compare,
     encoding,
+    scoring,
     evaluations,
     adapters,
     residency,

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,6 +58,12 @@ _SIZES: dict[str, Any] = {
     "attn_implementation": "sdpa",
 }
 _IMAGE = {"image_size": 32, "patch_size": 8, "num_labels": 4}
+PairForm = Literal["bert", "roberta", "plain"]
+_PAIRS: dict[PairForm, str] = {
+    "bert": "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+    "roberta": "[CLS] $A [SEP] [SEP] $B [SEP]",
+    "plain": "$A $B",
+}
 #: Ends of the paths of what the tests adapt.
 TARGETS = {
     "bert": ["query", "value", "pooler.dense"],
@@ -67,8 +73,15 @@ TARGETS = {
 }
 
 
-def tokenizer(max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token a byte, between [CLS] and [SEP]."""
+def tokenizer(
+    max_length: int = MAX_LENGTH, pairs: PairForm = "roberta", **more: Any
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token a byte, between [CLS] and [SEP].
+
+    Args:
+        max_length: of a text.
+        pairs: how two texts are joined: with types (BERT), two separators (RoBERTa), or nothing.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = {"[CLS]": CLS, "[SEP]": SEP, "[PAD]": PAD}
     vocabulary = {char: i for i, char in enumerate(alphabet)} | specials
@@ -76,15 +89,19 @@ def tokenizer(max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        single="[CLS] $A [SEP]",
+        pair=_PAIRS[pairs],
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
     )
+    types = ["token_type_ids"] if pairs == "bert" else []
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
         cls_token="[CLS]",
         sep_token="[SEP]",
         pad_token="[PAD]",
         model_max_length=max_length,
-        model_input_names=["input_ids", "attention_mask"],
+        model_input_names=["input_ids", *types, "attention_mask"],
+        **more,
     )
 
 
@@ -180,6 +197,13 @@ def other(shape: str, **changes: Any) -> nn.Module:
 def deberta() -> nn.Module:
     """Return a base with linears over what all texts of a batch share: relative positions."""
     return other("deberta-v2")
+
+
+def save_cross_encoder(folder: Path, shape: PairForm, **changes: Any) -> Path:
+    """Write a classifier of pairs with one label, and return its folder."""
+    model(shape, **{"num_labels": 1} | changes).save_pretrained(folder)
+    tokenizer(pairs=shape).save_pretrained(folder)
+    return folder
 
 
 def save(folder: Path, shape: str, is_embedder: bool = False, **changes: Any) -> Path:

@@ -76,6 +76,9 @@ from .types import (
     Health,
     Message,
     Model,
+    RankedDocument,
+    Reranking,
+    Scores,
     Usage,
 )
 
@@ -131,8 +134,11 @@ __all__ = [
     "Overloaded",
     "OvertoneError",
     "PreconditionFailed",
+    "RankedDocument",
     "RegistryUnavailable",
     "RequestTimeout",
+    "Reranking",
+    "Scores",
     "StorageFull",
     "Timeout",
     "TooLarge",

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from ._responses import Page
 from .errors import InvalidArgument
-from .types import Messages, Prompt
+from .types import Messages, Prompt, Texts
 
 MAX_PAGE = 100  # records asked for in one request
 #: Words behind an adapter's name in the API's paths: ORG/versions would be another resource.
@@ -174,6 +174,19 @@ def chat(model: str, messages: Messages, params: Mapping[str, Any]) -> Call:
     """A whole chat completion. `params` that are None are left out."""
     body = body_of(params, model=model, messages=list(messages))
     return Call("POST", "/v1/chat/completions", json=body)
+
+
+def rerank(model: str, query: str, documents: Sequence[str], params: Mapping[str, Any]) -> Call:
+    """Documents ordered by a cross-encoder."""
+    body = {"model": model, "query": query, "documents": list(documents)}
+    return Call("POST", "/v1/rerank", json={**body, **_present(params)})
+
+
+def score(model: str, text_1: Texts, text_2: Texts, params: Mapping[str, Any]) -> Call:
+    """Pairs of texts scored by a cross-encoder."""
+    pair = [text if isinstance(text, str) else list(text) for text in (text_1, text_2)]
+    body = {"model": model, "text_1": pair[0], "text_2": pair[1]}
+    return Call("POST", "/v1/score", json={**body, **_present(params)})
 
 
 def streamed(call: Call) -> Call:

@@ -21,6 +21,9 @@ from .types import (
     CompletionChunk,
     Message,
     Model,
+    RankedDocument,
+    Reranking,
+    Scores,
     Usage,
 )
 
@@ -115,6 +118,16 @@ def parse_chat(response: httpx2.Response) -> ChatCompletion:
     return understood(str(response.url), to_chat, response.json)
 
 
+def parse_reranking(response: httpx2.Response) -> Reranking:
+    """Documents in their order."""
+    return understood(str(response.url), _to_reranking, response.json)
+
+
+def parse_scores(response: httpx2.Response) -> Scores:
+    """Scores of pairs."""
+    return understood(str(response.url), _to_scores, response.json)
+
+
 def to_adapter(body: Json) -> Adapter:
     """A record from its JSON."""
     base = body.get("base") or {}
@@ -172,6 +185,30 @@ def _to_page(body: Json) -> Page:
     adapters = tuple(_to_records(body))
     last_id = body.get("last_id") or (adapters[-1].name if adapters else None)
     return Page(adapters, bool(body["has_more"]), last_id)
+
+
+def _to_reranking(body: Json) -> Reranking:
+    found = tuple(
+        RankedDocument(
+            int(one["index"]),
+            float(one["relevance_score"]),
+            (one.get("document") or {}).get("text"),
+        )
+        for one in body["results"]
+    )
+    return Reranking(str(body["model"]), found, *_about(body), body)
+
+
+def _to_scores(body: Json) -> Scores:
+    scores = tuple(float(one["score"]) for one in body["data"])
+    return Scores(str(body["model"]), scores, *_about(body), body)
+
+
+def _about(body: Json) -> tuple[Usage | None, AnsweredBy | None]:
+    """What an answer to inputs says of itself; nothing was generated."""
+    usage, answered_by = body.get("usage"), body.get("overtone")
+    counted = usage and Usage(int(usage["prompt_tokens"]), 0, int(usage["total_tokens"]))
+    return counted, answered_by and _answered_by(answered_by)
 
 
 def _answer(body: Json) -> dict[str, Any]:

@@ -28,6 +28,9 @@ from .types import (
     Messages,
     Model,
     Prompt,
+    Reranking,
+    Scores,
+    Texts,
 )
 
 T = TypeVar("T")
@@ -180,6 +183,25 @@ class AsyncClient:
     ) -> AsyncGenerator[ComparedChunk, None]:
         call = requests.streamed(comparisons.compare(models, prompt, messages, params))
         return self._stream(call, comparisons.to_compared_chunk)
+
+    async def rerank(
+        self,
+        model: str,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool | None = None,
+    ) -> Reranking:
+        params = {"top_n": top_n, "truncate": truncate}
+        answer = await self._send(requests.rerank(model, query, documents, params))
+        return responses.parse_reranking(answer)
+
+    async def score(
+        self, model: str, text_1: Texts, text_2: Texts, *, truncate: bool | None = None
+    ) -> Scores:
+        answer = await self._send(requests.score(model, text_1, text_2, {"truncate": truncate}))
+        return responses.parse_scores(answer)
 
     async def _send(self, call: requests.Call) -> httpx2.Response:
         with translated(str(self._http.base_url)):

@@ -8,6 +8,7 @@ import typer
 
 from . import _adapter_commands as adapters
 from . import _answer_commands as answers
+from . import _rerank_command as pairs
 from . import _training_commands as training
 from . import _worker_commands as workers
 from ._connection import DEFAULT_URL
@@ -28,6 +29,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "chat": answers.chat,
     "complete": answers.complete,
     "compare": answers.compare,
+    "rerank": pairs.rerank,
+    "score": pairs.score,
     "train": training.train,
     "jobs": training.jobs,
     "job": training.job,

@@ -28,6 +28,9 @@ from .types import (
     Messages,
     Model,
     Prompt,
+    Reranking,
+    Scores,
+    Texts,
 )
 
 T = TypeVar("T")
@@ -248,6 +251,35 @@ class Client:
         """As `compare`, piece by piece; closing the generator cancels the request."""
         call = requests.streamed(comparisons.compare(models, prompt, messages, params))
         return self._stream(call, comparisons.to_compared_chunk)
+
+    def rerank(
+        self,
+        model: str,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool | None = None,
+    ) -> Reranking:
+        """Order documents by how well they answer a query, as a cross-encoder scores them.
+
+        Args:
+            model: the base's name, or `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
+            query: what is asked.
+            documents: the texts.
+            top_n: only so many of the best; None: all.
+            truncate: cut a text that is too long instead of refusing it.
+        """
+        params = {"top_n": top_n, "truncate": truncate}
+        answer = self._send(requests.rerank(model, query, documents, params))
+        return responses.parse_reranking(answer)
+
+    def score(
+        self, model: str, text_1: Texts, text_2: Texts, *, truncate: bool | None = None
+    ) -> Scores:
+        """Score pairs of texts: one `text_1` with every `text_2`, or each with its own."""
+        answer = self._send(requests.score(model, text_1, text_2, {"truncate": truncate}))
+        return responses.parse_scores(answer)
 
     def _send(self, call: requests.Call) -> httpx2.Response:
         with translated(str(self._http.base_url)):

@@ -12,6 +12,7 @@ from .errors import APIError
 
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
+Texts: TypeAlias = str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,37 @@ class ComparedChunk:
     def text(self) -> str:
         """The piece's text, empty if there is none."""
         return self.chunk.text if self.chunk else ""
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """A document of a reranking: its place in the request, its score, its text if asked for."""
+
+    index: int
+    score: float
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """Documents, the best first."""
+
+    model: str
+    results: tuple[RankedDocument, ...]
+    usage: Usage | None
+    answered_by: AnsweredBy | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of pairs of texts, in their order."""
+
+    model: str
+    scores: tuple[float, ...]
+    usage: Usage | None
+    answered_by: AnsweredBy | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)

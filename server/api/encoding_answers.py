@@ -1,12 +1,14 @@
 """From a checked body to the answer of a base that answers in one pass. Needs no HTTP request.
 
-Cancelling either function gives up what is not computed yet.
+Cancelling a function gives up what is not computed yet.
 """
 
 import asyncio
 import base64
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -14,8 +16,7 @@ from torch import Tensor
 from server.api.answerer import Answerer, resolve
 from server.api.answering import WholeAnswer
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
-from server.encoding.build import Encoding
-from server.encoding.encoder import Input
+from server.encoding.encoder import Input, num_tokens
 from server.encoding.labels import answer_of, names_of
 from server.encoding.request import PendingRequest
 from server.errors import InvalidRequest
@@ -23,7 +24,7 @@ from server.service import Service
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class Encoded:
     """A request's results with what an answer says of itself."""
 
     answerer: Answerer
@@ -31,17 +32,19 @@ class _Encoded:
     results: list[Tensor]
     mode: str | None
 
-    def answer(self, data: list[dict[str, Any]], **extra: Any) -> WholeAnswer:
-        tokens = sum(len(given) for given in self.inputs if isinstance(given, tuple))
-        body = {
-            **extra,
-            "object": "list",
+    def listed(self, data: list[dict[str, Any]], **extra: Any) -> WholeAnswer:
+        """Return the answer with a list of what was found for the inputs."""
+        return self.answer({**extra, "object": "list", "data": data})
+
+    def answer(self, body: dict[str, Any]) -> WholeAnswer:
+        """Return the answer with `model`, `usage` and `overtone` added."""
+        tokens = sum(map(num_tokens, self.inputs))
+        about = {
             "model": self.answerer.model,
-            "data": data,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "overtone": self.answerer.body(self.mode),
         }
-        return WholeAnswer(self.answerer, body)
+        return WholeAnswer(self.answerer, body | about)
 
 
 async def classified(service: Service, body: ClassifyRequest, tenant: str) -> WholeAnswer:
@@ -55,15 +58,16 @@ async def classified(service: Service, body: ClassifyRequest, tenant: str) -> Wh
     encoding = service.encoding
     if encoding.kind == "embedder":
         raise service.wrong_base()
-    encoded = await _encoded(service, encoding, body, tenant)
-    record = encoded.answerer.record
+    read = partial(encoding.inputs, body.inputs, body.truncate)
+    found = await encoded(service, body, tenant, read)
+    record = found.answerer.record
     metadata = record.metadata if record else {}
     data = [
         {"index": number}
         | answer_of(row, encoding.problem, names_of(len(row), metadata, encoding.labels))
-        for number, row in enumerate(encoded.results)
+        for number, row in enumerate(found.results)
     ]
-    return encoded.answer(data, id="classify-" + uuid.uuid4().hex)
+    return found.listed(data, id="classify-" + uuid.uuid4().hex)
 
 
 async def embedded(service: Service, body: EmbeddingsRequest, tenant: str) -> WholeAnswer:
@@ -80,29 +84,41 @@ async def embedded(service: Service, body: EmbeddingsRequest, tenant: str) -> Wh
         raise InvalidRequest(
             f"dimensions = {body.dimensions}; this base's vectors have {width}", "dimensions"
         )
-    encoded = await _encoded(service, encoding, body, tenant)
+    read = partial(encoding.inputs, body.inputs, body.truncate, body.prompt_name)
+    found = await encoded(service, body, tenant, read)
     vectors = await asyncio.to_thread(
-        lambda: [_written(row, body.encoding_format) for row in encoded.results]
+        lambda: [_written(row, body.encoding_format) for row in found.results]
     )
     data = [
         {"object": "embedding", "index": number, "embedding": vector}
         for number, vector in enumerate(vectors)
     ]
-    return encoded.answer(data)
+    return found.listed(data)
 
 
-async def _encoded(
-    service: Service, encoding: Encoding, body: EncodingRequest, tenant: str
-) -> _Encoded:
-    """Resolve the name, make inputs, and wait for results."""
+async def encoded(
+    service: Service, body: EncodingRequest, tenant: str, read: Callable[[], list[Input]]
+) -> Encoded:
+    """Resolve the name, make inputs, and wait for results.
+
+    Args:
+        service: of a base that answers in one pass.
+        body: names the model.
+        tenant: that the request belongs to.
+        read: makes the inputs; called on another thread.
+
+    Raises:
+        InvalidRequest: the base itself is asked and has no head; or what `read` raises.
+        Exception: what made the request fail.
+    """
+    encoding = service.encoding
     answerer = await asyncio.to_thread(resolve, service, body.model)
     if answerer.record is None and encoding.kind != "embedder" and not encoding.has_own_head:
         raise InvalidRequest(
             f"the base {answerer.base_name!r} has no trained head of its own; name an adapter",
             "model",
         )
-    prompt_name = body.prompt_name if isinstance(body, EmbeddingsRequest) else None
-    inputs = await asyncio.to_thread(encoding.inputs, body.inputs, body.truncate, prompt_name)
+    inputs = await asyncio.to_thread(read)
     timeout_s = body.timeout_s or service.settings.request_timeout_s
     record = answerer.record
     goes_alone = record is not None and encoding.goes_alone(record.description.target_modules)
@@ -113,7 +129,7 @@ async def _encoded(
         results = await _results(pending)
     finally:
         encoding.batcher.cancel(pending)
-    return _Encoded(answerer, inputs, results, pending.mode)
+    return Encoded(answerer, inputs, results, pending.mode)
 
 
 async def _results(pending: PendingRequest) -> list[Tensor]:

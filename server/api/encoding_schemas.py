@@ -1,8 +1,8 @@
-"""Requests to classifiers and embedders, checked at the door; a caller's numbers have caps."""
+"""Requests to classifiers, cross-encoders and embedders; a caller's numbers have caps."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.request_body import OpenAIBody
 
@@ -13,6 +13,9 @@ Token = Annotated[int, Field(strict=True, ge=0)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
 Texts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
 
+Text = Annotated[str, Field(min_length=1)]
+Several = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+
 #: Parameters about the caller; they do not change what is computed.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "user": (...,),
@@ -22,11 +25,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 class EncodingRequest(OpenAIBody):
-    """What both requests share.
+    """What all these requests share.
 
     Args:
         model: the base's name, or an adapter's: `NAME`, `NAME@3`, `NAME@prod`, `NAME@sha256:…`.
-        input: a text, several, token ids, several lists of them; images as data URLs.
         truncate: cut a text that is too long instead of refusing it.
         timeout_s: seconds after which the request fails; missing: the server's setting.
     """
@@ -34,9 +36,18 @@ class EncodingRequest(OpenAIBody):
     neutral = _NEUTRAL
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    input: str | Tokens | Texts
     truncate: bool = False
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+
+
+class InputsRequest(EncodingRequest):
+    """Inputs of one text or image each.
+
+    Args:
+        input: a text, several, token ids, several lists of them; images as data URLs.
+    """
+
+    input: str | Tokens | Texts
 
     @property
     def inputs(self) -> list[str | list[int]]:
@@ -48,13 +59,13 @@ class EncodingRequest(OpenAIBody):
         return [given for given in self.input if not isinstance(given, int)]
 
 
-class ClassifyRequest(EncodingRequest):
+class ClassifyRequest(InputsRequest):
     """Texts or images to label."""
 
     example = {"model": "NAME", "input": "What a day"}
 
 
-class EmbeddingsRequest(EncodingRequest):
+class EmbeddingsRequest(InputsRequest):
     """Texts to embed.
 
     Args:
@@ -68,3 +79,58 @@ class EmbeddingsRequest(EncodingRequest):
     prompt_name: Annotated[str, Field(max_length=256)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
+
+
+class Document(BaseModel):
+    """A text as an object, as Cohere's and Jina's clients may send it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Text
+
+
+class PairsRequest(EncodingRequest):
+    """Pairs of texts for a cross-encoder.
+
+    Args:
+        use_activation: false gives the logit itself, not the sigmoid of it.
+    """
+
+    use_activation: bool = True
+
+
+class RerankRequest(PairsRequest):
+    """Documents to order by how well they answer a query.
+
+    Args:
+        query: what is asked.
+        documents: texts, or objects with a `text`.
+        top_n: only so many results; missing or 0: all.
+        return_documents: give each result its document, too.
+    """
+
+    example = {"model": "NAME", "query": "What is fast?", "documents": ["A hare", "A snail"]}
+
+    query: Text
+    documents: Annotated[list[Text | Document], Field(min_length=1, max_length=MAX_INPUTS)]
+    top_n: Annotated[int, Field(ge=0)] | None = None
+    return_documents: bool = True
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the documents' texts."""
+        return [one if isinstance(one, str) else one.text for one in self.documents]
+
+
+class ScoreRequest(PairsRequest):
+    """Pairs of texts to score.
+
+    Args:
+        text_1: one text for all of `text_2`, or as many as these.
+        text_2: a text, or several.
+    """
+
+    example = {"model": "NAME", "text_1": "What is fast?", "text_2": ["A hare", "A snail"]}
+
+    text_1: Text | Several
+    text_2: Text | Several

@@ -11,7 +11,7 @@ ServingTask = Literal["auto", "generate", "classify", "embed"]
 #: What each kind serves, for a request to another kind's route.
 USES: dict[Kind, str] = {
     "causal LM": "it generates text: /v1/completions and /v1/chat/completions",
-    "text classifier": "it classifies texts: /v1/classify",
+    "text classifier": "it classifies texts: /v1/classify, and with one label /v1/rerank",
     "image classifier": "it classifies images: /v1/classify",
     "embedder": "it embeds texts: /v1/embeddings",
 }

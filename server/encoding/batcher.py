@@ -12,7 +12,7 @@ from torch import Tensor
 from server.adapters.faults import errors_to_report, run_apart
 from server.adapters.loader import Loader
 from server.encoding.batch_queue import BatchQueue, QueuedInput
-from server.encoding.encoder import Encoder, Group, Input, group_of
+from server.encoding.encoder import Encoder, Group, Input, group_of, num_tokens
 from server.encoding.request import Limits, Part, PendingRequest
 from server.errors import DeadlineExceeded, Draining, InternalError
 from server.scheduling.admission import OpenRequests
@@ -134,15 +134,15 @@ class Batcher(BatchThread):
     def _stats(self, parts: list[Part], seconds: float) -> StepStats:
         modes = {part.request.mode or "base" for part in parts}
         leases = {part.request.lease for part in parts}
-        num_tokens = sum(len(p.given) for p in parts if isinstance(p.given, tuple))
+        count = sum(num_tokens(part.given) for part in parts)
         return StepStats(
             seconds=seconds,
             mode=modes.pop() if len(modes) == 1 else "mixed",
-            num_rows=num_tokens or len(parts),
+            num_rows=count or len(parts),
             num_adapters=len(leases - {None}),
             num_running=len(parts),
             num_waiting=len(self._queue),
-            prompt_tokens=num_tokens,
+            prompt_tokens=count,
             generated_tokens=0,
         )
 

@@ -1,5 +1,6 @@
 """Builds what a classifier or an embedder needs beside what every base has."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,18 @@ from server.adapters.loader import Loader
 from server.base.kinds import Kind
 from server.base.loading import Base
 from server.encoding.batcher import Batcher
-from server.encoding.check import check_encoder
+from server.encoding.check import UnsupportedBase, check_encoder, check_pairs
 from server.encoding.encoder import Encoder, Input
 from server.encoding.head_switch import switch_heads
 from server.encoding.images import Images
 from server.encoding.labels import labels_of_base
+from server.encoding.pairs import NoPairs, Pairs
 from server.encoding.request import MAX_IMAGES, Limits
 from server.encoding.texts import Texts
 from server.errors import InvalidRequest
 from server.telemetry.observer import Observer
+
+_LOG = logging.getLogger("overtone")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Encoding:
         labels: of the base's own head; empty for an embedder.
         problem: of the base's config: what its logits mean.
         has_own_head: whether the base itself can classify.
+        pairs: of a text classifier: how it reads two texts at once.
+        no_pairs: why there are none.
         shared: targets that see what all inputs of a batch share.
     """
 
@@ -43,6 +49,8 @@ class Encoding:
     problem: str | None
     has_own_head: bool
     shared: frozenset[str] = frozenset()
+    pairs: Pairs | None = None
+    no_pairs: str = ""
 
     def goes_alone(self, targets: Iterable[str]) -> bool:
         """Return whether an adapter of these layers has batches of its own."""
@@ -104,6 +112,7 @@ def encoding_of(
     shared, pads = base.spec.shared, base.spec.pads
     encoder = Encoder(injection, switch, num_labels, pad_id, base.pooling, shared)
     check_encoder(encoder, injection, base)
+    pairs, no_pairs = _pairs(encoder, injection, base)
     batcher = Batcher(encoder, loader, observer, limits, base.max_length, pads=pads)
     reads_images = base.kind == "image classifier"
     return Encoding(
@@ -116,7 +125,23 @@ def encoding_of(
         problem=config.problem_type if head else None,
         has_own_head=head is not None and not head.untrained,
         shared=shared,
+        pairs=pairs,
+        no_pairs=no_pairs,
     )
+
+
+def _pairs(encoder: Encoder, injection: Injection, base: Base) -> tuple[Pairs | None, str]:
+    """Return how a base reads pairs of texts, or why it does not."""
+    if base.kind != "text classifier":
+        return None, ""
+    try:
+        pairs = Pairs.of(injection.model, base.tokenizer, base.max_length)
+        if pairs.has_types:
+            check_pairs(encoder, injection, base, pairs)
+        return pairs, ""
+    except (NoPairs, UnsupportedBase) as error:
+        _LOG.info("pairs of texts are not scored: %s", error)
+        return None, str(error)
 
 
 def _texts(base: Base) -> Texts:

@@ -6,7 +6,8 @@ hooks add the adapter's update to every linear: none of the encoder's own code i
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 from server.adapters.probe_updates import Updates, added, layout_of, packed, random_updates
 from server.base.loading import Base
-from server.encoding.encoder import Encoder, Group, Input, group_of
+from server.encoding.encoder import Encoder, Group, Input, TypedText, group_of
+from server.encoding.pairs import Pairs, TextPair
 from server.encoding.plan import Payload
 
 #: Norm of an update, as a share of its linear's: larger than rounding.
@@ -37,8 +39,29 @@ def check_encoder(encoder: Encoder, injection: Injection, base: Base) -> None:
     Raises:
         UnsupportedBase: they differ, or the base cannot be run so; the message says which.
     """
+    with _named_faults(base):
+        made = _Made(injection, base)
+        made.compare_all(encoder, _inputs(base))
+
+
+@torch.inference_mode()
+def check_pairs(encoder: Encoder, injection: Injection, base: Base, pairs: Pairs) -> None:
+    """Compare answers for pairs whose tokens have types, likewise.
+
+    Raises:
+        UnsupportedBase: they differ, or the base cannot be run so; the message says which.
+    """
+    texts = [(1, 3), (4, 1), (2, 9), (9, 2), (1, 1), (12, 12)]
+    with _named_faults(base):
+        words = [TextPair("a " * one, "a " * other, ("", "")) for one, other in texts]
+        inputs = pairs.inputs(words, truncate=True)
+        _Made(injection, base).compare_all(encoder, inputs)
+
+
+@contextmanager
+def _named_faults(base: Base) -> Iterator[None]:
     try:
-        _check(encoder, injection, base)
+        yield
     except UnsupportedBase:
         raise
     except Exception as error:  # whatever a model raises
@@ -46,16 +69,6 @@ def check_encoder(encoder: Encoder, injection: Injection, base: Base) -> None:
             f"{type(base.model).__name__} is not served: with adapters it cannot be run "
             f"({type(error).__name__}: {str(error)[:300]})"
         ) from error
-
-
-def _check(encoder: Encoder, injection: Injection, base: Base) -> None:
-    made = _Made(injection, base)
-    mixed: list[str | None] = ["one", "other", None]
-    for group, batch in _batches(base, None):
-        made.compare(encoder, group, batch, [mixed[i % 3] for i in range(len(batch))])
-    if base.spec.shared:
-        for group, batch in _batches(base, "all"):
-            made.compare(encoder, group, batch, ["all"] * len(batch))
 
 
 class _Made:
@@ -73,7 +86,16 @@ class _Made:
             updates = random_updates(injection.linears, where.layout.parts, seed, _SIZE)
             self._updates[name], self._payloads[name] = updates, packed(where, updates)
 
-    def compare(
+    def compare_all(self, encoder: Encoder, inputs: Sequence[Input]) -> None:
+        """Compare the answers for inputs in batches of their groups."""
+        mixed: list[str | None] = ["one", "other", None]
+        for group, batch in _batches(self._base, inputs, None):
+            self._compare(encoder, group, batch, [mixed[i % 3] for i in range(len(batch))])
+        if self._base.spec.shared:
+            for group, batch in _batches(self._base, inputs, "all"):
+                self._compare(encoder, group, batch, ["all"] * len(batch))
+
+    def _compare(
         self, encoder: Encoder, group: Group, batch: Sequence[Input], names: Sequence[str | None]
     ) -> None:
         """Compare a batch's answers with those of each input alone."""
@@ -89,8 +111,7 @@ class _Made:
         first = next(model.parameters())
         inputs = {"pixel_values": given[None].to(first)} if isinstance(given, Tensor) else None
         if inputs is None:
-            ids = torch.tensor([given], device=first.device)
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            inputs = _alone(given, first.device)
         with added(self._injection.linears, self._updates.get(name or "", {})):
             answers = answers_of(model, inputs)
         if self._base.pooling is not None:
@@ -110,10 +131,21 @@ class _Made:
         )
 
 
-def _batches(base: Base, owner: str | None) -> list[tuple[Group, list[Input]]]:
+def _alone(given: Input, device: torch.device) -> dict[str, Tensor]:
+    """Return one text as transformers' models read it."""
+    ids = torch.tensor([given.ids if isinstance(given, TypedText) else given], device=device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if isinstance(given, TypedText):
+        inputs["token_type_ids"] = torch.tensor([given.types], device=device)
+    return inputs
+
+
+def _batches(
+    base: Base, inputs: Sequence[Input], owner: str | None
+) -> list[tuple[Group, list[Input]]]:
     """Return the inputs by group: those of one group share a batch."""
     groups: defaultdict[Group, list[Input]] = defaultdict(list)
-    for given in _inputs(base):
+    for given in inputs:
         groups[group_of(given, base.max_length, base.spec.pads, owner)].append(given)
     return list(groups.items())
 

@@ -22,8 +22,27 @@ from server.encoding.head_switch import HeadSwitch
 from server.encoding.plan import EncodingPlan, Payload
 
 LENGTH_MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class TypedText:
+    """A text's tokens, each with a type: of a pair, which of the two texts it is of."""
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self.ids)
+
+
 #: One input: its tokens, or float32 pixels `[channels, height, width]`.
-Input = tuple[int, ...] | Tensor
+Input = tuple[int, ...] | TypedText | Tensor
+
+
+def num_tokens(given: Input) -> int:
+    """Return how many tokens an input has; an image has none."""
+    return 0 if isinstance(given, Tensor) else len(given)
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,8 @@ class Group:
     Args:
         length: padded length; 0 for images.
         is_full: whether the text fills it, without padding.
-        form: of an image.
+        form: of an image; of texts, whether their tokens have types: to some bases a text of one
+            type is another one than a text without.
         owner: the one adapter of all these inputs; None where adapters may be mixed.
     """
 
@@ -58,10 +78,11 @@ def group_of(given: Input, max_length: int, pads: bool = True, owner: Hashable =
     if isinstance(given, Tensor):
         return Group(0, False, tuple(given.shape), owner)
     length = len(given)
+    form = "typed" if isinstance(given, TypedText) else None
     if not pads:
-        return Group(length, True, None, owner)
+        return Group(length, True, form, owner)
     padded = min((length // LENGTH_MULTIPLE + 1) * LENGTH_MULTIPLE, max_length)
-    return Group(padded, length == padded, None, owner)
+    return Group(padded, length == padded, form, owner)
 
 
 class Encoder:
@@ -129,5 +150,9 @@ class Encoder:
         if pixels:
             return {"pixel_values": torch.stack(pixels).to(self._device, self._dtype)}
         texts = [given for given in inputs if not isinstance(given, Tensor)]
-        given = padded(texts, self._pad_id, group.length)
-        return {name: tensor.to(self._device) for name, tensor in given.items()}
+        ids = [given.ids if isinstance(given, TypedText) else given for given in texts]
+        made = padded(ids, self._pad_id, group.length)
+        types = [given.types for given in texts if isinstance(given, TypedText)]
+        if types:  # of all: the group says so
+            made["token_type_ids"] = padded(types, 0, group.length)["input_ids"]
+        return {name: tensor.to(self._device) for name, tensor in made.items()}

@@ -84,6 +84,7 @@ def create_app(state: State) -> FastAPI:
     _add_aliases(app, state)
     _add_answers(app, state)
     _add_comparisons(app, state)
+    _add_scores(app, state)
     add_training(app, state, _missing)
     return app
 
@@ -191,6 +192,27 @@ def _add_aliases(app: FastAPI, state: State) -> None:
         return state.record(name)
 
 
+def _add_scores(app: FastAPI, state: State) -> None:
+    @app.post("/v1/rerank")
+    async def rerank(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        state.bodies.append(body)
+        found = [(len(text), index, text) for index, text in enumerate(body["documents"])]
+        results = [
+            {"index": index, "relevance_score": score / 10, "document": {"text": text}}
+            for score, index, text in sorted(found, reverse=True)[: body.get("top_n")]
+        ]
+        return {"id": "rerank-1", "results": results, **_about(body["model"])}
+
+    @app.post("/v1/score")
+    async def score(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        state.bodies.append(body)
+        others = [body["text_2"]] if isinstance(body["text_2"], str) else body["text_2"]
+        data = [{"index": i, "score": len(text) / 10} for i, text in enumerate(others)]
+        return {"id": "score-1", "object": "list", "data": data, **_about(body["model"])}
+
+
 def _add_answers(app: FastAPI, state: State) -> None:
     @app.get("/v1/models")
     async def models(limit: int = 1000, after: str = "") -> dict[str, Any]:
@@ -295,6 +317,14 @@ async def _mischief(model: str) -> AsyncIterator[str]:
 
 def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body)}\n\n"
+
+
+def _about(model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "usage": {"prompt_tokens": 3, "total_tokens": 3},
+        "overtone": {"adapter": model, "version": 1, "digest": "sha256:0", "mode": "factored"},
+    }
 
 
 def _answer(model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from overtone_client import (
     Message,
     ModelNotFound,
     Overloaded,
+    RankedDocument,
     TooLarge,
     Usage,
 )
@@ -42,6 +43,24 @@ def test_chat_answers_with_a_message(client: Client, state: State) -> None:
     assert answer.text == "Hello, world"
     assert answer.model == "demo@1"
     assert state.bodies == [{"model": "demo@1", "messages": USER, "seed": 7}]
+
+
+def test_a_reranking_has_its_documents_in_order(client: Client, state: State) -> None:
+    found = client.rerank("org/judge", "long?", ("aa", "aaaa", "aaa"), top_n=2, truncate=True)
+    assert found.results == (RankedDocument(1, 0.4, "aaaa"), RankedDocument(2, 0.3, "aaa"))
+    assert found.usage == Usage(3, 0, 3)
+    assert found.answered_by == AnsweredBy("org/judge", 1, "sha256:0", "factored")
+    asked = {"model": "org/judge", "query": "long?", "documents": ["aa", "aaaa", "aaa"]}
+    assert state.bodies == [asked | {"top_n": 2, "truncate": True}]
+
+
+def test_scores_come_in_the_order_of_the_pairs(client: Client, state: State) -> None:
+    assert client.score("judge", "q", ("a", "bb")).scores == (0.1, 0.2)
+    assert client.score("judge", ["x"], "bbb").scores == (0.3,)
+    assert state.bodies == [
+        {"model": "judge", "text_1": "q", "text_2": ["a", "bb"]},
+        {"model": "judge", "text_1": ["x"], "text_2": "bbb"},
+    ]
 
 
 def test_streams_yield_the_pieces(client: Client, state: State) -> None:
@@ -106,6 +125,8 @@ async def test_async_comparisons_are_the_same(async_client: AsyncClient) -> None
 
 @pytest.mark.anyio
 async def test_async_answers_are_the_same(async_client: AsyncClient) -> None:
+    assert (await async_client.rerank("judge", "q", ["a", "bb"])).results[0].index == 1
+    assert (await async_client.score("judge", "q", ["a", "bb"])).scores == (0.1, 0.2)
     assert (await async_client.complete("demo", "x")).text == "Hello, world"
     assert (await async_client.chat("demo", USER)).text == "Hello, world"
     pieces = [chunk.text async for chunk in async_client.stream_complete("demo", "x")]

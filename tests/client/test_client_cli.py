@@ -131,6 +131,20 @@ def test_models_names_the_base_of_each(run: Run, state: State) -> None:
     assert len(document(run("models", "--json"))["data"]) == 2
 
 
+def test_rerank_and_score_print_scores_with_their_texts(run: Run, state: State) -> None:
+    lines = run("rerank", "judge", "long?", "aa", "a\x1b[2Jaa", "--top", "1").stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["SCORE", "INDEX", "DOCUMENT"],
+        ["0.7000", "1", "a[2Jaa"],
+    ]
+    assert run("score", "judge", "q", "a", "bb").stdout == "0.1000  a\n0.2000  bb\n"
+    assert document(run("score", "judge", "q", "a", "--json", "--truncate"))["id"] == "score-1"
+    assert state.bodies[-1]["truncate"] is True
+    read = run("rerank", "judge", "long?", text="one\n\nthree\n")
+    assert [line.split()[1] for line in read.stdout.splitlines()[1:]] == ["1", "0"]
+    assert state.bodies[-1]["documents"] == ["one", "three"]
+
+
 def test_answers_are_streamed_without_control_characters(run: Run, state: State) -> None:
     assert run("complete", "demo", "Once").stdout == "Hello, [31mworld\n"
     answer = run("chat", "demo", "-m", "hi", "--system", "be kind", "--max-tokens", "3")

@@ -61,6 +61,8 @@ CALLS: dict[str, Call] = {
         c.compare(["poet"], messages=MESSAGES, **PARAMS, top_logprobs=2, logprobs=True),
     ),
     "stream_compare": lambda c, p: [*c.stream_compare(["poet"], messages=MESSAGES, **PARAMS)],
+    "rerank": lambda c, p: c.rerank("poet", "a", ["b", "c"], top_n=1, truncate=True),
+    "score": lambda c, p: c.score("poet", ["a", "b"], ["c", "d"], truncate=True),
     "training.upload": lambda c, p: c.training.upload(p / FILE),
     "training.files": lambda c, p: [*c.training.files(limit=1)],
     "training.file": lambda c, p: c.training.file("file-1"),

@@ -259,6 +259,54 @@ class Embeddings(TypedDict):
     overtone: AnsweredBy
 
 
+class RerankedText(TypedDict):
+    """A document as it was given."""
+
+    text: str
+
+
+class RerankResult(TypedDict):
+    """A document's place in the request, and its score; the better, the greater.
+
+    Args:
+        document: only with `return_documents`.
+    """
+
+    index: int
+    relevance_score: float
+    document: NotRequired[RerankedText]
+
+
+class Reranking(TypedDict):
+    """The documents, the best first."""
+
+    id: str
+    model: str
+    results: list[RerankResult]
+    usage: InputUsage
+    overtone: AnsweredBy
+
+
+class Score(TypedDict):
+    """The score of one pair."""
+
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class Scores(TypedDict):
+    """The scores of all pairs, in their order."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Score]
+    usage: InputUsage
+    overtone: AnsweredBy
+
+
 class Evaluation(TypedDict):
     """Figures of a served model on a file of examples.
 

@@ -1,0 +1,51 @@
+"""POST /v1/rerank and /v1/score: pairs of texts, scored by a cross-encoder."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from server.api.answering import WholeAnswer
+from server.api.bodies.answers import Reranking, Scores
+from server.api.describe import ANSWERS, answer, describe
+from server.api.encoding_schemas import RerankRequest, ScoreRequest
+from server.api.pair_answers import reranked, scored
+from server.api.request import json_body, service_of, unless_gone
+
+router = APIRouter(tags=["inference"])
+
+_NAMED = ("X-Overtone-Adapter",)
+
+
+@router.post(
+    "/v1/rerank",
+    **describe(
+        "createReranking",
+        answer(Reranking, headers=_NAMED),
+        body=RerankRequest,
+        errors=ANSWERS,
+    ),
+)
+async def rerank(request: Request) -> Response:
+    """Order documents by how well they answer a query, the best first."""
+    body = await json_body(request, RerankRequest)
+    work = reranked(service_of(request), body, request.state.tenant)
+    return _response(await unless_gone(request, work))
+
+
+@router.post(
+    "/v1/score",
+    **describe(
+        "createScore",
+        answer(Scores, headers=_NAMED),
+        body=ScoreRequest,
+        errors=ANSWERS,
+    ),
+)
+async def score(request: Request) -> Response:
+    """Score pairs of texts."""
+    body = await json_body(request, ScoreRequest)
+    work = scored(service_of(request), body, request.state.tenant)
+    return _response(await unless_gone(request, work))
+
+
+def _response(found: WholeAnswer) -> Response:
+    return JSONResponse(found.body, headers={"X-Overtone-Adapter": found.answerer.header})
