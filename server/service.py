@@ -18,6 +18,7 @@ from server.adapters.pins import Pins
 from server.base.kinds import USES
 from server.base.loading import Base
 from server.base.resident import ResidentBase
+from server.base.sampling_defaults import SamplingDefaults, sampling_defaults
 from server.encoding.build import Encoding, encoding_of
 from server.encoding.head_switch import plain_heads
 from server.encoding.request import Limits
@@ -73,6 +74,7 @@ class Service:
     max_length: int
     started: float
     serving: Generating | Encoding
+    sampling_defaults: SamplingDefaults = SamplingDefaults()
 
     @property
     def text(self) -> Text:
@@ -141,8 +143,11 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     Raises:
         CanaryFailed: this machine computes the transforms wrongly.
         UnsupportedAttention, UnsupportedBase: this base would be answered wrongly.
+        BaseNotLoadable: its generation_config.json has a value out of range.
     """
     keep_freed_memory()
+    takes_config = base.kind == "causal LM" and settings.generation_config
+    defaults = sampling_defaults(base.model) if takes_config else SamplingDefaults()
     forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
     resident = _resident(settings, base)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), resident.basis_cache)
@@ -180,6 +185,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         max_length=_max_length(settings, base),
         started=time.time(),
         serving=serving,
+        sampling_defaults=defaults,
     )
 
 

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Seconds that measuring this device may take at start; 0 measures nothing."""
     task: ServingTask = "auto"
     """`auto` (by the base), `generate`, `classify` or `embed`."""
+    generation_config: bool = True
+    """Take the base's generation_config.json for sampling parameters that a request leaves out."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1` …"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -74,7 +74,8 @@ def _launch(
 
     def launch(shape: str = "llama", **changes: Any) -> Any:
         data = changes.pop("data", None) or tmp_path_factory.mktemp(f"data{next(numbers)}")
-        return serving(settings_of(base_folder(shape), data, **changes))
+        base = changes.pop("base", None) or base_folder(shape)
+        return serving(settings_of(base, data, **changes))
 
     return launch
 

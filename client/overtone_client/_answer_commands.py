@@ -21,6 +21,19 @@ MaxTokens = Annotated[int | None, typer.Option(min=1, help="At most so many new 
 Temperature = Annotated[
     float | None, typer.Option(min=0, help="0 always takes the likeliest token.")
 ]
+TopK = Annotated[
+    int | None, typer.Option(min=-1, help="Only so many of the likeliest tokens; 0 for all.")
+]
+TopP = Annotated[
+    float | None, typer.Option(help="Only the likeliest tokens that have this share together.")
+]
+MinP = Annotated[
+    float | None, typer.Option(help="Only tokens at least this share as likely as the likeliest.")
+]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option(help="Above 1, tokens that are there already are less likely.")
+]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
 
 
 def models(ctx: typer.Context) -> None:
@@ -34,17 +47,30 @@ def models(ctx: typer.Context) -> None:
     session.emit_list([model.raw for model in found], table)
 
 
-def complete(
+def complete(  # noqa: PLR0913 (the options of a command)
     ctx: typer.Context,
     name: ModelName,
     prompt: Annotated[str, typer.Argument(help="The text to continue; - reads standard input.")],
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
 ) -> None:
     """Continue a text, token by token."""
     session: Session = ctx.obj
     text = sys.stdin.read() if prompt == "-" else prompt
-    params = {"max_tokens": max_tokens, "temperature": temperature}
+    params = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
     with session.client() as client:
         if session.as_json:
             session.emit(client.complete(name, text, **params).raw, "")
@@ -52,7 +78,7 @@ def complete(
             _print_all(client.stream_complete(name, text, **params))
 
 
-def chat(
+def chat(  # noqa: PLR0913 (the options of a command)
     ctx: typer.Context,
     name: ModelName,
     message: Annotated[
@@ -61,10 +87,23 @@ def chat(
     system: Annotated[str | None, typer.Option(help="What the model is told beforehand.")] = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
 ) -> None:
     """Chat with a model; without --message, turn by turn until Ctrl-D."""
     session: Session = ctx.obj
-    params = {"max_tokens": max_tokens, "temperature": temperature}
+    params = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
     messages = [] if system is None else [_turn("system", system)]
     with session.client() as client:
         if message is None and is_interactive() and not session.as_json:

@@ -2,7 +2,7 @@
 
 A failing batch is halved and run again, half by half, down to the items that fail alone: those are
 at fault, and all others have their results. Running an item again must change nothing: keys and
-values go into the same cells, and random numbers are drawn from the same state.
+values go into the same cells, and the next random number follows from seed and length alone.
 """
 
 import logging

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from server.api.request_body import RequestBody
-from server.api.sampling_schemas import MAX_CHOICES, SamplingFields
+from server.api.sampling_schemas import MAX_CHOICES, SamplingFields, Token
 from server.generation.text_stream import TextForm
 
 MAX_LOGPROBS = 20
@@ -18,10 +18,8 @@ MAX_STOPS = 16
 
 #: Parameters of OpenAI's API that are accepted only with these values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "best_of": (1,),
     "suffix": ("",),
+    "functions": ([],),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
@@ -36,7 +34,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_key": (...,),
 }
 
-Token = Annotated[int, Field(strict=True, ge=0)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
 Prompts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_CHOICES)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]

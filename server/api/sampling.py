@@ -1,5 +1,6 @@
 """How the choices of a request are sampled, as its body and the base say."""
 
+from dataclasses import replace
 from random import SystemRandom
 
 from server.api.chat_schemas import ChatRequest
@@ -7,6 +8,7 @@ from server.api.completion_schemas import GenerationRequest
 from server.api.generation import GenerationCall
 from server.api.prompt_scores import wanted_scores
 from server.api.sampling_schemas import MAX_CHOICES
+from server.base.sampling_defaults import SamplingDefaults
 from server.errors import InvalidRequest, PromptTooLong
 from server.scheduling.random_numbers import seed_of_choice
 from server.scheduling.sequence import Sampling
@@ -18,31 +20,51 @@ def samplings(call: GenerationCall, service: Service) -> list[Sampling]:
 
     Raises:
         PromptTooLong: a prompt and its tokens do not fit the base.
-        InvalidRequest: too many choices, or a biased token that does not exist.
+        InvalidRequest: too many choices, a token that does not exist, or too many min_tokens.
     """
     request, prompts = call.body, call.prompts
     if len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"{len(prompts)} choices asked for; at most {MAX_CHOICES}", "n")
-    for token in request.logit_bias or ():
-        if token >= service.base.vocabulary:
-            message = f"logit_bias names token {token}, which does not exist"
-            raise InvalidRequest(message, "logit_bias")
-    stops = _stop_ids(request, service)
+    shared = _shared(call, service)
     seeds = _seeds(request, len(prompts))
     return [
-        Sampling(
-            max_tokens=_room(service, request, len(prompt), call.max_tokens),
-            temperature=1.0 if request.temperature is None else request.temperature,
-            top_p=1.0 if request.top_p is None else request.top_p,
+        replace(
+            shared,
+            max_tokens=_max_tokens(service, call, len(prompt)),
             seed=seed,
-            stop_ids=stops,
-            num_logprobs=call.num_logprobs,
             scored={} if call.num_prompt_logprobs is None else wanted_scores(prompt),
-            num_scored_logprobs=call.num_prompt_logprobs or 0,
-            logit_bias=request.logit_bias or {},
         )
         for prompt, seed in zip(prompts, seeds, strict=True)
     ]
+
+
+def _shared(call: GenerationCall, service: Service) -> Sampling:
+    """Return what all choices have in common; what the request leaves out is the base's.
+
+    Raises:
+        InvalidRequest: a token is named that does not exist, or min_tokens leaves none to choose.
+    """
+    request, defaults = call.body, service.sampling_defaults
+    _check_tokens(service, request)
+    given = {name: getattr(request, name) for name in SamplingDefaults.model_fields}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    of_request = defaults.model_copy(update=chosen)
+    return Sampling(
+        max_tokens=0,
+        temperature=of_request.temperature,
+        top_k=max(0, of_request.top_k),
+        top_p=of_request.top_p,
+        min_p=of_request.min_p,
+        typical_p=of_request.typical_p,
+        repetition_penalty=of_request.repetition_penalty,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        stop_ids=_stop_ids(request, service),
+        min_tokens=request.min_tokens,
+        num_logprobs=call.num_logprobs,
+        num_scored_logprobs=call.num_prompt_logprobs or 0,
+        logit_bias=request.logit_bias or {},
+    )
 
 
 def _seeds(request: GenerationRequest, num_choices: int) -> list[int]:
@@ -59,11 +81,41 @@ def _seeds(request: GenerationRequest, num_choices: int) -> list[int]:
 
 
 def _stop_ids(request: GenerationRequest, service: Service) -> frozenset[int]:
-    """Return the tokens that end an answer; a chat's also at its template's end of a turn."""
-    if request.ignore_eos:
-        return frozenset()
-    ends = service.base.eos_ids
-    return ends | service.text.chat_ends if isinstance(request, ChatRequest) else ends
+    """Return the tokens that end an answer; a chat's also at its template's end of a turn.
+
+    Raises:
+        InvalidRequest: min_tokens leaves no token to choose.
+    """
+    stops = frozenset(request.stop_token_ids)
+    if not request.ignore_eos:
+        stops |= service.base.eos_ids
+        stops |= service.text.chat_ends if isinstance(request, ChatRequest) else frozenset()
+    if request.min_tokens and len(stops) >= service.base.vocabulary:
+        message = f"min_tokens = {request.min_tokens}: every token of the base ends an answer"
+        raise InvalidRequest(message, "min_tokens")
+    return stops
+
+
+def _check_tokens(service: Service, request: GenerationRequest) -> None:
+    """Raise InvalidRequest if a token is named that does not exist."""
+    named = {"logit_bias": request.logit_bias or (), "stop_token_ids": request.stop_token_ids}
+    for name, tokens in named.items():
+        for token in tokens:
+            if token >= service.base.vocabulary:
+                raise InvalidRequest(f"{name} names token {token}, which does not exist", name)
+
+
+def _max_tokens(service: Service, call: GenerationCall, prompt: int) -> int:
+    """Return how many tokens may follow a prompt of so many.
+
+    Raises:
+        InvalidRequest: fewer than min_tokens.
+    """
+    room = _room(service, call.body, prompt, call.max_tokens)
+    if call.body.min_tokens > room:
+        message = f"min_tokens = {call.body.min_tokens}, but at most {room} tokens are generated"
+        raise InvalidRequest(message, "min_tokens")
+    return room
 
 
 def _room(service: Service, request: GenerationRequest, prompt: int, max_tokens: int | None) -> int:

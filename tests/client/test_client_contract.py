@@ -18,7 +18,24 @@ Json = dict[str, Any]
 
 FILE = "adapter_model.safetensors"
 HYPER = {"n_epochs": 2, "batch_size": 4}
-PARAMS = {"max_tokens": 4, "temperature": 0.5, "n": 2, "seed": 1, "stop": ["x"], "logit_bias": {}}
+PARAMS = {
+    "max_tokens": 4,
+    "n": 2,
+    "best_of": 2,
+    "temperature": 0.5,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.05,
+    "typical_p": 0.95,
+    "frequency_penalty": 0.5,
+    "presence_penalty": 0.5,
+    "repetition_penalty": 1.1,
+    "min_tokens": 1,
+    "seed": 1,
+    "stop": ["x"],
+    "stop_token_ids": [3],
+    "logit_bias": {},
+}
 MESSAGES = [{"role": "user", "content": "Hello"}]
 GATE = {"metric": "eval_loss", "better_than": "base"}
 JOB: Json = {

@@ -220,10 +220,11 @@ def test_an_unknown_name_is_not_found_and_never_the_base(
 @pytest.mark.parametrize(
     ("params", "param", "code"),
     [
-        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_parameter"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty", "invalid_request"),
         ({"suffix": "end"}, "suffix", "unsupported_parameter"),
         ({"best_of": 3}, "best_of", "unsupported_parameter"),
-        ({"extra_body": {"min_p": 0.1}}, "min_p", "unsupported_parameter"),
+        ({"extra_body": {"min_p": 1.1}}, "min_p", "invalid_request"),
+        ({"extra_body": {"mirostat": 2}}, "mirostat", "unsupported_parameter"),
         ({"max_tokens": -1}, "max_tokens", "invalid_request"),
         ({"max_tokens": "many"}, "max_tokens", "invalid_request"),
         ({"max_tokens": 2000}, "prompt", "context_length_exceeded"),

@@ -70,6 +70,27 @@ class LeftOut(TypedDict):
     reason: str
 
 
+class SamplingDefaults(TypedDict):
+    """What a request gets for the sampling parameters that it leaves out."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repetition_penalty: float
+
+
+class AdapterFacts(TypedDict):
+    """What requests to an adapter get from the base.
+
+    Args:
+        sampling_defaults: of a base that generates.
+    """
+
+    sampling_defaults: SamplingDefaults
+
+
 class BaseFacts(TypedDict):
     """What the base takes.
 
@@ -79,6 +100,7 @@ class BaseFacts(TypedDict):
         pads: texts of different lengths may be one batch.
         prompts: of an embedder, name -> text that is put before an input.
         default_prompt_name: of an embedder.
+        sampling_defaults: of a base that generates.
     """
 
     left_out: list[LeftOut]
@@ -86,6 +108,7 @@ class BaseFacts(TypedDict):
     pads: bool
     prompts: NotRequired[dict[str, str]]
     default_prompt_name: NotRequired[str | None]
+    sampling_defaults: NotRequired[SamplingDefaults]
 
 
 class Model(TypedDict):
@@ -95,7 +118,7 @@ class Model(TypedDict):
         created: seconds since 1970.
         root: the base.
         parent: the base of an adapter; null for the base.
-        overtone: only of the base.
+        overtone: of the base; of an adapter only where it is asked for alone.
     """
 
     id: str
@@ -104,7 +127,7 @@ class Model(TypedDict):
     owned_by: str
     root: str
     parent: str | None
-    overtone: NotRequired[BaseFacts]
+    overtone: NotRequired[BaseFacts | AdapterFacts]
 
 
 class ModelList(TypedDict):

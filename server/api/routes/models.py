@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from registry import Record
 from server.api.answerer import resolve
-from server.api.bodies.ops import BaseFacts, Model, ModelList
+from server.api.bodies.ops import BaseFacts, Model, ModelList, SamplingDefaults
 from server.api.describe import ASKS_REGISTRY, INVALID, RESOLVES, answer, describe
 from server.api.parameters import MAX_PAGE, After
 from server.api.request import service_of
@@ -84,7 +84,9 @@ async def model(
     answerer = await asyncio.to_thread(resolve, service, model)
     if answerer.record is None:
         return _base_model(service)
-    return {**_adapter_model(service, answerer.record), "id": model}
+    shown: Model = {**_adapter_model(service, answerer.record), "id": model}
+    defaults = _sampling_defaults(service)
+    return {**shown, "overtone": {"sampling_defaults": defaults}} if defaults else shown
 
 
 def _page(service: Service, limit: int, after: str | None) -> _Page:
@@ -133,7 +135,24 @@ def _base_facts(service: Service) -> BaseFacts:
     if pooling is not None:  # what an embedder can put before its texts
         facts["prompts"] = dict(pooling.preparation.prompts)
         facts["default_prompt_name"] = pooling.preparation.default
+    if (defaults := _sampling_defaults(service)) is not None:
+        facts["sampling_defaults"] = defaults
     return facts
+
+
+def _sampling_defaults(service: Service) -> SamplingDefaults | None:
+    """Return what a request gets that leaves sampling parameters out; None for encoders."""
+    if service.base.kind != "causal LM":
+        return None
+    of_base = service.sampling_defaults
+    return {
+        "temperature": of_base.temperature,
+        "top_k": of_base.top_k,
+        "top_p": of_base.top_p,
+        "min_p": of_base.min_p,
+        "typical_p": of_base.typical_p,
+        "repetition_penalty": of_base.repetition_penalty,
+    }
 
 
 def _adapter_model(service: Service, record: Record) -> Model:

@@ -151,7 +151,7 @@ def test_null_and_auto_are_in_the_schema_where_they_are_taken() -> None:
 
 def test_parameters_that_change_nothing_are_in_the_schema_with_their_values() -> None:
     properties = body_of("createCompletion")["properties"]
-    assert properties["frequency_penalty"]["enum"] == [None, 0]
+    assert properties["suffix"]["enum"] == [None, ""]
     assert "enum" not in properties["user"]
 
 
