@@ -53,7 +53,8 @@ LAYERS = {
         "layers kernels positions",
         "base",
         "contract tokens",
-        "errors starting malloc calls",
+        "calls",
+        "errors starting malloc strict_json",
     ),
     "server": (
         "cli tools",

@@ -16,8 +16,8 @@ from typing import Any
 import regex
 
 from adapters_core.contract.peft_fields import NEUTRAL, READ, REFUSED, VALUES, is_one_of
-from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.errors import InvalidAdapter, TooLarge
+from adapters_core.strict_json import UnclearJson, strict_json
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PATTERN_CHARS = 4096

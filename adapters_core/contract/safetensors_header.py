@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.errors import InvalidAdapter, NonFinite, TooLarge
+from adapters_core.strict_json import UnclearJson, strict_json
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 16384

@@ -12,7 +12,6 @@ from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import for_config
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.safetensors_header import Header, TensorEntry, read_header
-from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.errors import BaseMismatch, InvalidAdapter
 from adapters_core.format.copies import without_copies
 from adapters_core.format.file_layers import fields_of
@@ -25,6 +24,7 @@ from adapters_core.format.keys import (
 )
 from adapters_core.format.replaced import replaced_by
 from adapters_core.format.stack_keys import chosen_stacks, with_stack_keys
+from adapters_core.strict_json import UnclearJson, strict_json
 
 #: The metadata entry of our own files: JSON with the base's name and fingerprint.
 METADATA_KEY = "overtone"

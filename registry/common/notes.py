@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from adapters_core.contract.strict_json import nests_deeper
+from adapters_core.strict_json import nests_deeper
 from registry.errors import InvalidArgument
 
 MAX_NOTES_BYTES = 64 * 1024  # metadata and metrics together, as JSON

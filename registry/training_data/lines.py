@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
-from adapters_core.contract.strict_json import UnclearJson, strict_json
+from adapters_core.strict_json import UnclearJson, strict_json
 
 Kind = Literal["jsonl", "csv", "images"]
 #: Of one file; more of them rarely say more.

@@ -12,8 +12,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from adapters_core.contract.peft_config import MAX_CONFIG_BYTES
 from adapters_core.contract.safetensors_header import DEFAULT_MAX_FILE_BYTES
-from adapters_core.contract.strict_json import UnclearJson, strict_json
 from adapters_core.format.read import read_adapter
+from adapters_core.strict_json import UnclearJson, strict_json
 from registry import NewVersion, Record, publish
 from server.api.content_digest import check_content_digest
 from server.api.describe import Form

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from adapters_core.contract.strict_json import UnclearJson, strict_json
+from adapters_core.strict_json import UnclearJson, strict_json
 from server.api.validation import checked
 from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull, body_of
 from server.service import Service

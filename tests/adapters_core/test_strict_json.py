@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters_core.contract.strict_json import MAX_DEPTH, UnclearJson, nests_deeper, strict_json
+from adapters_core.strict_json import MAX_DEPTH, UnclearJson, nests_deeper, strict_json
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]", inner: str = "1") -> str:
