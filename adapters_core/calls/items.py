@@ -1,14 +1,14 @@
 """One call in a text: a JSON object with a name and arguments, or a name and a JSON object."""
 
-import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from adapters_core.calls.form import ID, Call, CallForm
 from adapters_core.calls.json_text import Member, members
+from adapters_core.strict_json import UnclearJson, strict_json
 
 #: Members of a call beside its name, in whatever form; bases take one for the other.
 _ARGUMENTS = ("arguments", "parameters")
@@ -116,23 +116,9 @@ def as_object(arguments: str) -> dict[str, Any]:
     """Return a call's arguments as templates read them.
 
     Raises:
-        ValueError: they are no JSON object, or one in which a key stands twice.
+        UnclearJson: they are no JSON object that all programs read alike, or nested too deeply.
     """
-    try:
-        found = json.loads(arguments, object_pairs_hook=_object, parse_constant=_no_number)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    found = strict_json(arguments)
     if not isinstance(found, dict):
-        raise ValueError("no object")
+        raise UnclearJson("is no JSON object")
     return found
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a key stands twice")
-    return made
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")

@@ -127,7 +127,7 @@ def _calls(given: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any
             arguments = as_object(function["arguments"] or "{}")
         except ValueError as error:
             path = f"{where}[{number}].function.arguments"
-            raise PartRefused(path, f"the text is no JSON object: {error}") from error
+            raise PartRefused(path, f"the text {error}") from error
         own: dict[str, Any] = {"type": "function"}
         if call_id:
             if call_id in ids:

@@ -217,11 +217,20 @@ def test_results_without_calls_are_refused(
 
 
 @pytest.mark.parametrize(
-    "arguments", ["[1]", "{", '{"a": 1} b', '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 100_000]
+    ("arguments", "words"),
+    [
+        ("[1]", "is no JSON object"),
+        ("{", "is not JSON"),
+        ('{"a": 1} b', "is not JSON"),
+        ('{"a": NaN}', "has NaN"),
+        ('{"a": 1, "a": 2}', "has the key `a` twice"),
+        pytest.param("[" * 100_000, "is nested too deeply", id="lists"),
+        pytest.param('{"a":' * 450 + "1" + "}" * 450, "is nested too deeply", id="objects"),
+    ],
 )
-def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
+def test_arguments_that_are_no_object_are_refused(arguments: str, words: str) -> None:
     function = {"name": "weather", "arguments": arguments}
-    with pytest.raises(PartRefused, match="is no JSON object") as caught:
+    with pytest.raises(PartRefused, match=f"the text {words}") as caught:
         plain_messages([USER, {**ASKED, "tool_calls": [{"function": function}]}])
     assert caught.value.where == "messages[1].tool_calls[0].function.arguments"
 
