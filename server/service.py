@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base.spec import weights_of
@@ -27,6 +27,7 @@ from server.errors import InvalidRequest
 from server.generation.delivery import Deliveries
 from server.generation.detokenizer import Text
 from server.generation.runtime import Runtime
+from server.generation.tokenizing import Tokenizing
 from server.planning.build import ModeOptions, placement_of
 from server.planning.calibration import Calibration
 from server.planning.placement import Placement
@@ -75,6 +76,7 @@ class Service:
     started: float
     serving: Generating | Encoding
     sampling_defaults: SamplingDefaults = SamplingDefaults()
+    tokenizing: Tokenizing = field(default_factory=Tokenizing)
 
     @property
     def text(self) -> Text:
@@ -131,8 +133,9 @@ class Service:
         return InvalidRequest(message, "model")
 
     def close(self) -> None:
-        """End the loop, the loaders and the registry, in this order."""
+        """End the loop, the threads that tokenize, the loaders and the registry, in this order."""
         self.serving.worker.stop()
+        self.tokenizing.close()
         self.loader.close()
         self.registry.close()
 
@@ -242,7 +245,7 @@ def _generating(
         settings.max_waiting,
         flush=deliveries.flush,
     )
-    text = Text(base.tokenizer, base.vocabulary)
+    text = Text(base.tokenizer, base.vocabulary, _max_length(settings, base))
     return Generating(text, engine, runtime, deliveries, placement, calibration)
 
 

@@ -1,7 +1,11 @@
 """From a checked body to a call: `model` resolved, prompts tokenized. Needs no HTTP request.
 
-Both functions tokenize, and may ask the registry: they run beside the event loop.
+What makes calls tokenizes, and may ask the registry: it runs beside the event loop (`tokenized`).
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
@@ -11,7 +15,30 @@ from server.api.generation import GenerationCall
 from server.errors import InvalidRequest
 from server.service import Service
 
-_DEFAULT_MAX_TOKENS = 16
+B = TypeVar("B", bound=GenerationRequest)
+T = TypeVar("T")
+
+
+async def tokenized(
+    service: Service, body: B, tenant: str, calls_of: Callable[[Service, B, str], T]
+) -> T:
+    """Return what `calls_of` makes of a body, on a thread; short texts wait for no long ones.
+
+    Args:
+        service: that answers it.
+        body: has the texts.
+        tenant: that it counts for.
+        calls_of: `completion_call`, `chat_call`, or what calls them.
+
+    Raises:
+        PromptTooLong: a text is too long for the base; that is known before any work.
+        Overloaded: too many long texts wait.
+        Exception: as `calls_of` does.
+    """
+    for size in body.text_sizes:
+        service.text.lengths.check_chars(size, body.prompt_field)
+    work = partial(calls_of, service, body, tenant)
+    return await service.tokenizing.run(sum(body.text_sizes), work)
 
 
 def completion_call(
@@ -30,7 +57,7 @@ def completion_call(
         body,
         answerer,
         prompts=[prompt for prompt in tokens for _ in range(body.n)],
-        max_tokens=_DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
+        max_tokens=body.max_tokens,
         num_logprobs=body.logprobs,
         num_prompt_logprobs=_num_prompt_logprobs(body, body.logprobs if body.echo else None),
         echoes=[text for text in texts for _ in range(body.n)],

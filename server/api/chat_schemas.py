@@ -107,6 +107,15 @@ class Message(BaseModel):
             raise unsupported("content", "parts of the type 'refusal' are of the assistant only")
         return self
 
+    @property
+    def size(self) -> int:
+        """Return the characters of its content, and of the arguments of its calls."""
+        parts = self.content if isinstance(self.content, list) else []
+        whole = self.content if isinstance(self.content, str) else ""
+        texts = [whole, *(part.text or part.refusal or "" for part in parts)]
+        calls = [call.function.arguments for call in self.tool_calls or ()]
+        return sum(map(len, [*texts, *calls]))
+
     def given(self) -> dict[str, Any]:
         """Return the message as OpenAI's API has it, without what is null."""
         return self.model_dump(exclude_none=True, include=set(Message.model_fields))
@@ -124,9 +133,15 @@ class ChatRequest(GenerationRequest):
     """
 
     example = {"model": "BASE", "messages": [{"role": "user", "content": "Hello"}]}
+    prompt_field = "messages"
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @property
+    def text_sizes(self) -> list[int]:
+        """Return the characters of all messages, which are one text."""
+        return [sum(message.size for message in self.messages)]

@@ -4,7 +4,7 @@ A parameter that is not supported is refused by name, unless it has the value th
 Numbers have caps: a request must not be able to ask for unbounded work.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -68,6 +68,10 @@ class GenerationRequest(SamplingFields):
     """
 
     neutral = _NEUTRAL
+    prompt_field: ClassVar[str]
+    """The field that has what is to be answered."""
+    usual_max_tokens: ClassVar[int | None] = None
+    """Of an answer if the request says nothing, as far as they fit; None for all that fit."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
@@ -78,6 +82,11 @@ class GenerationRequest(SamplingFields):
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     return_token_ids: bool = False
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @property
+    def text_sizes(self) -> list[int]:
+        """Return the characters of each text that is tokenized for it."""
+        raise NotImplementedError
 
     @property
     def text_form(self) -> TextForm:
@@ -91,17 +100,24 @@ class CompletionRequest(GenerationRequest):
 
     Args:
         prompt: a text, several, token ids, or several lists of them.
-        max_tokens: of each answer; missing: 16. With 0 only the prompt is computed.
+        max_tokens: of each answer; missing: 16, or as many as fit; 0 computes the prompt alone.
         logprobs: log-probabilities of the chosen tokens and of so many alternatives.
         echo: begin each answer with its prompt; with `logprobs` its tokens have theirs, too.
     """
 
     example = {"model": "BASE", "prompt": "Once upon a time", "max_tokens": 16}
+    prompt_field = "prompt"
+    usual_max_tokens = 16
 
     prompt: str | Tokens | Prompts
     max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool = False
+
+    @property
+    def text_sizes(self) -> list[int]:
+        """Return the characters of each prompt that is a text."""
+        return [len(prompt) for prompt in self.prompts if isinstance(prompt, str)]
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -9,7 +9,7 @@ from server.api.generation import GenerationCall
 from server.api.prompt_scores import wanted_scores
 from server.api.sampling_schemas import MAX_CHOICES
 from server.base.sampling_defaults import SamplingDefaults
-from server.errors import InvalidRequest, PromptTooLong
+from server.errors import InvalidRequest
 from server.scheduling.random_numbers import seed_of_choice
 from server.scheduling.sequence import Sampling
 from server.service import Service
@@ -111,21 +111,15 @@ def _max_tokens(service: Service, call: GenerationCall, prompt: int) -> int:
     Raises:
         InvalidRequest: fewer than min_tokens.
     """
-    room = _room(service, call.body, prompt, call.max_tokens)
+    room = _room(call, service, prompt)
     if call.body.min_tokens > room:
         message = f"min_tokens = {call.body.min_tokens}, but at most {room} tokens are generated"
         raise InvalidRequest(message, "min_tokens")
     return room
 
 
-def _room(service: Service, request: GenerationRequest, prompt: int, max_tokens: int | None) -> int:
-    """Return how many tokens may be generated: what was asked for, or all that fit."""
-    limit = service.max_length
-    wanted = limit - prompt if max_tokens is None else max_tokens
-    if wanted < 1 and max_tokens != 0 or prompt + wanted > limit:
-        asked = "" if max_tokens is None else f" and max_tokens {max_tokens}"
-        raise PromptTooLong(
-            f"the prompt has {prompt} tokens{asked}; together at most {limit} fit",
-            "messages" if isinstance(request, ChatRequest) else "prompt",
-        )
-    return wanted
+def _room(call: GenerationCall, service: Service, num_prompt: int) -> int:
+    """Return how many tokens may be generated: what was asked for, or what is usual and fits."""
+    request = call.body
+    usual = request.usual_max_tokens
+    return service.text.lengths.room(num_prompt, call.max_tokens, usual, request.prompt_field)

@@ -5,11 +5,18 @@ from typing import Any
 
 from adapters_core.tokens.chats import Chat, ChatTemplate
 from adapters_core.tokens.ends import turn_end
-from adapters_core.tokens.prompts import ChatRefused, prompt_of
+from adapters_core.tokens.prompts import ChatRefused, plain_ids, prompt_of
 from adapters_core.tokens.token_texts import TokenTexts
 from adapters_core.tokens.written import written
 from server.errors import InvalidRequest
+from server.generation.lengths import Lengths
 from server.generation.text_stream import Place, TextForm, TextStream
+
+#: Characters of which tokens are counted at a time, and more tokens that parts of a text may have
+#: than they have in the whole.
+_PART, _SLACK = 1 << 16, 64
+#: Characters a token that most texts have less of.
+_USUAL_CHARS = 4
 
 
 class Text:
@@ -17,44 +24,74 @@ class Text:
 
     Attributes:
         tokens: what its single tokens say.
+        lengths: of prompts.
         chat_ends: tokens that end an answer in a chat, beside those that end every answer.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+    def __init__(self, tokenizer: Any, vocabulary: int, max_length: int | None = None) -> None:
         self._tokenizer = tokenizer
         self.tokens = TokenTexts(tokenizer.backend_tokenizer)
+        longest = self.tokens.longest
+        self.lengths = Lengths() if max_length is None else Lengths(max_length, longest)
         self._vocabulary = vocabulary
         self.template = ChatTemplate(tokenizer)
         end = turn_end(tokenizer)
         self.chat_ends = frozenset() if end is None else frozenset([end])
 
-    def prompt(self, given: str | Sequence[int]) -> tuple[int, ...]:
+    def prompt(self, given: str | Sequence[int], field: str = "prompt") -> tuple[int, ...]:
         """Return the tokens of one prompt.
 
+        Args:
+            given: a text, or token ids.
+            field: of the request that has it.
+
         Raises:
+            PromptTooLong: it does not fit the base, whatever its answer.
             InvalidRequest: it is empty, or a token id is not in the vocabulary.
         """
-        ids = tuple(prompt_of(self._tokenizer, given).ids if isinstance(given, str) else given)
-        if not ids:
-            raise InvalidRequest("the prompt is empty: at least one token is needed", "prompt")
-        for token in ids:
-            if not 0 <= token < self._vocabulary:
-                raise InvalidRequest(
-                    f"token id {token} is not in the vocabulary of {self._vocabulary}", "prompt"
-                )
-        return ids
+        if isinstance(given, str):
+            self._check_text(given, field)
+            given = prompt_of(self._tokenizer, given).ids
+        return self._checked(given, field)
 
     def chat_prompt(self, chat: Chat) -> tuple[int, ...]:
         """Return the tokens of a conversation by the base's own chat template.
 
         Raises:
+            PromptTooLong: it does not fit the base, whatever its answer.
             InvalidRequest: the base has no template, or it does not take this chat.
         """
         try:
-            return self.prompt(self.template.prompt(chat).ids)
+            text = self.template.text(chat)
         except ChatRefused as error:
             way = "" if self._tokenizer.chat_template else "; use /v1/completions with a prompt"
             raise InvalidRequest(f"{error}{way}", error.where or "messages") from error
+        self._check_text(text, "messages")
+        return self._checked(plain_ids(self._tokenizer, text), "messages")
+
+    def _check_text(self, text: str, field: str) -> None:
+        """Refuse a text that is too long; of a very long one only so much is read as shows it."""
+        lengths = self.lengths
+        lengths.check_chars(len(text), field)
+        if len(text) <= max(_PART, _USUAL_CHARS * lengths.max_length):
+            return
+        count = 0
+        for start in range(0, len(text), _PART):
+            part = plain_ids(self._tokenizer, text[start : start + _PART])
+            count += max(0, len(part) - _SLACK)
+            if count > lengths.max_length:
+                raise lengths.too_long(f"the {field} resulted in more than {count} tokens", field)
+
+    def _checked(self, ids: Sequence[int], field: str) -> tuple[int, ...]:
+        """Return a prompt's tokens if all exist and they fit."""
+        if not ids:
+            raise InvalidRequest(f"the {field} made no tokens: at least one is needed", field)
+        self.lengths.check(len(ids), field)
+        wrong = next((token for token in ids if not 0 <= token < self._vocabulary), None)
+        if wrong is not None:
+            message = f"token id {wrong} is not in the vocabulary of {self._vocabulary}"
+            raise InvalidRequest(message, field)
+        return tuple(ids)
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """Return what tokens say from the beginning of a text on."""

@@ -247,7 +247,7 @@ def test_an_unknown_name_is_not_found_and_never_the_base(
         ({"prompt": [-1]}, "prompt[0]", "invalid_request"),
         ({"prompt": [10**30]}, "prompt", "invalid_request"),
         ({"prompt": ["a"] * 129}, "prompt", "invalid_request"),
-        ({"prompt": "a" * 1020}, "prompt", "context_length_exceeded"),
+        ({"prompt": "a" * 1024}, "prompt", "context_length_exceeded"),
         ({"seed": 2**64}, "seed", "invalid_request"),
         ({"model": 7}, "model", "invalid_request"),
     ],

@@ -1,6 +1,5 @@
 """POST /v1/compare: one prompt or conversation, answered by several models side by side."""
 
-import asyncio
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
@@ -8,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from server.api.answering import accept_all
 from server.api.bodies.comparisons import ComparedChunk, Comparison
+from server.api.calls import tokenized
 from server.api.compare_schemas import CompareRequest, kind_of
 from server.api.comparison import compare_calls, comparison_events, whole_comparison
 from server.api.describe import ANSWERS, answer, describe
@@ -32,7 +32,8 @@ async def compare(request: Request) -> Response:
     given = await parsed_json(request)
     body = checked(kind_of(given), given)
     service = service_of(request)
-    calls = await asyncio.to_thread(compare_calls, service, body, request.state.tenant)
+    making = tokenized(service, body, request.state.tenant, compare_calls)
+    calls = await unless_gone(request, making)
     accepted, on_error = accept_all(service, calls), partial(error_body, request)
     if body.stream:
         events = comparison_events(service, accepted, on_error)

@@ -1,6 +1,5 @@
 """POST /v1/completions and /v1/chat/completions, whole or as server-sent events."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ from server.api.bodies.answers import (
     Completion,
     CompletionChunk,
 )
-from server.api.calls import chat_call, completion_call
+from server.api.calls import chat_call, completion_call, tokenized
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.describe import ANSWERS, answer, describe
@@ -65,7 +64,7 @@ async def _answer(
     request: Request, body: B, call_of: Callable[[Service, B, str], GenerationCall]
 ) -> Response:
     service = service_of(request)
-    call = await asyncio.to_thread(call_of, service, body, request.state.tenant)
+    call = await unless_gone(request, tokenized(service, body, request.state.tenant, call_of))
     if not body.stream:
         whole = await unless_gone(request, whole_answer(service, call))
         return JSONResponse(whole.body, headers=_headers(whole.answerer))
