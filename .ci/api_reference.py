@@ -161,7 +161,10 @@ def _content(media_type: str, media: Json) -> str:
         return _type_of(media["schema"])
     if media_type != "text/event-stream":
         return f"`{media_type}`"
-    _, told = media["itemSchema"]["properties"]["data"]["anyOf"]
+    data = media["itemSchema"]["properties"]["data"]
+    if "anyOf" not in data:
+        return f"a stream of named events, each {_type_of(data['contentSchema'])}"
+    _, told = data["anyOf"]
     return f"a stream of events, each {_type_of(told['contentSchema'])}, ended by `[DONE]`"
 
 

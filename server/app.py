@@ -32,6 +32,7 @@ from server.api.routes import (
     models,
     ops,
     residency,
+    responses,
     scoring,
     workers,
 )
@@ -65,6 +66,7 @@ _EXPECTED = (
 )
 _ROUTES = (
     completions,
+    responses,
     compare,
     encoding,
     scoring,

@@ -75,10 +75,17 @@ class Answer:
         return {"description": description, "content": self.content, "headers": headers}
 
 
-def answer(model: Any, *, status: int = 200, events: Any = None, **rest: Any) -> Answer:
-    """Return an answer of JSON; with `events`, of server-sent events when a stream is asked for."""
+def answer(
+    model: Any, *, status: int = 200, events: Any = None, is_named: bool = False, **rest: Any
+) -> Answer:
+    """Return an answer of JSON; with `events`, of server-sent events when a stream is asked for.
+
+    Events that are `is_named` have the name of their type; an error is one of them, and no `[DONE]`
+    follows.
+    """
     content = {"application/json": {"schema": schema_of(model)}}
-    return Answer(content | (_stream(events) if events is not None else {}), status, **rest)
+    stream = _named_stream if is_named else _stream
+    return Answer(content | (stream(events) if events is not None else {}), status, **rest)
 
 
 def raw(media_type: str, description: str, **rest: Any) -> Answer:
@@ -199,6 +206,17 @@ def _stream(model: Any) -> Json:
     done = {"const": "[DONE]", "description": "Ends the stream."}
     data = {"anyOf": [done, told]}
     event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {"text/event-stream": {"itemSchema": event}}
+
+
+def _named_stream(model: Any) -> Json:
+    told = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": schema_of(model),
+    }
+    properties = {"event": {"type": "string"}, "data": told}
+    event = {"type": "object", "properties": properties, "required": ["event", "data"]}
     return {"text/event-stream": {"itemSchema": event}}
 
 

@@ -90,5 +90,12 @@ async def event_lines(
     yield _DONE
 
 
+async def named_lines(events: AsyncGenerator[Mapping[str, Any]]) -> AsyncGenerator[str]:
+    """Yield events that have a `type` as lines, each under its type's name."""
+    async with aclosing(events):
+        async for event in events:
+            yield f"event: {event['type']}\n{event_line(event)}"
+
+
 def _body(content: bytes) -> dict[str, Any]:
     return {"type": "http.response.body", "body": content, "more_body": True}

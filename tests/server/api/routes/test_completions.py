@@ -37,13 +37,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(answering, name, 60.0)
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let streams send their headers before anything else."""
-    for name in ("READY_HOLD_S", "LOADING_HOLD_S"):
-        monkeypatch.setattr(answering, name, 0.0)
-
-
 def events_of(answer: httpx2.Response) -> list[str]:
     """Return the data of each event, after a check that nothing else is sent."""
     assert answer.headers["Content-Type"].startswith("text/event-stream")
@@ -214,14 +207,18 @@ def upload_huge(live: Live) -> None:
     assert live.upload("huge", spectra.files(changed=huge)).status_code in (200, 201)
 
 
-def test_an_error_after_the_headers_is_the_last_event(live: Live, hasty: None) -> None:
+def test_an_error_after_the_headers_is_the_last_event(live: Live) -> None:
     upload_huge(live)
-    answer = live.complete("huge", stream=True)
-    assert answer.status_code == 200
+    body = {"model": "huge", "prompt": "Once", "stream": True}
+    with live.paused():
+        request = live.http.build_request("POST", "/v1/completions", json=body)
+        answer = live.http.send(request, stream=True)
+        assert answer.status_code == 200
+    answer.read()
     event, done = events_of(answer)
     assert json.loads(event)["error"]["code"] == "internal_error"
     assert done == "[DONE]"
-    assert live.num_open == 0
+    until(lambda: live.num_open == 0)
 
 
 # Hanging up

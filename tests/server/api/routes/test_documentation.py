@@ -18,8 +18,14 @@ from server.api.chat_schemas import ChatRequest
 from server.api.compare_schemas import CompareChats, CompareCompletions
 from server.api.completion_schemas import AliasRequest, CompletionRequest
 from server.api.describe import schema_of
-from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest
+from server.api.encoding_schemas import (
+    ClassifyRequest,
+    EmbeddingsRequest,
+    RerankRequest,
+    ScoreRequest,
+)
 from server.api.job_schemas import HyperparametersRequest, JobRequest
+from server.api.responses.schemas import ResponsesRequest
 from server.api.routes.evaluations import EvaluationRequest
 
 ASSETS = ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/start.js")
@@ -119,10 +125,13 @@ def test_every_json_body_has_an_example_that_is_taken() -> None:
     models = [
         CompletionRequest,
         ChatRequest,
+        ResponsesRequest,
         CompareCompletions,
         CompareChats,
         ClassifyRequest,
         EmbeddingsRequest,
+        RerankRequest,
+        ScoreRequest,
         EvaluationRequest,
         JobRequest,
         AliasRequest,

@@ -1,0 +1,47 @@
+"""POST /v1/responses: OpenAI's newer shape of a chat, without state."""
+
+import asyncio
+from functools import partial
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from server.api.answering import streamed_answer, whole_answer
+from server.api.bodies.responses import Response as ResponseBody
+from server.api.bodies.responses import ResponseEvent
+from server.api.calls import chat_call
+from server.api.describe import ANSWERS, answer, describe
+from server.api.event_stream import EventStream, named_lines
+from server.api.request import error_body, json_body, service_of, unless_gone
+from server.api.responses.chats import chat_request, own_names
+from server.api.responses.events import response_events
+from server.api.responses.form import ResponseForm, response_of
+from server.api.responses.schemas import ResponsesRequest
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post(
+    "/v1/responses",
+    **describe(
+        "createResponse",
+        answer(ResponseBody, events=ResponseEvent, is_named=True, headers=("X-Overtone-Adapter",)),
+        body=ResponsesRequest,
+        errors=ANSWERS,
+    ),
+)
+async def responses(request: Request) -> Response:
+    """Answer a conversation in the shape of OpenAI's Responses API; nothing is stored."""
+    body = await json_body(request, ResponsesRequest)
+    service, form = service_of(request), ResponseForm(body)
+    with own_names():
+        chat = chat_request(body)
+        call = await asyncio.to_thread(chat_call, service, chat, request.state.tenant)
+        if not body.stream:
+            whole = await unless_gone(request, whole_answer(service, call))
+            headers = {"X-Overtone-Adapter": whole.answerer.header}
+            return JSONResponse(response_of(form, whole.body), headers=headers)
+        streamed = await unless_gone(request, streamed_answer(service, call))
+    events = response_events(form, streamed.events, partial(error_body, request))
+    headers = {"X-Overtone-Adapter": streamed.answerer.header}
+    return EventStream(named_lines(events), headers)
