@@ -1,5 +1,6 @@
 """A real server in this process: the application over uvicorn in a thread, on a loopback port."""
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -74,6 +75,12 @@ class Live:
         found = [line.rpartition(" ") for line in lines if not line.startswith("#")]
         (value,) = [float(value) for name, _, value in found if name == sample]
         return value
+
+    def codes(self, route: str) -> dict[str, float]:
+        """Return how many requests of a route ended with each status."""
+        text = self.http.get("/metrics").text
+        found = re.findall(r'overtone_requests_total{code="(\d+)",route="(.*)"} (.*)', text)
+        return {code: float(count) for code, of, count in found if of == route}
 
     @contextmanager
     def paused(self) -> Iterator[None]:

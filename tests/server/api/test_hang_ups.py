@@ -31,15 +31,8 @@ def posts() -> list[tuple[str, bool]]:
     return found
 
 
-def codes(live: Live, route: str) -> dict[str, float]:
-    """Return how many requests of a route ended with each status."""
-    pattern = re.compile(r'overtone_requests_total{code="(\d+)",route="(.*)"} (.*)')
-    found = pattern.findall(live.http.get("/metrics").text)
-    return {code: float(count) for code, of, count in found if of == route}
-
-
 def count_499(live: Live, route: str) -> float:
-    return codes(live, route).get("499", 0.0)
+    return live.codes(route).get("499", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +44,14 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Any:
 
 @pytest.mark.parametrize(("route", "is_form"), posts())
 def test_half_a_body_is_no_error_of_the_servers(live: Live, route: str, is_form: bool) -> None:
-    before = codes(live, route)
+    before = live.codes(route)
     for sent in (b"", FORM if is_form else b'{"model": "ti'):
         with wire(live.url) as line:
             path = re.sub(r"{.*?}", "x", route)
             about = MULTIPART if is_form else "Content-Type: application/json"
             line.send(head("POST", path, line.host, about, "Content-Length: 1000"), sent)
     until(lambda: count_499(live, route) == before.get("499", 0) + 2)
-    assert codes(live, route) == before | {"499": before.get("499", 0) + 2}
+    assert live.codes(route) == before | {"499": before.get("499", 0) + 2}
 
 
 def begin(line: Wire, path: str, body: dict[str, Any]) -> None:
@@ -74,19 +67,19 @@ def test_a_caller_that_hangs_up_in_the_queue_is_forgotten(
     serve_all: Any, live: Live, path: str, stream: bool
 ) -> None:
     own = LONG if path == "/v1/completions" else {"model": "tiny", "ignore_eos": True, **CHAT}
-    before = codes(live, path)
+    before = live.codes(path)
     with live.paused():
         with wire(live.url) as line:
             begin(line, path, {**own, "stream": stream})
             until(lambda: live.num_open == 2)
         until(lambda: count_499(live, path) == before.get("499", 0) + 1)
     until(lambda: live.num_open == 0)
-    assert codes(live, path) == before | {"499": before.get("499", 0) + 1}
+    assert live.codes(path) == before | {"499": before.get("499", 0) + 1}
 
 
 def test_a_caller_that_hangs_up_in_a_stream_is_forgotten(live: Live) -> None:
     route = "/v1/completions"
-    before = codes(live, route)
+    before = live.codes(route)
     with wire(live.url) as line:
         begin(line, route, {**LONG, "stream": True, "n": 3})
         assert line.socket.recv(12) == b"HTTP/1.1 200"
@@ -94,7 +87,7 @@ def test_a_caller_that_hangs_up_in_a_stream_is_forgotten(live: Live) -> None:
             pass
     until(lambda: live.num_open == 0)
     until(lambda: count_499(live, route) == before.get("499", 0) + 1)
-    assert codes(live, route) == before | {"499": before.get("499", 0) + 1}
+    assert live.codes(route) == before | {"499": before.get("499", 0) + 1}
 
 
 def test_a_caller_that_stops_reading_a_stream_and_hangs_up_is_forgotten(live: Live) -> None:
