@@ -14,12 +14,8 @@ from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
 from server.api.job_plot import Curves
-from server.api.middleware.ambiguity import Unambiguous
-from server.api.middleware.body_limit import BodyLimit
-from server.api.middleware.keys import ApiKeys
-from server.api.middleware.last_resort import LastResort
-from server.api.middleware.request_id import RequestId
-from server.api.middleware.timing import Timing
+from server.api.middleware.plain_methods import allowed_methods
+from server.api.middleware.stack import add_middleware
 from server.api.routes import (
     adapters,
     compare,
@@ -114,16 +110,16 @@ def create_app(
             await asyncio.to_thread(app.state.service.close)
 
     app = FastAPI(title="Overtone", version=version("overtone"), lifespan=life, openapi_url=None)
-    _set_state(app, metrics)
+    _set_state(app, settings, metrics)
     for module in _ROUTES:
         app.include_router(module.router)
     for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
         app.add_exception_handler(family, _answer_error)
-    _add_middleware(app, settings, metrics)
+    add_middleware(app, settings, metrics)
     return app
 
 
-def _set_state(app: FastAPI, metrics: Metrics) -> None:
+def _set_state(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Set what routes and middleware read from `app.state`."""
     app.state.service = None
     app.state.draining = False
@@ -134,21 +130,7 @@ def _set_state(app: FastAPI, metrics: Metrics) -> None:
     app.state.num_evaluations = 0
     app.state.why_not_ready = "the base is still loading; try again in a moment"
     app.state.metrics = metrics
-
-
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """Add the middleware, the innermost first."""
-    app.add_middleware(LastResort)
-    uploads = {
-        "/v1/adapters": settings.max_upload_bytes,
-        "/v1/files": settings.max_training_file_bytes,
-    }
-    app.add_middleware(BodyLimit, settings.max_body_bytes, uploads, settings.client_stall_s)
-    keys = [key.get_secret_value() for key in settings.api_keys]
-    app.add_middleware(ApiKeys, keys, settings.tenant_header)
-    app.add_middleware(Unambiguous, [settings.tenant_header or ""])
-    app.add_middleware(Timing, metrics)
-    app.add_middleware(RequestId)
+    app.state.needs_json_type = not settings.api_keys
 
 
 async def _start(
@@ -185,9 +167,11 @@ async def _start(
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     """Answer an error of a known family with the error body of docs/api.md."""
-    headers = dict(getattr(error, "headers", None) or {})  # a 405's Allow
     error = _translated(error)
-    return JSONResponse(body_of(error), status_of(error), headers=headers | headers_of(error))
+    headers = headers_of(error)
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = ", ".join(allowed_methods(request.scope))
+    return JSONResponse(body_of(error), status_of(error), headers=headers)
 
 
 def _translated(error: Exception) -> Exception:

@@ -1,5 +1,6 @@
 """The server's settings: flag, then environment `OVERTONE_<NAME>`, then default."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +33,10 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names that a server without keys answers to beside its own, separated by commas; `*`: any."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Sites with pages that may use the server, as `https://app.example`, by commas; `*`: any."""
     registry: str = "embedded"
     """`embedded`, or `redis://HOST:PORT`. With a password better in the environment."""
     registry_password: SecretStr | None = None
@@ -150,13 +155,33 @@ class Settings(BaseSettings):
         is_at_home = isinstance(value, str) and value.startswith("~")
         return str(Path(value).expanduser()) if is_at_home else value
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Read a comma-separated list: an environment variable is text."""
         if not isinstance(value, str):
             return value
         return tuple(key.strip() for key in value.split(",") if key.strip())
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "*" and not re.fullmatch(r"[\w.-]+|\[?[\da-fA-F:.]+\]?", name):
+                raise ValueError(
+                    f"{name!r} is no host: give its name without scheme, port and path"
+                )
+        return tuple(name.strip("[]") for name in value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin not in ("*", "null") and not re.fullmatch(r"[\w.+-]+://[^/\s]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: give SCHEME://HOST[:PORT] without a path"
+                )
+        return value
 
     @field_validator("api_keys")
     @classmethod

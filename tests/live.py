@@ -30,6 +30,8 @@ Files = Mapping[str, bytes]
 BASE = "tiny"
 FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+#: Of a body that is sent as bytes.
+JSON = {"Content-Type": "application/json"}
 _DEADLINE_S = 60.0
 
 

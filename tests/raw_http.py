@@ -33,17 +33,22 @@ class Wire:
 
     def answer(self) -> tuple[int, dict[str, str], Any]:
         """Return status, headers and the JSON or text of the next answer with a length."""
-        while b"\r\n\r\n" not in self._kept:
-            self._read()
-        head, _, self._kept = self._kept.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (ln.partition(": ") for ln in lines)}
+        status, headers = self.bare_head()
         length = int(headers.get("content-length", "0"))
         while len(self._kept) < length:
             self._read()
         body, self._kept = self._kept[:length], self._kept[length:]
         is_json = headers.get("content-type", "").startswith("application/json")
-        return int(first.split()[1]), headers, json.loads(body) if is_json else body.decode()
+        return status, headers, json.loads(body) if is_json else body.decode()
+
+    def bare_head(self) -> tuple[int, dict[str, str]]:
+        """Return status and headers of the next answer, and leave what follows."""
+        while b"\r\n\r\n" not in self._kept:
+            self._read()
+        head, _, self._kept = self._kept.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (ln.partition(": ") for ln in lines)}
+        return int(first.split()[1]), headers
 
     def rest(self) -> bytes:
         """Return all that comes until the connection ends, in whatever way."""

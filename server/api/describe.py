@@ -22,6 +22,7 @@ from server.errors import (
     AdapterTooLarge,
     DeadlineExceeded,
     Draining,
+    ForbiddenOrigin,
     InternalError,
     InvalidApiKey,
     InvalidRequest,
@@ -31,6 +32,7 @@ from server.errors import (
     PromptTooLong,
     RequestTimeout,
     StorageFull,
+    UnsupportedMediaType,
     UnsupportedParameter,
     status_of_class,
 )
@@ -140,13 +142,18 @@ def describe(
         errors: classes of errors that this route can give, beside those that every route gives.
         is_open: no key is asked for.
     """
-    raised: list[type[Exception]] = [*errors, InvalidRequest, InternalError]
+    raised: list[type[Exception]] = [
+        *errors,
+        InvalidRequest,
+        ForbiddenOrigin,
+        InternalError,
+    ]
     extra: Json = {"security": [] if is_open else [{"apiKey": []}]}
     if not is_open:
         raised.append(InvalidApiKey)
     if body is not None:
         raised += [PayloadTooLarge, RequestTimeout]
-        raised += [] if isinstance(body, Form) else [UnsupportedParameter]
+        raised += [] if isinstance(body, Form) else [UnsupportedParameter, UnsupportedMediaType]
         media = body.media() if isinstance(body, Form) else _json_media(body)
         extra["requestBody"] = {"required": True, "content": media}
     responses = {found.status: found.response() for found in answers}

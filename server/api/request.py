@@ -15,7 +15,15 @@ from starlette.types import Receive
 
 from adapters_core.strict_json import UnclearJson, strict_json
 from server.api.validation import checked
-from server.errors import FAMILIES, Draining, InvalidRequest, NotReady, StorageFull, body_of
+from server.errors import (
+    FAMILIES,
+    Draining,
+    InvalidRequest,
+    NotReady,
+    StorageFull,
+    UnsupportedMediaType,
+    body_of,
+)
 from server.service import Service
 
 _LOG = logging.getLogger("overtone")
@@ -74,7 +82,9 @@ async def parsed_json(request: Request) -> Any:
 
     Raises:
         InvalidRequest: it is none.
+        UnsupportedMediaType: it does not say that it is one, and the server has no keys.
     """
+    _check_type(request)
     try:
         return strict_json(await request.body())
     except UnclearJson as error:
@@ -93,6 +103,18 @@ def check_once(form: FormData) -> None:
             shown = name[:80]
             message = f"field {shown!r} stands {times} times in the form; send it once"
             raise InvalidRequest(message, shown)
+
+
+def _check_type(request: Request) -> None:
+    """Refuse what a page of another site can send without asking: a text, or a form."""
+    given = request.headers.get("content-type", "")
+    media_type = given.partition(";")[0].strip().lower()
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    if request.app.state.needs_json_type and not is_json:
+        raise UnsupportedMediaType(
+            f"Content-Type = {given[:80]!r}: send JSON as application/json, as curl does with "
+            "-H 'Content-Type: application/json'"
+        )
 
 
 def event_line(body: Mapping[str, Any]) -> str:

@@ -34,7 +34,9 @@ def with_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 def _parameter(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
     is_switch = field.annotation is bool
-    shown = "" if field.is_required() or field.default is None else f" Default: {field.default}."
+    shown = (
+        "" if field.is_required() or field.default in (None, ()) else f" Default: {field.default}."
+    )
     option = typer.Option(help=f"{field.description}{shown}", show_default=False)
     kind = bool if is_switch else str
     return inspect.Parameter(

@@ -11,6 +11,7 @@ from server.errors import InvalidApiKey
 _OPEN_PATHS = frozenset(
     {
         "/",
+        "/health",
         "/health/live",
         "/health/ready",
         "/openapi.json",

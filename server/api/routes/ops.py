@@ -31,6 +31,15 @@ async def live() -> Live:
 
 
 @router.get(
+    "/health",
+    **describe("getHealth", answer(Ready), errors=SERVES, is_open=True),
+)
+async def health(request: Request) -> Response:
+    """Say the same as /health/ready, under the path that other servers have."""
+    return await ready(request)
+
+
+@router.get(
     "/health/ready",
     **describe("getReadiness", answer(Ready), errors=SERVES, is_open=True),
 )

@@ -96,7 +96,7 @@ def split(data: bytes, size: int) -> list[bytes]:
 def test_an_offer_of_another_protocol_is_answered_in_this_one(
     live: Live, offer: tuple[str, ...]
 ) -> None:
-    expected = live.http.post("/v1/completions", content=BODY).json()["choices"]
+    expected = live.http.post("/v1/completions", json=json.loads(BODY)).json()["choices"]
     with wire(live.url) as line:
         line.send(post("/v1/completions", line.host, BODY, *offer))
         status, _, told = line.answer()

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 import spectra
-from live import CONFIG, FILE, Live, parts
+from live import CONFIG, FILE, JSON, Live, parts
 
 KEYS = "first-key,second-key"
 
@@ -92,7 +92,7 @@ def test_a_field_of_a_training_file_that_stands_twice_is_named(live: Live, field
     ],
 )
 def test_a_key_of_a_body_that_stands_twice_is_named(live: Live, body: str, param: str) -> None:
-    assert "twice" in refused(live.http.post("/v1/completions", content=body), param)
+    assert "twice" in refused(live.http.post("/v1/completions", content=body, headers=JSON), param)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"b":'])
@@ -104,7 +104,7 @@ def test_a_body_that_nests_deeply_is_refused_without_a_trace(
     deep = opening * depth + "1" + closing * depth
     for body in (deep, f'{{"model": "tiny", "prompt": "a", "metadata": {deep}}}'):
         for path in ("/v1/completions", "/v1/embeddings", "/v1/fine_tuning/jobs"):
-            answer = live.http.post(path, content=body)
+            answer = live.http.post(path, content=body, headers=JSON)
             assert answer.status_code == 400
             assert "nested too deeply" in answer.json()["error"]["message"]
     assert not caplog.records

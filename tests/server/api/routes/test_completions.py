@@ -1,18 +1,17 @@
 """Completions over HTTP: the stream's format, who hangs up, many prompts, and bad bodies."""
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
 import spectra
-from live import Live
+from live import JSON, Live
+from raw_http import post, wire
 from server.api import answering, event_stream
 from waiting import until
 
@@ -226,13 +225,11 @@ def test_an_error_after_the_headers_is_the_last_event(live: Live) -> None:
 
 def _hang_up_while(live: Live, body: dict[str, Any], condition: Callable[[], bool]) -> None:
     """Send a request over a bare socket, and close it as soon as the condition holds."""
-    address = urlsplit(live.url)
     content = json.dumps({"model": "comp", "prompt": "Once", **LONG, **body}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-    with socket.create_connection((address.hostname, address.port), 30) as connection:
-        connection.sendall(head.encode() + content)
+    with wire(live.url) as line:
+        line.send(post("/v1/completions", line.host, content))
         if body.get("stream"):
-            assert b"200 OK" in connection.recv(64)
+            assert b"200 OK" in line.socket.recv(64)
         until(condition)
 
 
@@ -260,13 +257,11 @@ def test_a_caller_that_hangs_up_while_it_waits_leaves_the_queue(
 
     running = told()
     next(running)
-    address = urlsplit(live.url)
     content = json.dumps({"model": "tiny", "prompt": "Once", "stream": stream, **LONG}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-    with socket.create_connection((address.hostname, address.port), 30) as connection:
-        connection.sendall(head.encode() + content)
+    with wire(live.url) as line:
+        line.send(post("/v1/completions", line.host, content))
         if stream:
-            assert b"200 OK" in connection.recv(64)
+            assert b"200 OK" in line.socket.recv(64)
         until(lambda: live.num_open == 2)
     until(lambda: live.num_open == 1)
     assert live.metric(GENERATED) < 1000, "the first ended before the second left"
@@ -357,7 +352,7 @@ def test_an_answer_tells_the_mode_it_was_made_in(serve: Callable[..., Live], mod
 )
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_a_body_that_is_no_request_is_said_to_be_bad(live: Live, path: str, content: bytes) -> None:
-    answer = live.http.post(path, content=content, headers={"Content-Type": "application/json"})
+    answer = live.http.post(path, content=content, headers=JSON)
     assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
     assert live.complete("comp").status_code == 200
 
@@ -382,8 +377,8 @@ def test_a_huge_body_is_too_large_declared_or_not(serve: Callable[..., Live]) ->
             yield huge[start : start + 512]
 
     for content in (huge, pieces()):
-        answer = live.http.post("/v1/completions", content=content)
+        answer = live.http.post("/v1/completions", content=content, headers=JSON)
         assert (answer.status_code, error_of(answer)["code"]) == (413, "too_large")
-    answer = live.http.put("/v1/adapters/x/aliases/y", content=huge)
+    answer = live.http.put("/v1/adapters/x/aliases/y", content=huge, headers=JSON)
     assert answer.status_code == 413
     assert live.complete("tiny").status_code == 200

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters_core.contract.method_registry import registered
-from live import Live
+from live import JSON, Live
 from registry import Hyperparameters, JobError
 from registry.jobs import log as job_log
 from server.api import event_stream, job_stream
@@ -213,7 +213,7 @@ def test_an_adapter_is_no_base_to_train_on(server: Live) -> None:
 
 def test_a_body_that_is_no_json_is_400(server: Live) -> None:
     for content in (b"{", b"\xff", b"[]", b"null"):
-        assert server.http.post(JOBS, content=content).status_code == 400
+        assert server.http.post(JOBS, content=content, headers=JSON).status_code == 400
 
 
 def test_a_job_on_a_file_with_faults_fails_before_it_is_queued(server: Live) -> None:

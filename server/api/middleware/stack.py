@@ -1,0 +1,45 @@
+"""All middleware in its order."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from server.api.middleware.ambiguity import Unambiguous
+from server.api.middleware.body_limit import BodyLimit
+from server.api.middleware.keys import ApiKeys
+from server.api.middleware.last_resort import LastResort
+from server.api.middleware.other_sites import OtherSites
+from server.api.middleware.plain_methods import PlainMethods
+from server.api.middleware.request_id import RequestId
+from server.api.middleware.timing import Timing
+from server.settings import Settings
+from server.telemetry.observer import Observer
+
+#: What pages of other sites may send and read. No cookies: a page has the server's key, or none.
+_CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "HEAD", "POST", "PUT", "DELETE"),
+    "allow_headers": ("*",),
+    "expose_headers": ("X-Request-Id", "X-Overtone-Adapter", "ETag", "Retry-After"),
+    "allow_private_network": True,
+}
+
+
+def add_middleware(app: FastAPI, settings: Settings, observer: Observer) -> None:
+    """Add the middleware, the innermost first."""
+    app.add_middleware(LastResort)
+    uploads = {
+        "/v1/adapters": settings.max_upload_bytes,
+        "/v1/files": settings.max_training_file_bytes,
+    }
+    app.add_middleware(BodyLimit, settings.max_body_bytes, uploads, settings.client_stall_s)
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    app.add_middleware(ApiKeys, keys, settings.tenant_header)
+    app.add_middleware(Unambiguous, [settings.tenant_header or ""])
+    app.add_middleware(PlainMethods)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
+    if not keys:
+        app.add_middleware(OtherSites, settings.host, settings.allowed_hosts, settings.cors_origins)
+    app.add_middleware(Timing, observer)
+    app.add_middleware(RequestId)
