@@ -1,9 +1,7 @@
 """Comparisons over HTTP: every model as alone, side by side in one batch, each failing alone."""
 
 import json
-import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -11,6 +9,7 @@ import pytest
 import spectra
 from api_contract import check_event
 from live import Live
+from raw_http import post, wire
 from server.api import answering
 from waiting import until
 
@@ -139,11 +138,9 @@ def test_the_headers_do_not_wait(live: Live, monkeypatch: pytest.MonkeyPatch) ->
 def test_hanging_up_ends_all_of_them(live: Live, stream: bool) -> None:
     body = {"models": MODELS, "prompt": "Once", "max_tokens": 1000, "ignore_eos": True}
     content = json.dumps({**body, "stream": stream}).encode()
-    head = f"POST /v1/compare HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-    address = urlsplit(live.url)
     before = live.metric("overtone_generation_tokens_total")
-    with socket.create_connection((address.hostname, address.port), 30) as connection:
-        connection.sendall(head.encode() + content)
+    with wire(live.url) as line:
+        line.send(post("/v1/compare", line.host, content))
         until(lambda: live.num_open == 3)
     until(lambda: live.num_open == 0)
     assert live.metric("overtone_generation_tokens_total") - before < 2000  # of 3000
