@@ -47,7 +47,9 @@ class Encoded:
         return WholeAnswer(self.answerer, body | about)
 
 
-async def classified(service: Service, body: ClassifyRequest, tenant: str) -> WholeAnswer:
+async def classified(
+    service: Service, body: ClassifyRequest, tenant: str, is_background: bool = False
+) -> WholeAnswer:
     """Return which label each text or image has.
 
     Raises:
@@ -59,7 +61,7 @@ async def classified(service: Service, body: ClassifyRequest, tenant: str) -> Wh
     if encoding.kind == "embedder":
         raise service.wrong_base()
     read = partial(encoding.inputs, body.inputs, body.truncate)
-    found = await encoded(service, body, tenant, read)
+    found = await encoded(service, body, tenant, read, is_background)
     record = found.answerer.record
     metadata = record.metadata if record else {}
     data = [
@@ -70,7 +72,9 @@ async def classified(service: Service, body: ClassifyRequest, tenant: str) -> Wh
     return found.listed(data, id="classify-" + uuid.uuid4().hex)
 
 
-async def embedded(service: Service, body: EmbeddingsRequest, tenant: str) -> WholeAnswer:
+async def embedded(
+    service: Service, body: EmbeddingsRequest, tenant: str, is_background: bool = False
+) -> WholeAnswer:
     """Return one vector per text.
 
     Raises:
@@ -85,7 +89,7 @@ async def embedded(service: Service, body: EmbeddingsRequest, tenant: str) -> Wh
             f"dimensions = {body.dimensions}; this base's vectors have {width}", "dimensions"
         )
     read = partial(encoding.inputs, body.inputs, body.truncate, body.prompt_name)
-    found = await encoded(service, body, tenant, read)
+    found = await encoded(service, body, tenant, read, is_background)
     vectors = await asyncio.to_thread(
         lambda: [_written(row, body.encoding_format) for row in found.results]
     )
@@ -97,7 +101,11 @@ async def embedded(service: Service, body: EmbeddingsRequest, tenant: str) -> Wh
 
 
 async def encoded(
-    service: Service, body: EncodingRequest, tenant: str, read: Callable[[], list[Input]]
+    service: Service,
+    body: EncodingRequest,
+    tenant: str,
+    read: Callable[[], list[Input]],
+    is_background: bool = False,
 ) -> Encoded:
     """Resolve the name, make inputs, and wait for results.
 
@@ -106,6 +114,7 @@ async def encoded(
         body: names the model.
         tenant: that the request belongs to.
         read: makes the inputs; called on another thread.
+        is_background: a batch's: it waits while anything else is ready.
 
     Raises:
         InvalidRequest: the base itself is asked and has no head; or what `read` raises.
@@ -119,10 +128,13 @@ async def encoded(
             "model",
         )
     inputs = await asyncio.to_thread(read)
-    timeout_s = body.timeout_s or service.settings.request_timeout_s
+    usual_s = None if is_background else service.settings.request_timeout_s
+    timeout_s = body.timeout_s or usual_s
     record = answerer.record
     goes_alone = record is not None and encoding.goes_alone(record.description.target_modules)
-    pending = encoding.batcher.submit(inputs, answerer.digest, tenant, timeout_s, goes_alone)
+    pending = encoding.batcher.submit(
+        inputs, answerer.digest, tenant, timeout_s, goes_alone, is_background
+    )
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)
     try:

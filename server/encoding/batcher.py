@@ -14,7 +14,7 @@ from server.adapters.loader import Loader
 from server.encoding.batch_queue import BatchQueue, QueuedInput
 from server.encoding.encoder import Encoder, Group, Input, group_of, num_tokens
 from server.encoding.request import Limits, Part, PendingRequest
-from server.errors import DeadlineExceeded, Draining, InternalError
+from server.errors import DeadlineExceeded, Draining, InternalError, Overloaded
 from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
 from server.telemetry.observer import Observer, StepStats
@@ -49,6 +49,7 @@ class Batcher(BatchThread):
         self._max_length = max_length
         self._pads = pads
         self._queue: BatchQueue[Part] = BatchQueue(limits.max_batch, limits.max_tokens)
+        self._background: BatchQueue[Part] = BatchQueue(limits.max_batch, limits.max_tokens)
         self._pending: dict[PendingRequest, None] = {}
 
     def submit(
@@ -58,6 +59,7 @@ class Batcher(BatchThread):
         tenant: str = "",
         timeout_s: float | None = None,
         goes_alone: bool = False,
+        is_background: bool = False,
     ) -> PendingRequest:
         """Accept all inputs for the adapter `digest` (None: the base), or none; from any thread.
 
@@ -67,16 +69,20 @@ class Batcher(BatchThread):
             tenant: that it belongs to; tenants take turns.
             timeout_s: from now on; a request that is not answered by then fails.
             goes_alone: whether the adapter changes what all inputs of a batch share.
+            is_background: it is computed while nothing else is ready, and may be ended with
+                `Overloaded` for others: it can be sent again. Not counted as the tenant's.
 
         Raises:
             Overloaded: too many of the tenant's inputs are open.
             Draining: the server is going down.
         """
-        with self._counted(tenant, len(inputs)):
+        size = len(inputs)
+        with self._counted_apart(size) if is_background else self._counted(tenant, size):
             lease = self._loader.acquire(digest, self._mode) if digest else None
         mode = self._mode if digest else None
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        request = PendingRequest(tenant, deadline, mode, lease, [None] * len(inputs))
+        request = PendingRequest(tenant, deadline, mode, lease, [None] * size)
+        request.is_background = is_background
         for number, given in enumerate(inputs):
             owner = digest if goes_alone else None
             group = group_of(given, self._max_length, self._pads, owner)
@@ -93,7 +99,9 @@ class Batcher(BatchThread):
         """Answer one batch, or wait until there is something to do."""
         self._read_inbox()
         self._fail_lost()
-        batch = self._queue.next(lambda part: part.request.is_ready)
+        self._clear_memory()
+        batch = self._queue.next(_is_ready) or self._background.next(_is_ready)
+        self._observer.on_background(0, len(self._background))
         if batch:
             self._answer([entry.item for entry in batch], batch[0].group)
         else:
@@ -148,7 +156,7 @@ class Batcher(BatchThread):
 
     def _accept(self, request: PendingRequest) -> None:
         self._pending[request] = None
-        self._queue.add(request.queued)
+        self._queue_of(request).add(request.queued)
         if not request.results:
             self._close(request)
 
@@ -163,6 +171,21 @@ class Batcher(BatchThread):
                 message = f"no end within the request's time; {done} of {len(request.results)} "
                 self._close(request, DeadlineExceeded(message + "inputs were answered"))
 
+    def _clear_memory(self) -> None:
+        """End background requests with an adapter where a live one's finds no room."""
+        if not self._loader.memory.is_short_of_room:
+            return
+        pending = list(self._pending)
+        if all(one.is_ready for one in pending if not one.is_background):
+            return
+        for request in pending:
+            if request.is_background and request.lease is not None:
+                message = "the memory for adapters is wanted by other requests"
+                self._close(request, Overloaded(message))
+
+    def _queue_of(self, request: PendingRequest) -> BatchQueue[Part]:
+        return self._background if request.is_background else self._queue
+
     def _seconds_to_deadline(self) -> float | None:
         deadlines = [one.deadline for one in self._pending if one.deadline is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
@@ -174,10 +197,13 @@ class Batcher(BatchThread):
         request.is_over = True
         self._pending.pop(request, None)
         for entry in request.queued:
-            self._queue.remove(entry)
+            self._queue_of(request).remove(entry)
         if request.lease is not None:
             self._loader.release(request.lease)
-        self._uncount(request.tenant, len(request.results))
+        if request.is_background:
+            self._uncount_apart(len(request.results))
+        else:
+            self._uncount(request.tenant, len(request.results))
         results = [known for known in request.results if known is not None]
         if not request.future.set_running_or_notify_cancel():
             return
@@ -191,3 +217,7 @@ class Batcher(BatchThread):
     def _end_accepted(self, error: Exception) -> None:
         for request in list(self._pending):
             self._close(request, error)
+
+
+def _is_ready(part: Part) -> bool:
+    return part.request.is_ready

@@ -23,6 +23,7 @@ class PendingRequest:
         deadline: by the batcher's clock; None for none.
         mode, lease: of its adapter; None for the base.
         results: None where an input is not answered yet.
+        is_background: a batch's: computed while nothing else is ready.
     """
 
     tenant: str
@@ -33,6 +34,7 @@ class PendingRequest:
     future: "Future[list[Tensor]]" = field(default_factory=Future)
     queued: list[QueuedInput["Part"]] = field(default_factory=list)
     is_over: bool = False
+    is_background: bool = False
 
     @property
     def is_ready(self) -> bool:

@@ -374,3 +374,24 @@ def test_what_cannot_end_in_time_is_failed_by_the_stop(start: Callable[..., Part
         result(request)
     assert parts.batcher.num_open == 0
     gate.set()
+
+
+def test_the_background_is_computed_while_nothing_else_is_ready(
+    start: Callable[..., Parts],
+) -> None:
+    parts = start()
+    running, go = parts.hold()
+    first = parts.batcher.submit([TEXT], None)
+    assert running.wait(30)
+    order: list[str] = []
+    low = parts.batcher.submit([TEXT] * 40, None, is_background=True)
+    live = [parts.batcher.submit([TEXT] * 5, None) for _ in range(3)]
+    low.future.add_done_callback(lambda _: order.append("background"))
+    for one in live:
+        one.future.add_done_callback(lambda _: order.append("live"))
+    assert parts.batcher.num_open == 56, "the background is none of the tenant's sixteen"
+    go.set()
+    expected = result(first)[0]
+    assert all(torch.equal(one, expected) for one in result(low))
+    assert order == ["live"] * 3 + ["background"]
+    assert parts.batcher.num_open == 0
