@@ -5,6 +5,7 @@ import errno
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -18,6 +19,7 @@ from server.api.middleware.plain_methods import allowed_methods
 from server.api.middleware.stack import add_middleware
 from server.api.routes import (
     adapters,
+    batches,
     compare,
     completions,
     documentation,
@@ -34,6 +36,7 @@ from server.api.routes import (
 )
 from server.api.validation import invalid_parameter
 from server.base.load_errors import BaseNotLoadable
+from server.batches.runner import BatchRunner
 from server.encoding.check import UnsupportedBase
 from server.engine.mask_patterns import UnsupportedAttention
 from server.errors import (
@@ -70,6 +73,7 @@ _ROUTES = (
     adapters,
     residency,
     files,
+    batches,
     fine_tuning,
     workers,
     models,
@@ -125,6 +129,7 @@ def _set_state(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.state.draining = False
     app.state.is_stopping = lambda: False
     app.state.closers = []  # called before the service is closed
+    app.state.wake_batches = lambda: None
     app.state.curves = Curves()
     app.state.num_job_streams = 0
     app.state.num_evaluations = 0
@@ -155,7 +160,7 @@ async def _start(
         else:
             on_failure(error)
         return
-    for work in (on_ready, log_unknown):
+    for work in (on_ready, partial(_run_batches, app), log_unknown):
         if app.state.is_stopping():
             return
         try:
@@ -163,6 +168,15 @@ async def _start(
         except Exception:
             if not app.state.is_stopping():  # a stopping server may refuse it
                 _LOG.exception("the server serves, but a task after its start failed")
+
+
+def _run_batches(app: FastAPI, service: Service) -> None:
+    """Begin to run batches, until the application ends."""
+    if service.settings.run_batches:
+        runner = BatchRunner(service, lambda: bool(app.state.is_stopping()))
+        app.state.closers.append(runner.close)
+        app.state.wake_batches = runner.wake
+        runner.start()
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:

@@ -126,11 +126,11 @@ class Service:
             raise self.wrong_base()
         return self.serving
 
-    def wrong_base(self) -> InvalidRequest:
+    def wrong_base(self, param: str = "model") -> InvalidRequest:
         """Return the error of a request that this kind of base cannot serve."""
         kind = self.base.kind
         message = f"the base {self.base.spec.name!r} is a {kind}; {USES[kind]}"
-        return InvalidRequest(message, "model")
+        return InvalidRequest(message, param)
 
     def close(self) -> None:
         """End the loop, the threads that tokenize, the loaders and the registry, in this order."""

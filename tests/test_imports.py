@@ -61,7 +61,7 @@ LAYERS = {
         "process",
         "app",
         "api.routes",
-        "evaluation",
+        "evaluation batches",
         "api",
         "service",
         "processor",

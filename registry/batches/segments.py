@@ -10,6 +10,7 @@ earlier one. A line that is cut off or damaged ends its segment; its request is 
 
 import os
 import shutil
+import threading
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from typing import BinaryIO, Literal, Self
 from registry.batches.record import BATCH_ID, RequestCounts, check_batch_id
 from registry.common.fence import Fence
 from registry.common.whole_files import sync
+from registry.errors import CorruptRecord
 
 Kind = Literal["output", "error"]
 _LETTERS: dict[Kind, bytes] = {"output": b"o", "error": b"e"}
@@ -99,7 +101,7 @@ class BatchFolders:
 
 
 class Answers:
-    """The answers of one batch under one claim; for one thread at a time.
+    """The answers of one batch under one claim; safe to use from many threads.
 
     Memory: 11 bytes a request. `close` it.
 
@@ -123,6 +125,7 @@ class Answers:
         self._segments.append(folder / f"{fence}.part")
         self._file = self._segments[-1].open("wb", buffering=0)
         self._size = 0
+        self._lock = threading.Lock()  # of what is appended
         sync(folder)
 
     def __contains__(self, number: int) -> bool:
@@ -133,6 +136,11 @@ class Answers:
         """Return how many requests there are, are answered, and have failed."""
         letters = [self._kind.count(_LETTERS[kind]) for kind in ("output", "error")]
         return RequestCounts(len(self._kind), *letters)
+
+    @property
+    def are_whole(self) -> bool:
+        """Return whether every request has an answer."""
+        return self._kind.find(_NONE) < 0
 
     def missing(self) -> Iterator[int]:
         """Yield the requests without an answer."""
@@ -150,14 +158,13 @@ class Answers:
         Raises:
             OSError: the disk is full or cannot be written; none of them was kept.
         """
-        new = {one.number: one for one in answers if one.number not in self}
-        lines = [(one, one.stored()) for one in new.values()]
-        self._append(b"".join(stored for _, stored in lines))
-        start = self._size
-        for one, stored in lines:
-            self._enter(one, len(self._segments) - 1, start)
-            start += len(stored)
-        self._size = start
+        with self._lock:
+            new = {one.number: one for one in answers if one.number not in self}
+            lines = [(one, one.stored()) for one in new.values()]
+            self._append(b"".join(stored for _, stored in lines))
+            for one, stored in lines:
+                self._enter(one, len(self._segments) - 1, self._size)
+                self._size += len(stored)
 
     def sync(self) -> None:
         """Return once what was added is on the disk."""
@@ -168,6 +175,7 @@ class Answers:
 
         Raises:
             OSError: the disk is full, or a segment cannot be read.
+            CorruptRecord: an answer is damaged; the next claim runs its request again.
         """
         letter, count = _LETTERS[kind][0], 0
         with ExitStack() as stack:
@@ -223,7 +231,7 @@ class Answers:
         file.seek(self._start[number])
         one = Answered.read(file.readline())
         if one is None or one.number != number:
-            raise OSError(f"{self._folder.name}: the answer of request {number} cannot be read")
+            raise CorruptRecord(f"{self._folder.name}: the answer of request {number} is damaged")
         return one.line
 
 

@@ -61,7 +61,11 @@ def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
     registry = service.registry
     spec = _spec_of(service, body, tenant)
     given = {"training_file": spec.training_file, "validation_file": spec.validation_file}
-    files = {n: own_file(registry, id_, tenant) for n, id_ in given.items() if id_ is not None}
+    files = {
+        n: own_file_for(registry, id_, tenant, "fine-tune", n)
+        for n, id_ in given.items()
+        if id_ is not None
+    }
     job = registry.jobs.create(spec, now=time.time())
     fault = next((f for f in (_unfit(spec, n, r) for n, r in files.items()) if f), None)
     if fault is not None:
@@ -78,6 +82,20 @@ def own_file(registry: Registry, id_: str, tenant: str) -> FileRecord:
     record = registry.files.get(id_)
     if record.created_by != tenant:
         raise FileNotFound(f"no file {id_!r}")
+    return record
+
+
+def own_file_for(registry: Registry, id_: str, tenant: str, purpose: str, param: str) -> FileRecord:
+    """Return a file of the tenant that was uploaded for this purpose.
+
+    Raises:
+        FileNotFound: there is none.
+        InvalidRequest: it is for something else; `param` names the field that gave it.
+    """
+    record = own_file(registry, id_, tenant)
+    if record.purpose != purpose:
+        message = f"file {id_!r} is for {record.purpose!r}; upload it for {purpose!r}"
+        raise InvalidRequest(message, param)
     return record
 
 

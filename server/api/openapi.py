@@ -26,7 +26,8 @@ _TAGS = {
     "models": "What can be named as `model`.",
     "adapters": "Publish adapters, and point aliases to their versions.",
     "residency": "What is in memory.",
-    "files": "Files to train on.",
+    "files": "Files to train on, of requests for batches, and of batches' results.",
+    "batches": "Many requests at once, run in the room that other requests leave.",
     "fine-tuning": "Jobs that make adapters.",
     "operations": "Health, metrics, version, workers.",
 }

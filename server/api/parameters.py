@@ -38,6 +38,7 @@ ModelName = Annotated[
 ]
 AdapterVersion = Annotated[int, Path(description="The version's number.")]
 FileId = Annotated[str, Path(description="`file-` and 24 hex digits.")]
+BatchId = Annotated[str, Path(description="`batch_` and 24 hex digits.")]
 JobId = Annotated[str, Path(description="`ftjob-` and 24 hex digits.")]
 
 #: Every list of a server goes so far.

@@ -1,6 +1,7 @@
 """From the engine's thread to the event loop: one hand-over per step, however many receivers."""
 
 import asyncio
+from contextlib import suppress
 
 from server.generation.runtime import Event, Sink
 
@@ -43,7 +44,7 @@ class Deliveries:
         pending, self._pending = self._pending, []
         for loop in {entry[0] for entry in pending}:
             mine = [(queue, event) for other, queue, event in pending if other is loop]
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # it was closed: nothing of it waits any more
                 loop.call_soon_threadsafe(_put_all, mine)
 
 

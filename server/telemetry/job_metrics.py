@@ -1,4 +1,4 @@
-"""The metrics of training jobs, read from the registry when `GET /metrics` is scraped.
+"""The metrics of training jobs and batches, read from the registry at each `GET /metrics`.
 
 Jobs run in workers, which may be on other machines and serve no metrics; the registry has their
 sums, so every server shows the same. One series a state: few series, whatever is trained.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from registry import Jobs, RegistryError
+from registry import Batches, Jobs, RegistryError
 from registry.jobs.workers import Workers
 
 _FRESH_S = 1.0
@@ -31,8 +31,9 @@ class JobMetrics(Collector):
         self._counts: Mapping[str, int] = {}
         self._totals: Mapping[str, float] = {}
         self._num_workers: int | None = None
+        self._batches: Mapping[str, int] = {}
 
-    def refresh(self, jobs: Jobs, workers: Workers) -> None:
+    def refresh(self, jobs: Jobs, workers: Workers, batches: Batches) -> None:
         """Read the registry, at most once a second, however often it is scraped."""
         with self._lock:
             if self._clock() < self._read_at + _FRESH_S:
@@ -41,8 +42,10 @@ class JobMetrics(Collector):
                 self._counts = {str(state): count for state, count in jobs.counts().items()}
                 self._totals = jobs.totals()
                 self._num_workers = len(workers.alive())
+                self._batches = {str(state): n for state, n in batches.counts().items()}
             except RegistryError:  # old numbers would look like current ones
                 self._counts, self._totals, self._num_workers = {}, {}, None
+                self._batches = {}
             self._read_at = self._clock()
 
     def collect(self) -> Iterator[Metric]:
@@ -51,6 +54,10 @@ class JobMetrics(Collector):
         for state, count in self._counts.items():
             states.add_metric([state], count)
         yield states
+        batches = GaugeMetricFamily("overtone_batches", "Batches by state.", labels=["state"])
+        for state, count in self._batches.items():
+            batches.add_metric([state], count)
+        yield batches
         workers = GaugeMetricFamily("overtone_workers", "Trainer workers that are alive.")
         if self._num_workers is not None:
             workers.add_metric([], self._num_workers)

@@ -77,6 +77,7 @@ class Metrics(Observer):
         self._make_adapter_metrics()
         self._make_plan_metrics()
         self._make_registry_metrics()
+        self._make_batch_metrics()
 
     def render(self) -> tuple[bytes, str]:
         """Return the body of GET /metrics and its content type."""
@@ -89,6 +90,13 @@ class Metrics(Observer):
     def on_queue(self, num_running: int, num_waiting: int) -> None:
         self._running.set(num_running)
         self._waiting.set(num_waiting)
+
+    def on_background(self, num_running: int, num_waiting: int) -> None:
+        self._background_running.set(num_running)
+        self._background_waiting.set(num_waiting)
+
+    def on_batch_request(self, is_good: bool) -> None:
+        self._batch_requests.labels("completed" if is_good else "failed").inc()
 
     def on_step(self, stats: StepStats) -> None:
         self._running.set(stats.num_running)
@@ -195,6 +203,17 @@ class Metrics(Observer):
         self._planned = self._gauge("planned_merges", "Adapters that the plan wants merged.")
         self._saving = self._gauge(
             "planned_saving_ratio", "Share of the modelled step time that the plan saves."
+        )
+
+    def _make_batch_metrics(self) -> None:
+        self._background_running = self._gauge(
+            "batch_requests_running", "Sequences of batches that hold cache pages."
+        )
+        self._background_waiting = self._gauge(
+            "batch_requests_waiting", "Sequences or inputs of batches that wait for room."
+        )
+        self._batch_requests = self._counter(
+            "batch_requests", "Requests of batches answered here, by how they ended.", "outcome"
         )
 
     def _make_registry_metrics(self) -> None:

@@ -83,6 +83,9 @@ class Observer:
     def on_background(self, num_running: int, num_waiting: int) -> None:
         """The background has so many sequences or inputs that run, and that wait."""
 
+    def on_batch_request(self, is_good: bool) -> None:
+        """A batch's request was answered."""
+
     def on_step(self, stats: StepStats) -> None:
         """One engine step is done."""
 

@@ -15,10 +15,17 @@ class ListPage(TypedDict):
 
 
 class FileFault(TypedDict):
-    """What is wrong with one line of a file."""
+    """What is wrong with one line of a file.
 
-    line: int
+    Args:
+        line: counted from 1; null stands for the whole file.
+        code, param: only of a batch's file.
+    """
+
+    line: int | None
     message: str
+    code: NotRequired[str]
+    param: NotRequired[str | None]
 
 
 class FileFacts(TypedDict):
@@ -26,8 +33,10 @@ class FileFacts(TypedDict):
 
     Args:
         digest: `sha256:` and 64 hex digits.
-        kind: `lines`, or `images`.
+        kind: such as `jsonl`, `images` or `batch`.
         num_examples: those without a fault.
+        num_requests: of a batch's file, or lines of a batch's results.
+        endpoint: of a batch's requests.
         forms: form of examples -> how many have it.
         faults: the first lines at fault.
         shown: the faults as one text.
@@ -36,6 +45,8 @@ class FileFacts(TypedDict):
     digest: str
     kind: NotRequired[str]
     num_examples: NotRequired[int]
+    num_requests: NotRequired[int]
+    endpoint: NotRequired[str | None]
     forms: NotRequired[dict[str, int]]
     faults: NotRequired[list[FileFault]]
     shown: NotRequired[str]
@@ -47,7 +58,7 @@ class File(TypedDict):
     Args:
         bytes: size of its content.
         created_at: seconds since 1970.
-        status: `error` where it cannot be trained on.
+        status: `error` where it cannot be trained on, or run as a batch.
         status_details: the lines at fault.
     """
 

@@ -15,7 +15,7 @@ from server.api.bodies.answers import Evaluation as Evaluated
 from server.api.bodies.answers import EvaluationProgress
 from server.api.describe import ANSWERS, answer, describe
 from server.api.event_stream import EventStream, event_lines
-from server.api.job_creation import own_file
+from server.api.job_creation import own_file_for
 from server.api.request import json_body, service_of, unless_gone
 from server.api.request_body import RequestBody
 from server.errors import InvalidRequest, Overloaded
@@ -80,7 +80,7 @@ async def evaluate(request: Request) -> Response:
 
 def _opened(service: Service, body: EvaluationRequest, tenant: str) -> tuple[Answerer, Evaluation]:
     answerer, files = resolve(service, body.model), service.registry.files
-    record = own_file(service.registry, body.file, tenant)
+    record = own_file_for(service.registry, body.file, tenant, "fine-tune", "file")
     faults = record.facts.get("faults") or []
     if faults:
         raise InvalidRequest(f"line {faults[0]['line']}: {faults[0]['message']}", "file")

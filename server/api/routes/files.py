@@ -1,16 +1,18 @@
-"""Training files over REST, in OpenAI's shapes: upload, list, show, content, delete.
+"""Files over REST, in OpenAI's shapes: upload, list, show, content, delete.
 
-A file is checked line by line when it arrives. One that cannot be trained on is kept all the same,
-as OpenAI does it: its status is `error`, `status_details` names the lines, and a job on it fails.
+Files to train on, and files of requests for batches, are checked line by line when they arrive. One
+that cannot be used is kept all the same, as OpenAI does it: its status is `error`, `status_details`
+names the lines, and a job or batch over it fails. Batches write files of results.
 """
 
 import asyncio
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
@@ -18,6 +20,7 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 
 from registry import FileNotFound, FileRecord, JobConflict
+from registry.batches.requests import check_requests
 from registry.training_data.checks import check_lines
 from server.api.bodies.files import DeletedFile, File, FilePage
 from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, Form, answer, describe, raw
@@ -25,25 +28,27 @@ from server.api.job_creation import own_file
 from server.api.job_responses import file_object, page_object
 from server.api.parameters import MAX_PAGE, After, FileId
 from server.api.request import check_once, check_room, declared_size, service_of
-from server.errors import InvalidRequest, UnsupportedParameter
+from server.errors import InvalidRequest, PayloadTooLarge, UnsupportedParameter
 from server.service import Service
+from server.settings import Settings
 
 router = APIRouter(tags=["files"])
 T = TypeVar("T")
 
-PURPOSE = "fine-tune"
+Purpose = Literal["fine-tune", "batch"]
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 class FileUpload(BaseModel):
-    """A file to train on.
+    """A file to train on, or of requests for a batch.
 
     Args:
-        file: JSONL, CSV, or a zip of images with labels.
+        file: to train on: JSONL, CSV, or a zip of images with labels. For a batch: JSONL.
         purpose: what it is for.
     """
 
     file: bytes
-    purpose: Literal["fine-tune"]
+    purpose: Purpose
 
 
 _UPLOAD = Form(FileUpload, {"file": "application/octet-stream"})
@@ -61,12 +66,12 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     **describe("createFile", answer(File), body=_UPLOAD, errors=(*WRITES, UnsupportedParameter)),
 )
 async def upload(request: Request) -> File:
-    """Take a training file: JSONL, CSV, or a zip of images with labels."""
+    """Take a file to train on, or of requests for a batch."""
     service = service_of(request)
     await check_room(service, declared_size(request))
     async with request.form(max_files=4, max_fields=8) as form:
-        file = _checked_form(form)
-        record = await _call(_keep, service, file, request.state.tenant)
+        file, purpose = _checked_form(form)
+        record = await _call(_keep, service, file, purpose, request.state.tenant)
     return file_object(record)
 
 
@@ -80,16 +85,16 @@ async def list_files(
         int, Query(ge=1, le=10_000, description=f"Entries of the page; at most {MAX_PAGE} come.")
     ] = MAX_PAGE,
     after: After = None,
-    purpose: Annotated[str | None, Query(description="All files are for `fine-tune`.")] = None,
+    purpose: Annotated[
+        str | None, Query(description="Only files for it: `fine-tune`, `batch`, `batch_output`.")
+    ] = None,
     order: Annotated[str, Query(description="Only `desc` is supported.")] = "desc",
 ) -> dict[str, Any]:
     """List the caller's files, the newest first."""
     if order != "desc":
         raise UnsupportedParameter(f"order = {order[:80]!r}: only 'desc' is supported", "order")
     registry, size = service_of(request).registry, min(limit, MAX_PAGE)
-    if purpose not in (None, PURPOSE):
-        return page_object([], file_object, size)
-    found = await _call(registry.files.list, size + 1, after, request.state.tenant)
+    found = await _call(registry.files.list, size + 1, after, request.state.tenant, purpose)
     return page_object(found, file_object, size)
 
 
@@ -117,30 +122,34 @@ async def content(request: Request, file_id: FileId) -> FileResponse:
     **describe("deleteFile", answer(DeletedFile), errors=(*_UNKNOWN, JobConflict)),
 )
 async def delete(request: Request, file_id: FileId) -> dict[str, Any]:
-    """Delete a file that no unfinished job reads."""
+    """Delete a file that no unfinished job or batch reads."""
     registry = service_of(request).registry
     await _call(own_file, registry, file_id, request.state.tenant)
     await _call(registry.files.delete, file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-def _checked_form(form: FormData) -> UploadFile:
-    """Return the file of an upload after checking the other fields."""
+def _checked_form(form: FormData) -> tuple[UploadFile, Purpose]:
+    """Return the file of an upload and its purpose, after checking the other fields."""
     check_once(form)
     for name in sorted(set(form) - _FIELDS):
-        raise UnsupportedParameter(f"field {name!r} is not supported for a training file", name)
-    purpose, file = form.get("purpose"), form.get("file")
-    if purpose != PURPOSE:
-        shown = repr(purpose)[:80]
-        raise InvalidRequest(f"purpose = {shown}: only {PURPOSE!r} is taken here", "purpose")
+        raise UnsupportedParameter(f"field {name!r} is not supported for a file", name)
+    given, file = form.get("purpose"), form.get("file")
+    purpose = next((one for one in _PURPOSES if one == given), None)
+    if purpose is None:
+        taken = " or ".join(map(repr, _PURPOSES))
+        raise InvalidRequest(f"purpose = {repr(given)[:80]}: {taken} is taken here", "purpose")
     if not isinstance(file, UploadFile):
         raise InvalidRequest("field 'file' is missing, or no file: give it a filename", "file")
-    return file
+    return file, purpose
 
 
-def _keep(service: Service, upload: UploadFile, tenant: str) -> FileRecord:
+def _keep(service: Service, upload: UploadFile, purpose: Purpose, tenant: str) -> FileRecord:
     """Copy the upload into the store, check it there, and write its record last."""
-    files = service.registry.files
+    files, settings = service.registry.files, service.settings
+    size, most = upload.size or 0, settings.max_batch_file_bytes
+    if purpose == "batch" and size > most:
+        raise PayloadTooLarge(f"the file has {size} bytes; a batch's may have {most}")
     path = files.begin()
     try:
         with path.open("wb") as out:
@@ -148,9 +157,9 @@ def _keep(service: Service, upload: UploadFile, tenant: str) -> FileRecord:
         return files.put(
             path,
             filename=_shown_name(upload.filename),
-            purpose=PURPOSE,
+            purpose=purpose,
             created_by=tenant,
-            facts=_facts(path),
+            facts=_facts(path) if purpose == "fine-tune" else _facts_of_batch(path, settings),
             now=time.time(),
         )
     finally:
@@ -167,6 +176,18 @@ def _facts(path: Path) -> dict[str, Any]:
         "forms": report.forms,
         "faults": [{"line": fault.line, "message": fault.message} for fault in report.faults],
         "shown": report.shown(),
+    }
+
+
+def _facts_of_batch(path: Path, settings: Settings) -> dict[str, Any]:
+    with path.open("rb") as file:
+        found = check_requests(file, settings.max_batch_requests, partial(time.sleep, 0))
+    return {
+        "kind": "batch",
+        "num_requests": found.num_requests,
+        "endpoint": found.endpoint,
+        "faults": [asdict(fault) for fault in found.faults],
+        "shown": found.shown(),
     }
 
 

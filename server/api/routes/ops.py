@@ -81,7 +81,8 @@ async def metrics(request: Request) -> Response:
     state = request.app.state
     if state.service is not None:
         registry = state.service.registry
-        await asyncio.to_thread(state.metrics.training.refresh, registry.jobs, registry.workers)
+        parts = (registry.jobs, registry.workers, registry.batches)
+        await asyncio.to_thread(state.metrics.training.refresh, *parts)
     body, content_type = state.metrics.render()
     return Response(body, media_type=content_type)
 

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from registry import Jobs, RegistryUnavailable
+from registry import Batches, Jobs, RegistryUnavailable
 from registry.jobs.workers import Workers
 from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.metrics import BuildInfo, Metrics
@@ -68,6 +68,10 @@ EXPECTED = [
     ("overtone_train_steps", "counter", set()),
     ("overtone_train_tokens", "counter", set()),
     ("overtone_train_loss", "gauge", set()),
+    ("overtone_batches", "gauge", {"state"}),
+    ("overtone_batch_requests", "counter", {"outcome"}),
+    ("overtone_batch_requests_running", "gauge", set()),
+    ("overtone_batch_requests_waiting", "gauge", set()),
 ]
 
 
@@ -106,6 +110,8 @@ def fill(observer: Observer) -> None:
     observer.on_registry("resolve", 0.001, ok=True)
     observer.on_canary(ok=True)
     observer.on_rows(hold=True)
+    observer.on_background(1, 2)
+    observer.on_batch_request(is_good=True)
 
 
 class OneJob:
@@ -127,10 +133,19 @@ class OneJob:
         return ["one", "two"]
 
 
+class OneBatch:
+    """What the registry says of batches."""
+
+    def counts(self) -> dict[str, int]:
+        return {"in_progress": 3}
+
+
 def fed() -> Metrics:
     metrics = built()
     fill(metrics)
-    metrics.training.refresh(cast(Jobs, OneJob()), cast(Workers, OneJob()))
+    metrics.training.refresh(
+        cast(Jobs, OneJob()), cast(Workers, OneJob()), cast(Batches, OneBatch())
+    )
     return metrics
 
 
@@ -176,13 +191,14 @@ def test_jobs_are_asked_for_once_a_second_and_forgotten_when_nobody_answers() ->
     now, jobs = [0.0], OneJob()
     training = JobMetrics(lambda: now[0])
     for _ in range(5):
-        training.refresh(cast(Jobs, jobs), cast(Workers, jobs))
+        training.refresh(cast(Jobs, jobs), cast(Workers, jobs), cast(Batches, OneBatch()))
     assert jobs.asked == 1
     samples = {s.name: s.value for family in training.collect() for s in family.samples}
     assert samples["overtone_train_steps_total"] == 5
     assert samples["overtone_workers"] == 2
+    assert samples["overtone_batches"] == 3
     now[0], jobs.is_down = 1.5, True
-    training.refresh(cast(Jobs, jobs), cast(Workers, jobs))
+    training.refresh(cast(Jobs, jobs), cast(Workers, jobs), cast(Batches, OneBatch()))
     assert jobs.asked == 2
     assert [s for family in training.collect() for s in family.samples] == []
 

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 import spectra
 from api_contract import api_document, check_event, operation_of
 from live import Live
+from server.api.batch_schemas import BatchCreation
 from server.api.chat_schemas import ChatRequest
 from server.api.compare_schemas import CompareChats, CompareCompletions
 from server.api.completion_schemas import AliasRequest, CompletionRequest
@@ -133,6 +134,7 @@ def test_every_json_body_has_an_example_that_is_taken() -> None:
         RerankRequest,
         ScoreRequest,
         EvaluationRequest,
+        BatchCreation,
         JobRequest,
         AliasRequest,
     ]

@@ -60,7 +60,8 @@ def test_a_path_in_a_filename_is_only_a_name(server: Live) -> None:
 @pytest.mark.parametrize(
     ("changes", "param", "code"),
     [
-        ({"data": {"purpose": "batch"}}, "purpose", "invalid_request"),
+        ({"data": {"purpose": "vision"}}, "purpose", "invalid_request"),
+        ({"data": {"purpose": "batch_output"}}, "purpose", "invalid_request"),
         (
             {"data": {"expires_after[anchor]": "x"}},
             "expires_after[anchor]",
@@ -123,7 +124,7 @@ def test_files_are_listed_page_by_page_the_newest_first(server: Live) -> None:
     assert first["has_more"]
     rest = server.http.get("/v1/files", params={"limit": 2, "after": made[1]}).json()
     assert rest["data"][0]["id"] == made[0]
-    assert server.http.get("/v1/files", params={"purpose": "batch"}).json()["data"] == []
+    assert server.http.get("/v1/files", params={"purpose": "vision"}).json()["data"] == []
     assert server.http.get("/v1/files", params={"order": "asc"}).status_code == 400
     assert server.http.get("/v1/files", params={"after": f"file-{'0' * 24}"}).status_code == 404
 
