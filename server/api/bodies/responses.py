@@ -44,6 +44,12 @@ class OutputCall(TypedDict):
     arguments: str
 
 
+class InputTokens(CachedTokens):
+    """How many of the input's tokens were found computed; none are counted as kept."""
+
+    cache_write_tokens: int
+
+
 class ReasoningTokens(TypedDict):
     """How many tokens were reasoning; none are counted apart."""
 
@@ -54,7 +60,7 @@ class ResponseUsage(TypedDict):
     """Token counts."""
 
     input_tokens: int
-    input_tokens_details: CachedTokens
+    input_tokens_details: InputTokens
     output_tokens: int
     output_tokens_details: ReasoningTokens
     total_tokens: int
