@@ -134,7 +134,10 @@ _SPECIAL = (
     "[CALL_ID]",
 )
 #: Tokens that are text, as Qwen has them.
-_PLAIN_ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+_PLAIN_ADDED = (
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", '{"name": "', "name"),
+    *('", "arguments": ', '", "parameters": ', "arguments", "parameters", "function", "weather"),
+)
 VOCABULARY = 256 + len(_SPECIAL) + len(_PLAIN_ADDED)
 
 

@@ -48,8 +48,9 @@ class Accepted:
         async with aclosing(run.deltas()) as deltas:
             async for delta in deltas:
                 generated += delta.num_generated
-                yield form.piece(delta, run.mode, delta.choice not in seen)
-                seen.add(delta.choice)
+                for piece in form.pieces(delta, run.mode, delta.choice not in seen):
+                    yield piece
+                    seen.add(delta.choice)
         if form.with_usage:
             yield form.closing(self._usage(generated), run.mode)
 

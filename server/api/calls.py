@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
-from server.api.chats import chat_of
+from server.api.chats import chat_of, tool_use_of
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.generation import GenerationCall
 from server.errors import InvalidRequest
@@ -78,6 +78,7 @@ def chat_call(
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", "top_logprobs")
     answerer = answerer or resolve(service, body.model)
+    use = tool_use_of(body, service.text.template)
     prompt = service.text.chat_prompt(chat_of(body))
     return GenerationCall(
         body,
@@ -88,6 +89,7 @@ def chat_call(
         num_prompt_logprobs=_num_prompt_logprobs(body, None),
         tenant=tenant,
         timeout_s=_timeout_s(service, body),
+        tool_use=use,
     )
 
 

@@ -8,16 +8,21 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adapters_core.calls.items import NAME
 from adapters_core.tokens.messages import is_neutral
 from server.api.completion_schemas import MAX_LOGPROBS, GenerationRequest
+from server.api.tool_schemas import MAX_TOOLS, FunctionName, NamedTool, ToolChoice, Tools
 from server.api.validation import unsupported, wrong
 
-MAX_TOOLS = 128
+#: What chats have of their own is no parameter that only may be neutral.
+_NEUTRAL = {
+    name: allowed
+    for name, allowed in GenerationRequest.neutral.items()
+    if name not in ("tools", "tool_choice", "parallel_tool_calls")
+} | {"functions": ([],), "function_call": ("none", "auto")}
+
 #: Field of a message -> the only role that has it.
 _OF_ROLE = {"tool_calls": "assistant", "refusal": "assistant", "tool_call_id": "tool"}
 
-FunctionName = Annotated[str, Field(max_length=128, pattern=rf"^{NAME}$")]
 ShortText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -126,6 +131,14 @@ class ChatRequest(GenerationRequest):
 
     Args:
         messages: the conversation so far.
+        tools: functions that the base may call.
+        tool_choice: whether it may (`auto`), must (`required`, or a function by its name) or must
+            not (`none`: it is not told of the tools); missing: `auto`.
+        parallel_tool_calls: whether an answer may have several calls.
+        add_generation_prompt: begin an answer of the assistant; missing: unless the last message
+            is continued.
+        continue_final_message: go on within the last message, which is the assistant's.
+        chat_template_kwargs: variables of the base's chat template, such as `enable_thinking`.
         max_tokens: of each answer; missing: as many as fit.
         max_completion_tokens: OpenAI's newer name of max_tokens.
         logprobs: log-probabilities of the chosen tokens.
@@ -135,7 +148,15 @@ class ChatRequest(GenerationRequest):
     example = {"model": "BASE", "messages": [{"role": "user", "content": "Hello"}]}
     prompt_field = "messages"
 
+    neutral = _NEUTRAL
+
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    tools: Tools = []
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] = {}
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     logprobs: bool | None = None
@@ -143,5 +164,28 @@ class ChatRequest(GenerationRequest):
 
     @property
     def text_sizes(self) -> list[int]:
-        """Return the characters of all messages, which are one text."""
-        return [sum(message.size for message in self.messages)]
+        """Return the characters of all messages and tools, which are one text."""
+        tools = self.tools if self.tool_choice != "none" else []
+        sizes = [message.size for message in self.messages]
+        return [sum([*sizes, *(tool.function.size for tool in tools)])]
+
+    @model_validator(mode="after")
+    def _check_tool_choice(self) -> Self:
+        names = [tool.function.name for tool in self.tools]
+        choice = self.tool_choice
+        if choice == "required" and not names:
+            raise wrong("tool_choice", "'required' needs tools")
+        if isinstance(choice, NamedTool) and choice.function.name not in names:
+            raise wrong("tool_choice", f"{choice.function.name!r} is no function in tools")
+        return self
+
+    @model_validator(mode="after")
+    def _check_ending(self) -> Self:
+        if not self.continue_final_message:
+            return self
+        if self.add_generation_prompt:
+            raise wrong("add_generation_prompt", "not together with continue_final_message")
+        last = self.messages[-1]
+        if last.role != "assistant" or not last.content or last.tool_calls:
+            raise wrong("continue_final_message", "the last message is no text of the assistant")
+        return self

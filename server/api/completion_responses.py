@@ -9,6 +9,7 @@ from typing import Any
 from server.api.answerer import Answerer
 from server.api.generation import Choice, Delta
 from server.api.logprobs import chat_logprobs, completion_logprobs
+from server.api.message_shapes import message_parts, whole_message
 from server.generation.detokenizer import Text
 
 Json = dict[str, Any]
@@ -38,26 +39,48 @@ class Answer:
         """Return the body of an answer that is not streamed."""
         kind = "chat.completion" if self.is_chat else "text_completion"
         body = self._frame(kind, mode)
-        body["choices"] = [self._choice(i, one) | one.extras for i, one in enumerate(choices)]
+        body["choices"] = [self._whole_choice(i, one) for i, one in enumerate(choices)]
         body["usage"] = totals
         return body
 
-    def piece(self, delta: Delta, mode: str | None, is_first: bool) -> Json:
-        """Return the chunk of one delta; a chat's first one carries the role.
+    def pieces(self, delta: Delta, mode: str | None, is_first: bool) -> list[Json]:
+        """Return the chunks of one delta; a chat's first one carries the role.
 
         Clients add up the usage of all chunks: only the last one (`closing`) has it, the others
         have null beside it.
         """
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
-        body = self._frame(kind, mode)
         choice = self._choice(delta.choice, delta)
         if self.is_chat:
-            message = choice.pop("message")
-            choice["delta"] = message if is_first else {"content": message["content"]}
-        body["choices"] = [choice]
-        if self.with_usage:
-            body["usage"] = None
-        return body
+            text = [{"content": delta.text}]
+            parts = text if delta.message is None else message_parts(delta.message)
+            choices = self._chunks(choice, parts, is_first)
+        else:
+            choices = [choice | {"text": delta.text}]
+        usage = {"usage": None} if self.with_usage else {}
+        return [self._frame(kind, mode) | {"choices": [one]} | usage for one in choices]
+
+    def _chunks(self, choice: Json, parts: list[Json], is_first: bool) -> list[Json]:
+        """Return a choice's chunks, one for each part of its message.
+
+        The first has what there is of the tokens; one behind calls says why the choice has ended,
+        since clients take a call for whole only when another chunk follows.
+        """
+        reason = choice["finish_reason"]
+        if is_first:
+            parts = [{"role": "assistant"} | (parts[0] if parts else {"content": None}), *parts[1:]]
+        if not parts and (reason or self.with_logprobs or self.with_ids):
+            parts = [{}]
+        if reason and any("tool_calls" in part for part in parts):
+            parts = [*parts, {}]
+        bare = {"index": choice["index"], "finish_reason": None, "logprobs": None}
+        chunks = [choice if i == 0 else dict(bare) for i in range(len(parts))]
+        choice["finish_reason"] = None
+        for chunk, part in zip(chunks, parts, strict=True):
+            chunk["delta"] = part
+        if chunks:
+            chunks[-1]["finish_reason"] = reason
+        return chunks
 
     def closing(self, totals: Json, mode: str | None) -> Json:
         """Return the last chunk, which has the usage and no choice."""
@@ -74,12 +97,14 @@ class Answer:
             "overtone": self.answerer.body(mode),
         }
 
+    def _whole_choice(self, index: int, choice: Choice) -> Json:
+        said: Json = {"text": choice.text}
+        if self.is_chat:
+            said = {"message": whole_message(choice.text, choice.message)}
+        return self._choice(index, choice) | said | choice.extras
+
     def _choice(self, index: int, of: Choice | Delta) -> Json:
         choice: Json = {"index": index, "finish_reason": of.finish_reason, "logprobs": None}
-        if self.is_chat:
-            choice["message"] = {"role": "assistant", "content": of.text}
-        else:
-            choice["text"] = of.text
         tokens = [one.token for one in of.sampled]
         if self.with_logprobs:
             form = chat_logprobs if self.is_chat else completion_logprobs

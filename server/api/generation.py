@@ -1,16 +1,17 @@
 """One HTTP request's generations: from a checked request to finished or streaming choices."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from server.api.answerer import Answerer
 from server.api.completion_schemas import GenerationRequest
 from server.api.prompt_scores import echoed
+from server.chat.message_stream import MessageDelta, ToolUse
 from server.generation.delivery import Mailbox
 from server.generation.runtime import FailedEvent, Generation, SequenceRequest, Sink
-from server.generation.text_stream import Place
+from server.generation.text_stream import Place, TextForm
 from server.scheduling.sequence import Sampled, Sampling, TokenSequence
 from server.service import Service
 
@@ -22,6 +23,7 @@ class Delta:
     Args:
         is_echo: this is the choice's prompt, not what was generated.
         places: where each generated token stands.
+        message: what it adds to the message of a chat with tools, text included; else None.
     """
 
     choice: int
@@ -30,6 +32,7 @@ class Delta:
     finish_reason: str | None
     is_echo: bool = False
     places: tuple[Place, ...] = ()
+    message: Sequence[MessageDelta] | None = None
 
     @property
     def num_echoed(self) -> int:
@@ -51,6 +54,7 @@ class Choice:
         sampled: its tokens.
         places: where each generated token stands.
         num_echoed: the first of its tokens, which are its prompt's.
+        message: that of a chat with tools, text included; else None.
         extras: fields of this choice alone.
     """
 
@@ -59,6 +63,7 @@ class Choice:
     places: list[Place] = field(default_factory=list)
     finish_reason: str | None = None
     num_echoed: int = 0
+    message: list[MessageDelta] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,6 +92,7 @@ class GenerationCall:
         tenant: that it counts for.
         timeout_s: from acceptance to the last token; None for no limit.
         is_background: a batch's: it runs in the room that others leave.
+        tool_use: how calls in answers are read; None where there are no tools.
     """
 
     body: GenerationRequest
@@ -99,6 +105,13 @@ class GenerationCall:
     tenant: str = ""
     timeout_s: float | None = None
     is_background: bool = False
+    tool_use: ToolUse | None = None
+
+    @property
+    def text_form(self) -> TextForm:
+        """Return what of its tokens becomes an answer's text, in which calls are looked for."""
+        form = self.body.text_form
+        return form if self.tool_use is None else replace(form, shown=self.tool_use.shown)
 
 
 class Run:
@@ -114,11 +127,13 @@ class Run:
         self._call = call
         self._samplings = samplings
         self._mailbox = Mailbox(service.deliveries)
-        form, echoes = call.body.text_form, call.echoes or [""] * len(call.prompts)
+        form, echoes = call.text_form, call.echoes or [""] * len(call.prompts)
         self._streams = [
             service.text.stream(prompt, form, len(echo))
             for prompt, echo in zip(call.prompts, echoes, strict=True)
         ]
+        use = call.tool_use
+        self._messages = [use.stream() for _ in call.prompts] if use else []
         self._generations: list[Generation] = []
         self._open: set[int] = set()
         self._echoed = set[int]()
@@ -206,12 +221,30 @@ class Run:
         else:
             piece = stream.push(sampled.token, is_last=finish_reason is not None)
         if piece.is_stopped:
-            if finish_reason is None:
-                self._service.runtime.cancel(self._generations[number])
+            self._cancel(number, finish_reason)
             finish_reason = "stop"
+        text, message = piece.text, None
+        if self._messages:
+            message = self._messages[number].push(text, is_last=finish_reason is not None)
+            text = "".join(each.content for each in message)
+            finish_reason = self._reason(number, finish_reason)
         if finish_reason:
             self._open.discard(number)
-        return Delta(number, piece.text, (sampled,), finish_reason, places=(piece.place,))
+        places = (piece.place,)
+        return Delta(number, text, (sampled,), finish_reason, places=places, message=message)
+
+    def _reason(self, number: int, reason: str | None) -> str | None:
+        """Return why a choice with calls has ended, if it has."""
+        message = self._messages[number]
+        if message.is_over:
+            self._cancel(number, reason)
+            return "tool_calls"
+        return "tool_calls" if reason == "stop" and message.num_calls else reason
+
+    def _cancel(self, number: int, reason: str | None) -> None:
+        """End a choice's sequence, unless it has ended of its own for a reason."""
+        if reason is None:
+            self._service.runtime.cancel(self._generations[number])
 
     def num_cached(self, n: int) -> int:
         """Return how many prompt tokens were found computed; of `n` choices the first counts."""
@@ -246,4 +279,7 @@ async def finish(run: Run) -> list[Choice]:
         choice.places += delta.places
         choice.num_echoed += len(delta.sampled) - delta.num_generated
         choice.finish_reason = delta.finish_reason
+        if delta.message is not None:
+            choice.message = choice.message or []
+            choice.message += delta.message
     return choices

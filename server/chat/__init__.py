@@ -1,4 +1,4 @@
 """What a base says in a chat: content and calls of functions.
 
-Imports adapters_core and errors.
+Imports adapters_core.
 """

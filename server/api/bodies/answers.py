@@ -5,6 +5,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class AnsweredBy(TypedDict):
@@ -135,11 +136,32 @@ class ChatLogprobs(TypedDict):
     refusal: None
 
 
+class FunctionCall(TypedDict):
+    """A function, and the arguments that it is to be called with: a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """A call of a function; its result refers to the id."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class AssistantMessage(TypedDict):
-    """What the model says."""
+    """What the model says.
+
+    Args:
+        content: null if it only calls functions.
+        tool_calls: only if it calls some.
+    """
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    tool_calls: NotRequired[list[ToolCall]]
 
 
 class ChatChoice(TypedDict):
@@ -152,7 +174,7 @@ class ChatChoice(TypedDict):
 
     index: int
     message: AssistantMessage
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
     logprobs: ChatLogprobs | None
     token_ids: NotRequired[list[int]]
     prompt_logprobs: NotRequired[list[dict[str, PromptLogprob] | None]]
@@ -170,11 +192,28 @@ class ChatCompletion(TypedDict):
     overtone: AnsweredBy
 
 
+class FunctionDelta(TypedDict):
+    """The next piece of a call's function; the first one has the name."""
+
+    name: NotRequired[str]
+    arguments: str
+
+
+class ToolCallDelta(TypedDict):
+    """The next piece of a call; the first one has the id and the type."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: FunctionDelta
+
+
 class MessageDelta(TypedDict):
-    """The next piece of a message; the first one has the role."""
+    """The next piece of a message, of its content or of a call; the first one has the role."""
 
     role: NotRequired[Literal["assistant"]]
-    content: str
+    content: NotRequired[str | None]
+    tool_calls: NotRequired[list[ToolCallDelta]]
 
 
 class ChatChunkChoice(TypedDict):
@@ -187,7 +226,7 @@ class ChatChunkChoice(TypedDict):
 
     index: int
     delta: MessageDelta
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinishReason | None
     logprobs: ChatLogprobs | None
     token_ids: NotRequired[list[int]]
 

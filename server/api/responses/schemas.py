@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from server.api.chat_schemas import MAX_TOOLS, FunctionName, ShortText
+from server.api.chat_schemas import ShortText
 from server.api.request_body import RequestBody
 from server.api.sampling_schemas import SamplingFields
+from server.api.tool_schemas import MAX_TOOLS, FunctionName
 from server.api.validation import unsupported
 
 #: Parameters of OpenAI's API that are accepted only with these values.
