@@ -246,7 +246,8 @@ class Directory:
         if position.registry:
             log.warning(
                 "the registry's data were replaced: its id was %s and is %s, its last change was "
-                "%d and is %d; all names are looked up again",
+                "%d and is %d; all names are looked up again. The store still belongs to the "
+                "former one: see `overtone store show`",
                 position.registry,
                 now.registry or "missing",
                 position.sequence,

@@ -92,3 +92,25 @@ def test_a_registry_that_goes_away_is_told_after_the_grace_and_when_it_is_back(
         registry.start()
         until(lambda: live.http.get("/health/ready").status_code == 200)
         assert live.tokens("known") == tokens
+
+
+def test_names_of_a_registry_that_was_emptied_are_gone_within_seconds(
+    settings: Settings, registry: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(settings) as live, open_client(registry.url) as client:
+        assert live.upload("known", spectra.files(0)).status_code == 201
+        before = live.tokens("known")
+        file = live.http.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": b"{}"})
+
+        client.flushall()
+
+        until(lambda: live.complete("known").status_code == 404, 5)
+        assert "the registry's data were replaced" in caplog.text
+        assert "overtone store show" in caplog.text
+        for path in ("/v1/adapters/known", "/v1/models/known", f"/v1/files/{file.json()['id']}"):
+            assert live.http.get(path).status_code == 404
+        assert [m["id"] for m in live.http.get("/v1/models").json()["data"]] == ["tiny"]
+        assert live.http.get("/health/ready").status_code == 200
+        assert live.complete("tiny").status_code == 200
+        assert live.upload("known", spectra.files(1)).status_code == 201
+        assert live.tokens("known") != before
