@@ -197,7 +197,9 @@ def memory_row(server: Served, files: Files, first: int, last: int) -> dict[str,
             for number in range(last)
         ]
     with Client(server.url) as client:
-        base = Model(next(model.id for model in client.models(limit=1) if model.parent is None), None)
+        base = Model(
+            next(model.id for model in client.models(limit=1) if model.parent is None), None
+        )
     for seed in range(2):
         asyncio.run(ask_each(server.url, [base] * 20, seed, 250, 1))
     taken = {}

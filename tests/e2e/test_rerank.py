@@ -131,6 +131,13 @@ def test_a_reranking_has_the_best_document_first(case: Case) -> None:
     assert answer.headers["X-Overtone-Adapter"].startswith(f"org/{made.name}@1 sha256:")
 
 
+@pytest.mark.parametrize("path", ["/rerank", "/v2/rerank"])
+def test_other_servers_paths_are_taken_too(case: Case, path: str) -> None:
+    body = {"model": "tiny", "query": QUERY, "documents": DOCUMENTS}
+    answer = case.live.http.post(path, json=body)
+    assert answer.json()["results"] == rerank(case.live, "tiny").json()["results"]
+
+
 def test_results_are_cut_and_without_documents_on_request(case: Case) -> None:
     whole = rerank(case.live, "tiny").json()["results"]
     for top_n, count in ((1, 1), (3, 3), (5, 5), (99, 5), (0, 5), (None, 5)):

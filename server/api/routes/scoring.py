@@ -15,6 +15,8 @@ router = APIRouter(tags=["inference"])
 _NAMED = ("X-Overtone-Adapter",)
 
 
+@router.post("/rerank", include_in_schema=False)  # where vLLM has it
+@router.post("/v2/rerank", include_in_schema=False)  # where Cohere's newer clients look for it
 @router.post(
     "/v1/rerank",
     **describe(

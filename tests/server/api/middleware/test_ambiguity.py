@@ -1,5 +1,6 @@
 """What two readers of a request could understand differently is refused by its name."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,18 @@ def test_a_header_with_two_values_is_named(serve_all: Callable[..., Live], name:
     assert "key" not in message
     same = [*given, *(pair for pair in given if pair[0] == name)]
     assert server.http.put(path, content=body, headers=same).status_code == 404
+
+
+def test_a_request_for_two_hosts_is_refused(live: Live) -> None:
+    place = httpx2.URL(live.url)  # over a socket: httpx2 sends no two
+    with socket.create_connection((place.host, place.port), 10) as connection:
+        connection.sendall(
+            b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"header Host is sent with two different values" in answer
 
 
 @pytest.mark.parametrize("field", ["name", "alias", "metadata", "file", "config"])
