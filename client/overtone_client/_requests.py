@@ -84,7 +84,9 @@ class Walk:
         found = len(body["data"])
         left = None if self.limit is None else self.limit - found
         is_over = not body.get("has_more") or not found or (left is not None and left <= 0)
-        return None if is_over else replace(self, limit=left, after=str(body["data"][-1]["id"]))
+        if is_over:
+            return None
+        return replace(self, limit=left, after=str(body.get("last_id") or body["data"][-1]["id"]))
 
 
 def walk(url: str, limit: int | None, after: str | None = None, page: int = MAX_PAGE) -> Walk:
@@ -108,9 +110,9 @@ def show(name: str) -> Call:
     return Call("GET", adapter_path(name))
 
 
-def versions(name: str) -> Call:
+def versions(name: str) -> Walk:
     """The records of all versions."""
-    return Call("GET", adapter_path(name, "versions"))
+    return walk(adapter_path(name, "versions"), None)
 
 
 def content(name: str, version: int) -> Call:

@@ -82,11 +82,6 @@ def parse_adapter(response: httpx2.Response) -> Adapter:
     return understood(str(response.url), to_adapter, response.json)
 
 
-def parse_versions(response: httpx2.Response) -> list[Adapter]:
-    """All records of one name."""
-    return understood(str(response.url), _to_records, response.json)
-
-
 def parse_page(response: httpx2.Response) -> Page:
     """Some records and where they go on."""
     return understood(str(response.url), _to_page, response.json)

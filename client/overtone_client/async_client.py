@@ -99,7 +99,7 @@ class AsyncClient:
         return responses.parse_adapter(await self._send(requests.show(name)))
 
     async def versions(self, name: str) -> list[Adapter]:
-        return responses.parse_versions(await self._send(requests.versions(name)))
+        return await self._all(requests.versions(name), responses.to_adapter)
 
     async def content(self, name: str, version: int) -> bytes:
         return (await self._send(requests.content(name, version))).content
@@ -126,14 +126,7 @@ class AsyncClient:
         await self._send(requests.unpin(name))
 
     async def models(self, *, limit: int | None = None, after: str | None = None) -> list[Model]:
-        found: list[Model] = []
-        left: requests.Walk | None = requests.models(limit, after)
-        while left:
-            answer = await self._send(left.call())
-            models, body = responses.parse_items(answer, responses.to_model)
-            found += models
-            left = left.following(body)
-        return found
+        return await self._all(requests.models(limit, after), responses.to_model)
 
     async def health(self) -> Health:
         try:
@@ -202,6 +195,15 @@ class AsyncClient:
     ) -> Scores:
         answer = await self._send(requests.score(model, text_1, text_2, {"truncate": truncate}))
         return responses.parse_scores(answer)
+
+    async def _all(self, walk: requests.Walk, build: Callable[[Any], T]) -> list[T]:
+        found: list[T] = []
+        left: requests.Walk | None = walk
+        while left:
+            some, body = responses.parse_items(await self._send(left.call()), build)
+            found += some
+            left = left.following(body)
+        return found
 
     async def _send(self, call: requests.Call) -> httpx2.Response:
         with translated(str(self._http.base_url)):

@@ -127,7 +127,7 @@ class Client:
 
     def versions(self, name: str) -> list[Adapter]:
         """The records of all versions, in the server's order."""
-        return responses.parse_versions(self._send(requests.versions(name)))
+        return self._all(requests.versions(name), responses.to_adapter)
 
     def content(self, name: str, version: int) -> bytes:
         """The coefficient file of one version, exactly as it was uploaded."""
@@ -175,13 +175,7 @@ class Client:
             limit: at most so many; None: every one.
             after: only what comes after this one.
         """
-        found: list[Model] = []
-        left: requests.Walk | None = requests.models(limit, after)
-        while left:
-            models, body = responses.parse_items(self._send(left.call()), responses.to_model)
-            found += models
-            left = left.following(body)
-        return found
+        return self._all(requests.models(limit, after), responses.to_model)
 
     def health(self) -> Health:
         """Whether the server takes requests; a server that is starting or draining says why."""
@@ -280,6 +274,15 @@ class Client:
         """Score pairs of texts: one `text_1` with every `text_2`, or each with its own."""
         answer = self._send(requests.score(model, text_1, text_2, {"truncate": truncate}))
         return responses.parse_scores(answer)
+
+    def _all(self, walk: requests.Walk, build: Callable[[Any], T]) -> list[T]:
+        found: list[T] = []
+        left: requests.Walk | None = walk
+        while left:
+            some, body = responses.parse_items(self._send(left.call()), build)
+            found += some
+            left = left.following(body)
+        return found
 
     def _send(self, call: requests.Call) -> httpx2.Response:
         with translated(str(self._http.base_url)):

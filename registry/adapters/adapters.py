@@ -117,17 +117,23 @@ class Adapters:
         version, body, *pairs = reply
         return _entry(name, version, body, pairs)
 
-    def versions(self, name: str) -> Records:
+    def versions(self, name: str, limit: int | None = None, after: int = 0) -> Records:
         """Return the name's live versions, oldest first.
+
+        Args:
+            name: the adapter's name.
+            limit: 1 to `MAX_PAGE`. Fewer than this means that there are no more. None: all.
+            after: only versions with a greater number.
 
         Raises:
             AdapterNotFound: no such name.
+            InvalidArgument: the limit is out of range.
         """
-        flat = self._scripts.run("versions", keys.adapter(check_name(name)))
-        if not flat:
+        most = -1 if limit is None else check_limit(limit)
+        reply = self._scripts.run("versions", keys.adapter(check_name(name)), [after, most])
+        if not reply:
             raise AdapterNotFound(f"no adapter {name!r}")
-        records = [_record(name, *flat[i : i + 2]) for i in range(0, len(flat), 2)]
-        return sorted(records, key=lambda record: record.version)
+        return [_record(name, *reply[i : i + 2]) for i in range(1, len(reply), 2)]
 
     def list(
         self,

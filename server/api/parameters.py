@@ -44,4 +44,7 @@ JobId = Annotated[str, Path(description="`ftjob-` and 24 hex digits.")]
 #: Every list of a server goes so far.
 MAX_PAGE = 1000
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Entries of the page.")]
+MaybeLimit = Annotated[
+    int | None, Query(ge=1, le=MAX_PAGE, description="Entries of the page. Missing: all.")
+]
 After = Annotated[str | None, Query(description="Only what comes after this entry: its id.")]

@@ -145,9 +145,13 @@ def _add_adapters(app: FastAPI, state: State) -> None:
         return state.record(name)
 
     @app.get("/v1/adapters/{name:adapter}/versions")
-    async def versions(name: str) -> dict[str, Any]:
+    async def versions(name: str, limit: int = 1000, after: int = 0) -> dict[str, Any]:
         state.record(name)
-        return {"object": "list", "data": state.adapters[name]}
+        found = [record for record in state.adapters[name] if record["version"] > after]
+        data = found[: min(limit, 3)]  # this server's pages are short
+        last_id = str(data[-1]["version"]) if data else None
+        more = len(found) > len(data)
+        return {"object": "list", "data": data, "has_more": more, "last_id": last_id}
 
     @app.get("/v1/adapters/{name:adapter}/versions/{version}/content")
     async def content(name: str, version: int) -> Response:

@@ -208,6 +208,13 @@ async def test_async_models_are_fetched_page_by_page(
     assert [model.id for model in await async_client.models(limit=2, after="tiny")] == ["a0", "a1"]
 
 
+def test_versions_are_fetched_page_by_page(client: Client, state: State) -> None:
+    for number in range(8):
+        state.add("many", b"%d" % number)
+    assert [each.version for each in client.versions("many")] == [*range(1, 9)]
+    assert len(state.calls) == 3
+
+
 def test_health_says_why_a_server_is_not_ready(client: Client, state: State) -> None:
     assert client.health() == Health(is_ready=True, code=None, reason=None)
     state.next_fault = Fault(503, "draining", "shutting down")

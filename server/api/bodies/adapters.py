@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from server.api.bodies.files import ListPage
+
 ResidentMode = Literal["factored", "merged"]
 
 
@@ -60,7 +62,7 @@ class Adapter(TypedDict):
     residency: list[ResidentMode]
 
 
-class AdapterPage(TypedDict):
+class AdapterPage(ListPage):
     """The latest version of each adapter, in the order of their names.
 
     Args:
@@ -69,17 +71,18 @@ class AdapterPage(TypedDict):
         last_id: name of the last entry.
     """
 
-    object: Literal["list"]
     data: list[Adapter]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
 
 
-class AdapterVersions(TypedDict):
-    """All versions of one adapter, the oldest first."""
+class AdapterVersions(ListPage):
+    """The versions of one adapter, the oldest first: all, or the page that was asked for.
 
-    object: Literal["list"]
+    Args:
+        has_more: there is a page after this one: ask with `after` = `last_id`.
+        first_id: number of the first entry's version.
+        last_id: number of the last entry's version.
+    """
+
     data: list[Adapter]
 
 

@@ -4,6 +4,8 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from server.api.bodies.files import ListPage
+
 
 class Live(TypedDict):
     """The process runs."""
@@ -130,7 +132,7 @@ class Model(TypedDict):
     overtone: NotRequired[BaseFacts | AdapterFacts]
 
 
-class ModelList(TypedDict):
+class ModelList(ListPage):
     """The base, then adapters in the order of their names: all, or the page that was asked for.
 
     Args:
@@ -139,11 +141,7 @@ class ModelList(TypedDict):
         last_id: id of the last entry.
     """
 
-    object: Literal["list"]
     data: list[Model]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
 
 
 class Worker(TypedDict):

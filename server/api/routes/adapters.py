@@ -41,7 +41,8 @@ from server.api.describe import (
     describe,
     raw,
 )
-from server.api.parameters import AdapterName, AdapterVersion, After, Limit
+from server.api.pages import Page, paged
+from server.api.parameters import AdapterName, AdapterVersion, After, Limit, MaybeLimit
 from server.api.request import check_room, declared_size, json_body, service_of
 from server.service import Service
 
@@ -119,12 +120,26 @@ async def show(request: Request, name: AdapterName) -> Adapter:
     "/v1/adapters/{name:adapter}/versions",
     **describe("listAdapterVersions", answer(AdapterVersions), errors=_UNKNOWN),
 )
-async def versions(request: Request, name: AdapterName) -> dict[str, Any]:
-    """List all versions, the oldest first."""
+async def versions(
+    request: Request,
+    name: AdapterName,
+    limit: MaybeLimit = None,
+    after: Annotated[
+        int | None, Query(ge=0, lt=1 << 31, description="Only versions after this one.")
+    ] = None,
+) -> Response:
+    """List the versions, the oldest first: all, or page by page."""
     service = service_of(request)
-    records = await _call(service.registry.adapters.versions, name)
     entry = await _call(service.registry.adapters.get, name)
-    return {"object": "list", "data": [_body(service, record, entry) for record in records]}
+    read = partial(_versions, service, entry)
+    return await paged(read, limit, None if after is None else str(after))
+
+
+def _versions(service: Service, entry: AdapterEntry, limit: int, after: str | None) -> Page:
+    found = service.registry.adapters.versions(entry.name, limit + 1, int(after or 0))
+    data = [_body(service, record, entry) for record in found[:limit]]
+    ids = (str(found[0].version), str(found[:limit][-1].version)) if found else None
+    return Page(data, ids, len(found) > limit)
 
 
 @router.get(

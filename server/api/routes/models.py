@@ -1,61 +1,22 @@
 """GET /v1/models: what can be named as `model`, all of it or page by page, and one of them."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Path, Request, Response
 
 from registry import Record
 from server.api.answerer import resolve
 from server.api.bodies.ops import BaseFacts, Model, ModelList, SamplingDefaults
 from server.api.describe import ASKS_REGISTRY, INVALID, RESOLVES, answer, describe
-from server.api.parameters import MAX_PAGE, After
+from server.api.pages import Page, paged
+from server.api.parameters import After, MaybeLimit
 from server.api.request import service_of
 from server.errors import NotFound
 from server.service import Service
 
 router = APIRouter(tags=["models"])
-
-#: Models that are read at once for a list of all: a few milliseconds of the registry's time, and of
-#: this process's, in which the event loop waits for the interpreter.
-_AT_ONCE = 200
-
-MaybeLimit = Annotated[
-    int | None, Query(ge=1, le=MAX_PAGE, description="Entries of the page. Missing: all.")
-]
-
-
-@dataclass(frozen=True)
-class _Page:
-    """Some models in their order, and whether there are more behind them."""
-
-    models: list[Model]
-    has_more: bool
-
-    @property
-    def first_id(self) -> str | None:
-        return self.models[0]["id"] if self.models else None
-
-    @property
-    def last_id(self) -> str | None:
-        return self.models[-1]["id"] if self.models else None
-
-    def body(self) -> ModelList:
-        return {
-            "object": "list",
-            "data": self.models,
-            "has_more": self.has_more,
-            "first_id": self.first_id,
-            "last_id": self.last_id,
-        }
-
-    def items(self) -> str:
-        """Return the models as the inside of a JSON list."""
-        return json.dumps(self.models, ensure_ascii=False, separators=(",", ":"))[1:-1]
 
 
 @router.get(
@@ -65,10 +26,7 @@ class _Page:
 async def models(request: Request, limit: MaybeLimit = None, after: After = None) -> Response:
     """List the base, then the adapters in the order of their names: all, or page by page."""
     service = service_of(request)
-    page = await asyncio.to_thread(_page, service, limit or _AT_ONCE, after)
-    if limit is not None or not page.has_more:
-        return JSONResponse(page.body())
-    return StreamingResponse(_all(service, page), media_type="application/json")
+    return await paged(partial(_page, service), limit, after)
 
 
 @router.get(
@@ -89,27 +47,15 @@ async def model(
     return {**shown, "overtone": {"sampling_defaults": defaults}} if defaults else shown
 
 
-def _page(service: Service, limit: int, after: str | None) -> _Page:
+def _page(service: Service, limit: int, after: str | None) -> Page:
     """Return the models behind `after`; the base comes before all adapters."""
     own = [] if after else [_base_model(service)]
     behind = None if after == service.base.spec.name else after
     wanted = limit - len(own)
     entries = service.registry.adapters.list(wanted + 1, behind)
-    found = [_adapter_model(service, entry.latest) for entry in entries[:wanted]]
-    return _Page(own + found, len(entries) > wanted)
-
-
-async def _all(service: Service, first: _Page) -> AsyncIterator[str]:
-    """Yield a list of all models as JSON; no more than a page of them is in memory."""
-    page, last_id = first, first.last_id
-    yield f'{{"object":"list","data":[{await asyncio.to_thread(page.items)}'
-    while page.has_more:
-        page = await asyncio.to_thread(_page, service, _AT_ONCE, last_id)
-        if page.models:  # none if the rest was deleted meanwhile
-            last_id = page.last_id
-            yield f",{await asyncio.to_thread(page.items)}"
-    ends = {"has_more": False, "first_id": first.first_id, "last_id": last_id}
-    yield f"],{json.dumps(ends, ensure_ascii=False)[1:]}"
+    found = [*own, *(_adapter_model(service, entry.latest) for entry in entries[:wanted])]
+    ids = (found[0]["id"], found[-1]["id"]) if found else None
+    return Page(found, ids, len(entries) > wanted)
 
 
 def _base_model(service: Service) -> Model:

@@ -166,3 +166,24 @@ def test_a_page_shows_what_a_single_look_shows(adapters, put):
     page = adapters.list(9)
     assert page == [adapters.get("clerk"), adapters.get("poet")]
     assert page[1].aliases == {"latest": 2, "prod": 1}
+
+
+def test_versions_come_page_by_page(adapters, put):
+    for number in range(12):
+        put(number + 1)
+    adapters.delete("poet", 5)
+    put(1, "clerk")
+    whole = [1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
+
+    def numbers(**named):
+        return [record.version for record in adapters.versions("poet", **named)]
+
+    assert numbers() == whole
+    assert numbers(limit=3) == whole[:3]
+    assert numbers(limit=3, after=3) == [4, 6, 7]
+    assert numbers(limit=1000, after=11) == [12]
+    assert numbers(after=12) == []
+    with pytest.raises(InvalidArgument):
+        numbers(limit=0)
+    with pytest.raises(AdapterNotFound):
+        adapters.versions("nobody", limit=3, after=2)

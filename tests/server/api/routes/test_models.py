@@ -112,6 +112,30 @@ def test_a_bad_query_is_refused(server: Live, query: dict[str, Any]) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
+def test_versions_are_listed_all_or_page_by_page(server: Live) -> None:
+    for number in range(450):
+        publish(server, "grown", 10_000 + number)
+    path = "/v1/adapters/grown/versions"
+
+    def numbers(**query: int) -> tuple[list[int], bool]:
+        answer = server.http.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        found = [record["version"] for record in body["data"]]
+        ends = [str(found[0]), str(found[-1])] if found else [None, None]
+        assert [body["first_id"], body["last_id"]] == ends
+        return found, body["has_more"]
+
+    assert numbers() == ([*range(1, 451)], False)
+    assert numbers(limit=200) == ([*range(1, 201)], True)
+    assert numbers(limit=200, after=250) == ([*range(251, 451)], False)
+    assert numbers(after=450) == ([], False)
+    for query in ({"limit": 0}, {"limit": 1001}, {"after": "x"}, {"after": -1}):
+        assert server.http.get(path, params=query).status_code == 400
+    assert server.http.get("/v1/adapters/nobody/versions", params={"limit": 3}).status_code == 404
+    server.http.delete("/v1/adapters/grown")
+
+
 def test_a_registry_that_is_away_is_said_before_a_list_begins(
     server: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
