@@ -46,12 +46,13 @@ class Exchange:
         return b"".join(data for _, data in self._unframed())
 
     def events(self) -> list[tuple[float, bytes]]:
-        """Return when each server-sent event was complete, and its data."""
+        """Return when each server-sent event was complete, and its data; comments are none."""
         found: list[tuple[float, bytes]] = []
         rest = b""
         for at, data in self._unframed():
             *whole, rest = (rest + data).split(b"\n\n")
-            found += [(at, event.removeprefix(b"data: ")) for event in whole]
+            told = (event for event in whole if not event.startswith(b":"))
+            found += [(at, event.removeprefix(b"data: ")) for event in told]
         return found
 
     def _unframed(self) -> list[tuple[float, bytes]]:

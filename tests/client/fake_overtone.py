@@ -282,6 +282,7 @@ async def compared(numbered: list[tuple[int, str]], is_chat: bool) -> AsyncItera
     """Every model's first piece, then every model's second one; `fails` has an error alone."""
     kind = "chat.completion.chunk" if is_chat else "text_completion"
     for word in ("Hello", ", world"):
+        yield ": ping\n\n"
         for index, model in numbered:
             delta = {"delta": {"content": word}} if is_chat else {"text": word}
             chunk = {"object": kind, **_answer(model, [{"index": 0, **delta}])}
@@ -293,6 +294,7 @@ async def compared(numbered: list[tuple[int, str]], is_chat: bool) -> AsyncItera
 
 
 async def events(model: str, is_chat: bool) -> AsyncIterator[str]:
+    yield ": ping\n\n"
     for count, word in enumerate(["Hello", ", \x1b[31mworld"]):
         delta = {"delta": {"content": word}} if is_chat else {"text": word}
         yield _event(_answer(model, [{"index": 0, "finish_reason": None, **delta}]))

@@ -36,6 +36,11 @@ def test_events_are_the_same_however_their_bytes_are_cut(wire: list[int], chunk:
     assert exchange.body() == STREAM
 
 
+def test_comments_are_no_events() -> None:
+    body = b": ping\n\n" + STREAM.replace(b"data: [DONE]", b": ping\n\ndata: [DONE]")
+    assert [data for _, data in Exchange(0.0, 200, {}, [(1.0, body)]).events()] == EVENTS
+
+
 def test_an_event_is_complete_when_its_last_byte_is_there() -> None:
     body = STREAM
     exchange = Exchange(0.0, 200, {}, [(1.0, body[:5]), (2.0, body[5:20]), (3.0, body[20:])])
