@@ -12,7 +12,7 @@ from llguidance import LLTokenizer
 from server.constraints.grammar import matcher_of
 from server.constraints.matcher import Compiled
 from server.constraints.refusals import refusal
-from server.constraints.schema import check_schema
+from server.constraints.schema import exact_schema
 from server.constraints.spec import ConstraintSpec
 from server.constraints.trial_process import Refused, TooCostly, TrialProcess, Tried
 from server.constraints.trie import Vocabulary
@@ -108,11 +108,12 @@ class Constraints:
 
     def _tried(self, spec: ConstraintSpec) -> Tried:
         """Return a constraint that can be compiled here."""
+        text = spec.text
         if spec.kind == "json_schema":
-            check_schema(json.loads(spec.text), spec.is_strict, spec.param)
+            text = json.dumps(exact_schema(json.loads(text), spec.is_strict, spec.param))
         self._trial = self._trial or TrialProcess(self._vocabulary)
         try:
-            return self._trial.tried(spec)
+            return self._trial.tried(spec.kind, text)
         except Refused as reason:
             raise refusal(str(reason), spec.param) from reason
         except TooCostly as reason:

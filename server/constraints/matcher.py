@@ -61,11 +61,10 @@ class SequenceMatcher:
             return None
         matcher = self._begun()
         bits = bytearray(self._timed(matcher.compute_bitmask))
-        is_whole = _take(bits, self._end)
-        _take(bits, self._end + 1)  # what no token writes
-        if is_whole and may_end:
-            for token in self._ends:
-                bits[token >> 3] |= 1 << (token & 7)
+        is_whole = _put(bits, self._end, False)
+        _put(bits, self._end + 1, False)  # what no token writes
+        for token in self._ends:
+            _put(bits, token, is_whole and may_end)
         if matcher.is_error() or self._left_s < 0 or not any(bits):
             self.fault = self._fault(matcher.get_error(), is_whole)
             return None
@@ -109,8 +108,9 @@ class SequenceMatcher:
         return InvalidRequest(f"{self._param}: {words}", self._param)
 
 
-def _take(bits: bytearray, place: int) -> bool:
-    """Return one bit, and clear it."""
-    found = bool(bits[place >> 3] >> (place & 7) & 1)
-    bits[place >> 3] &= ~(1 << (place & 7))
-    return found
+def _put(bits: bytearray, place: int, value: bool) -> bool:
+    """Set one bit; return what it was."""
+    byte, bit = place >> 3, 1 << (place & 7)
+    before = bool(bits[byte] & bit)
+    bits[byte] = bits[byte] | bit if value else bits[byte] & ~bit
+    return before

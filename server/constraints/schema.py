@@ -1,4 +1,4 @@
-"""JSON schemas: what of them is refused by name before they are compiled.
+"""JSON schemas: what of them is refused by name, and made exact, before they are compiled.
 
 Most that cannot be kept llguidance refuses itself. Here are the rest: what it would get wrong,
 what is no JSON Schema where a request is strict, and what is too deep to be read safely.
@@ -33,6 +33,15 @@ _OTHERS = (
 _KNOWN = frozenset((*_ONE, *_MORE, *_LISTS, *_MAPS, *_OTHERS))
 
 
+#: Formats that llguidance takes wider than most readers do: it allows a leap second in any minute,
+#: and an address of any length.
+_NARROWED = {
+    "time": r"^[^:]*:[^:]*:[0-5]",
+    "date-time": r"^[^:]*:[^:]*:[0-5]",
+    "email": r"^[^@]{1,64}@.{1,180}$",
+}
+
+
 @dataclass(frozen=True)
 class _Part:
     """A schema within a schema, and the way to it: `properties.name`."""
@@ -45,11 +54,13 @@ class _Part:
         return ".".join([self.path, *map(str, keys)]).removeprefix(".")
 
 
-def check_schema(schema: Any, is_strict: bool, param: str) -> None:
-    """Refuse a schema that answers could not be held to.
+def exact_schema(schema: Any, is_strict: bool, param: str) -> Any:
+    """Return a schema so that answers which llguidance allows are those which it allows.
+
+    Refuses what answers could not be held to.
 
     Args:
-        schema: as JSON has it.
+        schema: as JSON has it; changed.
         is_strict: refuse keywords that JSON Schema does not have; else they say nothing, as it
             says itself.
         param: the request's field that it comes from.
@@ -58,12 +69,23 @@ def check_schema(schema: Any, is_strict: bool, param: str) -> None:
         InvalidRequest: it is too deep, or no schema.
         UnsupportedParameter: it has what is not supported; the message names it and where.
     """
+    if schema is False:
+        raise InvalidRequest(f"{param}: there is no answer that it allows", param)
     if _depth(schema) > MAX_DEPTH:
         raise InvalidRequest(f"{param}: the schema is more than {MAX_DEPTH} levels deep", param)
     for part in _parts(schema):
         for fault in _faults(part, is_strict):
             where = f" at {part.path}" if part.path else ""
             raise UnsupportedParameter(f"{param}{where}: {fault}", param)
+        _narrow(part.value)
+    return schema
+
+
+def _narrow(schema: Any) -> None:
+    """Add to a schema's format what llguidance leaves out of it."""
+    named = schema.get("format") if isinstance(schema, dict) else None
+    if isinstance(named, str) and named in _NARROWED and isinstance(schema.get("allOf", []), list):
+        schema["allOf"] = [*schema.get("allOf", []), {"pattern": _NARROWED[named]}]
 
 
 def _depth(value: Any) -> int:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from registry.common.die_with_parent import tied
-from server.constraints.spec import ConstraintSpec
+from server.constraints.spec import Kind
 from server.constraints.trial import MAX_BYTES, MAX_CPU_S, request_of
 from server.constraints.trie import Vocabulary
 
@@ -55,14 +55,18 @@ class TrialProcess:
         self._vocabulary = vocabulary
         self._process: subprocess.Popen[str] | None = None
 
-    def tried(self, spec: ConstraintSpec) -> Tried:
+    def tried(self, kind: Kind, text: str) -> Tried:
         """Return a constraint that was compiled there, so that it can be compiled here.
+
+        Args:
+            kind: how `text` is to be read.
+            text: as in `ConstraintSpec`.
 
         Raises:
             Refused: it cannot be compiled.
             TooCostly: it needs more than there is for one constraint.
         """
-        line = json.dumps({"kind": spec.kind, "text": spec.text})
+        line = json.dumps({"kind": kind, "text": text})
         said, code = self._asked(line)
         if code == 0:  # it had idled, and ended
             said, code = self._asked(line)

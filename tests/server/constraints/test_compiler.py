@@ -3,8 +3,6 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from server.constraints.compiler import Constraints
 from server.constraints.matcher import Compiled
 from server.constraints.spec import ConstraintSpec
 from server.errors import InvalidRequest, ServingError
+from structured import answer_of, compiled, constraints_of, tokens_of
 
 PARAM = "response_format"
 SCHEMA = {
@@ -28,39 +27,8 @@ SCHEMA = {
 @pytest.fixture(scope="module")
 def constraints() -> Iterator[Constraints]:
     """Those of a base with one token a byte, and more logits than tokens."""
-    with made(tiny.tokenizer(), tiny.VOCABULARY + 7) as made_ones:
-        yield made_ones
-
-
-@contextmanager
-def made(tokenizer: Any, vocabulary: int) -> Iterator[Constraints]:
-    constraints = Constraints(tokenizer, vocabulary)
-    yield constraints
-    constraints.close()
-
-
-def compiled(constraints: Constraints, spec: ConstraintSpec) -> Compiled:
-    return asyncio.run(constraints.compiled(spec))
-
-
-def tokens_of(bits: bytearray | None) -> set[int]:
-    assert bits is not None
-    return {i for i in range(len(bits) * 8) if bits[i >> 3] >> (i & 7) & 1}
-
-
-def drawn(constraint: Compiled, tokenizer: Any, seed: int, most: int = 400) -> str | None:
-    """Return an answer of random allowed tokens; None if it is not whole after `most` of them."""
-    random, matcher = Random(seed), constraint.begin(frozenset({tokenizer.eos_token_id}))
-    tokens: list[int] = []
-    for _ in range(most):
-        allowed = tokens_of(matcher.allowed(may_end=True))
-        token = random.choice(sorted(allowed))
-        if token == tokenizer.eos_token_id:
-            return str(tokenizer.decode(tokens))
-        tokens.append(token)
-        if matcher.advance(token):
-            return str(tokenizer.decode(tokens))
-    return None
+    with constraints_of(tiny.tokenizer(), tiny.VOCABULARY + 7) as made:
+        yield made
 
 
 SPECS = [
@@ -78,9 +46,9 @@ SPECS = [
 )
 def test_random_allowed_tokens_make_what_was_asked_for(kind: str, spec: Any, holds: Any) -> None:
     tokenizer = tiny.tokenizer() if kind == "bytes" else tokenizer_kinds.tokenizer(kind)
-    with made(tokenizer, len(tokenizer)) as constraints:
+    with constraints_of(tokenizer, len(tokenizer)) as constraints:
         constraint = compiled(constraints, spec)
-    texts = [drawn(constraint, tokenizer, seed) for seed in range(15)]
+    texts = [answer_of(constraint, tokenizer, seed) for seed in range(15)]
     whole = [text for text in texts if text is not None]
     assert len(whole) > 5
     assert all(holds(text) for text in whole), whole
@@ -108,7 +76,7 @@ def test_what_no_token_may_follow_says_why(constraints: Constraints) -> None:
 def test_what_the_bases_tokens_cannot_write_is_refused_before_anything_runs() -> None:
     tokenizer = tokenizer_kinds.tokenizer("unigram, always")
     refused = pytest.raises(InvalidRequest, match="none of the base's tokens")
-    with made(tokenizer, len(tokenizer)) as constraints, refused:
+    with constraints_of(tokenizer, len(tokenizer)) as constraints, refused:
         compiled(constraints, ConstraintSpec.choice(["ß"], PARAM))
 
 
