@@ -19,6 +19,7 @@ from server.base.kinds import USES
 from server.base.loading import Base
 from server.base.resident import ResidentBase
 from server.base.sampling_defaults import SamplingDefaults, sampling_defaults
+from server.constraints.compiler import Constraints
 from server.encoding.build import Encoding, encoding_of
 from server.encoding.head_switch import plain_heads
 from server.encoding.request import Limits
@@ -51,6 +52,7 @@ class Generating:
     runtime: Runtime
     deliveries: Deliveries
     placement: Placement
+    constraints: Constraints
     calibration: Calibration | None = None
 
     @property
@@ -92,6 +94,11 @@ class Service:
     def deliveries(self) -> Deliveries:
         """Return the deliveries of tokens to the event loop."""
         return self._generating.deliveries
+
+    @property
+    def constraints(self) -> Constraints:
+        """Return what compiles constraints on answers of a base that generates."""
+        return self._generating.constraints
 
     @property
     def calibration(self) -> Calibration | None:
@@ -136,6 +143,8 @@ class Service:
         """End the loop, the threads that tokenize, the loaders and the registry, in this order."""
         self.serving.worker.stop()
         self.tokenizing.close()
+        if isinstance(self.serving, Generating):
+            self.serving.constraints.close()
         self.loader.close()
         self.registry.close()
 
@@ -246,7 +255,8 @@ def _generating(
         flush=deliveries.flush,
     )
     text = Text(base.tokenizer, base.vocabulary, _max_length(settings, base))
-    return Generating(text, engine, runtime, deliveries, placement, calibration)
+    constraints = Constraints(base.tokenizer, base.vocabulary)
+    return Generating(text, engine, runtime, deliveries, placement, constraints, calibration)
 
 
 def _capacities(settings: Settings) -> Capacities:

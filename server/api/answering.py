@@ -17,6 +17,7 @@ from server.api.completion_responses import Answer, Json, usage
 from server.api.generation import Choice, GenerationCall, Run, finish, submit
 from server.api.prompt_scores import prompt_logprobs
 from server.api.sampling import samplings
+from server.scheduling.sequence import Constraint
 from server.service import Service
 
 T = TypeVar("T")
@@ -78,24 +79,27 @@ class StreamedAnswer:
     events: AsyncGenerator[Json]
 
 
-def accept(service: Service, call: GenerationCall) -> Accepted:
-    """Accept the sequences of a call.
+async def accept(service: Service, call: GenerationCall) -> Accepted:
+    """Accept the sequences of a call, once its constraint is compiled.
 
     Raises:
         Overloaded, Draining: nothing was accepted.
-        PromptTooLong, InvalidRequest: as `samplings` does.
+        PromptTooLong, InvalidRequest: as `samplings` does; the constraint is malformed.
+        UnsupportedParameter: the constraint has what is not supported.
     """
-    (accepted,) = accept_all(service, [call])
+    (accepted,) = await accept_all(service, [call])
     return accepted
 
 
-def accept_all(service: Service, calls: Sequence[GenerationCall]) -> list[Accepted]:
+async def accept_all(service: Service, calls: Sequence[GenerationCall]) -> list[Accepted]:
     """Accept the sequences of all calls, to go side by side in one batch, or none of them.
 
     Raises:
         Exception: as `accept` does.
     """
-    runs = [Run(service, call, samplings(call, service)) for call in calls]
+    constraints = [await _compiled(service, call) for call in calls]
+    chosen = [samplings(call, service) for call in calls]
+    runs = [Run(service, *each) for each in zip(calls, chosen, constraints, strict=True)]
     submit(service, runs)
     for call in calls:
         if call.answerer.record is not None:
@@ -104,13 +108,18 @@ def accept_all(service: Service, calls: Sequence[GenerationCall]) -> list[Accept
     return list(map(Accepted, calls, runs, forms))
 
 
+async def _compiled(service: Service, call: GenerationCall) -> Constraint | None:
+    spec = call.constraint
+    return None if spec is None else await service.constraints.compiled(spec)
+
+
 async def whole_answer(service: Service, call: GenerationCall) -> WholeAnswer:
     """Return a call's answer once all choices are finished; cancelling it cancels them.
 
     Raises:
         Exception: as `accept` does, and what made a sequence fail.
     """
-    return await whole_of(service, accept(service, call))
+    return await whole_of(service, await accept(service, call))
 
 
 async def whole_of(service: Service, accepted: Accepted) -> WholeAnswer:
@@ -124,7 +133,7 @@ async def streamed_answer(service: Service, call: GenerationCall) -> StreamedAns
     Raises:
         Exception: as `whole_answer` does; what goes wrong later is raised by the events.
     """
-    return await streamed_of(service, accept(service, call))
+    return await streamed_of(service, await accept(service, call))
 
 
 async def streamed_of(service: Service, accepted: Accepted) -> StreamedAnswer:
@@ -144,7 +153,7 @@ async def _by_name(
         now = await asyncio.to_thread(resolve, service, was.model)
         if now.digest == was.digest:
             raise
-        return await attempt(accept(service, replace(accepted.call, answerer=now)))
+        return await attempt(await accept(service, replace(accepted.call, answerer=now)))
 
 
 async def _whole(service: Service, accepted: Accepted) -> WholeAnswer:

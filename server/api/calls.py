@@ -63,6 +63,7 @@ def completion_call(
         echoes=[text for text in texts for _ in range(body.n)],
         tenant=tenant,
         timeout_s=_timeout_s(service, body),
+        constraint=body.constraint,
     )
 
 
@@ -90,6 +91,7 @@ def chat_call(
         tenant=tenant,
         timeout_s=_timeout_s(service, body),
         tool_use=use,
+        constraint=body.constraint,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
+from server.api.constraint_schemas import ConstraintFields
 from server.api.request_body import RequestBody
 from server.api.sampling_schemas import MAX_CHOICES, SamplingFields, Token
 from server.generation.text_stream import TextForm
@@ -23,7 +24,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
     "store": (False,),
@@ -51,7 +51,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool = False
 
 
-class GenerationRequest(SamplingFields):
+class GenerationRequest(SamplingFields, ConstraintFields):
     """What completions and chat completions share.
 
     Args:

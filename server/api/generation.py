@@ -9,10 +9,11 @@ from server.api.answerer import Answerer
 from server.api.completion_schemas import GenerationRequest
 from server.api.prompt_scores import echoed
 from server.chat.message_stream import MessageDelta, ToolUse
+from server.constraints.spec import ConstraintSpec
 from server.generation.delivery import Mailbox
 from server.generation.runtime import FailedEvent, Generation, SequenceRequest, Sink
 from server.generation.text_stream import Place, TextForm
-from server.scheduling.sequence import Sampled, Sampling, TokenSequence
+from server.scheduling.sequence import Constraint, Sampled, Sampling, TokenSequence
 from server.service import Service
 
 
@@ -93,6 +94,7 @@ class GenerationCall:
         timeout_s: from acceptance to the last token; None for no limit.
         is_background: a batch's: it runs in the room that others leave.
         tool_use: how calls in answers are read; None where there are no tools.
+        constraint: what each answer must be like; None for anything.
     """
 
     body: GenerationRequest
@@ -106,6 +108,7 @@ class GenerationCall:
     timeout_s: float | None = None
     is_background: bool = False
     tool_use: ToolUse | None = None
+    constraint: ConstraintSpec | None = None
 
     @property
     def text_form(self) -> TextForm:
@@ -118,14 +121,25 @@ class Run:
     """The sequences of one request, from acceptance to their last tokens.
 
     Leaving it (`close`) cancels what is not over; safe to call twice.
+
+    Args:
+        service: that computes them.
+        call: that they answer.
+        samplings: of each choice.
+        constraint: the call's, compiled.
     """
 
     def __init__(
-        self, service: Service, call: GenerationCall, samplings: Sequence[Sampling]
+        self,
+        service: Service,
+        call: GenerationCall,
+        samplings: Sequence[Sampling],
+        constraint: Constraint | None = None,
     ) -> None:
         self._service = service
         self._call = call
         self._samplings = samplings
+        self._constraint = constraint
         self._mailbox = Mailbox(service.deliveries)
         form, echoes = call.text_form, call.echoes or [""] * len(call.prompts)
         self._streams = [
@@ -177,6 +191,7 @@ class Run:
             call.tenant,
             call.timeout_s,
             is_background=call.is_background,
+            constraint=self._constraint,
         )
 
     def begin(self, generations: Sequence[Generation]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 from llguidance.gbnf_to_lark import any_to_lark
 
 from server.constraints.spec import Kind
@@ -26,6 +26,9 @@ _JSON_OPTIONS: JsonCompileOptions = {
     "coerce_one_of": False,
 }
 
+#: Digits and letters of \\d and \\w are ASCII's, as in a schema's patterns.
+_ASCII = "dw"
+
 
 def grammar_of(kind: Kind, text: str) -> str:
     """Return a constraint in llguidance's form.
@@ -40,8 +43,6 @@ def grammar_of(kind: Kind, text: str) -> str:
     if kind == "json_schema":
         schema = "{}" if text == "true" else text
         return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS)
-    if kind == "regex":
-        return LLMatcher.grammar_from_regex(text)
     return json.dumps({"grammars": [{"lark_grammar": _lark(kind, text)}]})
 
 
@@ -56,6 +57,8 @@ def matcher_of(trie: LLTokenizer, grammar: str) -> LLMatcher:
 
 
 def _lark(kind: Kind, text: str) -> str:
+    if kind == "regex":
+        return f"start: /{regex_to_lark(text, _ASCII)}/"
     if kind == "choice":  # one terminal: rules for each would make a row of the parser each
         texts = [json.dumps(one, ensure_ascii=False) for one in json.loads(text)]
         return f"start: CHOICE\nCHOICE: {' | '.join(texts)}"

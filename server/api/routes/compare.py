@@ -34,7 +34,7 @@ async def compare(request: Request) -> Response:
     service = service_of(request)
     making = tokenized(service, body, request.state.tenant, compare_calls)
     calls = await unless_gone(request, making)
-    accepted, on_error = accept_all(service, calls), partial(error_body, request)
+    accepted, on_error = await accept_all(service, calls), partial(error_body, request)
     if body.stream:
         events = comparison_events(service, accepted, on_error)
         return EventStream(event_lines(request, events))
