@@ -20,7 +20,7 @@ Text = Annotated[str, Field(min_length=1)]
 Choices = Annotated[list[str], Field(min_length=1, max_length=_MAX_CHOICES)]
 
 
-class AnyText(BaseModel):
+class TextFormat(BaseModel):
     """Any text: no constraint."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,7 +28,7 @@ class AnyText(BaseModel):
     type: Literal["text"]
 
 
-class JsonObject(BaseModel):
+class JsonObjectFormat(BaseModel):
     """A JSON object.
 
     Args:
@@ -60,7 +60,7 @@ class NamedSchema(BaseModel):
     strict: bool | None = None
 
 
-class JsonSchema(BaseModel):
+class JsonSchemaFormat(BaseModel):
     """JSON that a schema accepts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,7 +89,9 @@ class StructuredOutputs(BaseModel):
     json_object: bool | None = None
 
 
-ResponseFormat = Annotated[AnyText | JsonObject | JsonSchema, Field(discriminator="type")]
+ResponseFormat = Annotated[
+    TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
+]
 
 
 class ConstraintFields(OpenAIBody):
@@ -134,14 +136,20 @@ class ConstraintFields(OpenAIBody):
         return specs[0] if specs else None
 
 
-def _of_format(given: AnyText | JsonObject | JsonSchema | None) -> list[ConstraintSpec]:
+def _of_format(
+    given: TextFormat | JsonObjectFormat | JsonSchemaFormat | None,
+) -> list[ConstraintSpec]:
     """Return the constraint of a `response_format`, if it is one."""
-    if isinstance(given, JsonSchema):
+    if isinstance(given, JsonSchemaFormat):
         named, param = given.json_schema, "response_format.json_schema.schema"
         return [_of_schema(named.schema_, param, bool(named.strict))]
-    if isinstance(given, JsonObject) and given.schema_ is not None:
+    if isinstance(given, JsonObjectFormat) and given.schema_ is not None:
         return [_of_schema(given.schema_, "response_format.schema")]
-    return [ConstraintSpec.json_object("response_format")] if isinstance(given, JsonObject) else []
+    return (
+        [ConstraintSpec.json_object("response_format")]
+        if isinstance(given, JsonObjectFormat)
+        else []
+    )
 
 
 def _of_one(given: StructuredOutputs, prefix: str) -> list[ConstraintSpec]:

@@ -63,8 +63,9 @@ class SequenceMatcher:
         bits = bytearray(self._timed(matcher.compute_bitmask))
         is_whole = _put(bits, self._end, False)
         _put(bits, self._end + 1, False)  # what no token writes
-        for token in self._ends:
-            _put(bits, token, is_whole and may_end)
+        if is_whole and may_end:
+            for token in self._ends:
+                _put(bits, token, True)
         if matcher.is_error() or self._left_s < 0 or not any(bits):
             self.fault = self._fault(matcher.get_error(), is_whole)
             return None

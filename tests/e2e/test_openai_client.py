@@ -272,7 +272,7 @@ def test_a_bad_request_is_said_before_any_token_and_names_its_parameter(
             "messages[0].content[0].type",
         ),
         ({"messages": [{"role": "user", "content": "a" * 1100}]}, "messages"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"presence_penalty": 2.1}, "presence_penalty"),
     ],
