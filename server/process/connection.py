@@ -38,11 +38,11 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.parser = _Parser(self)
         self._stall_s = stall_s
-        self._pace: Pace | None = None  # while a request is received
+        self._is_incoming = False  # a request has begun to come, and is not complete
+        self._is_head = True  # what comes is its head
+        self._pace: Pace | None = None  # of a request that comes in several pieces
         self._since = 0.0  # when bytes came last, or the server last held them up
         self._num_body_bytes = 0
-        self._begins_here = False
-        self._is_head = True
         self._check: asyncio.TimerHandle | None = None
         self._unread: UnreadAnswer | None = None
         self._cycles: list[RequestResponseCycle] = []
@@ -69,16 +69,14 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._pace is not None:
-            self._count(0 if self._begins_here else len(data))
-        self._begins_here = False
+        if self._is_incoming:
+            self._count(len(data))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._pace = Pace(self._stall_s)
-        self._since = self.loop.time()
+        self._is_incoming = self._is_head = True
+        self._pace = None
         self._num_body_bytes = 0
-        self._begins_here = self._is_head = True
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -97,7 +95,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self._pace = None
+        self._is_incoming = False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -156,12 +154,14 @@ class Connection(HttpToolsProtocol):
 
     def _count(self, num_bytes: int) -> None:
         """Count bytes of a request that is not complete, and see to it that it is looked at."""
-        assert self._pace is not None
         now = self.loop.time()
-        self._pace.moved(num_bytes, now - self._since)
+        if self._pace is None:  # it began among these bytes
+            self._pace = Pace(self._stall_s)
+        else:
+            self._pace.moved(num_bytes, now - self._since)
         self._since = now
         if self._pace.num_bytes > MAX_HEAD_BYTES + _MOST_FRAMING * self._num_body_bytes:
-            self._pace = None
+            self._is_incoming = False
             self.refuse(HeadTooLarge(f"a request's head has more than {MAX_HEAD_BYTES} bytes"))
         elif self._check is None:
             self._check = self.loop.call_later(self._pace.patience_s, self._look)
@@ -169,7 +169,7 @@ class Connection(HttpToolsProtocol):
     def _look(self) -> None:
         """End the connection if its request comes too slowly."""
         self._check = None
-        if self._pace is None or self.transport.is_closing():
+        if not self._is_incoming or self._pace is None or self.transport.is_closing():
             return
         now = self.loop.time()
         if self.flow.read_paused or self._open_cycles():  # the server's turn, or body_limit.py's
