@@ -2,12 +2,28 @@
 
 import math
 from collections import Counter, deque
+from dataclasses import dataclass
 
 from server.errors import Overloaded
 
 #: All tenants together may have so many times the open sequences of one.
 _QUEUES = 4
 _MAX_WAIT_S = 60
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A tenant's queue.
+
+    Args:
+        limit: how many may be open.
+        remaining: how many more are accepted now.
+        reset_s: in about how many seconds all that are open will have ended; 0 if none is.
+    """
+
+    limit: int
+    remaining: int
+    reset_s: int
 
 
 class OpenRequests:
@@ -48,12 +64,21 @@ class OpenRequests:
         if not self._open[tenant]:
             del self._open[tenant]
 
+    def quota(self, tenant: str, now: float) -> Quota:
+        """Return how much of its queue a tenant has used."""
+        num_open = self._open[tenant]
+        remaining = min(self._limit - num_open, self._all - self.total)
+        return Quota(self._limit, max(0, remaining), math.ceil(num_open * self._pace_s(now)))
+
     @property
     def _all(self) -> int:
         return _QUEUES * self._limit
 
     def _wait_s(self, most: int, now: float) -> int:
         """Return in how many seconds a tenth of `most` will end at the rate of the last ends."""
+        return min(_MAX_WAIT_S, max(1, math.ceil(most / 10 * self._pace_s(now))))
+
+    def _pace_s(self, now: float) -> float:
+        """Return the seconds from one end to the next, of the last ends."""
         seconds = now - self._ends[0] if self._ends else 0.0
-        pace_s = seconds / max(1, len(self._ends))
-        return min(_MAX_WAIT_S, max(1, math.ceil(most / 10 * pace_s)))
+        return seconds / max(1, len(self._ends))

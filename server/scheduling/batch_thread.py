@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from server.errors import Draining
-from server.scheduling.admission import OpenRequests
+from server.scheduling.admission import OpenRequests, Quota
 
 _LOG = logging.getLogger("overtone.runtime")
 
@@ -66,6 +66,11 @@ class BatchThread(ABC):
     def num_open(self) -> int:
         """Return how many sequences or inputs were accepted and are not over."""
         return self._open.total + self._num_apart
+
+    def quota(self, tenant: str) -> Quota:
+        """Return how much of its queue a tenant has used."""
+        with self._lock:
+            return self._open.quota(tenant, time.monotonic())
 
     @abstractmethod
     def _turn(self) -> None:

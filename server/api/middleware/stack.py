@@ -9,6 +9,7 @@ from server.api.middleware.ambiguity import Unambiguous
 from server.api.middleware.body_limit import BodyLimit
 from server.api.middleware.keys import ApiKeys
 from server.api.middleware.last_resort import LastResort
+from server.api.middleware.openai_headers import OpenAIHeaders
 from server.api.middleware.other_sites import OtherSites
 from server.api.middleware.plain_methods import PlainMethods
 from server.api.middleware.request_id import RequestId
@@ -20,7 +21,10 @@ from server.telemetry.observer import Observer
 _CORS: dict[str, Any] = {
     "allow_methods": ("GET", "HEAD", "POST", "PUT", "DELETE"),
     "allow_headers": ("*",),
-    "expose_headers": ("X-Request-Id", "X-Overtone-Adapter", "ETag", "Retry-After"),
+    "expose_headers": (
+        *("X-Request-Id", "X-Overtone-Adapter", "ETag", "Retry-After", "OpenAI-Processing-Ms"),
+        *(f"X-RateLimit-{part}-Requests" for part in ("Limit", "Remaining", "Reset")),
+    ),
     "allow_private_network": True,
 }
 
@@ -34,6 +38,7 @@ def add_middleware(app: FastAPI, settings: Settings, observer: Observer) -> None
     }
     app.add_middleware(BodyLimit, settings.max_body_bytes, uploads, settings.client_stall_s)
     keys = [key.get_secret_value() for key in settings.api_keys]
+    app.add_middleware(OpenAIHeaders)
     app.add_middleware(ApiKeys, keys, settings.tenant_header)
     app.add_middleware(Unambiguous, [settings.tenant_header or ""])
     app.add_middleware(PlainMethods)

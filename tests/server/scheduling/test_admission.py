@@ -3,7 +3,7 @@
 import pytest
 
 from server.errors import Overloaded
-from server.scheduling.admission import OpenRequests
+from server.scheduling.admission import OpenRequests, Quota
 
 
 def test_a_full_tenant_is_refused_and_another_is_not() -> None:
@@ -46,3 +46,24 @@ def test_nobody_is_remembered_who_has_nothing_open() -> None:
         opened.begin(str(i), 0.0)
         opened.end(str(i), 0.0)
     assert not opened._open
+
+
+def test_a_quota_is_what_a_tenant_may_still_ask() -> None:
+    opened = OpenRequests(3, "sequences")
+    assert opened.quota("a", 0.0) == Quota(limit=3, remaining=3, reset_s=0)
+    for number in range(4):
+        opened.begin("b", float(number))
+        opened.end("b", float(number))  # one a second
+    opened.begin("a", 4.0)
+    opened.begin("a", 4.0)
+    assert opened.quota("a", 4.0) == Quota(limit=3, remaining=1, reset_s=2)
+    opened.begin("a", 4.0, count=5)
+    assert opened.quota("a", 4.0) == Quota(limit=3, remaining=0, reset_s=7)
+    assert opened.quota("b", 4.0) == Quota(limit=3, remaining=3, reset_s=0)
+
+
+def test_a_quota_ends_where_all_tenants_together_do() -> None:
+    opened = OpenRequests(2, "sequences")
+    for tenant in "abcd":
+        opened.begin(tenant, 0.0, count=2)
+    assert opened.quota("e", 0.0).remaining == 0
