@@ -79,6 +79,7 @@ from .types import (
     RankedDocument,
     Reranking,
     Scores,
+    ToolCall,
     Usage,
 )
 
@@ -142,6 +143,7 @@ __all__ = [
     "StorageFull",
     "Timeout",
     "TooLarge",
+    "ToolCall",
     "Training",
     "TrainingFile",
     "Unavailable",

@@ -1,7 +1,9 @@
 """The commands that ask a model: chat, complete, and the list of models."""
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ from rich.text import Text
 from ._session import API_ERROR, Session, is_interactive, printable, report
 from .client import Client
 from .errors import InvalidArgument, OvertoneError
-from .types import AnsweredBy, ChatChunk, Comparison, CompletionChunk
+from .types import AnsweredBy, ChatChoice, ChatChunk, Comparison, CompletionChunk
 
 ModelName = Annotated[
     str, typer.Argument(metavar="NAME", help="NAME, NAME@3, NAME@prod, NAME@sha256:… or the base.")
@@ -34,6 +36,14 @@ RepetitionPenalty = Annotated[
     float | None, typer.Option(help="Above 1, tokens that are there already are less likely.")
 ]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+Tools = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Functions it may call: JSON, as OpenAI's `tools`."),
+]
+ToolChoice = Annotated[
+    str | None,
+    typer.Option(metavar="CHOICE", help="auto, none, required, or the function it must call."),
+]
 
 
 def models(ctx: typer.Context) -> None:
@@ -92,9 +102,14 @@ def chat(  # noqa: PLR0913 (the options of a command)
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
+    tools: Tools = None,
+    tool_choice: ToolChoice = None,
 ) -> None:
     """Chat with a model; without --message, turn by turn until Ctrl-D."""
     session: Session = ctx.obj
+    asks = message is None and is_interactive() and not session.as_json
+    if tools is not None and asks:
+        raise InvalidArgument("calls of functions are answered by a program: give --message")
     params = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -103,10 +118,11 @@ def chat(  # noqa: PLR0913 (the options of a command)
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "seed": seed,
+        **_tool_params(tools, tool_choice),
     }
     messages = [] if system is None else [_turn("system", system)]
     with session.client() as client:
-        if message is None and is_interactive() and not session.as_json:
+        if asks:
             _converse(client, name, messages, params)
             return
         messages.append(_turn("user", _given(message)))
@@ -201,13 +217,35 @@ def _print_all(chunks: Iterable[CompletionChunk | ChatChunk]) -> str:
     for chunk in chunks:
         answered_by = chunk.answered_by or answered_by
         pieces.append(chunk.text)
-        typer.echo(printable(chunk.text), nl=False)
+        typer.echo(printable(chunk.text + _calls_in(chunk)), nl=False)
         sys.stdout.flush()
     typer.echo()
     if answered_by and answered_by.adapter and sys.stderr.isatty():
         answered = f"[{answered_by.adapter}@{answered_by.version} {answered_by.mode}]"
         Console(stderr=True, highlight=False, markup=False).print(printable(answered), style="dim")
     return "".join(pieces)
+
+
+def _calls_in(chunk: CompletionChunk | ChatChunk) -> str:
+    """What a chunk has of calls: each on a line of its own, its name before its arguments."""
+    calls = [call for c in chunk.choices if isinstance(c, ChatChoice) for call in c.tool_calls]
+    names = ["" if call.name is None else f"\n{call.name} " for call in calls]
+    return "".join(name + call.arguments for name, call in zip(names, calls, strict=True))
+
+
+def _tool_params(tools: Path | None, choice: str | None) -> dict[str, Any]:
+    """The parameters that say what may be called."""
+    if tools is None:
+        if choice is not None:
+            raise InvalidArgument("--tool-choice needs --tools")
+        return {}
+    try:
+        params: dict[str, Any] = {"tools": json.loads(tools.read_text())}
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{tools} cannot be read as JSON: {error}") from error
+    if choice in (None, "auto", "none", "required"):
+        return params | {"tool_choice": choice}
+    return params | {"tool_choice": {"type": "function", "function": {"name": choice}}}
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from .types import (
     RankedDocument,
     Reranking,
     Scores,
+    ToolCall,
     Usage,
 )
 
@@ -242,12 +243,24 @@ def _choice(body: Json) -> Choice:
 
 def _chat_choice(body: Json) -> ChatChoice:
     message = body["message"] if "message" in body else body["delta"]
+    calls = enumerate(message.get("tool_calls") or ())
     return ChatChoice(
         index=int(body.get("index", 0)),
-        message=Message(message.get("role"), message.get("content") or ""),
+        message=Message(
+            message.get("role"),
+            message.get("content") or "",
+            tuple(_tool_call(number, call) for number, call in calls),
+        ),
         finish_reason=body.get("finish_reason"),
         logprobs=body.get("logprobs"),
     )
+
+
+def _tool_call(number: int, body: Json) -> ToolCall:
+    """A call, or a piece of one; pieces say which call they are of."""
+    function = body["function"]
+    index = {"index": number, **body}["index"]
+    return ToolCall(index, body.get("id"), function.get("name"), function["arguments"])
 
 
 def _aliases(given: Any, version: int) -> dict[str, int]:

@@ -123,11 +123,29 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a function; in a stream, the piece that is new.
+
+    Args:
+        index: of the call in its message, from 0.
+        id: what its result refers to; in a stream with the first piece only, as its name.
+        name: of the function.
+        arguments: a JSON object as text, or the next part of it.
+    """
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn of a chat; in a stream, the piece that is new."""
 
     role: str | None
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +161,11 @@ class ChatChoice:
     def text(self) -> str:
         """The message's content."""
         return self.message.content
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The functions that the message calls."""
+        return self.message.tool_calls
 
 
 @dataclass(frozen=True)

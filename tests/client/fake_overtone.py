@@ -272,8 +272,19 @@ def _told(model: str, is_chat: bool) -> dict[str, Any]:
     return {"object": kind, **_whole(model, is_chat)}
 
 
+#: A call of a function, and its pieces in a stream.
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+PIECES = [
+    {"index": 0, **CALL, "function": {"name": "weather", "arguments": ""}},
+    {"index": 0, "function": {"arguments": "{"}},
+    {"index": 0, "function": {"arguments": "}"}},
+]
+
+
 def _whole(model: str, is_chat: bool) -> dict[str, Any]:
-    message = {"role": "assistant", "content": "Hello, world"}
+    message: dict[str, Any] = {"role": "assistant", "content": "Hello, world"}
+    if model == "calls":
+        message |= {"content": None, "tool_calls": [CALL, {**CALL, "id": "c2"}]}
     choice = {"message": message} if is_chat else {"text": "Hello, world", "token_ids": [1, 2]}
     return _answer(model, [{"index": 0, "finish_reason": "stop", **choice}])
 
@@ -301,6 +312,8 @@ async def events(model: str, is_chat: bool) -> AsyncIterator[str]:
         if count == 0:
             async for extra in _mischief(model):
                 yield extra
+    for piece in PIECES if model == "calls" else ():
+        yield _event(_answer(model, [{"index": 0, "delta": {"tool_calls": [piece]}}]))
     yield _event(_answer(model, []))
     if model != "ends-early":
         yield "data: [DONE]\n\n"

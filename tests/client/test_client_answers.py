@@ -19,6 +19,7 @@ from overtone_client import (
     Overloaded,
     RankedDocument,
     TooLarge,
+    ToolCall,
     Usage,
 )
 
@@ -43,6 +44,29 @@ def test_chat_answers_with_a_message(client: Client, state: State) -> None:
     assert answer.text == "Hello, world"
     assert answer.model == "demo@1"
     assert state.bodies == [{"model": "demo@1", "messages": USER, "seed": 7}]
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+
+
+def test_a_chat_has_the_calls_of_functions_whole_and_in_pieces(
+    client: Client, state: State
+) -> None:
+    answer = client.chat("calls", USER, tools=TOOLS, tool_choice="required")
+    assert state.bodies[0]["tools"] == TOOLS
+    (choice,) = answer.choices
+    assert choice.tool_calls == (
+        ToolCall(0, "c1", "weather", "{}"),
+        ToolCall(1, "c2", "weather", "{}"),
+    )
+    assert answer.text == ""
+    chunks = client.stream_chat("calls", USER, tools=TOOLS)
+    pieces = [call for chunk in chunks for one in chunk.choices for call in one.tool_calls]
+    assert pieces == [
+        ToolCall(0, "c1", "weather", ""),
+        ToolCall(0, None, None, "{"),
+        ToolCall(0, None, None, "}"),
+    ]
 
 
 def test_a_reranking_has_its_documents_in_order(client: Client, state: State) -> None:

@@ -161,6 +161,22 @@ def test_answers_are_streamed_without_control_characters(run: Run, state: State)
     }
 
 
+def test_calls_of_functions_are_printed(run: Run, state: State, tmp_path: Path) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "weather"}}]')
+    asked = ("chat", "calls", "-m", "hi", "--tools", str(tools))
+    assert run(*asked).stdout == "Hello, [31mworld\nweather {}\n"
+    assert state.bodies[-1]["tools"] == json.loads(tools.read_text())
+    assert "tool_choice" not in state.bodies[-1]
+    run(*asked, "--tool-choice", "required")
+    assert state.bodies[-1]["tool_choice"] == "required"
+    run(*asked, "--tool-choice", "weather")
+    assert state.bodies[-1]["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    tools.write_text("[")
+    assert "cannot be read as JSON" in run(*asked).stderr
+    assert "--tool-choice needs --tools" in run(*asked[:4], "--tool-choice", "none").stderr
+
+
 def test_answers_as_json_are_the_servers_documents(run: Run) -> None:
     chat = document(run("--json", "chat", "demo", "-m", "hi", "--temperature", "0"))
     assert chat["choices"][0]["message"]["content"] == "Hello, world"

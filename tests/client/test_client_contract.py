@@ -37,6 +37,10 @@ PARAMS = {
     "logit_bias": {},
 }
 MESSAGES = [{"role": "user", "content": "Hello"}]
+TOOLS: Json = {
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
+}
 GATE = {"metric": "eval_loss", "better_than": "base"}
 JOB: Json = {
     "name": "poet",
@@ -70,7 +74,7 @@ CALLS: dict[str, Call] = {
     "models": lambda c, p: c.models(limit=1, after="a"),
     "health": lambda c, p: c.health(),
     "complete": lambda c, p: c.complete("poet", "Once", **PARAMS, logprobs=2),
-    "chat": lambda c, p: c.chat("poet", MESSAGES, **PARAMS, logprobs=True, top_logprobs=2),
+    "chat": lambda c, p: c.chat("poet", MESSAGES, **PARAMS, **TOOLS, logprobs=True, top_logprobs=2),
     "stream_complete": lambda c, p: [*c.stream_complete("poet", [1, 2], **PARAMS)],
     "stream_chat": lambda c, p: [*c.stream_chat("poet", MESSAGES, **PARAMS)],
     "compare": lambda c, p: (
