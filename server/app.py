@@ -32,6 +32,7 @@ from server.api.routes import (
     residency,
     responses,
     scoring,
+    tokens,
     workers,
 )
 from server.api.validation import invalid_parameter
@@ -69,6 +70,7 @@ _ROUTES = (
     compare,
     encoding,
     scoring,
+    tokens,
     evaluations,
     adapters,
     residency,

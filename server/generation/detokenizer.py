@@ -87,11 +87,51 @@ class Text:
         if not ids:
             raise InvalidRequest(f"the {field} made no tokens: at least one is needed", field)
         self.lengths.check(len(ids), field)
+        self._check_exist(ids, field)
+        return tuple(ids)
+
+    def _check_exist(self, ids: Sequence[int], field: str) -> None:
         wrong = next((token for token in ids if not 0 <= token < self._vocabulary), None)
         if wrong is not None:
             message = f"token id {wrong} is not in the vocabulary of {self._vocabulary}"
             raise InvalidRequest(message, field)
-        return tuple(ids)
+
+    def tokens_of(self, text: str, with_special: bool) -> tuple[int, ...]:
+        """Return the tokens of a text, none for an empty one.
+
+        Args:
+            text: of any length that a prompt may have.
+            with_special: add the special tokens that a prompt gets.
+
+        Raises:
+            PromptTooLong: it is longer.
+        """
+        self._check_text(text, "prompt")
+        made = prompt_of(self._tokenizer, text).ids if with_special else None
+        return tuple(plain_ids(self._tokenizer, text) if made is None else made)
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        """Return what tokens say, special ones included.
+
+        Raises:
+            InvalidRequest: a token does not exist.
+        """
+        self._check_exist(tokens, "tokens")
+        text: str = self._tokenizer.backend_tokenizer.decode(tokens, skip_special_tokens=False)
+        return text
+
+    def vocabulary_texts(self, tokens: Sequence[int]) -> list[str]:
+        """Return each token as the vocabulary has it."""
+        return list(self._tokenizer.convert_ids_to_tokens(list(tokens)))
+
+    @property
+    def description(self) -> dict[str, str | None]:
+        """Return the tokenizer's class, special tokens and chat template."""
+        tokenizer = self._tokenizer
+        special = ("bos_token", "eos_token", "pad_token", "unk_token")
+        named = {name: getattr(tokenizer, name) for name in (*special, "chat_template")}
+        told = {name: None if value is None else str(value) for name, value in named.items()}
+        return {"tokenizer_class": type(tokenizer).__name__, **told}
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """Return what tokens say from the beginning of a text on."""

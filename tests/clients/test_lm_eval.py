@@ -260,3 +260,17 @@ def test_local_chat_completions_writes_what_the_hf_backend_writes(
     given = {"model": case.name, "base_url": f"{live.url}/v1/chat/completions"}
     got = harness.run("local-chat-completions", ["own_write"], chat=True, **given)
     assert_same(got, harness.run("hf", ["own_write"], chat=True, **case.hf))
+
+
+def test_the_harness_takes_the_servers_own_tokenizer(
+    harness: Harness, live: Live, case: Case
+) -> None:
+    """Without a tokenizer of its own it finds /tokenizer_info and /tokenize."""
+    if case.name != BASE:
+        pytest.skip("all adapters have the base's tokens")
+    given = completions(live, case, tokenizer_backend="auto")
+    del given["tokenizer"]
+    tasks = ("own_choice", "own_last")
+    assert_same(
+        harness.run("local-completions", tasks, **given), harness.run("hf", tasks, **case.hf)
+    )
