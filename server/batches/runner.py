@@ -24,7 +24,9 @@ _LOG = logging.getLogger("overtone.batches")
 #: Batches that run at a time, of different tenants: they take turns in the engine.
 _AT_ONCE = 8
 _POLL_S = 1.0
-#: How often a stopping server is noticed.
+#: Between heartbeats, with which a batch's counts go along.
+_BEAT_S = 1.0
+#: How often it is looked whether the server stops.
 _TICK_S = 0.1
 #: Threads for tokenizing, and for disk and registry.
 _THREADS = 2
@@ -42,7 +44,8 @@ class BatchRunner:
         self._service, self._is_stopping = service, is_stopping
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         settings = service.settings
-        self._beat_s = min(2.0, settings.batch_lost_after_s / 6)
+        self._beat_s = min(_BEAT_S, settings.batch_lost_after_s / 6)
+        self._poll_s = min(_POLL_S, settings.batch_lost_after_s / 6)
         self._width = settings.max_running + settings.max_running // 2 + 1
         self._silence = Silence(settings.batch_lost_after_s)
         self._runs: dict[str, tuple[BatchRun, asyncio.Task[None]]] = {}
@@ -79,9 +82,9 @@ class BatchRunner:
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
         tokenizing = ThreadPoolExecutor(_THREADS, thread_name_prefix="overtone-batches-text")
         self._loop.set_default_executor(tokenizing)
-        is_tidy, looked = False, -_POLL_S
+        is_tidy, looked = False, -self._poll_s
         while not self._closing.is_set() and not self._is_stopping():
-            if time.monotonic() - looked >= _POLL_S or self._woken.is_set():
+            if time.monotonic() - looked >= self._poll_s or self._woken.is_set():
                 self._woken.clear()
                 try:
                     is_tidy = is_tidy or await self._beside(self._tidy)
