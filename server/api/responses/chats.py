@@ -1,5 +1,6 @@
 """From a body of POST /v1/responses to the body of the chat that answers it."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,13 +23,13 @@ from server.errors import InvalidRequest
 
 Json = dict[str, Any]
 
-#: A chat's field -> what it is called here.
-_NAMES = {
-    "messages": "input",
-    "max_completion_tokens": "max_output_tokens",
-    "response_format.json_schema": "text.format",
-    "response_format": "text.format",
-}
+#: How a chat's field is called here. Items and messages have different numbers.
+_NAMES = (
+    (r"messages.*", "input"),
+    (r"max_completion_tokens", "max_output_tokens"),
+    (r"response_format(\.json_schema)?", "text.format"),
+    (r"(tools\[\d+\]|tool_choice)\.function", r"\1"),
+)
 
 
 def chat_request(body: ResponsesRequest) -> ChatRequest:
@@ -45,15 +46,12 @@ def chat_request(body: ResponsesRequest) -> ChatRequest:
         "max_completion_tokens": body.max_output_tokens,
         "timeout_s": body.timeout_s,
         "stream": body.stream,
+        "tools": list(map(_tool, body.tools)),
+        "tool_choice": _tool_choice(body),
+        "parallel_tool_calls": body.parallel_tool_calls,
     }
     if body.text.format.type != "text":
         asked["response_format"] = _format(body)
-    if body.tools:
-        asked |= {
-            "tools": list(map(_tool, body.tools)),
-            "tool_choice": _tool_choice(body),
-            "parallel_tool_calls": body.parallel_tool_calls,
-        }
     if body.stream:
         asked["stream_options"] = {"include_usage": True}
     return checked(ChatRequest, asked)
@@ -65,10 +63,8 @@ def own_names() -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        for theirs, ours in _NAMES.items():
-            if error.param and error.param.startswith(theirs):
-                error.param = ours + error.param.removeprefix(theirs)
-                break
+        for theirs, ours in _NAMES:
+            error.param = error.param and re.sub(f"^{theirs}", ours, error.param)
         raise
 
 

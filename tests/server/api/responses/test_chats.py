@@ -96,6 +96,8 @@ def test_sampling_and_limits_are_the_chats() -> None:
     ("theirs", "ours"),
     [
         ("messages", "input"),
+        ("messages[2].tool_calls[0].function.arguments", "input"),
+        ("tools[3].function.parameters", "tools[3].parameters"),
         ("max_completion_tokens", "max_output_tokens"),
         ("response_format.json_schema.schema", "text.format.schema"),
         ("response_format.type", "text.format.type"),
