@@ -21,7 +21,7 @@ router = APIRouter(tags=["inference"])
 @router.post(
     "/tokenize",
     **describe(
-        "tokenize",
+        "createTokens",
         answer(Tokenized),
         body=TokenizeRequest,
         errors=(*RESOLVES, PromptTooLong, Overloaded),
@@ -52,7 +52,7 @@ def _tokenized(service: Service, body: TokenizeRequest) -> Tokenized:
 
 @router.post(
     "/detokenize",
-    **describe("detokenize", answer(Detokenized), body=DetokenizeRequest, errors=RESOLVES),
+    **describe("createText", answer(Detokenized), body=DetokenizeRequest, errors=RESOLVES),
 )
 async def detokenize(request: Request) -> Detokenized:
     """Return the text that tokens say."""

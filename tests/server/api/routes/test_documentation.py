@@ -28,6 +28,7 @@ from server.api.encoding_schemas import (
 from server.api.job_schemas import HyperparametersRequest, JobRequest
 from server.api.responses.schemas import ResponsesRequest
 from server.api.routes.evaluations import EvaluationRequest
+from server.api.token_schemas import DetokenizeRequest, TokenizeRequest
 
 ASSETS = ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/start.js")
 CHROMIUM = shutil.which("chromium")
@@ -136,6 +137,8 @@ def test_every_json_body_has_an_example_that_is_taken() -> None:
         EvaluationRequest,
         BatchCreation,
         JobRequest,
+        TokenizeRequest,
+        DetokenizeRequest,
         AliasRequest,
     ]
     contents = [_content(op) for *_, op in OPERATIONS]
