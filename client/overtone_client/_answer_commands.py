@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form
 from ._session import API_ERROR, Session, is_interactive, printable, report
 from .client import Client
 from .errors import InvalidArgument, OvertoneError
@@ -68,6 +69,10 @@ def complete(  # noqa: PLR0913 (the options of a command)
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
+    json_schema: SchemaFile = None,
+    regex: Regex = None,
+    choice: Choices = None,
+    grammar: GrammarFile = None,
 ) -> None:
     """Continue a text, token by token."""
     session: Session = ctx.obj
@@ -80,6 +85,7 @@ def complete(  # noqa: PLR0913 (the options of a command)
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "seed": seed,
+        **answer_form(json_schema, regex, choice, grammar),
     }
     with session.client() as client:
         if session.as_json:
@@ -104,6 +110,10 @@ def chat(  # noqa: PLR0913 (the options of a command)
     seed: Seed = None,
     tools: Tools = None,
     tool_choice: ToolChoice = None,
+    json_schema: SchemaFile = None,
+    regex: Regex = None,
+    choice: Choices = None,
+    grammar: GrammarFile = None,
 ) -> None:
     """Chat with a model; without --message, turn by turn until Ctrl-D."""
     session: Session = ctx.obj
@@ -119,6 +129,7 @@ def chat(  # noqa: PLR0913 (the options of a command)
         "repetition_penalty": repetition_penalty,
         "seed": seed,
         **_tool_params(tools, tool_choice),
+        **answer_form(json_schema, regex, choice, grammar),
     }
     messages = [] if system is None else [_turn("system", system)]
     with session.client() as client:

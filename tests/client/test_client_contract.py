@@ -35,6 +35,10 @@ PARAMS = {
     "stop": ["x"],
     "stop_token_ids": [3],
     "logit_bias": {},
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "any", "schema": {"type": "object"}, "strict": True},
+    },
 }
 MESSAGES = [{"role": "user", "content": "Hello"}]
 TOOLS: Json = {

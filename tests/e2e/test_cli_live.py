@@ -218,9 +218,28 @@ def test_the_program_completes_and_chats_token_by_token(
     assert overtone("chat", "talks", "-m", "Hi", "--max-tokens=8").returncode == 0
 
 
+def test_the_program_holds_answers_to_a_schema_a_choice_or_an_expression(
+    overtone: Run, live: Live, folder: Callable[[int], Path], tmp_path: Path
+) -> None:
+    assert overtone("upload", str(folder(14)), "--name", "held").returncode == 0
+    schema, grammar = tmp_path / "answer.json", tmp_path / "grammar.lark"
+    schema.write_text(json.dumps({"type": "array", "items": {"const": 1}, "maxItems": 3}))
+    grammar.write_text('start: "(" start ")" | "x"')
+    chat = overtone("chat", "held", "-m", "Hi", "--json-schema", str(schema))
+    assert set(json.loads(chat.stdout)) <= {1}, chat.stderr
+    picked = overtone("complete", "held", "Hi", "--choice=yes", "--choice=no", "--max-tokens=9")
+    assert picked.stdout.strip() in ("yes", "no")
+    matched = overtone("complete", "held", "Hi", "--regex=a{3}b", "--max-tokens=9")
+    assert matched.stdout.strip() == "aaab"
+    nested = overtone("chat", "held", "-m", "Hi", "--grammar", str(grammar), "--max-tokens=99")
+    assert set(nested.stdout.strip()) <= set("(x)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "status"),
     [
+        (("complete", "tiny", "x", "--json-schema", "/nowhere"), "invalid_argument", 2),
+        (("complete", "tiny", "x", "--regex", "a("), "invalid_request", 1),
         (("show", "nobody"), "model_not_found", 1),
         (("complete", "nobody", "Once"), "model_not_found", 1),
         (("complete", "tiny", "x" * 2000), "context_length_exceeded", 1),
