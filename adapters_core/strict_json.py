@@ -56,7 +56,7 @@ def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH) -> Any:
         raise UnclearJson(f"is not JSON: {error.msg} at character {error.pos + 1}") from error
     except ValueError as error:
         raise UnclearJson("has a number of too many digits") from error
-    if "\\ud" in text or "\\uD" in text:
+    if "\\" in text and ("\\ud" in text or "\\uD" in text):  # the first is found faster
         _refuse_halves(value)
     return value
 

@@ -15,6 +15,7 @@ from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_responses import Answer, Json, usage
 from server.api.generation import Choice, GenerationCall, Run, finish, submit
+from server.api.json_answer import beside
 from server.api.prompt_scores import prompt_logprobs
 from server.api.sampling import samplings
 from server.scheduling.sequence import Constraint
@@ -40,6 +41,12 @@ class Accepted:
         """Return the whole answer's body from its finished choices."""
         generated = sum(choice.num_generated for choice in choices)
         return self.form.whole(choices, self._usage(generated), self.run.mode)
+
+    def num_values(self, choices: Sequence[Choice]) -> int:
+        """Return about how many values the whole answer's body has."""
+        alternatives = self.call.num_logprobs
+        of_token = 1 if alternatives is None else 4 * (1 + alternatives)
+        return of_token * sum(len(choice.sampled) for choice in choices)
 
     async def events(self) -> AsyncGenerator[Json]:
         """Yield the bodies of the answer's events; closing them cancels what is not over."""
@@ -164,7 +171,8 @@ async def _whole(service: Service, accepted: Accepted) -> WholeAnswer:
         for choice, sequence in zip(choices, accepted.run.sequences, strict=True):
             scores = await asyncio.to_thread(prompt_logprobs, service.text, sequence, count)
             choice.extras["prompt_logprobs"] = scores
-    return WholeAnswer(call.answerer, accepted.body(choices))
+    body = await beside(accepted.num_values(choices), partial(accepted.body, choices))
+    return WholeAnswer(call.answerer, body)
 
 
 async def _streamed(accepted: Accepted) -> StreamedAnswer:

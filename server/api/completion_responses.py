@@ -108,8 +108,7 @@ class Answer:
         tokens = [one.token for one in of.sampled]
         if self.with_logprobs:
             form = chat_logprobs if self.is_chat else completion_logprobs
-            places = [*self.text.places(tokens[: of.num_echoed]), *of.places]
-            choice["logprobs"] = form(self.text.tokens, of.sampled, places)
+            choice["logprobs"] = form(self.text.tokens, of.sampled, of.places)
         if self.with_ids:
             choice["token_ids"] = tokens[of.num_echoed :]
         return choice

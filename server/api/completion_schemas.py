@@ -109,7 +109,7 @@ class CompletionRequest(GenerationRequest):
     prompt_field = "prompt"
     usual_max_tokens = 16
 
-    prompt: str | Tokens | Prompts
+    prompt: Annotated[str | Tokens | Prompts, Field(union_mode="left_to_right")]
     max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool = False

@@ -1,6 +1,8 @@
 """One HTTP request's generations: from a checked request to finished or streaming choices."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -16,14 +18,17 @@ from server.generation.text_stream import Place, TextForm
 from server.scheduling.sequence import Constraint, Sampled, Sampling, TokenSequence
 from server.service import Service
 
+#: Tokens of a prompt that one delta has.
+_ECHOED_AT_ONCE = 256
+
 
 @dataclass(frozen=True)
 class Delta:
     """What one token added to one choice; text may be empty while it is held back.
 
     Args:
-        is_echo: this is the choice's prompt, not what was generated.
-        places: where each generated token stands.
+        is_echo: this is a part of the choice's prompt, not what was generated.
+        places: where each token stands.
         message: what it adds to the message of a chat with tools, text included; else None.
     """
 
@@ -53,7 +58,7 @@ class Choice:
     Args:
         pieces: of its text.
         sampled: its tokens.
-        places: where each generated token stands.
+        places: where each token stands.
         num_echoed: the first of its tokens, which are its prompt's.
         message: that of a chat with tools, text included; else None.
         extras: fields of this choice alone.
@@ -214,16 +219,24 @@ class Run:
                 if isinstance(event, FailedEvent):
                     raise event.error
                 if self._call.echoes and number not in self._echoed:
-                    yield self._echo(number)
+                    async with aclosing(self._echo(number)) as parts:
+                        async for part in parts:
+                            yield part
                 yield self._delta(number, event.sampled, event.finish_reason)
         finally:
             self.close()
 
-    def _echo(self, number: int) -> Delta:
-        """Return a choice's prompt; its first token has come, so it is computed."""
+    async def _echo(self, number: int) -> AsyncGenerator[Delta]:
+        """Yield a choice's prompt in parts; its first token has come, so it is computed."""
         self._echoed.add(number)
+        stream = self._service.text.stream(())
         tokens = echoed(self.sequences[number], self._call.num_logprobs)
-        return Delta(number, self._call.echoes[number], tokens, None, is_echo=True)
+        text = self._call.echoes[number]
+        while part := tuple(islice(tokens, _ECHOED_AT_ONCE)):
+            places = tuple(stream.push(one.token).place for one in part)
+            yield Delta(number, text, part, None, is_echo=True, places=places)
+            text = ""
+            await asyncio.sleep(0)  # other requests go on meanwhile
 
     def _delta(self, number: int, sampled: Sampled, finish_reason: str | None) -> Delta:
         stream = self._streams[number]

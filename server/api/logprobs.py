@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapters_core.tokens.token_texts import TokenTexts
+from server.api.json_answer import listed
 from server.generation.text_stream import Place
 from server.scheduling.sequence import Sampled
 
@@ -28,11 +29,11 @@ def completion_logprobs(
         sampled: its tokens.
         places: where each of them stands.
     """
-    placed = list(zip(sampled, places, strict=True))
+    placed = zip(sampled, places, strict=True)
     return {
         "tokens": [shown(texts, one.token, place, "bytes:") for one, place in placed],
         "token_logprobs": [_value(one.logprob) for one in sampled],
-        "top_logprobs": [_alternatives(texts, one, place) for one, place in placed],
+        "top_logprobs": listed(len(sampled), lambda i: _alternatives(texts, sampled[i], places[i])),
         "text_offset": [place.offset for place in places],
     }
 
@@ -57,8 +58,8 @@ def _alternatives(texts: TokenTexts, sampled: Sampled, place: Place) -> dict[str
 
 def chat_logprobs(texts: TokenTexts, sampled: Sequence[Sampled], places: Sequence[Place]) -> Json:
     """Return the `logprobs` of a chat completion's choice; see `completion_logprobs`."""
-    placed = zip(sampled, places, strict=True)
-    return {"content": [_entry(texts, one, place) for one, place in placed], "refusal": None}
+    content = listed(len(sampled), lambda i: _entry(texts, sampled[i], places[i]))
+    return {"content": content, "refusal": None}
 
 
 def _entry(texts: TokenTexts, sampled: Sampled, place: Place) -> Json:

@@ -1,8 +1,10 @@
 """A prompt's own tokens in an answer: `echo`, and `prompt_logprobs` as vLLM has them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from adapters_core.tokens.token_texts import TokenTexts
+from server.api.json_answer import listed
 from server.api.logprobs import shown
 from server.generation.detokenizer import Text
 from server.generation.text_stream import Place
@@ -16,36 +18,34 @@ def wanted_scores(prompt: tuple[int, ...]) -> dict[int, int]:
     return dict(enumerate(prompt[1:]))
 
 
-def echoed(sequence: TokenSequence, num_logprobs: int | None) -> tuple[Sampled, ...]:
-    """Return a prompt's tokens as if they had been chosen; the first one has no log-probability.
+def echoed(sequence: TokenSequence, num_logprobs: int | None) -> Iterator[Sampled]:
+    """Yield a prompt's tokens as if they had been chosen; the first one has no log-probability.
 
     Args:
         sequence: its prompt is computed.
         num_logprobs: alternatives with each token; None for no log-probabilities.
     """
-    first, *others = sequence.prompt
-    if num_logprobs is None:
-        return tuple(Sampled(token) for token in sequence.prompt)
-    scores = (sequence.scores[position] for position in range(len(others)))
-    rest = (
-        Sampled(token, score.logprob, score.alternatives[:num_logprobs])
-        for token, score in zip(others, scores, strict=True)
-    )
-    return Sampled(first), *rest
+    for number, token in enumerate(sequence.prompt):
+        if num_logprobs is None or number == 0:
+            yield Sampled(token)
+        else:
+            score = sequence.scores[number - 1]
+            yield Sampled(token, score.logprob, score.alternatives[:num_logprobs])
 
 
-def prompt_logprobs(text: Text, sequence: TokenSequence, count: int) -> list[Json | None]:
-    """Return, for each token of a prompt, token id -> its log-probability, rank and text.
+def prompt_logprobs(text: Text, sequence: TokenSequence, count: int) -> Any:
+    """Return a list: for each token of a prompt, token id -> its log-probability, rank and text.
 
     Each token comes with its `count` likeliest alternatives; the first token has nothing.
     """
-    scored, places = sequence.sampling.scored, text.places(sequence.prompt)
+    prompt, scores, places = sequence.prompt, sequence.scores, text.places(sequence.prompt)
 
-    def entries(position: int) -> Json:
-        score, place = sequence.scores[position], places[position + 1]
-        return _entries(text.tokens, score, scored[position], place, count)
+    def entries(number: int) -> Json | None:
+        if number == 0:
+            return None
+        return _entries(text.tokens, scores[number - 1], prompt[number], places[number], count)
 
-    return [None, *map(entries, sorted(scored))]
+    return listed(len(prompt), entries)
 
 
 def _entries(texts: TokenTexts, score: TokenScore, token: int, place: Place, count: int) -> Json:

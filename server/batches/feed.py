@@ -8,9 +8,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from registry import Answered
 from registry.batches.segments import Answers
+from server.api.json_answer import beside, num_values
 from server.batches.lines import answered
 from server.batches.request_answer import PASSING, Outcome
 from server.batches.source import Beside, Source, Sourced
@@ -84,7 +86,8 @@ class Feed:
             await self._begin(one)
             try:
                 outcome = await self._outcome(one)
-                self._unkept.append(answered(one.number, one.request, outcome))
+                line = partial(answered, one.number, one.request, outcome)
+                self._unkept.append(await beside(num_values(outcome.body), line))
             finally:
                 async with self._changed:
                     self._open_bytes -= one.size_bytes

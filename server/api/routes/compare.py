@@ -3,7 +3,6 @@
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from server.api.answering import accept_all
 from server.api.bodies.comparisons import ComparedChunk, Comparison
@@ -12,6 +11,7 @@ from server.api.compare_schemas import CompareRequest, kind_of
 from server.api.comparison import compare_calls, comparison_events, whole_comparison
 from server.api.describe import ANSWERS, answer, describe
 from server.api.event_stream import EventStream, event_lines
+from server.api.json_answer import json_answer
 from server.api.request import error_body, parsed_json, service_of, unless_gone
 from server.api.validation import checked
 
@@ -39,4 +39,4 @@ async def compare(request: Request) -> Response:
         events = comparison_events(service, accepted, on_error)
         return EventStream(event_lines(request, events))
     whole = whole_comparison(service, accepted, on_error)
-    return JSONResponse(await unless_gone(request, whole))
+    return await json_answer(await unless_gone(request, whole))

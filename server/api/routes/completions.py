@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from server.api.answerer import Answerer
 from server.api.answering import streamed_answer, whole_answer
@@ -20,6 +19,7 @@ from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.describe import ANSWERS, answer, describe
 from server.api.event_stream import EventStream, event_lines
 from server.api.generation import GenerationCall
+from server.api.json_answer import json_answer
 from server.api.request import json_body, service_of, unless_gone
 from server.service import Service
 
@@ -67,7 +67,7 @@ async def _answer(
     call = await unless_gone(request, tokenized(service, body, request.state.tenant, call_of))
     if not body.stream:
         whole = await unless_gone(request, whole_answer(service, call))
-        return JSONResponse(whole.body, headers=_headers(whole.answerer))
+        return await json_answer(whole.body, _headers(whole.answerer))
     streamed = await unless_gone(request, streamed_answer(service, call))
     lines = event_lines(request, streamed.events)
     return EventStream(lines, _headers(streamed.answerer))

@@ -1,13 +1,13 @@
 """POST /v1/classify and /v1/embeddings: bases that answer in one forward pass."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from server.api.answering import WholeAnswer
 from server.api.bodies.answers import Classification, Embeddings
 from server.api.describe import ANSWERS, answer, describe
 from server.api.encoding_answers import classified, embedded
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest
+from server.api.json_answer import json_answer
 from server.api.request import json_body, service_of, unless_gone
 
 router = APIRouter(tags=["inference"])
@@ -28,7 +28,7 @@ async def classify(request: Request) -> Response:
     """Say which label each text or image has."""
     body = await json_body(request, ClassifyRequest)
     work = classified(service_of(request), body, request.state.tenant)
-    return _response(await unless_gone(request, work))
+    return await _response(await unless_gone(request, work))
 
 
 @router.post(
@@ -44,8 +44,8 @@ async def embeddings(request: Request) -> Response:
     """Return one vector per text."""
     body = await json_body(request, EmbeddingsRequest)
     work = embedded(service_of(request), body, request.state.tenant)
-    return _response(await unless_gone(request, work))
+    return await _response(await unless_gone(request, work))
 
 
-def _response(found: WholeAnswer) -> Response:
-    return JSONResponse(found.body, headers={"X-Overtone-Adapter": found.answerer.header})
+async def _response(found: WholeAnswer) -> Response:
+    return await json_answer(found.body, {"X-Overtone-Adapter": found.answerer.header})

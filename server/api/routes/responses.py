@@ -1,17 +1,16 @@
 """POST /v1/responses: OpenAI's newer shape of a chat, without state."""
 
-import asyncio
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from server.api.answering import streamed_answer, whole_answer
 from server.api.bodies.responses import Response as ResponseBody
 from server.api.bodies.responses import ResponseEvent
-from server.api.calls import chat_call
+from server.api.calls import chat_call, tokenized
 from server.api.describe import ANSWERS, answer, describe
 from server.api.event_stream import EventStream, named_lines
+from server.api.json_answer import json_answer
 from server.api.request import error_body, json_body, service_of, unless_gone
 from server.api.responses.chats import chat_request, own_names
 from server.api.responses.events import response_events
@@ -36,11 +35,12 @@ async def responses(request: Request) -> Response:
     service, form = service_of(request), ResponseForm(body)
     with own_names():
         chat = chat_request(body)
-        call = await asyncio.to_thread(chat_call, service, chat, request.state.tenant)
+        making = tokenized(service, chat, request.state.tenant, chat_call)
+        call = await unless_gone(request, making)
         if not body.stream:
             whole = await unless_gone(request, whole_answer(service, call))
             headers = {"X-Overtone-Adapter": whole.answerer.header}
-            return JSONResponse(response_of(form, whole.body), headers=headers)
+            return await json_answer(response_of(form, whole.body), headers)
         streamed = await unless_gone(request, streamed_answer(service, call))
     events = response_events(form, streamed.events, partial(error_body, request))
     headers = {"X-Overtone-Adapter": streamed.answerer.header}

@@ -1,12 +1,12 @@
 """POST /v1/rerank and /v1/score: pairs of texts, scored by a cross-encoder."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from server.api.answering import WholeAnswer
 from server.api.bodies.answers import Reranking, Scores
 from server.api.describe import ANSWERS, answer, describe
 from server.api.encoding_schemas import RerankRequest, ScoreRequest
+from server.api.json_answer import json_answer
 from server.api.pair_answers import reranked, scored
 from server.api.request import json_body, service_of, unless_gone
 
@@ -30,7 +30,7 @@ async def rerank(request: Request) -> Response:
     """Order documents by how well they answer a query, the best first."""
     body = await json_body(request, RerankRequest)
     work = reranked(service_of(request), body, request.state.tenant)
-    return _response(await unless_gone(request, work))
+    return await _response(await unless_gone(request, work))
 
 
 @router.post(
@@ -46,8 +46,8 @@ async def score(request: Request) -> Response:
     """Score pairs of texts."""
     body = await json_body(request, ScoreRequest)
     work = scored(service_of(request), body, request.state.tenant)
-    return _response(await unless_gone(request, work))
+    return await _response(await unless_gone(request, work))
 
 
-def _response(found: WholeAnswer) -> Response:
-    return JSONResponse(found.body, headers={"X-Overtone-Adapter": found.answerer.header})
+async def _response(found: WholeAnswer) -> Response:
+    return await json_answer(found.body, {"X-Overtone-Adapter": found.answerer.header})

@@ -181,6 +181,7 @@ def test_headers_come_before_the_first_token(live: Live) -> None:
         assert (answer.status_code, answer.headers["X-Overtone-Adapter"]) == (200, "tiny")
         assert next(answer.iter_lines()) == "event: response.created"
     answer.close()
+    until(lambda: live.num_open == 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
