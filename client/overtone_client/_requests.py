@@ -192,8 +192,9 @@ def score(model: str, text_1: Texts, text_2: Texts, params: Mapping[str, Any]) -
 
 
 def streamed(call: Call) -> Call:
-    """The same call, answered by server-sent events."""
-    return replace(call, json={**(call.json or {}), "stream": True})
+    """The same call, answered by server-sent events, the last of them with the usage."""
+    usage = {"stream_options": {"include_usage": True}}
+    return replace(call, json={**usage, **(call.json or {}), "stream": True})
 
 
 def adapter_path(name: str, *tail: str | int) -> str:

@@ -204,7 +204,10 @@ class Client:
     def stream_complete(
         self, model: str, prompt: Prompt, **params: Any
     ) -> Generator[CompletionChunk, None, None]:
-        """As `complete`, piece by piece; closing the generator cancels the request."""
+        """As `complete`, piece by piece; closing the generator cancels the request.
+
+        The last piece has the usage and no choice.
+        """
         call = requests.streamed(requests.complete(model, prompt, params))
         return self._stream(call, responses.to_completion_chunk)
 

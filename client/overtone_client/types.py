@@ -192,7 +192,7 @@ class Completion(_Answer):
 
 @dataclass(frozen=True)
 class CompletionChunk(Completion):
-    """One event of a streamed completion: `choices` holds what is new."""
+    """One event of a streamed completion: `choices` holds what is new; empty beside the usage."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class ChatCompletion(_Answer):
 
 @dataclass(frozen=True)
 class ChatChunk(ChatCompletion):
-    """One event of a streamed chat: `choices` holds what is new."""
+    """One event of a streamed chat: `choices` holds what is new; empty beside the usage."""
 
 
 @dataclass(frozen=True)

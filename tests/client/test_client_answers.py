@@ -97,7 +97,15 @@ def test_streams_yield_the_pieces(client: Client, state: State) -> None:
     assert "".join(chunk.text for chunk in chunks) == "Hello, \x1b[31mworld"
     assert chunks[-1].usage == Usage(3, 2, 5)
     assert chunks[0].answered_by == AnsweredBy("demo", 1, "sha256:0", "factored")
-    assert state.bodies[1] == {"model": "demo", "messages": USER, "max_tokens": 9, "stream": True}
+    assert state.bodies[1] == {
+        "model": "demo",
+        "messages": USER,
+        "max_tokens": 9,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    list(client.stream_complete("demo", "x", stream_options={"include_usage": False}))
+    assert state.bodies[2]["stream_options"] == {"include_usage": False}
 
 
 def test_a_comparison_has_each_models_answer_or_error(client: Client, state: State) -> None:

@@ -158,6 +158,7 @@ def test_answers_are_streamed_without_control_characters(run: Run, state: State)
         ],
         "max_tokens": 3,
         "stream": True,
+        "stream_options": {"include_usage": True},
     }
 
 
