@@ -49,38 +49,39 @@ def folder(tmp_path: Path) -> Callable[[int], Path]:
 # The library
 
 
+@pytest.mark.parametrize("name", ["life", "org/life"])
 def test_an_adapters_life_through_the_client(
-    client: Client, live: Live, folder: Callable[[int], Path]
+    client: Client, live: Live, folder: Callable[[int], Path], name: str
 ) -> None:
     seen: list[tuple[int, int]] = []
     first = client.upload(
         folder(1),
-        "life",
+        name,
         alias="prod",
         metadata={"team": "blue"},
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    assert (first.name, first.version, first.method) == ("life", 1, "fourierft")
+    assert (first.name, first.version, first.method) == (name, 1, "fourierft")
     assert first.aliases == {"latest": 1, "prod": 1}
     assert first.metadata == {"team": "blue"}
     assert first.base.is_verified is False
     assert seen[-1][0] == seen[-1][1] == first.size_bytes
-    second = client.upload(folder(2), "life")
-    assert [each.digest for each in client.versions("life")] == [first.digest, second.digest]
-    assert client.content("life", 2) == spectra.files(2)["adapter_model.safetensors"]
-    moved = client.alias("life", "prod", 2, if_match=1)
+    second = client.upload(folder(2), name)
+    assert [each.digest for each in client.versions(name)] == [first.digest, second.digest]
+    assert client.content(name, 2) == spectra.files(2)["adapter_model.safetensors"]
+    moved = client.alias(name, "prod", 2, if_match=1)
     with pytest.raises(oc.PreconditionFailed):
-        client.alias("life", "prod", 1, if_match=1)
-    assert client.alias("life", "prod", 1, if_match=moved.etag).version == 1
-    assert client.rollback("life").version == 1
-    assert "life" in {adapter.name for adapter in client.list_adapters(prefix="li")}
+        client.alias(name, "prod", 1, if_match=1)
+    assert client.alias(name, "prod", 1, if_match=moved.etag).version == 1
+    assert client.rollback(name).version == 1
+    assert name in {adapter.name for adapter in client.list_adapters(prefix=name[:-1])}
     with pytest.raises(oc.AdapterInUse):
-        client.delete("life", 1)
-    client.delete("life", 2)
-    assert [each.version for each in client.versions("life")] == [1]
-    client.delete("life")
+        client.delete(name, 1)
+    client.delete(name, 2)
+    assert [each.version for each in client.versions(name)] == [1]
+    client.delete(name)
     with pytest.raises(oc.ModelNotFound) as caught:
-        client.show("life")
+        client.show(name)
     assert caught.value.request_id
 
 

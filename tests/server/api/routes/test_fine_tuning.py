@@ -88,6 +88,11 @@ def test_a_job_needs_no_more_than_a_model_and_a_file(server: Live) -> None:
     assert one["adapter"]["name"] == f"tiny-{one['id'][-8:]}"
     assert one["seed"] != two["seed"]
     assert new_job(server, suffix="mine")["adapter"]["name"] == "mine"
+    assert new_job(server, suffix="org/mine")["adapter"]["name"] == "org/mine"
+    assert new_job(server, adapter={"name": "org/own"})["adapter"]["name"] == "org/own"
+    for name in ("org/versions", "a/b/c", "org/", "../x"):
+        answer = post_job(server, adapter={"name": name})
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
     for job in server.http.get(JOBS).json()["data"]:
         server.http.post(f"{JOBS}/{job['id']}/cancel")
 
