@@ -35,12 +35,14 @@ class UnclearJson(ValueError):
         self.key = key
 
 
-def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH) -> Any:
+def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH, checks_values: bool = True) -> Any:
     """Return the value of a JSON text that all programs read alike.
 
     Args:
         text: bytes are UTF-8.
         max_depth: objects and lists within each other.
+        checks_values: refuse NaN, infinities and halves of characters. A caller that checks every
+            field leaves them to its own checks, which name the field.
 
     Raises:
         UnclearJson: it is none; the message says why.
@@ -49,14 +51,17 @@ def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH) -> Any:
     if _is_deeper(text, max_depth):
         raise UnclearJson(f"is nested too deeply: more than {max_depth} levels")
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        constant = _no_number if checks_values else float
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=constant)
     except UnclearJson:
         raise
     except json.JSONDecodeError as error:
         raise UnclearJson(f"is not JSON: {error.msg} at character {error.pos + 1}") from error
     except ValueError as error:
         raise UnclearJson("has a number of too many digits") from error
-    if "\\" in text and ("\\ud" in text or "\\uD" in text):  # the first is found faster
+    if (
+        checks_values and "\\" in text and ("\\ud" in text or "\\uD" in text)
+    ):  # the first is found faster
         _refuse_halves(value)
     return value
 

@@ -126,7 +126,7 @@ def _own_metadata(header: Header) -> dict[str, Any]:
     """Return the JSON object that our own files carry in their header; empty for PEFT's."""
     raw = header.metadata.get(METADATA_KEY, "{}")
     try:
-        own = strict_json(raw)
+        own = strict_json(raw, checks_values=False)
     except UnclearJson as error:
         message = f"metadata {METADATA_KEY!r} {error}"
         raise InvalidAdapter(message, "__metadata__") from error
