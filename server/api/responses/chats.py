@@ -13,8 +13,8 @@ from server.api.responses.schemas import (
     InputMessage,
     InputResult,
     InputText,
-    JsonSchema,
     NamedFunction,
+    NamedSchemaFormat,
     ResponsesRequest,
 )
 from server.api.sampling_schemas import SamplingFields
@@ -106,11 +106,10 @@ def _content(given: str | Sequence[InputText]) -> Any:
 
 
 def _format(body: ResponsesRequest) -> Json:
-    form = body.text.format
-    if not isinstance(form, JsonSchema):
-        return {"type": form.type}
-    schema = form.model_dump(by_alias=True, exclude={"type"}, exclude_none=True)
-    return {"type": "json_schema", "json_schema": schema}
+    form = body.text.format.model_dump(by_alias=True, exclude_none=True)
+    if not isinstance(body.text.format, NamedSchemaFormat):
+        return form
+    return {"type": form.pop("type"), "json_schema": form}
 
 
 def _tool(tool: FunctionTool) -> Json:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from server.api.chat_schemas import ShortText
+from server.api.constraint_schemas import JsonObjectFormat, NamedSchema, TextFormat
 from server.api.request_body import RequestBody
 from server.api.sampling_schemas import SamplingFields
 from server.api.tool_schemas import MAX_TOOLS, FunctionName
@@ -101,32 +102,18 @@ class NamedFunction(RequestBody):
     name: FunctionName
 
 
-class PlainText(RequestBody):
-    """Any text."""
-
-    type: Literal["text"]
-
-
-class JsonObject(RequestBody):
-    """A JSON object."""
-
-    type: Literal["json_object"]
-
-
-class JsonSchema(RequestBody):
-    """JSON of a schema."""
+class NamedSchemaFormat(NamedSchema):
+    """JSON that a schema accepts; a chat has the same within `json_schema`."""
 
     type: Literal["json_schema"]
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-    schema_: Annotated[Schema, Field(alias="schema")]
-    description: str | None = None
-    strict: bool | None = None
 
 
 class TextOptions(RequestBody):
     """What the text of an answer is like."""
 
-    format: JsonSchema | JsonObject | PlainText = PlainText(type="text")
+    format: Annotated[
+        TextFormat | JsonObjectFormat | NamedSchemaFormat, Field(discriminator="type")
+    ] = TextFormat(type="text")
     verbosity: Literal["medium"] | None = None
 
 

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import openai
 import pytest
 from openai import OpenAI
+from pydantic import BaseModel
 
 import spectra
 from api_contract import check_event
@@ -157,6 +158,32 @@ def test_an_answer_without_text_has_an_empty_message(live: Live) -> None:
     assert (item["content"][0]["text"], item["status"]) == ("", "completed")
 
 
+class Verdict(BaseModel):
+    """What an answer is held to."""
+
+    is_good: bool
+    kind: Literal["poem", "prose"]
+
+
+def test_an_answer_is_parsed_by_a_schema_whole_and_streamed(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "resp", "input": "Hello", "temperature": 0}
+    whole = client.responses.parse(**asked, text_format=Verdict)
+    assert isinstance(whole.output_parsed, Verdict)
+    with client.responses.stream(**asked, text_format=Verdict) as stream:
+        final = stream.get_final_response()
+    assert final.output_parsed == whole.output_parsed
+    assert whole.text is not None
+    assert whole.text.format is not None
+    assert (whole.text.format.type, whole.status) == ("json_schema", "completed")
+
+
+def test_an_answer_may_be_any_json_object(live: Live) -> None:
+    body = {**ASKED, "input": "Hello", "text": {"format": {"type": "json_object"}}}
+    told = live.http.post("/v1/responses", json=body).json()
+    assert told["output"][0]["content"][0]["text"].startswith("{")
+    assert told["text"] == {"format": {"type": "json_object"}}
+
+
 def test_an_error_in_mid_stream_is_a_failed_response(client: OpenAI, live: Live) -> None:
     huge = {
         spectra.key(target): spectra.torch.full((spectra.N,), 3e38) for target in spectra.TARGETS
@@ -215,7 +242,12 @@ def test_headers_come_before_the_first_token(live: Live) -> None:
             "input[0].content[0].type",
         ),
         ({"tools": [{"type": "web_search"}]}, 400, "tools[0].type"),
-        ({"text": {"format": {"type": "yaml"}}}, 400, "text.format.type"),
+        ({"text": {"format": {"type": "yaml"}}}, 400, "text.format"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "no"}}}},
+            400,
+            "text.format.schema",
+        ),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, 400, "text.format.schema"),
         ({"text": {"verbosity": "low"}}, 400, "text.verbosity"),
         ({"metadata": {"k": 1}}, 400, "metadata.k"),
