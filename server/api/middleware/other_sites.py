@@ -6,6 +6,7 @@ machine (DNS rebinding) has that name in `Host`. Programs send no Origin, and a 
 """
 
 from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -38,19 +39,22 @@ class OtherSites:
         self._any_host = "*" in allowed_hosts
         self._origins = {origin.lower() for origin in origins}
         self._is_local = host == "localhost" or _is_loopback(host)
+        self._fault_of = lru_cache(256)(self._uncached_fault)  # callers are few and ask often
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
-        fault = self._fault(scope) if scope["type"] == "http" else None
+        fault = None
+        if scope["type"] == "http":
+            host, origin = (header(scope, n).decode("latin-1") for n in (b"host", b"origin"))
+            fault = self._fault_of(host, origin, scope["path"] in _ASKED_BY_ALL)
         if fault is None:
             await self._app(scope, receive, send)
         else:
             await send_error(send, ForbiddenOrigin(fault))
 
-    def _fault(self, scope: Scope) -> str | None:
+    def _uncached_fault(self, host: str, origin: str, under_any_name: bool) -> str | None:
         """Return what is wrong with a request, and what to do."""
-        host, origin = (header(scope, name).decode("latin-1") for name in (b"host", b"origin"))
-        if scope["path"] not in _ASKED_BY_ALL and not self._is_host(host):
+        if not under_any_name and not self._is_host(host):
             return (
                 f"Host = {host[:_MAX_SHOWN]!r}: without API keys this server answers to its own "
                 f"names only: add it with --allowed-hosts (OVERTONE_ALLOWED_HOSTS), {_OR_KEYS}"

@@ -25,8 +25,7 @@ def faults(host: str, **names: Any) -> Callable[[str, str], str | None]:
     gate = OtherSites(inside, host, **given)
 
     def fault(asked: str, origin: str = "") -> str | None:
-        headers = [(b"host", asked.encode()), (b"origin", origin.encode())]
-        return gate._fault({"path": "/v1/models", "headers": [h for h in headers if h[1]]})
+        return gate._fault_of(asked, origin, False)
 
     return fault
 
