@@ -263,12 +263,11 @@ def test_what_the_grace_is_too_short_for_ends_with_an_error_and_no_caller_hangs(
         program.process.terminate()
         told = time.monotonic()
     assert time.monotonic() - told < 5
-    assert {caller.status for caller in callers} == {200, 503}
-    for caller in callers:
+    for caller in callers:  # those that wait for their turn have their headers, too
         assert caller.cut is None
         assert len(caller.tokens) < 1000
-        if caller.status == 200:
-            assert (caller.error, caller.is_done) == ("draining", True)
+        assert (caller.status, caller.error, caller.is_done) == (200, "draining", True)
+    assert sum(not caller.tokens for caller in callers) == NUM_CALLERS - CROWDED["max_running"]
     assert program.process.wait(30) == 0
     assert "the grace of 0.2 s is over" in program.log.read_text()
 
