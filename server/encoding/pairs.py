@@ -85,7 +85,11 @@ class Layout:
             NoPairs: the two texts' own tokens do not stand in it one after the other.
         """
         first, second = ids_of(tokenizer, one), ids_of(tokenizer, other)
-        whole = tokenizer(one, other, verbose=False)
+        try:
+            whole = tokenizer(one, other, verbose=False)
+        except Exception as error:  # whatever a tokenizer raises that reads one text only
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise NoPairs(f"its tokenizer does not read two texts at once ({reason})") from error
         ids = tuple(whole["input_ids"])
         typed = tuple(zip(ids, whole.get(TYPES) or (0,) * len(ids), strict=True))
         for start in range(len(ids)):
