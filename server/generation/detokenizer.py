@@ -8,8 +8,8 @@ from adapters_core.tokens.ends import turn_end
 from adapters_core.tokens.prompts import ChatRefused, plain_ids, prompt_of
 from adapters_core.tokens.token_texts import TokenTexts
 from adapters_core.tokens.written import written
+from server.base.lengths import Lengths
 from server.errors import InvalidRequest
-from server.generation.lengths import Lengths
 from server.generation.text_stream import Place, TextForm, TextStream
 
 #: Characters of which tokens are counted at a time, and more tokens that parts of a text may have

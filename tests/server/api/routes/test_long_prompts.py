@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 from live import Live
-from server.generation.lengths import Lengths
+from server.base.lengths import Lengths
 from waiting import until
 
 LIMIT = f"This model's maximum context length is {tiny.MAX_LENGTH} tokens. However, "

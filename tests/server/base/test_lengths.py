@@ -8,9 +8,9 @@ import pytest
 import tiny
 import tokenizer_kinds as kinds
 from adapters_core.tokens.chats import Chat
+from server.base.lengths import Lengths
 from server.errors import PromptTooLong
 from server.generation.detokenizer import Text
-from server.generation.lengths import Lengths
 
 LENGTHS = Lengths(max_length=100, longest_token=8)
 
