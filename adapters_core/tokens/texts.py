@@ -1,8 +1,35 @@
-"""Texts that a classifier or an embedder reads as a whole, as tokens."""
+"""Texts that a classifier or an embedder reads as a whole, as tokens; how long tokens are."""
 
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import Any
+
+#: Characters of a text for which one token stands at most, where nothing bounds them: tokenizers
+#: drop blanks and accents, and have one token for a word that they do not know. No text of words
+#: has as many on average.
+_UNBOUNDED_CHARS = 512
+
+
+def most_chars(tokenizer: Any) -> int:
+    """Return for how many characters of a text one token stands at most."""
+    longest = max(map(len, tokenizer.get_vocab()), default=1)
+    return longest if _drops_nothing(tokenizer) else max(longest, _UNBOUNDED_CHARS)
+
+
+def _drops_nothing(tokenizer: Any) -> bool:
+    """Return whether each token is as long as what it stands for, or longer.
+
+    Byte-level tokenizers are so, unless a part of theirs drops or takes in characters.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.normalizer is not None:
+        return False
+    if type(backend.decoder).__name__ != "ByteLevel":
+        return False
+    before = backend.pre_tokenizer
+    added = backend.get_added_tokens_decoder().values()
+    takes_blanks = any(token.lstrip or token.rstrip for token in added)
+    return not takes_blanks and b"Removed" not in (before.__getstate__() if before else b"")
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:

@@ -39,11 +39,6 @@ class TokenTexts:
         self._raw: dict[int, bytes | None] = {}
         self._behind: dict[int, str] = {}
 
-    @cached_property
-    def longest(self) -> int:
-        """Return the characters of the longest token."""
-        return max(map(len, self._backend.get_vocab()), default=1)
-
     def name(self, token: int) -> str:
         """Return what the vocabulary calls a token; nothing for one beyond it."""
         return self._backend.id_to_token(token) or ""

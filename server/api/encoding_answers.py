@@ -127,7 +127,8 @@ async def encoded(
             f"the base {answerer.base_name!r} has no trained head of its own; name an adapter",
             "model",
         )
-    inputs = await asyncio.to_thread(read)
+    num_chars = 0 if encoding.texts is None else body.num_chars
+    inputs = await service.tokenizing.run(num_chars, read)
     usual_s = None if is_background else service.settings.request_timeout_s
     timeout_s = body.timeout_s or usual_s
     record = answerer.record

@@ -39,6 +39,11 @@ class EncodingRequest(OpenAIBody):
     truncate: bool = False
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
+    @property
+    def num_chars(self) -> int:
+        """Return the characters of its texts."""
+        raise NotImplementedError
+
 
 class InputsRequest(EncodingRequest):
     """Inputs of one text or image each.
@@ -48,6 +53,11 @@ class InputsRequest(EncodingRequest):
     """
 
     input: str | Tokens | Texts
+
+    @property
+    def num_chars(self) -> int:
+        """Return the characters of its texts."""
+        return sum(len(one) for one in self.inputs if isinstance(one, str))
 
     @property
     def inputs(self) -> list[str | list[int]]:
@@ -117,6 +127,11 @@ class RerankRequest(PairsRequest):
     return_documents: bool = True
 
     @property
+    def num_chars(self) -> int:
+        """Return the characters of its texts; a query is read once."""
+        return len(self.query) + sum(map(len, self.texts))
+
+    @property
     def texts(self) -> list[str]:
         """Return the documents' texts."""
         return [one if isinstance(one, str) else one.text for one in self.documents]
@@ -134,3 +149,9 @@ class ScoreRequest(PairsRequest):
 
     text_1: Text | Several
     text_2: Text | Several
+
+    @property
+    def num_chars(self) -> int:
+        """Return the characters of its texts."""
+        sides = (self.text_1, self.text_2)
+        return sum(len(side) if isinstance(side, str) else sum(map(len, side)) for side in sides)

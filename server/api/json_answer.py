@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 T = TypeVar("T")
 
-#: Values that take a few milliseconds.
-_FEW = 4_000
+#: Values that take a few milliseconds, and those that are encoded in one go beside the event loop.
+_FEW, _AT_ONCE = 4_000, 500
 #: Items of a list that are counted one by one.
 _FEW_ITEMS = 128
 #: Bytes of a piece that is sent.
@@ -107,8 +107,8 @@ def pieces_of(value: Any) -> Iterator[bytes]:
 
 
 def _slices(value: Any) -> Iterator[str]:
-    """Yield the JSON of a value in texts of a few thousand values at most."""
-    if num_values(value) <= _FEW:
+    """Yield the JSON of a value in texts of a thousand values at most."""
+    if num_values(value) <= _AT_ONCE:
         yield _encode(value)
     elif isinstance(value, dict):
         for number, (key, item) in enumerate(value.items()):
@@ -116,11 +116,11 @@ def _slices(value: Any) -> Iterator[str]:
             yield from _slices(item)
         yield "}"
     else:
-        length = max(1, _FEW * len(value) // num_values(value))
+        length = max(1, _AT_ONCE * len(value) // num_values(value))
         for start in range(0, len(value), length):
             yield "," if start else "["
             items = value[start : start + length]
-            if num_values(items) <= 2 * _FEW:
+            if num_values(items) <= 2 * _AT_ONCE:
                 yield _encode(items)[1:-1]
             else:
                 yield from _each(items)

@@ -17,16 +17,16 @@ class Lengths:
 
     Args:
         max_length: the most tokens that a prompt and its answer have together.
-        longest_token: characters of the vocabulary's longest token.
+        token_chars: for how many characters of a text one token stands at most.
     """
 
     max_length: int = _NO_LIMIT
-    longest_token: int = 1
+    token_chars: int = 1
 
     @property
     def max_chars(self) -> int:
         """Return the most characters that `max_length` tokens have."""
-        return self.max_length * self.longest_token
+        return self.max_length * self.token_chars
 
     def check_chars(self, num_chars: int, field: str) -> None:
         """Check the number of a text's characters.

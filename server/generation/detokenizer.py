@@ -6,6 +6,7 @@ from typing import Any
 from adapters_core.tokens.chats import Chat, ChatTemplate
 from adapters_core.tokens.ends import turn_end
 from adapters_core.tokens.prompts import ChatRefused, plain_ids, prompt_of
+from adapters_core.tokens.texts import most_chars
 from adapters_core.tokens.token_texts import TokenTexts
 from adapters_core.tokens.written import written
 from server.base.lengths import Lengths
@@ -31,8 +32,9 @@ class Text:
     def __init__(self, tokenizer: Any, vocabulary: int, max_length: int | None = None) -> None:
         self._tokenizer = tokenizer
         self.tokens = TokenTexts(tokenizer.backend_tokenizer)
-        longest = self.tokens.longest
-        self.lengths = Lengths() if max_length is None else Lengths(max_length, longest)
+        self.lengths = Lengths()
+        if max_length is not None:
+            self.lengths = Lengths(max_length, most_chars(tokenizer))
         self._vocabulary = vocabulary
         self.template = ChatTemplate(tokenizer)
         end = turn_end(tokenizer)

@@ -221,4 +221,4 @@ def test_a_sentence_transformers_folder_is_followed(
     pooled = hidden[0] if "cls" in flag else hidden.amax(0)
     want = F.normalize(pooled, dim=0) if normalize else pooled
     assert torch.allclose(vectors(ask(live, input="short"))[0], want, atol=TOLERANCE)
-    assert "at most 40" in ask(live, input="x" * 50).json()["error"]["message"]
+    assert "length is 40 tokens" in ask(live, input="x" * 50).json()["error"]["message"]

@@ -8,11 +8,12 @@ import pytest
 import tiny
 import tokenizer_kinds as kinds
 from adapters_core.tokens.chats import Chat
+from adapters_core.tokens.texts import most_chars
 from server.base.lengths import Lengths
 from server.errors import PromptTooLong
 from server.generation.detokenizer import Text
 
-LENGTHS = Lengths(max_length=100, longest_token=8)
+LENGTHS = Lengths(max_length=100, token_chars=8)
 
 
 def test_no_max_tokens_is_the_usual_number_or_what_fits() -> None:
@@ -72,7 +73,7 @@ def refused(text: Text, given: str | Sequence[int]) -> str:
 def test_more_characters_than_tokens_can_have_are_refused_unread() -> None:
     counted = Counted(kinds.tokenizer("byte-level"))
     text = Text(counted, 500, max_length=64)
-    longest = text.tokens.longest
+    longest = most_chars(counted)
     assert f"{64 * longest + 1} characters" in refused(text, "a" * (64 * longest + 1))
     assert counted.num_read == 0
 
@@ -80,7 +81,7 @@ def test_more_characters_than_tokens_can_have_are_refused_unread() -> None:
 def test_of_a_very_long_text_no_more_is_read_than_shows_that_it_does_not_fit() -> None:
     counted = Counted(tiny.tokenizer())
     text = Text(counted, tiny.VOCABULARY, max_length=100_000)
-    text.lengths = Lengths(100_000, longest_token=128)
+    text.lengths = Lengths(100_000, token_chars=128)
     counted.num_read = 0
     assert "more than 1" in refused(text, "a" * 8_000_000)
     assert counted.num_read <= 2 * 65_536
