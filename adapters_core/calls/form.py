@@ -27,6 +27,8 @@ from adapters_core.calls.json_text import Malformed, ObjectScan, members
 ID = "\x00"
 #: … and for that of the call whose name follows.
 NEXT_ID = "\x01"
+#: What an id is made of that every chat template takes: Mistral's take no others.
+SHORT_ID = "[a-zA-Z0-9]{9}"
 #: object: each call is a JSON object. list: all are one JSON list. named: a name, then arguments.
 Container = Literal["object", "list", "named"]
 _NAME, _ARGUMENTS = "function_name", '{"argument": 0}'

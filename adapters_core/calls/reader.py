@@ -64,6 +64,10 @@ class CallReader:
         names: of the functions; a call of another one is content.
         is_sure: whether calls cannot be malformed, since the answer is constrained.
         max_calls: after so many nothing more is read.
+
+    Attributes:
+        num_calls: that are whole so far.
+        has_begun: whether a call has begun.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class CallReader:
         self._blanks = ""  # content, unless a call follows
         self._has_content = False  # since the beginning, or since the last call
         self.num_calls = 0
+        self.has_begun = False
         self._reading = self._read()
         next(self._reading)
 
@@ -267,13 +272,16 @@ class CallReader:
         """
         self._held = self._held[start + head.size :]
         index = self._begin(head.name, head.id)
-        yield from self._pass_on(ObjectScan(is_strict=False), index)
+        if not (yield from self._pass_on(ObjectScan(is_strict=False), index)):
+            return
         self.num_calls += 1
         if opened and not self.is_over:
             yield from self._pass_on(ObjectScan(opened, is_strict=False), None)
 
-    def _pass_on(self, scan: ObjectScan, index: int | None) -> Waiting[None]:
+    def _pass_on(self, scan: ObjectScan, index: int | None) -> Waiting[bool]:
         """Take the text up to an object's end, or to where it is malformed; tell it as arguments.
+
+        Returns whether it has ended so, and not with the answer.
 
         Args:
             scan: finds the end.
@@ -284,14 +292,12 @@ class CallReader:
                 end = scan.push(self._held)
             except Malformed as error:
                 end = error.at
-            text, self._held = (
-                self._held[:end],
-                self._held[len(self._held) if end is None else end :],
-            )
+            size = len(self._held) if end is None else end
+            text, self._held = self._held[:size], self._held[size:]
             if index is not None and text:
                 self._told.append(CallPiece(index, text))
             if end is not None or self._is_last:
-                return
+                return end is not None
             yield
 
     def _tell_call(self, call: Call) -> None:
@@ -301,7 +307,7 @@ class CallReader:
 
     def _begin(self, name: str, call_id: str) -> int:
         """Tell a call's name; return its index."""
-        self._blanks, self._has_content = "", False
+        self._blanks, self._has_content, self.has_begun = "", False, True
         self._told.append(CallPiece(self.num_calls, "", name, call_id))
         return self.num_calls
 

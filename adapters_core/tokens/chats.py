@@ -5,6 +5,7 @@ told of them in plain words (plain_calls.py). One that has tools, but writes cal
 cannot be read back, gets none. What a template would drop silently is refused by name.
 """
 
+import hashlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from adapters_core.calls.form import CallForm
+from adapters_core.calls.form import SHORT_ID, CallForm
 from adapters_core.tokens.messages import Message, Tool
 from adapters_core.tokens.plain_calls import PLAIN_FORM, in_plain_words
 from adapters_core.tokens.prompts import ChatRefused, Ending, Prompt, chat_text, plain_ids
@@ -80,7 +81,10 @@ class ChatTemplate:
             messages = in_plain_words(chat.messages, chat.tools, takes_system)
             return self._written(replace(chat, messages=messages, tools=()))
         self._check_calls()
-        return self._written(replace(chat, messages=self._apart(chat.messages)))
+        messages = self._apart(chat.messages)
+        if not self._facts.takes_any_ids:
+            messages = list(map(_with_short_ids, messages))
+        return self._written(replace(chat, messages=messages))
 
     @property
     def form(self) -> CallForm:
@@ -96,19 +100,19 @@ class ChatTemplate:
         return self._facts.form
 
     @cached_property
-    def call_tokens(self) -> frozenset[int]:
-        """Return the special tokens with which the base writes calls."""
+    def call_tokens(self) -> Mapping[str, int]:
+        """Return the special tokens with which the base writes calls, by their texts."""
         try:
             form = self.form
         except ChatRefused:
-            return frozenset()
+            return {}
         texts = (form.before, form.middle, form.after, form.between or "", form.also_opens)
         added = self._tokenizer.added_tokens_decoder
-        return frozenset(
-            number
+        return {
+            token.content: number
             for number, token in added.items()
             if token.special and any(token.content in text for text in texts)
-        )
+        }
 
     def _written(self, chat: Chat) -> str:
         return chat_text(
@@ -179,3 +183,21 @@ class ChatTemplate:
                 each = {**each, "content": ""}
             made.append(each)
         return made
+
+
+def _with_short_ids(message: Message) -> Message:
+    """Return a message with ids of nine letters and digits, equal where they were equal."""
+    made = dict(message)
+    if "tool_call_id" in message:
+        made["tool_call_id"] = _short(message["tool_call_id"])
+    if "tool_calls" in message:
+        made["tool_calls"] = [
+            {**call, "id": _short(call.get("id", ""))} for call in message["tool_calls"]
+        ]
+    return made
+
+
+def _short(call_id: str) -> str:
+    if re.fullmatch(SHORT_ID, call_id):
+        return call_id
+    return hashlib.sha256(call_id.encode()).hexdigest()[:9]

@@ -49,6 +49,7 @@ class TemplateFacts:
         shows_tools: it writes the tools that there are.
         shows_results: it writes messages of the role `tool`.
         shows_content_beside_calls: of an answer with calls it writes the content, too.
+        takes_any_ids: it takes ids of calls that are not nine letters and digits.
         takes_system: it writes messages of the role `system`.
         names: roles of which it writes the `name`.
         form: in which it writes calls; None: in none that can be read.
@@ -57,6 +58,7 @@ class TemplateFacts:
     shows_tools: bool
     shows_results: bool
     shows_content_beside_calls: bool
+    takes_any_ids: bool
     takes_system: bool
     names: frozenset[str]
     form: CallForm | None
@@ -75,6 +77,7 @@ def facts_of(tokenizer: Any) -> TemplateFacts:
         shows_tools=_NAMES[0] in shown,
         shows_results=_RESULT in with_tools([_calls(1), _result()]),
         shows_content_beside_calls=_CONTENT in with_tools([_calls(1, _CONTENT)]),
+        takes_any_ids=bool(with_tools([_calls(1, call_id="call_of_overtone")])),
         takes_system="rule" in _tried(plain, [_SYSTEM, _USER]),
         names=frozenset(role for role in ("system", "user", "assistant") if _names(plain, role)),
         form=_form(with_tools, _also_opens(tokenizer)),
@@ -100,10 +103,10 @@ def _tried(render: _Render, messages: list[Message]) -> str:
         return ""
 
 
-def _calls(count: int, content: str = "") -> Message:
+def _calls(count: int, content: str = "", call_id: str = "") -> Message:
     calls = [
         {
-            "id": _IDS[i],
+            "id": call_id or _IDS[i],
             "type": "function",
             "function": {"name": _NAMES[i], "arguments": _ARGUMENTS},
         }

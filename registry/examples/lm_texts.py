@@ -129,8 +129,9 @@ class LMTexts:
     ) -> Answer:
         """Return the tokens of an answer in a chat, of which serving makes the same message."""
         try:
-            shown = self._template.call_tokens if tools else frozenset[int]()
-            answer = self._answer(before, answer_text(self._template, message), which, shown)
+            shown = self._template.call_tokens.values() if tools else ()
+            text = answer_text(self._template, message)
+            answer = self._answer(before, text, which, frozenset(shown))
             if tools:
                 check_answer(self._template, message, answer.text, tools, max_calls)
         except NoSuchAnswer as error:

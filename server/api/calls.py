@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from server.api.answerer import Answerer, resolve
 from server.api.chat_schemas import ChatRequest
-from server.api.chats import chat_of, tool_use_of
+from server.api.chats import chat_of, constraint_of, tool_use_of
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
 from server.api.generation import GenerationCall
 from server.errors import InvalidRequest
@@ -91,7 +91,7 @@ def chat_call(
         tenant=tenant,
         timeout_s=_timeout_s(service, body),
         tool_use=use,
-        constraint=body.constraint,
+        constraint=constraint_of(body, service.text.template),
     )
 
 

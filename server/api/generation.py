@@ -267,7 +267,7 @@ class Run:
         if message.is_over:
             self._cancel(number, reason)
             return "tool_calls"
-        return "tool_calls" if reason == "stop" and message.num_calls else reason
+        return "tool_calls" if reason == "stop" and message.has_calls else reason
 
     def _cancel(self, number: int, reason: str | None) -> None:
         """End a choice's sequence, unless it has ended of its own for a reason."""

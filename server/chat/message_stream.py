@@ -9,11 +9,9 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from adapters_core.calls.form import CallForm
+from adapters_core.calls.form import SHORT_ID, CallForm
 from adapters_core.calls.reader import CallPiece, CallReader, Content, Piece
 
-#: Ids that every chat template takes: Mistral's take no others.
-SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -84,9 +82,9 @@ class MessageStream:
         return [self._delta(piece) for piece in pieces]
 
     @property
-    def num_calls(self) -> int:
-        """Return how many calls have ended so far."""
-        return self._reader.num_calls
+    def has_calls(self) -> bool:
+        """Return whether a call has begun; the last one may be cut off."""
+        return self._reader.has_begun
 
     @property
     def is_over(self) -> bool:
@@ -102,7 +100,7 @@ class MessageStream:
     def _id(self, piece: CallPiece) -> str:
         """Return a call's id: the base's own, if other servers would take it, or a new one."""
         found = piece.id
-        if not SHORT_ID.fullmatch(found) or found in self._ids:
+        if not re.fullmatch(SHORT_ID, found) or found in self._ids:
             found = "".join(secrets.choice(_LETTERS) for _ in range(9))
         self._ids.add(found)
         return found

@@ -80,9 +80,9 @@ class Constraints:
             self._kept.popitem(last=False)
 
     def _submitted(self, spec: ConstraintSpec) -> "Future[Compiled]":
-        if len(spec.text) > MAX_TEXT:
+        if spec.num_chars > MAX_TEXT:
             message = (
-                f"{spec.param} has {len(spec.text)} characters; at most {MAX_TEXT} are compiled"
+                f"{spec.param} has {spec.num_chars} characters; at most {MAX_TEXT} are compiled"
             )
             raise InvalidRequest(message, spec.param)
         if sum(not future.done() for future in self._kept.values()) >= _MAX_WAITING:
@@ -111,6 +111,8 @@ class Constraints:
         text = spec.text
         if spec.kind == "json_schema":
             text = json.dumps(exact_schema(json.loads(text), spec.is_strict, spec.param))
+        elif spec.kind == "parts":
+            text = json.dumps({"grammar": text, "schemas": _exact_parts(spec)})
         self._trial = self._trial or TrialProcess(self._vocabulary)
         try:
             return self._trial.tried(spec.kind, text)
@@ -126,6 +128,14 @@ class Constraints:
     @cached_property
     def _trie(self) -> LLTokenizer:
         return self._vocabulary.trie()
+
+
+def _exact_parts(spec: ConstraintSpec) -> dict[str, Any]:
+    """Return the schemas that a constraint refers to, made exact, by their names."""
+    return {
+        part.name: exact_schema(json.loads(part.text), part.is_strict, part.param)
+        for part in spec.parts
+    }
 
 
 def _size(future: "Future[Compiled]") -> int:

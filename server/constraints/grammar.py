@@ -6,7 +6,7 @@ Imports nothing that is slow to import: a process of its own uses it (trial.py).
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 from llguidance.gbnf_to_lark import any_to_lark
@@ -35,14 +35,15 @@ def grammar_of(kind: Kind, text: str) -> str:
 
     Args:
         kind: how `text` is to be read.
-        text: as in `ConstraintSpec`.
+        text: as in `ConstraintSpec`; of `parts` JSON with its `grammar`, and `schemas` by names.
 
     Raises:
         ValueError: it is malformed.
     """
     if kind == "json_schema":
-        schema = "{}" if text == "true" else text
-        return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS)
+        return _of_schema(text)
+    if kind == "parts":
+        return _of_parts(**json.loads(text))
     return json.dumps({"grammars": [{"lark_grammar": _lark(kind, text)}]})
 
 
@@ -54,6 +55,20 @@ def matcher_of(trie: LLTokenizer, grammar: str) -> LLMatcher:
         grammar: as `grammar_of` returns it.
     """
     return LLMatcher(trie, grammar, log_level=0, limits=LLParserLimits(verbose_errors=False))
+
+
+def _of_schema(text: str) -> str:
+    schema = "{}" if text == "true" else text
+    return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS)
+
+
+def _of_parts(grammar: str, schemas: dict[str, Any]) -> str:
+    """Return a grammar in Lark's form with the schemas that it refers to."""
+    grammars: list[dict[str, Any]] = [{"lark_grammar": grammar}]
+    for name, schema in schemas.items():
+        (own,) = json.loads(_of_schema(json.dumps(schema)))["grammars"]
+        grammars.append(own | {"name": name})
+    return json.dumps({"grammars": grammars})
 
 
 def _lark(kind: Kind, text: str) -> str:

@@ -1,6 +1,7 @@
 """Chats with tools as templates of every family write them; what one would drop is refused."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -108,8 +109,9 @@ def test_calls_that_the_template_writes_are_read_and_written_again(
 
 def test_special_tokens_that_write_calls_are_known() -> None:
     def tokens(name: str) -> set[str]:
-        tokenizer = tool_templates.tokenizer(name)
-        return set(tokenizer.convert_ids_to_tokens(sorted(template(name).call_tokens)))
+        tokenizer, found = tool_templates.tokenizer(name), template(name).call_tokens
+        assert tokenizer.convert_tokens_to_ids(list(found)) == list(found.values())
+        return set(found)
 
     assert tokens("mistral") == {"[TOOL_CALLS]", "<|python_tag|>"}
     assert tokens("mistral with ids") == {"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>"}
@@ -281,3 +283,16 @@ def test_of_several_templates_the_one_for_tools_writes_calls() -> None:
     assert made.form.opening == "<tool_call>"
     assert "# Tools" in made.text(chat(USER))
     assert "22 degrees" in made.text(chat(USER, ASKED, result(1), tools=()))
+
+
+@pytest.mark.parametrize("name", ["mistral", "new mistral", "mistral with ids"])
+def test_ids_that_a_template_does_not_take_are_told_by_others(name: str) -> None:
+    long = {**call(1, city="Rome"), "id": "call_of_another_server"}
+    asked = {**ASKED, "tool_calls": [long]}
+    answer = {"role": "tool", "tool_call_id": long["id"], "content": "warm"}
+    text = template(name).text(chat(USER, asked, answer))
+    (short,) = re.findall('"call_id": "([a-z0-9]{9})"', text)
+    assert text.count(short) == (1 if name == "new mistral" else 2)
+    assert long["id"] not in text
+    kept = template(name).text(chat(USER, ASKED, result(1)))
+    assert '"call_id": "call00001"' in kept

@@ -298,9 +298,10 @@ def test_answers_with_calls_are_learned_behind_what_serving_makes_and_read_as_th
     texts = LMTexts(tokenizer, frozenset()).of({"messages": ASKING, "tools": TOOLS})
     found = [span for text in texts for span in spans(text)]
     plain = plain_messages(ASKING)
+    shown = frozenset(template.call_tokens.values())
     for number, (before, answer) in zip((1, 3, 5), found, strict=True):
         assert before == list(template.prompt(Chat(plain[:number], TOOLS)).ids)
-        said = served(tokenizer, before, answer[:-1], template.call_tokens)
+        said = served(tokenizer, before, answer[:-1], shown)
         content, calls = read_whole(template.form, ["weather", "time_of"], said)
         assert content == plain[number]["content"]
         assert calls == [Call(one.name, one.arguments) for one in calls_of(plain[number])]
