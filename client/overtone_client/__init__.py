@@ -7,8 +7,11 @@
 `AsyncClient` is its asyncio twin; every failure is an `OvertoneError`.
 """
 
+from .async_batches import AsyncBatches
 from .async_client import AsyncClient
 from .async_training import AsyncTraining
+from .batch_types import Batch, BatchFault, BatchResult
+from .batches import Batches
 from .client import Client
 from .errors import (
     AdapterInUse,
@@ -89,10 +92,15 @@ __all__ = [
     "AdapterInUse",
     "Alias",
     "AnsweredBy",
+    "AsyncBatches",
     "AsyncClient",
     "AsyncTraining",
     "Base",
     "BaseMismatch",
+    "Batch",
+    "BatchFault",
+    "BatchResult",
+    "Batches",
     "ChatChoice",
     "ChatChunk",
     "ChatCompletion",

@@ -22,16 +22,34 @@ def job_id(client: Client, given: str) -> str:
     Raises:
         InvalidArgument: no job's id begins so, or several do.
     """
-    start = given if given.startswith(_MARK) else _MARK + given
+    ids = (job.id for job in client.training.jobs())
+    return whole_id(given, _MARK, ids, ("job", "`overtone jobs`"))
+
+
+def whole_id(given: str, mark: str, ids: Iterable[str], words: tuple[str, str]) -> str:
+    """The id that `given` begins, with or without its mark.
+
+    Args:
+        given: as it was typed.
+        mark: with which all ids begin.
+        ids: all of them; asked for only where `given` is no whole one.
+        words: what they are of, and the command that lists them.
+
+    Raises:
+        InvalidArgument: none begins so, or several do.
+    """
+    what, command = words
+    start = given if given.startswith(mark) else mark + given
     if len(start) >= _WHOLE:
         return given
-    found = [job.id for job in client.training.jobs() if job.id.startswith(start)]
+    found = [id for id in ids if id.startswith(start)]
     if len(found) == 1:
         return found[0]
     if not found:
-        raise InvalidArgument(f"no job's id begins with {given!r}: `overtone jobs` lists them")
+        raise InvalidArgument(f"no {what}'s id begins with {given!r}: {command} lists them")
     listed = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
-    raise InvalidArgument(f"the ids of {len(found)} jobs begin with {given!r}: {listed}")
+    plural = "batches" if what == "batch" else f"{what}s"
+    raise InvalidArgument(f"the ids of {len(found)} {plural} begin with {given!r}: {listed}")
 
 
 def shortened(ids: Sequence[str]) -> list[str]:

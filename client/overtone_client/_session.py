@@ -46,6 +46,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "timeout": f"{TRY_LATER}, or look at the server",
     "connection_lost": "look at the server, then try again",
     "invalid_training_file": "correct these lines, then try again",
+    "invalid_batch_file": "correct these lines, then try again",
     "invalid_hyperparameter": "`overtone train --help`; docs/operations.md lists them",
     "loss_diverged": "train with a smaller --set learning_rate_multiplier=0.3",
     "loss_not_finite": "train with a smaller --set learning_rate_multiplier=0.3",

@@ -15,8 +15,10 @@ FILES, JOBS, WORKERS = "/v1/files", "/v1/fine_tuning/jobs", "/v1/workers"
 
 
 @contextmanager
-def opened(source: Source, on_progress: Progress | None) -> Iterator[Call]:
-    """The request that uploads a training file, sendable once, as long as the block lasts.
+def opened(
+    source: Source, on_progress: Progress | None, purpose: str = "fine-tune"
+) -> Iterator[Call]:
+    """The request that uploads a file, sendable once, as long as the block lasts.
 
     The file is read while it is sent; it is never wholly in memory.
 
@@ -29,7 +31,7 @@ def opened(source: Source, on_progress: Progress | None) -> Iterator[Call]:
     try:
         with ReportedFile(path, on_progress) as file:
             part = (path.name, file, "application/octet-stream")
-            yield Call("POST", FILES, data={"purpose": "fine-tune"}, files=[("file", part)])
+            yield Call("POST", FILES, data={"purpose": purpose}, files=[("file", part)])
     except OSError as error:
         raise InvalidArgument(f"cannot read {path}: {error.strerror}") from error
 

@@ -13,6 +13,7 @@ from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
 from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
+from .async_batches import AsyncBatches
 from .async_training import AsyncTraining
 from .errors import Unavailable
 from .types import (
@@ -51,6 +52,7 @@ class AsyncClient:
     ) -> None:
         self._http = httpx2.AsyncClient(**options(base_url, api_key, timeout), transport=transport)
         self.training = AsyncTraining(self._send, self._stream)
+        self.batches = AsyncBatches(self._send)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

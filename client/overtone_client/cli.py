@@ -8,6 +8,7 @@ import typer
 
 from . import _adapter_commands as adapters
 from . import _answer_commands as answers
+from . import _batch_commands as batches
 from . import _rerank_command as pairs
 from . import _training_commands as training
 from . import _worker_commands as workers
@@ -42,6 +43,7 @@ for name, command in COMMANDS.items():
     app.command(name, epilog="--url, --api-key and --json may also stand after the command.")(
         command
     )
+app.add_typer(batches.batch, name="batch")
 
 
 def _print_version(is_wanted: bool) -> None:

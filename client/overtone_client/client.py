@@ -13,6 +13,7 @@ from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
 from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
+from .batches import Batches
 from .errors import Unavailable
 from .training import Training
 from .types import (
@@ -40,7 +41,8 @@ class Client:
     """A connection pool to one Overtone server; close it, or use it in a `with` block.
 
     Safe to use from several threads. Every method raises `OvertoneError`s only (errors.py). What is
-    about training stands under `training`: `client.training.jobs()`.
+    about training stands under `training`: `client.training.jobs()`; about batches of requests
+    under `batches`.
 
     Args:
         base_url: the server's root, with or without `/v1`.
@@ -59,6 +61,7 @@ class Client:
     ) -> None:
         self._http = httpx2.Client(**options(base_url, api_key, timeout), transport=transport)
         self.training = Training(self._send, self._stream)
+        self.batches = Batches(self._send)
 
     def __enter__(self) -> Self:
         self._http.__enter__()

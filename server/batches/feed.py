@@ -78,13 +78,10 @@ class Feed:
         return list(self._unkept)
 
     async def _work(self) -> None:
-        while True:
-            await self._may_begin.wait()
-            one = await self._source.next()
-            if one is None:
-                return
+        while (one := await self._source.next()) is not None:
             await self._begin(one)
             try:
+                await self._may_begin.wait()
                 outcome = await self._outcome(one)
                 line = partial(answered, one.number, one.request, outcome)
                 self._unkept.append(await beside(num_values(outcome.body), line))

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 import server.api.parameters  # noqa: F401  (the path converter `adapter`)
 
+from .fake_batches import Batches, add_batches
 from .fake_training import Training, add_training
 
 API_KEY = "sk-right"
@@ -38,6 +39,7 @@ class State:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     form: dict[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
+    batches: Batches = field(default_factory=Batches)
     next_fault: Fault | None = None
     needs_key: bool = False
 
@@ -86,6 +88,7 @@ def create_app(state: State) -> FastAPI:
     _add_comparisons(app, state)
     _add_scores(app, state)
     add_training(app, state, _missing)
+    add_batches(app, state, _missing)
     return app
 
 

@@ -25,7 +25,7 @@ class Training:
     workers: list[dict[str, Any]] = field(default_factory=list)
     breaks: int = 0  # streams that end in the middle
 
-    def add_file(self, name: str, data: bytes) -> dict[str, Any]:
+    def add_file(self, name: str, data: bytes, purpose: str = "fine-tune") -> dict[str, Any]:
         id_ = f"file-{len(self.files):024x}"
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         self.contents[id_] = data
@@ -35,10 +35,10 @@ class Training:
             "bytes": len(data),
             "created_at": 1_700_000_000,
             "filename": name,
-            "purpose": "fine-tune",
+            "purpose": purpose,
             "status": "error" if self.faults else "processed",
             "status_details": self.faults,
-            "overtone": {"digest": digest, "num_examples": 3},
+            "overtone": {"digest": digest, "num_examples": 3, "endpoint": "/v1/completions"},
         }
         return self.files[id_]
 
@@ -92,8 +92,8 @@ def _add_files(app: FastAPI, state: Any, missing: Any) -> None:
     @app.post("/v1/files")
     async def upload(request: Request) -> dict[str, Any]:
         async with request.form() as form:
-            assert form["purpose"] == "fine-tune"
-            return state.training.add_file(form["file"].filename, await form["file"].read())
+            content = await form["file"].read()
+            return state.training.add_file(form["file"].filename, content, form["purpose"])
 
     @app.get("/v1/files")
     async def files(limit: int, after: str | None = None) -> dict[str, Any]:

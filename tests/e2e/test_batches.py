@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from openai import OpenAI
 import spectra
 from batches_made import lines, request
 from live import BASE
-from program import Program
+from program import PROGRAM, Program
 from registry.batches.segments import Answered
 from registry.redis.embedded import EmbeddedServer
 from waiting import until
@@ -201,6 +202,26 @@ def test_openais_client_drives_batches(program: Program) -> None:
         assert faults is not None
         assert faults.data is not None
         assert (faults.data[0].line, faults.data[0].code) == (1, "missing_required_parameter")
+
+
+def test_the_command_line_runs_a_file_to_its_results(program: Program, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    file.write_bytes(lines(*(request(i, max_tokens=3) for i in range(5)), request(9, model="no")))
+
+    def run(*words: str) -> dict[str, Any]:
+        command = [PROGRAM, "--url", program.url, "--json", "batch", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+    batch = run("create", str(file), "--follow")
+    assert batch["request_counts"] == {"total": 6, "completed": 5, "failed": 1}
+    assert batch["id"] in [one["id"] for one in run("list")["data"]]
+    assert run("results", batch["id"][:20], "--output", str(out))["lines"] == 6
+    found = map(json.loads, out.read_text().splitlines())
+    statuses = [line["response"]["status_code"] for line in found]
+    assert statuses == [200] * 5 + [404]
 
 
 @pytest.mark.slow

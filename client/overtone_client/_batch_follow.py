@@ -1,0 +1,57 @@
+"""A batch at the terminal, to its end: a bar of answered requests on standard error."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ._follow import _AGAIN_S, _PASSING, _PATIENCE_S
+from ._session import Session, printable
+from .batch_types import Batch
+from .client import Client
+
+_LOOK_S = 1.0
+
+
+def follow(client: Client, session: Session, batch: Batch) -> Batch:
+    """The batch at its end; a server that restarts meanwhile is waited for.
+
+    Ctrl-C ends the looking on, not the batch.
+    """
+    console = Console(stderr=True, highlight=False, markup=False)
+    is_hidden = session.as_json or not sys.stderr.isatty()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}", markup=False),
+    )
+    try:
+        with Progress(*columns, console=console, disable=is_hidden, transient=True) as progress:
+            task = progress.add_task("", total=None, failed="")
+            while not batch.is_final:
+                failed = f"{batch.failed} failed" if batch.failed else ""
+                done = batch.completed + batch.failed
+                progress.update(task, description=batch.status, total=batch.total, failed=failed)
+                progress.update(task, completed=done)
+                time.sleep(_LOOK_S)
+                batch = _looked_up(client, batch)
+    except KeyboardInterrupt:
+        if not session.as_json:
+            words = f"{batch.id} goes on; `overtone batch show {batch.id} --follow` shows it again"
+            console.print(printable(words), soft_wrap=True)
+        raise
+    return batch
+
+
+def _looked_up(client: Client, batch: Batch) -> Batch:
+    since = time.monotonic()
+    while True:
+        try:
+            return client.batches.get(batch.id)
+        except _PASSING:
+            if time.monotonic() > since + _PATIENCE_S:
+                raise
+            time.sleep(_AGAIN_S)
