@@ -130,7 +130,7 @@ def running(
     metrics = Metrics()
     chosen = start or partial(start_service, settings)
     app = create_app(settings, metrics, partial(chosen, metrics))
-    server = uvicorn.Server(http_config(app, settings, timeout_graceful_shutdown=5))
+    server = uvicorn.Server(http_config(app, settings, metrics, timeout_graceful_shutdown=5))
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(512)

@@ -43,7 +43,7 @@ def serving(settings: Settings) -> Iterator[tuple[str, Service]]:
     app: FastAPI = create_app(
         settings, metrics, partial(start_service, settings, metrics), lambda _: ready.set(), fail
     )
-    server = uvicorn.Server(http_config(app, settings))
+    server = uvicorn.Server(http_config(app, settings, metrics))
     # Named TCP: only then does asyncio turn off Nagle's delays on what it accepts.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

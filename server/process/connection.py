@@ -10,7 +10,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httptools
@@ -32,10 +32,23 @@ _OFFERS = (b"upgrade", b"http2-settings")
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol with these bounds; arguments beside `stall_s` are uvicorn's."""
+    """uvicorn's protocol with these bounds.
 
-    def __init__(self, *args: Any, stall_s: float, **kwargs: Any) -> None:
+    Args:
+        args, kwargs: uvicorn's own.
+        stall_s: seconds that a caller may pause.
+        on_refused: called with the status of an answer to what never became a request.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        stall_s: float,
+        on_refused: Callable[[int], None] = lambda status: None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._on_refused = on_refused
         self.parser = _Parser(self)
         self._stall_s = stall_s
         self._is_incoming = False  # a request has begun to come, and is not complete
@@ -125,7 +138,9 @@ class Connection(HttpToolsProtocol):
         """Close the connection, with an answer if one is due."""
         if self._owes_answer():
             self.transport.write(_answer_of(error))
-            if not self._is_head:
+            if self._is_head:
+                self._on_refused(status_of(error))
+            else:
                 self.cycle.disconnected = True  # its own answer would be a second one
         self.transport.close()
         if self._unread is not None:
@@ -189,8 +204,11 @@ class _Parser(httptools.HttpRequestParser):
     """
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
         self._connection = connection
+        self._begin()
+
+    def _begin(self) -> None:
+        super().__init__(self._connection)
         # As uvicorn's own: a request behind one with `Connection: close` is no fault of that one.
         self.set_dangerous_leniencies(lenient_data_after_close=True)
 
@@ -203,7 +221,9 @@ class _Parser(httptools.HttpRequestParser):
     def _feed_as_plain(self, data: memoryview, end: int) -> None:
         """Read the request whose head ends at `end` again, and what follows it."""
         while True:
-            super().feed_data(self._connection.head_without_offer())
+            head = self._connection.head_without_offer()
+            self._begin()  # behind an offer with `Connection: close` it would read nothing more
+            super().feed_data(head)
             data = data[end:]
             try:
                 super().feed_data(data)

@@ -8,15 +8,29 @@ from starlette.types import ASGIApp
 
 from server.process.connection import Connection
 from server.settings import Settings
+from server.telemetry.observer import Observer
 
 #: Longer than load balancers keep idle connections: if the server closed one first, it could cut
 #: off a request that is on its way.
 _KEEP_ALIVE_S = 75
 
 
-def http_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
-    """Return how uvicorn serves the application; `options` are more of its own."""
-    connection: Any = partial(Connection, stall_s=settings.client_stall_s)
+def http_config(
+    app: ASGIApp, settings: Settings, observer: Observer, **options: Any
+) -> uvicorn.Config:
+    """Return how uvicorn serves the application.
+
+    Args:
+        app: the application.
+        settings: of the server.
+        observer: hears of what never became a request.
+        options: more of uvicorn's own.
+    """
+
+    def refused(status: int) -> None:
+        observer.on_request("unknown", status, 0.0)
+
+    connection: Any = partial(Connection, stall_s=settings.client_stall_s, on_refused=refused)
     return uvicorn.Config(
         app,
         http=connection,

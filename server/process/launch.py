@@ -68,7 +68,7 @@ def launch(
             app.state.service.serving.worker.stop(timeout_s=0)
 
     server = GracefulServer(
-        http_config(app, settings),
+        http_config(app, settings, metrics),
         settings.grace_s,
         fail_open,
         starting.abandon,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import spectra
 from api_contract import api_document
 from live import Live
 from raw_http import Wire, head, post, wire
@@ -96,6 +97,37 @@ def test_a_caller_that_stops_reading_a_stream_and_hangs_up_is_forgotten(live: Li
         begin(line, "/v1/completions", {**LONG, "stream": True, "n": 8})
         until(lambda: live.num_open == 8)
     until(lambda: live.num_open == 0)
+
+
+def test_the_adapter_of_a_caller_that_hangs_up_is_free_again(live: Live) -> None:
+    assert live.upload("left", spectra.files(7)).status_code in (200, 201)
+    caches = live.service.loader.memory._caches.values()
+
+    def users() -> int:
+        return sum(entry.users for cache in caches for entry in cache.entries.values())
+
+    assert live.complete("left").status_code == 200
+    with wire(live.url) as line:
+        begin(line, "/v1/completions", {**LONG, "model": "left", "stream": True})
+        while b"data: " not in line.socket.recv(1 << 16):
+            pass
+        assert users() == 1
+    until(lambda: users() == 0)
+    assert live.num_open == 0
+
+
+def test_a_caller_that_leaves_a_jobs_events_is_forgotten(live: Live) -> None:
+    file = {"file": ("a.jsonl", b'{"prompt": "a", "completion": "b"}\n')}
+    told = live.http.post("/v1/files", data={"purpose": "fine-tune"}, files=file).json()
+    body = {"model": "tiny", "training_file": told["id"]}
+    job = live.http.post("/v1/fine_tuning/jobs", json=body).json()["id"]
+    route = "/v1/fine_tuning/jobs/{job_id}/events"
+    with wire(live.url) as line:
+        line.send(head("GET", f"/v1/fine_tuning/jobs/{job}/events?stream=true", line.host))
+        assert line.socket.recv(12) == b"HTTP/1.1 200"
+    until(lambda: count_499(live, route) == 1)
+    assert live.codes(route) == {"499": 1}
+    assert live.app.state.num_job_streams == 0
 
 
 def test_an_upload_that_ends_in_its_middle_leaves_nothing(live: Live) -> None:

@@ -18,6 +18,7 @@ from raw_http import Wire, head, post, wire
 from server.process.connection import MAX_HEAD_BYTES
 from server.process.http_server import http_config
 from server.settings import Settings
+from server.telemetry.observer import Observer
 from waiting import until
 
 H2C = (
@@ -46,7 +47,9 @@ class Toy:
 @contextmanager
 def toy(app: Any) -> Iterator[Toy]:
     """A toy application behind the server's own HTTP."""
-    config = http_config(app, Settings(base="none", client_stall_s=STALL_S), lifespan="off")
+    config = http_config(
+        app, Settings(base="none", client_stall_s=STALL_S), Observer(), lifespan="off"
+    )
     server = uvicorn.Server(config)
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -133,7 +136,8 @@ def test_only_the_offer_is_taken_out_of_a_head(line: Wire) -> None:
     assert "upgrade" not in headers
     assert headers["x-own"] == "two"
     line.send(post("/", line.host, b"x", "Connection: close, Upgrade", "Upgrade: h2c"))
-    assert line.answer()[1]["connection"] == "close"
+    status, headers, told = line.answer()
+    assert (status, headers["connection"], told["body"]) == (200, "close", "x")
     assert line.is_closed()
 
 
@@ -332,6 +336,14 @@ def test_half_a_body_ends_with_408_and_counts_as_that(slow: Live) -> None:
         assert line.answer()[0] == 408
     until(lambda: sum(slow.codes("/v1/completions").values()) == 2)
     assert slow.codes("/v1/completions") == {"408": 2}
+
+
+def test_what_never_became_a_request_is_counted(slow: Live) -> None:
+    before = slow.codes("unknown")
+    with wire(slow.url) as line:
+        line.send(b"POST /v1/comp")
+        assert line.answer()[0] == 408
+    until(lambda: slow.codes("unknown") == before | {"408": before.get("408", 0) + 1})
 
 
 def test_a_slow_but_honest_upload_arrives(slow: Live) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,17 +17,31 @@ from server.process.listening import open_listener
 from server.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-#: Serves, and when it is ready says what a collection of garbage would have to look at.
+#: Serves, and when it is ready says what a collection of garbage would have to look at, and how a
+#: request is answered that offers h2c.
 PROGRAM = """
-import gc, json, os, signal, sys
+import gc, json, os, signal, socket, sys
 from server.process.launch import launch
+from server.process.listening import open_listener
 from server.settings import read_settings
 
+listener = open_listener("127.0.0.1", 0)
+
+def ask():
+    head = "POST /v1/completions HTTP/1.1|Host: localhost|Content-Type: application/json|"
+    head += "Connection: Upgrade, HTTP2-Settings, close|Upgrade: h2c|HTTP2-Settings: AAMAAABk|"
+    body = json.dumps({"model": "base", "prompt": "Once", "max_tokens": 2})
+    head += "Content-Length: %d||" % len(body)
+    with socket.create_connection(listener.getsockname()) as line:
+        line.sendall((head.replace("|", "\\r\\n") + body).encode())
+        return line.makefile("rb").read(12).decode()
+
 def on_ready(service):
-    print(json.dumps({"kept": gc.get_freeze_count(), "seen": len(gc.get_objects())}), flush=True)
+    seen = {"kept": gc.get_freeze_count(), "seen": len(gc.get_objects())}
+    print(json.dumps({**seen, "h2c": ask()}), flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
-sys.exit(launch(read_settings(**json.loads(sys.argv[1])), on_ready))
+sys.exit(launch(read_settings(**json.loads(sys.argv[1])), on_ready, listener))
 """
 
 
@@ -52,12 +67,13 @@ def test_small_answers_do_not_wait_for_each_other() -> None:
     assert asyncio.run(nodelay()) != 0
 
 
-@pytest.mark.timeout(120)
-def test_no_collection_of_garbage_goes_through_what_the_server_keeps_to_its_end(
-    base_folder: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """It would stop all threads for a quarter of a second, in the middle of anybody's answer."""
-    words = {"base": str(base_folder("llama")), "data": str(tmp_path), "port": 0}
+@pytest.fixture(scope="module")
+def found(
+    base_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What `PROGRAM` says."""
+    data = tmp_path_factory.mktemp("launched")
+    words = {"base": str(base_folder("llama")), "base_name": "base", "data": str(data)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(words)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -66,9 +82,22 @@ def test_no_collection_of_garbage_goes_through_what_the_server_keeps_to_its_end(
         timeout=100,
         check=True,
     )
-    found = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.timeout(120)
+def test_no_collection_of_garbage_goes_through_what_the_server_keeps_to_its_end(
+    found: dict[str, Any],
+) -> None:
+    """It would stop all threads for a quarter of a second, in the middle of anybody's answer."""
     assert found["kept"] > 100_000
     assert found["seen"] < found["kept"] / 10
+
+
+@pytest.mark.timeout(120)
+def test_a_request_that_offers_h2c_is_answered(found: dict[str, Any]) -> None:
+    assert found["h2c"] == "HTTP/1.1 200"
 
 
 @pytest.mark.parametrize(
