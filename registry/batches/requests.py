@@ -20,7 +20,13 @@ from registry.training_data.lines import (
     shown,
 )
 
-Endpoint = Literal["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/classify"]
+Endpoint = Literal[
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/classify",
+]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 MAX_ID_CHARS = 512

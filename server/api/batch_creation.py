@@ -15,7 +15,7 @@ _WINDOW_S = 86_400.0
 _RETRY_AFTER_S = 30
 #: What each kind of base answers.
 ENDPOINTS_OF: dict[Kind, tuple[str, ...]] = {
-    "causal LM": ("/v1/completions", "/v1/chat/completions"),
+    "causal LM": ("/v1/completions", "/v1/chat/completions", "/v1/responses"),
     "text classifier": ("/v1/classify",),
     "image classifier": ("/v1/classify",),
     "embedder": ("/v1/embeddings",),

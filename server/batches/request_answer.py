@@ -16,6 +16,9 @@ from server.api.completion_schemas import CompletionRequest
 from server.api.encoding_answers import classified, embedded
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest
 from server.api.generation import GenerationCall
+from server.api.responses.chats import chat_request, own_names
+from server.api.responses.form import ResponseForm, response_of
+from server.api.responses.schemas import ResponsesRequest
 from server.api.validation import checked
 from server.errors import (
     FAMILIES,
@@ -74,6 +77,13 @@ async def _chat(service: Service, body: Any, tenant: str) -> WholeAnswer:
     return await _generated(service, lambda: chat_call(service, checked(ChatRequest, body), tenant))
 
 
+async def _response(service: Service, body: Any, tenant: str) -> WholeAnswer:
+    given = await asyncio.to_thread(checked, ResponsesRequest, body)
+    with own_names():
+        chat = await _generated(service, lambda: chat_call(service, chat_request(given), tenant))
+    return replace(chat, body=response_of(ResponseForm(given), chat.body))
+
+
 async def _embedding(service: Service, body: Any, tenant: str) -> WholeAnswer:
     given = await asyncio.to_thread(checked, EmbeddingsRequest, body)
     return await embedded(service, given, tenant, is_background=True)
@@ -94,6 +104,7 @@ async def _generated(service: Service, make: Callable[[], GenerationCall]) -> Wh
 _ANSWERS: Mapping[str, Callable[[Service, Any, str], Awaitable[WholeAnswer]]] = {
     "/v1/completions": _completion,
     "/v1/chat/completions": _chat,
+    "/v1/responses": _response,
     "/v1/embeddings": _embedding,
     "/v1/classify": _classification,
 }

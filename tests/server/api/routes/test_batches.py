@@ -85,9 +85,20 @@ def test_every_request_is_answered_by_the_adapter_that_it_names(server: Live) ->
     assert (file["purpose"], file["overtone"]["num_requests"]) == ("batch_output", 40)
 
 
-def test_chats_are_answered_too(server: Live) -> None:
-    body = {"model": "poet-0", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
-    url = "/v1/chat/completions"
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4},
+        ),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 4}),
+    ],
+)
+def test_chats_and_responses_are_answered_too(
+    server: Live, url: str, asked: dict[str, Any]
+) -> None:
+    body = {"model": "poet-0", **asked}
     one = {"custom_id": "chat", "method": "POST", "url": url, "body": body}
 
     ended = at_end(server, created(server, lines(one), url).json()["id"])
