@@ -24,6 +24,9 @@ PROGRAMS = {
     "engine": Program(
         "programs.engine", "A decode step with every row another adapter, and model.generate."
     ),
+    "sampling": Program(
+        "programs.sampling", "Decode steps of 32 rows that sample, against greedy ones."
+    ),
     "peft": Program("programs.peft", "Beside PEFT: 32 requests with 32 adapters, and cold files."),
     "http": Program("programs.http", "What HTTP, uploads and residency add, on a real server."),
     "scale": Program("programs.scale", "10 to 10,000 registered adapters, two servers in turns."),

@@ -24,16 +24,16 @@ ENDINGS = {
 }
 
 
-def llama(width: int = 1024, layers: int = 8) -> nn.Module:
+def llama(width: int = 1024, layers: int = 8, vocabulary: int = VOCABULARY) -> nn.Module:
     """Return a random float32 Llama: 64-wide heads, a quarter of them for keys and values."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=width * 11 // 4,
         num_hidden_layers=layers,
         num_attention_heads=width // 64,
-        num_key_value_heads=width // 256,
+        num_key_value_heads=max(1, width // 256),
         max_position_embeddings=2048,
     )
     config.eos_token_id = config.bos_token_id = None
@@ -99,8 +99,8 @@ def write_many(
     return folders
 
 
-def prompt_of(number: int, length: int) -> list[int]:
+def prompt_of(number: int, length: int, vocabulary: int = VOCABULARY) -> list[int]:
     """Return a random prompt."""
     generator = torch.Generator().manual_seed(number)
-    ids: Any = torch.randint(1, VOCABULARY, (length,), generator=generator).tolist()
+    ids: Any = torch.randint(1, vocabulary, (length,), generator=generator).tolist()
     return ids

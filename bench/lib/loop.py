@@ -11,7 +11,7 @@ from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection, inject
-from bench.lib.bases import llama, prompt_of, random_adapter, targets_of
+from bench.lib.bases import VOCABULARY, llama, prompt_of, random_adapter, targets_of
 from server.adapters.payload import Factored
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
@@ -28,8 +28,9 @@ _MAX_ROWS, _MAX_RUNNING = 512, 64
 class EngineOfBase:
     """An engine over a random base of the benches' shape, and what its adapters need."""
 
-    def __init__(self, width: int, layers: int, pages: int) -> None:
-        model = llama(width, layers)
+    def __init__(self, width: int, layers: int, pages: int, vocabulary: int = VOCABULARY) -> None:
+        model = llama(width, layers, vocabulary)
+        self.vocabulary = vocabulary
         self.spec: BaseSpec = spec_of(model, "bench")
         self.injection: Injection = inject(model)
         self.bases = BasisCache(torch.device("cpu"))
