@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _BLOCK = 512
-#: A key's 32 bits are read eleven at a time, as those of a number that is not negative.
-_SHIFTS, _BITS, _OFFSET = (21, 10, 0), 11, 1 << 31
+#: Keys are read as 32 bits of numbers that are not negative, so many at a time.
+_OFFSET = 1 << 31
+_MANY, _BITS_OF_MANY, _BITS_OF_FEW = 4096, 11, 8
 #: exp(z) = 2^k * exp(r), |r| <= ln(2) / 2: k is rounded by adding this number, in whose lowest bits
 #: it then stands.
 _ROUND = 1.5 * 2.0**52
@@ -168,15 +169,16 @@ def _take_top(row, top_k, left):  # type: ignore[no-untyped-def]  # pragma: no c
     """Take the largest values: first all of the leading bits that so many have, then of these."""
     _take_all(row, left)
     _order_by_value(left, row.shape[0])
-    half = 1 << (_BITS - 1)
+    shift = _shift_after(32, row.shape[0])
+    half = _OFFSET >> shift
     numbers = np.zeros(2 * half, np.int64)
     for i in range(row.shape[0]):
-        numbers[(left.keys[i] >> _SHIFTS[0]) + half] += 1
+        numbers[(left.keys[i] >> shift) + half] += 1
     lowest, reached = 2 * half, 0
     while reached < top_k:
         lowest -= 1
         reached += numbers[lowest]
-    count, smallest = 0, (lowest - half) << _SHIFTS[0]
+    count, smallest = 0, (lowest - half) << shift
     for i in range(row.shape[0]):
         if left.keys[i] >= smallest:
             left.ids[count] = i
@@ -229,8 +231,9 @@ def _keep_best(left, count, limit):  # type: ignore[no-untyped-def]  # pragma: n
     is dropped each time, so that few tokens are left for the bits behind them.
     """
     above, prefix, width = 0.0, np.int64(0), 32
-    bins = np.empty(1 << _BITS, np.float64)
-    for shift in _SHIFTS:
+    bins = np.empty(1 << _BITS_OF_MANY, np.float64)
+    while width > 0:
+        shift = _shift_after(width, count)
         places = 1 << (width - shift)
         for place in range(places):
             bins[place] = 0.0
@@ -248,6 +251,12 @@ def _keep_best(left, count, limit):  # type: ignore[no-untyped-def]  # pragma: n
         prefix, width = prefix * places + chosen, shift
         count = _keep_from(left, count, (prefix << shift) - _OFFSET)
     return _keep_first(left, count, prefix - _OFFSET, limit - above)
+
+
+@numba.njit(**_OPTIONS)
+def _shift_after(width, count):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Return how many bits of `width` stay behind those that are read next."""
+    return max(0, width - (_BITS_OF_MANY if count > _MANY else _BITS_OF_FEW))
 
 
 @numba.njit(**_OPTIONS)

@@ -26,6 +26,7 @@ from server.engine.cuda_graphs import DecodeGraphs
 from server.engine.drawing import compile_draws
 from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.own_attention import OwnAttention
+from server.engine.penalties import compile_penalties
 from server.engine.rotations import refuse_counted_rows, rotate_by_rows
 from server.engine.sampler import sample
 from server.engine.sampler_device import sample_on_device
@@ -74,6 +75,7 @@ class Engine:
             self._graphs = DecodeGraphs(self._forward, self._cache, self._device)
         else:
             compile_draws()
+            compile_penalties()
         if deterministic and self._device.type == "cuda":
             _be_deterministic()
         self._own: OwnAttention | None = None

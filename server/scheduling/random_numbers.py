@@ -13,15 +13,15 @@ _BITS = 53
 
 def seed_of_choice(seed: int, choice: int) -> int:
     """Return the seed of one choice of a request, 63 bits; other seeds' choices have others."""
-    return _hashed("choice", seed, choice) >> 1
+    return _hashed(b"choice", seed, choice) >> 1
 
 
 def uniform(seed: int, position: int) -> float:
     """Return the number at `position` of a seed's, uniform in [0, 1)."""
-    return (_hashed("number", seed, position) >> (64 - _BITS)) * 2.0**-_BITS
+    return (_hashed(b"number", seed, position) >> (64 - _BITS)) * 2.0**-_BITS
 
 
-def _hashed(kind: str, seed: int, position: int) -> int:
+def _hashed(kind: bytes, seed: int, position: int) -> int:
     """Return 64 bits."""
-    text = f"{kind} {seed} {position}"
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    text = b"%b %d %d" % (kind, seed, position)
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")

@@ -102,20 +102,20 @@ class Sampling:
     scored: Mapping[int, int] = field(default_factory=dict)
     num_scored_logprobs: int = 0
 
-    @property
-    def counts_answer(self) -> bool:
-        """Return whether it matters how often a token was generated."""
-        return bool(self.frequency_penalty or self.presence_penalty)
-
-    @property
-    def counts_text(self) -> bool:
-        """Return whether it matters which tokens prompt and answer have."""
-        return self.repetition_penalty != 1
-
-    @property
+    @cached_property
     def adjusts_logits(self) -> bool:
         """Return whether logits are changed before temperature, at any length."""
-        return bool(self.logit_bias or self.counts_answer or self.counts_text or self.min_tokens)
+        return bool(self.logit_bias or self.min_tokens or self.penalises)
+
+    @cached_property
+    def penalises(self) -> bool:
+        """Return whether it matters which tokens prompt and answer have."""
+        return self.penalties != (1, 0, 0)
+
+    @cached_property
+    def penalties(self) -> tuple[float, float, float]:
+        """Return the penalties of repetition, frequency and presence."""
+        return self.repetition_penalty, self.frequency_penalty, self.presence_penalty
 
     @cached_property
     def bias_tokens(self) -> NDArray[np.int64]:
@@ -209,8 +209,7 @@ class TokenSequence:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
-        self._answer_counts = TokenCounts(len(self.prompt))
-        self._text_counts = TokenCounts()
+        self._counts: TokenCounts | None = None
 
     def enter(self, token: int) -> None:
         """Append a generated token, and set the reason to finish if it is the last one."""
@@ -231,15 +230,17 @@ class TokenSequence:
         """
         return uniform(self.sampling.seed, self.num_generated)
 
-    def answer_counts(self) -> TokenCounts:
-        """Return how often each token was generated."""
-        self._answer_counts.follow(self.tokens)
-        return self._answer_counts
+    def token_counts(self) -> TokenCounts:
+        """Return the tokens that penalties are for, and how often each was generated.
 
-    def text_counts(self) -> TokenCounts:
-        """Return how often each token stands in prompt and answer."""
-        self._text_counts.follow(self.tokens)
-        return self._text_counts
+        Those of the prompt are among them if the repetition penalty needs them.
+        """
+        if self._counts is None:
+            prompt = len(self.prompt)
+            start = 0 if self.sampling.repetition_penalty != 1 else prompt
+            self._counts = TokenCounts(start, answer=prompt)
+        self._counts.follow(self.tokens)
+        return self._counts
 
     @property
     def adjusts_logits(self) -> bool:
