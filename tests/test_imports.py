@@ -103,7 +103,7 @@ HOMES = {
     "prometheus_client": ("server.telemetry.metrics", "server.telemetry.job_metrics"),
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
-    "numba": ("adapters_core.kernels", "server.engine.drawing", "server.engine.penalties"),
+    "numba": ("adapters_core.kernels", "server.engine.drawing_loops", "server.engine.penalties"),
     "llguidance": ("server.constraints",),
     "PIL": ("server.encoding.images", "registry.examples.images"),
     "regex": ("adapters_core.contract.peft_config",),

@@ -1,4 +1,4 @@
-"""From logits to tokens on a device: the same rule as drawing.py, for all rows at once.
+"""From logits to tokens on a device: the same rule as drawing_loops.py, for all rows at once.
 
 Rows are drawn in groups: those that need no order of their tokens, those that need the largest
 logits, and those that need all of them sorted. Weights are in the order of ids in the end, so that
