@@ -49,6 +49,10 @@ PROGRAMS = {
     ),
     "methods": Program("programs.methods", "Every method beside PEFT and LoRA, layer by layer."),
     "clora": Program("programs.clora", "CLoRA's parts, one by one."),
+    "constraints": Program(
+        "programs.constraints",
+        "Constrained decoding: compiling, masks, and a step with 1, 8 and 32 constrained rows.",
+    ),
     "flood": Program(
         "programs.flood", "One tenant floods the server: what another one waits for meanwhile."
     ),

@@ -40,25 +40,40 @@ def tokens_of(bits: bytearray | None) -> set[int]:
     return set(np.nonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little"))[0])
 
 
-def answer_of(constraint: Compiled, tokenizer: Any, seed: int, most: int = 400) -> str | None:
-    """Return an answer of random allowed tokens; None if it is not whole after `most` of them.
+def answer_of(constraint: Compiled, tokenizer: Any, seed: int) -> str | None:
+    """Return the text of `chosen` tokens behind some text."""
+    tokens = chosen(constraint, tokenizer, seed)
+    return None if tokens is None else str(tokenizer.decode(tokens))
 
-    Printable characters are likelier than others, and the longer the answer, the likelier its end.
+
+def chosen(
+    constraint: Compiled,
+    tokenizer: Any,
+    seed: int,
+    prompt: list[int] | None = None,
+    most: int = 400,
+) -> list[int] | None:
+    """Return random allowed tokens; None if they are no whole answer after `most` of them.
+
+    The longer the answer, the likelier is its end.
     """
     random, end = Random(seed), tokenizer.eos_token_id
-    matcher = constraint.begin(frozenset({end}))
+    matcher = constraint.begin(frozenset({end}), prompt)
     closing = {tokenizer.convert_tokens_to_ids(one) for one in _CLOSING}
     tokens: list[int] = []
     while len(tokens) < most:
-        allowed = tokens_of(matcher.allowed(may_end=True))
+        bits = matcher.allowed(may_end=True)
+        if bits is None:
+            return None
+        allowed = tokens_of(bits)
         ends = allowed & closing
         if end in allowed and (len(allowed) == 1 or random.random() < 0.3):
-            return str(tokenizer.decode(tokens))
+            return tokens
         if ends and random.random() < 0.2 + len(tokens) / most:
             allowed = ends
         tokens.append(int(random.choice(sorted(allowed - {end}))))
         if matcher.advance(tokens[-1]):
-            return str(tokenizer.decode(tokens))
+            return tokens
     return None
 
 

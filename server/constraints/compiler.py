@@ -100,7 +100,7 @@ class Constraints:
             raise UnsupportedParameter(message, spec.param) from reason
         tried = self._tried(spec)
         matcher = matcher_of(trie, tried.grammar)
-        compiled = Compiled(matcher, self._vocabulary.end, spec.param, tried.size_bytes)
+        compiled = Compiled(matcher, self._vocabulary, spec.param, tried.size_bytes)
         begun = compiled.begin(frozenset())
         if begun.allowed(may_end=True) is None and begun.fault is not None:
             raise begun.fault

@@ -1,11 +1,12 @@
 """Constraints on answers, and how far each sequence has come in its own."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llguidance import LLMatcher
 
+from server.constraints.trie import Vocabulary
 from server.errors import InvalidRequest
 
 #: Processor seconds that an answer's masks may take: once, and for each token. All sequences of a
@@ -19,19 +20,28 @@ class Compiled:
 
     Args:
         matcher: at an answer's beginning; never advanced.
-        end: the bit of its masks that says whether the answer may end.
+        vocabulary: of the base.
         param: the request's field that it comes from.
         size_bytes: that it takes, about.
     """
 
     matcher: LLMatcher
-    end: int
+    vocabulary: Vocabulary
     param: str
     size_bytes: int = 0
 
-    def begin(self, ends: frozenset[int]) -> "SequenceMatcher":
-        """Return the constraint of a sequence without tokens, which `ends` may end."""
-        return SequenceMatcher(self.matcher.deep_copy, self.end, ends, self.param)
+    def begin(self, ends: frozenset[int], prompt: Sequence[int] | None = None) -> "SequenceMatcher":
+        """Return the constraint of a sequence without tokens.
+
+        Args:
+            ends: tokens that may end it.
+            prompt: the tokens before it; where none of them is text, no token is chosen first that
+                would be written otherwise there. None stands for some text.
+        """
+        is_behind_text = prompt is None or self.vocabulary.says_text(reversed(prompt))
+        not_first = frozenset() if is_behind_text else self.vocabulary.changed_first
+        matcher = self.matcher.deep_copy
+        return SequenceMatcher(matcher, self.vocabulary.end, ends, not_first, self.param)
 
 
 class SequenceMatcher:
@@ -41,16 +51,23 @@ class SequenceMatcher:
         begin: returns the matcher at the answer's beginning.
         end: the bit of its masks that says whether the answer may end.
         ends: tokens that end the answer.
+        not_first: tokens with which it may not begin.
         param: the request's field that the constraint comes from.
     """
 
     def __init__(
-        self, begin: Callable[[], LLMatcher], end: int, ends: frozenset[int], param: str
+        self,
+        begin: Callable[[], LLMatcher],
+        end: int,
+        ends: frozenset[int],
+        not_first: frozenset[int],
+        param: str,
     ) -> None:
         self._begin = begin
         self._matcher: LLMatcher | None = None
         self._end = end
         self._ends = ends
+        self._forbidden = not_first
         self._param = param
         self._left_s = _FREE_S
         self.fault: InvalidRequest | None = None
@@ -63,6 +80,8 @@ class SequenceMatcher:
         bits = bytearray(self._timed(matcher.compute_bitmask))
         is_whole = _put(bits, self._end, False)
         _put(bits, self._end + 1, False)  # what no token writes
+        for token in self._forbidden:
+            _put(bits, token, False)
         if is_whole and may_end:
             for token in self._ends:
                 _put(bits, token, True)
@@ -75,6 +94,7 @@ class SequenceMatcher:
         """Enter a token; return whether nothing but an end may follow."""
         matcher = self._begun()
         self._left_s += _TOKEN_S
+        self._forbidden = frozenset()
         if not matcher.consume_token(token):
             self.fault = self.fault or self._fault(matcher.get_error(), is_whole=False)
             return False

@@ -3,7 +3,7 @@
 Imports nothing that is slow to import: a process of its own uses it (trial.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,16 +27,22 @@ class Vocabulary:
             for numbers without a token.
         special: tokens that are no text, by their names.
         continuing: returns the usual tokens of a text that goes on behind another one.
+        changed_first: tokens that write something else at a text's beginning: a blank less.
     """
 
     written: Sequence[bytes]
     special: Mapping[int, str]
     continuing: Callable[[str], list[int]]
+    changed_first: frozenset[int] = frozenset()
 
     @property
     def end(self) -> int:
         """Return the number, beyond all tokens, that stands for every end of an answer."""
         return len(self.written)
+
+    def says_text(self, tokens: Iterable[int]) -> bool:
+        """Return whether there is one among these tokens that is text."""
+        return any(self.written[token] for token in tokens)
 
     def trie(self) -> LLTokenizer:
         """Return the tokens as llguidance has them; the bit `end` of its masks: may it end here."""

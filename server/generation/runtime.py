@@ -146,7 +146,7 @@ class Runtime(BatchThread):
         """Count a sequence as open, and take its lease."""
         prompt, sampling, constraint = request.prompt, request.sampling, None
         if request.constraint is not None:
-            constraint = request.constraint.begin(sampling.stop_ids)
+            constraint = request.constraint.begin(sampling.stop_ids, prompt)
         if request.is_background:
             with self._counted_apart():
                 placed = self._placement.place_beside(request.digest, request.mode)

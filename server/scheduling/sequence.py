@@ -1,6 +1,6 @@
 """One generation: its tokens, their pages in the cache, and how it goes on."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -55,8 +55,8 @@ class TokenConstraint(Protocol):
 class Constraint(Protocol):
     """What answers must be like; any number of sequences share one."""
 
-    def begin(self, ends: frozenset[int]) -> TokenConstraint:
-        """Return the constraint of a sequence without tokens, which `ends` may end."""
+    def begin(self, ends: frozenset[int], prompt: Sequence[int]) -> TokenConstraint:
+        """Return the constraint of a sequence behind `prompt`, which `ends` may end."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ import pytest
 
 import tiny
 import tokenizer_kinds
+from adapters_core.tokens.token_texts import TokenTexts
+from adapters_core.tokens.written import written
 from server.constraints.compiler import Constraints
 from server.constraints.matcher import Compiled
 from server.constraints.spec import ConstraintSpec
 from server.errors import InvalidRequest, ServingError
-from structured import answer_of, compiled, constraints_of, tokens_of
+from structured import answer_of, chosen, compiled, constraints_of, tokens_of
 
 PARAM = "response_format"
 SCHEMA = {
@@ -112,6 +114,21 @@ def test_equal_constraints_are_compiled_once(constraints: Constraints) -> None:
 
     one, other = asyncio.run(both())
     assert one is other
+
+
+@pytest.mark.parametrize("kind", ["unigram, always", "byte fallback", "gemma", "wordpiece"])
+@pytest.mark.parametrize("before", ["", "hello"])
+def test_an_answer_says_what_it_should_at_a_texts_beginning_too(kind: str, before: str) -> None:
+    """Where a prompt is special tokens alone, decoders drop the first blank of what follows."""
+    tokenizer = tokenizer_kinds.tokenizer(kind)
+    texts = TokenTexts(tokenizer.backend_tokenizer)
+    prompt = [tokenizer.bos_token_id, *tokenizer(before, add_special_tokens=False)["input_ids"]]
+    with constraints_of(tokenizer) as constraints:
+        wanted = ["key", " key", " value"]
+        constraint = compiled(constraints, ConstraintSpec.choice(wanted, PARAM))
+        for seed in range(12):
+            tokens = chosen(constraint, tokenizer, seed, prompt)
+            assert tokens is None or written(texts, prompt, tokens) in wanted
 
 
 def test_sequences_of_one_constraint_do_not_disturb_each_other(constraints: Constraints) -> None:
