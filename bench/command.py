@@ -56,6 +56,10 @@ PROGRAMS = {
     "flood": Program(
         "programs.flood", "One tenant floods the server: what another one waits for meanwhile."
     ),
+    "stalls": Program(
+        "programs.stalls",
+        "Requests that could stop a server: how long anything else waits meanwhile.",
+    ),
     "beside": Program(
         "programs.interference",
         "A worker trains beside a server: latency and throughput of those who are served.",
