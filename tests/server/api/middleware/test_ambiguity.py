@@ -71,16 +71,16 @@ def test_a_request_for_two_hosts_is_refused(live: Live) -> None:
 @pytest.mark.parametrize("field", ["name", "alias", "metadata", "file", "config"])
 def test_a_field_of_an_upload_that_stands_twice_is_named(live: Live, field: str) -> None:
     files = spectra.files(3)
-    texts = {"name": "one", "alias": "prod", "metadata": "{}"}
+    texts = {"name": "said-once", "alias": "prod", "metadata": "{}"}
     form: list[Any] = [(name, (None, text)) for name, text in texts.items()]
     form += list(parts(files).items())
-    more: dict[str, Any] = dict.fromkeys(texts, (None, "two")) | {
+    more: dict[str, Any] = dict.fromkeys(texts, (None, "said-twice")) | {
         "file": (FILE, files[FILE]),
         "config": (CONFIG, files[CONFIG]),
     }
     answer = live.http.post("/v1/adapters", files=[*form, (field, more[field])])
     assert "stands 2 times" in refused(answer, field)
-    for name in ("one", "two"):
+    for name in ("said-once", "said-twice"):
         assert live.complete(name).status_code == 404
 
 
