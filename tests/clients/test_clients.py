@@ -60,9 +60,10 @@ def bodies() -> dict[str, dict[str, Any]]:
         "long": {"model": MODEL, "prompt": "too long " * 200_000, "max_tokens": 4},
         "tools": {
             **chat,
-            "max_completion_tokens": 100,
+            "max_completion_tokens": 300,
             "tools": [WEIGH],
             "tool_choice": "required",
+            "parallel_tool_calls": False,
         },
         "structured": {**chat, "max_completion_tokens": 100, "response_format": ANIMAL},
     }

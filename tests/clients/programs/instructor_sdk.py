@@ -18,9 +18,10 @@ class Animal(BaseModel):
     legs: Literal[2, 4]
 
 
-def ask(mode: instructor.Mode) -> dict[str, Any]:
+def ask(mode: instructor.Mode, **more: Any) -> dict[str, Any]:
     given = json.loads((folder / "structured.json").read_bytes())
     del given["response_format"]
+    given |= more
     plain = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     client = instructor.from_openai(plain, mode=mode)
     animal = client.chat.completions.create(**given, response_model=Animal, max_retries=0)
@@ -28,7 +29,7 @@ def ask(mode: instructor.Mode) -> dict[str, Any]:
 
 
 def main() -> None:
-    by_tool = ask(instructor.Mode.TOOLS)
+    by_tool = ask(instructor.Mode.TOOLS, max_completion_tokens=500, parallel_tool_calls=False)
     assert by_tool.keys() == {"name", "legs"}
     answers = {"structured": ask(instructor.Mode.JSON_SCHEMA)}
     cannot = ["completion", "chat", "stream", "error", "long", "upload", "tools", "tool_stream"]

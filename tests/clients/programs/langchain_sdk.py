@@ -48,7 +48,9 @@ def streamed() -> dict[str, Any]:
 
 def called(streams: bool) -> dict[str, Any]:
     given = body("tools")
-    bound = model("tools").bind_tools(given["tools"], tool_choice="required")
+    bound = model("tools").bind_tools(
+        given["tools"], tool_choice="required", parallel_tool_calls=False
+    )
     if streams:
         chunks = list(bound.stream(given["messages"]))
         message = chunks[0]
