@@ -30,6 +30,21 @@ _ENCODER: dict[str, Any] = {
 _encode = json.JSONEncoder(**_ENCODER).encode
 
 
+#: What Python's `splitlines`, and readers of lines built on it, take for an end of a line.
+_LINE_ENDS = {"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"}
+
+
+def one_line(text: str) -> str:
+    """Return a JSON text as one line for every reader: other ends of lines than "\\n" are escaped.
+
+    In JSON they stand within strings only; those below U+0020 are always escaped.
+    """
+    for end, escaped in _LINE_ENDS.items():
+        if end in text:
+            text = text.replace(end, escaped)
+    return text
+
+
 class MadeLater:
     """A long list in an answer, whose items are made when they are encoded.
 

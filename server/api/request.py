@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from adapters_core.strict_json import UnclearJson, strict_json
+from server.api.json_answer import one_line
 from server.api.validation import checked
 from server.errors import (
     FAMILIES,
@@ -119,7 +120,8 @@ def _check_type(request: Request) -> None:
 
 def event_line(body: Mapping[str, Any]) -> str:
     """Return a server-sent event with a JSON object."""
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {one_line(text)}\n\n"
 
 
 def error_body(request: Request, error: Exception) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from registry import Answered
 from registry.batches.requests import BatchRequest
-from server.api.json_answer import pieces_of
+from server.api.json_answer import one_line, pieces_of
 from server.batches.request_answer import Outcome
 
 EXPIRED = ("batch_expired", "the request was not run before the batch's time was over")
@@ -33,4 +33,4 @@ def _line(
 ) -> bytes:
     identity = f"batch_req_{uuid.uuid4().hex}"
     given = {"id": identity, "custom_id": custom_id, "response": response, "error": error}
-    return b"".join(pieces_of(given))
+    return one_line(b"".join(pieces_of(given)).decode()).encode()

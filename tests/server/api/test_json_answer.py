@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.api import json_answer as module
-from server.api.json_answer import beside, json_answer, listed, pieces_of
+from server.api.json_answer import beside, json_answer, listed, one_line, pieces_of
 
 values = st.recursive(
     st.none()
@@ -129,3 +129,11 @@ def test_an_answer_tells_its_length() -> None:
     assert headers[b"x-overtone-adapter"] == b"a"
     assert content == plain(LARGE)
     assert [body["more_body"] for body in bodies] == [True] * (len(bodies) - 1) + [False]
+
+
+@given(st.text())
+def test_one_line_is_the_same_json_and_one_line_for_every_reader(text: str) -> None:
+    for inner in (text, f"a\u2028{text}\x85b\u2029"):
+        line = one_line(json.dumps(inner, ensure_ascii=False))
+        assert json.loads(line) == inner
+        assert len(line.splitlines()) == 1

@@ -382,3 +382,15 @@ def test_a_huge_body_is_too_large_declared_or_not(serve: Callable[..., Live]) ->
     answer = live.http.put("/v1/adapters/x/aliases/y", content=huge, headers=JSON)
     assert answer.status_code == 413
     assert live.complete("tiny").status_code == 200
+
+
+def test_ends_of_lines_within_an_answer_end_no_event(live: Live) -> None:
+    """Readers of lines, httpx's among them, take U+2028 and others for ends of lines."""
+    text = "one\u2028two\x85three\u2029four"
+    body = {"model": "tiny", "prompt": "Once", "max_tokens": 60, "guided_choice": [text]}
+    got = ""
+    with live.http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
+        for line in answer.iter_lines():
+            if line and line != "data: [DONE]":
+                got += json.loads(line.removeprefix("data: "))["choices"][0]["text"]
+    assert got == text
