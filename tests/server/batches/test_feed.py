@@ -85,6 +85,11 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 
 def test_every_request_runs_once_and_only_so_many_are_open(bench: Callable[..., Bench]) -> None:
     b = bench()
+
+    async def until_all_are_open(one: Sourced) -> None:
+        await _until(lambda: b.most == b.width)
+
+    b.answer = until_all_are_open  # type: ignore[method-assign]
     asyncio.run(b.feed().to_end())
 
     assert b.ran == Counter(range(NUM))
@@ -106,6 +111,11 @@ def test_large_requests_are_open_fewer_at_a_time(
 ) -> None:
     monkeypatch.setattr(module, "_OPEN_BYTES", 25_000)
     b = bench(width=20, count=12, prompt="x" * 10_000)
+
+    async def until_two_are_open(one: Sourced) -> None:
+        await _until(lambda: b.most == 2)
+
+    b.answer = until_two_are_open  # type: ignore[method-assign]
     asyncio.run(b.feed().to_end())
 
     assert b.most == 2
