@@ -35,7 +35,7 @@ _LINE_ENDS = {"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"}
 
 
 def one_line(text: str) -> str:
-    """Return a JSON text as one line for every reader: other ends of lines than "\\n" are escaped.
+    """Return a JSON text as one line for every reader: other ends of lines are escaped, too.
 
     In JSON they stand within strings only; those below U+0020 are always escaped.
     """
