@@ -6,6 +6,9 @@ from adapters_core.errors import BaseMismatch
 from registry import Record
 from server.service import Service
 
+#: Header of an answer that says what gave it.
+HEADER = "X-Overtone-Adapter"
+
 
 @dataclass(frozen=True)
 class Answerer:
@@ -21,11 +24,9 @@ class Answerer:
         return self.record.digest if self.record else None
 
     @property
-    def header(self) -> str:
-        """Return the value of X-Overtone-Adapter."""
-        if self.record is None:
-            return self.base_name
-        return f"{self.record.reference} {self.record.digest}"
+    def headers(self) -> dict[str, str]:
+        """Return the headers of its answers."""
+        return {HEADER: self.base_name} if self.record is None else naming(self.record)
 
     def body(self, mode: str | None) -> dict[str, object]:
         """Return the `overtone` object of an answer."""
@@ -36,6 +37,11 @@ class Answerer:
             "digest": record and record.digest,
             "mode": mode or "base",
         }
+
+
+def naming(record: Record) -> dict[str, str]:
+    """Return the headers of what a version of an adapter gives."""
+    return {HEADER: f"{record.reference} {record.digest}"}
 
 
 def resolve(service: Service, model: str) -> Answerer:

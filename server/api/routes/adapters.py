@@ -23,6 +23,7 @@ from registry import (
     withdraw,
 )
 from server.api.adapter_upload import UPLOAD, publish_upload, read_form
+from server.api.answerer import HEADER, naming
 from server.api.bodies.adapters import (
     Adapter,
     AdapterPage,
@@ -148,7 +149,7 @@ def _versions(service: Service, entry: AdapterEntry, limit: int, after: str | No
         "getAdapterContent",
         Answer(
             raw("application/octet-stream", "").content | answer(dict[str, Any]).content,
-            headers=("X-Overtone-Adapter",),
+            headers=(HEADER,),
             description="The safetensors file, or the config.",
         ),
         errors=_UNKNOWN,
@@ -166,7 +167,7 @@ async def content(
     service = service_of(request)
     record = await _call(service.registry.adapters.resolve, f"{name}@{version}")
     blob = await _call(service.registry.blobs.open, record.digest)
-    headers = {"X-Overtone-Adapter": f"{record.reference} {record.digest}"}
+    headers = naming(record)
     if part == "config":
         return FileResponse(blob.config, media_type="application/json", headers=headers)
     return FileResponse(blob.file, media_type="application/octet-stream", headers=headers)

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.answerer import Answerer
+from server.api.answerer import HEADER
 from server.api.answering import streamed_answer, whole_answer
 from server.api.bodies.answers import (
     ChatCompletion,
@@ -27,14 +27,12 @@ B = TypeVar("B", bound=GenerationRequest)
 
 router = APIRouter(tags=["inference"])
 
-_NAMED = ("X-Overtone-Adapter",)
-
 
 @router.post(
     "/v1/completions",
     **describe(
         "createCompletion",
-        answer(Completion, events=CompletionChunk, headers=_NAMED),
+        answer(Completion, events=CompletionChunk, headers=(HEADER,)),
         body=CompletionRequest,
         errors=ANSWERS,
     ),
@@ -49,7 +47,7 @@ async def completions(request: Request) -> Response:
     "/v1/chat/completions",
     **describe(
         "createChatCompletion",
-        answer(ChatCompletion, events=ChatCompletionChunk, headers=_NAMED),
+        answer(ChatCompletion, events=ChatCompletionChunk, headers=(HEADER,)),
         body=ChatRequest,
         errors=ANSWERS,
     ),
@@ -67,11 +65,7 @@ async def _answer(
     call = await unless_gone(request, tokenized(service, body, request.state.tenant, call_of))
     if not body.stream:
         whole = await unless_gone(request, whole_answer(service, call))
-        return await json_answer(whole.body, _headers(whole.answerer))
+        return await json_answer(whole.body, whole.answerer.headers)
     streamed = await unless_gone(request, streamed_answer(service, call))
     lines = event_lines(request, streamed.events)
-    return EventStream(lines, _headers(streamed.answerer))
-
-
-def _headers(answerer: Answerer) -> dict[str, str]:
-    return {"X-Overtone-Adapter": answerer.header}
+    return EventStream(lines, streamed.answerer.headers)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.answering import WholeAnswer
+from server.api.answerer import HEADER
 from server.api.bodies.answers import Classification, Embeddings
 from server.api.describe import ANSWERS, answer, describe
 from server.api.encoding_answers import classified, embedded
@@ -12,14 +12,12 @@ from server.api.request import json_body, service_of, unless_gone
 
 router = APIRouter(tags=["inference"])
 
-_NAMED = ("X-Overtone-Adapter",)
-
 
 @router.post(
     "/v1/classify",
     **describe(
         "createClassification",
-        answer(Classification, headers=_NAMED),
+        answer(Classification, headers=(HEADER,)),
         body=ClassifyRequest,
         errors=ANSWERS,
     ),
@@ -28,14 +26,15 @@ async def classify(request: Request) -> Response:
     """Say which label each text or image has."""
     body = await json_body(request, ClassifyRequest)
     work = classified(service_of(request), body, request.state.tenant)
-    return await _response(await unless_gone(request, work))
+    found = await unless_gone(request, work)
+    return await json_answer(found.body, found.answerer.headers)
 
 
 @router.post(
     "/v1/embeddings",
     **describe(
         "createEmbedding",
-        answer(Embeddings, headers=_NAMED),
+        answer(Embeddings, headers=(HEADER,)),
         body=EmbeddingsRequest,
         errors=ANSWERS,
     ),
@@ -44,8 +43,5 @@ async def embeddings(request: Request) -> Response:
     """Return one vector per text."""
     body = await json_body(request, EmbeddingsRequest)
     work = embedded(service_of(request), body, request.state.tenant)
-    return await _response(await unless_gone(request, work))
-
-
-async def _response(found: WholeAnswer) -> Response:
-    return await json_answer(found.body, {"X-Overtone-Adapter": found.answerer.header})
+    found = await unless_gone(request, work)
+    return await json_answer(found.body, found.answerer.headers)

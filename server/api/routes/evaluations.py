@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from registry import FileNotFound
-from server.api.answerer import Answerer, resolve
+from server.api.answerer import HEADER, Answerer, resolve
 from server.api.bodies.answers import Evaluation as Evaluated
 from server.api.bodies.answers import EvaluationProgress
 from server.api.describe import ANSWERS, answer, describe
@@ -50,7 +50,7 @@ class EvaluationRequest(RequestBody):
     "/v1/evaluations",
     **describe(
         "createEvaluation",
-        answer(Evaluated, events=Evaluated | EvaluationProgress, headers=("X-Overtone-Adapter",)),
+        answer(Evaluated, events=Evaluated | EvaluationProgress, headers=(HEADER,)),
         body=EvaluationRequest,
         errors=(*ANSWERS, FileNotFound),
     ),
@@ -68,7 +68,7 @@ async def evaluate(request: Request) -> Response:
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)
     run = _Run(evaluation)
-    headers = {"X-Overtone-Adapter": answerer.header}
+    headers = answerer.headers
     if body.stream:
         return EventStream(event_lines(request, _events(request, run)), headers)
     try:

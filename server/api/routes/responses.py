@@ -4,6 +4,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
+from server.api.answerer import HEADER
 from server.api.answering import streamed_answer, whole_answer
 from server.api.bodies.responses import Response as ResponseBody
 from server.api.bodies.responses import ResponseEvent
@@ -24,7 +25,7 @@ router = APIRouter(tags=["inference"])
     "/v1/responses",
     **describe(
         "createResponse",
-        answer(ResponseBody, events=ResponseEvent, is_named=True, headers=("X-Overtone-Adapter",)),
+        answer(ResponseBody, events=ResponseEvent, is_named=True, headers=(HEADER,)),
         body=ResponsesRequest,
         errors=ANSWERS,
     ),
@@ -39,9 +40,7 @@ async def responses(request: Request) -> Response:
         call = await unless_gone(request, making)
         if not body.stream:
             whole = await unless_gone(request, whole_answer(service, call))
-            headers = {"X-Overtone-Adapter": whole.answerer.header}
-            return await json_answer(response_of(form, whole.body), headers)
+            return await json_answer(response_of(form, whole.body), whole.answerer.headers)
         streamed = await unless_gone(request, streamed_answer(service, call))
     events = response_events(form, streamed.events, partial(error_body, request))
-    headers = {"X-Overtone-Adapter": streamed.answerer.header}
-    return EventStream(named_lines(events), headers)
+    return EventStream(named_lines(events), streamed.answerer.headers)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from server.api.answering import WholeAnswer
+from server.api.answerer import HEADER
 from server.api.bodies.answers import Reranking, Scores
 from server.api.describe import ANSWERS, answer, describe
 from server.api.encoding_schemas import RerankRequest, ScoreRequest
@@ -12,8 +12,6 @@ from server.api.request import json_body, service_of, unless_gone
 
 router = APIRouter(tags=["inference"])
 
-_NAMED = ("X-Overtone-Adapter",)
-
 
 @router.post("/rerank", include_in_schema=False)  # where vLLM has it
 @router.post("/v2/rerank", include_in_schema=False)  # where Cohere's newer clients look for it
@@ -21,7 +19,7 @@ _NAMED = ("X-Overtone-Adapter",)
     "/v1/rerank",
     **describe(
         "createReranking",
-        answer(Reranking, headers=_NAMED),
+        answer(Reranking, headers=(HEADER,)),
         body=RerankRequest,
         errors=ANSWERS,
     ),
@@ -30,14 +28,15 @@ async def rerank(request: Request) -> Response:
     """Order documents by how well they answer a query, the best first."""
     body = await json_body(request, RerankRequest)
     work = reranked(service_of(request), body, request.state.tenant)
-    return await _response(await unless_gone(request, work))
+    found = await unless_gone(request, work)
+    return await json_answer(found.body, found.answerer.headers)
 
 
 @router.post(
     "/v1/score",
     **describe(
         "createScore",
-        answer(Scores, headers=_NAMED),
+        answer(Scores, headers=(HEADER,)),
         body=ScoreRequest,
         errors=ANSWERS,
     ),
@@ -46,8 +45,5 @@ async def score(request: Request) -> Response:
     """Score pairs of texts."""
     body = await json_body(request, ScoreRequest)
     work = scored(service_of(request), body, request.state.tenant)
-    return await _response(await unless_gone(request, work))
-
-
-async def _response(found: WholeAnswer) -> Response:
-    return await json_answer(found.body, {"X-Overtone-Adapter": found.answerer.header})
+    found = await unless_gone(request, work)
+    return await json_answer(found.body, found.answerer.headers)
