@@ -1,5 +1,6 @@
 """How the choices of a request are sampled, as its body and the base say."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from random import SystemRandom
 
@@ -26,15 +27,15 @@ def samplings(call: GenerationCall, service: Service) -> list[Sampling]:
     if len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"{len(prompts)} choices asked for; at most {MAX_CHOICES}", "n")
     shared = _shared(call, service)
-    seeds = _seeds(request, len(prompts))
+    choices = zip(prompts, _seeds(request, len(prompts)), _scored(call), strict=True)
     return [
         replace(
             shared,
             max_tokens=_max_tokens(service, call, len(prompt)),
             seed=seed,
-            scored={} if call.num_prompt_logprobs is None else wanted_scores(prompt),
+            scored=scored,
         )
-        for prompt, seed in zip(prompts, seeds, strict=True)
+        for prompt, seed, scored in choices
     ]
 
 
@@ -78,6 +79,14 @@ def _seeds(request: GenerationRequest, num_choices: int) -> list[int]:
     firsts = [random.getrandbits(63) for _ in range(num_choices // n)]
     of_prompts = firsts if request.seed is None else [request.seed] * len(firsts)
     return [seed_of_choice(seed, choice) for seed in of_prompts for choice in range(n)]
+
+
+def _scored(call: GenerationCall) -> list[Mapping[int, int]]:
+    """Return which tokens of its prompt each choice scores; those of one prompt share them."""
+    if call.num_prompt_logprobs is None:
+        return [{}] * len(call.prompts)
+    n = call.body.n
+    return [wanted for prompt in call.prompts[::n] for wanted in [wanted_scores(prompt)] * n]
 
 
 def _stop_ids(request: GenerationRequest, service: Service) -> frozenset[int]:

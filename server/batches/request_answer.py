@@ -81,7 +81,8 @@ async def _response(service: Service, body: Any, tenant: str) -> WholeAnswer:
     given = await asyncio.to_thread(checked, ResponsesRequest, body)
     with own_names():
         chat = await _generated(service, lambda: chat_call(service, chat_request(given), tenant))
-    return replace(chat, body=response_of(ResponseForm(given), chat.body))
+    form = ResponseForm(given, service.sampling_defaults)
+    return replace(chat, body=response_of(form, chat.body))
 
 
 async def _embedding(service: Service, body: Any, tenant: str) -> WholeAnswer:

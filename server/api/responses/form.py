@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.api.responses.schemas import ResponsesRequest
+from server.base.sampling_defaults import SamplingDefaults
 
 Json = dict[str, Any]
 
@@ -20,9 +21,15 @@ _CODES = {
 
 @dataclass(frozen=True)
 class ResponseForm:
-    """What a response and the events of its stream have in common."""
+    """What a response and the events of its stream have in common.
+
+    Args:
+        body: of the request.
+        defaults: the base's, for what the request leaves out.
+    """
 
     body: ResponsesRequest
+    defaults: SamplingDefaults
     id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -59,7 +66,7 @@ class ResponseForm:
         )
 
     def _frame(self, status: str, **known: Any) -> Json:
-        body = self.body
+        body, defaults = self.body, self.defaults
         tools = [tool.model_dump() for tool in body.tools]
         choice = body.tool_choice
         frame: Json = {
@@ -80,11 +87,11 @@ class ResponseForm:
             "reasoning": {"effort": None, "summary": None},
             "service_tier": "default",
             "store": False,
-            "temperature": 1.0 if body.temperature is None else body.temperature,
+            "temperature": defaults.temperature if body.temperature is None else body.temperature,
             "text": body.text.model_dump(by_alias=True, exclude_none=True),
             "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
             "tools": tools,
-            "top_p": 1.0 if body.top_p is None else body.top_p,
+            "top_p": defaults.top_p if body.top_p is None else body.top_p,
             "truncation": "disabled",
             "usage": None,
         }

@@ -33,7 +33,8 @@ router = APIRouter(tags=["inference"])
 async def responses(request: Request) -> Response:
     """Answer a conversation in the shape of OpenAI's Responses API; nothing is stored."""
     body = await json_body(request, ResponsesRequest)
-    service, form = service_of(request), ResponseForm(body)
+    service = service_of(request)
+    form = ResponseForm(body, service.sampling_defaults)
     with own_names():
         chat = chat_request(body)
         making = tokenized(service, chat, request.state.tenant, chat_call)

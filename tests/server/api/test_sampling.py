@@ -11,6 +11,10 @@ import pytest
 import spectra
 import tiny
 from live import BASE, Live
+from server.api.calls import completion_call
+from server.api.completion_schemas import CompletionRequest
+from server.api.sampling import samplings
+from server.api.validation import checked
 from server.base.load_errors import BaseNotLoadable
 from server.base.sampling_defaults import sampling_defaults
 
@@ -48,6 +52,15 @@ def test_a_seed_gives_each_prompt_of_a_list_what_it_gives_it_alone(live: Live) -
 
 def test_equal_prompts_without_a_seed_have_different_answers(live: Live) -> None:
     assert len(set(choices(live, ["Once"] * 4))) == 4
+
+
+def test_the_choices_of_a_prompt_share_what_is_scored_of_it(live: Live) -> None:
+    """A prompt of a hundred thousand tokens would cost seconds and gigabytes for 128 of them."""
+    body = {"model": BASE, "prompt": [[5, 6, 7], [8, 9]], "n": 3, "prompt_logprobs": 1}
+    call = completion_call(live.service, checked(CompletionRequest, body), "")
+    scored = [one.scored for one in samplings(call, live.service)]
+    assert scored == [{0: 6, 1: 7}] * 3 + [{0: 9}] * 3
+    assert len(set(map(id, scored))) == 2
 
 
 # Parameters
@@ -186,6 +199,8 @@ def test_min_tokens_where_every_token_is_an_end_is_refused(live: Live) -> None:
 # What a request leaves out
 
 CONFIG = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05, "min_p": 0.01}
+#: Of these a response says what was taken.
+TOLD = ("temperature", "top_p")
 NONE = {
     "temperature": 1.0,
     "top_k": 0,
@@ -226,6 +241,9 @@ def test_what_a_request_leaves_out_is_the_bases(
     assert defaults_of(own, "mine") == NONE | CONFIG
     left_out: dict[str, Any] = {"temperature": None, "seed": 5}
     assert choices(own, **left_out) == choices(live, seed=5, **CONFIG)
+    body = {"model": BASE, "input": "Once", "max_output_tokens": 1}
+    told = own.http.post("/v1/responses", json=body).json()
+    assert {name: told[name] for name in TOLD} == {name: CONFIG[name] for name in TOLD}
     given = {"temperature": 1.5, "top_k": -1, "top_p": 1, "repetition_penalty": 1, "min_p": 0}
     assert choices(own, seed=5, **given) == choices(live, seed=5, temperature=1.5)
 

@@ -12,6 +12,7 @@ from server.api.responses.events import response_events
 from server.api.responses.form import ResponseForm, response_of
 from server.api.responses.schemas import ResponsesRequest
 from server.api.validation import checked
+from server.base.sampling_defaults import SamplingDefaults
 from server.errors import DeadlineExceeded, body_of
 
 Json = dict[str, Any]
@@ -29,7 +30,7 @@ ANY_EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 
 def form() -> ResponseForm:
     asked = {"model": "m", "input": "Hi", "tools": [TOOL], "metadata": {"a": "b"}}
-    return ResponseForm(checked(ResponsesRequest, asked))
+    return ResponseForm(checked(ResponsesRequest, asked), SamplingDefaults())
 
 
 def text(content: str) -> Json:
