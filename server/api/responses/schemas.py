@@ -5,11 +5,11 @@ Nothing is stored: what needs an earlier response is refused by name, with what 
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from server.api.chat_schemas import ShortText
 from server.api.constraint_schemas import JsonObjectFormat, NamedSchema, TextFormat
-from server.api.request_body import RequestBody
+from server.api.request_body import OpenAIBody, RequestBody
 from server.api.sampling_schemas import SamplingFields
 from server.api.tool_schemas import MAX_TOOLS, FunctionName
 from server.api.validation import unsupported
@@ -31,27 +31,35 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "user": (...,),
 }
 
+#: What items of an earlier response's output say of themselves.
+_OF_OUTPUT: dict[str, tuple[Any, ...]] = {"id": (...,), "status": (...,)}
+_OF_CALL = _OF_OUTPUT | {"caller": ({"type": "direct"},)}
+
 _STATEFUL = ("previous_response_id", "conversation", "prompt")
 
 Schema = dict[str, Any]
 
 
-class InputText(BaseModel):
+class InputText(OpenAIBody):
     """A piece of a message, or of what a function returned; only text is served."""
+
+    neutral = {"annotations": (...,), "logprobs": (...,), "prompt_cache_breakpoint": (...,)}
 
     type: Literal["input_text", "output_text"]
     text: str
 
 
-class InputMessage(BaseModel):
+class InputMessage(OpenAIBody):
     """A message of the conversation so far, also one that an earlier response had as its output."""
+
+    neutral = _OF_OUTPUT | {"phase": (...,)}
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[InputText]
 
 
-class InputCall(BaseModel):
+class InputCall(OpenAIBody):
     """A call of a function, as an earlier response had it as its output.
 
     Args:
@@ -59,18 +67,22 @@ class InputCall(BaseModel):
         arguments: JSON as text.
     """
 
+    neutral = _OF_CALL | {"async": (False,)}
+
     type: Literal["function_call"]
     call_id: ShortText
     name: FunctionName
     arguments: str
 
 
-class InputResult(BaseModel):
+class InputResult(OpenAIBody):
     """What a called function returned.
 
     Args:
         call_id: of the call.
     """
+
+    neutral = _OF_CALL | {"name": (...,)}
 
     type: Literal["function_call_output"]
     call_id: ShortText

@@ -17,6 +17,16 @@ from live import Live
 from waiting import until
 
 ASKED: dict[str, Any] = {"model": "resp", "temperature": 0, "max_output_tokens": 12}
+TEXT = {"type": "input_text", "text": "Hi"}
+SAID = {
+    "type": "message",
+    "id": "msg_1",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}],
+}
+CALL = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "a", "output": "1"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -241,6 +251,18 @@ def test_headers_come_before_the_first_token(live: Live) -> None:
             400,
             "input[0].content[0].type",
         ),
+        (
+            {"input": [{"role": "assistant", "content": "", "tool_calls": [{"id": "a"}]}]},
+            400,
+            "input[0].tool_calls",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{**TEXT, "file_url": "x"}]}]},
+            400,
+            "input[0].content[0].file_url",
+        ),
+        ({"input": [{**CALL, "namespace": "x"}, RESULT]}, 400, "input[0].namespace"),
+        ({"input": [CALL, {**RESULT, "is_error": True}]}, 400, "input[1].is_error"),
         ({"tools": [{"type": "web_search"}]}, 400, "tools[0].type"),
         ({"text": {"format": {"type": "yaml"}}}, 400, "text.format"),
         (
@@ -274,6 +296,10 @@ def test_what_is_not_served_is_refused_by_its_name(
         {"text": {"format": {"type": "text"}, "verbosity": "medium"}},
         {"previous_response_id": None, "tools": [], "tool_choice": "auto"},
         {"stream_options": {"include_obfuscation": False}},
+        {"input": [{"type": "message", "id": "m", "role": "user", "content": [TEXT]}]},
+        {"input": [{**SAID, "phase": "final_answer"}, {"role": "user", "content": "x"}]},
+        {"input": [{**CALL, "id": "f", "status": None, "namespace": None}, RESULT]},
+        {"input": [CALL, {**RESULT, "id": "r", "status": "completed", "name": "f"}]},
     ],
 )
 def test_what_changes_nothing_is_taken(live: Live, params: dict[str, Any]) -> None:
