@@ -8,7 +8,7 @@ from server.api.chat_schemas import ChatRequest, Message
 from server.api.encoding_schemas import Token
 from server.api.request_body import RequestBody
 from server.api.tool_schemas import Tools
-from server.api.validation import wrong
+from server.api.validation import checked, wrong
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -48,14 +48,21 @@ class TokenizeRequest(RequestBody):
             raise wrong("prompt", "give a prompt or messages, and not both")
         if self.messages is not None and self.add_special_tokens:
             raise wrong("add_special_tokens", "a chat has the tokens that its template writes")
+        for name in ("continue_final_message", "chat_template_kwargs", "tools"):
+            if self.messages is None and getattr(self, name):
+                raise wrong(name, "only messages have it, a prompt has not")
         return self
 
     @property
     def chat(self) -> ChatRequest:
-        """Return the messages as chat completions have them."""
+        """Return the messages as chat completions have them.
+
+        Raises:
+            InvalidRequest: a chat completion would not have them so.
+        """
         named = ("messages", "add_generation_prompt", "continue_final_message", "tools")
         given = {name: getattr(self, name) for name in (*named, "chat_template_kwargs")}
-        return ChatRequest(model=self.model or "base", **given)
+        return checked(ChatRequest, {"model": self.model or "base", **given})
 
     @property
     def size(self) -> int:

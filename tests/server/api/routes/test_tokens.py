@@ -10,6 +10,8 @@ from live import BASE, Live
 TEXT = "Grüße, 世界 🌍"
 MESSAGES = [{"role": "user", "content": TEXT}]
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+
 
 def post(live: Live, path: str, **body: Any) -> dict[str, Any]:
     answer = live.http.post(path, json=body)
@@ -65,6 +67,26 @@ def test_the_tokenizer_is_described(live: Live) -> None:
         ("/tokenize", {"prompt": "a", "model": "nobody"}, 404, None),
         ("/tokenize", {"prompt": "a" * 1_000_000}, 400, "prompt"),
         ("/tokenize", {"prompt": "a", "max_tokens": 3}, 400, "max_tokens"),
+        ("/tokenize", {"messages": MESSAGES, "tools": [TOOL, TOOL]}, 400, "tools[1].function.name"),
+        (
+            "/tokenize",
+            {"messages": MESSAGES, "continue_final_message": True},
+            400,
+            "continue_final_message",
+        ),
+        (
+            "/tokenize",
+            {"prompt": "a", "continue_final_message": True},
+            400,
+            "continue_final_message",
+        ),
+        ("/tokenize", {"prompt": "a", "tools": [TOOL]}, 400, "tools"),
+        (
+            "/tokenize",
+            {"prompt": "a", "chat_template_kwargs": {"enable_thinking": False}},
+            400,
+            "chat_template_kwargs",
+        ),
         ("/detokenize", {"tokens": [99999]}, 400, "tokens"),
         ("/detokenize", {"tokens": [1], "model": "nobody"}, 404, None),
         ("/detokenize", {"tokens": "abc"}, 400, "tokens"),
