@@ -16,6 +16,7 @@ from torch import Tensor
 from server.api.answerer import Answerer, resolve
 from server.api.answering import WholeAnswer
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
+from server.api.json_answer import beside
 from server.encoding.encoder import Input, num_tokens
 from server.encoding.labels import answer_of, names_of
 from server.encoding.request import PendingRequest
@@ -63,12 +64,14 @@ async def classified(
     read = partial(encoding.inputs, body.inputs, body.truncate)
     found = await encoded(service, body, tenant, read, is_background)
     record = found.answerer.record
-    metadata = record.metadata if record else {}
-    data = [
-        {"index": number}
-        | answer_of(row, encoding.problem, names_of(len(row), metadata, encoding.labels))
-        for number, row in enumerate(found.results)
-    ]
+    num_labels = len(found.results[0])
+    names = names_of(num_labels, record.metadata if record else {}, encoding.labels)
+
+    def labelled() -> list[dict[str, Any]]:
+        rows = enumerate(found.results)
+        return [{"index": number} | answer_of(row, encoding.problem, names) for number, row in rows]
+
+    data = await beside(3 * num_labels * len(found.results), labelled)
     return found.listed(data, id="classify-" + uuid.uuid4().hex)
 
 

@@ -71,7 +71,8 @@ def scores_of(logits: Tensor, problem: str | None) -> list[float]:
         scores = torch.sigmoid(logits)
     else:
         scores = torch.softmax(logits, 0)
-    return [float(score) for score in scores]
+    values: list[float] = scores.tolist()
+    return values
 
 
 def answer_of(logits: Tensor, problem: str | None, names: Sequence[str]) -> dict[str, Any]:

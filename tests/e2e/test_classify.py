@@ -20,6 +20,7 @@ from transformers import RobertaForMaskedLM
 
 import tiny_encoders as te
 from live import CONFIG, FILE, Live, serving, settings_of
+from server.api import encoding_answers, json_answer
 
 TOLERANCE = 1e-5
 TEXTS = ("fine", "Not what I had hoped for, but it works.", "ééé")
@@ -96,6 +97,24 @@ def test_the_bases_own_scores_are_transformers(case: Case) -> None:
     assert [s["label"] for s in first["scores"]] == list(te.LABELS)
     assert (first["label"], first["score"]) == (best["label"], best["score"])
     assert answer.json()["overtone"]["mode"] == "base"
+
+
+def test_many_labels_are_made_beside_the_event_loop(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand images of a thousand labels each would stop it for seconds."""
+    whole, on_loop = encoding_answers.answer_of, list[bool]()
+
+    def answer_of(*args: Any) -> dict[str, Any]:
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return whole(*args)
+
+    few = classify(case.live, "tiny", list(TEXTS)).json()
+    monkeypatch.setattr(json_answer, "_FEW", 3 * len(TEXTS) * len(te.LABELS) - 1)
+    monkeypatch.setattr(encoding_answers, "answer_of", answer_of)
+    many = classify(case.live, "tiny", list(TEXTS)).json()
+    assert on_loop == [False] * len(TEXTS)
+    assert many["data"] == few["data"]
 
 
 def test_a_batch_of_texts_or_images_gives_each_its_own_bits(case: Case, images: Case) -> None:
