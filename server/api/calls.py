@@ -35,10 +35,11 @@ async def tokenized(
         Overloaded: too many long texts wait.
         Exception: as `calls_of` does.
     """
-    for size in body.text_sizes:
+    sizes = body.text_sizes
+    for size in sizes:
         service.text.lengths.check_chars(size, body.prompt_field)
     work = partial(calls_of, service, body, tenant)
-    return await service.tokenizing.run(sum(body.text_sizes), work)
+    return await service.tokenizing.run(sum(sizes), work)
 
 
 def completion_call(

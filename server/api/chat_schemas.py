@@ -80,9 +80,9 @@ class Message(BaseModel):
     """One message of a conversation.
 
     Args:
-        role: from whom it is; `developer` is `system`.
+        role: what kind of message it is; `developer` is `system`.
         content: a text, or its parts; may be null in an answer with calls.
-        name: from which of several persons it is, where the base's chat template writes names.
+        name: of its author among several, where the base's chat template writes names.
         tool_calls: of the assistant.
         tool_call_id: the call whose result the content is.
         refusal: what the assistant has said instead of a content.
@@ -114,10 +114,10 @@ class Message(BaseModel):
 
     @property
     def size(self) -> int:
-        """Return the characters of its content, and of the arguments of its calls."""
+        """Return the characters of its content or refusal, and of the arguments of its calls."""
         parts = self.content if isinstance(self.content, list) else []
         whole = self.content if isinstance(self.content, str) else ""
-        texts = [whole, *(part.text or part.refusal or "" for part in parts)]
+        texts = [whole, self.refusal or "", *(part.text or part.refusal or "" for part in parts)]
         calls = [call.function.arguments for call in self.tool_calls or ()]
         return sum(map(len, [*texts, *calls]))
 
