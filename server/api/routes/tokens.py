@@ -4,12 +4,13 @@ import asyncio
 from functools import partial
 from typing import cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from server.api.answerer import resolve
 from server.api.bodies.tokens import Detokenized, Tokenized, TokenizerInfo
 from server.api.chats import chat_of
 from server.api.describe import RESOLVES, SERVES, answer, describe
+from server.api.json_answer import json_answer
 from server.api.request import json_body, service_of
 from server.api.token_schemas import DetokenizeRequest, TokenizeRequest
 from server.errors import Overloaded, PromptTooLong
@@ -27,12 +28,13 @@ router = APIRouter(tags=["inference"])
         errors=(*RESOLVES, PromptTooLong, Overloaded),
     ),
 )
-async def tokenize(request: Request) -> Tokenized:
+async def tokenize(request: Request) -> Response:
     """Return the tokens of a prompt or of a conversation, as an answer to it would see them."""
     service, body = service_of(request), await json_body(request, TokenizeRequest)
     field = "prompt" if body.messages is None else "messages"
     service.text.lengths.check_chars(body.size, field)
-    return await service.tokenizing.run(body.size, partial(_tokenized, service, body))
+    made = await service.tokenizing.run(body.size, partial(_tokenized, service, body))
+    return await json_answer(made)
 
 
 def _tokenized(service: Service, body: TokenizeRequest) -> Tokenized:
