@@ -34,6 +34,7 @@ from registry.errors import (
     RegistryUnavailable,
 )
 from registry.redis import keys
+from registry.redis.hashes import page as page_of
 from registry.redis.scripts import Observer, Scripts
 
 FILE_ID = re.compile(r"file-[0-9a-f]{24}")
@@ -236,11 +237,10 @@ class Files:
         return found[:limit]
 
     def _page(self, index: str, limit: int, after: str | None) -> Sequence[str]:
-        args: Sequence[str | int] = ["", after and check_file_id(after) or "", limit]
-        reply = self._scripts.run("job_page", [index], args)
-        if reply == [b"missing"]:
+        found = page_of(self._scripts, index, limit, check_file_id(after) if after else "")
+        if found is None:
             raise FileNotFound(f"no file {after!r} to list what comes after")
-        return [id_.decode() for id_ in reply[::2]]
+        return [id_ for id_, _ in found]
 
     def delete(self, id_: str) -> None:
         """Delete a file: its record, then its bytes.

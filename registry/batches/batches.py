@@ -19,7 +19,6 @@ from registry.batches.record import (
     check_batch_id,
 )
 from registry.common.fence import Fence
-from registry.common.pages import check_limit
 from registry.errors import (
     BatchNotFound,
     FenceLost,
@@ -28,7 +27,7 @@ from registry.errors import (
     JobConflict,
 )
 from registry.files import FileRecord
-from registry.redis import keys
+from registry.redis import hashes, keys
 from registry.redis.scripts import Observer, Scripts
 
 MAX_SPEC_BYTES = 24 * 1024
@@ -102,29 +101,25 @@ class Batches:
             InvalidArgument: the limit is out of range.
         """
         index = keys.BATCHES if created_by is None else keys.BATCHES_OF + created_by
-        return self._page(index, limit, after)
+        place = check_batch_id(after) if after else ""
+        found = hashes.page(self._scripts, index, limit, place, keys.BATCH)
+        if found is None:
+            raise BatchNotFound(f"no batch {after!r} to list what comes after")
+        return [BatchRecord.read(*each) for each in found]
 
-    def open(self, base_name: str, limit: int) -> Records:
-        """Return up to `limit` batches of a base that are not over, the newest first."""
-        return self._page(keys.BATCHES_OPEN + base_name, limit, None)
+    def open(self, base_name: str) -> Records:
+        """Return all batches of a base that are not over, the oldest first."""
+        with self._scripts.asking("batches_open"):
+            stored: Any = self._client.zrange(keys.BATCHES_OPEN + base_name, 0, -1)
+        ids = (id_.decode() for id_ in stored)
+        found = hashes.several(self._client, self._scripts, "batches_several", keys.BATCH, ids)
+        return [BatchRecord.read(*each) for each in found]
 
     def counts(self) -> dict[State, int]:
         """Return how many batches are in each state."""
-        with (
-            self._scripts.asking("batch_counts"),
-            self._client.pipeline(transaction=False) as pipe,
-        ):
-            for state in STATES:
-                pipe.zcard(keys.BATCHES_IN_STATE + state)
-            return dict(zip(STATES, map(int, pipe.execute()), strict=True))
-
-    def _page(self, index: str, limit: int, after: str | None) -> Records:
-        place = after and check_batch_id(after) or ""
-        reply = self._scripts.run("job_page", [index], [keys.BATCH, place, check_limit(limit)])
-        if reply == [b"missing"]:
-            raise BatchNotFound(f"no batch {after!r} to list what comes after")
-        rows = zip(reply[::2], reply[1::2], strict=True)
-        return [record_of(name.decode(), pairs) for name, pairs in rows]
+        indexes = (keys.BATCHES_IN_STATE + state for state in STATES)
+        found = hashes.sizes(self._client, self._scripts, "batch_counts", indexes)
+        return dict(zip(STATES, found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,7 @@ class BatchMoves:
 
 def record_of(id_: str, pairs: Sequence[bytes]) -> BatchRecord:
     """Return the record that a script gave as field, value, field, value..."""
-    return BatchRecord.read(id_, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+    return BatchRecord.read(id_, hashes.fields_of(pairs))
 
 
 def faults_field(faults: Sequence[Any]) -> dict[str, str]:

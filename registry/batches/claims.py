@@ -21,7 +21,6 @@ from registry.batches.batches import (
 from registry.batches.record import BatchRecord, RequestCounts, State, check_batch_id
 from registry.batches.requests import RequestFault
 from registry.common.fence import Fence
-from registry.common.pages import MAX_PAGE
 from registry.files import FileRecord
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
@@ -46,7 +45,7 @@ class BatchClaims:
 
     def open(self, base_name: str) -> list[BatchRecord]:
         """Return the batches of a base that are not over, the oldest first."""
-        return self._batches.open(base_name, MAX_PAGE)[::-1]
+        return self._batches.open(base_name)
 
     def claim(self, seen: BatchRecord, owner: str) -> BatchRecord | None:
         """Make a batch this server's if nothing has happened to it since `seen` was read.

@@ -2,10 +2,11 @@
 
     validating ──> in_progress ──> finalizing ──> completed
         │               │              │
-        └───────────────┴──> failed    └──> expired (also from the two before)
         └───────────────┴──> cancelling ──> cancelled
 
-A batch without a claim is cancelled at once. Failed, completed, expired and cancelled are final.
+Every state but the final ones may become failed or expired: a batch's time may be over, or its file
+be lost, also while a cancel is under way. A batch without a claim is cancelled at once. Failed,
+completed, expired and cancelled are final.
 """
 
 import json
@@ -38,8 +39,8 @@ FROM: Mapping[State, tuple[State, ...]] = {
     "in_progress": ("validating",),
     "finalizing": ("in_progress",),
     "completed": ("finalizing",),
-    "failed": ("validating", "in_progress"),
-    "expired": ("validating", "in_progress", "finalizing"),
+    "failed": ("validating", "in_progress", "finalizing", "cancelling"),
+    "expired": ("validating", "in_progress", "finalizing", "cancelling"),
     "cancelling": ("validating", "in_progress"),
     "cancelled": ("cancelling",),
 }

@@ -19,13 +19,12 @@ from registry.jobs.log import Checkpoint, Event, MetricPoint
 from registry.jobs.moves import Move, Moves, failed, record_of
 from registry.jobs.record import STATES, JobError, JobRecord, State, check_job_id
 from registry.jobs.spec import JobSpec
-from registry.redis import keys
+from registry.redis import hashes, keys
 from registry.redis.scripts import Observer, Scripts
 
 #: The published version's record holds all of it once, its method's config twice.
 MAX_SPEC_BYTES = 24 * 1024
 
-_BATCH = 200
 Records = list[JobRecord]  # `list` is a method's name inside the class
 
 
@@ -139,12 +138,11 @@ class Jobs:
         """
         index = keys.JOBS if created_by is None else keys.JOBS_OF + created_by
         index = keys.JOBS_IN_STATE + state if state else index
-        args: list[str | int] = [keys.JOB, after and check_job_id(after) or "", check_limit(limit)]
-        reply = self._scripts.run("job_page", [index], args)
-        if reply == [b"missing"]:
+        place = check_job_id(after) if after else ""
+        found = hashes.page(self._scripts, index, limit, place, keys.JOB)
+        if found is None:
             raise JobNotFound(f"no fine-tuning job {after!r} to list what comes after")
-        rows = zip(reply[::2], reply[1::2], strict=True)
-        return [record_of(name.decode(), pairs) for name, pairs in rows]
+        return [JobRecord.read(*each) for each in found]
 
     def in_state(self, state: State) -> dict[str, float]:
         """Return the ids of all jobs in a state with their creation, the oldest first."""
@@ -154,22 +152,14 @@ class Jobs:
 
     def several(self, ids: Iterable[str]) -> Iterator[JobRecord]:
         """Yield the records of jobs in the order of their ids; any number of them."""
-        wanted = [*ids]
-        for start in range(0, len(wanted), _BATCH):
-            some = wanted[start : start + _BATCH]
-            asked = self._scripts.asking("jobs_several")
-            with asked, self._client.pipeline(transaction=False) as pipe:
-                for id_ in some:
-                    pipe.hgetall(keys.job(id_))
-                stored = pipe.execute()
-            yield from (JobRecord.read(i, s) for i, s in zip(some, stored, strict=True) if s)
+        found = hashes.several(self._client, self._scripts, "jobs_several", keys.JOB, ids)
+        yield from (JobRecord.read(*each) for each in found)
 
     def counts(self) -> dict[State, int]:
         """Return how many jobs are in each state."""
-        with self._scripts.asking("job_counts"), self._client.pipeline(transaction=False) as pipe:
-            for state in STATES:
-                pipe.zcard(keys.JOBS_IN_STATE + state)
-            return dict(zip(STATES, map(int, pipe.execute()), strict=True))
+        indexes = (keys.JOBS_IN_STATE + state for state in STATES)
+        found = hashes.sizes(self._client, self._scripts, "job_counts", indexes)
+        return dict(zip(STATES, found, strict=True))
 
     def totals(self) -> dict[str, float]:
         """Return the `steps` and `tokens` trained so far by all jobs, and the latest `loss`."""

@@ -13,6 +13,7 @@ from registry.jobs.log import shown
 from registry.jobs.queue import JobQueues
 from registry.jobs.record import FROM, JobError, JobRecord, State, check_job_id
 from registry.redis import keys
+from registry.redis.hashes import fields_of
 from registry.redis.scripts import Scripts
 
 
@@ -87,7 +88,7 @@ class Moves:
 
 def record_of(id_: str, pairs: Sequence[bytes]) -> JobRecord:
     """Return the record that a script gave as field, value, field, value..."""
-    return JobRecord.read(id_, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+    return JobRecord.read(id_, fields_of(pairs))
 
 
 def _words(id_: str, move: Move, now: float) -> list[str | bytes | int]:

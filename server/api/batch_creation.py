@@ -3,7 +3,6 @@
 import time
 
 from registry import BatchRecord, BatchSpec
-from registry.common.pages import MAX_PAGE
 from server.api.batch_schemas import BatchCreation
 from server.api.job_creation import own_file_for
 from server.base.kinds import Kind
@@ -34,7 +33,7 @@ def create_batch(service: Service, body: BatchCreation, tenant: str) -> BatchRec
     file = own_file_for(registry, body.input_file_id, tenant, PURPOSE, "input_file_id")
     if body.endpoint not in ENDPOINTS_OF[service.base.kind]:
         raise service.wrong_base("endpoint")
-    open_ = registry.batches.open(service.base.spec.name, MAX_PAGE)
+    open_ = registry.batches.open(service.base.spec.name)
     count, most = sum(one.spec.created_by == tenant for one in open_), service.settings.max_batches
     if count >= most:
         message = f"{count} batches are not over, the limit is {most}; wait, or cancel one"

@@ -7,6 +7,7 @@ from registry.batches.batches import Batches
 from registry.batches.claims import BatchClaims
 from registry.batches.record import FROM, STATES, RequestCounts
 from registry.batches.requests import RequestFault
+from registry.common.pages import MAX_PAGE
 from registry.errors import (
     BatchNotFound,
     CorruptRecord,
@@ -155,7 +156,7 @@ def test_a_batch_ends_with_its_files_in_one_transaction(batches, claims, files, 
         output.id,
         errors.id,
     }
-    assert batches.open(BASE, 10) == []
+    assert batches.open(BASE) == []
     files.delete(held.spec.input_file)
 
 
@@ -224,6 +225,39 @@ def test_open_batches_are_those_of_the_base_the_oldest_first(batches, claims, fi
     batches.cancel(over.id, now=3.0)
 
     assert [one.id for one in claims.open(BASE)] == [old.id, new.id]
+
+
+def test_open_batches_are_all_of_them_however_many_there_are(batches, claims, files, client):
+    oldest = create(batches, files, now=1.0)
+    record = client.hgetall(keys.batch(oldest.id))
+    with client.pipeline(transaction=False) as pipe:
+        for i in range(MAX_PAGE):
+            id_ = f"batch_{i:024x}"
+            pipe.hset(keys.batch(id_), mapping=record)
+            pipe.zadd(keys.BATCHES_OPEN + BASE, {id_: 2.0 + i})
+        pipe.execute()
+
+    found = claims.open(BASE)
+
+    assert found[0] == oldest
+    assert len(found) == MAX_PAGE + 1
+
+
+@pytest.mark.parametrize("state", ["finalizing", "cancelling"])
+def test_a_batch_fails_or_expires_also_at_its_end(batches, claims, files, state):
+    for to in ("failed", "expired"):
+        held = claims.begin(claimed(claims, create(batches, files)), now=3.0)
+        if state == "finalizing":
+            claims.finalize(held, now=4.0)
+        else:
+            batches.cancel(held.id, now=4.0)
+
+        if to == "failed":
+            ended = claims.fail(held, [FAULT], now=5.0)
+        else:
+            ended = claims.finish(held, "expired", DONE, None, None, now=5.0)
+
+        assert (ended.state, ended.owner) == (to, "")
 
 
 def test_every_state_but_the_first_can_be_reached():
