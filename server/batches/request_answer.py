@@ -97,7 +97,7 @@ async def _classification(service: Service, body: Any, tenant: str) -> WholeAnsw
 
 async def _generated(service: Service, make: Callable[[], GenerationCall]) -> WholeAnswer:
     call = await asyncio.to_thread(make)
-    # The server's own limit of a request's time is for those that somebody waits for.
+    # The server's own limit of a request's time holds for live requests alone.
     low = replace(call, is_background=True, timeout_s=call.body.timeout_s)
     return await whole_answer(service, low)
 

@@ -50,6 +50,7 @@ def finish(registry: Registry, held: BatchRecord, to: State, answers: Answers) -
     """
     found = registry.batches.get(held.id)
     if found.is_final:  # by an earlier call, the answer to which was lost
+        registry.batch_folders.remove(held.id)
         return found
     held = replace(held, spec=found.spec)  # its tenant may have been renamed meanwhile
     answers.sync()

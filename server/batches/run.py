@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, Literal
 
 from registry import (
@@ -88,7 +89,8 @@ class BatchRun:
             self.stop("cancelled")
         elif faults := await self._retried(self._faults):
             await self._failed(faults)
-            return
+            if self._is_over:
+                return
         answers = self._answers = await self._retried(self._opened)
         if answers is not None and self._why != "cancelled":
             path = await self._beside(self._registry.files.open, self.held.spec.input_file)
@@ -122,9 +124,10 @@ class BatchRun:
             _LOG.info("%s is %s: %s", self.held.id, to, ended.counts)
 
     async def _failed(self, faults: Sequence[RequestFault]) -> None:
-        self._is_over = True
-        await self._retried(lambda: self._claims.fail(self.held, faults, now=time.time()))
-        _LOG.info("%s has failed: %s", self.held.id, faults[0].message)
+        fail = partial(self._claims.fail, self.held, faults)
+        if await self._retried(lambda: fail(now=time.time())) is not None:
+            self._is_over = True
+            _LOG.info("%s has failed: %s", self.held.id, faults[0].message)
 
     @property
     def _claims(self) -> Any:

@@ -15,7 +15,13 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from registry import BatchClaims, BatchNotFound, BatchRecord, RegistryError
+from registry import (
+    BatchClaims,
+    BatchNotFound,
+    BatchRecord,
+    RegistryError,
+    RegistryUnavailable,
+)
 from registry.common.silence import Silence
 from server.batches.run import BatchRun
 from server.service import Service
@@ -89,8 +95,10 @@ class BatchRunner:
                 try:
                     is_tidy = is_tidy or await self._beside(self._tidy)
                     await self._claim()
-                except RegistryError:
-                    pass  # it is away; the log of the mirror of names says so
+                except RegistryUnavailable:
+                    pass  # the log of the mirror of names says so
+                except (RegistryError, OSError) as error:
+                    _LOG.warning("no batch can be taken now: %s", error)
                 looked = time.monotonic()
             await self._pause()
         for run, _ in self._runs.values():
