@@ -1,6 +1,5 @@
 """The commands that ask a model: chat, complete, and the list of models."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form
+from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form, json_of
 from ._session import API_ERROR, Session, is_interactive, printable, report
 from .client import Client
 from .errors import InvalidArgument, OvertoneError
@@ -250,10 +249,7 @@ def _tool_params(tools: Path | None, choice: str | None) -> dict[str, Any]:
         if choice is not None:
             raise InvalidArgument("--tool-choice needs --tools")
         return {}
-    try:
-        params: dict[str, Any] = {"tools": json.loads(tools.read_text())}
-    except (OSError, ValueError) as error:
-        raise InvalidArgument(f"{tools} cannot be read as JSON: {error}") from error
+    params: dict[str, Any] = {"tools": json_of(tools)}
     if choice in (None, "auto", "none", "required"):
         return params | {"tool_choice": choice}
     return params | {"tool_choice": {"type": "function", "function": {"name": choice}}}

@@ -39,11 +39,15 @@ def answer_form(
 
 
 def _format(file: Path) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": file.stem, "schema": json_of(file)}}
+
+
+def json_of(file: Path) -> Any:
+    """What a file of JSON holds. Raises InvalidArgument where it cannot be read."""
     try:
-        schema = json.loads(_text(file))
+        return json.loads(_text(file))
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{file} is no JSON: {error}") from error
-    return {"type": "json_schema", "json_schema": {"name": file.stem, "schema": schema}}
+        raise InvalidArgument(f"{file} cannot be read as JSON: {error}") from error
 
 
 def _text(file: Path) -> str:

@@ -1,5 +1,6 @@
 """The commands about batches of requests: batch create, list, show, cancel, results."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -76,9 +77,13 @@ def list_batches(
     """List the batches, the newest first."""
     session: Session = ctx.obj
     with session.client() as client:
-        found = list(client.batches.list(limit=limit))
-    document = {"object": "list", "data": [one.raw for one in found]}
-    session.emit(document, _table(found) if found else Text("There are no batches."))
+        found = list(client.batches.list(limit=limit and limit + 1))
+    listed = found[:limit]
+    session.emit_list(
+        [one.raw for one in listed],
+        _table(listed) if listed else Text("There are no batches."),
+        has_more=len(found) > len(listed),
+    )
 
 
 @batch.command()
@@ -124,7 +129,7 @@ def results(
 def _write(session: Session, batch: Batch, content: bytes, output: Path | None) -> None:
     if output is None:
         if session.as_json:
-            session.emit({"object": "list", "data": _lines(content)}, "")
+            session.emit_list([json.loads(line) for line in content.splitlines()], "")
         else:
             typer.echo(content, nl=False)
         return
@@ -135,12 +140,6 @@ def _write(session: Session, batch: Batch, content: bytes, output: Path | None) 
     count = content.count(b"\n")
     document = {"id": batch.id, "lines": count, "output": str(output)}
     session.emit(document, Text(printable(f"{count} lines are in {output}")))
-
-
-def _lines(content: bytes) -> list[object]:
-    import json
-
-    return [json.loads(line) for line in content.splitlines()]
 
 
 def _finish(client: Client, session: Session, batch: Batch, is_followed: bool) -> None:

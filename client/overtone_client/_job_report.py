@@ -41,7 +41,7 @@ def whole_id(given: str, mark: str, ids: Iterable[str], words: tuple[str, str]) 
     what, command = words
     start = given if given.startswith(mark) else mark + given
     if len(start) >= _WHOLE:
-        return given
+        return start
     found = [id for id in ids if id.startswith(start)]
     if len(found) == 1:
         return found[0]

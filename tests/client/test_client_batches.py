@@ -189,7 +189,21 @@ def test_batches_are_listed_and_named_by_their_beginning(run: Run, state: State)
     id_ = made(state)
     assert id_ in run("batch", "list").stdout
     assert "is in_progress" in run("batch", "show", id_[:14]).stdout
+    assert "is finalizing" in run("batch", "show", id_[6:]).stdout
     assert "cancelled" in run("batch", "cancel", id_[6:20]).stdout
     assert "no batch's id begins with 'f'" in run("batch", "show", "f").stderr
     made(state)
     assert "the ids of 2 batches begin with" in run("batch", "show", "batch_0000").stderr
+
+
+def test_a_list_of_batches_that_is_cut_says_so(run: Run, state: State) -> None:
+    made(state)
+    newest = made(state)
+
+    cut = run("batch", "list", "--limit", 1)
+    whole = run("batch", "list", "--limit", 2)
+
+    assert newest in cut.stdout
+    assert "There are more than these 1" in cut.stderr
+    assert "There are more" not in whole.stderr
+    assert json.loads(run("--json", "batch", "list", "--limit", 1).stdout)["has_more"]
