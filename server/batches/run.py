@@ -45,14 +45,22 @@ class BatchRun:
         width: requests that are open at a time.
         beat_s: between two heartbeats.
         beside: runs what blocks.
+        beside_beats: runs heartbeats; nothing that takes long may be before them.
     """
 
     def __init__(
-        self, service: Service, held: BatchRecord, width: int, beat_s: float, beside: Beside
+        self,
+        service: Service,
+        held: BatchRecord,
+        width: int,
+        beat_s: float,
+        beside: Beside,
+        beside_beats: Beside,
     ) -> None:
         self.held = held
         self._service, self._registry = service, service.registry
-        self._width, self._beat_s, self._beside = width, beat_s, beside
+        self._width, self._beat_s = width, beat_s
+        self._beside, self._beside_beats = beside, beside_beats
         self._looked_for = asyncio.Event()
         self._stopped = asyncio.Event()
         self._why: Why | None = None
@@ -225,8 +233,8 @@ class BatchRun:
         counts = None if self._answers is None else self._answers.counts
         may_begin = False
         try:
-            state = await self._beside(self._claims.report, self.held.claim, counts)
-            may_begin = await self._beside(self._has_room)
+            state = await self._beside_beats(self._claims.report, self.held.claim, counts)
+            may_begin = await self._beside_beats(self._has_room)
         except (RegistryError, OSError):
             state = self.held.state
         if state is None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from registry import (
@@ -34,7 +35,8 @@ _POLL_S = 1.0
 _BEAT_S = 1.0
 #: How often it is looked whether the server stops.
 _TICK_S = 0.1
-#: Threads for tokenizing, and for disk and registry.
+#: Threads for tokenizing, for disk and registry, and for heartbeats: results of a gigabyte are
+#: written for longer than a batch may be silent.
 _THREADS = 2
 
 
@@ -78,7 +80,7 @@ class BatchRunner:
             self._thread.join()
 
     def _main(self) -> None:
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="overtone-batches-io") as self._io:
+        with _threads("io") as self._io, _threads("beats") as self._beats:
             try:
                 asyncio.run(self._serve())
             except Exception:
@@ -86,8 +88,7 @@ class BatchRunner:
 
     async def _serve(self) -> None:
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
-        tokenizing = ThreadPoolExecutor(_THREADS, thread_name_prefix="overtone-batches-text")
-        self._loop.set_default_executor(tokenizing)
+        self._loop.set_default_executor(_threads("text"))
         is_tidy, looked = False, -self._poll_s
         while not self._closing.is_set() and not self._is_stopping():
             if time.monotonic() - looked >= self._poll_s or self._woken.is_set():
@@ -137,7 +138,8 @@ class BatchRunner:
         if held is None:
             return
         _LOG.info("%s runs here, attempt %d, %s", held.id, held.fence, held.counts)
-        run = BatchRun(self._service, held, self._width, self._beat_s, self._beside)
+        beats = partial(asyncio.get_running_loop().run_in_executor, self._beats)
+        run = BatchRun(self._service, held, self._width, self._beat_s, self._beside, beats)
         task = asyncio.create_task(run.run())
         self._runs[held.id] = run, task
         task.add_done_callback(lambda _: self._forget(held.id))
@@ -174,3 +176,7 @@ class BatchRunner:
     def _beside(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         """Run what blocks on a thread."""
         return asyncio.get_running_loop().run_in_executor(self._io, function, *args)
+
+
+def _threads(name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix=f"overtone-batches-{name}")

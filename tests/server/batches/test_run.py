@@ -123,7 +123,7 @@ def test_a_batch_that_cannot_be_ended_before_its_server_stops_is_given_back(
 
     async def scene() -> None:
         loop = asyncio.get_running_loop()
-        one = run.BatchRun(live.service, held, 5, 0.1, asyncio.to_thread)
+        one = run.BatchRun(live.service, held, 5, 0.1, *2 * [asyncio.to_thread])
 
         def away(*_: Any, **__: Any) -> None:
             loop.call_soon_threadsafe(one.stop, "stopping")

@@ -1,16 +1,19 @@
 """A server runs the batches of several tenants, and goes on after what a crash or a fault left."""
 
 import errno
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batches_served import SLOW, at_end, created, reached, url_of
 from live import Live
 from registry import BatchFolders
+from registry.batches.segments import Answers
 from waiting import until
 
 
@@ -56,3 +59,32 @@ def test_a_store_that_cannot_be_listed_for_a_while_ends_no_batches(
 
     assert at_end(live, created(live, 3, max_tokens=1).id).state == "completed"
     assert calls["all"] == 3
+
+
+def test_batches_whose_results_are_long_in_writing_are_not_silent(
+    serve: Callable[..., Live], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write, begun = threading.Event(), Answers.write, Counter[str]()
+
+    def slow(self: Answers, *args: Any) -> int:
+        begun["write"] += 1
+        written.wait(60)
+        return write(self, *args)
+
+    monkeypatch.setattr(Answers, "write", slow)
+    live = serve(batch_lost_after_s=1)
+    records = [created(live, 3, tenant=tenant, max_tokens=1) for tenant in ("a", "b")]
+    batches = live.service.registry.batches
+
+    def least_beats() -> int:
+        return min(batches.get(one.id).beats for one in records)
+
+    until(lambda: begun["write"] == 2)
+    before = max(batches.get(one.id).beats for one in records)
+    try:
+        until(lambda: least_beats() > before + 2, 20)
+    finally:
+        written.set()
+
+    ended = [at_end(live, one.id) for one in records]
+    assert [(one.state, one.fence) for one in ended] == [("completed", 1)] * 2
