@@ -6,6 +6,7 @@ value afterwards, so depth is bounded before anything is parsed.
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -41,8 +42,8 @@ def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH, checks_values: bo
     Args:
         text: bytes are UTF-8.
         max_depth: objects and lists within each other.
-        checks_values: refuse NaN, infinities and halves of characters. A caller that checks every
-            field leaves them to its own checks, which name the field.
+        checks_values: refuse NaN, infinities and halves of characters. A caller whose errors name
+            fields leaves them to checks of its own (`check_values`).
 
     Raises:
         UnclearJson: it is none; the message says why.
@@ -51,8 +52,10 @@ def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH, checks_values: bo
     if _is_deeper(text, max_depth):
         raise UnclearJson(f"is nested too deeply: more than {max_depth} levels")
     try:
-        constant = _no_number if checks_values else float
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=constant)
+        constant, number = (_no_number, _finite) if checks_values else (float, float)
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=constant, parse_float=number
+        )
     except UnclearJson:
         raise
     except json.JSONDecodeError as error:
@@ -62,8 +65,23 @@ def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH, checks_values: bo
     if (
         checks_values and "\\" in text and ("\\ud" in text or "\\uD" in text)
     ):  # the first is found faster
-        _refuse_halves(value)
+        check_values(value)
     return value
+
+
+def check_values(value: Any) -> None:
+    """Refuse numbers that JSON does not have, and lone surrogates, which UTF-8 cannot encode.
+
+    Raises:
+        UnclearJson: there is one; the message has it.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise UnclearJson(f"has half of a character, {half}, without its other half") from error
+    except ValueError as error:
+        raise UnclearJson("has NaN or an infinity, which are no numbers of JSON") from error
 
 
 def nests_deeper(value: Any, max_depth: int) -> bool:
@@ -104,14 +122,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise UnclearJson(f"has the number {digits[:_SHOWN_CHARS]}, which is beyond all doubles")
+    return value
+
+
 def _no_number(name: str) -> NoReturn:
     raise UnclearJson(f"has {name}, which is no number of JSON")
-
-
-def _refuse_halves(value: Any) -> None:
-    """Refuse lone surrogates, which JSON allows and UTF-8 cannot encode."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise UnclearJson(f"has half of a character, {half}, without its other half") from error

@@ -17,7 +17,7 @@ import regex
 
 from adapters_core.contract.peft_fields import NEUTRAL, READ, REFUSED, VALUES, is_one_of
 from adapters_core.errors import InvalidAdapter, TooLarge
-from adapters_core.strict_json import UnclearJson, strict_json
+from adapters_core.strict_json import UnclearJson, check_values, strict_json
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PATTERN_CHARS = 4096
@@ -105,7 +105,8 @@ class PeftConfig:
 
         Raises:
             TooLarge: over 1 MiB.
-            InvalidAdapter: no JSON object that all programs read alike, or nested too deeply.
+            InvalidAdapter: no JSON object that all programs read alike, or nested too deeply; a
+                field with NaN or half of a character is named.
         """
         if len(data) > MAX_CONFIG_BYTES:
             message = f"the config has {len(data)} bytes; at most {MAX_CONFIG_BYTES} are taken"
@@ -116,6 +117,8 @@ class PeftConfig:
             raise InvalidAdapter(f"the config {error}", "config") from error
         if not isinstance(raw, dict):
             raise InvalidAdapter("the config is not a JSON object", "config")
+        for name, value in raw.items():
+            _check_values(name, value)
         return cls(raw)
 
     @property
@@ -276,6 +279,13 @@ def _endings(path: str) -> Iterator[str]:
     while dot >= 0:
         yield path[dot + 1 :]
         dot = path.find(".", dot + 1)
+
+
+def _check_values(name: str, value: Any) -> None:
+    try:
+        check_values({name: value})
+    except UnclearJson as error:
+        raise InvalidAdapter(f"{name} = {_short(value)} {error}", name) from error
 
 
 def _json(value: Any) -> str:

@@ -4,12 +4,13 @@ OpenAI's `response_format`, and vLLM's extras in both of their forms: `structure
 `guided_json`, `guided_regex`, `guided_choice` and `guided_grammar`, which older clients send.
 """
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from adapters_core.strict_json import UnclearJson, strict_json
 from server.api.request_body import OpenAIBody
+from server.constraints.schema import MAX_DEPTH
 from server.constraints.spec import ConstraintSpec
 from server.errors import InvalidRequest
 
@@ -169,10 +170,12 @@ def _of_one(given: StructuredOutputs, prefix: str) -> list[ConstraintSpec]:
 
 
 def _of_schema(schema: Schema | str, param: str, is_strict: bool = False) -> ConstraintSpec:
+    given = _read(schema, param) if isinstance(schema, str) else schema
+    return ConstraintSpec.json_schema(given, param, is_strict)
+
+
+def _read(text: str, param: str) -> Any:
     try:
-        given = json.loads(schema) if isinstance(schema, str) else schema
-        return ConstraintSpec.json_schema(given, param, is_strict)
-    except ValueError as error:
-        raise InvalidRequest(f"{param} is no JSON: {error}", param) from error
-    except RecursionError as error:
-        raise InvalidRequest(f"{param} is too deep", param) from error
+        return strict_json(text, MAX_DEPTH)
+    except UnclearJson as error:
+        raise InvalidRequest(f"{param} {error}", param) from error

@@ -14,7 +14,7 @@ from server.constraints.matcher import Compiled
 from server.constraints.refusals import refusal
 from server.constraints.schema import exact_schema
 from server.constraints.spec import ConstraintSpec
-from server.constraints.trial_process import Refused, TooCostly, TrialProcess, Tried
+from server.constraints.trial_process import NotTried, Refused, TooCostly, TrialProcess, Tried
 from server.constraints.trie import Vocabulary
 from server.constraints.vocabulary import NotReadable, vocabulary_of
 from server.errors import InvalidRequest, Overloaded, UnsupportedParameter
@@ -51,7 +51,7 @@ class Constraints:
         Raises:
             InvalidRequest: it is malformed, too large, or the base's tokens cannot write it.
             UnsupportedParameter: it has parts that are not supported, named in the message.
-            Overloaded: too many others wait to be compiled.
+            Overloaded: too many others wait to be compiled, or the process for it was ended.
         """
         future = self._kept.get(spec)
         if future is None:
@@ -67,11 +67,8 @@ class Constraints:
             raise
 
     def close(self) -> None:
-        """End the thread and its process."""
-        self._thread.submit(self._close)
-        self._thread.shutdown(cancel_futures=False)
-
-    def _close(self) -> None:
+        """End the thread and its process; what waits to be compiled is cancelled."""
+        self._thread.shutdown(cancel_futures=True)
         if self._trial is not None:
             self._trial.close()
 
@@ -90,16 +87,14 @@ class Constraints:
         return self._thread.submit(self._compile, spec)
 
     def _compile(self, spec: ConstraintSpec) -> Compiled:
-        try:
-            trie = self._trie
-        except NotReadable as reason:
+        if self._unreadable is not None:
             message = (
                 f"{spec.param} is not supported on this base: its tokenizer does not write an "
-                f"answer token by token: {reason}"
+                f"answer token by token: {self._unreadable}"
             )
-            raise UnsupportedParameter(message, spec.param) from reason
+            raise UnsupportedParameter(message, spec.param)
         tried = self._tried(spec)
-        matcher = matcher_of(trie, tried.grammar)
+        matcher = matcher_of(self._trie, tried.grammar)
         compiled = Compiled(matcher, self._vocabulary, spec.param, tried.size_bytes)
         begun = compiled.begin(frozenset())
         if begun.allowed(may_end=True) is None and begun.fault is not None:
@@ -120,6 +115,17 @@ class Constraints:
             raise refusal(str(reason), spec.param) from reason
         except TooCostly as reason:
             raise InvalidRequest(f"{spec.param} is too large: {reason}", spec.param) from reason
+        except NotTried as reason:
+            raise Overloaded(f"{spec.param}: {reason}; send it again", spec.param) from reason
+
+    @cached_property
+    def _unreadable(self) -> str | None:
+        """Return why the base's tokens cannot be read; None if they can."""
+        try:
+            _ = self._trie
+        except NotReadable as reason:
+            return str(reason)
+        return None
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -78,15 +78,15 @@ class SequenceMatcher:
             return None
         matcher = self._begun()
         bits = bytearray(self._timed(matcher.compute_bitmask))
-        is_whole = _put(bits, self._end, False)
+        is_whole = wants_end = _put(bits, self._end, False)
         _put(bits, self._end + 1, False)  # what no token writes
         for token in self._forbidden:
             _put(bits, token, False)
-        if is_whole and may_end:
-            for token in self._ends:
-                _put(bits, token, True)
-        if matcher.is_error() or self._left_s < 0 or not any(bits):
-            self.fault = self._fault(matcher.get_error(), is_whole)
+        if is_whole or not may_end:
+            wants_end |= True in {_put(bits, token, may_end) for token in self._ends}
+        is_empty = bits == bytes(len(bits))  # any() takes longer than all else where few are set
+        if matcher.is_error() or self._left_s < 0 or is_empty:
+            self.fault = self._fault(matcher.get_error(), wants_end)
             return None
         return bits
 
@@ -96,7 +96,7 @@ class SequenceMatcher:
         self._left_s += _TOKEN_S
         self._forbidden = frozenset()
         if not matcher.consume_token(token):
-            self.fault = self.fault or self._fault(matcher.get_error(), is_whole=False)
+            self.fault = self.fault or self._fault(matcher.get_error(), wants_end=False)
             return False
         return matcher.is_stopped()
 
@@ -112,20 +112,20 @@ class SequenceMatcher:
         self._left_s -= time.thread_time() - started
         return result
 
-    def _fault(self, reason: str, is_whole: bool) -> InvalidRequest:
+    def _fault(self, reason: str, wants_end: bool) -> InvalidRequest:
         """Return why no token may follow.
 
         Args:
             reason: llguidance's, if it has one.
-            is_whole: whether the answer could end here.
+            wants_end: whether an end token could follow, if it were allowed.
         """
         words = "none of the base's tokens can continue the answer as it wants"
         if self._left_s < 0:
             words = f"it takes more than {_TOKEN_S * 1000:g} ms a token to be followed"
         elif reason:
             words = f"it cannot be followed any further: {reason.splitlines()[0]}"
-        elif is_whole:
-            words = "the answer is whole, and min_tokens or ignore_eos forbid its end"
+        elif wants_end:
+            words = "only an end token could follow, and min_tokens or ignore_eos forbid it"
         return InvalidRequest(f"{self._param}: {words}", self._param)
 
 

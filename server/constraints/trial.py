@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from llguidance import LLMatcher, LLTokenizer
 
@@ -76,14 +76,22 @@ def _forked(trie: LLTokenizer, asked: dict[str, Any]) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        _limit()
-        _on_small_stack(lambda: os.write(writer, json.dumps(_tried(trie, **asked)).encode()))
-        os._exit(0)
+        try:
+            _limit()
+            _on_small_stack(lambda: _say(writer, _tried(trie, **asked)))
+        finally:
+            os._exit(1)  # it raised: memory may be short for Python, too
     os.close(writer)
     with open(reader, "rb") as pipe:
         said = pipe.read().decode()
     status = os.waitpid(child, 0)[1]
     return said if status == 0 else json.dumps({"ended": os.waitstatus_to_exitcode(status)})
+
+
+def _say(writer: int, reply: Reply) -> NoReturn:
+    """Write a fork's reply, and end it."""
+    os.write(writer, json.dumps(reply).encode())
+    os._exit(0)
 
 
 def _limit() -> None:

@@ -29,6 +29,10 @@ class TooCostly(Exception):
     """Compiling a constraint takes too much time, memory or stack."""
 
 
+class NotTried(Exception):
+    """The process ended, or did not answer, for no reason that is known to be the constraint's."""
+
+
 @dataclass(frozen=True)
 class Tried:
     """A constraint that can be compiled.
@@ -46,6 +50,7 @@ class TrialProcess:
     """Compiles constraints in a process that is started when it is needed.
 
     Use it on one thread, which lives as long as it: on Linux the process ends with that thread.
+    `close` may come from another one, behind the end of that thread.
 
     Args:
         vocabulary: of the base.
@@ -65,12 +70,15 @@ class TrialProcess:
         Raises:
             Refused: it cannot be compiled.
             TooCostly: it needs more than there is for one constraint.
+            NotTried: it may be sent again.
         """
         line = json.dumps({"kind": kind, "text": text})
         said, code = self._asked(line)
-        if code == 0:  # it had idled, and ended
+        if code == 0:  # it had idled, and ended meanwhile
             said, code = self._asked(line)
-        reply = json.loads(said or json.dumps({"ended": code}))
+        if not said:  # constraints are tried in its forks, and end those alone
+            raise NotTried(f"the process in which constraints are compiled ended with {code}")
+        reply = json.loads(said)
         if "ended" in reply:
             _LOG.warning("compiling a constraint ended with %s", reply["ended"])
             raise TooCostly(
@@ -89,6 +97,8 @@ class TrialProcess:
 
     def _asked(self, line: str) -> tuple[str, int | None]:
         """Return the process's answer; if it has ended, none and its exit code."""
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # whatever ended it, it was not this line
         process = self._process = self._process or self._started()
         reply = _answered(process, line)
         if not reply:

@@ -48,6 +48,8 @@ def test_plain_json_is_read_as_python_reads_it(text: str) -> None:
         ('[{"b": {"a": 1, "c": 2, "a": 3}}]', "has the key `a` twice in one object"),
         ("[NaN]", "has NaN, which is no number of JSON"),
         ("[-Infinity]", "has -Infinity, which is no number of JSON"),
+        ('{"a": 1e999}', "has the number 1e999, which is beyond all doubles"),
+        ("[-1E400]", "has the number -1E400, which is beyond all doubles"),
         ("1" * 5000, "has a number of too many digits"),
         ('"\\ud83d"', "has half of a character, '\\ud83d'"),
         (b'{"\xff": 1}', "is not UTF-8 (byte 3)"),

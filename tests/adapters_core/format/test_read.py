@@ -490,6 +490,10 @@ def test_malformed_patterns_are_refused(
         ({"peft_type": None}, "peft_type"),
         ({"peft_type": 3}, "peft_type"),
         ({"\ud800": True}, "\\ud800"),
+        ({"revision": float("nan")}, "revision"),
+        ({"lora_dropout": float("-inf")}, "lora_dropout"),
+        ({"base_model_name_or_path": "a\ud800"}, "base_model_name_or_path"),
+        ({"runtime_config": {"\udfff": [1]}}, "runtime_config"),
     ],
 )
 def test_config_fields_of_nonsense_are_named(

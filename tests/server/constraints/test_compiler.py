@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,13 @@ import tiny
 import tokenizer_kinds
 from adapters_core.tokens.token_texts import TokenTexts
 from adapters_core.tokens.written import written
+from server.constraints import compiler, trial_process
 from server.constraints.compiler import Constraints
 from server.constraints.matcher import Compiled
 from server.constraints.spec import ConstraintSpec
-from server.errors import InvalidRequest, ServingError
+from server.constraints.trie import Vocabulary
+from server.constraints.vocabulary import NotReadable
+from server.errors import InvalidRequest, Overloaded, ServingError, UnsupportedParameter
 from structured import answer_of, chosen, compiled, constraints_of, tokens_of
 
 PARAM = "response_format"
@@ -73,6 +77,58 @@ def test_what_no_token_may_follow_says_why(constraints: Constraints) -> None:
     assert matcher.allowed(may_end=True) is None
     assert isinstance(matcher.fault, InvalidRequest)
     assert matcher.fault.param == PARAM
+
+
+def test_a_stop_token_is_not_allowed_before_the_answer_may_end(constraints: Constraints) -> None:
+    """The samplers forbid it, and would have no token left."""
+    token = tiny.tokenizer().convert_tokens_to_ids("x")
+    constraint = compiled(constraints, ConstraintSpec.regex("x{4}", PARAM))
+    matcher = constraint.begin(frozenset({token}))
+    assert tokens_of(matcher.allowed(may_end=True)) == {token}
+    assert matcher.allowed(may_end=False) is None
+    assert "min_tokens" in str(matcher.fault)
+
+
+def test_what_waits_to_be_compiled_is_cancelled_at_the_end() -> None:
+    async def run() -> list[Compiled | BaseException]:
+        constraints = Constraints(tiny.tokenizer(), tiny.VOCABULARY)
+        specs = [ConstraintSpec.regex(f"a{{{i}}}", PARAM) for i in range(60)]
+        asked = [asyncio.create_task(constraints.compiled(spec)) for spec in specs]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(constraints.close)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    cancelled = [isinstance(one, asyncio.CancelledError) for one in asyncio.run(run())]
+    assert any(cancelled)
+
+
+def test_what_was_not_tried_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ConstraintSpec.regex("[a-f]{40}", PARAM)
+    with constraints_of(tiny.tokenizer()) as constraints:
+        compiled(constraints, ConstraintSpec.regex("a", PARAM))
+        assert constraints._trial is not None
+        assert constraints._trial._process is not None
+        constraints._trial._process.send_signal(signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(trial_process, "_MAX_WALL_S", 0.2)
+            with pytest.raises(Overloaded, match="send it again"):
+                compiled(constraints, spec)
+        assert compiled(constraints, spec).matcher
+
+
+def test_tokens_that_cannot_be_read_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def unreadable(_: Any, size: int) -> Vocabulary:
+        read.append(size)
+        raise NotReadable("it writes 'ab' for tokens that are 'a b' one by one")
+
+    monkeypatch.setattr(compiler, "vocabulary_of", unreadable)
+    with constraints_of(tiny.tokenizer()) as constraints:
+        for pattern in ("a", "b"):
+            with pytest.raises(UnsupportedParameter, match="'a b' one by one"):
+                compiled(constraints, ConstraintSpec.regex(pattern, PARAM))
+    assert len(read) == 1
 
 
 def test_what_the_bases_tokens_cannot_write_is_refused_before_anything_runs() -> None:

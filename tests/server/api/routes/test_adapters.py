@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -461,6 +462,14 @@ BROKEN: dict[str, tuple[Files, int, str, str]] = {
     "modules to save that no adapter may replace": (
         spectra.files(modules_to_save=["norm"]),
         *(422, "invalid_adapter", "modules_to_save"),
+    ),
+    "NaN in a field that changes nothing": (
+        spectra.files(revision=math.nan),
+        *(422, "invalid_adapter", "revision"),
+    ),
+    "half of a character in a field that changes nothing": (
+        spectra.files(base_model_name_or_path="\ud83d"),
+        *(422, "invalid_adapter", "base_model_name_or_path"),
     ),
     "modules to save that are not in the file": (
         spectra.files(modules_to_save=["lm_head"]),

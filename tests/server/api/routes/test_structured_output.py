@@ -192,6 +192,16 @@ def test_an_end_token_comes_only_where_the_answer_may_end(live: Live) -> None:
     assert re.fullmatch("a{5,}", text_of(live, guided_regex="a{5,9}", logit_bias=eager))
 
 
+def test_a_stop_token_that_min_tokens_forbids_and_the_constraint_wants_is_an_error(
+    live: Live,
+) -> None:
+    token = tiny.tokenizer().convert_tokens_to_ids("x")
+    told = refused(
+        live, guided_regex="x{4}", stop_token_ids=[token], min_tokens=1, max_tokens=1, logprobs=1
+    )
+    assert "min_tokens" in told["message"]
+
+
 def test_min_tokens_keeps_an_answer_going_as_long_as_it_may(live: Live) -> None:
     eager = {tiny.EOS: 100.0}
     assert text_of(live, guided_regex="[a-d]+", logit_bias=eager, min_tokens=6)[:6].isalpha()
@@ -290,13 +300,19 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "response_format.json_schema.schema",
         "'iri'",
     ),
-    "text that is no JSON": ({"guided_json": "{"}, "guided_json", "no JSON"),
+    "text that is no JSON": ({"guided_json": "{"}, "guided_json", "is not JSON"),
     "text that is too deep": ({"guided_json": "[" * 5000}, "guided_json", "too deep"),
     "a schema that is too deep": (
         {"guided_json": '{"not":' * 200 + "{}" + "}" * 200},
         "guided_json",
-        "levels deep",
+        "nested too deeply: more than 100 levels",
     ),
+    "a key twice": (
+        {"guided_json": '{"type": "integer", "type": "string"}'},
+        "guided_json",
+        "the key `type` twice",
+    ),
+    "half of a character": ({"guided_json": '{"const": "\\ud83d"}'}, "guided_json", "half of a"),
     "a bad expression": ({"guided_regex": "a("}, "guided_regex", "unclosed"),
     "an empty choice": ({"guided_choice": []}, "guided_choice", "at least 1"),
     "a bad grammar": ({"guided_grammar": "start: x"}, "guided_grammar", "x"),
