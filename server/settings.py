@@ -181,7 +181,7 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{origin!r} is no origin: give SCHEME://HOST[:PORT] without a path"
                 )
-        return value
+        return tuple(origin.lower() for origin in value)  # as browsers write it
 
     @field_validator("api_keys")
     @classmethod

@@ -6,10 +6,10 @@ Numbers have caps: a request must not be able to ask for unbounded work.
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from server.api.constraint_schemas import ConstraintFields
-from server.api.request_body import RequestBody
+from server.api.request_body import OpenAIBody, RequestBody
 from server.api.sampling_schemas import MAX_CHOICES, SamplingFields, Token
 from server.generation.text_stream import TextForm
 
@@ -39,13 +39,15 @@ Prompts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_CHOIC
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(OpenAIBody):
     """Extras of a streamed answer.
 
     Args:
         include_usage: one more event, with the token counts and no choice.
         include_obfuscation: taken, and of no effect.
     """
+
+    neutral = {"continuous_usage_stats": (False,)}
 
     include_usage: bool = False
     include_obfuscation: bool = False

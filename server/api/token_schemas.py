@@ -10,6 +10,8 @@ from server.api.request_body import RequestBody
 from server.api.tool_schemas import Tools
 from server.api.validation import checked, wrong
 
+_OF_CHATS = ("add_generation_prompt", "continue_final_message", "chat_template_kwargs", "tools")
+
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -48,9 +50,9 @@ class TokenizeRequest(RequestBody):
             raise wrong("prompt", "give a prompt or messages, and not both")
         if self.messages is not None and self.add_special_tokens:
             raise wrong("add_special_tokens", "a chat has the tokens that its template writes")
-        for name in ("continue_final_message", "chat_template_kwargs", "tools"):
-            if self.messages is None and getattr(self, name):
-                raise wrong(name, "only messages have it, a prompt has not")
+        for name in _OF_CHATS if self.messages is None else ():
+            if getattr(self, name):
+                raise wrong(name, "a prompt has no chat template; give messages")
         return self
 
     @property

@@ -35,7 +35,8 @@ class OtherSites:
         self, app: ASGIApp, host: str, allowed_hosts: Collection[str], origins: Collection[str]
     ) -> None:
         self._app = app
-        self._names = {"localhost", host.lower(), *(name.lower() for name in allowed_hosts)}
+        host = host.lower()
+        self._names = {"localhost", host, *(name.lower() for name in allowed_hosts)}
         self._any_host = "*" in allowed_hosts
         self._origins = {origin.lower() for origin in origins}
         self._is_local = host == "localhost" or _is_loopback(host)

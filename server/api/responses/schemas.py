@@ -5,7 +5,7 @@ Nothing is stored: what needs an earlier response is refused by name, with what 
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from server.api.chat_schemas import ShortText
 from server.api.constraint_schemas import JsonObjectFormat, NamedSchema, TextFormat
@@ -32,8 +32,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 #: What items of an earlier response's output say of themselves.
-_OF_OUTPUT: dict[str, tuple[Any, ...]] = {"id": (...,), "status": (...,)}
-_OF_CALL = _OF_OUTPUT | {"caller": ({"type": "direct"},)}
+_OF_OUTPUT: dict[str, tuple[Any, ...]] = {name: (...,) for name in ("id", "status", "created_by")}
+_OF_CALL = _OF_OUTPUT | {"caller": ({"type": "direct"},), "parsed_arguments": (...,)}
+_OF_TEXT: dict[str, tuple[Any, ...]] = {
+    name: (...,) for name in ("annotations", "logprobs", "parsed", "prompt_cache_breakpoint")
+}
 
 _STATEFUL = ("previous_response_id", "conversation", "prompt")
 
@@ -43,7 +46,7 @@ Schema = dict[str, Any]
 class InputText(OpenAIBody):
     """A piece of a message, or of what a function returned; only text is served."""
 
-    neutral = {"annotations": (...,), "logprobs": (...,), "prompt_cache_breakpoint": (...,)}
+    neutral = _OF_TEXT
 
     type: Literal["input_text", "output_text"]
     text: str
@@ -89,7 +92,19 @@ class InputResult(OpenAIBody):
     output: str | list[InputText]
 
 
-InputItem = InputMessage | InputCall | InputResult
+def _kind_of(given: Any) -> str:
+    """Return which class an item is of: an unknown type is no message's, and refused as such."""
+    kind = given.get("type") if isinstance(given, dict) else None
+    kinds = {"function_call": "InputCall", "function_call_output": "InputResult"}
+    return kinds.get(str(kind), "InputMessage")
+
+
+InputItem = Annotated[
+    Annotated[InputMessage, Tag("InputMessage")]
+    | Annotated[InputCall, Tag("InputCall")]
+    | Annotated[InputResult, Tag("InputResult")],
+    Discriminator(_kind_of),
+]
 
 
 class FunctionTool(RequestBody):

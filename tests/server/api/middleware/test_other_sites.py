@@ -54,6 +54,7 @@ def test_other_names_are_refused_where_this_machine_alone_is_served(host: str) -
     assert fault is not None
     assert host in fault
     assert "--allowed-hosts (OVERTONE_ALLOWED_HOSTS)" in fault
+    assert faults("LOCALHOST")(host) == fault
 
 
 def test_a_server_for_others_answers_addresses_and_names_that_no_site_has() -> None:
@@ -199,6 +200,11 @@ def test_a_server_with_keys_asks_for_the_key_alone(guarded: Live) -> None:
 def test_an_allowed_host_is_answered(shared: Live) -> None:
     assert ask(shared, Host="llm.example") == (200, "")
     assert ask(shared, Host="evil.example") == (403, "forbidden_origin")
+
+
+def test_a_site_is_named_in_any_case() -> None:
+    """A browser sends its name in small letters, and starlette compares them as they are."""
+    assert read_settings(base="x", cors_origins="https://App.example").cors_origins == (PAGE,)
 
 
 @pytest.mark.parametrize(

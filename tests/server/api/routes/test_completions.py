@@ -118,6 +118,12 @@ def test_the_usage_of_a_stream_comes_once_and_only_where_it_is_asked_for(
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
 
 
+@pytest.mark.parametrize("name", ["include_usag", "continuous_usage_stats"])
+def test_an_unknown_option_of_a_stream_is_refused(live: Live, name: str) -> None:
+    answer = live.complete("comp", stream=True, stream_options={name: True})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"stream_options.{name}")
+
+
 def test_a_stream_that_waits_has_its_headers_and_pings(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

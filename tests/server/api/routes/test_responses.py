@@ -263,6 +263,12 @@ def test_headers_come_before_the_first_token(live: Live) -> None:
         ),
         ({"input": [{**CALL, "namespace": "x"}, RESULT]}, 400, "input[0].namespace"),
         ({"input": [CALL, {**RESULT, "is_error": True}]}, 400, "input[1].is_error"),
+        (
+            {"input": [{"type": "function_call", "call_id": "a", "arguments": "{}"}]},
+            400,
+            "input[0].name",
+        ),
+        ({"input": [{"type": "function_call_output", "call_id": "a"}]}, 400, "input[0].output"),
         ({"tools": [{"type": "web_search"}]}, 400, "tools[0].type"),
         ({"text": {"format": {"type": "yaml"}}}, 400, "text.format"),
         (

@@ -81,6 +81,7 @@ def test_the_tokenizer_is_described(live: Live) -> None:
             "continue_final_message",
         ),
         ("/tokenize", {"prompt": "a", "tools": [TOOL]}, 400, "tools"),
+        ("/tokenize", {"prompt": "a", "add_generation_prompt": True}, 400, "add_generation_prompt"),
         (
             "/tokenize",
             {"prompt": "a", "chat_template_kwargs": {"enable_thinking": False}},
