@@ -51,20 +51,19 @@ def strict_json(text: str | bytes, max_depth: int = MAX_DEPTH, checks_values: bo
     text = _decoded(text) if isinstance(text, bytes) else text
     if _is_deeper(text, max_depth):
         raise UnclearJson(f"is nested too deeply: more than {max_depth} levels")
+    hooks: dict[str, Any] = {}
+    if checks_values:
+        hooks = {"parse_constant": _no_number, "parse_float": _finite}
     try:
-        constant, number = (_no_number, _finite) if checks_values else (float, float)
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=constant, parse_float=number
-        )
+        value = json.loads(text, object_pairs_hook=_object, **hooks)
     except UnclearJson:
         raise
     except json.JSONDecodeError as error:
         raise UnclearJson(f"is not JSON: {error.msg} at character {error.pos + 1}") from error
     except ValueError as error:
         raise UnclearJson("has a number of too many digits") from error
-    if (
-        checks_values and "\\" in text and ("\\ud" in text or "\\uD" in text)
-    ):  # the first is found faster
+    has_escapes = checks_values and "\\" in text  # found faster than those of surrogates
+    if has_escapes and ("\\ud" in text or "\\uD" in text):
         check_values(value)
     return value
 

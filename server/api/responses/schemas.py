@@ -32,11 +32,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 #: What items of an earlier response's output say of themselves.
-_OF_OUTPUT: dict[str, tuple[Any, ...]] = {name: (...,) for name in ("id", "status", "created_by")}
+_OF_OUTPUT: dict[str, tuple[Any, ...]] = dict.fromkeys(("id", "status", "created_by"), (...,))
 _OF_CALL = _OF_OUTPUT | {"caller": ({"type": "direct"},), "parsed_arguments": (...,)}
-_OF_TEXT: dict[str, tuple[Any, ...]] = {
-    name: (...,) for name in ("annotations", "logprobs", "parsed", "prompt_cache_breakpoint")
-}
+_OF_TEXT: dict[str, tuple[Any, ...]] = dict.fromkeys(
+    ("annotations", "logprobs", "parsed", "prompt_cache_breakpoint"), (...,)
+)
 
 _STATEFUL = ("previous_response_id", "conversation", "prompt")
 
