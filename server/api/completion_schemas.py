@@ -10,7 +10,8 @@ from pydantic import Field
 
 from server.api.constraint_schemas import ConstraintFields
 from server.api.request_body import OpenAIBody, RequestBody
-from server.api.sampling_schemas import MAX_CHOICES, SamplingFields, Token
+from server.api.sampling_schemas import MAX_CHOICES, SamplingFields
+from server.api.token_lists import Tokens
 from server.generation.text_stream import TextForm
 
 MAX_LOGPROBS = 20
@@ -34,7 +35,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_key": (...,),
 }
 
-Tokens = Annotated[list[Token], Field(min_length=1)]
 Prompts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_CHOICES)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 

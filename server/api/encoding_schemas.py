@@ -5,12 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.request_body import OpenAIBody
+from server.api.token_lists import Tokens
 
 #: Inputs of one request, as OpenAI's API has it.
 MAX_INPUTS = 2048
 
-Token = Annotated[int, Field(strict=True, ge=0)]
-Tokens = Annotated[list[Token], Field(min_length=1)]
 Texts = Annotated[list[str | Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
 
 Text = Annotated[str, Field(min_length=1)]

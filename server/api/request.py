@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from adapters_core.strict_json import UnclearJson, strict_json
-from server.api.json_answer import one_line
+from server.api.json_answer import beside, one_line
 from server.api.validation import checked
 from server.errors import (
     FAMILIES,
@@ -30,6 +30,9 @@ from server.service import Service
 _LOG = logging.getLogger("overtone")
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+
+#: Of a body, for a value in it; a long text takes less time than so many values.
+_BYTES_A_VALUE = 16
 
 
 def service_of(request: Request) -> Service:
@@ -75,19 +78,24 @@ async def json_body(request: Request, model: type[M]) -> M:
     Raises:
         InvalidRequest: not JSON, or a field is wrong; `param` is its whole path.
     """
-    return checked(model, await parsed_json(request))
+    return await checked_body(request, lambda given: checked(model, given))
 
 
-async def parsed_json(request: Request) -> Any:
-    """Return the request's body as a JSON value.
+async def checked_body(request: Request, check: Callable[[Any], T]) -> T:
+    """Return what `check` makes of the request's body; a long one is read beside the event loop.
 
     Raises:
-        InvalidRequest: it is none.
-        UnsupportedMediaType: it does not say that it is one, and the server has no keys.
+        InvalidRequest: it is not JSON.
+        UnsupportedMediaType: it does not say that it is JSON, and the server has no keys.
     """
     _check_type(request)
+    body = await request.body()
+    return await beside(len(body) // _BYTES_A_VALUE, lambda: check(_parsed(body)))
+
+
+def _parsed(body: bytes) -> Any:
     try:
-        return strict_json(await request.body())
+        return strict_json(body)
     except UnclearJson as error:
         raise InvalidRequest(f"the body {error}", error.key) from error
 

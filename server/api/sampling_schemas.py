@@ -8,12 +8,12 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from server.api.request_body import OpenAIBody
+from server.api.token_lists import Token
 from server.api.validation import unsupported
 from server.base.sampling_defaults import MinP, RepetitionPenalty, Share, Temperature, TopK
 
 MAX_CHOICES = 128
 
-Token = Annotated[int, Field(strict=True, ge=0)]
 #: Of frequency and presence.
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 

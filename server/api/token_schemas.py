@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from server.api.chat_schemas import ChatRequest, Message
-from server.api.encoding_schemas import Token
 from server.api.request_body import RequestBody
+from server.api.token_lists import TokenList
 from server.api.tool_schemas import Tools
 from server.api.validation import checked, wrong
 
@@ -83,4 +83,4 @@ class DetokenizeRequest(RequestBody):
     example = {"tokens": [1, 2, 3]}
 
     model: ModelName | None = None
-    tokens: Annotated[list[Token], Field(max_length=1_000_000)]
+    tokens: Annotated[TokenList, Field(max_length=1_000_000)]

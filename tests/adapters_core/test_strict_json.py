@@ -1,12 +1,14 @@
 """A text is read as any other program would read it, or refused in words; depth is bounded."""
 
 import json
+import re
 import sys
 import time
 from typing import Any
 
 import pytest
 
+from adapters_core import strict_json as module
 from adapters_core.strict_json import MAX_DEPTH, UnclearJson, nests_deeper, strict_json
 
 
@@ -97,3 +99,61 @@ def test_the_depth_of_a_value_is_counted_without_recursion(depth: int) -> None:
         value = {"a": value, "b": 2} if number % 2 else [value, 3]
     assert nests_deeper(value, depth - 1) or depth == 0
     assert not nests_deeper(value, depth)
+
+
+# Long lists of whole numbers, which are read in pieces
+
+LONG = [number % 1000 for number in range(100_000)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        LONG,
+        {"a": LONG, "b": [LONG, "x", LONG]},
+        [json.dumps(LONG)],  # within a text
+        {"a": json.dumps(LONG), "b": LONG},
+        {"a": LONG, "b": "-Infinity"},
+        [LONG, -1, 1.5, None],
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_long_lists_are_what_the_parser_makes_of_them(value: Any, indent: int | None) -> None:
+    assert strict_json(json.dumps(value, indent=indent)) == value
+
+
+def test_long_lists_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser runs no other thread before its end."""
+    longest: list[int] = []
+    loads = json.loads
+
+    def counted(text: str, **hooks: Any) -> Any:
+        longest.append(len(text))
+        return loads(text, **hooks)
+
+    text = json.dumps({"a": LONG})
+    monkeypatch.setattr(json, "loads", counted)
+    assert strict_json(text) == {"a": LONG}
+    assert len(longest) > 2
+    assert max(longest) < 2 * module._MANY_CHARS < len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[%s,]", "is not JSON"),
+        ("[%s,,1]", "is not JSON"),
+        ("[,%s]", "is not JSON"),
+        ("[%s 7]", "is not JSON"),
+        ("[07,%s]", "is not JSON"),
+        ("[%s", "is not JSON"),
+        ("-[%s]", "is not JSON"),
+        ("1[%s]", "is not JSON"),
+        ("[[%s], NaN]", "has NaN, which is no number of JSON"),
+        ("[[%s], -Infinity]", "has -Infinity, which is no number of JSON"),
+        ('[{"a": [%s], "a": 1}]', "has the key `a` twice in one object"),
+    ],
+)
+def test_faults_beside_long_lists_are_told_as_the_parser_tells_them(text: str, fault: str) -> None:
+    with pytest.raises(UnclearJson, match=re.escape(fault)):
+        strict_json(text.replace("%s", ",".join(map(str, LONG))))

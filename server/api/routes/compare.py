@@ -12,7 +12,7 @@ from server.api.comparison import compare_calls, comparison_events, whole_compar
 from server.api.describe import ANSWERS, answer, describe
 from server.api.event_stream import EventStream, event_lines
 from server.api.json_answer import json_answer
-from server.api.request import error_body, parsed_json, service_of, unless_gone
+from server.api.request import checked_body, error_body, service_of, unless_gone
 from server.api.validation import checked
 
 router = APIRouter(tags=["inference"])
@@ -29,8 +29,7 @@ router = APIRouter(tags=["inference"])
 )
 async def compare(request: Request) -> Response:
     """Ask several models the same, in one batch; a model that fails is an entry with its error."""
-    given = await parsed_json(request)
-    body = checked(kind_of(given), given)
+    body = await checked_body(request, lambda given: checked(kind_of(given), given))
     service = service_of(request)
     making = tokenized(service, body, request.state.tenant, compare_calls)
     calls = await unless_gone(request, making)
