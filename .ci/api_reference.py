@@ -194,8 +194,8 @@ def _type_of(schema: Json, is_optional: bool = False) -> str:
     """Return a schema in a few words; of what may be missing null is not said."""
     if "$ref" in schema:
         return _link(schema["$ref"].rpartition("/")[2])
-    if "anyOf" in schema:
-        branches = [one for one in schema["anyOf"] if not (is_optional and _is_null(one))]
+    if several := schema.get("anyOf") or schema.get("oneOf"):
+        branches = [one for one in several if not (is_optional and _is_null(one))]
         return " or ".join(dict.fromkeys(_type_of(one) for one in branches))
     if "const" in schema or "enum" in schema:
         return " or ".join(f"`{_shown(v)}`" for v in _values(schema))
