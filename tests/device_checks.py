@@ -1,6 +1,6 @@
 """What must be true on a GPU, as functions of the device: run on the CPU too, on the same way.
 
-tests/gpu runs them where there is a GPU, tests/server/test_device_checks.py everywhere.
+tests/gpu runs them where there is a GPU, tests/server/engine/test_device_checks.py everywhere.
 """
 
 import gc

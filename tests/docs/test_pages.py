@@ -26,6 +26,20 @@ def test_text_is_wrapped_at_one_width(page: Path) -> None:
     assert [line for line in lines if len(line) > COLUMNS] == []
 
 
+def test_files_of_tests_that_are_named_are_there() -> None:
+    """Some run by their names, in processes of their own, in suites that take long."""
+    places = ("adapters_core", "registry", "server", "trainer", "client", "bench", "tests", "docs")
+    found = [path for place in places for path in (ROOT / place).rglob("*")]
+    texts = [path for path in [*found, *ROOT.glob("*.md")] if path.suffix in (".py", ".md", ".sh")]
+    named = {
+        name for path in texts for name in re.findall(r"\btests/[\w/]+\.py\b", path.read_text())
+    }
+    assert len(named) > 5
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == [
+        "tests/adapters_core/methods/test_yours.py"  # of a reader who writes a method
+    ]
+
+
 def test_every_method_has_a_row() -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     for name, method in registered().items():

@@ -149,6 +149,7 @@ def test_two_threads_too(base: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("base", BASES)
+@pytest.mark.timeout(600)  # on cores that others use, too
 def test_long_prompts_too(base: str, threads: int) -> None:
     with torch_threads(threads):
         check(base, LONG, (*CHUNKS, 64, 130, 512, sum(LONG)))

@@ -32,7 +32,10 @@ run_canary(usual_methods(), shapes, bases)
 report = check_products(model, usual_methods(), shapes, bases)
 print(json.dumps({"moved": report.moved, "multiple": report.multiple}))
 """
-RIGHT_EVERYWHERE = ("tests/adapters_core/test_canary.py", "tests/adapters_core/test_peft_golden.py")
+RIGHT_EVERYWHERE = (
+    "tests/adapters_core/layers/test_canary.py",
+    "tests/adapters_core/methods/test_peft_golden.py",
+)
 INVARIANCE = (
     "tests/server/engine/test_batch_invariance.py::"
     "test_a_row_has_the_same_bits_alone_in_a_crowd_and_in_pieces[llama]"
