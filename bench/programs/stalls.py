@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,6 +55,11 @@ class Hostile:
     body: Mapping[str, Any]
     count: int = 1
     status: int = 200
+
+    @cached_property
+    def content(self) -> bytes:
+        """Return what is sent; made once, since making it stops this program's other threads."""
+        return json.dumps({"model": "bench", **self.body}).encode()
 
 
 def hostile(tokens: int) -> dict[str, Hostile]:
@@ -162,13 +168,12 @@ def send(url: str, one: Hostile) -> None:
     Raises:
         RuntimeError: one was answered otherwise than expected.
     """
-    content = json.dumps({"model": "bench", **one.body}).encode()
     found: list[tuple[int, bytes]] = []
 
     def ask() -> None:
         with closing(connected(url)) as connection:
             head = {"Content-Type": "application/json"}
-            connection.request("POST", f"/v1/{one.path}", content, head)
+            connection.request("POST", f"/v1/{one.path}", one.content, head)
             answer = connection.getresponse()
             found.append((answer.status, answer.read()))
 
@@ -191,6 +196,7 @@ def measure(url: str, chosen: Mapping[str, Hostile], tokens: int) -> list[dict[s
     }
     works |= {name: lambda one=one: send(url, one) for name, one in chosen.items()}  # type: ignore[misc]
     rows = []
+    assert all(one.content for one in chosen.values())  # before anything is timed
     for name, work in works.items():
         asked, started = Asked(url), time.perf_counter()
         with asked.meanwhile():

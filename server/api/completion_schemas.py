@@ -4,7 +4,7 @@ A parameter that is not supported is refused by name, unless it has the value th
 Numbers have caps: a request must not be able to ask for unbounded work.
 """
 
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -127,8 +127,8 @@ class CompletionRequest(GenerationRequest):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
-            return [cast(list[int], self.prompt)]
-        return cast(list[str | list[int]], self.prompt)
+            return [self.prompt]
+        return self.prompt
 
 
 class AliasRequest(RequestBody):
