@@ -62,7 +62,7 @@ def main(level: str) -> None:
     upgrade_pip(progress)
     install_torch(progress)
     say("the project and what it needs")
-    pip([*CONSTRAINTS, *PROJECT[level]], progress)
+    pip([*CONSTRAINTS, *PROJECT[level], *(tested_triton() if level == "dev" else [])], progress)
     say(f"{progress.downloaded / 1e6:,.0f} MB were downloaded by pip")
 
 
@@ -93,6 +93,13 @@ def install_torch(progress: "Progress") -> None:
     elif not with_uv(os.environ.get("TORCH_BACKEND", "auto"), progress):
         say(f"PyTorch by pip (TORCH_INDEX_URL names another index): {announced()}")
         pip([*CONSTRAINTS, "torch"], progress)
+
+
+def tested_triton() -> list[str]:
+    """Return the version of Triton that is tested; torch's builds for a GPU bring their own."""
+    code = "import torch; raise SystemExit(torch.version.cuda is not None)"
+    has_none = subprocess.run([sys.executable, "-c", code]).returncode == 0
+    return ["triton==3.6.0"] if has_none and sys.platform == "linux" else []
 
 
 def with_uv(backend: str, progress: "Progress") -> bool:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Kernels for a GPU run by the interpreter where there is none; read when they are imported.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Before torch is loaded: where a server would look for a setting, tests take the usual one.
 if setting := this_processor().guess():
     os.environ.setdefault(VARIABLE, setting)

@@ -51,7 +51,7 @@ LAYERS = {
         "frod",
         "transforms",
         "layers kernels positions",
-        "base",
+        "base gpu_kernels",
         "contract tokens",
         "calls",
         "errors starting malloc strict_json",

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.contract.cell_merge import merge_cells
+from adapters_core.contract.kernel_group import BankPart, KernelGroup
 from adapters_core.contract.layer import Coefficients, FileView, Shape, Site, Stack, TensorSpec
 from adapters_core.contract.rows import PackedLayer, Rows, Segment
 from adapters_core.errors import InvalidAdapter
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from adapters_core.contract.peft_config import PeftConfig
 
 __all__ = [
+    "BankPart",
     "Coefficients",
     "FileView",
+    "KernelGroup",
     "Method",
     "PackedLayer",
     "Rows",
@@ -281,6 +284,14 @@ class Method(ABC):
 
         A row's bits must not depend on which other rows stand in the batch.
         """
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        """Return the kernels of linears that see the same rows, where kernels run.
+
+        None: `analyse` and `apply` do it.
+        """
+        return None
 
     # Training.
 

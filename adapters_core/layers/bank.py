@@ -6,6 +6,7 @@ it a bank. A batch may then hold rows of any of them in one call per layer.
 
 import mmap
 import threading
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.contract.method import Coefficients, Method, PackedLayer, Rows, Shape
+from adapters_core.contract.method import (
+    BankPart,
+    Coefficients,
+    KernelGroup,
+    Method,
+    PackedLayer,
+    Rows,
+    Shape,
+)
+from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.layers.basis_cache import BasisCache, memory_of
 
 
@@ -89,6 +99,7 @@ class Bank:
         for basis in self._bases.values():
             self.basis_memory |= memory_of(basis)
         self._keys = {target: self._key_of(target) for target in layout.parts}
+        self._kernels = self._grouped_kernels() if runs_on(bases.device) else {}
         self._buffer = torch.zeros(slots + 1, layout.width, device=bases.device)
         self._free = list(range(slots, EMPTY_SLOT, -1))
         self._taken: set[int] = set()
@@ -160,6 +171,26 @@ class Bank:
         # The canary may have routed one of two shapes through float64.
         dtype = getattr(self._bases[target], "dtype", None)
         return None if key is None else (target.rpartition(".")[0], key, dtype)
+
+    def kernels_of(self, target: str) -> tuple[KernelGroup, int] | None:
+        """Return the kernels that add the update of `target`, and which of theirs it is, if any."""
+        return self._kernels.get(target)
+
+    def _grouped_kernels(self) -> dict[str, tuple[KernelGroup, int]]:
+        groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+        for target, part in self.layout.parts.items():
+            groups[type(part.method), self._keys[target] or target].append(target)
+        found: dict[str, tuple[KernelGroup, int]] = {}
+        for targets in groups.values():
+            parts = [
+                BankPart(part.method, part.shape, part.offset, part.length, self._bases[target])
+                for target in targets
+                for part in [self.layout.parts[target]]
+            ]
+            kernels = parts[0].method.kernels(parts)
+            if kernels is not None:
+                found |= {target: (kernels, number) for number, target in enumerate(targets)}
+        return found
 
     def analyse(self, target: str, x: Tensor) -> Any:
         """Return x `[T, in_]` as `apply_analysed` reads it."""

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from adapters_core.base.module_rows import ModuleRows, RowsNotKnown, put_back
+from adapters_core.contract.kernel_group import KernelGroup
 from adapters_core.contract.rows import Rows
 from adapters_core.layers.bank import Bank
 from adapters_core.layers.experts import AdaptedExperts
 from adapters_core.layers.linear import AdaptedLayer
+from adapters_core.layers.side_stream import SideStream
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class _LastAnalysis:
     key: Hashable = None
     analysed: Any = None
 
+    def is_of(self, x: Tensor, key: Hashable) -> bool:
+        """Return whether it is that of the rows x by the key."""
+        return self.x is not None and self.key == key and _same_memory(self.x, x)
+
 
 @dataclass(frozen=True)
 class FactoredGroup:
@@ -50,18 +56,48 @@ class FactoredGroup:
     rows: Rows
     index: Tensor | None
     _last: _LastAnalysis = field(default_factory=_LastAnalysis, repr=False, compare=False)
+    _side: SideStream = field(default_factory=SideStream, repr=False, compare=False)
+
+    def begin(self, layer: AdaptedLayer, x: Tensor) -> None:
+        """Begin on the rows x `[T, in]` what a device can do beside the base's own product."""
+        found = self._kernels(layer)
+        if found is None or self._last.is_of(x, id(found[0])):
+            return
+        with self._side.forked(x.device):
+            begun = found[0].begin(x, self.bank.buffer, self.rows.slots)
+        self._last.x, self._last.key, self._last.analysed = x, id(found[0]), begun
+
+    def add_to(self, y: Tensor, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        """Return y `[T, out]` with the updates of the group's rows of x; y may be written over."""
+        found = self._kernels(layer)
+        if found is not None:
+            kernels, number = found
+            self._side.join()
+            kernels.add(self._last.analysed, number, y, self.bank.buffer, self.rows.slots)
+            return y
+        update = self.update(layer.path, x)
+        if update is None:
+            return y
+        update = layer.scaled(update.to(y.dtype))
+        return y.add_(update) if self.index is None else y.index_add_(0, self.index, update)
 
     def update(self, path: str, x: Tensor) -> Tensor | None:
-        """Return what to add to the group's rows of x `[T, in]`; None if `path` is not adapted."""
+        """Return torch's way to what is added to the group's rows of x; None: `path` has none."""
         if path not in self.bank.layout.parts:
             return None
         return self.bank.apply_analysed(path, self._analysed(path, x), self.rows)
+
+    def _kernels(self, layer: AdaptedLayer) -> tuple[KernelGroup, int] | None:
+        """Return the layer's kernels; they take all rows of a step."""
+        if self.index is not None or layer.is_looked_up:
+            return None
+        return self.bank.kernels_of(layer.path)
 
     def _analysed(self, path: str, x: Tensor) -> Any:
         last, key = self._last, self.bank.analysis_key(path)
         if key is None:
             return self.bank.analyse(path, self._rows_of(x))
-        if last.x is None or last.key != key or not _same_memory(last.x, x):
+        if not last.is_of(x, key):
             last.x, last.key = x, key
             last.analysed = self.bank.analyse(path, self._rows_of(x))
         return last.analysed
@@ -117,13 +153,11 @@ class ServingPlan:
         if layer.sees_kept and self.kept is not None:
             return self.kept.forward(layer, x)
         self._check_rows(layer.path, x.shape[0])
+        for group in self.factored:
+            group.begin(layer, x)
         y = self._base_and_merged(layer, x)
         for group in self.factored:
-            update = group.update(layer.path, x)
-            if update is None:
-                continue
-            update = layer.scaled(update.to(y.dtype))
-            y = y.add_(update) if group.index is None else y.index_add_(0, group.index, update)
+            y = group.add_to(y, layer, x)
         return y
 
     def forward_module(self, module: AdaptedExperts, rows: ModuleRows) -> Any:

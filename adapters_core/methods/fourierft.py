@@ -27,7 +27,9 @@ import torch
 from torch import Tensor
 
 from adapters_core.contract.method import (
+    BankPart,
     Coefficients,
+    KernelGroup,
     Method,
     PackedLayer,
     Rows,
@@ -39,6 +41,7 @@ from adapters_core.contract.method_registry import register
 from adapters_core.contract.peft_config import Pattern, PeftConfig
 from adapters_core.contract.rows import pad_rows
 from adapters_core.errors import InvalidAdapter
+from adapters_core.gpu_kernels.lines import has_line, line
 from adapters_core.kernels import SpectralPlan, spectral_plan, spectral_rows
 from adapters_core.kernels.lane_spectra import (
     LaneTables,
@@ -263,6 +266,31 @@ class FourierFT(Method):
             return lane_update(x, layer, rows, basis.plan, basis.lanes)
         core = spectral_rows(x, layer, rows.padded_slots, basis.plan)
         return torch.fft.irfft(core, n=shape.out, norm="forward")[: rows.slots.shape[0]]
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        bases: list[FourierBasis] = [part.basis for part in parts]
+        has_lines = all(has_line(size) for part in parts for size in part.shape)
+        if not has_lines or any(basis.dtype != torch.float32 for basis in bases):
+            return None
+        from adapters_core.gpu_kernels import spectral_group
+
+        device = bases[0].weight.device
+        linears = [
+            spectral_group.Coefficients(
+                line(part.shape.out, False, device),
+                torch.arange(part.offset, part.offset + part.length, device=device),
+                basis.plan.cols,
+                basis.plan.rows,
+                # Each counts once here, where an inverse transform of half a spectrum takes most
+                # of them twice.
+                torch.stack([torch.ones_like(signs), signs], dim=1) * (1 / basis.weight)[:, None],
+            )
+            for part, basis in zip(parts, bases, strict=True)
+            for signs in [basis.plan.signs]
+        ]
+        in_ = line(parts[0].shape.in_, False, device)
+        return spectral_group.SpectralGroup(in_, linears, is_own=False)
 
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))

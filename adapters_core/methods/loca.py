@@ -39,7 +39,9 @@ import torch
 from torch import Tensor
 
 from adapters_core.contract.method import (
+    BankPart,
     Coefficients,
+    KernelGroup,
     Method,
     PackedLayer,
     Rows,
@@ -51,6 +53,7 @@ from adapters_core.contract.method_registry import register
 from adapters_core.contract.peft_config import Pattern, PeftConfig
 from adapters_core.contract.rows import padding_of
 from adapters_core.errors import InvalidAdapter
+from adapters_core.gpu_kernels.lines import has_line, line
 from adapters_core.kernels import located_rows, located_spectrum
 from adapters_core.kernels.located import EXACT_INTEGERS
 from adapters_core.positions.seeded import flat_positions
@@ -230,6 +233,24 @@ class LoCA(Method):
             half = located_spectrum(x, layer, rows.slots, basis.out.turn[2:], shape.out)
             update = idct_of_half(half, basis.out)
         return update[: rows.slots.shape[0]]
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        bases: list[CosineBasis] = [part.basis for part in parts]
+        has_lines = all(has_line(size) for part in parts for size in part.shape)
+        if not has_lines or any(basis.dtype != torch.float32 for basis in bases):
+            return None
+        from adapters_core.gpu_kernels import spectral_group
+
+        device = bases[0].device
+        linears = []
+        for part in parts:
+            columns = torch.arange(part.offset, part.offset + part.length, device=device)
+            values, rows, cols = columns.chunk(3)
+            out = line(part.shape.out, True, device)
+            linears.append(spectral_group.Coefficients(out, values, cols, rows))
+        in_ = line(parts[0].shape.in_, True, device)
+        return spectral_group.SpectralGroup(in_, linears, is_own=True)
 
     def fitted(self, shape: Shape) -> Self:
         return replace(self, n=min(self.n, shape.out * shape.in_))

@@ -1,0 +1,130 @@
+"""Launches of the spectral kernels for linears that see the same rows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapters_core.gpu_kernels.lines import Line
+from adapters_core.gpu_kernels.running import launch
+from adapters_core.gpu_kernels.spectral import analyse, combine, synthesise
+
+#: Coefficients that a program combines, and those sorted at a time: more of these spill registers.
+_COMBINED, _SORTED = 256, 32
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Where one linear's coefficients stand and what they do, in the packed order.
+
+    Args:
+        out: the line that they write.
+        values: int64 `[n]`, their columns in the bank.
+        cols, rows: int64 `[n]`, the frequencies that they read and write; of coefficients with
+            positions of their own the columns of the bank that hold these.
+        gains: float32 `[n, 2]`, what real and imaginary parts are multiplied by; None for cosines.
+    """
+
+    out: Line
+    values: Tensor
+    cols: Tensor
+    rows: Tensor
+    gains: Tensor | None = None
+
+
+class SpectralGroup:
+    """Adds the updates of linears that see the same rows.
+
+    Args:
+        in_: the line that all of them read.
+        parts: of each linear.
+        is_own: whether each adapter has positions of its own.
+    """
+
+    def __init__(self, in_: Line, parts: Sequence[Coefficients], is_own: bool) -> None:
+        self._in, self._outs, self._is_own = in_, [part.out for part in parts], is_own
+        self._values, self._cols, self._rows = (
+            torch.cat([getattr(part, name) for part in parts]).int().contiguous()
+            for name in ("values", "cols", "rows")
+        )
+        gains = [part.gains for part in parts if part.gains is not None]
+        self._gains = torch.cat(gains).float().contiguous() if gains else in_.roots
+        self._counts = [len(part.values) for part in parts]
+        self._firsts = [sum(self._counts[:number]) for number in range(len(parts))]
+
+    def begin(self, x: Tensor, bank: Tensor, slots: Tensor) -> Tensor:
+        """Return z `[T, K, 2]` of the rows x `[T, N]`, which `add` reads: two launches."""
+        line, num_rows, num_values = self._in, x.shape[0], len(self._values)
+        x = x.contiguous()
+        spectra = x.new_empty(num_rows, line.size, 2, dtype=torch.float32)
+        launch(
+            analyse,
+            (num_rows, line.parts),
+            x.nbytes + spectra.nbytes,
+            x=x,
+            y=spectra,
+            slots=slots,
+            tables=line.tables,
+            SIZE=line.size,
+            PARTS=line.parts,
+            A=line.rows,
+            B=line.cols,
+            IS_COSINE=line.is_cosine,
+            BY_DOTS=line.by_dots,
+        )
+        z = x.new_empty(num_rows, num_values, 2, dtype=torch.float32)
+        own = (3 if self._is_own else 1) * num_rows * num_values * bank.element_size()
+        launch(
+            combine,
+            (num_rows, -(-num_values // _COMBINED)),
+            spectra.nbytes + own + z.nbytes,
+            y=spectra,
+            z=z,
+            bank=bank,
+            slots=slots,
+            values=self._values,
+            cols=self._cols,
+            gains=self._gains,
+            roots=line.roots,
+            width=bank.shape[1],
+            num_values=num_values,
+            scale=math.sqrt(2 / line.size),
+            SIZE=line.size,
+            PARTS=line.parts,
+            PART_SIZE=line.part_size,
+            IS_COSINE=line.is_cosine,
+            IS_OWN=self._is_own,
+            BLOCK=_COMBINED,
+        )
+        return z
+
+    def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
+        """Add the update of the linear `number` to y `[T, M]`: one launch."""
+        line, count = self._outs[number], self._counts[number]
+        launch(
+            synthesise,
+            (y.shape[0], line.parts),
+            8 * y.shape[0] * count + 2 * y.nbytes,
+            z=begun,
+            out=y,
+            bank=bank,
+            slots=slots,
+            rows=self._rows,
+            tables=line.tables,
+            roots=line.roots,
+            width=bank.shape[1],
+            num_values=len(self._values),
+            first=self._firsts[number],
+            scale=math.sqrt(2 / line.size),
+            COUNT=count,
+            SIZE=line.size,
+            PARTS=line.parts,
+            A=line.rows,
+            B=line.cols,
+            IS_COSINE=line.is_cosine,
+            IS_OWN=self._is_own,
+            BY_DOTS=line.by_dots,
+            BLOCK=_SORTED,
+        )
