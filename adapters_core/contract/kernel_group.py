@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
 from adapters_core.contract.layer import Shape
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BankPart:
-    """Where one linear's packed coefficients stand in the rows of a bank, and its basis."""
+    """Where one linear's packed coefficients stand in the rows of a bank; its basis and device."""
 
     method: "Method"
     shape: Shape
     offset: int
     length: int
     basis: Any
+    device: torch.device
 
 
 class KernelGroup(Protocol):

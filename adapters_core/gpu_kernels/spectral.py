@@ -102,7 +102,7 @@ def combine(
         value = tl.load(row + tl.load(values + k, mask=inside, other=0)).to(tl.float32)
         col = tl.load(cols + k, mask=inside, other=0)
         if IS_OWN:
-            col = tl.load(row + col).to(tl.int32)
+            col = tl.load(row + col, mask=inside, other=0.0).to(tl.int32)
         re = tl.zeros((BLOCK,), tl.float32)
         im = tl.zeros((BLOCK,), tl.float32)
         for part in range(PARTS):
@@ -164,7 +164,7 @@ def synthesise(
             inside = k < COUNT
             row = tl.load(rows + first + k, mask=inside, other=0)
             if IS_OWN:
-                row = tl.load(bank + slot * width + row).to(tl.int32)
+                row = tl.load(bank + slot * width + row, mask=inside, other=0.0).to(tl.int32)
             read = z + 2 * (t * num_values + first + k)
             z_re = tl.load(read, mask=inside, other=0.0)
             z_im = tl.load(read + 1, mask=inside, other=0.0)

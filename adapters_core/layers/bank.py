@@ -99,7 +99,7 @@ class Bank:
         for basis in self._bases.values():
             self.basis_memory |= memory_of(basis)
         self._keys = {target: self._key_of(target) for target in layout.parts}
-        self._kernels = self._grouped_kernels() if runs_on(bases.device) else {}
+        self._kernels = self._grouped_kernels(bases.device) if runs_on(bases.device) else {}
         self._buffer = torch.zeros(slots + 1, layout.width, device=bases.device)
         self._free = list(range(slots, EMPTY_SLOT, -1))
         self._taken: set[int] = set()
@@ -176,16 +176,16 @@ class Bank:
         """Return the kernels that add the update of `target`, and which of theirs it is, if any."""
         return self._kernels.get(target)
 
-    def _grouped_kernels(self) -> dict[str, tuple[KernelGroup, int]]:
+    def _grouped_kernels(self, device: torch.device) -> dict[str, tuple[KernelGroup, int]]:
         groups: defaultdict[Hashable, list[str]] = defaultdict(list)
         for target, part in self.layout.parts.items():
             groups[type(part.method), self._keys[target] or target].append(target)
         found: dict[str, tuple[KernelGroup, int]] = {}
         for targets in groups.values():
             parts = [
-                BankPart(part.method, part.shape, part.offset, part.length, self._bases[target])
+                BankPart(p.method, p.shape, p.offset, p.length, self._bases[target], device)
                 for target in targets
-                for part in [self.layout.parts[target]]
+                for p in [self.layout.parts[target]]
             ]
             kernels = parts[0].method.kernels(parts)
             if kernels is not None:

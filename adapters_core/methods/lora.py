@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.contract.method import (
+    BankPart,
     Coefficients,
+    KernelGroup,
     Method,
     PackedLayer,
     Rows,
@@ -159,6 +161,18 @@ class LoRA(Method):
             hidden = padded_linear(x[segment.start : segment.stop], down)
             parts.append(padded_linear(hidden, up.T))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def analysis_key(self, shape: Shape) -> Hashable | None:
+        return (self.name, shape.in_)
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        from adapters_core.gpu_kernels.lowrank_group import Factors, LowRankGroup
+
+        factors = [
+            Factors(part.shape, part.length // sum(part.shape), part.offset) for part in parts
+        ]
+        return LowRankGroup(factors, parts[0].device)
 
     def delta_many(self, layers: Any, shape: Shape, basis: Any) -> Tensor:
         a, b = self.factors

@@ -6,12 +6,14 @@ The layout is PEFT's (tuners/lora/layer.py, Embedding). Packed, A is transposed:
 lie side by side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from adapters_core.contract.kernel_group import BankPart
 from adapters_core.contract.layer import Coefficients, Shape
 from adapters_core.contract.method_registry import register_variant
 from adapters_core.contract.rows import PackedLayer, Rows, padded_linear
@@ -24,6 +26,13 @@ class LoRAEmbedding(LoRA):
     """Args: as LoRA's."""
 
     factors: ClassVar[tuple[str, str]] = ("lora_embedding_A", "lora_embedding_B")
+
+    def analysis_key(self, shape: Shape) -> None:
+        return None
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> None:
+        return None
 
     def pack(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
         a, b = self.factors
