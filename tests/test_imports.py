@@ -69,7 +69,7 @@ LAYERS = {
         "encoding generation chat api_keys",
         "planning engine",
         "adapters",
-        "base constraints scheduling telemetry",
+        "base constraints gpu_kernels scheduling telemetry",
         "errors",
     ),
     "trainer": (

@@ -2,29 +2,39 @@
 
 The cache and the attention are those of a CPU (attention.py); the results' last bits differ.
 Single tokens of all sequences go in one call, over a block table `[R, P]` and the lengths `[R]`,
-both on the device: no number is read back from the device. Two implementations:
+both on the device: no number is read back from the device. Three implementations:
 
 - `varlen_attn` of torch reads the pages where they lie. Its paging needs FlashAttention 3 (the
-  package flash_attn_interface, on Hopper), so it is compared with the other one at start.
-- Everywhere else the keys are gathered and go through `scaled_dot_product_attention`.
+  package flash_attn_interface, on Hopper).
+- A kernel of ours does (gpu_kernels/decode_attention.py), for single tokens.
+- Everywhere else the keys are gathered and go through `scaled_dot_product_attention`, padded to the
+  longest sequence. The other two are compared with it at start.
 
 Masked keys are read from a page of zeros that is never written: zero times what an earlier sequence
 left in a page might be NaN.
 """
 
-import inspect
 import logging
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from adapters_core.gpu_kernels.running import runs_on
 from server.engine.attention import PagedCache, Span, StepLayout
 from server.engine.mask_patterns import MaskPattern
 from server.engine.scoring import Scoring
+from server.engine.torch_paging import activate, has_paging
 
 _LOG = logging.getLogger("overtone.attention")
 _PROBE_TOLERANCE = 0.02
+#: Keys of the longest text of a comparison: two splits of the kernel.
+_PROBE_KEYS = 512
+
+
+#: (rows `[T, heads, d]`, keys, values, layout, scoring) -> `[R, heads, d]` of the single rows.
+Way = Callable[[Tensor, Tensor, Tensor, "DeviceLayout", Scoring], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class DeviceCache(PagedCache):
         self.on_device: DeviceLayout | None = None
         self._num_splits = 1 if deterministic else None
         self._reads_pages: bool | None = None
+        #: Heads and ways of scoring -> whether our kernel is right for them.
+        self._has_kernel: dict[Hashable, bool] = {}
 
     @property
     def zero_page(self) -> int:
@@ -115,12 +127,15 @@ class DeviceCache(PagedCache):
             cells.index_copy_(0, layout.write, rows[0].transpose(0, 1))
         rows = q[0].transpose(0, 1)  # [T, heads, d]
         if self._reads_pages is None:
-            self._reads_pages = self._probe(q, keys)
+            self._reads_pages = self._probe(rows, keys, values)
         if self._reads_pages and scoring.is_plain and scoring.pattern.chunk is None:
             return self._paged(rows, keys, values, layout, scoring).unsqueeze(0)
+        single = self._by_kernel if self._runs(rows, keys, values, scoring) else self._gathered
+        if layout.num_single == len(rows):
+            return single(rows, keys, values, layout, scoring).unsqueeze(0)
         out = rows.new_zeros(*rows.shape[:2], v.shape[3])
         if layout.num_single:
-            out[: layout.num_single] = self._gathered(rows, keys, values, layout, scoring)
+            out[: layout.num_single] = single(rows, keys, values, layout, scoring)
         for number, span in enumerate(layout.spans, layout.num_single):
             own = slice(span.first, span.first + span.count)
             out[own] = self._prompt(rows[own], keys, values, number, layout, scoring)
@@ -214,58 +229,77 @@ class DeviceCache(PagedCache):
         assert isinstance(out, Tensor)
         return out
 
-    def _probe(self, q: Tensor, keys: Tensor) -> bool:
+    def _by_kernel(
+        self,
+        rows: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        layout: DeviceLayout,
+        scoring: Scoring,
+    ) -> Tensor:
+        """Return `[R, heads, d]` of the single rows by our kernel, which reads their pages only."""
+        from server.gpu_kernels.paged_attention import BlockTable, Weighing, attend_pages
+
+        single = slice(layout.num_single)
+        table = BlockTable(layout.pages[single], layout.lengths[single], self.page_size)
+        weighing = Weighing(
+            scale=scoring.scale or rows.shape[2] ** -0.5,
+            window=scoring.pattern.window or 0,
+            chunk=scoring.pattern.chunk or 0,
+            softcap=scoring.softcap,
+            sinks=scoring.sinks,
+        )
+        return attend_pages(rows[single], keys, values, table, weighing)
+
+    def _probe(self, rows: Tensor, keys: Tensor, values: Tensor) -> bool:
         """Return whether torch's paged kernel is installed and right for these heads."""
-        if q.device.type != "cuda" or not has_paging() or not _activate():
+        if rows.device.type != "cuda" or not has_paging() or not activate():
             return False
-        return self._agrees(q, keys)
+        return self._agrees(self._paged, rows, keys, values, Scoring())
+
+    def _runs(self, rows: Tensor, keys: Tensor, values: Tensor, scoring: Scoring) -> bool:
+        """Return whether our kernel runs here and is right for these heads and this scoring."""
+        heads = (rows.shape[1:], keys.shape[1:], values.shape[1:], rows.dtype)
+        kind = (*heads, scoring.pattern, scoring.softcap, scoring.sinks is None)
+        if kind not in self._has_kernel:
+            self._has_kernel[kind] = self._is_right(rows, keys, values, scoring)
+        return self._has_kernel[kind]
+
+    def _is_right(self, rows: Tensor, keys: Tensor, values: Tensor, scoring: Scoring) -> bool:
+        if not runs_on(rows.device):
+            return False
+        from server.gpu_kernels.paged_attention import takes
+
+        if not takes(rows, keys, values):
+            return False
+        # Without values there is nothing to compare.
+        return rows.is_meta or self._agrees(self._by_kernel, rows, keys, values, scoring)
 
     @torch.inference_mode()
-    def _agrees(self, q: Tensor, keys: Tensor) -> bool:
-        """Return whether the paged kernel gives what gathered keys do, and reads nothing else."""
-        pages = torch.tensor([[2, 1], [3, 0]], dtype=torch.int32, device=q.device)
-        lengths = torch.tensor([self.page_size + 5, 3], dtype=torch.int32, device=q.device)
-        starts = torch.arange(3, dtype=torch.int32, device=q.device)
-        layout = DeviceLayout(pages.flatten(), pages, lengths, starts, num_single=2)
-        small = DeviceCache(3, self.page_size, self._num_splits is not None)
-        cells, mask = small._seen_by_single(layout, MaskPattern())
-        k, v = (q.new_full((small._num_cells(), *keys.shape[1:]), torch.nan) for _ in range(2))
+    def _agrees(
+        self, way: Way, rows: Tensor, keys: Tensor, values: Tensor, scoring: Scoring
+    ) -> bool:
+        """Return whether a way gives what gathered keys do, and reads nothing else."""
+        device, size = rows.device, self.page_size
+        most = max(2, _PROBE_KEYS // size)
+        table = [[2, 1, *[0] * (most - 2)], [3, *[0] * (most - 1)], [*range(most + 3, 3, -1)]]
+        pages = torch.tensor(table, dtype=torch.int32, device=device)
+        lengths = torch.tensor([size + 5, 3, most * size - 2], dtype=torch.int32, device=device)
+        starts = torch.arange(4, dtype=torch.int32, device=device)
+        layout = DeviceLayout(pages.flatten(), pages, lengths, starts, num_single=3)
+        small = DeviceCache(most + 3, size)
+        cells, mask = small._seen_by_single(layout, scoring.pattern)
+        k, v = (
+            one.new_full((small._num_cells(), *one.shape[1:]), torch.nan) for one in (keys, values)
+        )
         for cache in (k, v):
             cache[cells[mask[:, 0, 0]]] = torch.randn_like(cache[cells[mask[:, 0, 0]]])
-            cache[small.zero_page * self.page_size :] = 0
-        rows = torch.randn(2, q.shape[1], q.shape[3], device=q.device).to(q.dtype)
-        true = small._gathered(rows, k, v, layout, Scoring())
+            cache[small.zero_page * size :] = 0
+        given = torch.randn(3, *rows.shape[1:], device=device).to(rows.dtype)
+        true = small._gathered(given, k, v, layout, scoring)
         try:
-            got = small._paged(rows, k, v, layout, Scoring())
-        except (RuntimeError, ValueError, TypeError) as error:
-            _LOG.info(
-                "torch's paged attention does not run on this device (%s); SDPA is used", error
-            )
+            got = way(given, k, v, layout, scoring)
+        except Exception as error:  # a compiler's and a driver's have no common type
+            _LOG.info("%s does not run on this device (%s)", way.__name__, error)
             return False
         return bool((got - true).float().norm() <= _PROBE_TOLERANCE * true.float().norm())
-
-
-def has_paging() -> bool:
-    """Return whether the installed torch has attention over a block table."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return False
-    wanted = {"block_table", "seqused_k", "num_splits", "window_size", "enable_gqa"}
-    return wanted <= inspect.signature(varlen_attn).parameters.keys()
-
-
-def _activate() -> bool:
-    """Make torch use FlashAttention 3, if it is installed; without it there is no paging."""
-    try:
-        from torch.nn.attention import (
-            activate_flash_attention_impl,
-            current_flash_attention_impl,
-        )
-
-        if current_flash_attention_impl() != "FA3":
-            activate_flash_attention_impl("FA3")
-    except (ImportError, RuntimeError, ValueError) as error:
-        _LOG.info("FlashAttention 3 is not installed (%s); SDPA is used", error)
-        return False
-    return True

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from adapters_core.gpu_kernels.running import Launch, interpreted, listening
 from server.engine.attention import PagedCache
-from server.engine.attention_device import DeviceCache, has_paging
+from server.engine.attention_device import DeviceCache
 from server.engine.mask_patterns import MaskPattern
 from server.engine.scoring import Scoring
 from server.engine.step_tensors import pack
+from server.engine.torch_paging import has_paging
 from server.scheduling.page_pool import PagePool
 from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
@@ -35,7 +37,10 @@ class Both:
     """Two caches that are told the same, one of each way."""
 
     def __init__(self, scattered: bool = False, seed: int = 0) -> None:
-        self.caches = (PagedCache(NUM_PAGES, PAGE_SIZE), DeviceCache(NUM_PAGES, PAGE_SIZE))
+        self.caches: tuple[PagedCache, DeviceCache] = (
+            PagedCache(NUM_PAGES, PAGE_SIZE),
+            DeviceCache(NUM_PAGES, PAGE_SIZE),
+        )
         self.pool = scattered_pool(NUM_PAGES // 2) if scattered else PagePool(NUM_PAGES, PAGE_SIZE)
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -183,5 +188,48 @@ def test_a_paged_kernel_is_taken_only_if_it_is_right(
 ) -> None:
     monkeypatch.setattr(DeviceCache, "_paged", kernel)
     cache = DeviceCache(NUM_PAGES, PAGE_SIZE)
-    q, keys = torch.zeros(1, 6, 4, HEAD_DIM), torch.zeros(64, 2, HEAD_DIM)
-    assert cache._agrees(q, keys) is taken
+    rows, keys = torch.zeros(4, 6, HEAD_DIM), torch.zeros(64, 2, HEAD_DIM)
+    assert cache._agrees(cache._paged, rows, keys, keys, PLAIN) is taken
+
+
+SCORINGS = [
+    PLAIN,
+    Scoring(scale=0.2, pattern=MaskPattern(window=40), softcap=0.5),
+    Scoring(pattern=MaskPattern(chunk=13), sinks=torch.linspace(-2, 4, 6)),
+]
+
+
+def attends_like_a_cpu(both: Both, scoring: Scoring) -> int:
+    """Attend over prompts, then single tokens; return how often kernels of ours were launched."""
+    heard: list[Launch] = []
+    sequences = [both.sequence(n) for n in (33, 300)]
+    both.step([], [(one, 0, len(one.prompt) - 2) for one in sequences], scoring=scoring)
+    with listening(heard.append):
+        for behind in (2, 1):  # the second time with a prompt's piece beside them
+            singles = [(one, len(one.prompt) - behind) for one in sequences]
+            pieces = [] if behind == 2 else [(both.sequence(5), 0, 5)]
+            on_cpu, on_device = both.step(singles, pieces, scoring=scoring)
+            assert (on_cpu - on_device).abs().max() < TOLERANCE
+    return len(heard)
+
+
+@pytest.mark.parametrize("scoring", SCORINGS, ids=["plain", "window, cap", "chunk, sinks"])
+def test_single_tokens_go_through_our_kernel_where_it_runs(scoring: Scoring) -> None:
+    pytest.importorskip("triton")
+    both = Both()
+    with interpreted():
+        assert attends_like_a_cpu(both, scoring) == 2 * 2
+    assert list(both.caches[1]._has_kernel.values()) == [True]
+
+
+@pytest.mark.parametrize("wrong", ["scale", "cells", "device"])
+def test_our_kernel_is_taken_only_if_it_is_right(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    way = {"scale": wrong_scale, "cells": reads_a_cell_too_many, "device": not_this_device}[wrong]
+    monkeypatch.setattr(DeviceCache, "_by_kernel", way)
+    both = Both()
+    with interpreted():
+        attends_like_a_cpu(both, PLAIN)
+    assert list(both.caches[1]._has_kernel.values()) == [False]
