@@ -107,6 +107,7 @@ CASES = {
         LONG, weighing=Weighing(scale=0.5, softcap=3.0, sinks=torch.linspace(-2, 4, 4))
     ),
     "three splits": replace(LONG, lengths=(600, 513, 3), num_pages=20, kv_heads=4),
+    "twenty splits": replace(LONG, lengths=(4700,), num_pages=160, heads=1, kv_heads=1),
 }
 #: Of float32's products, sums of as many terms as there are keys, and one division.
 TOLERANCE = 32 * torch.finfo(torch.float32).eps
