@@ -77,6 +77,9 @@ PROGRAMS = {
         "Every classifier and embedder type of transformers: as PEFT has it, or refused.",
     ),
     "gpu": Program("programs.gpu", "Everything that needs a GPU."),
+    "gpu_cost": Program(
+        "programs.gpu_cost", "Launches, bytes and waits of a GPU at an 8B base's shape, counted."
+    ),
     "architectures": Program(
         "conformance.architectures",
         "Every causal-LM type of transformers: as PEFT has it, or refused.",

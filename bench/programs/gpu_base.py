@@ -31,8 +31,10 @@ from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
 
 _PROMPT, _NEW = 64, 64
+#: Tokens that a decode step's rows see, their own included.
+CONTEXT = 128
 PAGE_SIZE = 32
-_PAGES = 32 * (_PROMPT + _NEW) // PAGE_SIZE + 8
+_PAGES = 32 * CONTEXT // PAGE_SIZE + 8
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,20 @@ def random_llama(sizes: Sizes) -> nn.Module:
 
 
 class GpuBase:
-    """One engine on the device's way, and adapters in it."""
+    """One engine on the device's way, and adapters in it.
 
-    def __init__(self, sizes: Sizes) -> None:
+    Args:
+        sizes: of the base.
+        bases: of the adapters; None: its own.
+    """
+
+    def __init__(self, sizes: Sizes, bases: BasisCache | None = None) -> None:
         self.sizes = sizes
         self.model = random_llama(sizes)
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.spec = spec_of(self.model, "bench")
         self.injection = inject(self.model)
-        self.bases = BasisCache(sizes.device)
+        self.bases = bases or BasisCache(sizes.device)
         self._num_pages, self._page_size = _PAGES, PAGE_SIZE
         self.engine = Engine(self.injection, self._num_pages, self._page_size, on_device=True)
         self._banks: dict[Any, Bank] = {}
@@ -144,16 +151,36 @@ class GpuBase:
         weights = materialise(methods, layers, self.injection.linears, self.bases)
         return Entry(("0", "merged"), payload=Merged(weights))
 
-    def decode(self, leases: Sequence[Entry | None]) -> Batch:
-        """Return a step of single tokens of sequences that have their prompt in the cache."""
+    def decode(self, leases: Sequence[Entry | None], with_prompts: bool = True) -> Batch:
+        """Return a step of single tokens of sequences, each with its tokens before in the cache.
+
+        Args:
+            leases: of the sequences.
+            with_prompts: whether these are computed; else the cache holds what it held.
+        """
         pool, works = PagePool(self._num_pages, self._page_size), []
         for i, lease in enumerate(leases):
-            sequence = self._sequence(i, lease)
-            sequence.pages = pool.allocate(pool.pages_for(sequence.max_length)) or []
-            self.engine.step(Batch((), (Work.of(sequence, 0, _PROMPT),)))
-            sequence.tokens.append(1)
-            works.append(Work.of(sequence, _PROMPT, _PROMPT + 1))
+            work = self.prompt(lease, CONTEXT - 1, i, pool)
+            if with_prompts:
+                self.engine.step(Batch((), (work,)))
+            work.sequence.tokens.append(1)
+            works.append(Work.of(work.sequence, CONTEXT - 1, CONTEXT))
         return Batch(tuple(works), ())
+
+    def prompt(
+        self,
+        lease: Entry | None,
+        length: int = _PROMPT,
+        number: int = 1,
+        pool: PagePool | None = None,
+    ) -> Work:
+        """Return the work on a random prompt with pages of its own."""
+        pool = pool or PagePool(self._num_pages, self._page_size)
+        sampling = Sampling(max_tokens=1, temperature=0)
+        prompt = prompt_of(number, length, self.sizes.vocabulary)
+        sequence = TokenSequence(tuple(prompt), sampling, lease)
+        sequence.pages = pool.allocate(pool.pages_for(sequence.max_length)) or []
+        return Work.of(sequence, 0, length)
 
     def _sequence(self, number: int, lease: Entry | None) -> TokenSequence:
         sampling = Sampling(max_tokens=_NEW, temperature=0)
@@ -192,9 +219,7 @@ class GpuBase:
 
     def first_token(self, lease: Entry) -> None:
         """Compute a prompt and choose its first token."""
-        sequence = self._sequence(1, lease)
-        sequence.pages = [1, 2, 3, 4]
-        self.engine.step(Batch((), (Work.of(sequence, 0, _PROMPT),)))
+        self.engine.step(Batch((), (self.prompt(lease),)))
 
     def fill(self, size_bytes: int) -> tuple[int, int, bool]:
         """Fill a bank of so many bytes; return its adapters, bytes of each, and are they right.

@@ -1,0 +1,113 @@
+"""What `gpu_cost` may count at most: today's figures, which a change must not cross, and the goals.
+
+`overtone bench gpu_cost --bars` prints what is counted in this form.
+"""
+
+from collections.abc import Mapping
+
+#: Row -> figure -> what is wanted, where that is less.
+GOALS: Mapping[str, Mapping[str, float]] = {
+    "decode base": {"waits": 1},
+    "decode fourierft qv": {"launches": 8, "MB": 3},
+    "decode fourierft seven": {"launches": 24, "MB": 12},
+    **{
+        f"merge {method} {linear}": {"of read and write": 1.5}
+        for method in ("fourierft", "loca", "waveletft", "lora")
+        for linear in ("q", "k", "gate", "down")
+    },
+    **{
+        f"load {method} {which}": {"copies": 1}
+        for method in ("fourierft", "loca", "waveletft", "lora")
+        for which in ("qv", "seven")
+    },
+}
+
+#: Row -> figure -> the most it may be. Steps: launches and MB a layer, for adapters those beyond
+#: the base's, and waits of the whole step. Merges: bytes over those of reading and writing the
+#: weight. Loads: copies from host memory for an adapter of 32 layers.
+BARS: Mapping[str, Mapping[str, float]] = {
+    "decode base": {"launches": 44, "MB": 512.609, "waits": 1},
+    "decode merged qv": {"launches": 0, "MB": 0, "waits": 1},
+    "decode merged seven": {"launches": 0, "MB": 0, "waits": 1},
+    "decode c3a qv": {"launches": 20, "MB": 64.555, "waits": 1},
+    "decode c3a seven": {"launches": 70, "MB": 626.793, "waits": 1},
+    "decode clora qv": {"launches": 10, "MB": 110.892, "waits": 1},
+    "decode clora seven": {"launches": 35, "MB": 684.606, "waits": 1},
+    "decode fourierft qv": {"launches": 8, "MB": 4.295, "waits": 1},
+    "decode fourierft seven": {"launches": 24, "MB": 26.857, "waits": 1},
+    "decode loca qv": {"launches": 4, "MB": 4.807, "waits": 1},
+    "decode loca seven": {"launches": 15, "MB": 29.673, "waits": 1},
+    "decode lora qv": {"launches": 10, "MB": 110.892, "waits": 1},
+    "decode lora seven": {"launches": 35, "MB": 684.606, "waits": 1},
+    "decode shira qv": {"launches": 20, "MB": 1313.867, "waits": 1},
+    "decode shira seven": {"launches": 70, "MB": 8087.538, "waits": 1},
+    "decode vera qv": {"launches": 14, "MB": 17.073, "waits": 1},
+    "decode vera seven": {"launches": 50, "MB": 130.878, "waits": 1},
+    "decode waveletft qv": {"launches": 25, "MB": 11.049, "waits": 1},
+    "decode waveletft seven": {"launches": 88, "MB": 55.187, "waits": 1},
+    "prompt base": {"launches": 53, "MB": 545.964, "waits": 9},
+    "prompt c3a qv": {"launches": 24, "MB": 47.193, "waits": 10},
+    "prompt c3a seven": {"launches": 84, "MB": 312.519, "waits": 10},
+    "prompt clora qv": {"launches": 18, "MB": 11.682, "waits": 10},
+    "prompt clora seven": {"launches": 63, "MB": 86.565, "waits": 10},
+    "prompt fourierft qv": {"launches": 4, "MB": 17.179, "waits": 10},
+    "prompt fourierft seven": {"launches": 15, "MB": 107.426, "waits": 10},
+    "prompt loca qv": {"launches": 4, "MB": 19.227, "waits": 10},
+    "prompt loca seven": {"launches": 15, "MB": 118.69, "waits": 10},
+    "prompt lora qv": {"launches": 18, "MB": 11.682, "waits": 10},
+    "prompt lora seven": {"launches": 63, "MB": 86.565, "waits": 10},
+    "prompt shira qv": {"launches": 20, "MB": 5255.465, "waits": 10},
+    "prompt shira seven": {"launches": 70, "MB": 32350.15, "waits": 10},
+    "prompt vera qv": {"launches": 14, "MB": 39.98, "waits": 10},
+    "prompt vera seven": {"launches": 50, "MB": 309.6, "waits": 10},
+    "prompt waveletft qv": {"launches": 25, "MB": 43.62, "waits": 10},
+    "prompt waveletft seven": {"launches": 88, "MB": 218.73, "waits": 10},
+    "load c3a qv": {"copies": 64},
+    "load c3a seven": {"copies": 224},
+    "load clora qv": {"copies": 64},
+    "load clora seven": {"copies": 224},
+    "load fourierft qv": {"copies": 64},
+    "load fourierft seven": {"copies": 224},
+    "load loca qv": {"copies": 128},
+    "load loca seven": {"copies": 448},
+    "load lora qv": {"copies": 64},
+    "load lora seven": {"copies": 224},
+    "load shira qv": {"copies": 64},
+    "load shira seven": {"copies": 224},
+    "load vera qv": {"copies": 64},
+    "load vera seven": {"copies": 224},
+    "load waveletft qv": {"copies": 64},
+    "load waveletft seven": {"copies": 224},
+    "merge c3a q": {"of read and write": 8.032, "launches": 7},
+    "merge c3a k": {"of read and write": 8.032, "launches": 7},
+    "merge c3a gate": {"of read and write": 8.032, "launches": 7},
+    "merge c3a down": {"of read and write": 8.032, "launches": 7},
+    "merge clora q": {"of read and write": 7.024, "launches": 7},
+    "merge clora k": {"of read and write": 7.036, "launches": 7},
+    "merge clora gate": {"of read and write": 7.021, "launches": 7},
+    "merge clora down": {"of read and write": 7.01, "launches": 7},
+    "merge fourierft q": {"of read and write": 11.088, "launches": 14},
+    "merge fourierft k": {"of read and write": 11.043, "launches": 14},
+    "merge fourierft gate": {"of read and write": 11.039, "launches": 14},
+    "merge fourierft down": {"of read and write": 10.025, "launches": 14},
+    "merge loca q": {"of read and write": 26.139, "launches": 47},
+    "merge loca k": {"of read and write": 26.154, "launches": 47},
+    "merge loca gate": {"of read and write": 26.135, "launches": 47},
+    "merge loca down": {"of read and write": 22.469, "launches": 47},
+    "merge lora q": {"of read and write": 5.032, "launches": 6},
+    "merge lora k": {"of read and write": 5.067, "launches": 6},
+    "merge lora gate": {"of read and write": 5.023, "launches": 6},
+    "merge lora down": {"of read and write": 5.018, "launches": 6},
+    "merge shira q": {"of read and write": 1.547, "launches": 16},
+    "merge shira k": {"of read and write": 2.368, "launches": 16},
+    "merge shira gate": {"of read and write": 1.352, "launches": 16},
+    "merge shira down": {"of read and write": 1.352, "launches": 16},
+    "merge vera q": {"of read and write": 7.376, "launches": 6},
+    "merge vera k": {"of read and write": 7.938, "launches": 6},
+    "merge vera gate": {"of read and write": 7.242, "launches": 6},
+    "merge vera down": {"of read and write": 7.242, "launches": 6},
+    "merge waveletft q": {"of read and write": 1.5, "launches": 16},
+    "merge waveletft k": {"of read and write": 1.5, "launches": 16},
+    "merge waveletft gate": {"of read and write": 1.5, "launches": 16},
+    "merge waveletft down": {"of read and write": 1.5, "launches": 16},
+}

@@ -1,0 +1,184 @@
+"""What a GPU would do at Llama-3.1-8B's shape, counted without one.
+
+What: launches, bytes and waits of a decode step (32 rows, each with an adapter of its own, 128
+tokens of context), of a prompt's step (128 tokens), of merging one linear of each shape and of a
+load into a bank, for every method on query and value and on all seven linears; against the bars of
+gpu_bars.py. Methods whose bases are made of the base's values are not counted.
+Why: a decode step is short; what an adapter adds must be few launches and few bytes, and that can
+be held before a GPU is seen. `mixed / base` is an estimate from these counts; docs/gpu.md has its
+arithmetic.
+
+    overtone bench gpu_cost [--methods NAME ...] [--json] [--bars] [--compile]
+"""
+
+import json
+import pprint
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from adapters_core.contract.method import Method
+from bench.lib.bases import ENDINGS
+from bench.lib.counting import Cost
+from bench.lib.program import Parser
+from bench.lib.timing import machine
+from bench.programs.gpu_bars import BARS, GOALS
+from bench.programs.gpu_counts import (
+    MERGED,
+    CountedBase,
+    CountedModel,
+    Counts,
+    Layered,
+    methods,
+)
+
+#: Bytes a second of a Hopper card's memory, as measured.
+BANDWIDTH = 4.3e12
+#: Seconds of a recorded kernel beside its bytes: one of torch's, one of ours. Estimates.
+KERNEL_S, OWN_KERNEL_S = 2.2e-6, 3e-6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: what was counted, and figures without a bar."""
+
+    name: str
+    figures: Mapping[str, float]
+    others: Mapping[str, Any]
+
+    @property
+    def crossed(self) -> list[str]:
+        """Return the figures that are beyond their bars, or have none."""
+        bars = BARS.get(self.name, {})
+        return [name for name, value in self.figures.items() if not value <= bars.get(name, -1)]
+
+
+def seconds(counts: Counts, with_beside: bool) -> float:
+    """Return an estimate for a recorded step; `with_beside` False: what runs beside is hidden."""
+    cost = counts.cost if with_beside else counts.cost.plus(counts.beside, -1)
+    launching = (cost.launches - cost.own) * KERNEL_S + cost.own * OWN_KERNEL_S
+    return launching + cost.num_bytes / BANDWIDTH
+
+
+def counted_rows(chosen: Mapping[str, Method]) -> Iterator[Row]:
+    """Yield all rows of these methods, the base's and merged ones' first."""
+    model = CountedModel()
+    decode = model.layered(lambda base: base.decode(None))
+    prompt = model.layered(lambda base: base.prompt(None))
+    yield _step_row("decode base", decode, None)
+    yield _step_row("prompt base", prompt, None)
+    for which in ENDINGS:
+        merged = model.layered(partial(CountedBase.merged, which=which))
+        yield _decode_row(f"decode merged {which}", merged, decode)
+    for name, method in chosen.items():
+        for which in ENDINGS:
+            step = model.layered(partial(CountedBase.decode, method=method, which=which))
+            yield _decode_row(f"decode {name} {which}", step, decode)
+            step = model.layered(partial(CountedBase.prompt, method=method, which=which))
+            yield _step_row(f"prompt {name} {which}", step, prompt)
+            load = model.layered(partial(CountedBase.load, method=method, which=which))
+            yield _load_row(f"load {name} {which}", load.whole.cost)
+        yield from _merges(model, name, method)
+
+
+def _decode_row(name: str, step: Layered, base: Layered) -> Row:
+    """Return a step's row with the estimates, with and without work beside the base's."""
+    row = _step_row(name, step, base)
+    ratios = {
+        "mixed / base": _ratio(base, step, with_beside=False),
+        "in a row": _ratio(base, step, with_beside=True),
+    }
+    return replace(row, others={**row.others, **ratios})
+
+
+def _step_row(name: str, step: Layered, base: Layered | None) -> Row:
+    """Return a step's row: a layer's cost, beyond the base's where there is an adapter."""
+    layer = (step.beyond(base) if base else step).layer
+    figures = {
+        "launches": layer.cost.launches,
+        "MB": layer.cost.num_bytes / 1e6,
+        "waits": step.whole.cost.waits,
+    }
+    return Row(name, figures, {"beside": layer.beside.launches})
+
+
+def _load_row(name: str, load: Cost) -> Row:
+    others = {"waits": load.waits, "kB": load.upload_bytes / 1e3, "launches": load.launches}
+    return Row(name, {"copies": load.uploads}, others)
+
+
+def _ratio(base: Layered, step: Layered, with_beside: bool) -> float:
+    return seconds(base.whole, with_beside) / seconds(step.whole, with_beside)
+
+
+def _merges(model: CountedModel, name: str, method: Method) -> Iterator[Row]:
+    for linear in MERGED:
+        cost = model.one.merge(method, linear).cost
+        share = cost.num_bytes / (2 * model.one.golden_bytes(linear))
+        figures = {"of read and write": share, "launches": cost.launches}
+        yield Row(f"merge {name} {linear}", figures, {"waits": cost.waits, "copies": cost.uploads})
+
+
+def bars_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return bars as gpu_bars.py has them: what was counted, or the goal where that is reached."""
+    return {
+        row.name: {
+            name: max(_rounded_up(value), GOALS.get(row.name, {}).get(name, 0))
+            for name, value in row.figures.items()
+        }
+        for row in rows
+    }
+
+
+def _rounded_up(value: float) -> float:
+    return int(value) if value == int(value) else round(value + 5e-4, 3)
+
+
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yield a table for each kind of row."""
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(row.name.partition(" ")[0], []).append(row)
+    for kind, own in kinds.items():
+        names = list(dict.fromkeys(name for row in own for name in (*row.figures, *row.others)))
+        table = Table(title=kind)
+        for column in ("", *names):
+            table.add_column(column, justify="right" if column else "left")
+        for row in own:
+            cells = (_cell(row, name) for name in names)
+            table.add_row(row.name.removeprefix(f"{kind} "), *cells)
+        yield table
+
+
+def _cell(row: Row, name: str) -> str:
+    value = row.figures.get(name, row.others.get(name))
+    if value is None:
+        return ""
+    goal = GOALS.get(row.name, {}).get(name)
+    wanted = "" if goal is None or value <= goal else f" (goal {goal:g})"
+    bar = BARS.get(row.name, {}).get(name)
+    crossed = f" [red]over {bar}[/red]" if name in row.crossed else ""
+    return f"{value:.4g}{wanted}{crossed}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count and print."""
+    parser = Parser(prog="overtone bench gpu_cost", description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=sorted(methods()), choices=methods())
+    parser.add_argument("--json", action="store_true", help="no tables")
+    parser.add_argument("--bars", action="store_true", help="print what gpu_bars.py would hold")
+    options = parser.parse_args(arguments)
+    rows = list(counted_rows({name: methods()[name] for name in options.methods}))
+    if options.bars:
+        pprint.pp(bars_of(rows), width=100)
+        return
+    if not options.json:
+        console = Console(highlight=False)
+        for table in tables(rows):
+            console.print(table)
+    told = [{"row": row.name, **row.figures, **row.others, "crossed": row.crossed} for row in rows]
+    print(json.dumps({"bench": "gpu_cost", "machine": machine(), "rows": told}), flush=True)
