@@ -231,6 +231,7 @@ def _generating(
     pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
     deliveries = Deliveries()
     engine = Engine(resident.injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
+    engine.tell_recording(metrics.on_recording)
     options = ModeOptions(
         settings.mode,
         settings.deterministic,

@@ -6,7 +6,7 @@ tests/gpu runs them where there is a GPU, tests/server/engine/test_device_checks
 import gc
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tiny
 from adapters_core.contract.layer import Shape
@@ -35,19 +35,31 @@ from server_parts import (
 )
 
 NEW_TOKENS = 6
+#: Of the five sequences.
+PROMPT_LENGTHS = (20, 33, 46, 59, 72)
+#: Two FourierFT and two LoRA adapters.
+ADAPTERS = tuple((method, ends) for method in (FOURIERFT, LORA) for ends in (QUERY_VALUE, ("",)))
+
+
+def base_of(shape: str = "llama") -> nn.Module:
+    """Return a tiny base; another one where each row costs much."""
+    return tiny.model(shape)
 
 
 def served_on(
-    device: torch.device, shape: str = "llama", dtype: torch.dtype = torch.float32
+    device: torch.device,
+    shape: str = "llama",
+    dtype: torch.dtype = torch.float32,
+    deterministic: bool = False,
 ) -> Served:
     """Return a tiny base on the device, on the device's way."""
-    return Served(tiny.model(shape).to(device, dtype), on_device=True)
+    model = base_of(shape).to(device, dtype)
+    return Served(model, on_device=True, deterministic=deterministic)
 
 
 def leases_of(served: Served, merged: int = 0) -> list[Entry | None]:
-    """Return leases of two FourierFT and two LoRA adapters and of the base."""
-    kinds = [(m, ends) for m in (FOURIERFT, LORA) for ends in (QUERY_VALUE, ("",))]
-    adapters = [given(served.spec, m, i, ends) for i, (m, ends) in enumerate(kinds)]
+    """Return leases of the base and of the adapters."""
+    adapters = [given(served.spec, m, i, ends) for i, (m, ends) in enumerate(ADAPTERS)]
     modes = ["merged" if i < merged else "factored" for i in range(len(adapters))]
     pairs = zip(adapters, modes, strict=True)
     return [None, *(served.entry(a, "merged" if m == "merged" else "factored") for a, m in pairs)]
@@ -55,7 +67,7 @@ def leases_of(served: Served, merged: int = 0) -> list[Entry | None]:
 
 def sequences_of(leases: list[Entry | None]) -> list[TokenSequence]:
     return [
-        TokenSequence(prompt_of(20 + 13 * i, i), greedy(NEW_TOKENS), lease)
+        TokenSequence(prompt_of(PROMPT_LENGTHS[i % 5], i), greedy(NEW_TOKENS), lease)
         for i, lease in enumerate(leases)
     ]
 
@@ -82,7 +94,7 @@ def check_same_answers_as_the_cpu(device: torch.device, shape: str, merged: int)
     """float32 on both sides: the same tokens, and logits within 2e-3."""
     told: list[list[list[int]]] = []
     logits: list[Tensor] = []
-    for served in (Served(tiny.model(shape)), served_on(device, shape)):
+    for served in (Served(base_of(shape)), served_on(device, shape)):
         sequences = sequences_of(leases_of(served, merged))
         rows = served.run(sequences, max_rows=40)
         told.append([one.tokens for one in sequences])
@@ -94,7 +106,7 @@ def check_same_answers_as_the_cpu(device: torch.device, shape: str, merged: int)
 def check_bfloat16_stays_near(device: torch.device) -> None:
     """The next token's distribution moves by less than a hundredth of a nat on average."""
     found = []
-    for served in (Served(tiny.model()), served_on(device, dtype=torch.bfloat16)):
+    for served in (Served(base_of()), served_on(device, dtype=torch.bfloat16)):
         rows = served.engine.logits(decode_batch(served, leases_of(served))).float().cpu()
         found.append(torch.log_softmax(rows.double(), dim=1))
     divergence = (found[1].exp() * (found[1] - found[0])).sum(dim=1)
@@ -124,10 +136,10 @@ def check_replays_equal_runs(device: torch.device) -> None:
 def check_new_tokens_reach_a_replay(device: torch.device) -> None:
     """A recorded step reads other tokens, positions and slots than those it was recorded with."""
     told = []
-    for served in (Served(tiny.model()), served_on(device)):
+    for served in (Served(base_of()), served_on(device)):
         sequences = sequences_of([None, *leases_of(served)[1:], None])
         for sequence in sequences:
-            sequence.sampling = Sampling(max_tokens=30, temperature=0)  # type: ignore[misc]
+            sequence.sampling = greedy(5 * NEW_TOKENS)  # type: ignore[misc]
         served.run(sequences)
         told.append([one.tokens for one in sequences])
     assert told[0] == told[1]
@@ -136,7 +148,7 @@ def check_new_tokens_reach_a_replay(device: torch.device) -> None:
 def check_every_method(device: torch.device, methods: tuple[Method, ...]) -> None:
     """Factored, on all layers, in one batch: the device's logits are the CPU's within 2e-3."""
     found = []
-    for served in (Served(tiny.model()), served_on(device)):
+    for served in (Served(base_of()), served_on(device)):
         on_cpu = BasisCache(CPU, served.bases._weights)
         leases: list[Entry | None] = [
             served.entry(given(served.spec, method, i, ("",), on_cpu), "factored")
@@ -169,7 +181,7 @@ def check_deterministic(device: torch.device) -> None:
     """The same prompts give the same bits again, engine after engine."""
     bits = []
     for _ in range(2):
-        served = Served(tiny.model().to(device), on_device=True, deterministic=True)
+        served = served_on(device, deterministic=True)
         batch = decode_batch(served, leases_of(served))
         bits += [served.engine.logits(batch).clone() for _ in range(3)]
     assert all(torch.equal(one, bits[0]) for one in bits)
@@ -190,10 +202,11 @@ def check_memory_returns(device: torch.device) -> None:
             del batch, leases
         served._banks.clear()
         served.engine.logits(decode_batch(served, [None]))
-        graphs_of(served)._forget_stale()
+        graphs_of(served)._set_stale_aside()
+        graphs_of(served)._retire()
         gc.collect()
         if device.type != "cuda":
-            return len(graphs_of(served)._recorded)
+            return len(list(graphs_of(served)._entries()))
         torch.cuda.synchronize()
         return torch.cuda.memory_allocated()
 

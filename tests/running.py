@@ -77,6 +77,9 @@ class Watched:
     def border(self) -> int | None:
         return self.engine.border
 
+    def prepare(self, most_rows: int) -> None:
+        self.engine.prepare(most_rows)
+
     def step(self, batch: Batch) -> list[Sampled | None]:
         if not self.may_step.is_set():
             self.is_held.set()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -80,3 +81,21 @@ def put_back(parts: Sequence[tuple[Tensor, Any]], count: int) -> Any:
     for index, part in parts:
         y[index] = part
     return y
+
+
+def put_in(mask: Tensor, own: Any, others: Any) -> Any:
+    """Return a module's answer for all rows: `own` where the mask is set, else `others`.
+
+    Args:
+        mask: bool `[T, 1]`.
+        own: an answer for all rows.
+        others: another one.
+
+    Raises:
+        RowsNotKnown: an answer has other rows than were asked for.
+    """
+    if not has_rows(own, len(mask)):
+        raise RowsNotKnown("a module answers with something else than one row for each it is given")
+    if isinstance(own, tuple):
+        return tuple(put_in(mask, *pair) for pair in zip(own, others, strict=True))
+    return torch.where(mask.view(-1, *[1] * (own.ndim - 1)), own, others)

@@ -172,6 +172,11 @@ class Bank:
         dtype = getattr(self._bases[target], "dtype", None)
         return None if key is None else (target.rpartition(".")[0], key, dtype)
 
+    @property
+    def has_kernels(self) -> bool:
+        """Return whether kernels add the update of any layer."""
+        return bool(self._kernels)
+
     def kernels_of(self, target: str) -> tuple[KernelGroup, int] | None:
         """Return the kernels that add the update of `target`, and which of theirs it is, if any."""
         return self._kernels.get(target)

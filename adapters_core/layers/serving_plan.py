@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters_core.base.module_rows import ModuleRows, RowsNotKnown, put_back
+from adapters_core.base.module_rows import ModuleRows, RowsNotKnown, put_back, put_in
 from adapters_core.contract.kernel_group import KernelGroup
 from adapters_core.contract.rows import Rows
 from adapters_core.layers.bank import Bank
@@ -25,10 +25,14 @@ class MergedGroup:
         weights: target -> merged weight `[out, in]`; other targets keep the base's.
         index: int64, the batch rows, padded to a multiple of four by repeating the last; None
             stands for all rows.
+        mask: bool `[T, 1]`, which of all rows are the group's, in place of an index: in a step of
+            fixed form, whose other rows go through the weights as well. All groups of a plan have
+            one, or none has.
     """
 
     weights: Mapping[str, Tensor]
     index: Tensor | None
+    mask: Tensor | None = None
 
 
 @dataclass
@@ -50,11 +54,16 @@ class _LastAnalysis:
 
 @dataclass(frozen=True)
 class FactoredGroup:
-    """Rows of adapters that share a bank; `index` None stands for all rows, in order."""
+    """Rows of adapters that share a bank; `index` None stands for all rows, in order.
+
+    `slots`: int64 `[T]` of all rows of the step, for kernels: the empty slot for rows of others
+    and for padding. None: `rows` are all of them, or nothing is left to kernels.
+    """
 
     bank: Bank
     rows: Rows
     index: Tensor | None
+    slots: Tensor | None = None
     _last: _LastAnalysis = field(default_factory=_LastAnalysis, repr=False, compare=False)
     _side: SideStream = field(default_factory=SideStream, repr=False, compare=False)
 
@@ -64,7 +73,7 @@ class FactoredGroup:
         if found is None or self._last.is_of(x, id(found[0])):
             return
         with self._side.forked(x.device):
-            begun = found[0].begin(x, self.bank.buffer, self.rows.slots)
+            begun = found[0].begin(x, self.bank.buffer, self._slots)
         self._last.x, self._last.key, self._last.analysed = x, id(found[0]), begun
 
     def add_to(self, y: Tensor, layer: AdaptedLayer, x: Tensor) -> Tensor:
@@ -73,7 +82,7 @@ class FactoredGroup:
         if found is not None:
             kernels, number = found
             self._side.join()
-            kernels.add(self._last.analysed, number, y, self.bank.buffer, self.rows.slots)
+            kernels.add(self._last.analysed, number, y, self.bank.buffer, self._slots)
             return y
         update = self.update(layer.path, x)
         if update is None:
@@ -89,9 +98,12 @@ class FactoredGroup:
 
     def _kernels(self, layer: AdaptedLayer) -> tuple[KernelGroup, int] | None:
         """Return the layer's kernels; they take all rows of a step."""
-        if self.index is not None or layer.is_looked_up:
-            return None
-        return self.bank.kernels_of(layer.path)
+        is_whole = self.index is None or self.slots is not None
+        return self.bank.kernels_of(layer.path) if is_whole and not layer.is_looked_up else None
+
+    @property
+    def _slots(self) -> Tensor:
+        return self.rows.slots if self.slots is None else self.slots
 
     def _analysed(self, path: str, x: Tensor) -> Any:
         last, key = self._last, self.bank.analysis_key(path)
@@ -170,6 +182,8 @@ class ServingPlan:
             return module.base_rows(rows)
         for count in rows.counts:
             self._check_rows(module.path, count)
+        if self.merged[0].mask is not None:
+            return self._masked_module(module, rows)
         if self.merged[0].index is None:
             return module.rows_with(self.merged[0].weights, rows)
         parts = [
@@ -196,6 +210,8 @@ class ServingPlan:
         groups = self.merged
         if all(layer.path not in group.weights for group in groups):
             return layer.base_rows(x)
+        if groups[0].mask is not None:
+            return self._masked(layer, x)
         if len(groups) == 1 and groups[0].index is None:
             return layer.rows_with(groups[0].weights[layer.path], x)
         y = torch.empty(x.shape[0], layer.shape.out, dtype=layer.weight.dtype, device=x.device)
@@ -203,4 +219,22 @@ class ServingPlan:
             weight = weights.get(layer.path)
             rows = x[index]
             y[index] = layer.base_rows(rows) if weight is None else layer.rows_with(weight, rows)
+        return y
+
+    def _masked(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        """Return every row's answer by the weights of its group, or else by the base's."""
+        y = layer.base_rows(x)
+        for group in self.merged:
+            weight = group.weights.get(layer.path)
+            if weight is not None:
+                assert group.mask is not None
+                y = torch.where(group.mask, layer.rows_with(weight, x), y)
+        return y
+
+    def _masked_module(self, module: AdaptedExperts, rows: ModuleRows) -> Any:
+        y = module.base_rows(rows)
+        for group in self.merged:
+            if not module.stacks.keys().isdisjoint(group.weights):
+                assert group.mask is not None
+                y = put_in(group.mask, module.rows_with(group.weights, rows), y)
         return y

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adapters_core.contract.method import Rows, Segment
 from adapters_core.contract.rows import pad_rows, padding_of
+from adapters_core.layers.bank import EMPTY_SLOT, Bank
 from adapters_core.layers.linear import AdaptedLayer
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.adapters.payload import Factored, Merged
@@ -98,7 +99,10 @@ class EncodingPlan:
         return MergedGroup(payload.weights, self._padded(_rows(group, each)))
 
     def _factored(self, group: list[int], each: int) -> FactoredGroup:
-        """Return one bank's rows; without an index if they are the whole batch."""
+        """Return one bank's rows; without an index if they are the whole batch.
+
+        Kernels get the slots of all rows.
+        """
         payloads = [self.payloads[number] for number in group]
         slots = [payload.slot for payload in payloads if isinstance(payload, Factored)]
         segments = tuple(Segment(i * each, (i + 1) * each, slot) for i, slot in enumerate(slots))
@@ -109,9 +113,19 @@ class EncodingPlan:
         is_whole = len(of_rows) == total and padding_of(total) == 0
         first = payloads[0]
         assert isinstance(first, Factored)
-        return FactoredGroup(
-            first.bank, rows, None if is_whole else self._tensor(_rows(group, each))
-        )
+        index = None if is_whole else self._tensor(_rows(group, each))
+        return FactoredGroup(first.bank, rows, index, self._for_kernels(first.bank, each))
+
+    def _for_kernels(self, bank: Bank, each: int) -> Tensor | None:
+        """Return a bank's slots for all rows, padding included; None: it has no kernels."""
+        if not bank.has_kernels:
+            return None
+        slots = [
+            payload.slot if isinstance(payload, Factored) and payload.bank is bank else EMPTY_SLOT
+            for payload in self.payloads
+            for _ in range(each)
+        ]
+        return self._tensor(slots + [EMPTY_SLOT] * padding_of(len(slots)))
 
     def _padded(self, rows: list[int]) -> Tensor:
         return self._tensor(rows + [rows[-1]] * padding_of(len(rows)))

@@ -1,183 +1,96 @@
-"""Decode steps over static tensors, recorded on a GPU once a shape and replayed from then on.
+"""Decode steps over static tensors, recorded on a GPU once a form and replayed from then on.
 
 A step of single tokens takes a few hundred kernels; launching them one by one takes longer than
 they run. A recorded step reads its tokens, positions, pages and bank slots from tensors at fixed
-addresses. The host fills one table and copies it over; no number is read back from the device.
+addresses (static_step.py). On a CPU the same step runs over the same tensors, without a recording.
 
-A recording holds the addresses of banks' buffers and merged weights. It is keyed by them and
-forgotten as soon as they are gone: a bank that has grown has another buffer. On a CPU the same
-step runs over the same tensors, without a recording.
+A recording holds the addresses of banks' buffers and merged weights, and is not replayed once one
+of them is gone: a bank that has grown has another buffer. It stays until all recordings end
+together (recordings.py), which they do when there are too many.
+
+Steps of other banks do not need recordings of their own: one with further banks serves them, where
+kernels leave rows without an adapter at once.
 """
 
 import logging
+import time
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from adapters_core.contract.rows import Rows
-from adapters_core.layers.bank import EMPTY_SLOT, Bank
-from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
-from server.adapters.payload import Factored, Merged
-from server.engine.attention_device import DeviceCache, DeviceLayout
-from server.engine.step_tensors import payload_of
-from server.scheduling.step import Batch, Work
+from adapters_core.layers.bank import Bank
+from adapters_core.layers.serving_plan import ServingPlan
+from server.engine.attention_device import DeviceCache
+from server.engine.recordings import Recordings
+from server.engine.static_step import (
+    Parts,
+    StaticStep,
+    padded_pages,
+    padded_rows,
+    parts_of,
+    row_counts,
+)
+from server.scheduling.step import Batch
 
 _LOG = logging.getLogger("overtone.graphs")
-#: Recordings kept; the least recently used is dropped first. They share one pool of memory.
-_MAX_RECORDINGS = 64
-#: Steps of more rows are not recorded: their kernels run longer than it takes to launch them.
-MAX_ROWS = 512
-_IDS, _POSITIONS, _WRITE, _LENGTHS, _IS_LONG, _FIRST_SLOTS = range(6)
+#: Recordings of a generation, those that are not replayed any more among them.
+_MAX_RECORDINGS = 128
+#: Forms that came too rarely to be recorded; beyond these all are forgotten.
+_MAX_UNRECORDED = 64
+#: Runs until a form is recorded. One with merged weights among others ends with any of their rows.
+_RUNS, _RUNS_MIXED = 2, 8
+#: Pages of the longest sequence in steps that are recorded at start: further ones are rarer.
+_PAGES_AT_START = (4, 8, 16, 32)
+#: Seconds that recording at start may take; no further one is begun afterwards.
+_START_S = 10.0
 
 #: (ids `[1, T]`, positions `[1, T]`, plan) -> logits `[T, vocabulary]`.
 Forward = Callable[[Tensor, Tensor, ServingPlan | None], Tensor]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the rows of a step read beside the base: banks, or one adapter's merged weights."""
+class _Form:
+    """What must be equal for one recording to serve two steps; banks may differ."""
 
-    banks: tuple[Bank, ...] = ()
-    buffers: tuple[Tensor, ...] = ()
-    merged: Merged | None = None
-
-    @property
-    def owners(self) -> tuple[Any, ...]:
-        """Return what holds the memory that a recording would point to."""
-        return self.buffers if self.merged is None else (self.merged,)
+    rows: int
+    pages: int
+    merged: tuple[int, ...] = ()
+    is_alone: bool = False
 
 
-def parts_of(batch: Batch) -> Parts | None:
-    """Return what a step of single tokens needs; None if it must be computed row group by group."""
-    if batch.prefill or not batch.decode or len(batch.decode) > MAX_ROWS:
-        return None
-    payloads = [payload_of(work) for work in batch.decode]
-    merged = [payload for payload in payloads if isinstance(payload, Merged)]
-    if merged:
-        alone = all(payload is merged[0] for payload in payloads)
-        return Parts(merged=merged[0]) if alone else None
-    own = [payload for payload in payloads if isinstance(payload, Factored)]
-    if any(payload.weights for payload in own):
-        return None
-    banks = {id(payload.bank): payload.bank for payload in own}
-    ordered = tuple(banks[key] for key in sorted(banks))
-    # Held until the step is over: a loader may put a larger buffer in a bank's place meanwhile.
-    return Parts(ordered, tuple(bank.buffer for bank in ordered))
-
-
-def padded_rows(count: int) -> int:
-    """Return how many rows a recording for `count` has: 4, 8, then multiples of eight."""
-    return 4 if count <= 4 else -(-count // 8) * 8
-
-
-def padded_pages(count: int) -> int:
-    """Return how many pages a recording for `count` looks at: the next power of two."""
-    return 1 << (count - 1).bit_length()
-
-
-class StaticStep:
-    """The tensors that a recorded step reads: one table on the device and its twin on the host.
-
-    Args:
-        rows: of the step; those behind a batch's own write to page 0 and have no adapter.
-        pages: that a sequence may have.
-        num_banks: banks with a row of slots in the table.
-        page_size: of the cache.
-        device: where the step runs.
-    """
-
-    def __init__(
-        self, rows: int, pages: int, num_banks: int, page_size: int, device: torch.device
-    ) -> None:
-        self.rows, self._num_banks, self._page_size = rows, num_banks, page_size
-        shape = (_FIRST_SLOTS + num_banks + pages, rows)
-        self._host = torch.zeros(shape, dtype=torch.int64, pin_memory=device.type == "cuda")
-        self._table = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._starts = torch.arange(rows + 1, dtype=torch.int32, device=device)
-        is_gpu = device.type == "cuda"
-        self._copied = torch.cuda.Event() if is_gpu else None  # type: ignore[no-untyped-call]
-
-    @property
-    def ids(self) -> Tensor:
-        """Return int64 `[1, rows]`."""
-        return self._table[_IDS : _IDS + 1]
-
-    @property
-    def positions(self) -> Tensor:
-        """Return int64 `[1, rows]`."""
-        return self._table[_POSITIONS : _POSITIONS + 1]
-
-    def slots(self, bank: int) -> Tensor:
-        """Return int64 `[rows]`: each row's slot in a bank, the empty one where it has none."""
-        return self._table[_FIRST_SLOTS + bank]
-
-    def layout(self) -> DeviceLayout:
-        """Return the step's layout; part of what is recorded, since it computes on the device."""
-        return DeviceLayout(
-            write=self._table[_WRITE],
-            pages=self._table[_FIRST_SLOTS + self._num_banks :].t().int().contiguous(),
-            lengths=self._table[_LENGTHS].int(),
-            starts=self._starts,
-            num_single=self.rows,
-            is_long=self._table[_IS_LONG : _IS_LONG + 1].bool(),
-        )
-
-    def fill(self, works: tuple[Work, ...], banks: tuple[Bank, ...]) -> None:
-        """Enter a step's numbers; the copy is under way when this returns."""
-        if self._copied is not None:
-            self._copied.synchronize()  # the last step's, long since done if its tokens were read
-        table = self._host.numpy()
-        table[:] = 0
-        table[_LENGTHS] = 1
-        table[_FIRST_SLOTS : _FIRST_SLOTS + self._num_banks] = EMPTY_SLOT
-        table[_WRITE] = range(self.rows)
-        table[_WRITE] %= self._page_size
-        for row, work in enumerate(works):
-            sequence, position = work.sequence, work.start
-            used = sequence.pages[: position // self._page_size + 1]
-            table[_IDS, row] = sequence.tokens[position]
-            table[_POSITIONS, row] = position
-            table[_WRITE, row] = used[-1] * self._page_size + position % self._page_size
-            table[_LENGTHS, row] = position + 1
-            table[_IS_LONG, row] = sequence.is_long
-            payload = payload_of(work)
-            if isinstance(payload, Factored):
-                table[_FIRST_SLOTS + banks.index(payload.bank), row] = payload.slot
-            first = _FIRST_SLOTS + self._num_banks
-            table[first : first + len(used), row] = used
-        self._table.copy_(self._host, non_blocking=True)
-        if self._copied is not None:
-            self._copied.record()
-
-    def plan(self, parts: Parts) -> ServingPlan | None:
-        """Return what the rows get; a new one for every run, since it remembers what it saw."""
-        if parts.merged is not None:
-            return ServingPlan(merged=[MergedGroup(parts.merged.weights, None)], num_rows=self.rows)
-        groups = [
-            FactoredGroup(bank, Rows(self.slots(number), self.rows), None)
-            for number, bank in enumerate(parts.banks)
-        ]
-        return ServingPlan(factored=groups, num_rows=self.rows) if groups else None
-
-
-@dataclass
 class _Recorded:
-    """A step of one shape: its tensors, and what replays it once it was recorded."""
+    """A step of one form: its tensors, and what replays it once it was recorded."""
 
-    step: StaticStep
-    owners: tuple[weakref.ref[Any], ...]
-    replay: Callable[[], Tensor] | None = None
-    runs: int = 0
-    is_refused: bool = False
+    def __init__(self, step: StaticStep, parts: Parts) -> None:
+        self.step = step
+        self.replay: Callable[[], Tensor] | None = None
+        self.runs = 0
+        self._is_alone = parts.is_alone
+        owners = (parts.banks, parts.buffers, parts.merged)
+        self._owners = [[weakref.ref(owner) for owner in each] for each in owners]
 
-    def fits(self, parts: Parts) -> bool:
-        alive = tuple(owner() for owner in self.owners)
-        return all(a is b for a, b in zip(alive, parts.owners, strict=True))
+    def parts(self) -> Parts | None:
+        """Return what it reads; None if any of that is gone."""
+        banks, buffers, merged = (tuple(ref() for ref in each) for each in self._owners)
+        if any(owner is None for owner in (*banks, *buffers, *merged)):
+            return None
+        return Parts(banks, buffers, merged, self._is_alone)  # type: ignore[arg-type]
+
+    def serves(self, wanted: Parts, own: Parts) -> bool:
+        """Return whether it reads what a step wants, and nothing more than kernels pass over."""
+        buffers = {id(bank): buffer for bank, buffer in zip(own.banks, own.buffers, strict=True)}
+        pairs = zip(wanted.banks, wanted.buffers, strict=True)
+        if any(buffers.pop(id(bank), None) is not buffer for bank, buffer in pairs):
+            return False
+        spare = [bank for bank in own.banks if id(bank) in buffers]
+        return not spare or self.replay is not None and all(map(_is_by_kernels, spare))
+
+
+def _is_by_kernels(bank: Bank) -> bool:
+    return all(bank.kernels_of(target) is not None for target in bank.layout.parts)
 
 
 class DecodeGraphs:
@@ -187,7 +100,7 @@ class DecodeGraphs:
         forward: the model's forward pass; its kernels are recorded.
         cache: of keys and values.
         device: where it runs.
-        record: makes a recording of a function; None where there is none (CPU).
+        recordings: makes them; None where there are none (CPU).
     """
 
     def __init__(
@@ -195,104 +108,134 @@ class DecodeGraphs:
         forward: Forward,
         cache: DeviceCache,
         device: torch.device,
-        record: Callable[[Callable[[], Tensor]], Callable[[], Tensor]] | None = None,
+        recordings: Recordings | None = None,
     ) -> None:
         self._forward = forward
         self._cache = cache
         self._device = device
-        self._record = CudaRecorder() if device.type == "cuda" else record
-        self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
+        self._recordings = recordings
+        self._live: dict[Hashable, list[_Recorded]] = {}
+        self._stale: list[_Recorded] = []
+        # Buffers that the last step reads; it is over once the next one begins.
+        self._held: tuple[Tensor, ...] = ()
 
     @property
     def num_recordings(self) -> int:
-        """Return how many shapes are replayed."""
-        return sum(entry.replay is not None for entry in self._recorded.values())
+        """Return how many recordings may be replayed."""
+        return sum(entry.replay is not None for entry in self._entries())
+
+    def prepare(self, most_rows: int) -> None:
+        """Record the base's steps of up to so many rows, before the first request."""
+        if self._recordings is None or self._recordings.failure:
+            return
+        begun = time.monotonic()
+        forms = [_Form(rows, pages) for pages in _PAGES_AT_START for rows in row_counts(most_rows)]
+        for number, form in enumerate(forms):
+            if time.monotonic() - begun > _START_S or self._recordings.failure:
+                _LOG.info("%d of %d forms of steps are recorded", number, len(forms))
+                return
+            if number % len(row_counts(most_rows)) == 0:
+                _LOG.info("recording steps of %d pages", form.pages)
+            entry = self._new(form, Parts())
+            entry.step.fill((), Parts())
+            self._record(entry, Parts())
+        seconds = time.monotonic() - begun
+        _LOG.info("recorded steps of %d forms in %.1f s", len(forms), seconds)
 
     def logits(self, batch: Batch) -> Tensor | None:
-        """Return the logits `[B, vocabulary]` of the works that sample; None: it is not recorded.
+        """Return the logits `[B, vocabulary]` of the works that sample; None: no fixed form.
 
         The next step overwrites them.
         """
+        self._held = ()
         parts = parts_of(batch)
         if parts is None:
             return None
-        entry = self._entry(batch.decode, parts)
-        entry.step.fill(batch.decode, parts.banks)
-        rows = self._run(entry, parts)
+        entry, own = self._entry(batch, parts)
+        self._held = parts.buffers + own.buffers
+        entry.step.fill(batch.decode, own)
+        rows = self._run(entry, own)
         sampled = [i for i, work in enumerate(batch.decode) if work.samples]
         if len(sampled) == len(batch.decode):
             return rows[: len(sampled)]
         return rows[torch.tensor(sampled, dtype=torch.long, device=rows.device)]
 
-    def _entry(self, works: tuple[Work, ...], parts: Parts) -> _Recorded:
-        rows = padded_rows(len(works))
-        longest = max(work.start for work in works)
-        pages = padded_pages(longest // self._cache.page_size + 1)
-        key = (rows, pages, tuple(id(owner) for owner in parts.owners))
-        entry = self._recorded.pop(key, None)
-        if entry is None or not entry.fits(parts):
-            self._forget_stale()
-            step = StaticStep(rows, pages, len(parts.banks), self._cache.page_size, self._device)
-            entry = _Recorded(step, tuple(weakref.ref(owner) for owner in parts.owners))
-        self._recorded[key] = entry
-        while len(self._recorded) > _MAX_RECORDINGS:
-            self._recorded.popitem(last=False)
+    def _entry(self, batch: Batch, parts: Parts) -> tuple[_Recorded, Parts]:
+        """Return what runs a step, and what that reads: the step's parts, or more."""
+        longest = max(work.start for work in batch.decode)
+        form = _Form(
+            padded_rows(len(batch.decode)),
+            padded_pages(longest // self._cache.page_size + 1),
+            tuple(id(payload) for payload in parts.merged),
+            parts.is_alone,
+        )
+        found = [(entry, entry.parts()) for entry in self._live.get(form, [])]
+        serving = [(e, own) for e, own in found if own is not None and e.serves(parts, own)]
+        if not serving:
+            return self._new(form, parts), parts
+        # Of those that are recorded the one with the fewest banks.
+        return min(serving, key=lambda one: (one[0].replay is None, len(one[1].banks)))
+
+    def _new(self, form: _Form, parts: Parts) -> _Recorded:
+        self._make_room()
+        numbers = len(parts.banks), len(parts.merged)
+        step = StaticStep(form.rows, form.pages, *numbers, self._cache.page_size, self._device)
+        entry = _Recorded(step, parts)
+        self._live.setdefault(form, []).append(entry)
         return entry
 
-    def _forget_stale(self) -> None:
-        for key, entry in list(self._recorded.items()):
-            if any(owner() is None for owner in entry.owners):
-                del self._recorded[key]
+    def _entries(self) -> Iterator[_Recorded]:
+        return (entry for entries in self._live.values() for entry in entries)
+
+    def _set_stale_aside(self) -> None:
+        """Look no more at what points to memory that is gone."""
+        for form, entries in list(self._live.items()):
+            gone = [entry for entry in entries if entry.parts() is None]
+            if gone:
+                self._stale += [entry for entry in gone if entry.replay is not None]
+                self._live[form] = [entry for entry in entries if entry not in gone]
+            if not self._live[form]:
+                del self._live[form]
+
+    def _make_room(self) -> None:
+        self._set_stale_aside()
+        unrecorded = sum(entry.replay is None for entry in self._entries())
+        if unrecorded >= _MAX_UNRECORDED:
+            self._live = {
+                form: [entry for entry in entries if entry.replay is not None]
+                for form, entries in self._live.items()
+            }
+        if self.num_recordings + len(self._stale) >= _MAX_RECORDINGS:
+            self._retire()
+
+    def _retire(self) -> None:
+        """End all recordings together; forms that are still in use are recorded again."""
+        for entry in (*self._entries(), *self._stale):
+            entry.replay = None
+        self._stale = []
+        if self._recordings is not None:
+            self._recordings.retire()
 
     def _run(self, entry: _Recorded, parts: Parts) -> Tensor:
-        def run() -> Tensor:
-            self._cache.on_device = entry.step.layout()
-            step = entry.step
-            return self._forward(step.ids, step.positions, step.plan(parts))
-
         entry.runs += 1
         # The first run is not recorded: it may be the only one, and it makes plans.
-        wanted = self._record is not None and entry.runs > 1 and not entry.is_refused
-        if entry.replay is None and wanted:
-            self._try_to_record(entry, parts, run)
-        return run() if entry.replay is None else entry.replay()
+        is_mixed = bool(parts.merged) and not parts.is_alone
+        if entry.replay is None and entry.runs >= (_RUNS_MIXED if is_mixed else _RUNS):
+            self._record(entry, parts)
+        return self._forwarded(entry, parts) if entry.replay is None else entry.replay()
 
-    def _try_to_record(self, entry: _Recorded, parts: Parts, run: Callable[[], Tensor]) -> None:
-        assert self._record is not None
-        try:
-            replay = self._record(run)
-        except RuntimeError as error:
-            entry.is_refused = True
-            _LOG.warning("a step of %d rows cannot be recorded: %s", entry.step.rows, error)
+    def _record(self, entry: _Recorded, parts: Parts) -> None:
+        if self._recordings is None or self._recordings.failure:
             return
-        # A bank that grew meanwhile was recorded with its new buffer, which is not in the key.
+        replay = self._recordings.record(lambda: self._forwarded(entry, parts))
+        if replay is None:
+            self._retire()  # nothing is replayed after a failure
+        # A bank that grew meanwhile was recorded with its new buffer, which the entry knows not.
         if all(bank.buffer is own for bank, own in zip(parts.banks, parts.buffers, strict=True)):
             entry.replay = replay
+        elif replay is not None:
+            self._stale.append(entry)
 
-
-class CudaRecorder:
-    """Records a function's launches as a CUDA graph; all recordings share a pool of memory."""
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """Return a function that replays `run`; it overwrites the tensors that `run` returned."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            run()  # libraries set up what they need for this stream
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Loaders' threads may allocate meanwhile: only this thread's calls are restricted.
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-        ):
-            out = run()
-        self._pool = graph.pool()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return out
-
-        return replay
+    def _forwarded(self, entry: _Recorded, parts: Parts) -> Tensor:
+        self._cache.on_device = entry.step.layout()
+        return self._forward(entry.step.ids, entry.step.positions, entry.step.plan(parts))

@@ -11,6 +11,7 @@ step.
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from server.engine.drawing import compile_draws
 from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.own_attention import OwnAttention
 from server.engine.penalties import compile_penalties
+from server.engine.recordings import recordings_on
 from server.engine.rotations import refuse_counted_rows, rotate_by_rows
 from server.engine.sampler import sample
 from server.engine.sampler_device import sample_on_device
@@ -72,7 +74,8 @@ class Engine:
         self._graphs: DecodeGraphs | None = None
         if self._on_device:
             self._cache = DeviceCache(num_pages, page_size, deterministic)
-            self._graphs = DecodeGraphs(self._forward, self._cache, self._device)
+            recordings = recordings_on(self._device)
+            self._graphs = DecodeGraphs(self._forward, self._cache, self._device, recordings)
         else:
             compile_draws()
             compile_penalties()
@@ -103,6 +106,21 @@ class Engine:
     def page_size(self) -> int:
         """Return the tokens of a page."""
         return self._page_size
+
+    def tell_recording(self, observe: Callable[[bool], None]) -> None:
+        """Call `observe` now, and when it changes, with whether recording goes on, on a GPU."""
+        recordings = recordings_on(self._device)
+        if recordings is not None and self._own is None:
+            recordings.tell(observe)
+
+    @torch.inference_mode()
+    def prepare(self, most_rows: int) -> None:
+        """Record the steps of up to so many single tokens, where steps are recorded.
+
+        By the thread that runs them: libraries may keep for a thread what a recording points to.
+        """
+        if self._graphs is not None and self._own is None:
+            self._graphs.prepare(most_rows)
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> list[Sampled | None]:

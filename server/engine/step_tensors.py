@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adapters_core.contract.method import Rows, Segment
 from adapters_core.contract.rows import padding_of
+from adapters_core.layers.bank import EMPTY_SLOT
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
@@ -194,7 +195,10 @@ def _index(rows: list[int], device: torch.device) -> Tensor | None:
 def _factored_group(
     group: list[_PackedWork], num_decode: int, last: int, total: int, device: torch.device
 ) -> FactoredGroup:
-    """Return one bank's rows; without an index if they are the whole batch, padding included."""
+    """Return one bank's rows; without an index if they are the whole batch, padding included.
+
+    Kernels get the slots of all rows.
+    """
     payload = payload_of(group[0].work)
     assert isinstance(payload, Factored)
     slots: list[int] = []
@@ -217,4 +221,15 @@ def _factored_group(
         segments.append(Segment(last, total, payload.slot))
         slots += [payload.slot] * (total - last)
     rows = Rows(torch.tensor(slots, device=device), single, tuple(segments))
-    return FactoredGroup(payload.bank, rows, index)
+    of_all = _slots_of_all(group, total, device) if payload.bank.has_kernels else None
+    return FactoredGroup(payload.bank, rows, index, of_all)
+
+
+def _slots_of_all(group: list[_PackedWork], total: int, device: torch.device) -> Tensor:
+    """Return the slots of all rows of the step in the group's bank; others have the empty one."""
+    slots = [EMPTY_SLOT] * total
+    for p in group:
+        payload = payload_of(p.work)
+        assert isinstance(payload, Factored)
+        slots[p.first : p.rows.stop] = [payload.slot] * len(p.rows)
+    return torch.tensor(slots, device=device)

@@ -102,7 +102,9 @@ class Runtime(BatchThread):
         flush: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
-            "overtone-engine", OpenRequests(max_waiting + scheduler.max_running, "sequences")
+            "overtone-engine",
+            OpenRequests(max_waiting + scheduler.max_running, "sequences"),
+            lambda: engine.prepare(scheduler.max_running),
         )
         self._engine = engine
         self._scheduler = scheduler

@@ -22,9 +22,12 @@ class BatchThread(ABC):
     Args:
         name: of the thread.
         open_requests: counts what was accepted and is not over; guarded here.
+        begin: called by the thread before its first batch.
     """
 
-    def __init__(self, name: str, open_requests: OpenRequests) -> None:
+    def __init__(
+        self, name: str, open_requests: OpenRequests, begin: Callable[[], None] = lambda: None
+    ) -> None:
         self._open = open_requests
         self._num_apart = 0  # accepted and not over, beside those: the background's
         self._inbox: deque[Callable[[], None]] = deque()
@@ -32,11 +35,13 @@ class BatchThread(ABC):
         self._wake = threading.Event()
         self._draining = False
         self._stopping = False
+        self._begin, self._begun = begin, threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, and return once it is ready to compute."""
         self._thread.start()
+        self._begun.wait()
 
     def wake(self) -> None:
         """Look for work again: an adapter has become ready or has failed."""
@@ -140,6 +145,10 @@ class BatchThread(ABC):
 
     def _run(self) -> None:
         try:
+            try:
+                self._begin()
+            finally:
+                self._begun.set()
             while not self._stopping:
                 self._turn()
         except Exception:

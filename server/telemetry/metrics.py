@@ -149,6 +149,9 @@ class Metrics(Observer):
     def on_rows(self, hold: bool) -> None:
         self._state.record_rows(hold)
 
+    def on_recording(self, ok: bool) -> None:
+        self._state.record_recording(ok)
+
     def _make_request_metrics(self) -> None:
         self._requests = self._counter(
             "requests", "HTTP requests answered, by route and status.", "route", "code"
@@ -249,6 +252,7 @@ class _State(Collector):
         }
         self._canary: bool | None = None
         self._rows: bool | None = None
+        self._recording: bool | None = None
         self._lock = threading.Lock()
 
     def record_cache(self, stats: CacheStats) -> None:
@@ -270,6 +274,10 @@ class _State(Collector):
         """Take over whether answers' bits do not depend on their neighbours."""
         self._rows = hold
 
+    def record_recording(self, ok: bool) -> None:
+        """Take over whether steps are recorded on a GPU."""
+        self._recording = ok
+
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             caches = dict(self._caches)
@@ -286,6 +294,11 @@ class _State(Collector):
             "batch_invariant",
             "1 if an answer's bits do not depend on its neighbours, measured at start; 0 if not.",
             self._rows,
+        )
+        yield _gauge(
+            "steps_recorded",
+            "1 if steps are recorded on this GPU, 0 if that has failed; absent on a CPU.",
+            self._recording,
         )
         for count in ("hits", "misses", "evictions"):
             family = CounterMetricFamily(

@@ -121,3 +121,6 @@ class Observer:
 
     def on_rows(self, hold: bool) -> None:
         """Whether an answer's bits do not depend on its neighbours was measured."""
+
+    def on_recording(self, ok: bool) -> None:
+        """Steps are recorded on this GPU from now on, or not any more."""

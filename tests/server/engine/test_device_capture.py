@@ -39,8 +39,9 @@ from adapters_core.methods import (
     VeRA,
     WaveletFT,
 )
+from server.adapters.payload import Factored, Merged
 from server.engine.attention_device import DeviceCache
-from server.engine.cuda_graphs import Parts, StaticStep
+from server.engine.static_step import Parts, StaticStep
 from server_parts import CPU, PAGE_SIZE, given
 
 META = torch.device("meta")
@@ -110,7 +111,8 @@ class Model:
         return bank
 
     def step(self, parts: Parts) -> Callable[[], Tensor]:
-        step = StaticStep(8, 4, len(parts.banks), PAGE_SIZE, META)
+        numbers = len(parts.banks), len(parts.merged)
+        step = StaticStep(8, 4, *numbers, PAGE_SIZE, META)
 
         def run() -> Tensor:
             self.cache.on_device = step.layout()
@@ -191,6 +193,16 @@ def test_neither_do_the_base_and_two_banks_at_once(model: Model) -> None:
     check(model, Parts())
     banks = (model.bank(METHODS[0]), model.bank(METHODS[6]))
     check(model, Parts(banks, tuple(bank.buffer for bank in banks)))
+
+
+def test_neither_do_merged_rows_beside_others(model: Model) -> None:
+    bank = model.bank(METHODS[0])
+    weights = {
+        path: torch.empty(*linear.shape, device=META)
+        for path, linear in list(model.injection.linears.items())[:5]
+    }
+    merged = (Merged(weights), Factored(bank, 1, weights=dict(list(weights.items())[:1])))
+    check(model, Parts((bank,), (bank.buffer,), merged))
 
 
 def test_what_asks_is_noticed() -> None:

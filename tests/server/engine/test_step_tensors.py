@@ -24,6 +24,18 @@ def sequence(length: int, pages: list[int], payload: object = None) -> TokenSequ
     return made
 
 
+class PlainBank:
+    """One whose updates torch computes."""
+
+    has_kernels = False
+
+
+class KernelBank:
+    """One whose updates kernels add."""
+
+    has_kernels = True
+
+
 def factored(bank: Any, slot: int) -> Factored:
     return Factored(bank, slot)
 
@@ -76,7 +88,7 @@ def test_the_base_alone_needs_no_plan() -> None:
 
 
 def test_one_bank_for_all_rows_works_in_place_with_padding() -> None:
-    bank = object()
+    bank = PlainBank()
     step = packed(
         [sequence(3, [1], factored(bank, 4)), sequence(3, [2], factored(bank, 6))],
         [(sequence(3, [3], factored(bank, 9)), 0, 3)],
@@ -91,7 +103,7 @@ def test_one_bank_for_all_rows_works_in_place_with_padding() -> None:
 
 
 def test_rows_of_the_base_between_factored_ones_make_an_index() -> None:
-    bank = object()
+    bank = PlainBank()
     step = packed(
         [sequence(3, [1], factored(bank, 4)), sequence(3, [2])],
         [(sequence(3, [3], factored(bank, 9)), 0, 3)],
@@ -104,7 +116,7 @@ def test_rows_of_the_base_between_factored_ones_make_an_index() -> None:
 
 
 def test_every_bank_has_its_own_group() -> None:
-    one, two = object(), object()
+    one, two = PlainBank(), PlainBank()
     step = packed(
         [sequence(3, [1], factored(one, 1)), sequence(3, [2], factored(two, 2))],
         [(sequence(2, [3], factored(one, 3)), 0, 2)],
@@ -113,6 +125,19 @@ def test_every_bank_has_its_own_group() -> None:
     first, second = step.plan.factored
     assert (first.bank, numbers(first.index)) == (one, [0, 2, 3])
     assert (second.bank, numbers(second.index)) == (two, [1])
+
+
+def test_kernels_get_the_slots_of_all_rows() -> None:
+    bank, other = KernelBank(), PlainBank()
+    step = packed(
+        [sequence(3, [1], factored(bank, 4)), sequence(3, [2], factored(other, 3))],
+        [(sequence(2, [3]), 0, 2), (sequence(3, [3], factored(bank, 9)), 0, 3)],
+    )
+    assert step.plan is not None
+    by_kernels, by_torch = step.plan.factored
+    assert numbers(by_kernels.slots) == [4, 0, 0, 0, 9, 9, 9, 0]
+    assert numbers(by_kernels.index) == [0, 4, 5, 6]  # for layers without kernels
+    assert by_torch.slots is None
 
 
 def test_one_merged_adapter_alone_needs_no_index() -> None:
@@ -126,7 +151,7 @@ def test_one_merged_adapter_alone_needs_no_index() -> None:
 
 
 def test_merged_rows_and_the_others_cover_the_batch_in_multiples_of_four() -> None:
-    one, two, bank = Merged({}), Merged({}), object()
+    one, two, bank = Merged({}), Merged({}), PlainBank()
     step = packed(
         [sequence(3, [1], one), sequence(3, [2]), sequence(3, [3], factored(bank, 5))],
         [(sequence(6, [4], two), 0, 6), (sequence(2, [5], one), 0, 2)],

@@ -1,6 +1,7 @@
 """The thread of engine and encoder: what was counted as open is over when it has ended."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -13,8 +14,8 @@ from server_parts import eventually
 class Counting(BatchThread):
     """Accepts numbers; one turn does nothing but read the inbox."""
 
-    def __init__(self) -> None:
-        super().__init__("counting", OpenRequests(2, "numbers"))
+    def __init__(self, begin: Callable[[], None] = lambda: None) -> None:
+        super().__init__("counting", OpenRequests(2, "numbers"), begin)
         self.accepted: list[int] = []
         self.ended: list[Exception] = []
 
@@ -73,3 +74,21 @@ def test_a_request_that_is_refused_is_not_counted() -> None:
     with pytest.raises(Draining):
         thread.accept(4)
     assert thread.num_open == 2
+
+
+def test_it_has_begun_when_start_returns() -> None:
+    began: list[str] = []
+    thread = Counting(lambda: began.append(threading.current_thread().name))
+    thread.start()
+    assert began == ["counting"]
+    thread.stop()
+
+
+def test_one_that_cannot_begin_is_not_alive(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("no memory")
+
+    thread = Counting(fail)
+    thread.start()
+    eventually(lambda: not thread.is_alive)
+    assert "no memory" in caplog.text

@@ -63,6 +63,7 @@ EXPECTED = [
     ("overtone_build_info", "gauge", {"version", "base", "fingerprint", "device", "torch"}),
     ("overtone_canary_ok", "gauge", set()),
     ("overtone_batch_invariant", "gauge", set()),
+    ("overtone_steps_recorded", "gauge", set()),
     ("overtone_jobs", "gauge", {"state"}),
     ("overtone_workers", "gauge", set()),
     ("overtone_train_steps", "counter", set()),
@@ -109,6 +110,7 @@ def fill(observer: Observer) -> None:
     observer.on_adapter("poet")
     observer.on_registry("resolve", 0.001, ok=True)
     observer.on_canary(ok=True)
+    observer.on_recording(ok=True)
     observer.on_rows(hold=True)
     observer.on_background(1, 2)
     observer.on_batch_request(is_good=True)
