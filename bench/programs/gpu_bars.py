@@ -26,7 +26,7 @@ GOALS: Mapping[str, Mapping[str, float]] = {
 #: the base's, and waits of the whole step. Merges: bytes over those of reading and writing the
 #: weight. Loads: copies from host memory for an adapter of 32 layers.
 BARS: Mapping[str, Mapping[str, float]] = {
-    "decode base": {"launches": 44, "MB": 512.609, "waits": 1},
+    "decode base": {"launches": 40, "MB": 477.678, "waits": 1},
     "decode merged qv": {"launches": 0, "MB": 0, "waits": 1},
     "decode merged seven": {"launches": 0, "MB": 0, "waits": 1},
     "decode c3a qv": {"launches": 20, "MB": 64.555, "waits": 1},
@@ -37,8 +37,8 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "decode fourierft seven": {"launches": 24, "MB": 26.857, "waits": 1},
     "decode loca qv": {"launches": 4, "MB": 4.807, "waits": 1},
     "decode loca seven": {"launches": 15, "MB": 29.673, "waits": 1},
-    "decode lora qv": {"launches": 10, "MB": 110.892, "waits": 1},
-    "decode lora seven": {"launches": 35, "MB": 684.606, "waits": 1},
+    "decode lora qv": {"launches": 3, "MB": 28.189, "waits": 1},
+    "decode lora seven": {"launches": 11, "MB": 208.573, "waits": 1},
     "decode shira qv": {"launches": 20, "MB": 1313.867, "waits": 1},
     "decode shira seven": {"launches": 70, "MB": 8087.538, "waits": 1},
     "decode vera qv": {"launches": 14, "MB": 17.073, "waits": 1},
@@ -54,8 +54,8 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "prompt fourierft seven": {"launches": 15, "MB": 107.426, "waits": 10},
     "prompt loca qv": {"launches": 4, "MB": 19.227, "waits": 10},
     "prompt loca seven": {"launches": 15, "MB": 118.69, "waits": 10},
-    "prompt lora qv": {"launches": 18, "MB": 11.682, "waits": 10},
-    "prompt lora seven": {"launches": 63, "MB": 86.565, "waits": 10},
+    "prompt lora qv": {"launches": 3, "MB": 112.755, "waits": 10},
+    "prompt lora seven": {"launches": 11, "MB": 834.29, "waits": 10},
     "prompt shira qv": {"launches": 20, "MB": 5255.465, "waits": 10},
     "prompt shira seven": {"launches": 70, "MB": 32350.15, "waits": 10},
     "prompt vera qv": {"launches": 14, "MB": 39.98, "waits": 10},

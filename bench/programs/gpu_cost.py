@@ -6,14 +6,15 @@ load into a bank, for every method on query and value and on all seven linears; 
 gpu_bars.py. Methods whose bases are made of the base's values are not counted.
 Why: a decode step is short; what an adapter adds must be few launches and few bytes, and that can
 be held before a GPU is seen. `mixed / base` is an estimate from these counts; docs/gpu.md has its
-arithmetic.
+arithmetic. `--compile` compiles the kernels of Triton's for sm_90 and sm_80.
 
-    overtone bench gpu_cost [--methods NAME ...] [--json] [--bars] [--compile]
+    overtone bench gpu_cost [--methods NAME ...] [--json] [--bars]
+    overtone bench gpu_cost --compile 90 80 [--every]
 """
 
 import json
 import pprint
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,10 +24,12 @@ from rich.table import Table
 
 from adapters_core.contract.method import Method
 from bench.lib.bases import ENDINGS
+from bench.lib.compiling import SHARED_LIMITS
 from bench.lib.counting import Cost
 from bench.lib.program import Parser
 from bench.lib.timing import machine
 from bench.programs.gpu_bars import BARS, GOALS
+from bench.programs.gpu_compile import compiled_rows, compiled_table
 from bench.programs.gpu_counts import (
     MERGED,
     CountedBase,
@@ -166,19 +169,33 @@ def _cell(row: Row, name: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Count and print."""
+    """Count or compile, and print."""
     parser = Parser(prog="overtone bench gpu_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=sorted(methods()), choices=methods())
     parser.add_argument("--json", action="store_true", help="no tables")
     parser.add_argument("--bars", action="store_true", help="print what gpu_bars.py would hold")
+    compiling = parser.add_argument_group("compiling, in place of counting")
+    compiling.add_argument(
+        "--compile", nargs="+", type=int, choices=sorted(SHARED_LIMITS), help="for which GPUs"
+    )
+    compiling.add_argument("--every", action="store_true", help="every shape, not the largest")
     options = parser.parse_args(arguments)
-    rows = list(counted_rows({name: methods()[name] for name in options.methods}))
+    chosen = {name: methods()[name] for name in options.methods}
     if options.bars:
-        pprint.pp(bars_of(rows), width=100)
+        pprint.pp(bars_of(list(counted_rows(chosen))), width=100)
         return
+    if options.compile:
+        made = list(compiled_rows(chosen, options.compile, options.every))
+        _print("gpu_cost --compile", [row.cells for row in made], [compiled_table(made)], options)
+        return
+    rows = list(counted_rows(chosen))
+    told = [{"row": row.name, **row.figures, **row.others, "crossed": row.crossed} for row in rows]
+    _print("gpu_cost", told, tables(rows), options)
+
+
+def _print(name: str, rows: list[dict[str, Any]], shown: Iterable[Table], options: Any) -> None:
     if not options.json:
         console = Console(highlight=False)
-        for table in tables(rows):
+        for table in shown:
             console.print(table)
-    told = [{"row": row.name, **row.figures, **row.others, "crossed": row.crossed} for row in rows]
-    print(json.dumps({"bench": "gpu_cost", "machine": machine(), "rows": told}), flush=True)
+    print(json.dumps({"bench": name, "machine": machine(), "rows": rows}), flush=True)
