@@ -9,9 +9,7 @@ from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
 from adapters_core.gpu_kernels.running import interpreted
 from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
-from adapters_core.layers.basis_cache import BasisCache
-
-CPU = torch.device("cpu")
+from made import toy_bases
 
 
 class FilledBank:
@@ -20,9 +18,9 @@ class FilledBank:
     def __init__(self, methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> None:
         self.methods, self.shapes = methods, shapes
         layout = Layout.of(methods, shapes)
-        self.torch_way = Bank(layout, BasisCache(CPU))
+        self.torch_way = Bank(layout, toy_bases(shapes))
         with interpreted():
-            self.kernels = Bank(layout, BasisCache(CPU))
+            self.kernels = Bank(layout, toy_bases(shapes))
         generator = torch.Generator().manual_seed(1)
         self.adapters = [self._adapter(generator) for _ in range(2)]
         self.slots = [EMPTY_SLOT]
@@ -34,7 +32,7 @@ class FilledBank:
     def _adapter(self, generator: torch.Generator) -> dict[str, dict[str, Tensor]]:
         made = {}
         for path, shape in self.shapes.items():
-            fresh = self.methods[path].init(shape, generator)
+            fresh = self.methods[path].init(shape, generator, self.torch_way._bases[path])
             made[path] = {
                 name: torch.randn(tensor.shape, generator=generator)
                 if tensor.is_floating_point()

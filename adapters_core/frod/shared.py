@@ -8,6 +8,8 @@ from torch import Tensor
 
 from adapters_core.contract.layer import Site
 from adapters_core.frod.joint import Factors, Joint, factors
+from adapters_core.gpu_kernels.running import runs_on
+from adapters_core.gpu_kernels.sliced import Sliced, sliced
 from adapters_core.transforms.factored import Core, PlainLine, through_core
 
 
@@ -22,6 +24,7 @@ class FRoDBasis:
         rows, cols: int32 `[in + n]`: the diagonal, then the positions.
         positions_digest: of the positions.
         dtype: of the products.
+        core: rows and cols as kernels read them, where these run; one for all layers.
     """
 
     joint: Joint
@@ -31,6 +34,7 @@ class FRoDBasis:
     cols: Tensor
     positions_digest: str
     dtype: torch.dtype
+    core: Sliced | None = None
 
     @property
     def v(self) -> Tensor:
@@ -90,5 +94,16 @@ def basis_of(
 
     shared = site.base.held(("frod V", joint.digest, str(device), dtype), moved)
     diagonal = torch.arange(joint.v.shape[0]).expand(2, -1)
-    rows, cols = torch.cat([diagonal, positions], dim=1).to(device, torch.int32)
-    return FRoDBasis(shared, own, positions.to(device), rows, cols, positions_digest, dtype)
+    cells = torch.cat([diagonal, positions], dim=1)
+    rows, cols = cells.to(device, torch.int32)
+    core = None
+    if runs_on(device):
+        key = ("frod core", positions_digest, joint.v.shape[0], str(device))
+        core = site.base.held(key, lambda: _core(cells, joint.v.shape[0]).to(device))
+    return FRoDBasis(shared, own, positions.to(device), rows, cols, positions_digest, dtype, core)
+
+
+def _core(cells: Tensor, width: int) -> Sliced:
+    """Return the matrix of a row's packed numbers at rows and columns `[2, n]`."""
+    numbers = torch.arange(cells.shape[1], dtype=torch.int32)
+    return sliced(cells[0], cells[1], numbers, width)

@@ -24,7 +24,7 @@ costs 4 K r (in + out) bytes a layer, where the file has them once a width.
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -33,7 +33,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.contract.method import (
+    BankPart,
     Coefficients,
+    KernelGroup,
     Method,
     PackedLayer,
     Rows,
@@ -165,6 +167,13 @@ class CLoRA(Method):
 
     def apply(self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: Any) -> Tensor:
         return LoRA(self.rank).apply(x, layer, rows, shape, basis)
+
+    def analysis_key(self, shape: Shape) -> Hashable:
+        return (self.name, shape.in_)
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        return LoRA.kernels(parts)
 
     def is_zero(self, coefficients: Coefficients) -> bool:
         return self.scaling == 0 or any(not bool(tensor.any()) for tensor in coefficients.values())

@@ -36,7 +36,7 @@ Fast ways. V^T x is one product, then every row goes through its own diagonal an
 common positions (kernels/gathered.py), and U is one product again.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -45,8 +45,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.contract.method import (
+    BankPart,
     Coefficients,
     FileView,
+    KernelGroup,
     Method,
     PackedLayer,
     Rows,
@@ -296,6 +298,20 @@ class FRoD(Method):
     ) -> Tensor:
         mixed = gathered_rows(x, layer, rows.padded_slots, basis.cols, basis.rows, shape.in_)
         return F.linear(mixed, basis.u)[: rows.slots.shape[0]]
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        bases: list[FRoDBasis] = [part.basis for part in parts]
+        cores = [basis.core for basis in bases if basis.core is not None]
+        if len(cores) < len(parts) or any(basis.dtype != torch.float32 for basis in bases):
+            return None
+        from adapters_core.gpu_kernels.gathered_group import Mixture, MixtureGroup
+
+        linears = [
+            Mixture(part.basis.u, core, part.offset)
+            for part, core in zip(parts, cores, strict=True)
+        ]
+        return MixtureGroup(bases[0].v, linears)
 
     def _count(self, width: int) -> int:
         return num_positions(width, self.sparse_rate)

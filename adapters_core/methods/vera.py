@@ -21,7 +21,7 @@ its slot's d, by B, and by its slot's b.
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -30,8 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.contract.method import (
+    BankPart,
     Coefficients,
     FileView,
+    KernelGroup,
     Method,
     PackedLayer,
     Rows,
@@ -257,6 +259,16 @@ class VeRA(Method):
         packed = layer.rows()[rows.slots]  # [T, out + R]
         hidden = x * pad_rows(packed[:, shape.out :])
         return F.linear(hidden, basis.up)[: len(packed)] * packed[:, : shape.out]
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        bases: list[ProjectionBasis] = [part.basis for part in parts]
+        if any(basis.dtype != torch.float32 for basis in bases):
+            return None
+        from adapters_core.gpu_kernels.gathered_group import Stretched, StretchedGroup
+
+        linears = [Stretched(part.basis.up, part.offset) for part in parts]
+        return StretchedGroup(bases[0].down, linears)
 
     def is_zero(self, coefficients: Coefficients) -> bool:
         return not all(bool(coefficients[name].any()) for name in (_SCALE_OUT, _SCALE_RANK))

@@ -33,7 +33,7 @@ transform: each reads two cells and writes two (kernels/haar.py).
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -41,7 +41,9 @@ import torch
 from torch import Tensor
 
 from adapters_core.contract.method import (
+    BankPart,
     Coefficients,
+    KernelGroup,
     Method,
     PackedLayer,
     Rows,
@@ -254,6 +256,16 @@ class WaveletFT(Method):
         return wavelet_rows(
             x, layer, rows.slots, basis.col_atoms, basis.row_atoms, basis.pyramid, shape.out
         )
+
+    @classmethod
+    def kernels(cls, parts: Sequence[BankPart]) -> KernelGroup | None:
+        bases: list[WaveletBasis] = [part.basis for part in parts]
+        atoms = [basis.atoms for basis in bases if basis.atoms is not None]
+        if len(atoms) < len(parts) or any(basis.dtype != torch.float32 for basis in bases):
+            return None
+        from adapters_core.gpu_kernels.gathered_group import AtomsGroup
+
+        return AtomsGroup(atoms, [part.offset for part in parts])
 
     def fitted(self, shape: Shape) -> Self:
         num_levels = min(self.num_levels, self._deepest(shape))

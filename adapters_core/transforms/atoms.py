@@ -52,6 +52,19 @@ class LineAtoms:
         first, stop = first.clamp(min=0), stop.clamp(max=self.size)
         return first, stop - first
 
+    def entries(self, at_most: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return what the atoms hold, `[E]` each: the atom, the cell of the line, the number.
+
+        None: these are more than `at_most`.
+        """
+        first, counts = self.ends()
+        if int(counts.sum()) > at_most:
+            return None
+        source = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        within = torch.arange(len(source)) - (counts.cumsum(0) - counts)[source]
+        cells = first[source] + within
+        return source, cells, self.of(source).numbers_at(cells)
+
     def of(self, source: Tensor) -> "LineAtoms":
         """Return the atoms of the coefficients `source`."""
         index, high = self.index[source], self.high[source]

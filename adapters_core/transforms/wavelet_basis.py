@@ -5,12 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.gpu_kernels.running import runs_on
+from adapters_core.gpu_kernels.sliced import Atoms, sliced
 from adapters_core.kernels.filter_pyramid import Pyramid
 from adapters_core.kernels.haar import Blocks
 from adapters_core.transforms.atoms import LineAtoms, Touched, positions_in_cores, touched
 
 #: Few touched cells: this part of the matrix, and this many, or four (a Haar block) a coefficient.
 _SPARSE_PART, _SPARSE_TERMS = 8, 1 << 20
+#: Kernels read cell by cell what one side's atoms touch, up to so many.
+_MOST_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class WaveletBasis:
         blocks: the same as cells, where no transform is needed.
         parts: the few cells that are touched; or int64 `[n]`, the positions in dense cores.
         dtype: of the transforms.
+        atoms: what kernels read, where these run and the coefficients touch few cells.
     """
 
     pyramid: Pyramid
@@ -34,6 +39,7 @@ class WaveletBasis:
     blocks: Blocks | None
     parts: Touched | Tensor
     dtype: torch.dtype
+    atoms: Atoms | None = None
 
 
 def wavelet_basis(
@@ -61,6 +67,21 @@ def wavelet_basis(
         _blocks(rows.of(order), cols.of(order), device, dtype) if direct else None,
         positions_in_cores(rows, cols).to(device) if parts is None else parts,
         dtype,
+        _atoms(rows.of(order), cols.of(order), device) if runs_on(device) else None,
+    )
+
+
+def _atoms(rows: LineAtoms, cols: LineAtoms, device: torch.device) -> Atoms | None:
+    """Return the atoms as kernels read them, the shortest first: slices are padded least."""
+    order = torch.argsort(cols.ends()[1], stable=True)
+    reads, writes = cols.of(order).entries(_MOST_ENTRIES), rows.of(order).entries(_MOST_ENTRIES)
+    if reads is None or writes is None:
+        return None
+    (place, cell, number), n = reads, len(order)
+    return Atoms(
+        sliced(place, cell, number.float(), n).to(device),
+        sliced(writes[1], writes[0], writes[2].float(), rows.size).to(device),
+        order.to(device),
     )
 
 
