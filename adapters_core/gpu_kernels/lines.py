@@ -62,26 +62,32 @@ class Line:
 
 def has_line(size: int) -> bool:
     """Return whether kernels transform lines of a size."""
-    return size >= 4 and size // _part_size(size) <= _MOST_PARTS
+    return size >= 4 and size // _part_size(size, _LONGEST_PART) <= _MOST_PARTS
 
 
 @lru_cache(maxsize=64)
-def line(size: int, is_cosine: bool, device: torch.device) -> Line:
+def line(
+    size: int, is_cosine: bool, device: torch.device, longest_part: int = _LONGEST_PART
+) -> Line:
     """Return the tables of a size for which `has_line`; the same ones for equal arguments."""
-    part = _part_size(size)
+    part = _part_size(size, longest_part)
     rows = 1 << -(-(part.bit_length() - 1) // 2)
     cols = part // rows
     tables = torch.cat([_dft(rows, rows, rows), _dft(cols, cols, cols), _dft(rows, cols, part)])
-    turns = torch.arange(4 * size if is_cosine else size).double()
-    angle = 2 * math.pi * turns / len(turns)
-    roots = torch.stack([angle.cos(), angle.sin()], dim=1).float()
-    parts = size // part
-    return Line(size, parts, rows, cols, is_cosine, tables.to(device), roots.to(device))
+    roots = roots_of(4 * size if is_cosine else size, device)
+    return Line(size, size // part, rows, cols, is_cosine, tables.to(device), roots)
 
 
-def _part_size(size: int) -> int:
+@lru_cache(maxsize=64)
+def roots_of(period: int, device: torch.device) -> Tensor:
+    """Return cosine and sine of 2 pi j / period, float32 `[period, 2]`."""
+    angle = 2 * math.pi * torch.arange(period).double() / period
+    return torch.stack([angle.cos(), angle.sin()], dim=1).float().to(device)
+
+
+def _part_size(size: int, longest_part: int) -> int:
     """Return the largest power of two up to the longest part that divides a size."""
-    return min(size & -size, _LONGEST_PART)
+    return min(size & -size, longest_part)
 
 
 def _dft(rows: int, cols: int, period: int) -> Tensor:

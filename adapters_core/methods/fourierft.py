@@ -42,6 +42,13 @@ from adapters_core.contract.peft_config import Pattern, PeftConfig
 from adapters_core.contract.rows import pad_rows
 from adapters_core.errors import InvalidAdapter
 from adapters_core.gpu_kernels.lines import has_line, line
+from adapters_core.gpu_kernels.merge_plans import (
+    SpectralTerms,
+    can_merge,
+    merging_line,
+    spectral_terms,
+)
+from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.kernels import SpectralPlan, spectral_plan, spectral_rows
 from adapters_core.kernels.lane_spectra import (
     LaneTables,
@@ -81,6 +88,7 @@ class FourierBasis:
         lanes: for sixteen rows at a time; None where that way cannot go.
         sums: for dense sums sixteen rows at a time; None where that way cannot go.
         dtype: of the transforms.
+        terms: for a GPU's kernel that merges; None where that way cannot go.
     """
 
     positions: Tensor
@@ -90,6 +98,7 @@ class FourierBasis:
     lanes: LaneTables | None
     sums: SumsPlan | None
     dtype: torch.dtype
+    terms: SpectralTerms | None = None
 
 
 @register
@@ -178,6 +187,12 @@ class FourierFT(Method):
         shape: Shape,
         basis: FourierBasis,
     ) -> None:
+        if basis.terms is not None and can_merge(golden):
+            from adapters_core.gpu_kernels.merging import merge_spectra
+
+            values = torch.stack([self._values(layer, shape, basis) for layer in layers])
+            merge_spectra(basis.terms, values, golden, out)
+            return
         if golden[0].device.type != "cpu":  # blocks are for a processor's cache
             super().merge_many(layers, golden, out, shape, basis)
             return
@@ -311,12 +326,24 @@ class FourierFT(Method):
         lanes = lane_tables(shape) if compiled else None
         in_lanes = device.type == "cpu" and dtype == torch.float32 and has_lane_sums(shape, self.n)
         sums = sums_plan(flat, shape) if in_lanes else None
-        return FourierBasis(flat.to(device), half, plan, weight.to(device), lanes, sums, dtype)
+        terms = _terms(flat, shape, device) if dtype == torch.float32 else None
+        return FourierBasis(
+            flat.to(device), half, plan, weight.to(device), lanes, sums, dtype, terms
+        )
 
     def _positions(self, shape: Shape) -> Tensor:
         """Return the flat positions, int64 `[n]`, row-major over `[out, in_]`."""
         flat = flat_positions(self.seed, self.n, shape.out * shape.in_)
         return flat % shape.out * shape.in_ + flat // shape.out if self.transposed else flat
+
+
+def _terms(flat: Tensor, shape: Shape, device: torch.device) -> SpectralTerms | None:
+    """Return how a kernel merges coefficients at the positions `flat`, if it can."""
+    line = merging_line(shape, False, device) if runs_on(device) else None
+    if line is None:
+        return None
+    rows, cols = (part[None].int().to(device) for part in (flat // shape.in_, flat % shape.in_))
+    return spectral_terms(rows, cols, shape.out, line)
 
 
 def _packed(flat: Tensor, shape: Shape, device: torch.device) -> tuple[SpectralPlan, Tensor]:

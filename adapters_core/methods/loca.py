@@ -54,6 +54,7 @@ from adapters_core.contract.peft_config import Pattern, PeftConfig
 from adapters_core.contract.rows import padding_of
 from adapters_core.errors import InvalidAdapter
 from adapters_core.gpu_kernels.lines import has_line, line
+from adapters_core.gpu_kernels.merge_plans import can_merge, merging_line
 from adapters_core.kernels import located_rows, located_spectrum
 from adapters_core.kernels.located import EXACT_INTEGERS
 from adapters_core.positions.seeded import flat_positions
@@ -63,6 +64,7 @@ from adapters_core.transforms.cosine_sums import (
     Cosines,
     LocatedCosines,
     add_sum,
+    merge_sums,
     sums_of,
     whole_positions,
 )
@@ -172,6 +174,10 @@ class LoCA(Method):
         shape: Shape,
         basis: CosineBasis,
     ) -> None:
+        line = merging_line(shape, True, basis.device) if can_merge(golden) else None
+        if line is not None and basis.dtype == torch.float32:
+            merge_sums([self._sum(layer, shape, basis) for layer in layers], golden, out, line)
+            return
         if not basis.has_blocks:
             super().merge_many(layers, golden, out, shape, basis)
             return

@@ -32,6 +32,7 @@ from adapters_core.contract.peft_config import Pattern, PeftConfig
 from adapters_core.contract.peft_fields import is_one_of
 from adapters_core.contract.rows import padded_linear
 from adapters_core.errors import InvalidAdapter
+from adapters_core.gpu_kernels.merge_plans import can_merge
 from adapters_core.kernels import lowrank_rows
 
 _A, _B = "lora_A.weight", "lora_B.weight"
@@ -188,10 +189,16 @@ class LoRA(Method):
         shape: Shape,
         basis: Any,
     ) -> None:
+        a, b = self.factors
+        if can_merge(golden):
+            from adapters_core.gpu_kernels.merging import merge_product
+
+            for layer, weight, merged in zip(layers, golden, out, strict=True):
+                merge_product(layer[b], layer[a], self.scale, weight, merged)
+            return
         if any(weight.dtype != torch.float32 for weight in golden):
             super().merge_many(layers, golden, out, shape, basis)
             return
-        a, b = self.factors
         for layer, weight, merged in zip(layers, golden, out, strict=True):
             up, down = layer[b].float(), layer[a].float()
             torch.addmm(weight, up, down, alpha=self.scale, out=merged)

@@ -54,6 +54,7 @@ from adapters_core.contract.method import (
 from adapters_core.contract.method_registry import register
 from adapters_core.contract.peft_config import Pattern, PeftConfig
 from adapters_core.errors import InvalidAdapter
+from adapters_core.gpu_kernels.merge_plans import can_merge
 from adapters_core.kernels import analysed_rows, haar_rows, wavelet_rows
 from adapters_core.kernels.filter_pyramid import Pyramid, deepest
 from adapters_core.kernels.wavelet_filters import WAVELETS, FilterBank, wavelet_bank
@@ -216,6 +217,22 @@ class WaveletFT(Method):
             return None
         values = self._values(coefficients, basis)
         return basis.parts.cells, basis.parts.addends(values).float()
+
+    def merge_many(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: WaveletBasis,
+    ) -> None:
+        if basis.tiles is None or not can_merge(golden):
+            super().merge_many(layers, golden, out, shape, basis)
+            return
+        from adapters_core.gpu_kernels.merging import merge_atoms
+
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            merge_atoms(basis.tiles, self._values(layer, basis), weight, merged)
 
     def cells(
         self,

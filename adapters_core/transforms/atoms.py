@@ -76,15 +76,21 @@ class LineAtoms:
         Args:
             cells: int64, `[n]` or broadcast with it.
         """
-        filters = self.pyramid.filters
-        lengths = torch.tensor([one.shape[1] for one in filters])
-        starts = 2 * (lengths.cumsum(0) - lengths)
-        table = torch.from_numpy(np.concatenate([one.reshape(-1) for one in filters]))
-        tap = cells - self.pyramid.span(self.level, self.index)[0]
-        length = lengths[self.level]
+        first, length, start = self.in_filters().unbind(-1)
+        tap = cells - first
         inside = (tap >= 0) & (tap < length)
-        at = starts[self.level] + self.high * length + tap
-        return table[at.where(inside, 0)].where(inside, 0.0)
+        return self.filters()[(start + tap).where(inside, 0)].where(inside, 0.0)
+
+    def filters(self) -> Tensor:
+        """Return the numbers of all atoms of the pyramid, float64, one behind the other."""
+        return torch.from_numpy(np.concatenate([one.reshape(-1) for one in self.pyramid.filters]))
+
+    def in_filters(self) -> Tensor:
+        """Return each atom's first cell, its length and where it starts in `filters`: `[n, 3]`."""
+        lengths = torch.tensor([one.shape[1] for one in self.pyramid.filters])
+        starts, length = 2 * (lengths.cumsum(0) - lengths), lengths[self.level]
+        first = self.pyramid.span(self.level, self.index)[0]
+        return torch.stack([first, length, starts[self.level] + self.high * length], dim=-1)
 
 
 def atoms_at(flat: Tensor, shape: Shape, pyramid: Pyramid) -> tuple[LineAtoms, LineAtoms]:

@@ -8,6 +8,7 @@ the system, which cost more than the transforms. Rows are made in the order in w
 transform leaves them (even ones forwards, then odd ones backwards), so nothing is put in order.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from adapters_core.contract.layer import Shape
+from adapters_core.gpu_kernels.lines import Line
+from adapters_core.gpu_kernels.merge_plans import spectral_terms
 from adapters_core.kernels.cosine import unfold_into
 from adapters_core.kernels.cosine_blocks import block_spectra, sparse_spectra
 from adapters_core.transforms.cosine import CosineTable, dct, idct
@@ -69,6 +72,22 @@ def add_sum(layer: Cosines, golden: Tensor, out: Tensor, shape: Shape, basis: Co
     """Write `golden + delta` to `out`, of golden's dtype, rounded once; the basis has blocks."""
     for index, block in _blocks(layer, shape, basis):
         torch.add(golden[index], block, out=out[index])
+
+
+def merge_sums(
+    layers: Sequence[Cosines], golden: Sequence[Tensor], out: Sequence[Tensor], line: Line
+) -> None:
+    """Write `golden + delta` of several layers to `out` by a kernel; `line` is of their rows."""
+    from adapters_core.gpu_kernels.merging import merge_spectra
+
+    num_rows = golden[0].shape[0]
+    rows = torch.stack([one.rows for one in layers]).int()
+    cols = torch.stack([one.cols for one in layers]).int()
+    # Half of the two scales: sqrt(2/M) sqrt(2/N), and sqrt(1/2) of that for frequency 0.
+    values = torch.stack([one.values for one in layers]) / math.sqrt(num_rows * line.size)
+    for frequencies in (rows, cols):
+        values = torch.where(frequencies == 0, math.sqrt(0.5) * values, values)
+    merge_spectra(spectral_terms(rows, cols, num_rows, line), values, golden, out)
 
 
 def _blocks(layer: Cosines, shape: Shape, basis: CosineBasis) -> Iterator[tuple[slice, Tensor]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.contract.layer import Shape
+from adapters_core.gpu_kernels.merge_plans import AtomTiles, atom_tiles
 from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.gpu_kernels.sliced import Atoms, sliced
 from adapters_core.kernels.filter_pyramid import Pyramid
@@ -30,6 +32,8 @@ class WaveletBasis:
         parts: the few cells that are touched; or int64 `[n]`, the positions in dense cores.
         dtype: of the transforms.
         atoms: what kernels read, where these run and the coefficients touch few cells.
+        tiles: which coefficients reach which tiles, for a GPU's kernel that merges; None where
+            that way cannot go.
     """
 
     pyramid: Pyramid
@@ -40,6 +44,7 @@ class WaveletBasis:
     parts: Touched | Tensor
     dtype: torch.dtype
     atoms: Atoms | None = None
+    tiles: AtomTiles | None = None
 
 
 def wavelet_basis(
@@ -68,6 +73,7 @@ def wavelet_basis(
         positions_in_cores(rows, cols).to(device) if parts is None else parts,
         dtype,
         _atoms(rows.of(order), cols.of(order), device) if runs_on(device) else None,
+        _tiles(rows, cols, device) if runs_on(device) and dtype == torch.float32 else None,
     )
 
 
@@ -83,6 +89,12 @@ def _atoms(rows: LineAtoms, cols: LineAtoms, device: torch.device) -> Atoms | No
         sliced(writes[1], writes[0], writes[2].float(), rows.size).to(device),
         order.to(device),
     )
+
+
+def _tiles(rows: LineAtoms, cols: LineAtoms, device: torch.device) -> AtomTiles:
+    """Return the tiles that each coefficient reaches."""
+    shape, filters = Shape(rows.size, cols.size), rows.filters()
+    return atom_tiles(rows.in_filters(), cols.in_filters(), filters, shape, device)
 
 
 def _blocks(rows: LineAtoms, cols: LineAtoms, device: torch.device, dtype: torch.dtype) -> Blocks:
