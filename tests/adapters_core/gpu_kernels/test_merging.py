@@ -1,13 +1,10 @@
 """Merging kernels in Triton's interpreter against the defining sum; the bytes that they move."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Coefficients, Method
@@ -15,6 +12,7 @@ from adapters_core.gpu_kernels.running import Launch, interpreted, listening
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
+from bench.lib.counting import Cost, cost_of
 
 pytest.importorskip("triton")
 
@@ -162,44 +160,13 @@ def test_old_weights_are_written_over() -> None:
         torch.testing.assert_close(got[path], torch_way[path], rtol=0, atol=1e-5)
 
 
-class _Bytes(TorchDispatchMode):
-    """Adds up what torch's operations on a device read and write, and counts uploads to it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.num_bytes = 0
-        self.num_uploads = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        read, written = (
-            [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-            for tree in ((args, kwargs), made)
-        )
-        if not any(tensor.is_meta for tensor in [*read, *written]):
-            return made
-        if any(tensor.device.type == "cpu" and tensor.dim() for tensor in read):
-            self.num_uploads += 1
-        elif not (func.is_view or "empty" in func.__name__):
-            self.num_bytes += sum(tensor.nbytes for tensor in [*read, *written])
-        return made
-
-
-def cost_of_merging(
-    methods: Mapping[str, Method], shapes: Mapping[str, Shape]
-) -> tuple[list[Launch], _Bytes]:
+def cost_of_merging(methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> Cost:
     """Return what merging an adapter into 16-bit weights takes once its bases are there."""
     weights = {t: torch.empty(*s, dtype=torch.bfloat16, device=META) for t, s in shapes.items()}
     linears = {target: Layer(weight) for target, weight in weights.items()}
     layers = {target: drawn(method, shapes[target], 1) for target, method in methods.items()}
     bases = BasisCache(META)
-    materialise(methods, layers, linears, bases)
-    heard: list[Launch] = []
-    with listening(heard.append), _Bytes() as counted:
-        materialise(methods, layers, linears, bases)
-    return heard, counted
+    return cost_of(lambda: materialise(methods, layers, linears, bases)).cost
 
 
 @pytest.mark.parametrize("method", LARGE, ids=str)
@@ -209,8 +176,7 @@ def cost_of_merging(
     ids=str,
 )
 def test_merging_moves_little_more_than_the_weight(method: Method, shape: Shape) -> None:
-    heard, counted = cost_of_merging({"q": method, "v": method}, {"q": shape, "v": shape})
-    assert len(heard) == 2
+    cost = cost_of_merging({"q": method, "v": method}, {"q": shape, "v": shape})
     read_and_written = 2 * 2 * 2 * shape.out * shape.in_
-    moved = sum(launch.num_bytes for launch in heard) + counted.num_bytes
-    assert read_and_written < moved <= 1.5 * read_and_written
+    assert cost.own == 2
+    assert read_and_written < cost.num_bytes <= 1.5 * read_and_written
