@@ -4,6 +4,8 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+import torch
+
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base.spec import weights_of
 from adapters_core.layers.basis_cache import BasisCache
@@ -13,11 +15,12 @@ from adapters_core.malloc import keep_freed_memory
 from registry import Registry
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
-from server.adapters.modes import Mode
+from server.adapters.modes import Mode, ModeSetting
 from server.adapters.pins import Pins
 from server.base.kinds import USES
 from server.base.loading import Base
 from server.base.resident import ResidentBase
+from server.base.room import Room, give_back, room_on
 from server.base.sampling_defaults import SamplingDefaults, sampling_defaults
 from server.constraints.compiler import Constraints
 from server.encoding.build import Encoding, encoding_of
@@ -71,6 +74,7 @@ class Service:
     loader: Loader
     pins: Pins
     resident: ResidentBase
+    room: Room
     metrics: Metrics
     canary: CanaryReport
     rows: RowReport
@@ -109,7 +113,7 @@ class Service:
         """Return the mode in which a request for `digest` would be served now."""
         if isinstance(self.serving, Generating):
             return self.serving.placement.mode_of(digest)
-        return _limits(self.settings).mode
+        return _limits(self.settings, self.room).mode
 
     @property
     def is_alive(self) -> bool:
@@ -147,12 +151,14 @@ class Service:
             self.serving.constraints.close()
         self.loader.close()
         self.registry.close()
+        give_back(_device_of(self.base))
 
 
 def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) -> Service:
     """Return a started service.
 
     Raises:
+        NoRoom: the device's memory is too small.
         CanaryFailed: this machine computes the transforms wrongly.
         UnsupportedAttention, UnsupportedBase: this base would be answered wrongly.
         BaseNotLoadable: its generation_config.json has a value out of range.
@@ -161,22 +167,23 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     takes_config = base.kind == "causal LM" and settings.generation_config
     defaults = sampling_defaults(base.model) if takes_config else SamplingDefaults()
     forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
-    resident = _resident(settings, base)
+    room = _room(settings, base)
+    resident = _resident(settings, base, room)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), resident.basis_cache)
     metrics.on_canary(True)
     rows = _checked_products(base, resident)
     loader = Loader(
         registry.blobs.open,
         resident,
-        _capacities(settings),
+        _capacities(settings, room),
         metrics,
         on_change=lambda entry: serving.worker.wake(),
     )
     serving: Generating | Encoding
     if base.kind == "causal LM":
-        serving = _generating(settings, base, resident, loader, metrics)
+        serving = _generating(settings, base, resident, room, loader, metrics)
     else:
-        limits = _limits(settings)
+        limits = _limits(settings, room)
         serving = encoding_of(base, resident.injection, forms, loader, metrics, limits)
     if rows.holds:
         computes = serving.engine if isinstance(serving, Generating) else serving.encoder
@@ -191,24 +198,45 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         loader=loader,
         pins=Pins(loader.memory),
         resident=resident,
+        room=room,
         metrics=metrics,
         canary=canary,
         rows=rows,
-        max_length=_max_length(settings, base),
+        max_length=_max_length(settings, base, room),
         started=time.time(),
         serving=serving,
         sampling_defaults=defaults,
     )
 
 
-def _resident(settings: Settings, base: Base) -> ResidentBase:
+def _room(settings: Settings, base: Base) -> Room:
+    """Return what may be taken of the device's memory; a base that does not generate keeps no keys.
+
+    Raises:
+        NoRoom: a GPU's memory is too small.
+    """
+    names = ("kv_bytes", "coefficient_bytes", "basis_bytes", "merged_bytes")
+    given: dict[str, int | None] = {name: getattr(settings, name) for name in names}
+    if base.kind != "causal LM":
+        given["kv_bytes"] = 0
+    return room_on(_device_of(base), given, settings.device_share)
+
+
+def _device_of(base: Base) -> torch.device:
+    return next(base.model.parameters()).device
+
+
+def _mode(settings: Settings, base: Base) -> ModeSetting:
+    """Return the mode: on a GPU `auto` is chosen by those who ask for it; see docs/decisions.md."""
+    return settings.mode or ("auto" if _device_of(base).type == "cpu" else "factored")
+
+
+def _resident(settings: Settings, base: Base, room: Room) -> ResidentBase:
     """Inject the base's linears; return the base with the cache of shared bases."""
     weights = weights_of(base.model, base.spec, settings.data / "bases")
     injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
-    device = next(base.model.parameters()).device
-    return ResidentBase(
-        base.spec, injection, BasisCache(device, weights, max_bytes=settings.basis_bytes)
-    )
+    basis_cache = BasisCache(_device_of(base), weights, max_bytes=room.basis_bytes)
+    return ResidentBase(base.spec, injection, basis_cache)
 
 
 def _checked_products(base: Base, resident: ResidentBase) -> RowReport:
@@ -224,18 +252,19 @@ def _generating(
     settings: Settings,
     base: Base,
     resident: ResidentBase,
+    room: Room,
     loader: Loader,
     metrics: Metrics,
 ) -> Generating:
     """Return what serves a causal LM; its loop is not started."""
-    pool = PagePool(_num_pages(settings, base), PAGE_SIZE)
+    pool = PagePool(_num_pages(settings, base, room), PAGE_SIZE)
     deliveries = Deliveries()
     engine = Engine(resident.injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
     engine.tell_recording(metrics.on_recording)
     options = ModeOptions(
-        settings.mode,
+        _mode(settings, base),
         settings.deterministic,
-        settings.merged_bytes,
+        room.merged_bytes,
         settings.max_running,
         settings.calibration_s,
     )
@@ -255,24 +284,21 @@ def _generating(
         settings.max_waiting,
         flush=deliveries.flush,
     )
-    text = Text(base.tokenizer, base.vocabulary, _max_length(settings, base))
+    text = Text(base.tokenizer, base.vocabulary, _max_length(settings, base, room))
     constraints = Constraints(base.tokenizer, base.vocabulary)
     return Generating(text, engine, runtime, deliveries, placement, constraints, calibration)
 
 
-def _capacities(settings: Settings) -> Capacities:
+def _capacities(settings: Settings, room: Room) -> Capacities:
     """Return the bytes set aside for adapters."""
     return Capacities(
-        settings.coefficient_bytes,
-        settings.basis_bytes,
-        settings.merged_bytes,
-        settings.host_bytes,
+        room.coefficient_bytes, room.basis_bytes, room.merged_bytes, settings.host_bytes
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: Settings, room: Room) -> Limits:
     """Return an encoder's limits; `auto` is factored, since nothing is measured for encoders."""
-    is_merged = settings.mode == "merged" and settings.merged_bytes > 0
+    is_merged = settings.mode == "merged" and room.merged_bytes > 0
     return Limits(
         mode="merged" if is_merged else "factored",
         max_batch=settings.max_running,
@@ -295,15 +321,15 @@ def log_unknown(service: Service) -> None:
         )
 
 
-def _max_length(settings: Settings, base: Base) -> int:
+def _max_length(settings: Settings, base: Base, room: Room) -> int:
     """Return the most tokens of a sequence that the base and the cache can hold."""
     if base.kind != "causal LM":
         return base.max_length
-    return min(base.max_length, _num_pages(settings, base) * PAGE_SIZE)
+    return min(base.max_length, _num_pages(settings, base, room) * PAGE_SIZE)
 
 
-def _num_pages(settings: Settings, base: Base) -> int:
+def _num_pages(settings: Settings, base: Base, room: Room) -> int:
     """Return the pages that fit into the cache's bytes, and no more than could ever be used."""
-    fitting = settings.kv_bytes // (PAGE_SIZE * base.kv_token_bytes)
+    fitting = room.kv_bytes // (PAGE_SIZE * base.kv_token_bytes)
     usable = settings.max_running * -(-base.max_length // PAGE_SIZE)
     return max(2, min(fitting, usable))

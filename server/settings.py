@@ -47,8 +47,9 @@ class Settings(BaseSettings):
     """Folder of the embedded registry, the blobs and what is kept of bases."""
     store: Path | None = None
     """Folder of the blobs, if not in the data folder."""
-    mode: ModeSetting = "auto"
-    """`factored` or `merged` for all, or `auto`: by cost and traffic."""
+    mode: ModeSetting | None = None
+    """`factored` or `merged` for all, `auto`: by cost and traffic; if not given, `auto` on a CPU,
+    `factored` on a GPU."""
     deterministic: bool = False
     """One mode per adapter for its life, so that answers repeat bit by bit."""
     calibration_s: Annotated[float, Field(ge=0, le=600)] = 1.5
@@ -60,7 +61,9 @@ class Settings(BaseSettings):
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1` …"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the base; `auto` is float32 on a CPU and bfloat16 on a GPU."""
+    """Of the base; `auto` is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
+    device_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Of a GPU's memory; two servers on one GPU need a share each."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """`NAME=SECRET` with the tenant's name, separated by commas; none asks for none."""
     max_running: Annotated[int, Field(ge=1, le=4096)] = 64
@@ -77,16 +80,16 @@ class Settings(BaseSettings):
     """Keep the pages of prompts for prompts that begin the same."""
     tenant_header: str | None = None
     """Header in which a trusted gateway names the tenant."""
-    kv_bytes: Annotated[int, Field(ge=1 << 20)] = 2 * _GIB
-    """For keys and values."""
-    coefficient_bytes: Annotated[int, Field(ge=1 << 10)] = _GIB
-    """For adapters' coefficients on the device."""
+    kv_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    """For keys and values; 2 GiB on a CPU, a part of its memory on a GPU."""
+    coefficient_bytes: Annotated[int, Field(ge=1 << 10)] | None = None
+    """For adapters' coefficients on the device; 1 GiB on a CPU, a part on a GPU."""
     host_bytes: Annotated[int, Field(ge=0)] = _GIB // 2
     """For coefficients that were evicted from the device."""
-    basis_bytes: Annotated[int, Field(ge=1 << 10)] = 4 * _GIB
-    """For bases that adapters' transforms share."""
-    merged_bytes: Annotated[int, Field(ge=0)] = 2 * _GIB
-    """For merged weights; 0 merges nothing."""
+    basis_bytes: Annotated[int, Field(ge=1 << 10)] | None = None
+    """For bases that adapters' transforms share; 4 GiB on a CPU, a part on a GPU."""
+    merged_bytes: Annotated[int, Field(ge=0)] | None = None
+    """For merged weights; 0 merges nothing; 2 GiB on a CPU, a part on a GPU."""
     client_stall_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """How long a caller may pause while it sends a request or reads an answer."""
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0

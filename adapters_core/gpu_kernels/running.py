@@ -40,7 +40,10 @@ def launch(kernel: Any, grid: tuple[int, ...], num_bytes: int, **args: Any) -> N
     """Run a kernel; over tensors without values (device "meta") it is counted only."""
     if _listener is not None:
         _listener(Launch(kernel, grid, args, num_bytes))
-    if not any(isinstance(arg, torch.Tensor) and arg.is_meta for arg in args.values()):
+    tensors = [arg for arg in args.values() if isinstance(arg, torch.Tensor)]
+    if any(tensor.is_meta for tensor in tensors):
+        return
+    with torch.cuda.device_of(tensors[0]):  # Triton launches on the current one
         kernel[grid](**args)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoConfig
 
@@ -27,6 +28,7 @@ from server.base.kinds import Kind, ServingTask, kind_of
 from server.base.kv_bytes import kv_token_bytes
 from server.base.load_errors import BaseNotLoadable, words_for
 from server.base.pooling import Pooling, has_modules_file, pooling_of
+from server.base.room import NoRoom, check_fits
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,11 @@ def load_base(
 ) -> Base:
     """Load `source` (a folder or a hub id) for inference.
 
-    Without a GPU `auto` means float32 on the CPU, with one bfloat16 on it. No code that comes with
-    a model is ever run.
+    Without a GPU `auto` means float32 on the CPU, with one bfloat16 on it, or float16 if it has no
+    bfloat16. No code that comes with a model is ever run.
 
     Raises:
-        BaseNotLoadable: it is missing, or of no kind that is served.
+        BaseNotLoadable: it is missing, of no kind that is served, or too large for the device.
     """
     try:
         check_base(source)
@@ -76,14 +78,25 @@ def load_base(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         kind = kind_of(config, task, has_modules_file(source))
-        loaded = load_model(source, kind, dtype_of(dtype, chosen))
+        loaded = load_model(source, kind, _dtype(dtype, chosen))
+        check_fits(sum(p.nbytes for p in loaded.model.parameters()), chosen)
         model = nn.Module.to(loaded.model, chosen)
         if kind == "causal LM":
             return make_base(model, loaded.reader, called)
         pooling = pooling_of(source) if kind == "embedder" else None
         return make_encoder(model, loaded.reader, called, kind, pooling, loaded.untrained)
+    except NoRoom:
+        raise
     except Exception as error:  # whatever a library raises over files of any origin
         raise BaseNotLoadable(words_for(source, error)) from error
+
+
+def _dtype(setting: str, device: torch.device) -> torch.dtype:
+    """Return the weights' dtype; NVIDIA's GPUs before Ampere have no bfloat16."""
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    if setting == "auto" and is_nvidia and torch.cuda.get_device_capability(device) < (8, 0):
+        return torch.float16
+    return dtype_of(setting, device)
 
 
 def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:

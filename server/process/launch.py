@@ -14,6 +14,7 @@ from registry import Registry, connect
 from server.api_keys import read_keys
 from server.app import create_app
 from server.base.loading import Base, load_base
+from server.base.room import start_on
 from server.process.http_server import http_config
 from server.process.listening import open_listener, url_of
 from server.process.shutdown import GracefulServer
@@ -151,10 +152,11 @@ def start_service(
     on_registry(registry)
     try:
         registry.open_store()
-        base = load_base(
-            settings.base, settings.base_name, settings.device, settings.dtype, settings.task
-        )
-        service = build(settings, base, registry, metrics)
+        with start_on(settings.device):
+            base = load_base(
+                settings.base, settings.base_name, settings.device, settings.dtype, settings.task
+            )
+            service = build(settings, base, registry, metrics)
         metrics.set_build(_build_info(base))
         _require_own_rows(service, may_search)
         return service

@@ -51,11 +51,28 @@ class Calibration(TypedDict):
     milliseconds_by_rows: dict[str, dict[str, float]]
 
 
+class Memory(TypedDict):
+    """Bytes of the device's memory that may be taken beside the base.
+
+    Args:
+        kv_bytes: for keys and values.
+        coefficient_bytes: for factored adapters' coefficients.
+        basis_bytes: for bases that adapters share.
+        merged_bytes: for merged weights.
+    """
+
+    kv_bytes: int
+    coefficient_bytes: int
+    basis_bytes: int
+    merged_bytes: int
+
+
 class Version(TypedDict):
     """What runs here.
 
     Args:
         max_length: tokens of prompt and answer together that fit.
+        memory: set aside at start.
     """
 
     version: str
@@ -63,6 +80,7 @@ class Version(TypedDict):
     max_length: int
     canary: Canary
     calibration: Calibration | None
+    memory: Memory
 
 
 class LeftOut(TypedDict):

@@ -1,6 +1,7 @@
 """The console, health, metrics and version."""
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,4 +101,5 @@ async def version(request: Request) -> dict[str, Any]:
             "rerouted": [[name, list(shape)] for name, shape in service.canary.rerouted],
         },
         "calibration": service.calibration and service.calibration.shown(),
+        "memory": asdict(service.room),
     }
