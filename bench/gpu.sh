@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of less than ten minutes; the last line is one JSON.
-# Takes the first Python whose torch sees a GPU: .venv's, then python3; needs nothing else of ./run.
+# Everything that needs a GPU. Every figure is a line of JSON as soon as it is there; the last line
+# is one JSON of all. Takes the first Python whose torch sees a GPU: .venv's, then python3; needs
+# nothing else of ./run.
 #
-#   bench/gpu.sh [--budget-s 520] [--rounds 7] [--tiny]
+#   bench/gpu.sh [--out FILE] [--budget-s 330] [--rounds 50] [--tiny]     less than six minutes
+#   bench/gpu.sh tests [...]      the tests marked `gpu`; what follows goes to pytest
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,4 +25,8 @@ if [ -z "$python" ]; then
     python=.venv/bin/python
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-exec timeout 590 "$python" -m bench.programs.gpu "$@"
+if [ "${1:-}" = tests ]; then
+    # Libraries of a GPU's image warn of much that is not ours, at import too.
+    exec timeout 350 "$python" -m pytest -q -p no:cacheprovider -W default -m gpu tests/gpu "${@:2}"
+fi
+exec timeout 350 "$python" -m bench.programs.gpu "$@"

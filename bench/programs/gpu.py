@@ -1,69 +1,261 @@
-"""Everything that needs a GPU, in one call: the tests marked `gpu`, then a large base's figures.
+"""Everything that needs a GPU, in one call of less than six minutes: a large base's figures.
 
-What: on random weights of Llama-3.1-8B's shape in bfloat16: tokens/s of 32 decode rows for the
-base, for 32 FourierFT adapters (n = 1000; query and value, and all linears), 32 LoRA adapters
-(r = 16) and one merged adapter; a cold file to merged weights beside copying them; time to the
-first token of an adapter that was never seen, beside a warm one; how many adapters 16 GB hold; and
-32 sequences against `model.generate`. What could not be measured is null, with its reason.
+What: on random weights of Llama-3.1-8B's shape in bfloat16, in this order: versions, the speed of a
+copy, one layer replayed against eager; every method's kernels against torch's way; tokens/s of 32
+decode rows, each with an adapter of its own (n = 1000, r = 16), against the base's, by the host's
+clock and by events; a cold file to merged weights beside copying these; the first token of an
+adapter that was never seen, beside a warm one; how many adapters 16 GB hold; 32 sequences against
+`model.generate`; the longest kernels of each kind of step. Every figure is one line of JSON as soon
+as it is there; what could not be measured has its reason.
 Why: a decode step on a GPU reads the base's weights once; what an adapter adds must be small.
 
-    bench/gpu.sh [--budget-s 520] [--rounds 7]
+    bench/gpu.sh [--out FILE] [--budget-s 330] [--rounds 50]
+    bench/gpu.sh tests                                the tests marked `gpu`
     overtone bench gpu --tiny                         on any machine
 """
 
-import argparse
 import json
-import subprocess
 import sys
-import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from bench.lib.timing import interleaved, machine
-from bench.programs.gpu_base import GpuBase, Sizes, of_llama_8b, of_nothing_much
+from adapters_core.gpu_kernels.running import runs_on
+from bench.lib.device_timing import copied_bytes_a_second, in_turns
+from bench.lib.figures import Figures
+from bench.lib.program import Parser
+from bench.lib.timing import machine
+from bench.programs.gpu_agreement import merge_error, update_error
+from bench.programs.gpu_base import GpuBase
+from bench.programs.gpu_shape import Sizes, of_llama_8b, of_nothing_much
 from server.adapters.residency import Entry
 
-ROOT = Path(__file__).resolve().parents[2]
 _ROWS = 32
 #: Kind -> (method, layers); every row has another adapter.
-_KINDS = {
+KINDS = {
     "fourierft qv": ("fourierft", "qv"),
-    "fourierft all": ("fourierft", "seven"),
+    "fourierft seven": ("fourierft", "seven"),
     "lora qv": ("lora", "qv"),
-    "lora all": ("lora", "seven"),
+    "lora seven": ("lora", "seven"),
+    "loca qv": ("loca", "qv"),
+    "waveletft qv": ("waveletft", "qv"),
 }
+METHODS = ("fourierft", "loca", "waveletft", "lora")
+#: Kinds whose longest kernels are told.
+PROFILED = ("base", "fourierft qv", "fourierft seven", "lora qv")
+#: Rows of a table of the profiler.
+_LONGEST = 12
 
 
-class Report:
-    """Values by name, and the reasons for those that are missing."""
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
 
-    def __init__(self, budget_s: float) -> None:
-        self._until = time.monotonic() + budget_s
-        self.values: dict[str, Any] = {}
-        self.reasons: dict[str, str] = {}
+    Args:
+        sizes: of the base.
+        rounds: of a decode figure.
+        calls: steps in a round.
+        rows: of a step.
+        copy_bytes: of the copy whose speed is measured.
+    """
 
-    def take(self, names: tuple[str, ...], measure: Callable[[], dict[str, Any]]) -> None:
-        """Enter what `measure` gives for the names; null with a reason for those it does not."""
-        self.values |= dict.fromkeys(names)
-        if time.monotonic() > self._until:
-            self.reasons |= dict.fromkeys(names, "no time was left")
-            return
-        started = time.monotonic()
-        try:
-            self.values |= measure()
-        except Exception as error:  # one figure less, not none
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            self.reasons |= {name: reason for name in names if self.values[name] is None}
+    sizes: Sizes
+    rounds: int = 50
+    calls: int = 20
+    rows: int = _ROWS
+    copy_bytes: int = 1 << 30
+
+
+def versions(plan: Plan) -> dict[str, Any]:
+    """Return what runs here, and the bytes a second that a copy reads and writes."""
+    device = plan.sizes.device
+    speed = copied_bytes_a_second(device, plan.copy_bytes, 5)
+    return {
+        **machine(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "triton": _version("triton"),
+        "transformers": _version("transformers"),
+        "kernels run": runs_on(device),
+        "copy TB/s": speed / 1e12,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def one_layer(base: GpuBase, plan: Plan) -> dict[str, Any]:
+    """Return milliseconds of a step as it is served, and of one without a recording."""
+    batch = base.decode([None] * plan.rows)
+    steps = {
+        "served": partial(base.engine.step, batch),
+        "eager": partial(base.step_eagerly, batch),
+    }
+    taken = in_turns(steps, plan.sizes.device, max(1, plan.rounds // 5), plan.calls)
+    found: dict[str, Any] = {f"{name} ms": 1e3 * one.wall for name, one in taken.items()}
+    return found | {"max difference": base.difference_of_recordings(batch)}
+
+
+def decode(base: GpuBase, plan: Plan, leases: Sequence[Entry | None]) -> dict[str, Any]:
+    """Return tokens/s with these leases, the base's own, and the one's share of the other."""
+    own, alone = base.decode(leases), base.decode([None] * len(leases))
+    steps = {"own": partial(base.engine.step, own), "base": partial(base.engine.step, alone)}
+    taken = in_turns(steps, plan.sizes.device, plan.rounds, plan.calls)
+    found = {
+        "tokens/s": len(leases) / taken["own"].wall,
+        "base tokens/s": len(leases) / taken["base"].wall,
+        "of base": taken["base"].wall / taken["own"].wall,
+        "extra ms": 1e3 * (taken["own"].wall - taken["base"].wall),
+        "recorded steps": base.num_recordings,
+    }
+    if taken["own"].device is not None and taken["base"].device is not None:
+        found["of base, events"] = taken["base"].device / taken["own"].device
+    return found
+
+
+def merge(base: GpuBase, plan: Plan, name: str, which: str, folder: Path) -> dict[str, Any]:
+    """Return milliseconds from an adapter's file to merged weights, and of copying these."""
+    files = base.write(name, which, folder / f"{name}-{which}")
+    runs = {
+        "cold to merged": partial(base.load_merged, files),
+        "read and write": partial(base.copy_weights, which),
+    }
+    taken = in_turns(runs, plan.sizes.device, max(1, plan.rounds // 10), 1)
+    found = {f"{name} ms": 1e3 * one.wall for name, one in taken.items()}
+    return found | {"times": taken["cold to merged"].wall / taken["read and write"].wall}
+
+
+def first_token(base: GpuBase, plan: Plan, name: str, folder: Path) -> dict[str, Any]:
+    """Return milliseconds of a cold load, and to a first token with and without one before."""
+    files = base.write(name, "qv", folder / f"{name}-first")
+    warm = base.load_factored(files)
+
+    def cold() -> None:
+        lease = base.load_factored(files)
+        base.first_token(lease)
+        base.forget(lease)
+
+    runs: dict[str, Callable[[], object]] = {
+        "warm": partial(base.first_token, warm),
+        "cold": cold,
+        "load": lambda: base.forget(base.load_factored(files)),
+    }
+    taken = in_turns(runs, plan.sizes.device, max(1, plan.rounds // 3), 1)
+    base.forget(warm)
+    return {f"{kind} ms": 1e3 * one.wall for kind, one in taken.items()}
+
+
+def residents(base: GpuBase) -> dict[str, Any]:
+    """Return how many adapters a bank of so many bytes holds, having filled and used one."""
+    count, row_bytes, right = base.fill(base.sizes.bank_bytes)
+    gigabytes = base.sizes.bank_bytes / 1e9
+    return {"GB": gigabytes, "adapters": count, "bytes of each": row_bytes, "right": right}
+
+
+def generate(base: GpuBase, plan: Plan) -> dict[str, Any]:
+    """Return tokens/s of sequences here and by `model.generate` on one static batch."""
+    new, seconds = base.against_generate(plan.rows, max(1, plan.rounds // 25))
+    speeds = {kind: plan.rows * new / value for kind, value in seconds.items()}
+    return {
+        "tokens/s": speeds["ours"],
+        "generate tokens/s": speeds["generate"],
+        "of generate": speeds["ours"] / speeds["generate"],
+    }
+
+
+def profile(base: GpuBase, leases: Sequence[Entry | None]) -> dict[str, Any]:
+    """Return the longest kernels of a step: their names, calls, and microseconds in all."""
+    batch = base.decode(leases)
+    for _ in range(3):
+        base.engine.step(batch)
+    with torch.profiler.profile() as profiler:
+        base.engine.step(batch)
+        base.wait()
+    rows = profiler.key_averages()
+    is_gpu = base.sizes.device.type == "cuda"
+    by = "self_device_time_total" if is_gpu else "self_cpu_time_total"
+    print(rows.table(sort_by=by, row_limit=_LONGEST, max_name_column_width=60), file=sys.stderr)
+    longest = sorted(rows, key=lambda row: -getattr(row, by))[:_LONGEST]
+    return {"kernels": [[row.key, row.count, getattr(row, by)] for row in longest]}
+
+
+def made_base(figures: Figures, name: str, sizes: Sizes) -> GpuBase | None:
+    """Return a base, and enter which ways it takes; None if it cannot be made."""
+    made: list[GpuBase] = []
+
+    def make() -> dict[str, Any]:
+        made.append(GpuBase(sizes))
+        return {"parameters": made[0].num_parameters, **made[0].ways}
+
+    figures.take(name, make)
+    return made[0] if made else None
+
+
+def measure_layer(figures: Figures, plan: Plan) -> None:
+    """Take what one layer tells: recordings, and every kernel against torch's way."""
+    base = made_base(figures, "base of one layer", replace(plan.sizes, layers=1))
+    if base is None:
+        return
+    figures.take("one layer", partial(one_layer, base, plan))
+    shapes, dtype = base.shapes("seven"), plan.sizes.dtype
+    linears = {path: base.injection.linears[path] for path in shapes}
+    for name in METHODS:
+        method = base.method(name)
+        figures.take(f"kernels {name}", partial(update_error, method, shapes, base.bases, dtype))
+        figures.take(f"merges {name}", partial(merge_error, method, linears, base.bases))
         free_memory()
-        told = {name: self.values[name] for name in names}
-        print(f"{time.monotonic() - started:6.1f} s  {json.dumps(told)}", file=sys.stderr)
+
+
+def measure_decode(figures: Figures, base: GpuBase, plan: Plan) -> None:
+    """Take steps of single tokens, and the longest kernels of some of them."""
+    leases: dict[str, Callable[[], list[Entry | None]]] = {
+        kind: partial(base.factored, method, which, plan.rows)
+        for kind, (method, which) in KINDS.items()
+    }
+    leases["merged qv"] = lambda: [base.merged("qv")] * plan.rows
+    leases["half base"] = lambda: [*leases["fourierft qv"]()[::2], *[None] * (plan.rows // 2)]
+    leases["base"] = lambda: [None] * plan.rows
+    for kind, make in leases.items():
+        own = make()
+        if kind != "base":
+            figures.take(f"decode {kind}", partial(decode, base, plan, own))
+        if kind in PROFILED:
+            figures.take(f"profile {kind}", partial(profile, base, own))
+        del own
+        free_memory()
+
+
+def measure_base(figures: Figures, base: GpuBase, plan: Plan, folder: Path) -> None:
+    """Take what is measured over the whole base."""
+    measure_decode(figures, base, plan)
+    for name, which in (("fourierft", "qv"), ("fourierft", "seven"), ("lora", "qv")):
+        figures.take(f"merge {name} {which}", partial(merge, base, plan, name, which, folder))
+    for name in ("fourierft", "lora"):
+        figures.take(f"first token {name}", partial(first_token, base, plan, name, folder))
+    figures.take("residents", partial(residents, base))
+    free_memory()
+    figures.take("generate", partial(generate, base, plan))
+
+
+def measure_all(figures: Figures, plan: Plan) -> None:
+    """Take every figure that there is time for."""
+    figures.take("machine", partial(versions, plan))
+    measure_layer(figures, plan)
+    free_memory()
+    base = made_base(figures, "base", plan.sizes)
+    if base is not None:
+        with TemporaryDirectory() as folder:
+            measure_base(figures, base, plan, Path(folder))
 
 
 def free_memory() -> None:
@@ -72,149 +264,27 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def run_tests() -> dict[str, Any]:
-    """Run the tests that need a GPU."""
-    if not torch.cuda.is_available():
-        raise RuntimeError("no GPU is here")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "tests/gpu"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
-    )
-    print(done.stdout[-6000:], done.stderr[-2000:], file=sys.stderr)
-    lines = done.stdout.strip().splitlines()
-    return {"tests": lines[-1] if lines else "", "tests_passed": done.returncode == 0}
-
-
-def decode(base: GpuBase, rounds: int, rows: int) -> dict[str, Any]:
-    """Return tokens/s of every kind and its part of the base's own."""
-    leases: dict[str, list[Entry | None]] = {"base": [None] * rows}
-    for kind, (method, which) in _KINDS.items():
-        leases[kind] = base.factored(method, which, rows)
-    leases["merged fourierft qv"] = [base.merged("qv")] * rows
-    steps: dict[str, Callable[[], object]] = {}
-    for kind, own in leases.items():
-        steps[kind] = partial(base.engine.step, base.decode(own))
-        for _ in range(3):  # the second time a step is recorded
-            steps[kind]()
-    seconds = interleaved(steps, rounds)
-    found: dict[str, Any] = {}
-    for kind, value in seconds.items():
-        found[f"decode {kind} tokens/s"] = rows / value
-        found[f"decode {kind} of base"] = seconds["base"] / value
-    extra = {kind: seconds[kind] - seconds["base"] for kind in _KINDS}
-    for which in ("qv", "all"):
-        found[f"extra fourierft of lora {which}"] = extra[f"fourierft {which}"] / max(
-            extra[f"lora {which}"], 1e-9
-        )
-    found["recorded steps"] = base.num_recordings
-    return found
-
-
-def cold_to_merged(base: GpuBase, rounds: int, folder: Path) -> dict[str, Any]:
-    """Return milliseconds from an adapter's file to merged weights, beside writing those anew."""
-    found: dict[str, Any] = {}
-    for which in ("qv", "seven"):
-        files, name = base.write(which, folder / which), which.replace("seven", "all")
-        seconds = interleaved(
-            {
-                "merged": partial(base.load_merged, files),
-                "copied": partial(base.copy_weights, which),
-            },
-            max(3, rounds // 2),
-        )
-        found[f"cold to merged {name} ms"] = seconds["merged"] * 1e3
-        found[f"read and write {name} ms"] = seconds["copied"] * 1e3
-    return found
-
-
-def first_token(base: GpuBase, rounds: int, folder: Path) -> dict[str, Any]:
-    """Return milliseconds to the first token with an adapter from its file, and with one there."""
-    files = base.write("qv", folder / "first")
-    warm = base.load_factored(files)
-    seconds = interleaved(
-        {
-            "warm": lambda: base.first_token(warm),
-            "cold": lambda: base.first_token(base.load_factored(files)),
-        },
-        rounds,
-    )
-    return {f"first token {kind} ms": value * 1e3 for kind, value in seconds.items()}
-
-
-def many(base: GpuBase, size_bytes: int) -> dict[str, Any]:
-    """Return how many adapters a bank of so many bytes holds, having filled and used one."""
-    count, row_bytes, right = base.fill(size_bytes)
-    return {"adapters in 16 GB": count, "bytes an adapter": row_bytes, "all of them right": right}
-
-
-def generate(base: GpuBase, rounds: int, rows: int) -> dict[str, Any]:
-    """Return tokens/s of 32 sequences here and by `model.generate` on one static batch."""
-    new, seconds = base.against_generate(rows, max(2, rounds // 3))
-    speeds = {kind: rows * new / value for kind, value in seconds.items()}
-    return {
-        "batch tokens/s": speeds["ours"],
-        "generate tokens/s": speeds["generate"],
-        "batch of generate": speeds["ours"] / speeds["generate"],
-    }
-
-
-def names_of_decode() -> tuple[str, ...]:
-    """Return what `decode` measures."""
-    kinds = ("base", *_KINDS, "merged fourierft qv")
-    names = [f"decode {kind} {what}" for kind in kinds for what in ("tokens/s", "of base")]
-    extras = [f"extra fourierft of lora {which}" for which in ("qv", "all")]
-    return (*names, *extras, "recorded steps")
-
-
-def measure_all(report: Report, sizes: Sizes, rounds: int, rows: int, with_tests: bool) -> None:
-    """Take every figure that there is time for."""
-    if with_tests:
-        report.take(("tests", "tests_passed"), run_tests)
-    made: list[GpuBase] = []
-
-    def make() -> dict[str, Any]:
-        made.append(GpuBase(sizes))
-        return {"base parameters": made[0].num_parameters, "attention": made[0].attention}
-
-    report.take(("base parameters", "attention"), make)
-
-    def on_base(measure: Callable[..., dict[str, Any]], *others: Any) -> dict[str, Any]:
-        if not made:
-            raise RuntimeError("the base could not be made")
-        return measure(made[0], *others)
-
-    with TemporaryDirectory() as folder:
-        place = Path(folder)
-        merging = tuple(
-            f"{what} {which} ms"
-            for which in ("qv", "all")
-            for what in ("cold to merged", "read and write")
-        )
-        first = ("first token warm ms", "first token cold ms")
-        batch = ("batch tokens/s", "generate tokens/s", "batch of generate")
-        held = ("adapters in 16 GB", "bytes an adapter", "all of them right")
-        report.take(names_of_decode(), lambda: on_base(decode, rounds, rows))
-        report.take(merging, lambda: on_base(cold_to_merged, rounds, place))
-        report.take(first, lambda: on_base(first_token, rounds, place))
-        report.take(batch, lambda: on_base(generate, rounds, rows))
-        report.take(held, lambda: on_base(many, sizes.bank_bytes))
-
-
-def main() -> None:
-    """Measure and print one JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="a small base on the CPU, no tests")
-    parser.add_argument("--budget-s", type=float, default=520.0)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    report = Report(options.budget_s)
-    if options.tiny or torch.cuda.is_available():
-        sizes, rows = (of_nothing_much(), 4) if options.tiny else (of_llama_8b(), _ROWS)
-        measure_all(report, sizes, options.rounds, rows, with_tests=not options.tiny)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure; print every figure as it comes and one JSON at the end."""
+    parser = Parser(prog="overtone bench gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="a small base on the CPU")
+    parser.add_argument("--out", type=Path, help="file that every figure is added to, JSON lines")
+    parser.add_argument("--budget-s", type=float, default=330.0)
+    parser.add_argument("--rounds", type=int, default=50)
+    options = parser.parse_args(arguments)
+    figures = Figures(options.budget_s, options.out)
+    reason: Mapping[str, str] = {}
+    if options.tiny:
+        tiny = Plan(of_nothing_much(), min(options.rounds, 2), 2, rows=4, copy_bytes=1 << 20)
+        with torch.inference_mode():
+            measure_all(figures, tiny)
+    elif torch.cuda.is_available():
+        with torch.inference_mode():
+            measure_all(figures, Plan(of_llama_8b(), options.rounds))
     else:
-        report.reasons["all"] = "no GPU is here; --tiny runs the same on a CPU"
-    told = {"bench": "gpu", "tiny": options.tiny, "machine": machine()}
-    print(json.dumps(told | {"values": report.values, "reasons": report.reasons}))
+        reason = {"all": "no GPU is here; --tiny runs the same on a CPU"}
+    told = {"bench": "gpu", "tiny": options.tiny, "machine": machine(), "rows": figures.rows}
+    print(json.dumps(told | {"missing": {**figures.missing, **reason}}), flush=True)
 
 
 if __name__ == "__main__":

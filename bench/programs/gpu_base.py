@@ -1,15 +1,15 @@
 """The base that gpu.py measures, its adapters, and what is done with them once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig
+from torch import Tensor
 
 from adapters_core.base.spec import spec_of
+from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
 from adapters_core.contract.rows import Rows
 from adapters_core.format.read import read_adapter
@@ -18,9 +18,11 @@ from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise
-from adapters_core.methods import FourierFT, LoRA
+from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
 from bench.lib.bases import prompt_of, random_adapter, targets_of
+from bench.lib.device_timing import wait_for
 from bench.lib.timing import interleaved
+from bench.programs.gpu_shape import Sizes, random_llama
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.attention_device import DeviceCache
@@ -35,63 +37,6 @@ _PROMPT, _NEW = 64, 64
 CONTEXT = 128
 PAGE_SIZE = 32
 _PAGES = 32 * CONTEXT // PAGE_SIZE + 8
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """A base's shape, where it stands, and how large the bank of `GpuBase.fill` is."""
-
-    device: torch.device
-    dtype: torch.dtype
-    width: int
-    inner: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    bank_bytes: int
-    n: int
-    rank: int
-
-
-def of_llama_8b() -> Sizes:
-    """Return Llama-3.1-8B's shape, on the GPU."""
-    device = torch.device("cuda")
-    return Sizes(
-        device, torch.bfloat16, 4096, 14336, 32, 32, 8, 128256, 16_000_000_000, n=1000, rank=16
-    )
-
-
-def of_nothing_much() -> Sizes:
-    """Return a small shape, on the CPU."""
-    device = torch.device("cpu")
-    return Sizes(device, torch.float32, 64, 96, 2, 4, 2, 8192, 100_000, n=20, rank=2)
-
-
-def random_llama(sizes: Sizes) -> nn.Module:
-    """Return a base with random weights, made where it stands."""
-    config = LlamaConfig(
-        vocab_size=sizes.vocabulary,
-        hidden_size=sizes.width,
-        intermediate_size=sizes.inner,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.kv_heads,
-        max_position_embeddings=8192,
-        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
-    )
-    config.eos_token_id = config.bos_token_id = None
-    config.pad_token_id = 0
-    torch.manual_seed(0)
-    with sizes.device:
-        made: nn.Module = AutoModelForCausalLM.from_config(
-            config, attn_implementation="sdpa", dtype=sizes.dtype
-        )
-    with torch.no_grad():
-        for parameter in made.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0, 1.2 / parameter.shape[-1] ** 0.5)
-    return made.eval().requires_grad_(False)
 
 
 class GpuBase:
@@ -118,7 +63,9 @@ class GpuBase:
         """Return which way attention goes."""
         cache = self.engine._cache
         assert isinstance(cache, DeviceCache)
-        return "paged kernel" if cache._reads_pages else "gathered keys"
+        if cache._reads_pages:
+            return "torch's paged kernel"
+        return "own paged kernel" if any(cache._has_kernel.values()) else "gathered keys"
 
     @property
     def num_recordings(self) -> int:
@@ -126,27 +73,48 @@ class GpuBase:
         graphs = self.engine._graphs
         return graphs.num_recordings if graphs else 0
 
+    @property
+    def ways(self) -> dict[str, Any]:
+        """Return which ways were taken that depend on the device and on the check at the start."""
+        return {"own attention": self.engine.has_own_attention, "attention": self.attention}
+
+    def step_eagerly(self, batch: Batch) -> None:
+        """Run a step of single tokens without static tensors and recordings."""
+        with patch.object(self.engine, "_graphs", None):
+            self.engine.step(batch)
+
+    def difference_of_recordings(self, batch: Batch) -> float:
+        """Return the most by which a replayed step's logits differ from a computed one's."""
+        replayed = self.engine.logits(batch).clone()
+        with patch.object(self.engine, "_graphs", None):
+            return float((self.engine.logits(batch) - replayed).abs().max())
+
+    def shapes(self, which: str) -> dict[str, Shape]:
+        """Return path -> shape of `qv` or of all `seven` linears of every layer."""
+        return {target: self.spec.targets[target] for target in targets_of(self.spec, which)}
+
     def method(self, name: str) -> Method:
         """Return the method with the sizes that are measured."""
-        if name == "fourierft":
-            return FourierFT(self.sizes.n, 300.0)
-        return LoRA(self.sizes.rank, float(self.sizes.rank))
+        methods: dict[str, Method] = {
+            "fourierft": FourierFT(self.sizes.n, 300.0),
+            "loca": LoCA(self.sizes.n),
+            "waveletft": WaveletFT(self.sizes.n),
+            "lora": LoRA(self.sizes.rank, float(self.sizes.rank)),
+        }
+        return methods[name]
 
     def factored(self, name: str, which: str, count: int) -> list[Entry | None]:
-        """Return leases of `count` adapters of one bank; their coefficients are noise."""
-        shapes = {target: self.spec.targets[target] for target in targets_of(self.spec, which)}
+        """Return leases of `count` adapters of one bank; each slot has the same coefficients."""
+        shapes = self.shapes(which)
         methods = self.method(name).of_layers(shapes)
         bank = Bank(Layout.of(methods, shapes), self.bases, slots=count)
-        size = 1e-3 if name == "lora" else 1e-6
-        leases: list[Entry | None] = []
-        for i in range(count):
-            row = size * torch.randn(bank.layout.width, device=self.sizes.device)
-            leases.append(Entry((str(i), "factored"), payload=Factored(bank, bank.add(row))))
-        return leases
+        row = bank.pack(*random_adapter(self.method(name), shapes, self.bases, 0))
+        slots = [bank.add(row) for _ in range(count)]
+        return [Entry((str(slot), "factored"), payload=Factored(bank, slot)) for slot in slots]
 
     def merged(self, which: str) -> Entry:
         """Return a lease of one merged adapter."""
-        shapes = {target: self.spec.targets[target] for target in targets_of(self.spec, which)}
+        shapes = self.shapes(which)
         methods, layers = random_adapter(self.method("fourierft"), shapes, self.bases, 0)
         weights = materialise(methods, layers, self.injection.linears, self.bases)
         return Entry(("0", "merged"), payload=Merged(weights))
@@ -186,10 +154,9 @@ class GpuBase:
         sampling = Sampling(max_tokens=_NEW, temperature=0)
         return TokenSequence(tuple(prompt_of(number, _PROMPT)), sampling, lease)
 
-    def write(self, which: str, folder: Path) -> Path:
-        """Write a FourierFT adapter of these layers and return its folder."""
-        shapes = {target: self.spec.targets[target] for target in targets_of(self.spec, which)}
-        made = random_adapter(self.method("fourierft"), shapes, self.bases, 3)
+    def write(self, name: str, which: str, folder: Path) -> Path:
+        """Write an adapter of these layers and return its folder."""
+        made = random_adapter(self.method(name), self.shapes(which), self.bases, 3)
         write_adapter(folder, *made, self.spec)
         return folder
 
@@ -203,9 +170,16 @@ class GpuBase:
         """Bring an adapter from its file into a bank."""
         adapter = self._read(folder)
         layout = Layout.of(adapter.methods, self.spec.targets)
-        bank = self._banks.setdefault(layout.key, Bank(layout, self.bases, slots=64))
+        if layout.key not in self._banks:
+            self._banks[layout.key] = Bank(layout, self.bases, slots=64)
+        bank = self._banks[layout.key]
         slot = bank.add(bank.pack(adapter.methods, adapter.layers))
         return Entry((str(slot), "factored"), payload=Factored(bank, slot))
+
+    def forget(self, lease: Entry) -> None:
+        """Give the slot of a factored adapter back."""
+        assert isinstance(lease.payload, Factored)
+        lease.payload.bank.remove(lease.payload.slot)
 
     def _read(self, folder: Path) -> Any:
         config = (folder / CONFIG_NAME).read_bytes()
@@ -226,10 +200,11 @@ class GpuBase:
 
         The last adapters of a full bank must answer as they do in a small one.
         """
-        shapes = {target: self.spec.targets[target] for target in targets_of(self.spec, "qv")}
+        shapes = self.shapes("qv")
         layout = Layout.of(self.method("fourierft").of_layers(shapes), shapes)
-        count = size_bytes // (4 * layout.width) - 1
-        bank, small = Bank(layout, self.bases, slots=count), Bank(layout, self.bases, slots=4)
+        small = Bank(layout, self.bases, slots=4)
+        count = size_bytes // small.row_bytes - 1
+        bank = Bank(layout, self.bases, slots=count)
         slots = [bank.add(torch.zeros((), device=self.sizes.device)) for _ in range(count - 3)]
         for seed in range(3):
             generator = torch.Generator().manual_seed(seed)
@@ -274,5 +249,4 @@ class GpuBase:
 
     def wait(self) -> None:
         """Wait until the device has done what it was told."""
-        if self.sizes.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(self.sizes.device)

@@ -15,7 +15,8 @@ from adapters_core.layers.merge import materialise
 from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
 from bench.lib.bases import targets_of
 from bench.lib.counting import Cost, Tally, cost_of, counted
-from bench.programs.gpu_base import CONTEXT, GpuBase, of_llama_8b
+from bench.programs.gpu_base import CONTEXT, GpuBase
+from bench.programs.gpu_shape import of_llama_8b
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.scheduling.step import Batch

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from adapters_core.gpu_kernels.running import interpreted
+from bench.lib.figures import Figures
 from bench.programs import gpu
-from bench.programs.gpu_base import of_nothing_much
+from bench.programs.gpu_base import GpuBase
+from bench.programs.gpu_shape import of_nothing_much
 from server_parts import torch_threads
 
 ROOT = Path(__file__).parents[2]
@@ -22,46 +25,93 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def test_every_figure_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    report = gpu.Report(budget_s=100)
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Every figure of the tiny run, as it was saved."""
+    out = tmp_path_factory.mktemp("gpu") / "figures.jsonl"
+    gpu.main(["--tiny", "--out", str(out)])
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    return {row["figure"]: row for row in lines}
+
+
+def test_every_figure_is_taken_and_saved(rows: dict[str, dict[str, Any]]) -> None:
+    assert [row for row in rows.values() if "reason" in row] == []
+    kinds = [*gpu.KINDS, "merged qv", "half base"]
+    assert {f"decode {kind}" for kind in kinds} <= set(rows)
+    assert {f"profile {kind}" for kind in gpu.PROFILED} <= set(rows)
+    assert rows["residents"]["right"] is True
+    assert rows["residents"]["adapters"] * rows["residents"]["bytes of each"] <= 100_000
+    for name in ("one layer", "first token lora", "merge fourierft seven", "generate"):
+        assert all(value > 0 for key, value in rows[name].items() if key.endswith(("ms", "/s")))
+
+
+def test_what_must_be_known_first_comes_first(rows: dict[str, dict[str, Any]]) -> None:
+    names = list(rows)
+    assert names[:3] == ["machine", "base of one layer", "one layer"]
+    kernels = [names.index(f"kernels {name}") for name in gpu.METHODS]
+    assert max(kernels) < min(i for i, name in enumerate(names) if name.startswith("decode"))
+
+
+def test_a_step_without_a_recording_is_the_same(rows: dict[str, dict[str, Any]]) -> None:
+    assert rows["one layer"]["max difference"] == 0  # on a CPU nothing is recorded
+    for name in gpu.METHODS:
+        assert rows[f"merges {name}"]["error"] < 1e-3, name
+
+
+def test_kernels_are_held_against_torchs_way() -> None:
+    pytest.importorskip("triton")
     with torch.inference_mode():
-        gpu.measure_all(report, of_nothing_much(), rounds=1, rows=4, with_tests=False)
-    assert report.reasons == {}
-    assert set(gpu.names_of_decode()) <= set(report.values)
-    assert None not in report.values.values()
-    assert report.values["all of them right"] is True
-    assert report.values["adapters in 16 GB"] * report.values["bytes an adapter"] <= 100_000
-    assert "tokens/s" in capsys.readouterr().err
+        base = GpuBase(of_nothing_much())
+    with torch.inference_mode(), interpreted():
+        for name in ("fourierft", "lora"):
+            shapes = dict(list(base.shapes("seven").items())[:2])
+            method = base.method(name)
+            found = gpu.update_error(method, shapes, base.bases, torch.float32)
+            assert found["linears"] == 2
+            assert 0 < found["error"] < 1e-5
 
 
-def test_a_figure_that_fails_is_null_with_its_reason_and_the_others_are_taken() -> None:
-    report = gpu.Report(budget_s=100)
+def test_a_cold_load_makes_no_new_bank(tmp_path: Path) -> None:
+    with torch.inference_mode():
+        base = GpuBase(of_nothing_much())
+        files = base.write("fourierft", "qv", tmp_path / "adapter")
+        leases = [base.load_factored(files) for _ in range(2)]
+        banks = {id(lease.payload.bank) for lease in leases}
+        assert len(banks) == 1
+        base.forget(leases[1])
+        again = base.load_factored(files)
+        assert again.payload.slot == leases[1].payload.slot
+
+
+def test_a_figure_that_fails_has_its_reason_and_the_others_are_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = Figures(100, tmp_path / "figures.jsonl")
 
     def fails() -> dict[str, Any]:
         raise RuntimeError("out of memory\nand more")
 
-    report.take(("a", "b"), fails)
-    report.take(("c",), lambda: {"c": 1})
-    assert report.values == {"a": None, "b": None, "c": 1}
-    assert report.reasons == dict.fromkeys(("a", "b"), "RuntimeError: out of memory")
+    figures.take("a", fails)
+    figures.take("b", lambda: {"c": 1})
+    assert figures.missing == {"a": "RuntimeError: out of memory"}
+    saved = (tmp_path / "figures.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in saved] == figures.rows
+    assert capsys.readouterr().out.splitlines() == saved
+    assert figures.rows[1]["c"] == 1
 
 
 def test_without_time_nothing_is_begun() -> None:
-    report = gpu.Report(budget_s=-1)
-    report.take(("a",), lambda: {"a": 1})
-    assert report.values == {"a": None}
-    assert report.reasons == {"a": "no time was left"}
+    figures = Figures(-1)
+    figures.take("a", lambda: pytest.fail("begun"))
+    assert figures.missing == {"a": "no time was left"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would measure for minutes")
-def test_without_a_gpu_the_last_line_says_so(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["gpu"])
-    gpu.main()
+def test_without_a_gpu_the_last_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    gpu.main([])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["values"] == {}
-    assert "no GPU" in told["reasons"]["all"]
+    assert told["rows"] == []
+    assert "no GPU" in told["missing"]["all"]
 
 
 def test_the_script_is_a_script() -> None:
