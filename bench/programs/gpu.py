@@ -97,7 +97,7 @@ def _version(package: str) -> str | None:
 def one_layer(base: GpuBase, plan: Plan) -> dict[str, Any]:
     """Return milliseconds of a step as it is served, and of one without a recording."""
     batch = base.decode([None] * plan.rows)
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "served": partial(base.engine.step, batch),
         "eager": partial(base.step_eagerly, batch),
     }
