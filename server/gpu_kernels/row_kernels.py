@@ -1,0 +1,145 @@
+"""Kernels of what a base computes between its products, row by row: norms, rotations, gates.
+
+Results are rounded to the rows' type wherever the modules they stand for round them. What a row
+gets does not depend on other rows.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rms_norm(
+    x,  # [num_rows, SIZE]
+    weight,  # [SIZE]
+    out,
+    num_rows,
+    eps,
+    SIZE: tl.constexpr,
+    WIDE: tl.constexpr,  # the next power of two
+    ROWS: tl.constexpr,
+    ADDS_ONE: tl.constexpr,  # to the weight, before anything is rounded
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    col = tl.arange(0, WIDE)
+    inside = (row < num_rows)[:, None] & (col < SIZE)[None, :]
+    cell = row[:, None] * SIZE + col[None, :]
+    value = tl.load(x + cell, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(value * value, axis=1) / SIZE
+    value = value * tl.rsqrt(mean + eps)[:, None]
+    gain = tl.load(weight + col, mask=col < SIZE, other=0.0).to(tl.float32)
+    if ADDS_ONE:
+        gain = gain + 1.0
+    else:
+        value = value.to(out.dtype.element_ty).to(tl.float32)
+    tl.store(out + cell, (value * gain[None, :]).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rotate_heads(
+    x,  # the row's own heads
+    out,
+    cos,  # the row's own, [2 HALF]
+    sin,
+    head_stride,
+    first,
+    NUM: tl.constexpr,  # heads
+    HEADS: tl.constexpr,  # at a time
+    DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    WIDE: tl.constexpr,
+    REST: tl.constexpr,
+):
+    """Store rotated heads; numbers behind the first 2 HALF are copied."""
+    head = first + tl.arange(0, HEADS)
+    pair = tl.arange(0, WIDE)
+    inside = (head < NUM)[:, None] & (pair < HALF)[None, :]
+    read = x + head[:, None] * head_stride + pair[None, :]
+    write = out + head[:, None] * DIM + pair[None, :]
+    kind = out.dtype.element_ty
+    left = tl.load(read, mask=inside, other=0.0).to(tl.float32)
+    right = tl.load(read + HALF, mask=inside, other=0.0).to(tl.float32)
+    for half in tl.static_range(2):
+        angle = pair + half * HALF
+        cosine = tl.load(cos + angle, mask=pair < HALF, other=0.0).to(tl.float32)[None, :]
+        sine = tl.load(sin + angle, mask=pair < HALF, other=0.0).to(tl.float32)[None, :]
+        if half == 0:
+            kept = (left * cosine).to(kind)
+            turned = (-right * sine).to(kind)
+        else:
+            kept = (right * cosine).to(kind)
+            turned = (left * sine).to(kind)
+        summed = kept.to(tl.float32) + turned.to(tl.float32)
+        tl.store(write + half * HALF, summed.to(kind), mask=inside)
+    if REST > 0:
+        over = tl.arange(0, REST)
+        inside = (head < NUM)[:, None] & (over < DIM - 2 * HALF)[None, :]
+        read = x + head[:, None] * head_stride + 2 * HALF + over[None, :]
+        write = out + head[:, None] * DIM + 2 * HALF + over[None, :]
+        tl.store(write, tl.load(read, mask=inside, other=0.0), mask=inside)
+
+
+@triton.jit
+def rotate(
+    q,  # [T, Q_HEADS, DIM], by strides
+    k,  # [T, K_HEADS, DIM], by strides
+    q_out,  # contiguous
+    k_out,
+    cos,  # [T, 2 HALF]
+    sin,
+    q_row,
+    q_head,
+    k_row,
+    k_head,
+    Q_HEADS: tl.constexpr,
+    K_HEADS: tl.constexpr,
+    Q_PARTS: tl.constexpr,  # programs of q's heads of a row
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    WIDE: tl.constexpr,
+    REST: tl.constexpr,  # 0, or a power of two of numbers that are not rotated
+):
+    t = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    own_cos = cos + t * 2 * HALF
+    own_sin = sin + t * 2 * HALF
+    if part < Q_PARTS:
+        own = q + t * q_row
+        to = q_out + t * Q_HEADS * DIM
+        first = part * HEADS
+        _rotate_heads(
+            own, to, own_cos, own_sin, q_head, first, Q_HEADS, HEADS, DIM, HALF, WIDE, REST
+        )
+    else:
+        own = k + t * k_row
+        to = k_out + t * K_HEADS * DIM
+        first = (part - Q_PARTS) * HEADS
+        _rotate_heads(
+            own, to, own_cos, own_sin, k_head, first, K_HEADS, HEADS, DIM, HALF, WIDE, REST
+        )
+
+
+@triton.jit
+def gate(
+    gates,  # [T, SIZE], the last stride is 1
+    ups,
+    out,  # contiguous
+    gate_row,  # strides
+    up_row,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    IS_SILU: tl.constexpr,  # else GELU by a hyperbolic tangent
+):
+    t = tl.program_id(0).to(tl.int64)
+    col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = col < SIZE
+    x = tl.load(gates + t * gate_row + col, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(ups + t * up_row + col, mask=inside, other=0.0).to(tl.float32)
+    if IS_SILU:
+        active = x / (1.0 + tl.exp(-x))
+    else:
+        # (1 + tanh(z)) / 2 is 1 / (1 + e^(-2 z)).
+        active = x / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
+    active = active.to(out.dtype.element_ty).to(tl.float32)
+    tl.store(out + t * SIZE + col, (active * up).to(out.dtype.element_ty), mask=inside)

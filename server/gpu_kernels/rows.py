@@ -1,0 +1,126 @@
+"""Launches of kernels that work on each row for itself."""
+
+from torch import Tensor
+
+from adapters_core.gpu_kernels.running import launch
+from server.gpu_kernels.row_kernels import gate, rms_norm, rotate
+
+#: Numbers that a program takes at least, where rows are short.
+_TILE = 1024
+#: Longer rows take more registers than there are.
+LONGEST_NORM = 16384
+_HEADS, _COLS = 8, 1024
+
+
+def normed(x: Tensor, weight: Tensor, eps: float, adds_one: bool) -> Tensor:
+    """Return x `[..., n]` over its root mean square, times the weight `[n]`: one launch.
+
+    Args:
+        x: to be normed, contiguous or copied.
+        weight: of x's dtype.
+        eps: added to the mean square.
+        adds_one: to the weight; only the product is rounded then, else the normed x as well.
+    """
+    size = weight.shape[0]
+    rows = x.reshape(-1, size)
+    out = rows.new_empty(rows.shape)
+    wide = _next_power(size)
+    each = max(1, _TILE // wide)
+    launch(
+        rms_norm,
+        (-(-len(rows) // each),),
+        rows.nbytes + out.nbytes + weight.nbytes,
+        x=rows,
+        weight=weight,
+        out=out,
+        num_rows=len(rows),
+        eps=eps,
+        SIZE=size,
+        WIDE=wide,
+        ROWS=each,
+        ADDS_ONE=adds_one,
+        num_warps=min(16, max(4, wide // 512)),
+    )
+    return out.view(x.shape)
+
+
+def can_rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Return whether `rotated` takes these."""
+    rows, dim = q.shape[2], q.shape[-1]
+    heads = [x.shape[0] == 1 and x.shape[2:] == (rows, dim) and x.stride(3) == 1 for x in (q, k)]
+    angles = [x.shape[:-1] == (1, rows) and x.is_contiguous() for x in (cos, sin)]
+    fits = cos.shape[-1] == sin.shape[-1] <= dim and cos.shape[-1] % 2 == 0
+    return all(heads) and all(angles) and fits and q.dtype == k.dtype == cos.dtype == sin.dtype
+
+
+def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Return q and k `[1, heads, T, d]` with the first r numbers of heads rotated: one launch.
+
+    What comes back is contiguous as `[1, T, heads, d]`.
+
+    Args:
+        q: of any strides but the last, 1.
+        k: so, too.
+        cos: `[1, T, r]`, contiguous, of q's dtype; r is even.
+        sin: so, too.
+    """
+    rows, dim, half = q.shape[2], q.shape[3], cos.shape[2] // 2
+    q_heads, k_heads = q.shape[1], k.shape[1]
+    q_out, k_out = (x.new_empty(rows, x.shape[1], dim) for x in (q, k))
+    q_parts, k_parts = (-(-heads // _HEADS) for heads in (q_heads, k_heads))
+    launch(
+        rotate,
+        (rows, q_parts + k_parts),
+        2 * (q_out.nbytes + k_out.nbytes) + cos.nbytes + sin.nbytes,
+        q=q,
+        k=k,
+        q_out=q_out,
+        k_out=k_out,
+        cos=cos,
+        sin=sin,
+        q_row=q.stride(2),
+        q_head=q.stride(1),
+        k_row=k.stride(2),
+        k_head=k.stride(1),
+        Q_HEADS=q_heads,
+        K_HEADS=k_heads,
+        Q_PARTS=q_parts,
+        HEADS=_HEADS,
+        DIM=dim,
+        HALF=half,
+        WIDE=_next_power(half),
+        REST=_next_power(dim - 2 * half) if dim > 2 * half else 0,
+    )
+    return q_out.transpose(0, 1)[None], k_out.transpose(0, 1)[None]
+
+
+def gated(gates: Tensor, ups: Tensor, is_silu: bool) -> Tensor:
+    """Return `[..., n]`, ups times SiLU of gates, or times their GELU by tanh: one launch.
+
+    Args:
+        gates: `[..., n]`; a slice of longer rows is read where it stands.
+        ups: of the same shape and dtype.
+        is_silu: else GELU.
+    """
+    size = gates.shape[-1]
+    given = [x.flatten(0, -2) for x in (gates, ups)]
+    g, u = (x if x.stride(1) == 1 else x.contiguous() for x in given)
+    out = g.new_empty(g.shape)
+    launch(
+        gate,
+        (len(g), -(-size // _COLS)),
+        3 * out.nbytes,
+        gates=g,
+        ups=u,
+        out=out,
+        gate_row=g.stride(0),
+        up_row=u.stride(0),
+        SIZE=size,
+        BLOCK=_COLS,
+        IS_SILU=is_silu,
+    )
+    return out.view(gates.shape)
+
+
+def _next_power(count: int) -> int:
+    return 1 << (count - 1).bit_length()
