@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adapters_core.base.causal_probe import keeps_rows
 from adapters_core.base.rotations import border_of
+from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.layers.inject import Injection
 from adapters_core.layers.serving_plan import ServingPlan
 from server.engine.attention import PagedCache
@@ -86,6 +87,8 @@ class Engine:
         check = StartCheck(injection, num_pages, page_size, self.border)
         config: Any = self._model.config
         implementation = config._attn_implementation
+        if self._on_device and runs_on(self._device):
+            self._take_kernels()
         try:
             self._take_attention()
         except UnsupportedAttention as reason:
@@ -172,6 +175,12 @@ class Engine:
             self._injection.switch.plan = None
         result: Tensor = output.logits[0]
         return result if self._keeps_rows or isinstance(keep, int) else result[keep]
+
+    def _take_kernels(self) -> None:
+        """Let kernels of ours compute the base's norms, rotations and gates."""
+        from server.gpu_kernels.fused_modules import fuse
+
+        _LOG.info("of the base, kernels compute: %s", dict(fuse(self._model).replaced))
 
     def _take_attention(self) -> None:
         """Use this package's attention, over the rows of many sequences."""

@@ -110,8 +110,10 @@ def attend(
             )
             score = _product(query, key, IS_WIDENED) * scale
             if HAS_CAP:
-                # The hyperbolic tangent of x is 1 - 2 / (e^(2 x) + 1).
-                score = softcap * (1.0 - 2.0 / (tl.exp(2.0 * score / softcap) + 1.0))
+                # The hyperbolic tangent of x is (1 - e^(-2 x)) / (1 + e^(-2 x)).
+                small = tl.exp(-2.0 * tl.abs(score) / softcap)
+                capped = softcap * (1.0 - small) / (1.0 + small)
+                score = tl.where(score < 0.0, -capped, capped)
             score = tl.where(seen[None, :], score, float("-inf"))
             before = highest
             highest = tl.maximum(before, tl.max(score, axis=1))

@@ -136,10 +136,11 @@ def gate(
     inside = col < SIZE
     x = tl.load(gates + t * gate_row + col, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(ups + t * up_row + col, mask=inside, other=0.0).to(tl.float32)
-    if IS_SILU:
-        active = x / (1.0 + tl.exp(-x))
-    else:
+    turn = x
+    if not IS_SILU:
         # (1 + tanh(z)) / 2 is 1 / (1 + e^(-2 z)).
-        active = x / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
+        turn = 1.5957691216057308 * (x + 0.044715 * x * x * x)
+    small = tl.exp(-tl.abs(turn))
+    active = x * tl.where(turn < 0.0, small, 1.0) / (1.0 + small)
     active = active.to(out.dtype.element_ty).to(tl.float32)
     tl.store(out + t * SIZE + col, (active * up).to(out.dtype.element_ty), mask=inside)

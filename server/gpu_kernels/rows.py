@@ -22,7 +22,7 @@ def normed(x: Tensor, weight: Tensor, eps: float, adds_one: bool) -> Tensor:
         adds_one: to the weight; only the product is rounded then, else the normed x as well.
     """
     size = weight.shape[0]
-    rows = x.reshape(-1, size)
+    rows = x.reshape(-1, size).contiguous()
     out = rows.new_empty(rows.shape)
     wide = _next_power(size)
     each = max(1, _TILE // wide)

@@ -97,6 +97,7 @@ CASES = {
     "window of one": replace(SHORT, weighing=Weighing(scale=0.3, window=1)),
     "chunk": replace(SHORT, lengths=(13, 14, 27), weighing=Weighing(scale=0.3, chunk=13)),
     "cap": replace(SHORT, weighing=Weighing(scale=4.0, softcap=2.0)),
+    "cap far beyond": replace(SHORT, weighing=Weighing(scale=1e3, softcap=2.0)),
     "sinks": replace(SHORT, weighing=Weighing(scale=0.3, sinks=torch.linspace(-2, 4, 4))),
     "long": LONG,
     "long, empty": replace(LONG, lengths=(0, 260)),
