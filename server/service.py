@@ -27,6 +27,7 @@ from server.encoding.build import Encoding, encoding_of
 from server.encoding.head_switch import plain_heads
 from server.encoding.request import Limits
 from server.engine.engine import Engine
+from server.engine.recordings import recordings_on
 from server.errors import InvalidRequest
 from server.generation.delivery import Deliveries
 from server.generation.detokenizer import Text
@@ -268,7 +269,11 @@ def _generating(
         settings.max_running,
         settings.calibration_s,
     )
-    placement, calibration = placement_of(loader, resident, options, metrics)
+    recordings = recordings_on(_device_of(base))
+    record = None if recordings is None else recordings.record
+    placement, calibration = placement_of(loader, resident, options, metrics, record)
+    if recordings is not None:
+        recordings.retire()  # those of the measuring, before the engine has any
     runtime = Runtime(
         engine,
         Scheduler(

@@ -8,6 +8,7 @@ from server.adapters.loader import Loader
 from server.adapters.modes import ModeSetting
 from server.base.resident import ResidentBase
 from server.planning.calibration import Calibration, calibrate
+from server.planning.linear_times import Record
 from server.planning.placement import Placement
 from server.planning.planner import Planner
 from server.telemetry.observer import Observer
@@ -42,14 +43,26 @@ class ModeOptions:
 
 
 def placement_of(
-    loader: Loader, base: ResidentBase, options: ModeOptions, observer: Observer
+    loader: Loader,
+    base: ResidentBase,
+    options: ModeOptions,
+    observer: Observer,
+    record: Record | None = None,
 ) -> tuple[Placement, Calibration | None]:
-    """Return what gives requests their modes, and what was measured for it."""
+    """Return what gives requests their modes, and what was measured for it.
+
+    Args:
+        loader: of adapters.
+        base: on its device.
+        options: that decide about modes.
+        observer: receives every decision.
+        record: records on the base's device, where steps are recorded.
+    """
     if not options.plans:
         fixed = Placement(loader, options.setting, None, None, options.deterministic, observer)
         return fixed, None
     methods = sorted(usual_methods(), key=_usual_first)
-    measured = calibrate(base.injection, base.basis_cache, methods, options.calibration_s)
+    measured = calibrate(base.injection, base.basis_cache, methods, options.calibration_s, record)
     item_bytes = next(iter(base.injection.linears.values())).golden().element_size()
     placement = Placement(
         loader,

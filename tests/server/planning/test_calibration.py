@@ -1,10 +1,10 @@
 """What is measured at start: every linear, bounded in time, nothing changed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tiny
 from adapters_core.base.spec import BaseSpec, spec_of
@@ -121,3 +121,35 @@ def test_what_is_shown_is_in_milliseconds(measured: Calibration) -> None:
 def test_an_adapter_with_nothing_factored_has_no_costs(measured: Calibration) -> None:
     """Such as one of experts alone: it is served in the mode that there is."""
     assert measured.costs_of(Layout.of({}, {})) is None
+
+
+def test_what_is_recorded_is_what_steps_are(injection: Injection, spec: BaseSpec) -> None:
+    """Own weights, halves of them and single tokens; prompts are launched as they come."""
+    recorded: list[Callable[[], Tensor]] = []
+    replayed: list[int] = []
+
+    def record(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        run()
+        number = len(recorded)
+        recorded.append(run)
+
+        def replay() -> Tensor:
+            replayed.append(number)
+            return run()
+
+        return replay
+
+    methods = [FourierFT(), LoRA()]
+    found = calibrate(injection, BasisCache(CPU), methods, most_s=1e6, record=record)
+    # Attention; gate and up; down: by 4 numbers of rows, twice 3, and 3 a method.
+    assert len(recorded) == 3 * (4 + 2 * 3 + 2 * 3)
+    assert set(replayed) == set(range(len(recorded)))
+    some = found.costs_of(layout(spec, FourierFT(), ("",)))
+    assert some is not None
+    assert some.token.at(16) > 0
+    assert some.own.at(64) > 0
+
+
+def test_where_recording_fails_launches_are_timed(injection: Injection) -> None:
+    found = calibrate(injection, BasisCache(CPU), [LoRA()], most_s=0.0, record=lambda run: None)
+    assert set(found.token) == {"lora"}
