@@ -236,7 +236,10 @@ def _resident(settings: Settings, base: Base, room: Room) -> ResidentBase:
     """Inject the base's linears; return the base with the cache of shared bases."""
     weights = weights_of(base.model, base.spec, settings.data / "bases")
     injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
-    basis_cache = BasisCache(_device_of(base), weights, max_bytes=room.basis_bytes)
+    first = next(base.model.parameters())
+    basis_cache = BasisCache(
+        first.device, weights, max_bytes=room.basis_bytes, base_dtype=first.dtype
+    )
     return ResidentBase(base.spec, injection, basis_cache)
 
 

@@ -15,12 +15,19 @@ from made import toy_bases
 class FilledBank:
     """A bank with kernels and one without, with the same two adapters."""
 
-    def __init__(self, methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        shapes: Mapping[str, Shape],
+        base_dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.methods, self.shapes = methods, shapes
         layout = Layout.of(methods, shapes)
         self.torch_way = Bank(layout, toy_bases(shapes))
         with interpreted():
-            self.kernels = Bank(layout, toy_bases(shapes))
+            bases = toy_bases(shapes)
+            bases.base_dtype = base_dtype
+            self.kernels = Bank(layout, bases)
         generator = torch.Generator().manual_seed(1)
         self.adapters = [self._adapter(generator) for _ in range(2)]
         self.slots = [EMPTY_SLOT]

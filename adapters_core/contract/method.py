@@ -62,6 +62,8 @@ class Method(ABC):
     on_outputs: ClassVar[bool] = False
     #: Whether it has a factored form; else the rows of an adapter have merged weights in any mode.
     is_factored: ClassVar[bool] = True
+    #: Whether a device may hold what it packs in float16: rounded coefficients, but no positions.
+    may_be_half: ClassVar[bool] = False
     #: Whether the basis is made from the base's weights, and so is each layer's own.
     needs_base: ClassVar[bool] = False
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters_core.contract.half_rows import doubled
+
 #: Of the whole process, like torch's number of threads. Set once, before anything is packed.
 _multiple = 4
 
@@ -67,15 +69,28 @@ class Rows:
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """One layer's columns `offset..offset + length` of a bank's `buffer` `[slots, width]`."""
+    """One layer's columns `offset..offset + length` of a bank's `buffer` `[slots, width]`.
+
+    A buffer of float16 has rows in the form of half_rows.py.
+    """
 
     buffer: Tensor
     offset: int
     length: int
 
     def rows(self) -> Tensor:
-        """Return the layer's packed coefficients as a view `[slots, length]`."""
+        """Return the layer's numbers as the buffer has them, a view `[slots, length]`."""
         return self.buffer[:, self.offset : self.offset + self.length]
+
+    def of(self, slots: Tensor | int) -> Tensor:
+        """Return the layer's packed coefficients of one slot `[length]`, or of many `[T, length]`.
+
+        Float32, whatever the buffer is.
+        """
+        numbers = self.rows()[slots]
+        if self.buffer.dtype != torch.float16:
+            return numbers
+        return doubled(numbers, self.buffer[slots, -1])
 
 
 def padding_of(num_rows: int) -> int:

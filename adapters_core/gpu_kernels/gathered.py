@@ -9,6 +9,8 @@ Both write a result, or add to it. What is written for a row whose slot is 0 is 
 import triton
 import triton.language as tl
 
+from adapters_core.gpu_kernels.bank_rows import unit
+
 
 @triton.jit
 def gather(
@@ -54,6 +56,8 @@ def gather(
         if HAS_FACTORS:
             place = tl.load(factors + cell, mask=inside, other=0)
             sums *= tl.load(row + place, mask=inside, other=0.0).to(tl.float32)
+        if HAS_FACTORS or IS_OWN:
+            sums *= unit(bank, row, width)
         if ADDS:
             sums += tl.load(to, mask=inside, other=0.0).to(tl.float32)
         tl.store(to, sums.to(out.dtype.element_ty), mask=inside)
@@ -79,9 +83,10 @@ def stretch(
     slot = tl.load(slots + t)
     to = out + t * SIZE + cell
     if slot != 0:
-        number = tl.load(bank + slot * width + first + cell, mask=inside, other=0.0)
+        row = bank + slot * width
+        number = tl.load(row + first + cell, mask=inside, other=0.0).to(tl.float32)
         read = tl.load(x + t * SIZE + cell, mask=inside, other=0.0).to(tl.float32)
-        result = number.to(tl.float32) * read
+        result = unit(bank, row, width) * number * read
         if ADDS:
             result += tl.load(to, mask=inside, other=0.0).to(tl.float32)
         tl.store(to, result.to(out.dtype.element_ty), mask=inside)

@@ -13,6 +13,8 @@ Factors are read in whichever precision the bank has; sums are taken in float32,
 import triton
 import triton.language as tl
 
+from adapters_core.gpu_kernels.bank_rows import unit
+
 
 @triton.jit
 def _are_alike(slots, t, slot, num_rows, ROWS: tl.constexpr):
@@ -44,6 +46,7 @@ def narrow(
     slot = tl.load(slots + t)
     if slot != 0:
         row_of_bank = bank + slot * width
+        scale = unit(bank, row_of_bank, width)
         if _are_alike(slots, t, slot, num_rows, ROWS):
             if (t % ROWS == 0) & (first % ROWS == 0):
                 rows = t + tl.arange(0, ROWS)
@@ -61,7 +64,7 @@ def narrow(
                     down = tl.load(cells, mask=mask, other=0.0).to(tl.float32)
                     sums += tl.dot(read, down, input_precision="tf32x3")
                 to = hidden + rows[:, None] * num_ranks + k[None, :]
-                tl.store(to, sums, mask=(k < num_ranks)[None, :])
+                tl.store(to, scale * sums, mask=(k < num_ranks)[None, :])
         else:
             k = first + tl.arange(0, RANKS)
             start = tl.load(starts + k, mask=k < num_ranks, other=0)
@@ -75,7 +78,8 @@ def narrow(
                 mask = inside[None, :] & (k < num_ranks)[:, None]
                 down = tl.load(cells, mask=mask, other=0.0).to(tl.float32)
                 products += down * read[None, :]
-            tl.store(hidden + t * num_ranks + k, tl.sum(products, axis=1), mask=k < num_ranks)
+            to = hidden + t * num_ranks + k
+            tl.store(to, scale * tl.sum(products, axis=1), mask=k < num_ranks)
 
 
 @triton.jit
@@ -100,7 +104,9 @@ def widen(
     inside = o < SIZE
     slot = tl.load(slots + t)
     if slot != 0:
-        up = bank + slot * width + start
+        row_of_bank = bank + slot * width
+        scale = unit(bank, row_of_bank, width)
+        up = row_of_bank + start
         if _are_alike(slots, t, slot, num_rows, ROWS):
             if t % ROWS == 0:
                 rows = t + tl.arange(0, ROWS)
@@ -116,7 +122,7 @@ def widen(
                 to = out + rows[:, None] * SIZE + o[None, :]
                 mask = inside[None, :]
                 before = tl.load(to, mask=mask, other=0.0).to(tl.float32)
-                tl.store(to, (before + sums).to(out.dtype.element_ty), mask=mask)
+                tl.store(to, (before + scale * sums).to(out.dtype.element_ty), mask=mask)
         else:
             products = tl.zeros((RANKS, BLOCK), tl.float32)
             for begin in range(0, RANK, RANKS):
@@ -128,5 +134,5 @@ def widen(
                 products += read[:, None] * factor
             to = out + t * SIZE + o
             before = tl.load(to, mask=inside, other=0.0).to(tl.float32)
-            update = tl.sum(products, axis=0)
+            update = scale * tl.sum(products, axis=0)
             tl.store(to, (before + update).to(out.dtype.element_ty), mask=inside)

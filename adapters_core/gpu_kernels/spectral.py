@@ -15,6 +15,8 @@ Programs of rows whose slot is 0, which has no adapter, end at once.
 import triton
 import triton.language as tl
 
+from adapters_core.gpu_kernels.bank_rows import unit
+
 
 @triton.jit
 def _product(a, b, BY_DOTS: tl.constexpr):
@@ -100,6 +102,7 @@ def combine(
     if slot != 0:
         row = bank + slot * width
         value = tl.load(row + tl.load(values + k, mask=inside, other=0)).to(tl.float32)
+        value *= unit(bank, row, width)
         col = tl.load(cols + k, mask=inside, other=0)
         if IS_OWN:
             col = tl.load(row + col, mask=inside, other=0.0).to(tl.int32)

@@ -56,6 +56,6 @@ def gathered_rows_reference(
     x: Tensor, layer: PackedLayer, slots: Tensor, cols: Tensor, rows: Tensor, size: int
 ) -> Tensor:
     """Return what `gathered_rows` does, in torch operations that run on any device and dtype."""
-    read = x[:, cols.long()] * layer.rows()[slots].to(x.dtype)  # [T, n]
+    read = x[:, cols.long()] * layer.of(slots).to(x.dtype)  # [T, n]
     out = torch.zeros(x.shape[0], size, dtype=x.dtype, device=x.device)
     return out.index_add_(1, rows.long(), read)

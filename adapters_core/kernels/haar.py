@@ -80,6 +80,6 @@ def haar_rows_reference(
 ) -> Tensor:
     """Return what `haar_rows` does, in torch operations that run on any device and dtype."""
     read = (x[:, blocks.col_cells.long()] * blocks.col_numbers.to(x.dtype)).sum(-1)  # [T, n]
-    read = read * layer.rows()[slots].to(x.dtype)
+    read = read * layer.of(slots).to(x.dtype)
     written = (read[..., None] * blocks.row_numbers.to(x.dtype)).flatten(1)
     return x.new_zeros(x.shape[0], size).index_add_(1, blocks.row_cells.long().flatten(), written)

@@ -48,6 +48,6 @@ def located_rows(x: Tensor, layer: PackedLayer, slots: Tensor, size: int) -> Ten
 
 def located_rows_reference(x: Tensor, layer: PackedLayer, slots: Tensor, size: int) -> Tensor:
     """Return what `located_rows` does, in torch operations that run on any device and dtype."""
-    values, rows, cols = layer.rows()[slots].chunk(3, dim=1)  # each [T, n]
+    values, rows, cols = layer.of(slots).chunk(3, dim=1)  # each [T, n]
     read = values.to(x.dtype) * x.gather(1, cols.long())
     return x.new_zeros(x.shape[0], size).scatter_add_(1, rows.long(), read)

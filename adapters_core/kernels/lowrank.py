@@ -42,7 +42,7 @@ def lowrank_rows(x: Tensor, layer: PackedLayer, slots: Tensor, shape: Shape) -> 
 def lowrank_rows_reference(x: Tensor, layer: PackedLayer, slots: Tensor, shape: Shape) -> Tensor:
     """Return what `lowrank_rows` does, in torch operations that run on any device and dtype."""
     rank = layer.length // (shape.in_ + shape.out)
-    packed = layer.rows()[slots].to(x.dtype)  # [T, r * (in + out)]
+    packed = layer.of(slots).to(x.dtype)  # [T, r * (in + out)]
     down = packed[:, : rank * shape.in_].view(-1, rank, shape.in_)
     up = packed[:, rank * shape.in_ :].view(-1, rank, shape.out)
     hidden = torch.bmm(down, x[:, :, None])[:, :, 0]  # [T, r]

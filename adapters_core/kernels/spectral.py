@@ -154,7 +154,7 @@ def spectral_rows_reference(
 ) -> Tensor:
     """Return what `spectral_rows` does, in torch operations that run on any device and dtype."""
     read = spectrum[:, plan.cols]  # [T, n]
-    values = layer.rows()[slots].to(read.real.dtype)
+    values = layer.of(slots).to(read.real.dtype)
     signs = plan.signs.to(read.real.dtype)
     core = torch.complex(read.real * values, read.imag * values * signs)
     out = torch.zeros(spectrum.shape[0], plan.size, dtype=spectrum.dtype, device=spectrum.device)
@@ -170,7 +170,7 @@ def spectral_rows_summed(
     """
     assert plan.terms is not None
     parts = torch.view_as_real(spectrum)[:, plan.cols]  # [T, n, 2]
-    values = layer.rows()[slots].to(parts.dtype)
+    values = layer.of(slots).to(parts.dtype)
     real, imag = parts[..., 0] * values, parts[..., 1] * (values * plan.signs.to(parts.dtype))
     core = torch.nn.functional.pad(torch.stack([real, imag], dim=-1), (0, 0, 0, 1))
     return torch.view_as_complex(core[:, plan.terms].sum(dim=2))

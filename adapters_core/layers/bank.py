@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters_core.contract.half_rows import half_width, halved
 from adapters_core.contract.method import (
     BankPart,
     Coefficients,
@@ -69,7 +70,10 @@ _DOUBLED_BYTES = 256 << 20
 
 
 class Bank:
-    """Rows of packed coefficients on one device, `[slots, width]` float32, growing as needed.
+    """Rows of packed coefficients on one device, `[slots, width]`, growing as needed.
+
+    They are float32; or, where kernels read them beside a base in half precision, float16 in the
+    form of half_rows.py.
 
     A slot's row is written before its number is returned, and not again before it is freed;
     growth copies rows and leaves running readers on the buffer they hold.
@@ -100,7 +104,10 @@ class Bank:
             self.basis_memory |= memory_of(basis)
         self._keys = {target: self._key_of(target) for target in layout.parts}
         self._kernels = self._grouped_kernels(bases.device) if runs_on(bases.device) else {}
-        self._buffer = torch.zeros(slots + 1, layout.width, device=bases.device)
+        self._is_half = bases.base_dtype.itemsize == 2 and self._may_be_half()
+        width = half_width(layout.width) if self._is_half else layout.width
+        dtype = torch.float16 if self._is_half else torch.float32
+        self._buffer = torch.zeros(slots + 1, width, dtype=dtype, device=bases.device)
         self._free = list(range(slots, EMPTY_SLOT, -1))
         self._taken: set[int] = set()
         self._lock = threading.Lock()  # guards the two above
@@ -109,7 +116,7 @@ class Bank:
     @property
     def row_bytes(self) -> int:
         """Return the bytes one more adapter takes."""
-        return 4 * self.layout.width
+        return self._buffer.shape[1] * self._buffer.element_size()
 
     @property
     def is_empty(self) -> bool:
@@ -143,13 +150,13 @@ class Bank:
             with self._lock:
                 slot = self._free.pop()
                 self._taken.add(slot)
-            self._buffer[slot] = row
+            self._buffer[slot] = halved(row) if self._is_half else row
             return slot
 
     @torch.inference_mode()
     def row(self, slot: int) -> Tensor:
-        """Return a copy of a taken slot's row `[width]` in host memory."""
-        return self._buffer[slot].clone().cpu()
+        """Return a copy of a taken slot's row, float32 `[width]`, in host memory."""
+        return PackedLayer(self._buffer, 0, self.layout.width).of(slot).clone().cpu()
 
     def remove(self, slot: int) -> None:
         """Give a slot back; the caller knows that no running row uses it."""
@@ -180,6 +187,11 @@ class Bank:
     def kernels_of(self, target: str) -> tuple[KernelGroup, int] | None:
         """Return the kernels that add the update of `target`, and which of theirs it is, if any."""
         return self._kernels.get(target)
+
+    def _may_be_half(self) -> bool:
+        parts = self.layout.parts
+        has_all = bool(parts) and self._kernels.keys() == parts.keys()
+        return has_all and all(part.method.may_be_half for part in parts.values())
 
     def _grouped_kernels(self, device: torch.device) -> dict[str, tuple[KernelGroup, int]]:
         groups: defaultdict[Hashable, list[str]] = defaultdict(list)
@@ -221,20 +233,21 @@ class Bank:
         slots = old.shape[0]
         is_small = old.device.type == "cpu" or old.nbytes < _DOUBLED_BYTES
         more = slots if is_small else slots // 4
-        larger = _unwritten(slots + more, self.layout.width, old.device)
+        larger = _unwritten(slots + more, old)
         larger[:slots] = old
         with self._lock:
             self._buffer = larger
             self._free.extend(range(slots + more - 1, slots - 1, -1))
 
 
-def _unwritten(slots: int, width: int, device: torch.device) -> Tensor:
-    """Return a buffer `[slots, width]`; a slot is read only once its row is written.
+def _unwritten(slots: int, old: Tensor) -> Tensor:
+    """Return a buffer of so many slots like an old one; a slot is read once its row is written.
 
     On a CPU it comes from the system itself, not from the process's heap: what is not written yet
     is not memory yet, and what is given up is given back.
     """
-    if device.type != "cpu" or not width:
-        return torch.empty(slots, width, device=device)
-    pages = mmap.mmap(-1, 4 * slots * width)
-    return torch.frombuffer(pages, dtype=torch.float32).view(slots, width)
+    width = old.shape[1]
+    if old.device.type != "cpu" or not width:
+        return old.new_empty(slots, width)
+    pages = mmap.mmap(-1, old.element_size() * slots * width)
+    return torch.frombuffer(pages, dtype=old.dtype).view(slots, width)

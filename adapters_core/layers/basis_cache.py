@@ -31,6 +31,7 @@ class BasisCache:
         weights: the base's weights, for methods that need them; None where none are served.
         max_entries, max_bytes: uploads may name any seed, so the cache is bounded. What a bank
             uses stays in memory as long as the bank does.
+        base_dtype: of the base's weights; banks on a device follow it.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class BasisCache:
         weights: Weights | None = None,
         max_entries: int = 1024,
         max_bytes: int = 4 << 30,
+        base_dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.device = device
+        self.device, self.base_dtype = device, base_dtype
         self._weights = weights
         self._max_entries, self._max_bytes = max_entries, max_bytes
         self._used_bytes = 0

@@ -73,6 +73,7 @@ class CLoRA(Method):
 
     name: ClassVar[str] = "clora"
     peft_type: ClassVar[str] = "CLORA"
+    may_be_half: ClassVar[bool] = True
     shared_prefixes: ClassVar[tuple[str, ...]] = (f"{_DOWN}.", f"{_UP}.")
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"r", "num_spaces", "diagonal", "scaling", "sade_weight"}

@@ -116,6 +116,7 @@ class FourierFT(Method):
 
     name: ClassVar[str] = "fourierft"
     peft_type: ClassVar[str] = "FOURIERFT"
+    may_be_half: ClassVar[bool] = True
     pattern_fields: ClassVar[Mapping[str, str]] = {"n_frequency": "n_frequency_pattern"}
     peft_fields: ClassVar[frozenset[str]] = frozenset(
         {"n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed", "entry_seed"}

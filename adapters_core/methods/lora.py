@@ -62,6 +62,7 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     peft_type: ClassVar[str] = "LORA"
     on_outputs: ClassVar[bool] = True
+    may_be_half: ClassVar[bool] = True
     pattern_fields: ClassVar[Mapping[str, str]] = {
         "r": "rank_pattern",
         "lora_alpha": "alpha_pattern",
@@ -156,7 +157,7 @@ class LoRA(Method):
         single = slice(0, rows.num_decode)
         parts = [lowrank_rows(x[single], layer, rows.slots[single], shape)]
         for segment in rows.segments:
-            packed = layer.rows()[segment.slot].to(x.dtype)
+            packed = layer.of(segment.slot).to(x.dtype)
             down = packed[: self.r * shape.in_].view(self.r, shape.in_)
             up = packed[self.r * shape.in_ :].view(self.r, shape.out)
             hidden = padded_linear(x[segment.start : segment.stop], down)

@@ -26,6 +26,8 @@ class LoRAEmbedding(LoRA):
     """Args: as LoRA's."""
 
     factors: ClassVar[tuple[str, str]] = ("lora_embedding_A", "lora_embedding_B")
+    #: Single numbers of a bank's buffer are looked up.
+    may_be_half: ClassVar[bool] = False
 
     def analysis_key(self, shape: Shape) -> None:
         return None

@@ -88,6 +88,7 @@ class WaveletFT(Method):
 
     name: ClassVar[str] = "waveletft"
     peft_type: ClassVar[str] = _ONE_LEVEL
+    may_be_half: ClassVar[bool] = True
     pattern_fields: ClassVar[Mapping[str, str]] = {"n_frequency": "n_frequency_pattern"}
     #: A layer's share is what a file says; a job says n.
     training_only: ClassVar[Mapping[str, tuple[Any, ...]]] = {"proportional_parameters": (False,)}
