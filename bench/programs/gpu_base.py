@@ -53,7 +53,7 @@ class GpuBase:
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.spec = spec_of(self.model, "bench")
         self.injection = inject(self.model)
-        self.bases = bases or BasisCache(sizes.device)
+        self.bases = bases or BasisCache(sizes.device, base_dtype=sizes.dtype)
         self._num_pages, self._page_size = _PAGES, PAGE_SIZE
         self.engine = Engine(self.injection, self._num_pages, self._page_size, on_device=True)
         self._banks: dict[Any, Bank] = {}
@@ -205,7 +205,8 @@ class GpuBase:
         small = Bank(layout, self.bases, slots=4)
         count = size_bytes // small.row_bytes - 1
         bank = Bank(layout, self.bases, slots=count)
-        slots = [bank.add(torch.zeros((), device=self.sizes.device)) for _ in range(count - 3)]
+        nothing = torch.zeros(layout.width, device=self.sizes.device)
+        slots = [bank.add(nothing) for _ in range(count - 3)]
         for seed in range(3):
             generator = torch.Generator().manual_seed(seed)
             row = torch.randn(layout.width, generator=generator).to(self.sizes.device)

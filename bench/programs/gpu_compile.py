@@ -16,7 +16,7 @@ from bench.programs.gpu_counts import MERGED, CountedBase
 
 def heard(chosen: Mapping[str, Method]) -> list[Launch]:
     """Return the launches of steps, merges and loads over one layer of the base."""
-    base = CountedBase(1, BasisCache(torch.device("meta")))
+    base = CountedBase(1, BasisCache(torch.device("meta"), base_dtype=torch.bfloat16))
     tallies = [base.decode(None), base.prompt(None)]
     for method in chosen.values():
         tallies.append(base.decode(method, "seven"))

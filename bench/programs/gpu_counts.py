@@ -169,7 +169,7 @@ class CountedModel:
     """What is counted over a base of one layer and over one of two."""
 
     def __init__(self) -> None:
-        bases = BasisCache(torch.device("meta"))
+        bases = BasisCache(torch.device("meta"), base_dtype=torch.bfloat16)
         self.one, self.two = CountedBase(1, bases), CountedBase(2, bases)
 
     def layered(self, count: Callable[[CountedBase], Tally]) -> Layered:
