@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from adapters_core.base.padding import padded
 from adapters_core.layers.inject import Injection
 from server.adapters.payload import Factored, Merged
+from server.base.device_setup import set_up
 from server.base.pooling import Pooling
 from server.encoding.head_switch import HeadSwitch
 from server.encoding.plan import EncodingPlan, Payload
@@ -115,6 +116,7 @@ class Encoder:
         self._pooling = pooling
         first = next(self._model.parameters())
         self._device, self._dtype = first.device, first.dtype
+        set_up(self._device)
 
     @torch.inference_mode()
     def run(

@@ -22,6 +22,7 @@ from adapters_core.base.rotations import border_of
 from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.layers.inject import Injection
 from adapters_core.layers.serving_plan import ServingPlan
+from server.base.device_setup import set_up
 from server.engine.attention import PagedCache
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import DecodeGraphs
@@ -40,6 +41,9 @@ from server.scheduling.sequence import Sampled
 from server.scheduling.step import Batch
 
 _LOG = logging.getLogger("overtone.engine")
+#: On a device a step with prompts has a multiple of so many rows: libraries plan their transforms
+#: for each number of rows.
+_PROMPT_ROWS = 64
 
 
 class Engine:
@@ -66,7 +70,9 @@ class Engine:
         self._injection = injection
         self._model = injection.model
         self._device = next(self._model.parameters()).device
+        set_up(self._device)
         self._page_size = page_size
+        self._prompt_rows = 1 if self._device.type == "cpu" else _PROMPT_ROWS
         linears = injection.linears.items()
         self._kept = frozenset(path for path, linear in linears if linear.sees_kept)
         self._keeps_rows = keeps_rows(self._model)
@@ -147,7 +153,8 @@ class Engine:
             replayed = self._graphs.logits(batch)
             if replayed is not None:
                 return replayed
-        step = pack(batch, self._page_size, self._device, self._kept)
+        multiple = self._prompt_rows if batch.prefill else 1
+        step = pack(batch, self._page_size, self._device, self._kept, multiple)
         self._cache.begin(step.layout)
         logits = self._forward(step.ids, step.positions, step.plan, step.wanted)
         num_sampled = sum(work.samples for work in batch.works)

@@ -1,6 +1,7 @@
 """From a scheduler's batch to tensors: packed rows, cache cells, and what each row's adapter is.
 
-Rows are padded to a multiple of four with tokens that write to page 0 and belong to no sequence.
+Rows are padded to a multiple, of four at least, with tokens that write to page 0 and belong to no
+sequence.
 """
 
 from collections import defaultdict
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.contract.method import Rows, Segment
-from adapters_core.contract.rows import padding_of
+from adapters_core.contract.rows import padding_of, row_multiple
 from adapters_core.layers.bank import EMPTY_SLOT
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.adapters.payload import Factored, Merged
@@ -52,7 +53,11 @@ class _PackedWork:
 
 
 def pack(
-    batch: Batch, page_size: int, device: torch.device, kept: Collection[str] = ()
+    batch: Batch,
+    page_size: int,
+    device: torch.device,
+    kept: Collection[str] = (),
+    multiple: int = 1,
 ) -> StepInput:
     """Return the tensors of a step.
 
@@ -61,9 +66,10 @@ def pack(
         page_size: of the cache.
         device: where the tensors are to be.
         kept: the base's linears that see only the wanted rows.
+        multiple: of rows, a power of two; no less than `row_multiple()` is taken.
     """
     packed, total = _packed(batch)
-    missing = padding_of(total)
+    missing = -total % max(multiple, row_multiple())
     ids: list[int] = []
     positions: list[int] = []
     for p in packed:
@@ -111,7 +117,7 @@ def _layout(
     for span in spans[num_decode:]:
         end = -(-span.length // page_size) * page_size
         clear += _cells(span.pages, range(span.length, end), page_size)
-    write += range(missing)  # page 0
+    write += [row % page_size for row in range(missing)]  # page 0
     long = [p.work.sequence.is_long for p in packed for _ in p.rows] + [False] * missing
     return StepLayout(
         decode=tuple(spans[:num_decode]),

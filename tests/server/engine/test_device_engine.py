@@ -96,6 +96,20 @@ def test_bases_of_every_shape_with_mixed_adapters(both: tuple[Served, Served]) -
     check(both, [*adapters, None], merged=2)
 
 
+def test_a_gpus_steps_with_prompts_have_few_numbers_of_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = (Served(tiny.model()), Served(tiny.model(), on_device=True))
+    monkeypatch.setattr(both[1].engine, "_prompt_rows", 64)
+    seen: set[int] = set()
+    norm = both[1].engine._model.get_submodule("model.norm")
+    norm.register_forward_hook(lambda module, given, rows: seen.add(rows.shape[1]))
+    adapters = [given(both[0].spec, method, 1) for method in (FOURIERFT, LORA)]
+    check(both, [None, *adapters])
+    check(both, [*adapters, None], merged=1)
+    assert seen == {4, 64}  # of single tokens and of prompts: at most 40 rows in each step
+
+
 def test_every_method_factored() -> None:
     both = (Served(tiny.model()), Served(tiny.model(), on_device=True))
     assert {method.name for method in METHODS} == set(registered())

@@ -59,6 +59,20 @@ def test_rows_stand_in_order_and_padding_writes_to_page_zero() -> None:
     assert [(s.first, s.count, s.position, s.length) for s in step.layout.prefill] == [(1, 4, 2, 6)]
 
 
+@pytest.mark.parametrize(("length", "rows"), [(1, 32), (31, 32), (32, 32), (33, 64)])
+def test_rows_may_be_padded_to_a_larger_multiple(length: int, rows: int) -> None:
+    prompt = Work.of(sequence(length, [3, 4, 5, 6, 7], factored(KernelBank(), 2)), 0, length)
+    step = pack(Batch((), (prompt,)), PAGE, CPU, multiple=32)
+    assert step.ids.shape == step.positions.shape == (1, rows)
+    # Padding writes to page 0 over and over, has no adapter, and no logits are wanted of it.
+    padding = rows - length
+    assert step.layout.write.tolist()[length:] == [i % PAGE for i in range(padding)]
+    assert step.wanted.tolist() == [length - 1] * 4
+    assert step.plan is not None
+    [group] = step.plan.factored
+    assert numbers(group.slots) == [2] * length + [0] * padding
+
+
 def test_cells_behind_a_prompts_piece_are_cleared_to_the_pages_end() -> None:
     step = packed([sequence(10, [2, 5])], [(sequence(20, [3, 4, 6]), 0, 11)])
     assert step.layout.clear.tolist() == [35, 36, 37, 38, 39]
