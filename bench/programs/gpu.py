@@ -11,12 +11,14 @@ Why: a decode step on a GPU reads the base's weights once; what an adapter adds 
 
     bench/gpu.sh [--out FILE] [--budget-s 330] [--rounds 50]
     bench/gpu.sh tests                                the tests marked `gpu`
-    overtone bench gpu --tiny                         on any machine
+    overtone bench gpu --tiny [--interpret]           on any machine
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +28,7 @@ from typing import Any
 
 import torch
 
-from adapters_core.gpu_kernels.running import runs_on
+from adapters_core.gpu_kernels.running import interpreted, runs_on
 from bench.lib.device_timing import copied_bytes_a_second, in_turns
 from bench.lib.figures import Figures
 from bench.lib.program import Parser
@@ -63,6 +65,7 @@ class Plan:
         calls: steps in a round.
         rows: of a step.
         copy_bytes: of the copy whose speed is measured.
+        interprets: whether kernels are held against torch's way by Triton's interpreter.
     """
 
     sizes: Sizes
@@ -70,6 +73,7 @@ class Plan:
     calls: int = 20
     rows: int = _ROWS
     copy_bytes: int = 1 << 30
+    interprets: bool = False
 
 
 def versions(plan: Plan) -> dict[str, Any]:
@@ -209,11 +213,12 @@ def measure_layer(figures: Figures, plan: Plan) -> None:
     figures.take("one layer", partial(one_layer, base, plan))
     shapes, dtype = base.shapes("seven"), plan.sizes.dtype
     linears = {path: base.injection.linears[path] for path in shapes}
-    for name in METHODS:
-        method = base.method(name)
-        figures.take(f"kernels {name}", partial(update_error, method, shapes, base.bases, dtype))
-        figures.take(f"merges {name}", partial(merge_error, method, linears, base.bases))
-        free_memory()
+    with interpreted() if plan.interprets else nullcontext():
+        for name in METHODS:
+            own = (base.method(name), shapes, base.bases, dtype)
+            figures.take(f"kernels {name}", partial(update_error, *own))
+            figures.take(f"merges {name}", partial(merge_error, own[0], linears, base.bases))
+            free_memory()
 
 
 def measure_decode(figures: Figures, base: GpuBase, plan: Plan) -> None:
@@ -271,11 +276,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="file that every figure is added to, JSON lines")
     parser.add_argument("--budget-s", type=float, default=330.0)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument(
+        "--interpret", action="store_true", help="with --tiny: kernels by Triton's interpreter"
+    )
     options = parser.parse_args(arguments)
+    if options.interpret:
+        os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
     figures = Figures(options.budget_s, options.out)
     reason: Mapping[str, str] = {}
     if options.tiny:
-        tiny = Plan(of_nothing_much(), min(options.rounds, 2), 2, rows=4, copy_bytes=1 << 20)
+        small = {"rows": 4, "copy_bytes": 1 << 20, "interprets": options.interpret}
+        tiny = Plan(of_nothing_much(), min(options.rounds, 2), 2, **small)
         with torch.inference_mode():
             measure_all(figures, tiny)
     elif torch.cuda.is_available():

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from adapters_core.contract.method import Method
 from adapters_core.gpu_kernels.running import Launch
 from adapters_core.layers.basis_cache import BasisCache
 from bench.lib.compiling import Compiled, compiled, distinct, largest
+from bench.lib.grids import Grid
 from bench.programs.gpu_counts import MERGED, CountedBase
 
 
 def heard(chosen: Mapping[str, Method]) -> list[Launch]:
     """Return the launches of steps, merges and loads over one layer of the base."""
     base = CountedBase(1, BasisCache(torch.device("meta"), base_dtype=torch.bfloat16))
-    tallies = [base.decode(None), base.prompt(None)]
+    tallies = [base.decode(None), base.prompt(None), base.long_text()]
     for method in chosen.values():
         tallies.append(base.decode(method, "seven"))
         tallies += [base.merge(method, linear) for linear in MERGED]
@@ -46,7 +46,7 @@ class CompiledRow:
             "registers": made.registers,
             "stack": made.stack,
             "shared": made.shared,
-            "fits": made.fits,
+            "fits": "yes" if made.fits else "no",
         }
 
 
@@ -66,11 +66,7 @@ def compiled_rows(
             yield CompiledRow(compiled(launch, capability))
 
 
-def compiled_table(rows: Sequence[CompiledRow]) -> Table:
+def compiled_grid(rows: Sequence[CompiledRow]) -> Grid:
     """Return the rows for a person."""
-    table = Table(title="kernels")
-    for name in rows[0].cells if rows else ():
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(str, row.cells.values()))
-    return table
+    columns = list(rows[0].cells) if rows else []
+    return Grid("kernels", columns, [[str(cell) for cell in row.cells.values()] for row in rows])

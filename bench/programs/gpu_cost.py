@@ -8,7 +8,7 @@ Why: a decode step is short; what an adapter adds must be few launches and few b
 be held before a GPU is seen. `mixed / base` is an estimate from these counts; docs/gpu.md has its
 arithmetic. `--compile` compiles the kernels of Triton's for sm_90 and sm_80.
 
-    overtone bench gpu_cost [--methods NAME ...] [--json] [--bars]
+    overtone bench gpu_cost [--methods NAME ...] [--json | --markdown | --bars]
     overtone bench gpu_cost --compile 90 80 [--every]
 """
 
@@ -20,16 +20,16 @@ from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from adapters_core.contract.method import Method
 from bench.lib.bases import ENDINGS
 from bench.lib.compiling import SHARED_LIMITS
 from bench.lib.counting import Cost
+from bench.lib.grids import Grid
 from bench.lib.program import Parser
 from bench.lib.timing import machine
 from bench.programs.gpu_bars import BARS, GOALS
-from bench.programs.gpu_compile import compiled_rows, compiled_table
+from bench.programs.gpu_compile import compiled_grid, compiled_rows
 from bench.programs.gpu_counts import (
     MERGED,
     CountedBase,
@@ -141,20 +141,18 @@ def _rounded_up(value: float) -> float:
     return int(value) if value == int(value) else round(value + 5e-4, 3)
 
 
-def tables(rows: Sequence[Row]) -> Iterator[Table]:
+def grids(rows: Sequence[Row]) -> Iterator[Grid]:
     """Yield a table for each kind of row."""
     kinds: dict[str, list[Row]] = {}
     for row in rows:
         kinds.setdefault(row.name.partition(" ")[0], []).append(row)
     for kind, own in kinds.items():
         names = list(dict.fromkeys(name for row in own for name in (*row.figures, *row.others)))
-        table = Table(title=kind)
-        for column in ("", *names):
-            table.add_column(column, justify="right" if column else "left")
-        for row in own:
-            cells = (_cell(row, name) for name in names)
-            table.add_row(row.name.removeprefix(f"{kind} "), *cells)
-        yield table
+        lines = [
+            [row.name.removeprefix(f"{kind} "), *(_cell(row, name) for name in names)]
+            for row in own
+        ]
+        yield Grid(kind, [kind, *names], lines)
 
 
 def _cell(row: Row, name: str) -> str:
@@ -164,8 +162,12 @@ def _cell(row: Row, name: str) -> str:
     goal = GOALS.get(row.name, {}).get(name)
     wanted = "" if goal is None or value <= goal else f" (goal {goal:g})"
     bar = BARS.get(row.name, {}).get(name)
-    crossed = f" [red]over {bar}[/red]" if name in row.crossed else ""
-    return f"{value:.4g}{wanted}{crossed}"
+    crossed = f", over {bar}" if name in row.crossed else ""
+    return f"{_short(value)}{wanted}{crossed}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) or value >= 1000 else f"{value:.3g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="overtone bench gpu_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=sorted(methods()), choices=methods())
     parser.add_argument("--json", action="store_true", help="no tables")
+    parser.add_argument("--markdown", action="store_true", help="tables as docs/gpu.md has them")
     parser.add_argument("--bars", action="store_true", help="print what gpu_bars.py would hold")
     compiling = parser.add_argument_group("compiling, in place of counting")
     compiling.add_argument(
@@ -186,16 +189,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.compile:
         made = list(compiled_rows(chosen, options.compile, options.every))
-        _print("gpu_cost --compile", [row.cells for row in made], [compiled_table(made)], options)
+        _print("gpu_cost --compile", [row.cells for row in made], [compiled_grid(made)], options)
         return
     rows = list(counted_rows(chosen))
     told = [{"row": row.name, **row.figures, **row.others, "crossed": row.crossed} for row in rows]
-    _print("gpu_cost", told, tables(rows), options)
+    _print("gpu_cost", told, grids(rows), options)
 
 
-def _print(name: str, rows: list[dict[str, Any]], shown: Iterable[Table], options: Any) -> None:
-    if not options.json:
-        console = Console(highlight=False)
-        for table in shown:
-            console.print(table)
+def _print(name: str, rows: list[dict[str, Any]], shown: Iterable[Grid], options: Any) -> None:
+    console = Console(highlight=False)
+    for grid in () if options.json else shown:
+        if options.markdown:
+            print(grid.for_page(), end="\n\n")
+        else:
+            console.print(grid.for_terminal())
     print(json.dumps({"bench": name, "machine": machine(), "rows": rows}), flush=True)

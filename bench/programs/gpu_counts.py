@@ -19,11 +19,13 @@ from bench.programs.gpu_base import CONTEXT, GpuBase
 from bench.programs.gpu_shape import of_llama_8b
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
-from server.scheduling.step import Batch
+from server.scheduling.step import Batch, Work
 
 LAYERS, ROWS = 32, 32
 #: The linears whose merges are counted: one of each shape.
 MERGED = ("q", "k", "gate", "down")
+#: Tokens of a long text; all pages that the base's cache has.
+_LONG = 4000
 _TUNED: dict[str, Method] = {
     "fourierft": FourierFT(1000, 300.0),
     "loca": LoCA(1000),
@@ -108,6 +110,12 @@ class CountedBase:
         """Count a step of one prompt."""
         [lease] = self._factored(method, which, 1)
         return self._step(Batch((), (self._base.prompt(lease, CONTEXT),)))
+
+    def long_text(self) -> Tally:
+        """Count a step of one token of a long text."""
+        work = self._base.prompt(None, _LONG)
+        work.sequence.tokens.append(1)
+        return self._step(Batch((Work.of(work.sequence, _LONG, _LONG + 1),), ()))
 
     def merge(self, method: Method, linear: str) -> Tally:
         """Count one linear's way from coefficients in host memory to merged weights."""
