@@ -24,6 +24,8 @@ from server.adapters.residency import Entry, Residency
 from server.errors import AdapterTooLarge, Draining
 from server.telemetry.observer import CacheStats
 
+#: Of a new bank on a GPU.
+_FIRST_BYTES, _MOST_FIRST_SLOTS = 16 << 20, 512
 _NAMES: dict[Mode, str] = {"factored": "coefficients", "merged": "merged"}
 
 
@@ -232,7 +234,8 @@ class DeviceMemory:
             )
 
     def _new_bank(self, layout: Layout, layers: Mapping[str, Coefficients] | None) -> Bank:
-        bank = Bank(layout, self._basis_cache, layers=layers)
+        slots = _first_slots(layout, self._basis_cache.device.type)
+        bank = Bank(layout, self._basis_cache, slots, layers)
         self._banks.check_size(bank)
         with self._room:
             while not self._banks.has_room(bank):
@@ -277,6 +280,12 @@ class DeviceMemory:
             self._host.put(victim.digest, HostCopy(bank.layout, row, method, head))
         bank.remove(payload.slot)
         self._banks.drop_if_empty(bank)
+
+
+def _first_slots(layout: Layout, device_type: str) -> int:
+    """Return how many slots a bank begins with; on a GPU, growth ends recorded steps."""
+    fitting = _FIRST_BYTES // max(1, 4 * layout.width)
+    return 4 if device_type == "cpu" else min(max(4, fitting), _MOST_FIRST_SLOTS)
 
 
 def _stats(name: str, count: int, cache: Residency | HostCache) -> CacheStats:

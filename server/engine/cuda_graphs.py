@@ -100,7 +100,7 @@ class DecodeGraphs:
         forward: the model's forward pass; its kernels are recorded.
         cache: of keys and values.
         device: where it runs.
-        recordings: makes them; None where there are none (CPU).
+        recordings: makes them; None where there are none (CPU), or not yet.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class DecodeGraphs:
         self._forward = forward
         self._cache = cache
         self._device = device
-        self._recordings = recordings
+        self.recordings = recordings
         self._live: dict[Hashable, list[_Recorded]] = {}
         self._stale: list[_Recorded] = []
         # Buffers that the last step reads; it is over once the next one begins.
@@ -126,12 +126,12 @@ class DecodeGraphs:
 
     def prepare(self, most_rows: int) -> None:
         """Record the base's steps of up to so many rows, before the first request."""
-        if self._recordings is None or self._recordings.failure:
+        if self.recordings is None or self.recordings.failure:
             return
         begun = time.monotonic()
         forms = [_Form(rows, pages) for pages in _PAGES_AT_START for rows in row_counts(most_rows)]
         for number, form in enumerate(forms):
-            if time.monotonic() - begun > _START_S or self._recordings.failure:
+            if time.monotonic() - begun > _START_S or self.recordings.failure:
                 _LOG.info("%d of %d forms of steps are recorded", number, len(forms))
                 return
             if number % len(row_counts(most_rows)) == 0:
@@ -213,8 +213,8 @@ class DecodeGraphs:
         for entry in (*self._entries(), *self._stale):
             entry.replay = None
         self._stale = []
-        if self._recordings is not None:
-            self._recordings.retire()
+        if self.recordings is not None:
+            self.recordings.retire()
 
     def _run(self, entry: _Recorded, parts: Parts) -> Tensor:
         entry.runs += 1
@@ -225,9 +225,9 @@ class DecodeGraphs:
         return self._forwarded(entry, parts) if entry.replay is None else entry.replay()
 
     def _record(self, entry: _Recorded, parts: Parts) -> None:
-        if self._recordings is None or self._recordings.failure:
+        if self.recordings is None or self.recordings.failure:
             return
-        replay = self._recordings.record(lambda: self._forwarded(entry, parts))
+        replay = self.recordings.record(lambda: self._forwarded(entry, parts))
         if replay is None:
             self._retire()  # nothing is replayed after a failure
         # A bank that grew meanwhile was recorded with its new buffer, which the entry knows not.

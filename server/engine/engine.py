@@ -81,8 +81,7 @@ class Engine:
         self._graphs: DecodeGraphs | None = None
         if self._on_device:
             self._cache = DeviceCache(num_pages, page_size, deterministic)
-            recordings = recordings_on(self._device)
-            self._graphs = DecodeGraphs(self._forward, self._cache, self._device, recordings)
+            self._graphs = DecodeGraphs(self._forward, self._cache, self._device)
         else:
             compile_draws()
             compile_penalties()
@@ -100,6 +99,8 @@ class Engine:
         except UnsupportedAttention as reason:
             self._leave_attention(implementation, reason)
         check.hold(self.logits)
+        if self._graphs is not None:  # nothing of the check is recorded
+            self._graphs.recordings = recordings_on(self._device)
 
     @property
     def has_own_attention(self) -> bool:

@@ -161,8 +161,8 @@ def test_after_a_failure_nothing_is_recorded_or_replayed(caplog: pytest.LogCaptu
         told(graphs, running(length, [1]))
     recorder.fails = True
     heard: list[bool] = []
-    assert graphs._recordings is not None
-    graphs._recordings.tell(heard.append)
+    assert graphs.recordings is not None
+    graphs.recordings.tell(heard.append)
     for count in (8, 8, 1, 1, 16, 16):
         assert told(graphs, *[running(5, [1])] * count) == [14] * count
     assert (recorder.recorded, recorder.replayed, graphs.num_recordings) == (1, 1, 0)
@@ -268,4 +268,17 @@ def test_merged_rows_beside_others_are_recorded_once_they_are_seen_to_stay() -> 
         told(graphs, running(3, [1], merged), running(3, [2]))
     assert (recorder.recorded, forward.runs) == (0, 7)
     told(graphs, running(3, [2]), running(3, [1], merged), running(4, [1], merged))
+    assert (recorder.recorded, recorder.replayed) == (1, 1)
+
+
+def test_a_recording_with_fewer_banks_does_not_serve() -> None:
+    recorder = Recorder()
+    graphs, _ = graphs_of(recorder)
+    banks = [bank_of(), bank_of()]
+    for bank in banks:
+        bank.__class__ = ByKernels
+    one, two = (Factored(bank, bank.add(torch.zeros(bank.layout.width))) for bank in banks)
+    for _ in range(2):
+        told(graphs, running(3, [1], one))
+    assert told(graphs, running(3, [1], one), running(4, [2], two)) == [12, 13]
     assert (recorder.recorded, recorder.replayed) == (1, 1)

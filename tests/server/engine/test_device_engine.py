@@ -21,7 +21,9 @@ from adapters_core.methods import (
     VeRA,
     WaveletFT,
 )
+from device_checks import RunsAgain
 from server.adapters.residency import Entry
+from server.engine.recordings import Recordings
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Sampling, TokenSequence
@@ -125,6 +127,33 @@ def test_a_merged_adapter_alone_goes_over_static_tensors_too() -> None:
     graphs = both[1].engine._graphs
     assert graphs is not None
     assert list(graphs._entries())
+
+
+def test_replays_serve_merged_rows_beside_several_banks() -> None:
+    """The same adapters come in other orders and numbers, over the same recorded forms."""
+    both = (Served(tiny.model()), Served(tiny.model(), on_device=True))
+    maker = RunsAgain()
+    graphs = both[1].engine._graphs
+    assert graphs is not None
+    graphs.recordings = Recordings(maker)
+    merged = [given(both[0].spec, FOURIERFT, i, QUERY_VALUE) for i in range(2)]
+    others = [given(both[0].spec, method, 5) for method in (FOURIERFT, LORA)]
+    told = []
+    for served in both:
+        leases = [served.entry(one, "merged") for one in merged]
+        leases += [served.entry(one, "factored") for one in others]
+        runs = []
+        for order in ((0, 1, 2, 3), (3, 2, 0, 0), (1, 0, 2, 3)):
+            sequences = [
+                TokenSequence(prompt_of(9, i), greedy(24), leases[number])
+                for i, number in enumerate(order)
+            ]
+            sequences.append(TokenSequence(prompt_of(9, 9), greedy(24)))
+            served.run(sequences)
+            runs.append([one.tokens for one in sequences])
+        told.append(runs)
+    assert told[0] == told[1]
+    assert maker.replayed > 2 * maker.recorded > 0
 
 
 def test_steps_choose_tokens_as_the_cpu_does_and_catch_up_without_sampling() -> None:

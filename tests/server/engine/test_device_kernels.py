@@ -13,6 +13,7 @@ from adapters_core.gpu_kernels.running import Launch, interpreted, listening
 from adapters_core.methods import FourierFT, LoCA
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
+from server.engine.recordings import Recordings
 from server_parts import CPU, FOURIERFT, LORA, QUERY_VALUE, Given, Served, torch_threads
 
 pytest.importorskip("triton")
@@ -45,7 +46,9 @@ def served_by_kernels(
     deterministic: bool = False,
 ) -> Served:
     model = small_base(shape).to(device, dtype)
-    return ServedByKernels(model, on_device=True, deterministic=deterministic)
+    served = ServedByKernels(model, on_device=True, deterministic=deterministic)
+    device_checks.graphs_of(served).recordings = Recordings(device_checks.RunsAgain())
+    return served
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +79,7 @@ def test_bfloat16_stays_near_float32() -> None:
     device_checks.check_bfloat16_stays_near(CPU)
 
 
+@pytest.mark.slow
 def test_replays_equal_runs() -> None:
     device_checks.check_replays_equal_runs(CPU)
 
