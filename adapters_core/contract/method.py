@@ -267,7 +267,10 @@ class Method(ABC):
 
     @abstractmethod
     def pack(self, coefficients: Coefficients, shape: Shape, basis: Any) -> Tensor:
-        """Return the coefficients as `apply` reads them: float32 `[packed_length]`, scaled."""
+        """Return the coefficients as `apply` reads them: float32 `[packed_length]`, scaled.
+
+        They are in host memory, and what is returned is there, too, unless the basis is needed.
+        """
 
     def analysis_key(self, shape: Shape) -> Hashable | None:
         """Return what layers that see the same rows must share to share `analyse`; None: nothing.

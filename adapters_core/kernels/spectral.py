@@ -26,6 +26,7 @@ class SpectralPlan:
 
     Args:
         order: int64 `[n]`, the packed order of the file's coefficients.
+        host_order: the same in host memory, where they are packed.
         cols: int64 `[n]`, the frequency that each reads.
         rows: int64 `[n]`, the frequency that each writes, ascending.
         signs: `[n]`, -1 where the conjugate is read, else 1.
@@ -38,6 +39,7 @@ class SpectralPlan:
     """
 
     order: Tensor
+    host_order: Tensor
     cols: Tensor
     rows: Tensor
     signs: Tensor
@@ -70,6 +72,7 @@ def spectral_plan(
     stops = torch.stack([ends - plain, ends], dim=1).reshape(-1)
     return SpectralPlan(
         order.to(device),
+        order,
         cols.to(device),
         rows.to(device),
         (2.0 * plus - 1.0).to(device),

@@ -26,6 +26,8 @@ from adapters_core.contract.method import (
 )
 from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.layers.basis_cache import BasisCache, memory_of
+from adapters_core.layers.load_stream import loading
+from adapters_core.layers.uploads import staged
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class Bank:
     def pack(self, methods: Mapping[str, Method], layers: Mapping[str, Coefficients]) -> Tensor:
         """Return the row `[width]` of an adapter of this layout, target -> method and coefficients.
 
+        It is in host memory, as the coefficients are, where no method packs on the device.
+
         The adapter's own methods pack it: what is not in their signature, such as the scale, may
         differ from adapter to adapter of one bank.
         """
@@ -138,8 +142,9 @@ class Bank:
             methods[target].pack(layers[target], part.shape, self._bases[target])
             for target, part in self.layout.parts.items()
         ]
-        own = [piece.to(self._buffer.device) for piece in packed]
-        return torch.cat(own) if own else self._buffer.new_zeros(0)
+        if len({piece.device for piece in packed}) > 1:
+            packed = [piece.to(self._buffer.device) for piece in packed]
+        return torch.cat(packed) if packed else torch.zeros(0)
 
     @torch.inference_mode()
     def add(self, row: Tensor) -> int:
@@ -150,13 +155,16 @@ class Bank:
             with self._lock:
                 slot = self._free.pop()
                 self._taken.add(slot)
-            self._buffer[slot] = halved(row) if self._is_half else row
+            own = halved(row) if self._is_half else row
+            with loading(self._buffer.device):
+                self._buffer[slot].copy_(staged(own, self._buffer.device), non_blocking=True)
             return slot
 
     @torch.inference_mode()
     def row(self, slot: int) -> Tensor:
         """Return a copy of a taken slot's row, float32 `[width]`, in host memory."""
-        return PackedLayer(self._buffer, 0, self.layout.width).of(slot).clone().cpu()
+        with loading(self._buffer.device, behind_steps=False):
+            return PackedLayer(self._buffer, 0, self.layout.width).of(slot).clone().cpu()
 
     def remove(self, slot: int) -> None:
         """Give a slot back; the caller knows that no running row uses it."""
@@ -234,7 +242,8 @@ class Bank:
         is_small = old.device.type == "cpu" or old.nbytes < _DOUBLED_BYTES
         more = slots if is_small else slots // 4
         larger = _unwritten(slots + more, old)
-        larger[:slots] = old
+        with loading(old.device):
+            larger[:slots] = old
         with self._lock:
             self._buffer = larger
             self._free.extend(range(slots + more - 1, slots - 1, -1))

@@ -94,7 +94,7 @@ def worst_error(method: Method, shape: Shape, bases: BasisCache) -> float:
     return max(
         _relative(fast, true),
         _relative(written, true),
-        _batch_error(method, shape, bases, on_device, deltas),
+        _batch_error(method, shape, bases, layers, deltas),
     )
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Coefficients, Method
 from adapters_core.layers.basis_cache import BasisCache
+from adapters_core.layers.load_stream import loading
+from adapters_core.layers.uploads import uploaded
 
 
 class BaseLayer(Protocol):
@@ -47,7 +49,7 @@ def materialise(
 ) -> dict[str, Tensor]:
     """Return target -> merged weight `[out, in]` in the base's dtype.
 
-    Layers of one method and shape are transformed together.
+    Layers of one method and shape are transformed together. A GPU has done it all on return.
 
     Args:
         methods: of the adapter, by target.
@@ -58,22 +60,22 @@ def materialise(
             the system cost more than a transform.
     """
     merged: dict[str, Tensor] = {}
+    with loading(bases.device):
+        there = uploaded({target: layers[target] for target in methods}, bases.device)
     chunk_numbers = _CHUNK_CPU if bases.device.type == "cpu" else _CHUNK_GPU
     for group in _groups(methods, linears):
         method, shape = methods[group[0]], linears[group[0]].shape
         at_once = max(1, chunk_numbers // (shape.out * shape.in_))
         for start in range(0, len(group), at_once):
             chunk = group[start : start + at_once]
-            on_device = [
-                {k: v.to(bases.device) for k, v in layers[target].items()} for target in chunk
-            ]
             golden = [linears[target].golden() for target in chunk]
             basis = bases.get(method, shape, chunk[0], layers[chunk[0]])
             out = [
                 _room(weight, linears[target].is_looked_up, (reuse or {}).get(target))
                 for target, weight in zip(chunk, golden, strict=True)
             ]
-            method.merge_many(on_device, golden, out, shape, basis)
+            with loading(bases.device):
+                method.merge_many([there[target] for target in chunk], golden, out, shape, basis)
             merged.update(zip(chunk, out, strict=True))
     return merged
 

@@ -84,7 +84,7 @@ class FourierBasis:
         positions: int64 `[n]`, flat and row-major, as the coefficients stand in the file.
         half: where they stand in the half spectrum that dense sums are made of.
         plan: which frequency each packed coefficient reads and which it writes.
-        weight: float32 `[n]`, what each packed coefficient is multiplied by.
+        weight: float32 `[n]` in host memory, what each packed coefficient is multiplied by.
         lanes: for sixteen rows at a time; None where that way cannot go.
         sums: for dense sums sixteen rows at a time; None where that way cannot go.
         dtype: of the transforms.
@@ -262,8 +262,7 @@ class FourierFT(Method):
 
     def pack(self, coefficients: Coefficients, shape: Shape, basis: FourierBasis) -> Tensor:
         factor = self.scale / (shape.out * shape.in_)
-        spectrum = coefficients[_SPECTRUM].float().to(basis.weight.device)
-        return factor * basis.weight * spectrum[basis.plan.order]
+        return factor * basis.weight * coefficients[_SPECTRUM].float()[basis.plan.host_order]
 
     def analysis_key(self, shape: Shape) -> Hashable:
         return ("spectrum", shape.in_, has_lanes(shape))
@@ -291,7 +290,7 @@ class FourierFT(Method):
             return None
         from adapters_core.gpu_kernels import spectral_group
 
-        device = bases[0].weight.device
+        device = bases[0].positions.device
         linears = [
             spectral_group.Coefficients(
                 line(part.shape.out, False, device),
@@ -300,7 +299,8 @@ class FourierFT(Method):
                 basis.plan.rows,
                 # Each counts once here, where an inverse transform of half a spectrum takes most
                 # of them twice.
-                torch.stack([torch.ones_like(signs), signs], dim=1) * (1 / basis.weight)[:, None],
+                torch.stack([torch.ones_like(signs), signs], dim=1)
+                * (1 / basis.weight.to(device))[:, None],
             )
             for part, basis in zip(parts, bases, strict=True)
             for signs in [basis.plan.signs]
@@ -328,9 +328,7 @@ class FourierFT(Method):
         in_lanes = device.type == "cpu" and dtype == torch.float32 and has_lane_sums(shape, self.n)
         sums = sums_plan(flat, shape) if in_lanes else None
         terms = _terms(flat, shape, device) if dtype == torch.float32 else None
-        return FourierBasis(
-            flat.to(device), half, plan, weight.to(device), lanes, sums, dtype, terms
-        )
+        return FourierBasis(flat.to(device), half, plan, weight, lanes, sums, dtype, terms)
 
     def _positions(self, shape: Shape) -> Tensor:
         """Return the flat positions, int64 `[n]`, row-major over `[out, in_]`."""
@@ -354,5 +352,6 @@ def _packed(flat: Tensor, shape: Shape, device: torch.device) -> tuple[SpectralP
     written = torch.where(row_folded, shape.out - rows, rows)
     read = torch.where(col_folded, shape.in_ - cols, cols)
     plan = spectral_plan(read, written, row_folded != col_folded, shape.out // 2 + 1, device)
-    alone = (plan.rows == 0) | (2 * plan.rows == shape.out)
+    rows = written[plan.host_order]
+    alone = (rows == 0) | (2 * rows == shape.out)
     return plan, torch.where(alone, 1.0, 0.5)

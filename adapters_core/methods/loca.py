@@ -219,8 +219,7 @@ class LoCA(Method):
     def pack(self, coefficients: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
         self.check(coefficients, shape)  # the compiled loop trusts the locations
         spectrum = self.scale * coefficients[_SPECTRUM].float()
-        locations = _locations(coefficients).float().view(-1)
-        return torch.cat([spectrum.to(basis.device), locations.to(basis.device)])
+        return torch.cat([spectrum, _locations(coefficients).float().view(-1)])
 
     def analysis_key(self, shape: Shape) -> Hashable:
         return ("cosines", shape.in_)

@@ -254,7 +254,7 @@ class WaveletFT(Method):
         return self.n
 
     def pack(self, coefficients: Coefficients, shape: Shape, basis: WaveletBasis) -> Tensor:
-        return self.scale * coefficients[_SPECTRUM].float().to(basis.order.device)[basis.order]
+        return self.scale * coefficients[_SPECTRUM].float()[basis.host_order]
 
     def analysis_key(self, shape: Shape) -> Hashable:
         if not self.use_idwt or self._is_direct(shape):

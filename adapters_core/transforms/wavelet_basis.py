@@ -26,6 +26,7 @@ class WaveletBasis:
     Args:
         pyramid: the filters and levels of both sides.
         order: int64 `[n]`, the packed order of the coefficients.
+        host_order: the same in host memory, where they are packed.
         row_atoms, col_atoms: int32 `[n]` in that order, the atom of the rows that each
             coefficient writes and the one of the columns that it reads.
         blocks: the same as cells, where no transform is needed.
@@ -38,6 +39,7 @@ class WaveletBasis:
 
     pyramid: Pyramid
     order: Tensor
+    host_order: Tensor
     row_atoms: Tensor
     col_atoms: Tensor
     blocks: Blocks | None
@@ -67,6 +69,7 @@ def wavelet_basis(
     return WaveletBasis(
         rows.pyramid,
         order.to(device),
+        order,
         row_atoms[order].int().to(device),
         col_atoms[order].int().to(device),
         _blocks(rows.of(order), cols.of(order), device, dtype) if direct else None,

@@ -1,0 +1,99 @@
+"""In what order a load's work reaches a GPU, told by stand-ins for torch's streams and events."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from adapters_core.layers import load_stream
+from adapters_core.layers.load_stream import loading
+
+GPU = torch.device("cuda", 0)
+
+
+class Stream:
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name = log, name
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.log.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    told: list[str] = []
+    steps = Stream(told, "steps")
+
+    class Event:
+        def __init__(self, blocking: bool) -> None:
+            assert blocking  # a thread that spins takes a processor from the steps' threads
+
+        def record(self, stream: Stream) -> None:
+            told.append(f"event on {stream.name}")
+
+        def synchronize(self) -> None:
+            told.append("host waits for event")
+
+    @contextmanager
+    def current(stream: Stream) -> Iterator[None]:
+        told.append(f"{stream.name} is current")
+        yield
+        told.append("steps are current")
+
+    def made(device: torch.device) -> Stream:
+        assert device == GPU
+        return Stream(told, f"load of {threading.current_thread().name}")
+
+    monkeypatch.setattr(torch.cuda, "Stream", made)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "stream", current)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps)
+    monkeypatch.setattr(load_stream, "_streams", threading.local())
+    return told
+
+
+def test_a_load_runs_behind_the_steps_and_is_done_at_the_end(log: list[str]) -> None:
+    own = f"load of {threading.current_thread().name}"
+    with loading(GPU):
+        log.append("work")
+    assert log == [
+        f"{own} waits for steps",
+        f"{own} is current",
+        "work",
+        f"event on {own}",
+        "steps are current",
+        "host waits for event",
+    ]
+
+
+def test_what_only_reads_waits_for_no_step(log: list[str]) -> None:
+    with loading(GPU, behind_steps=False):
+        log.append("work")
+    assert not any("waits for steps" in line for line in log)
+    assert log[-1] == "host waits for event"
+
+
+def test_each_thread_has_one_stream(log: list[str]) -> None:
+    def load() -> None:
+        for _ in range(2):
+            with loading(GPU):
+                pass
+
+    for name in ("a", "b"):
+        thread = threading.Thread(target=load, name=name)
+        thread.start()
+        thread.join()
+    waits = [line for line in log if "waits for steps" in line]
+    assert waits == [f"load of {name} waits for steps" for name in "aabb"]
+    with loading(GPU):
+        first = load_stream._stream_of(GPU)
+    assert load_stream._stream_of(GPU) is first
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_elsewhere_work_is_done_at_once(device: str, log: list[str]) -> None:
+    with loading(torch.device(device)):
+        pass
+    assert log == []
