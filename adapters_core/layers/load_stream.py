@@ -6,7 +6,15 @@ from contextlib import contextmanager
 
 import torch
 
-_streams = threading.local()
+
+class _Streams(threading.local):
+    """The streams of a thread's loads, by device."""
+
+    def __init__(self) -> None:
+        self.by_device: dict[torch.device, torch.cuda.Stream] = {}
+
+
+_streams = _Streams()
 
 
 @contextmanager
@@ -37,7 +45,7 @@ def loading(device: torch.device, behind_steps: bool = True) -> Iterator[None]:
 
 def _stream_of(device: torch.device) -> torch.cuda.Stream:
     """Return the stream of this thread's loads."""
-    own: dict[torch.device, torch.cuda.Stream] = _streams.__dict__
+    own = _streams.by_device
     if device not in own:
         own[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return own[device]

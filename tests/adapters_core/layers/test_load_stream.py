@@ -50,7 +50,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "stream", current)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps)
-    monkeypatch.setattr(load_stream, "_streams", threading.local())
+    monkeypatch.setattr(load_stream, "_streams", load_stream._Streams())
     return told
 
 
