@@ -51,8 +51,8 @@ class FilledBank:
     def update(self, x: Tensor, slots: Tensor, path: str, y: Tensor) -> Tensor:
         found = self.kernels.kernels_of(path)
         assert found is not None
-        group, number = found
-        group.add(group.begin(x, self.kernels.buffer, slots), number, y, self.kernels.buffer, slots)
+        (group, number), bank = found, self.kernels.buffer
+        group.add(group.begin(x, bank, slots, number), number, y, bank, slots)
         return y
 
     def exact(self, x: Tensor, slots: Tensor, path: str) -> Tensor:

@@ -1,7 +1,8 @@
 """What a method's kernels for a GPU do, in place of `analyse` and `apply`."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,20 +25,47 @@ class BankPart:
     device: torch.device
 
 
-class KernelGroup(Protocol):
+class Runs:
+    """Which linears of a group see the same rows, as far as was seen: neighbours, in their order.
+
+    Names do not say it: an attention's output projection stands beside those of q, k and v, reads
+    as many numbers, and sees other rows.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._firsts, self._count = [0], count
+
+    def of(self, number: int) -> range:
+        """Return the linears that share what is begun with the linear `number`."""
+        first = max(one for one in self._firsts if one <= number)
+        return range(first, min([one for one in self._firsts if one > number] + [self._count]))
+
+    def split(self, number: int) -> None:
+        """Let a run begin with the linear `number`, which got other rows than those before it."""
+        if number not in self._firsts:
+            self._firsts.append(number)
+
+
+class KernelGroup(ABC):
     """Kernels of linears that see the same rows: what these share is computed once.
 
     Rows whose slot is 0 have no adapter, and get nothing.
     """
 
-    def begin(self, x: Tensor, bank: Tensor, slots: Tensor) -> Any:
-        """Return what `add` reads of the rows x `[T, in_]`.
+    def __init__(self, count: int) -> None:
+        self.runs = Runs(count)
+
+    @abstractmethod
+    def begin(self, x: Tensor, bank: Tensor, slots: Tensor, number: int) -> Any:
+        """Return what `add` reads of the rows x `[T, in_]`, for all linears of a run.
 
         Args:
             x: the rows.
             bank: `[slots, width]`.
             slots: int64 `[T]`, of each row.
+            number: a linear of the run.
         """
 
+    @abstractmethod
     def add(self, begun: Any, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
         """Add to y `[T, out]` the update of the group's linear `number`."""

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters_core.contract.kernel_group import KernelGroup
 from adapters_core.gpu_kernels.gathered import gather, stretch
 from adapters_core.gpu_kernels.running import launch
 from adapters_core.gpu_kernels.sliced import SLICE, Atoms, Sliced, one_behind_the_other
 
 
-class AtomsGroup:
+class AtomsGroup(KernelGroup):
     """Adds the updates of linears that see the same rows: one launch for all, and one for each.
 
     Args:
@@ -21,23 +22,28 @@ class AtomsGroup:
     """
 
     def __init__(self, parts: Sequence[Atoms], offsets: Sequence[int]) -> None:
+        super().__init__(len(parts))
         self._reads = one_behind_the_other([part.reads for part in parts])
         self._writes = [part.writes for part in parts]
         factors = [_padded(part.order + at) for part, at in zip(parts, offsets, strict=True)]
         self._factors = torch.cat(factors).int()
-        sizes = [SLICE * part.reads.num_slices for part in parts]
-        self._firsts = [sum(sizes[:number]) for number in range(len(sizes))]
+        counts = [part.reads.num_slices for part in parts]
+        self._firsts = [sum(counts[:number]) for number in range(len(parts) + 1)]
 
-    def begin(self, x: Tensor, bank: Tensor, slots: Tensor) -> Tensor:
-        """Return each coefficient times what it reads of the rows x `[T, in]`, float32."""
-        z = x.new_empty(x.shape[0], self._reads.size, dtype=torch.float32)
-        _through(x.contiguous(), self._reads, _Own(bank, slots, self._factors), z)
+    def begin(self, x: Tensor, bank: Tensor, slots: Tensor, number: int) -> Tensor:
+        """Return a run's coefficients times what they read of the rows x `[T, in]`, float32."""
+        run = self.runs.of(number)
+        first, stop = self._firsts[run.start], self._firsts[run.stop]
+        reads = self._reads.part(first, stop)
+        factors = self._factors[SLICE * first : SLICE * stop]
+        z = x.new_empty(x.shape[0], reads.size, dtype=torch.float32)
+        _through(x.contiguous(), reads, _Own(bank, slots, factors), z)
         return z
 
     def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
         """Add the update of the linear `number` to y `[T, out]`."""
-        first = self._firsts[number]
-        _through(begun[:, first:], self._writes[number], _Own(bank, slots), y, adds=True)
+        first = self._firsts[number] - self._firsts[self.runs.of(number).start]
+        _through(begun[:, SLICE * first :], self._writes[number], _Own(bank, slots), y, adds=True)
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,14 @@ class Mixture:
     offset: int
 
 
-class MixtureGroup:
+class MixtureGroup(KernelGroup):
     """Adds the updates of linears with one V `[in, in]`: two products' launches and three more."""
 
     def __init__(self, down: Tensor, parts: Sequence[Mixture]) -> None:
+        super().__init__(len(parts))
         self._down, self._parts = down, parts
 
-    def begin(self, x: Tensor, bank: Tensor, slots: Tensor) -> Tensor:
+    def begin(self, x: Tensor, bank: Tensor, slots: Tensor, number: int) -> Tensor:
         """Return the rows x `[T, in]` times V, float32."""
         return x.float() @ self._down
 
@@ -85,13 +92,14 @@ class Stretched:
     offset: int
 
 
-class StretchedGroup:
+class StretchedGroup(KernelGroup):
     """Adds the updates of linears with one A `[R, in]`: two products' launches and three more."""
 
     def __init__(self, down: Tensor, parts: Sequence[Stretched]) -> None:
+        super().__init__(len(parts))
         self._down, self._parts = down, parts
 
-    def begin(self, x: Tensor, bank: Tensor, slots: Tensor) -> Tensor:
+    def begin(self, x: Tensor, bank: Tensor, slots: Tensor, number: int) -> Tensor:
         """Return A x of the rows x `[T, in]`, float32."""
         return F.linear(x.float(), self._down)
 

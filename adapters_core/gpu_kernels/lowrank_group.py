@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.contract.kernel_group import KernelGroup
 from adapters_core.contract.layer import Shape
 from adapters_core.gpu_kernels.lowrank import narrow, widen
 from adapters_core.gpu_kernels.running import launch
@@ -33,20 +34,24 @@ class Factors:
         return self.offset + self.rank * self.shape.in_
 
 
-class LowRankGroup:
+class LowRankGroup(KernelGroup):
     """Adds the updates of linears that see the same rows: one launch for all, and one for each."""
 
     def __init__(self, parts: Sequence[Factors], device: torch.device) -> None:
+        super().__init__(len(parts))
         self._parts, self._size = parts, parts[0].shape.in_
         starts = [part.offset + k * self._size for part in parts for k in range(part.rank)]
         self._starts = torch.tensor(starts, device=device)
         self._align = math.gcd(16, self._size, *starts)
-        self._firsts = [sum(part.rank for part in parts[:number]) for number in range(len(parts))]
+        self._firsts = [
+            sum(part.rank for part in parts[:number]) for number in range(len(parts) + 1)
+        ]
 
-    def begin(self, x: Tensor, bank: Tensor, slots: Tensor) -> Tensor:
-        """Return A x `[T, ranks]` of the rows x `[T, in]`, float32."""
-        x = x.contiguous()
-        num_rows, num_ranks = x.shape[0], len(self._starts)
+    def begin(self, x: Tensor, bank: Tensor, slots: Tensor, number: int) -> Tensor:
+        """Return A x `[T, ranks]` of the rows x `[T, in]`, float32, for the ranks of a run."""
+        x, run = x.contiguous(), self.runs.of(number)
+        starts = self._starts[self._firsts[run.start] : self._firsts[run.stop]]
+        num_rows, num_ranks = x.shape[0], len(starts)
         hidden = x.new_empty(num_rows, num_ranks, dtype=torch.float32)
         factors = num_rows * num_ranks * self._size * bank.element_size()
         launch(
@@ -57,7 +62,7 @@ class LowRankGroup:
             hidden=hidden,
             bank=bank,
             slots=slots,
-            starts=self._starts,
+            starts=starts,
             width=bank.shape[1],
             num_rows=num_rows,
             num_ranks=num_ranks,
@@ -84,8 +89,8 @@ class LowRankGroup:
             slots=slots,
             width=bank.shape[1],
             num_rows=num_rows,
-            num_ranks=len(self._starts),
-            first=self._firsts[number],
+            num_ranks=begun.shape[1],
+            first=self._firsts[number] - self._firsts[self.runs.of(number).start],
             start=part.up,
             RANK=part.rank,
             SIZE=part.shape.out,

@@ -47,6 +47,11 @@ class Sliced:
         tables = (self.starts, self.lengths, self.index, self.numbers)
         return sum(table.nbytes for table in tables)
 
+    def part(self, first: int, stop: int) -> "Sliced":
+        """Return the slices `first..stop`, all whole; the entries are not copied."""
+        starts, lengths = self.starts[first:stop], self.lengths[first:stop]
+        return Sliced(starts, lengths, self.index, self.numbers, SLICE * (stop - first))
+
     def to(self, device: torch.device) -> "Sliced":
         """Return the matrix on a device."""
         starts, lengths = self.starts.to(device), self.lengths.to(device)

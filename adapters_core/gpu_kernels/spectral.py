@@ -137,7 +137,7 @@ def synthesise(
     out,  # [T, M], added to
     bank,
     slots,
-    rows,  # int32 [K], the frequency that each coefficient writes; IS_OWN: where the row has it
+    rows,  # int32 [COUNT], the frequency that each writes; IS_OWN: where the row has it
     tables,
     roots,
     width,
@@ -165,7 +165,7 @@ def synthesise(
         for start in range(0, COUNT, BLOCK):
             k = start + tl.arange(0, BLOCK)
             inside = k < COUNT
-            row = tl.load(rows + first + k, mask=inside, other=0)
+            row = tl.load(rows + k, mask=inside, other=0)
             if IS_OWN:
                 row = tl.load(bank + slot * width + row, mask=inside, other=0.0).to(tl.int32)
             read = z + 2 * (t * num_values + first + k)

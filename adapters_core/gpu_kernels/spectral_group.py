@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.contract.kernel_group import KernelGroup
 from adapters_core.gpu_kernels.lines import Line
 from adapters_core.gpu_kernels.running import launch
 from adapters_core.gpu_kernels.spectral import analyse, combine, synthesise
@@ -34,7 +35,7 @@ class Coefficients:
     gains: Tensor | None = None
 
 
-class SpectralGroup:
+class SpectralGroup(KernelGroup):
     """Adds the updates of linears that see the same rows.
 
     Args:
@@ -44,6 +45,7 @@ class SpectralGroup:
     """
 
     def __init__(self, in_: Line, parts: Sequence[Coefficients], is_own: bool) -> None:
+        super().__init__(len(parts))
         self._in, self._outs, self._is_own = in_, [part.out for part in parts], is_own
         self._values, self._cols, self._rows = (
             torch.cat([getattr(part, name) for part in parts]).int().contiguous()
@@ -52,11 +54,13 @@ class SpectralGroup:
         gains = [part.gains for part in parts if part.gains is not None]
         self._gains = torch.cat(gains).float().contiguous() if gains else in_.roots
         self._counts = [len(part.values) for part in parts]
-        self._firsts = [sum(self._counts[:number]) for number in range(len(parts))]
+        self._firsts = [sum(self._counts[:number]) for number in range(len(parts) + 1)]
 
-    def begin(self, x: Tensor, bank: Tensor, slots: Tensor) -> Tensor:
-        """Return z `[T, K, 2]` of the rows x `[T, N]`, which `add` reads: two launches."""
-        line, num_rows, num_values = self._in, x.shape[0], len(self._values)
+    def begin(self, x: Tensor, bank: Tensor, slots: Tensor, number: int) -> Tensor:
+        """Return z `[T, K, 2]` of the rows x `[T, N]`, K coefficients of a run: two launches."""
+        run, line, num_rows = self.runs.of(number), self._in, x.shape[0]
+        first, stop = self._firsts[run.start], self._firsts[run.stop]
+        num_values = stop - first
         x = x.contiguous()
         spectra = x.new_empty(num_rows, line.size, 2, dtype=torch.float32)
         launch(
@@ -84,9 +88,9 @@ class SpectralGroup:
             z=z,
             bank=bank,
             slots=slots,
-            values=self._values,
-            cols=self._cols,
-            gains=self._gains,
+            values=self._values[first:stop],
+            cols=self._cols[first:stop],
+            gains=self._gains[first:stop],
             roots=line.roots,
             width=bank.shape[1],
             num_values=num_values,
@@ -102,7 +106,7 @@ class SpectralGroup:
 
     def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
         """Add the update of the linear `number` to y `[T, M]`: one launch."""
-        line, count = self._outs[number], self._counts[number]
+        line, count, first = self._outs[number], self._counts[number], self._firsts[number]
         launch(
             synthesise,
             (y.shape[0], line.parts),
@@ -111,12 +115,12 @@ class SpectralGroup:
             out=y,
             bank=bank,
             slots=slots,
-            rows=self._rows,
+            rows=self._rows[first : first + count],
             tables=line.tables,
             roots=line.roots,
             width=bank.shape[1],
-            num_values=len(self._values),
-            first=self._firsts[number],
+            num_values=begun.shape[1],
+            first=first - self._firsts[self.runs.of(number).start],
             scale=math.sqrt(2 / line.size),
             COUNT=count,
             SIZE=line.size,

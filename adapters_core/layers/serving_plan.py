@@ -70,11 +70,17 @@ class FactoredGroup:
     def begin(self, layer: AdaptedLayer, x: Tensor) -> None:
         """Begin on the rows x `[T, in]` what a device can do beside the base's own product."""
         found = self._kernels(layer)
-        if found is None or self._last.is_of(x, id(found[0])):
+        if found is None:
             return
+        (kernels, number), last = found, self._last
+        key = (kernels, kernels.runs.of(number).start)
+        if last.is_of(x, key):
+            return
+        if last.key == key:
+            kernels.runs.split(number)
         with self._side.forked(x.device):
-            begun = found[0].begin(x, self.bank.buffer, self._slots)
-        self._last.x, self._last.key, self._last.analysed = x, id(found[0]), begun
+            begun = kernels.begin(x, self.bank.buffer, self._slots, number)
+        last.x, last.key, last.analysed = x, (kernels, kernels.runs.of(number).start), begun
 
     def add_to(self, y: Tensor, layer: AdaptedLayer, x: Tensor) -> Tensor:
         """Return y `[T, out]` with the updates of the group's rows of x; y may be written over."""

@@ -42,7 +42,7 @@ def _error(bank: Bank, path: str, shape: Shape, slots: Tensor, dtype: torch.dtyp
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(len(slots), shape.in_, generator=generator).to(slots.device, dtype)
     got = torch.zeros(len(slots), shape.out, device=slots.device)
-    group.add(group.begin(x, bank.buffer, slots), number, got, bank.buffer, slots)
+    group.add(group.begin(x, bank.buffer, slots, number), number, got, bank.buffer, slots)
     true = bank.apply(path, x.float(), Rows(slots, len(slots)))
     assert true is not None
     return float((got - true).norm() / true.norm())

@@ -60,7 +60,7 @@ def test_kernels_of_a_group(method: Method, group: int, linear: int) -> None:
             assert found is not None
             kernels, number = found
             if id(kernels) not in begun:
-                begun[id(kernels)] = kernels.begin(x, bank.buffer, slots)
+                begun[id(kernels)] = kernels.begin(x, bank.buffer, slots, number)
             y = torch.empty(8, shape.out, dtype=torch.bfloat16, device=META)
             kernels.add(begun[id(kernels)], number, y, bank.buffer, slots)
     assert operations.count + len(launches) == group + linear * len(QKV)
