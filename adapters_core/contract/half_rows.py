@@ -2,10 +2,11 @@
 
     row = [ packed / 2^e | zeros | e ],   the largest of packed / 2^e in 2^14 .. 2^15
 
-A number is off by 2^-11 of itself at most, so a coefficient method's update is off by less than
-5e-4, as far as its waves are orthogonal. A number below 2^-28 times the largest of the row keeps
-fewer bits, and is off by 2^-39 of that largest. Exponents are whole numbers, and so exact. Rows
-hold a multiple of sixteen numbers: kernels read eight at a time.
+A number is off by 2^-11 of itself at most. So the update of a method with coefficients is off by
+less than 5e-4, as far as its waves are orthogonal; that of two random factors by about 3e-4. A
+number below 2^-28 times the largest of the row keeps fewer bits, and is off by 2^-39 of that
+largest. Exponents are whole numbers, and so exact. Rows hold a multiple of sixteen numbers:
+kernels read eight at a time.
 """
 
 import torch

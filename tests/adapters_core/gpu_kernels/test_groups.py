@@ -66,8 +66,9 @@ def test_every_linear_gets_its_update(method: Method, shapes: dict[str, Shape]) 
         assert (got - exact).norm() <= 1e-5 * exact.norm()
 
 
-def test_bfloat16_rows_are_read_and_written() -> None:
-    filled = FilledBank(METHODS[0].of_layers(QKV), QKV)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_bfloat16_rows_are_read_and_written(method: Method) -> None:
+    filled = FilledBank(method.of_layers(QKV), QKV)
     slots = torch.tensor([filled.slots[1]])
     x = torch.randn(1, 64, generator=torch.Generator().manual_seed(3)).bfloat16()
     before = torch.randn(1, 96, generator=torch.Generator().manual_seed(4)).bfloat16()
