@@ -228,7 +228,7 @@ def _factored_group(
         slots += [payload.slot] * (total - last)
     rows = Rows(torch.tensor(slots, device=device), single, tuple(segments))
     of_all = _slots_of_all(group, total, device) if payload.bank.has_kernels else None
-    return FactoredGroup(payload.bank, rows, index, of_all)
+    return FactoredGroup(payload.bank, rows, index, slots=of_all)
 
 
 def _slots_of_all(group: list[_PackedWork], total: int, device: torch.device) -> Tensor:

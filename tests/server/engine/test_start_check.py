@@ -79,9 +79,9 @@ def test_rows_in_another_order_are_found_out_with_two_adapters() -> None:
 def test_rows_that_get_their_neighbours_adapter_are_found_out(
     kind: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def one_off(*given: Any) -> Any:
+    def one_off(*given: Any, **options: Any) -> Any:
         *others, index = given
-        return kind(*others, index if index is None else (index - 1).clamp(min=0))
+        return kind(*others, index if index is None else (index - 1).clamp(min=0), **options)
 
     monkeypatch.setattr(step_tensors, kind.__name__, one_off)
     with pytest.raises(UnsupportedAttention, match="differ by .* of a text"):
