@@ -28,6 +28,7 @@ from server.encoding.head_switch import plain_heads
 from server.encoding.request import Limits
 from server.engine.engine import Engine
 from server.engine.recordings import recordings_on
+from server.engine.static_step import MAX_MERGED
 from server.errors import InvalidRequest
 from server.generation.delivery import Deliveries
 from server.generation.detokenizer import Text
@@ -265,15 +266,9 @@ def _generating(
     deliveries = Deliveries()
     engine = Engine(resident.injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
     engine.tell_recording(metrics.on_recording)
-    options = ModeOptions(
-        _mode(settings, base),
-        settings.deterministic,
-        room.merged_bytes,
-        settings.max_running,
-        settings.calibration_s,
-    )
     recordings = recordings_on(_device_of(base))
     record = None if recordings is None else recordings.record
+    options = _mode_options(settings, base, room, is_recorded=record is not None)
     placement, calibration = placement_of(loader, resident, options, metrics, record)
     if recordings is not None:
         recordings.retire()  # those of the measuring, before the engine has any
@@ -295,6 +290,17 @@ def _generating(
     text = Text(base.tokenizer, base.vocabulary, _max_length(settings, base, room))
     constraints = Constraints(base.tokenizer, base.vocabulary)
     return Generating(text, engine, runtime, deliveries, placement, constraints, calibration)
+
+
+def _mode_options(settings: Settings, base: Base, room: Room, is_recorded: bool) -> ModeOptions:
+    return ModeOptions(
+        _mode(settings, base),
+        settings.deterministic,
+        room.merged_bytes,
+        settings.max_running,
+        settings.calibration_s,
+        most_merged=MAX_MERGED if is_recorded else None,  # steps with more are not recorded
+    )
 
 
 def _capacities(settings: Settings, room: Room) -> Capacities:

@@ -27,6 +27,7 @@ class ModeOptions:
         merged_bytes: capacity of the merged cache.
         max_running: sequences that run at a time.
         calibration_s: seconds that measuring may take; 0: do not measure, factor everything.
+        most_merged: merged adapters that `auto` chooses at most; None: as many as pay.
     """
 
     setting: ModeSetting
@@ -34,6 +35,7 @@ class ModeOptions:
     merged_bytes: int
     max_running: int
     calibration_s: float
+    most_merged: int | None = None
 
     @property
     def plans(self) -> bool:
@@ -67,7 +69,7 @@ def placement_of(
     placement = Placement(
         loader,
         options.setting,
-        Planner(options.merged_bytes, options.max_running),
+        Planner(options.merged_bytes, options.max_running, most=options.most_merged),
         lambda layout: measured.costs_of(layout, item_bytes),
         observer=observer,
     )

@@ -70,10 +70,17 @@ class Planner:
         merged_bytes: capacity of the merged cache.
         max_running: sequences that run at a time, at most.
         window: how many requests count as recent.
+        most: adapters that a plan may have; None: as many as the cache holds.
     """
 
-    def __init__(self, merged_bytes: int, max_running: int = 64, window: int = 64) -> None:
-        self._merged_bytes = merged_bytes
+    def __init__(
+        self,
+        merged_bytes: int,
+        max_running: int = 64,
+        window: int = 64,
+        most: int | None = None,
+    ) -> None:
+        self._merged_bytes, self._most = merged_bytes, most
         self._max_running = max_running
         self._recent: deque[Request] = deque(maxlen=window)
         self._since = 0
@@ -113,6 +120,8 @@ class Planner:
         yield []
         left = self._merged_bytes
         for share in sorted(traffic.shares, key=self._busiest_first):
+            if len(plan) == self._most:
+                break
             if share.costs.merged_bytes <= left:
                 left -= share.costs.merged_bytes
                 plan.append(share)

@@ -84,6 +84,15 @@ def test_an_adapter_whose_costs_are_not_known_stays_factored() -> None:
     assert set(ask(Planner(1000), adapters(1), costs=None)) == {"factored"}
 
 
+def test_a_plan_has_no_more_adapters_than_it_may() -> None:
+    cheap = replace(COSTS, own=Curve(((4, 0.1e-3), (120, 60e-3))), split=Curve(((16, 0.0),)))
+    free, bound = Planner(10_000), Planner(10_000, most=3)
+    ask(free, adapters(6), cheap)
+    ask(bound, adapters(6), cheap)
+    assert len(free.plan) == 6
+    assert len(bound.plan) == 3
+
+
 def test_a_plan_ends_with_its_traffic() -> None:
     planner = Planner(1000, window=32)
     ask(planner, adapters(1))
