@@ -1,12 +1,12 @@
 """Everything that needs a GPU, in one call of less than six minutes: a large base's figures.
 
 What: on random weights of Llama-3.1-8B's shape in bfloat16, in this order: versions, the speed of a
-copy, one layer replayed against eager; every method's kernels against torch's way; tokens/s of 32
-decode rows, each with an adapter of its own (n = 1000, r = 16), against the base's, by the host's
-clock and by events; a cold file to merged weights beside copying these; the first token of an
-adapter that was never seen, beside a warm one; how many adapters 16 GB hold; 32 sequences against
-`model.generate`; the longest kernels of each kind of step. Every figure is one line of JSON as soon
-as it is there; what could not be measured has its reason.
+copy, one layer replayed against eager; every kernel against torch's way, and attention at several
+contexts; tokens/s of 32 decode rows, each with an adapter of its own (n = 1000, r = 16), against
+the base's, by the host's clock and by events; a cold file to merged weights beside copying these;
+the first token of an adapter that was never seen, beside a warm one; how many adapters 16 GB hold;
+32 sequences against `model.generate`; the longest kernels of each kind of step. Every figure is one
+line of JSON as soon as it is there; what could not be measured has its reason.
 Why: a decode step on a GPU reads the base's weights once; what an adapter adds must be small.
 
     bench/gpu.sh [--out FILE] [--budget-s 330] [--rounds 50]
@@ -35,6 +35,7 @@ from bench.lib.program import Parser
 from bench.lib.timing import machine
 from bench.programs.gpu_agreement import merge_error, update_error
 from bench.programs.gpu_base import GpuBase
+from bench.programs.gpu_base_kernels import attention_times, base_errors
 from bench.programs.gpu_shape import Sizes, of_llama_8b, of_nothing_much
 from server.adapters.residency import Entry
 
@@ -51,6 +52,8 @@ KINDS = {
 METHODS = ("fourierft", "loca", "waveletft", "lora")
 #: Kinds whose longest kernels are told.
 PROFILED = ("base", "fourierft qv", "fourierft seven", "lora qv")
+#: Tokens of context at which one layer's attention is timed.
+CONTEXTS = (128, 2048, 8192)
 #: Rows of a table of the profiler.
 _LONGEST = 12
 
@@ -211,7 +214,12 @@ def measure_layer(figures: Figures, plan: Plan) -> None:
     if base is None:
         return
     figures.take("one layer", partial(one_layer, base, plan))
-    shapes, dtype = base.shapes("seven"), plan.sizes.dtype
+    shapes, dtype, device = base.shapes("seven"), plan.sizes.dtype, plan.sizes.device
+    figures.take("kernels base", partial(base_errors, device, dtype))
+    for context in CONTEXTS:
+        timed = partial(attention_times, device, dtype, context, max(1, plan.rounds // 5))
+        figures.take(f"attention {context}", timed)
+        free_memory()
     linears = {path: base.injection.linears[path] for path in shapes}
     with interpreted() if plan.interprets else nullcontext():
         for name in METHODS:

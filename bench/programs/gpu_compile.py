@@ -11,6 +11,7 @@ from adapters_core.gpu_kernels.running import Launch
 from adapters_core.layers.basis_cache import BasisCache
 from bench.lib.compiling import Compiled, compiled, distinct, largest
 from bench.lib.grids import Grid
+from bench.programs import gpu_base_kernels
 from bench.programs.gpu_counts import MERGED, CountedBase
 
 
@@ -60,7 +61,8 @@ def compiled_rows(
         capabilities: compute capabilities, 80 and 90.
         every: whether for every shape; else for the largest.
     """
-    launches = (distinct if every else largest)(heard(chosen))
+    found = heard(chosen) + (gpu_base_kernels.launches() if every else [])
+    launches = (distinct if every else largest)(found)
     for launch in sorted(launches, key=lambda one: one.kernel.fn.__name__):
         for capability in capabilities:
             yield CompiledRow(compiled(launch, capability))

@@ -1,7 +1,7 @@
 """Kernels of one query row a sequence over a paged cache, split over its keys.
 
-    attend       of one split: highest score m, sum of e^(s - m), and sum of e^(s - m) v
-    combine      out = sum_i e^(m_i - m) out_i / sum_i e^(m_i - m) sum_i, m the highest m_i
+    attend           of one split: highest score m, sum of e^(s - m), and sum of e^(s - m) v
+    combine_splits   out = sum_i e^(m_i - m) out_i / sum_i e^(m_i - m) sum_i, m the highest m_i
 
 Splits, and blocks of keys in them, begin at multiples of their size from the sequence's first
 token, and are summed in order: what a row has does not depend on other rows. Splits that a row does
@@ -40,7 +40,7 @@ def _sees(part, first, length, SPLIT: tl.constexpr):
     return (part * SPLIT < length) & ((part + 1) * SPLIT > first)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pages", "num_splits"])
 def attend(
     q,  # [N, heads, DIM_K], the last dimension's stride is 1
     keys,  # [cells, KV_HEADS, DIM_K]
@@ -150,8 +150,8 @@ def attend(
         )
 
 
-@triton.jit
-def combine(
+@triton.jit(do_not_specialize=["num_splits"])
+def combine_splits(
     sums,  # of `attend`
     scores,
     lengths,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adapters_core.gpu_kernels.running import launch
-from server.gpu_kernels.decode_attention import attend, combine
+from server.gpu_kernels.decode_attention import attend, combine_splits
 
 #: Keys of a split, as long as a cache of `_MOST_SPLITS` of them is enough; else they are longer.
 _SPLIT, _MOST_SPLITS = 256, 64
@@ -134,12 +134,12 @@ def attend_pages(
         HAS_CAP=weighing.softcap is not None,
         IS_WHOLE=is_whole,
         IS_WIDENED=q.device.type == "cpu",
-        num_warps=8 if head_bytes > 512 else 4,
+        num_warps=8 if head_bytes >= 512 and q.element_size() == 4 else 4,
         **common,
     )
     if not is_whole:
         launch(
-            combine,
+            combine_splits,
             (rows, heads),
             sums.nbytes + scores.nbytes + out.nbytes,
             heads=heads,

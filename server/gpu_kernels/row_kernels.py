@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def rms_norm(
     x,  # [num_rows, SIZE]
     weight,  # [SIZE]

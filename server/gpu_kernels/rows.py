@@ -39,7 +39,7 @@ def normed(x: Tensor, weight: Tensor, eps: float, adds_one: bool) -> Tensor:
         WIDE=wide,
         ROWS=each,
         ADDS_ONE=adds_one,
-        num_warps=min(16, max(4, wide // 512)),
+        num_warps=32 if wide > 4096 else max(4, wide // 512),
     )
     return out.view(x.shape)
 
