@@ -41,7 +41,8 @@ from bench.programs.gpu_counts import (
 
 #: Bytes a second of a Hopper card's memory, as measured.
 BANDWIDTH = 4.3e12
-#: Seconds of a recorded kernel beside its bytes: one of torch's, one of ours. Estimates.
+#: Seconds of a recorded launch beside its bytes: of the base, and of an adapter's own kernel.
+#: Estimates.
 KERNEL_S, OWN_KERNEL_S = 2.2e-6, 3e-6
 
 
@@ -60,11 +61,20 @@ class Row:
         return [name for name, value in self.figures.items() if not value <= bars.get(name, -1)]
 
 
-def seconds(counts: Counts, with_beside: bool) -> float:
-    """Return an estimate for a recorded step; `with_beside` False: what runs beside is hidden."""
-    cost = counts.cost if with_beside else counts.cost.plus(counts.beside, -1)
-    launching = (cost.launches - cost.own) * KERNEL_S + cost.own * OWN_KERNEL_S
-    return launching + cost.num_bytes / BANDWIDTH
+def base_seconds(cost: Cost) -> float:
+    """Return an estimate for a recorded step of the base."""
+    return cost.launches * KERNEL_S + cost.num_bytes / BANDWIDTH
+
+
+def extra_seconds(extra: Counts, with_beside: bool) -> float:
+    """Return an estimate for what adapters add to it.
+
+    `with_beside` False: launches on a side stream take no time of their own; their bytes do.
+    """
+    cost = extra.cost
+    launched = (cost.launches - cost.own) * KERNEL_S + cost.own * OWN_KERNEL_S
+    beside = 0.0 if with_beside else extra.beside.launches * OWN_KERNEL_S
+    return launched - beside + cost.num_bytes / BANDWIDTH
 
 
 def counted_rows(chosen: Mapping[str, Method]) -> Iterator[Row]:
@@ -72,7 +82,8 @@ def counted_rows(chosen: Mapping[str, Method]) -> Iterator[Row]:
     model = CountedModel()
     decode = model.layered(lambda base: base.decode(None))
     prompt = model.layered(lambda base: base.prompt(None))
-    yield _step_row("decode base", decode, None)
+    base = _step_row("decode base", decode, None)
+    yield replace(base, others={**base.others, "ms": 1e3 * base_seconds(decode.whole.cost)})
     yield _step_row("prompt base", prompt, None)
     for which in ENDINGS:
         merged = model.layered(partial(CountedBase.merged, which=which))
@@ -115,7 +126,9 @@ def _load_row(name: str, load: Cost) -> Row:
 
 
 def _ratio(base: Layered, step: Layered, with_beside: bool) -> float:
-    return seconds(base.whole, with_beside) / seconds(step.whole, with_beside)
+    """Return the speed of a step with adapters, as a share of the base's."""
+    alone = base_seconds(base.whole.cost)
+    return alone / (alone + extra_seconds(step.beyond(base).whole, with_beside))
 
 
 def _merges(model: CountedModel, name: str, method: Method) -> Iterator[Row]:

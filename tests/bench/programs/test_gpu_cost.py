@@ -15,8 +15,9 @@ from bench.programs.gpu_cost import (
     OWN_KERNEL_S,
     Row,
     bars_of,
+    base_seconds,
     counted_rows,
-    seconds,
+    extra_seconds,
 )
 from bench.programs.gpu_counts import LAYERS, Counts, Layered, methods
 from server_parts import torch_threads
@@ -88,11 +89,13 @@ def test_a_base_of_two_layers_tells_what_all_layers_cost(rows: dict[str, Row]) -
 
 
 def test_the_estimate_is_its_arithmetic() -> None:
-    counts = Counts(Cost(launches=10, own=4, num_bytes=43), Cost(launches=3, own=3, num_bytes=4))
+    extra = Counts(Cost(launches=10, own=4, num_bytes=43), Cost(launches=3, own=3, num_bytes=4))
     in_a_row = 6 * KERNEL_S + 4 * OWN_KERNEL_S + 43 / BANDWIDTH
-    hidden = 3 * OWN_KERNEL_S + 4 / BANDWIDTH
-    assert seconds(counts, with_beside=True) == pytest.approx(in_a_row)
-    assert seconds(counts, with_beside=False) == pytest.approx(in_a_row - hidden)
+    assert extra_seconds(extra, with_beside=True) == pytest.approx(in_a_row)
+    hidden = 3 * OWN_KERNEL_S
+    assert extra_seconds(extra, with_beside=False) == pytest.approx(in_a_row - hidden)
+    alone = base_seconds(Cost(launches=5, own=2, num_bytes=86))
+    assert alone == pytest.approx(5 * KERNEL_S + 86 / BANDWIDTH)
 
 
 def test_the_weights_are_the_bytes_of_a_step(rows: dict[str, Row]) -> None:
