@@ -1,6 +1,7 @@
 """Kernels of updates with few coefficients between two transforms (lines.py has the sums).
 
-    analyse      Y_r of each row of x; once for all linears that see the same rows
+    analyse      Y_r of each row of x; once for all linears that see the same rows. Rows are real,
+                 so half of it is the other half's conjugate, and not written
     combine      z[k] = value_s[k] X[col[k]], for the coefficients of all these linears
     synthesise   y += Re sum_k z[k] e^(2 pi i row[k] p / M), for one linear
 
@@ -42,7 +43,7 @@ def _folded(position, SIZE: tl.constexpr):
 @triton.jit
 def analyse(
     x,  # [T, N]
-    y,  # float32 [T, R, L, 2]
+    y,  # float32 [T, R, L // 2 + 1, 2]
     slots,  # int64 [T]
     tables,
     SIZE: tl.constexpr,
@@ -70,9 +71,10 @@ def analyse(
         last_re, last_im = _table(tables, 2 * A * A, B, B)
         re = _product(turned_re, last_re, BY_DOTS) - _product(turned_im, last_im, BY_DOTS)
         im = _product(turned_re, last_im, BY_DOTS) + _product(turned_im, last_re, BY_DOTS)
-        to = y + 2 * ((t * PARTS + part) * (A * B) + a + A * b)
-        tl.store(to, re)
-        tl.store(to + 1, im)
+        k = a + A * b
+        to = y + 2 * ((t * PARTS + part) * (A * B // 2 + 1) + k)
+        tl.store(to, re, mask=2 * k <= A * B)
+        tl.store(to + 1, im, mask=2 * k <= A * B)
 
 
 @triton.jit
@@ -106,6 +108,9 @@ def combine(
         col = tl.load(cols + k, mask=inside, other=0)
         if IS_OWN:
             col = tl.load(row + col, mask=inside, other=0.0).to(tl.int32)
+        in_part = col % PART_SIZE
+        sign = tl.where(2 * in_part > PART_SIZE, -1.0, 1.0)
+        in_part = tl.minimum(in_part, PART_SIZE - in_part)
         re = tl.zeros((BLOCK,), tl.float32)
         im = tl.zeros((BLOCK,), tl.float32)
         for part in range(PARTS):
@@ -115,9 +120,9 @@ def combine(
                 turn = (col * part) % SIZE
             cos = tl.load(roots + 2 * turn)
             sin = tl.load(roots + 2 * turn + 1)
-            cell = y + 2 * ((t * PARTS + part) * PART_SIZE + col % PART_SIZE)
+            cell = y + 2 * ((t * PARTS + part) * (PART_SIZE // 2 + 1) + in_part)
             y_re = tl.load(cell)
-            y_im = tl.load(cell + 1)
+            y_im = sign * tl.load(cell + 1)
             re += y_re * cos + y_im * sin
             im += y_im * cos - y_re * sin
         if IS_COSINE:

@@ -62,7 +62,8 @@ class SpectralGroup(KernelGroup):
         first, stop = self._firsts[run.start], self._firsts[run.stop]
         num_values = stop - first
         x = x.contiguous()
-        spectra = x.new_empty(num_rows, line.size, 2, dtype=torch.float32)
+        half = line.parts * (line.part_size // 2 + 1)
+        spectra = x.new_empty(num_rows, half, 2, dtype=torch.float32)
         launch(
             analyse,
             (num_rows, line.parts),
