@@ -17,6 +17,7 @@ from adapters_core.layers.canary import run_canary, usual_methods
 from server.adapters.residency import Entry
 from server.engine.attention_device import DeviceCache
 from server.engine.cuda_graphs import DecodeGraphs
+from server.engine.recordings import CudaMaker, Maker, Recordings
 from server.engine.sampler_device import sample_on_device
 from server.engine.scoring import Scoring
 from server.engine.step_tensors import pack
@@ -93,6 +94,7 @@ class RunsAgain:
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         self.recorded += 1
+        run()  # as CUDA's do, before they record
         run()
 
         def replay() -> Tensor:
@@ -152,6 +154,64 @@ def check_replays_equal_runs(device: torch.device) -> None:
         assert (served.engine.logits(batch) - runs[0]).abs().max() <= 1e-5 * runs[0].abs().max()
     other = decode_batch(served, [*more, None])
     assert not torch.equal(served.engine.logits(other), runs[0])
+
+
+def check_steps_recorded_at_start(device: torch.device) -> None:
+    """The first request replays what was recorded before it, and gets the CPU's answer."""
+    told = []
+    for served in (Served(base_of()), served_on(device)):
+        graphs = served.engine._graphs
+        if graphs is not None and device.type == "cpu":
+            graphs.recordings = Recordings(RunsAgain())
+        served.engine.prepare(8)
+        sequences = sequences_of([None] * 5)
+        served.run(sequences)
+        told.append([one.tokens for one in sequences])
+        if graphs is not None:
+            assert graphs.num_recordings == 8  # 4 and 8 rows, by four numbers of pages
+    assert told[0] == told[1]
+
+
+class FailsLater:
+    """Asks the device for a number within a recording, once it is told to."""
+
+    def __init__(self, make: Maker) -> None:
+        self._make = make
+        self.fails = False
+
+    def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        outs: list[Tensor] = []
+
+        def asking() -> Tensor:
+            outs.append(run())
+            if len(outs) > 1:  # the first run is not recorded
+                outs[-1].sum().item()
+                raise RuntimeError("a CPU answers; it records nothing")
+            return outs[-1]
+
+        return self._make(asking if self.fails else run)
+
+    def retire(self) -> None:
+        self._make.retire()
+
+
+def check_a_failed_recording_ends_recording(device: torch.device) -> None:
+    """Steps run on as before, unrecorded, and on the stream that they ran on."""
+    served = served_on(device)
+    graphs = graphs_of(served)
+    maker = FailsLater(CudaMaker(device) if device.type == "cuda" else RunsAgain())
+    graphs.recordings = Recordings(maker)
+    batch = decode_batch(served, leases_of(served))
+    runs = [served.engine.logits(batch).clone() for _ in range(3)]
+    assert graphs.num_recordings == 1
+    maker.fails = True
+    longer = Batch(batch.decode * 2, ())
+    for _ in range(3):
+        served.engine.logits(longer)
+    assert graphs.recordings.failure
+    assert graphs.num_recordings == 0
+    for _ in range(3):
+        assert (served.engine.logits(batch) - runs[0]).abs().max() <= 1e-5 * runs[0].abs().max()
 
 
 def check_new_tokens_reach_a_replay(device: torch.device) -> None:

@@ -116,6 +116,7 @@ class DecodeGraphs:
         self.recordings = recordings
         self._live: dict[Hashable, list[_Recorded]] = {}
         self._stale: list[_Recorded] = []
+        self._generation = 0
         # Buffers that the last step reads; it is over once the next one begins.
         self._held: tuple[Tensor, ...] = ()
 
@@ -128,6 +129,7 @@ class DecodeGraphs:
         """Record the base's steps of up to so many rows, before the first request."""
         if self.recordings is None or self.recordings.failure:
             return
+        self._forget_ended()
         begun = time.monotonic()
         forms = [_Form(rows, pages) for pages in _PAGES_AT_START for rows in row_counts(most_rows)]
         for number, form in enumerate(forms):
@@ -148,6 +150,7 @@ class DecodeGraphs:
         The next step overwrites them.
         """
         self._held = ()
+        self._forget_ended()
         parts = parts_of(batch)
         if parts is None:
             return None
@@ -210,11 +213,18 @@ class DecodeGraphs:
 
     def _retire(self) -> None:
         """End all recordings together; forms that are still in use are recorded again."""
+        if self.recordings is not None:
+            self.recordings.retire()
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        """Replay nothing of an earlier generation: another engine may have ended it, too."""
+        if self.recordings is None or self.recordings.generation == self._generation:
+            return
+        self._generation = self.recordings.generation
         for entry in (*self._entries(), *self._stale):
             entry.replay = None
         self._stale = []
-        if self.recordings is not None:
-            self.recordings.retire()
 
     def _run(self, entry: _Recorded, parts: Parts) -> Tensor:
         entry.runs += 1

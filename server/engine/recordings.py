@@ -44,6 +44,8 @@ class Recordings:
         self._observe: Callable[[bool], None] = lambda ok: None
         #: Why nothing is recorded any more; None while recording goes on.
         self.failure: str | None = None
+        #: Counts how often all recordings ended; those of earlier ones may not be replayed.
+        self.generation = 0
 
     def tell(self, observe: Callable[[bool], None]) -> None:
         """Call `observe` now, and when it changes, with whether recording goes on."""
@@ -64,6 +66,7 @@ class Recordings:
 
     def retire(self) -> None:
         """End all recordings; none of them may be replayed afterwards."""
+        self.generation += 1
         # After a failure they are kept, unused: ending them may fail as well.
         if self.failure is None:
             self._make.retire()

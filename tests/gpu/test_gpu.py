@@ -50,6 +50,10 @@ def test_replays_equal_runs() -> None:
     device_checks.check_replays_equal_runs(GPU)
 
 
+def test_steps_are_recorded_at_start() -> None:
+    device_checks.check_steps_recorded_at_start(GPU)
+
+
 def test_new_tokens_reach_a_replay() -> None:
     device_checks.check_new_tokens_reach_a_replay(GPU)
 
@@ -95,3 +99,8 @@ def test_memory_returns_to_where_it_was() -> None:
 def test_the_paged_kernel_agrees_where_there_is_one() -> None:
     if not device_checks.check_paged_kernel(GPU):
         pytest.skip("torch's paged attention is not for this device; keys are gathered")
+
+
+def test_a_failed_recording_ends_recording() -> None:
+    """The last one: what torch's allocator is like afterwards is not known."""
+    device_checks.check_a_failed_recording_ends_recording(GPU)

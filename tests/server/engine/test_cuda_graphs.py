@@ -188,6 +188,18 @@ def test_all_recordings_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (graphs.num_recordings, recorder.retired, recorder.recorded) == (2, 1, 4)
 
 
+def test_what_another_engine_has_ended_is_not_replayed() -> None:
+    recorder = Recorder()
+    graphs, forward = graphs_of(recorder)
+    assert graphs.recordings is not None
+    other = DecodeGraphs(Ids(), DeviceCache(9, PAGE), CPU, graphs.recordings)
+    for _ in range(3):
+        told(graphs, running(3, [1]))
+    other._retire()
+    assert told(graphs, running(5, [1])) == [14]
+    assert (recorder.recorded, forward.runs) == (2, 3)
+
+
 def test_recordings_that_are_not_replayed_any_more_count_until_they_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -217,6 +229,8 @@ def test_forms_that_come_rarely_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
 def test_the_bases_steps_are_recorded_at_start(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     graphs, forward = graphs_of(recorder)
+    assert graphs.recordings is not None
+    graphs.recordings.retire()  # as the calibration does
     with caplog.at_level("INFO"):
         graphs.prepare(16)
     assert (recorder.recorded, graphs.num_recordings) == (16, 16)  # 4, 8, 12, 16 x 4

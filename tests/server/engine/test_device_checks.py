@@ -40,6 +40,14 @@ def test_replays_equal_runs() -> None:
     device_checks.check_replays_equal_runs(CPU)
 
 
+def test_steps_are_recorded_at_start() -> None:
+    device_checks.check_steps_recorded_at_start(CPU)
+
+
+def test_a_failed_recording_ends_recording() -> None:
+    device_checks.check_a_failed_recording_ends_recording(CPU)
+
+
 def test_new_tokens_reach_a_replay() -> None:
     device_checks.check_new_tokens_reach_a_replay(CPU)
 
