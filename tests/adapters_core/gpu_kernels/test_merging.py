@@ -105,6 +105,26 @@ def test_merged_is_golden_plus_the_defining_sum(method: Method, sides: tuple[int
         assert torch.equal(weight, kept)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "sides"),
+    [
+        (FourierFT(n=1000, scale=300.0), (300, 4096)),
+        (FourierFT(n=3000, scale=300.0), (9, 14336)),
+        (LoCA(n=1000, scale=20.0), (100, 4096)),
+        (LoCA(n=1000, scale=20.0), (2, 11008)),  # 43 parts of 16 x 16
+    ],
+    ids=str,
+)
+def test_rows_of_real_bases_are_torch_s(method: Method, sides: tuple[int, int]) -> None:
+    shape = Shape(*sides)
+    layer = drawn(method, shape, 1)
+    weight = torch.zeros(*shape)
+    (got,), _ = merged(method, [layer], [weight])
+    delta = method.delta(layer, shape, method.basis(shape, CPU, torch.float64))
+    assert (got - delta).norm() <= 2e-6 * delta.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("method", "sides"), [SMALL[0], SMALL[6], SMALL[8]], ids=str)
 def test_half_precision_is_rounded_once(
