@@ -62,11 +62,6 @@ class Head:
         """Return the bytes of its tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def like(self, weight: Tensor) -> "Head":
-        """Return the head in the dtype and on the device of a base's `weight`."""
-        placed = {name: t.to(weight.device, weight.dtype) for name, t in self.tensors.items()}
-        return Head(placed, self.num_labels)
-
 
 def bytes_of(head: Head | None) -> int:
     """Return the bytes of a head that may not be there."""

@@ -11,6 +11,7 @@ from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Layout
 from adapters_core.layers.merge import materialise, merged_bytes
+from adapters_core.layers.uploads import uploaded
 from registry import BlobPaths
 from server.adapters.memory import DeviceMemory
 from server.adapters.payload import Factored, Merged
@@ -105,7 +106,9 @@ class Materializer:
             return Materialized(Factored(bank, bank.add(copy.row), head), copy.method)
 
     def _on_device(self, head: Head | None) -> Head | None:
-        """Return a head where the base computes, in its dtype."""
+        """Return a head where the base computes, in its dtype; its copy may still run."""
         if head is None:
             return None
-        return head.like(next(iter(self._base.injection.linears.values())).golden())
+        weight = next(iter(self._base.injection.linears.values())).golden()
+        own = {name: tensor.to(weight.dtype) for name, tensor in head.tensors.items()}
+        return Head(uploaded({"": own}, weight.device)[""], head.num_labels)
