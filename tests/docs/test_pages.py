@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters_core.contract.method_registry import registered
+from bench.programs.gpu_bars import BARS, GOALS
 from bench.table.table import markdown
 from registry.jobs.spec import Hyperparameters
 from server.cli.commands import serve
@@ -91,6 +92,17 @@ def test_the_table_of_figures_is_what_the_program_wrote() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text().splitlines()
     for line in markdown(measured["table"], measured["machine"]).splitlines():
         assert not line.startswith("| ") or line in page
+
+
+def test_the_counted_launches_and_bytes_are_those_that_the_bars_hold() -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    rows = re.findall(r"^\| ([\w ]+) \| (\d+) \| ([\d.]+)[^|]*\| (\d+) \|", page, re.MULTILINE)
+    assert {f"decode {name}" for name, *_ in rows} == {n for n in BARS if n.startswith("decode")}
+    for name, *shown in rows:
+        bars, goals = BARS[f"decode {name}"], GOALS.get(f"decode {name}", {})
+        for figure, text in zip(("launches", "MB", "waits"), shown, strict=True):
+            least = 0 if bars[figure] == goals.get(figure) else 0.99 * bars[figure]
+            assert least <= float(text) <= 1.01 * bars[figure], (name, figure)
 
 
 #: Words of README's rows -> what the table of figures calls them.
