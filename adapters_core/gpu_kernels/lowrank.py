@@ -24,7 +24,7 @@ def _are_alike(slots, t, slot, num_rows, ROWS: tl.constexpr):
     return tl.sum((others != slot).to(tl.int32)) == 0
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])  # or steps of some sizes would wait for the compiler
 def narrow(
     x,  # [T, N]
     hidden,  # float32 [T, K]
@@ -82,7 +82,7 @@ def narrow(
             tl.store(to, scale * tl.sum(products, axis=1), mask=k < num_ranks)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def widen(
     hidden,  # of `narrow`
     out,  # [T, M], added to
