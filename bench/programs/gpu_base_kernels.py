@@ -172,7 +172,7 @@ def launches() -> list[Launch]:
 
 
 def _launch_rows(dtype: torch.dtype) -> None:
-    from server.gpu_kernels.rows import gated, normed, rotated
+    from server.gpu_kernels.rows import gated, normed, rotated, stored
 
     empty = partial(torch.empty, device=_META, dtype=dtype)
     for size in _NORMS:
@@ -181,5 +181,8 @@ def _launch_rows(dtype: torch.dtype) -> None:
     for dim, turned in _ROTATIONS:
         angles = empty(1, 9, turned)
         rotated(empty(1, 32, 9, dim), empty(1, 8, 9, dim), angles, angles)
+        cells = torch.empty(9, dtype=torch.int64, device=_META)
+        rows, cache = empty(9, 8, dim), empty(64, 8, dim)
+        stored(rows, rows, cache, cache, cells)
     for is_silu in (True, False):
         gated(empty(9, 14336), empty(9, 14336), is_silu)

@@ -16,13 +16,13 @@ left in a page might be NaN.
 
 import logging
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from adapters_core.gpu_kernels.running import runs_on
-from server.engine.attention import PagedCache, Span, StepLayout
+from server.engine.attention import PagedCache, StepLayout
+from server.engine.device_layout import DeviceLayout
 from server.engine.mask_patterns import MaskPattern
 from server.engine.scoring import Scoring
 from server.engine.torch_paging import activate, has_paging
@@ -34,37 +34,7 @@ _PROBE_KEYS = 512
 
 
 #: (rows `[T, heads, d]`, keys, values, layout, scoring) -> `[R, heads, d]` of the single rows.
-Way = Callable[[Tensor, Tensor, Tensor, "DeviceLayout", Scoring], Tensor]
-
-
-@dataclass(frozen=True)
-class DeviceLayout:
-    """Where the rows of one step lie, on the device: single tokens first, then prompt pieces.
-
-    Args:
-        write: int64 `[T]`, the flat cache cell of every row.
-        pages: int32 `[N, P]`, the block table; behind a sequence's own stand zeros.
-        lengths: int32 `[N]`, tokens in the cache after the step.
-        starts: int32 `[N + 1]`, the first row of each sequence, and behind the last one's end.
-        num_single: how many sequences, the first, have one row each.
-        spans: those of the prompt pieces.
-        is_long: bool `[1, T]`, rows of texts beyond the border of rotations; None: no row is.
-    """
-
-    write: Tensor
-    pages: Tensor
-    lengths: Tensor
-    starts: Tensor
-    num_single: int
-    spans: tuple[Span, ...] = ()
-    is_long: Tensor | None = None
-    #: MaskPattern -> what the single rows see; the same in every layer of a step that has it.
-    seen: dict[MaskPattern, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
-
-    @property
-    def longest_piece(self) -> int:
-        """Return the most rows that any sequence has."""
-        return max((span.count for span in self.spans), default=1)
+Way = Callable[[Tensor, Tensor, Tensor, DeviceLayout, Scoring], Tensor]
 
 
 class DeviceCache(PagedCache):
@@ -123,14 +93,14 @@ class DeviceCache(PagedCache):
         layout = self.on_device
         assert layout is not None, "the engine sets the layout before the forward pass"
         keys, values = self._stored(layer, k, v)
-        for cells, rows in ((keys, k), (values, v)):
-            cells.index_copy_(0, layout.write, rows[0].transpose(0, 1))
         rows = q[0].transpose(0, 1)  # [T, heads, d]
+        is_ours = self._runs(rows, keys, values, scoring)
+        self._store((keys, values), (k[0].transpose(0, 1), v[0].transpose(0, 1)), is_ours)
         if self._reads_pages is None:
             self._reads_pages = self._probe(rows, keys, values)
         if self._reads_pages and scoring.is_plain and scoring.pattern.chunk is None:
             return self._paged(rows, keys, values, layout, scoring).unsqueeze(0)
-        single = self._by_kernel if self._runs(rows, keys, values, scoring) else self._gathered
+        single = self._by_kernel if is_ours else self._gathered
         if layout.num_single == len(rows):
             return single(rows, keys, values, layout, scoring).unsqueeze(0)
         out = rows.new_zeros(*rows.shape[:2], v.shape[3])
@@ -140,6 +110,19 @@ class DeviceCache(PagedCache):
             own = slice(span.first, span.first + span.count)
             out[own] = self._prompt(rows[own], keys, values, number, layout, scoring)
         return out.unsqueeze(0)
+
+    def _store(
+        self, cells: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], is_ours: bool
+    ) -> None:
+        """Write the step's rows `[T, kv_heads, d]` of keys and values into their cells."""
+        assert self.on_device is not None
+        if is_ours:
+            from server.gpu_kernels.rows import stored
+
+            stored(*new, *cells, self.on_device.write)
+            return
+        for kept, rows in zip(cells, new, strict=True):
+            kept.index_copy_(0, self.on_device.write, rows)
 
     def _num_cells(self) -> int:
         return (self.zero_page + 1) * self.page_size

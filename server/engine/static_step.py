@@ -16,7 +16,7 @@ from adapters_core.contract.rows import Rows
 from adapters_core.layers.bank import EMPTY_SLOT, Bank
 from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, ServingPlan
 from server.adapters.payload import Factored, Merged
-from server.engine.attention_device import DeviceLayout
+from server.engine.device_layout import DeviceLayout
 from server.engine.step_tensors import payload_of
 from server.scheduling.step import Batch, Work
 

@@ -1,4 +1,4 @@
-"""Kernels of what a base computes between its products, row by row: norms, rotations, gates.
+"""Kernels of what a base does between its products, row by row: norms, rotations, gates, a cache.
 
 Results are rounded to the rows' type wherever the modules they stand for round them. What a row
 gets does not depend on other rows.
@@ -144,3 +144,49 @@ def gate(
     active = x * tl.where(turn < 0.0, small, 1.0) / (1.0 + small)
     active = active.to(out.dtype.element_ty).to(tl.float32)
     tl.store(out + t * SIZE + col, (active * up).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _copy_heads(
+    x,
+    out,
+    head_stride,
+    first,
+    NUM: tl.constexpr,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    head = first + tl.arange(0, HEADS)
+    dim = tl.arange(0, WIDE)
+    inside = (head < NUM)[:, None] & (dim < DIM)[None, :]
+    read = x + head[:, None] * head_stride + dim[None, :]
+    write = out + head[:, None] * DIM + dim[None, :]
+    tl.store(write, tl.load(read, mask=inside, other=0.0), mask=inside)
+
+
+@triton.jit
+def store(
+    k,  # [T, NUM, DIM_K], by strides
+    v,  # [T, NUM, DIM_V], by strides
+    keys,  # [cells, NUM, DIM_K], contiguous
+    values,
+    cells,  # int64 [T]
+    k_row,
+    k_head,
+    v_row,
+    v_head,
+    NUM: tl.constexpr,  # heads
+    HEADS: tl.constexpr,  # at a time
+    DIM_K: tl.constexpr,
+    DIM_V: tl.constexpr,
+    WIDE_K: tl.constexpr,  # the next power of two
+    WIDE_V: tl.constexpr,
+):
+    t = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1) * HEADS
+    cell = tl.load(cells + t)
+    _copy_heads(k + t * k_row, keys + cell * NUM * DIM_K, k_head, first, NUM, HEADS, DIM_K, WIDE_K)
+    _copy_heads(
+        v + t * v_row, values + cell * NUM * DIM_V, v_head, first, NUM, HEADS, DIM_V, WIDE_V
+    )

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from adapters_core.gpu_kernels.running import launch
-from server.gpu_kernels.row_kernels import gate, rms_norm, rotate
+from server.gpu_kernels.row_kernels import gate, rms_norm, rotate, store
 
 #: Numbers that a program takes at least, where rows are short.
 _TILE = 1024
@@ -120,6 +120,41 @@ def gated(gates: Tensor, ups: Tensor, is_silu: bool) -> Tensor:
         IS_SILU=is_silu,
     )
     return out.view(gates.shape)
+
+
+def stored(k: Tensor, v: Tensor, keys: Tensor, values: Tensor, cells: Tensor) -> None:
+    """Copy rows to cells of a cache: one launch. Where a cell is named twice, any row may stay.
+
+    Args:
+        k: `[T, kv_heads, dim_k]`, of any strides.
+        v: `[T, kv_heads, dim_v]`, so, too.
+        keys: `[cells, kv_heads, dim_k]`, contiguous.
+        values: `[cells, kv_heads, dim_v]`, contiguous.
+        cells: int64 `[T]`, where each row goes.
+    """
+    k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (k, v))
+    rows, heads, dim_k = k.shape
+    dim_v = v.shape[2]
+    launch(
+        store,
+        (rows, -(-heads // _HEADS)),
+        2 * (k.nbytes + v.nbytes) + cells.nbytes,
+        k=k,
+        v=v,
+        keys=keys,
+        values=values,
+        cells=cells,
+        k_row=k.stride(0),
+        k_head=k.stride(1),
+        v_row=v.stride(0),
+        v_head=v.stride(1),
+        NUM=heads,
+        HEADS=_HEADS,
+        DIM_K=dim_k,
+        DIM_V=dim_v,
+        WIDE_K=_next_power(dim_k),
+        WIDE_V=_next_power(dim_v),
+    )
 
 
 def _next_power(count: int) -> int:

@@ -56,4 +56,4 @@ def test_launches_are_of_many_shapes() -> None:
     heard = launches()
     assert len(heard) > 100
     names = {one.kernel.fn.__name__ for one in heard}
-    assert names == {"attend", "combine_splits", "rms_norm", "rotate", "gate"}
+    assert names == {"attend", "combine_splits", "rms_norm", "rotate", "gate", "store"}

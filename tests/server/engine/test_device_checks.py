@@ -28,7 +28,7 @@ def test_answers_through_kernels_are_the_cpus() -> None:
     heard: list[Launch] = []
     with interpreted(), listening(heard.append):
         device_checks.check_same_answers_as_the_cpu(CPU, "llama", 0)
-    expected = {"attend", "combine_splits", "rms_norm", "rotate", "gate"}
+    expected = {"attend", "combine_splits", "rms_norm", "rotate", "gate", "store"}
     assert expected <= {one.kernel.fn.__name__ for one in heard}
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from server.gpu_kernels.rows import can_rotate, gated, normed, rotated
+from server.gpu_kernels.rows import can_rotate, gated, normed, rotated, stored
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -84,6 +84,18 @@ def test_large_gates_do_not_overflow() -> None:
     for is_silu in (True, False):
         got = gated(gates, torch.ones(1, 2), is_silu)
         assert torch.equal(got, torch.tensor([[0.0, 200.0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "dim_k", "dim_v"), [(2, 16, 16), (9, 5, 24), (1, 1, 1)])
+def test_rows_go_to_their_cells(heads: int, dim_k: int, dim_v: int, dtype: torch.dtype) -> None:
+    cells = torch.tensor([7, 0, 3])
+    keys, values = (random(9, heads, dim, dtype=dtype) for dim in (dim_k, dim_v))
+    k, v = (random(heads, 3, dim, dtype=dtype).transpose(0, 1) for dim in (dim_k, dim_v))
+    true = [a.index_copy(0, cells, b) for a, b in ((keys, k), (values, v))]
+    stored(k, v.transpose(1, 2).contiguous().transpose(1, 2), keys, values, cells)
+    assert torch.equal(keys, true[0])
+    assert torch.equal(values, true[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
