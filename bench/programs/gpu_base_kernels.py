@@ -119,7 +119,7 @@ def base_errors(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         return {"error": None}
     found: dict[str, Any] = {}
     for name, heads in BASES.items():
-        made = Attention.of(heads, 3, 20, device, dtype)
+        made = Attention.of(heads, 2, 10, device, dtype)
         found[f"attention, {name}"] = _difference(made.by_kernel(), made.widened().gathered())
     return found | _row_errors(device, dtype)
 

@@ -1,4 +1,4 @@
-"""Where the rows of a step on a device lie: tensors that do not move, so that it can be replayed."""
+"""Where the rows of a step on a device lie: in tensors, so that the step can be replayed."""
 
 from dataclasses import dataclass, field
 

@@ -44,7 +44,7 @@ def test_every_kernel_agrees() -> None:
     with interpreted():
         found = base_errors(CPU, torch.float32)
     assert len(found) == len(BASES) + 3
-    assert all(0 < error < 1e-5 for error in found.values())
+    assert all(error < 1e-5 for error in found.values())
 
 
 def test_nothing_is_told_where_no_kernel_runs() -> None:

@@ -75,6 +75,20 @@ def test_prompts_and_tokens_of_several_banks_in_one_step(merged: int) -> None:
     assert max(rows) >= 12  # with prompts
 
 
+@pytest.mark.slow
+def test_the_bases_own_kernels_give_the_cpus_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def served_wholly(*args: Any, **options: Any) -> Served:
+        with interpreted():
+            return served_by_kernels(*args, **options)
+
+    monkeypatch.setattr(device_checks, "served_on", served_wholly)
+    launched: list[Launch] = []
+    with listening(launched.append):
+        device_checks.check_same_answers_as_the_cpu(CPU, "llama", 0)
+    names = {launch.kernel.fn.__name__ for launch in launched}
+    assert names >= {"attend", "combine_splits", "store", "rms_norm", "rotate", "gate"}
+
+
 def test_bfloat16_stays_near_float32() -> None:
     device_checks.check_bfloat16_stays_near(CPU)
 
