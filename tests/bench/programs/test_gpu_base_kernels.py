@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from adapters_core.gpu_kernels.running import interpreted
+from bench.programs import gpu_base_kernels
 from bench.programs.gpu_base_kernels import (
     BASES,
     Attention,
@@ -40,10 +41,12 @@ def test_both_ways_attend_alike(heads: Heads) -> None:
 
 
 @pytest.mark.slow
-def test_every_kernel_agrees() -> None:
+def test_every_kernel_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: heads for name, heads in BASES.items() if heads.kv_heads <= 8}
+    monkeypatch.setattr(gpu_base_kernels, "BASES", few)  # the interpreter is slow
     with interpreted():
         found = base_errors(CPU, torch.float32)
-    assert len(found) == len(BASES) + 3
+    assert len(found) == len(few) + 3
     assert all(error < 1e-5 for error in found.values())
 
 
