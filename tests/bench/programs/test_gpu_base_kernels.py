@@ -42,7 +42,7 @@ def test_both_ways_attend_alike(heads: Heads) -> None:
 
 @pytest.mark.slow
 def test_every_kernel_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: heads for name, heads in BASES.items() if heads.kv_heads <= 8}
+    few = {name: heads for name, heads in BASES.items() if heads.kv_heads == 1}
     monkeypatch.setattr(gpu_base_kernels, "BASES", few)  # the interpreter is slow
     with interpreted():
         found = base_errors(CPU, torch.float32)
