@@ -1,8 +1,8 @@
 """Kernels of Triton's compiled for a GPU that need not be there: registers, spills, shared memory.
 
 Triton compiles what a launch would: for its arguments' types and its constants. Addresses are taken
-as multiples of sixteen, which torch's are, and numbers as if they were none: a launch that knows
-more of them needs no more registers. Results are kept in Triton's own cache.
+as multiples of sixteen, which torch's are, and numbers as if they were none. Results are kept in
+Triton's own cache.
 """
 
 import re
