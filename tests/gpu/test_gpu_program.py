@@ -3,6 +3,8 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import pytest
 import torch
 
 from adapters_core.gpu_kernels.running import interpreted
+from bench.lib.counting import counted
 from bench.lib.figures import Figures
 from bench.programs import gpu
 from bench.programs.gpu_agreement import merge_error, update_error
 from bench.programs.gpu_base import GpuBase
-from bench.programs.gpu_shape import of_nothing_much
+from bench.programs.gpu_shape import of_llama_8b, of_nothing_much
 from server_parts import torch_threads
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +73,22 @@ def test_kernels_are_held_against_torchs_way() -> None:
             assert updates["linears"] == 2
             assert 0 < updates["error"] < 1e-5
             assert merge_error(method, linears, base.bases)["error"] < 1e-5
+
+
+def test_the_large_base_goes_the_same_way_over_tensors_without_values(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    sizes = replace(of_llama_8b(), device=torch.device("meta"), layers=1)
+    plan, figures = gpu.Plan(sizes, rounds=1, calls=1, rows=8, copy_bytes=1 << 20), Figures(100)
+    with counted(), torch.inference_mode():
+        gpu.measure_layer(figures, plan)
+        base = gpu.made_base(figures, "base", sizes)
+        assert base is not None
+        assert not base.engine.has_own_attention
+        for name in ("fourierft", "lora"):
+            leases = base.factored(name, "qv", plan.rows)
+            figures.take(f"decode {name}", partial(gpu.decode, base, plan, leases))
+            figures.take(f"first {name}", partial(gpu.first_token, base, plan, name, tmp_path))
+    assert figures.missing == {}
 
 
 def test_a_cold_load_makes_no_new_bank(tmp_path: Path) -> None:
