@@ -335,7 +335,7 @@ def test_a_check_prints_the_settings_and_no_key() -> None:
     ended = run("serve", "--base=x", "--port=8123", "--check", OVERTONE_API_KEYS=keys)
     assert ended.returncode == 0
     told = json.loads(ended.stdout)
-    assert (told["base"], told["port"], told["mode"]) == ("x", 8123, "auto")
+    assert (told["base"], told["port"], told["mode"]) == ("x", 8123, None)  # by the device
     assert len(told["api_keys"]) == 2
     assert "secret" not in ended.stdout + ended.stderr
 
