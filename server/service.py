@@ -229,7 +229,7 @@ def _device_of(base: Base) -> torch.device:
 
 
 def _mode(settings: Settings, base: Base) -> ModeSetting:
-    """Return the mode: on a GPU `auto` is chosen by those who ask for it; see docs/decisions.md."""
+    """Return the mode: on a GPU `auto` only where it is asked for; see docs/decisions.md."""
     return settings.mode or ("auto" if _device_of(base).type == "cpu" else "factored")
 
 

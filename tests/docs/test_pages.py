@@ -37,7 +37,7 @@ def test_files_of_tests_that_are_named_are_there() -> None:
     }
     assert len(named) > 5
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == [
-        "tests/adapters_core/methods/test_yours.py"  # of a reader who writes a method
+        "tests/adapters_core/methods/test_yours.py"  # the example of a new method
     ]
 
 

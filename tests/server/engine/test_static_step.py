@@ -4,11 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters_core.base.spec import Shape
-from adapters_core.layers.bank import EMPTY_SLOT, Bank, Layout
-from adapters_core.layers.basis_cache import BasisCache
+from adapters_core.layers.bank import EMPTY_SLOT
 from server.adapters.payload import Factored, Merged
-from server.adapters.residency import Entry
 from server.engine.static_step import (
     MAX_MERGED,
     Parts,
@@ -19,29 +16,9 @@ from server.engine.static_step import (
     row_counts,
 )
 from server.engine.step_tensors import pack
-from server.scheduling.sequence import Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
-from server_parts import CPU, FOURIERFT
-
-PAGE = 8
-
-
-def bank_of(slots: int = 4) -> Bank:
-    shapes = {"model.layers.0.self_attn.q_proj": Shape(12, 8)}
-    methods = FOURIERFT.of_layers(shapes)
-    return Bank(Layout.of(methods, shapes), BasisCache(CPU), slots)
-
-
-def running(length: int, pages: list[int], payload: object = None) -> Work:
-    """Return the work on the last of `length` tokens."""
-    lease = Entry("key", payload=payload) if payload else None
-    sequence = TokenSequence(tuple(range(10, 10 + length)), Sampling(max_tokens=4), lease)
-    sequence.pages = pages
-    return Work.of(sequence, length - 1, length)
-
-
-def steps_of(*works: Work) -> Batch:
-    return Batch(tuple(works), ())
+from server_parts import CPU
+from steps_made import PAGE, bank_of, running, steps_of
 
 
 @settings(max_examples=50, deadline=None)

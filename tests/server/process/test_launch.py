@@ -90,7 +90,7 @@ def found(
 def test_no_collection_of_garbage_goes_through_what_the_server_keeps_to_its_end(
     found: dict[str, Any],
 ) -> None:
-    """It would stop all threads for a quarter of a second, in the middle of anybody's answer."""
+    """It would stop all threads for a quarter of a second, in the middle of other answers."""
     assert found["kept"] > 100_000
     assert found["seen"] < found["kept"] / 10
 
