@@ -124,10 +124,13 @@ def _whole_numbers(text: str) -> list[int]:
     while start < end:
         stop = text.find(",", start + _MANY_CHARS, end)
         stop = end if stop < 0 else stop
-        numbers += json.loads(f"[{text[start:stop]}]")
+        piece = json.loads(f"[{text[start:stop]}]")
+        if not piece:
+            raise ValueError("no number between two commas")
+        numbers += piece
         start = stop + 1
         if start == end:
-            raise ValueError("a comma at the end")
+            raise ValueError("no number behind the last comma")
     return numbers
 
 

@@ -157,3 +157,19 @@ def test_long_lists_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_faults_beside_long_lists_are_told_as_the_parser_tells_them(text: str, fault: str) -> None:
     with pytest.raises(UnclearJson, match=re.escape(fault)):
         strict_json(text.replace("%s", ",".join(map(str, LONG))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "1," * 65_537 + " ]",  # a piece ends at the last comma
+        "[" + "1," * 65_537 + " " * 131_073 + ",1]",
+        "[" + " " * 131_073 + ",1]",
+    ],
+)
+def test_a_piece_without_a_number_is_not_json(text: str) -> None:
+    assert "is not JSON" in str(refused(text))
+
+
+def test_a_long_list_of_blanks_is_empty() -> None:
+    assert strict_json("[" + " " * 200_000 + "]") == []
