@@ -29,18 +29,19 @@ from adapters_core.kernels.simd16 import (
     LANES,
     add,
     backwards,
+    can_stream,
     interleave_high,
     interleave_low,
     load,
     mul,
     splat,
     store,
+    stream,
+    streamed,
     sub,
     transpose,
 )
 
-#: Pairs of numbers of sixteen rows that are turned round at a time; a multiple of sixteen.
-_CHUNK = 128
 #: A coefficient's steps take 128 bytes; with more of them the transforms of columns are cheaper.
 _MOST_COEFFICIENTS = 1 << 14
 
@@ -140,72 +141,65 @@ def _joined(z, w, x, y, size, join):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _turned(real, imag, start, chunk, tiles, rows):  # type: ignore[no-untyped-def]
-    """Write numbers of sixteen rows, `2 chunk` from `2 start` on, to rows `[16 * 2 chunk]`."""
+def _turned(real, imag, half, tiles, rows):  # type: ignore[no-untyped-def]
+    """Write sixteen rows' even and odd numbers to `rows`, and behind each row its first number."""
     evens, odds = tiles[0], tiles[1]  # pragma: no cover - compiled
-    for j in range(0, chunk, LANES):
-        transpose(real, np.uintp((start + j) * LANES), evens)
-        transpose(imag, np.uintp((start + j) * LANES), odds)
+    length, lanes = 2 * half + LANES, np.uintp(LANES)
+    for j in range(0, half, LANES):
+        transpose(real, np.uintp(j * LANES), evens)
+        transpose(imag, np.uintp(j * LANES), odds)
         for lane in range(LANES):
-            at = np.uintp(lane * LANES)
+            at, to = np.uintp(lane * LANES), np.uintp(lane * length + 2 * j)
             a, b = load(evens, at), load(odds, at)
-            to = np.uintp(2 * (lane * chunk + j))
             store(rows, to, interleave_low(a, b))
-            store(rows, to + np.uintp(LANES), interleave_high(a, b))
+            store(rows, to + lanes, interleave_high(a, b))
+    for lane in range(LANES):
+        rows[lane * length + 2 * half] = rows[lane * length]
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _put(out, golden, at, row, start, count):  # type: ignore[no-untyped-def]
-    """Write `count` numbers of `row[start:]` to `out[at:]`, on top of golden's."""
-    end, lanes = at + np.uintp(count), np.uintp(LANES)  # pragma: no cover - compiled
-    source = np.uintp(start)
+def _put(out, golden, begin, size, rows, source):  # type: ignore[no-untyped-def]
+    """Write the row at `rows[source:]` to `out[begin:]`, on top of golden's."""
+    lanes, end = np.uintp(LANES), begin + size  # pragma: no cover - compiled
+    at = begin
     if golden.shape[0] == 0:
         while at < end:
-            store(out, at, load(row, source))
+            stream(out, at, load(rows, source))
             at, source = at + lanes, source + lanes
     while at < end:
-        store(out, at, add(load(golden, at), load(row, source)))
+        stream(out, at, add(load(golden, at), load(rows, source)))
         at, source = at + lanes, source + lanes
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _put_mirrored(out, golden, begin, size, q, row, start, count):  # type: ignore[no-untyped-def]
-    """Write `count` numbers of `row[start:]`, a row's from q on, where its mirror image has them.
-
-    That is N - q; number 0 stays.
-    """
-    lanes, source = np.uintp(LANES), np.uintp(start)  # pragma: no cover - compiled
-    is_plain = golden.shape[0] == 0
-    if q == 0:
-        for lane in range(LANES):
-            at = begin + np.uintp(size - lane if lane else 0)
-            own = row[source + np.uintp(lane)]
-            out[at] = own if is_plain else golden[at] + own
-        q, source, count = q + LANES, source + lanes, count - LANES
-    at = begin + np.uintp(size - q - LANES + 1)
-    for _ in range(0, count, LANES):
-        value = backwards(load(row, source))
-        store(out, at, value if is_plain else add(load(golden, at), value))
-        at, source = at - lanes, source + lanes
+def _put_mirrored(out, golden, begin, size, rows, source):  # type: ignore[no-untyped-def]
+    """Write the row at `rows[source:]` likewise, number q where N - q stands, and 0 at 0."""
+    lanes, end = np.uintp(LANES), begin + size  # pragma: no cover - compiled
+    at, source = begin, source + size - lanes + np.uintp(1)
+    if golden.shape[0] == 0:
+        while at < end:
+            stream(out, at, backwards(load(rows, source)))
+            at, source = at + lanes, source - lanes
+    while at < end:
+        stream(out, at, add(load(golden, at), backwards(load(rows, source))))
+        at, source = at + lanes, source - lanes
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _rows_out(real, imag, first, num_rows, size, golden, out, tiles, rows):  # type: ignore[no-untyped-def]
     """Write sixteen rows and their mirror images; real and imag are their even and odd numbers.
 
-    A row at a time: rows lie in the same lines of a cache, if their length is a power of two.
+    A whole row at a time: rows lie in the same lines of a cache, if their length is a power of
+    two, and a processor fetches ahead what is read in one piece.
     """
-    half = size // 2  # pragma: no cover - compiled
-    for start in range(0, half, _CHUNK):
-        chunk = min(_CHUNK, half - start)
-        _turned(real, imag, start, chunk, tiles, rows)
-        for lane in range(min(LANES, num_rows // 2 + 1 - first)):
-            p, own = first + lane, 2 * lane * chunk
-            at = np.uintp(p * size + 2 * start)
-            _put(out, golden, at, rows, own, 2 * chunk)
-            if p > 0 and 2 * p != num_rows:  # the others are their own mirror images
-                begin = np.uintp((num_rows - p) * size)
-                _put_mirrored(out, golden, begin, size, 2 * start, rows, own, 2 * chunk)
+    _turned(real, imag, size // 2, tiles, rows)  # pragma: no cover - compiled
+    length = np.uintp(size)
+    for lane in range(min(LANES, num_rows // 2 + 1 - first)):
+        p, source = first + lane, np.uintp(lane * (size + LANES))
+        _put(out, golden, np.uintp(p * size), length, rows, source)
+        if p > 0 and 2 * p != num_rows:  # the others are their own mirror images
+            begin = np.uintp((num_rows - p) * size)
+            _put_mirrored(out, golden, begin, length, rows, source)
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
@@ -234,12 +228,13 @@ def _sums_loop(  # type: ignore[no-untyped-def]
         away = lane_fft(x, y, z, w, half, radices, turns, roots)
         real, imag = (z, w) if away else (x, y)
         _rows_out(real, imag, first, num_rows, 2 * half, golden, out, tiles, held)
+    streamed()
 
 
 def lane_sums(values: Tensor, plan: SumsPlan, golden: Tensor | None, out: Tensor) -> None:
     """Write the sums of float32 values `[n]`, on top of `golden` if given, to `out` `[M, N]`.
 
-    Both matrices are float32 and contiguous on the CPU; they may not overlap.
+    The matrices are such as `fits_lane_sums`, and may not overlap.
     """
     half = plan.backward.size
     nothing = np.empty(0, dtype=np.float32)
@@ -258,14 +253,15 @@ def lane_sums(values: Tensor, plan: SumsPlan, golden: Tensor | None, out: Tensor
         out.numpy().reshape(-1),
         np.empty((4, (half + 1) * LANES), dtype=np.float32),
         np.empty((2, LANES * LANES), dtype=np.float32),
-        np.empty(2 * _CHUNK * LANES, dtype=np.float32),
+        np.empty((2 * half + LANES) * LANES, dtype=np.float32),
     )
 
 
-def fits_lane_sums(*matrices: Tensor | None) -> bool:
+def fits_lane_sums(golden: Tensor | None, out: Tensor) -> bool:
     """Return whether `lane_sums` can read and write these matrices."""
-    return all(
-        one is None
-        or (one.dtype == torch.float32 and one.device.type == "cpu" and one.is_contiguous())
-        for one in matrices
+    plain = all(
+        one.dtype == torch.float32 and one.device.type == "cpu" and one.is_contiguous()
+        for one in (golden, out)
+        if one is not None
     )
+    return plain and can_stream(out)

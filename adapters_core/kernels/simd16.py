@@ -12,8 +12,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
+from torch import Tensor
 
 LANES = 16
+_STREAMED_BYTES = 4 * LANES
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
@@ -34,6 +36,11 @@ class _LanesModel(models.PrimitiveModel):
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+
+
+def can_stream(out: Tensor) -> bool:
+    """Return whether numbers 0, 16, 32 … of a flat float32 tensor lie where `stream` may write."""
+    return out.data_ptr() % _STREAMED_BYTES == 0
 
 
 @intrinsic
@@ -58,6 +65,33 @@ def store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(array, types.uintp, _LANES_TYPE), generate
+
+
+@intrinsic
+def stream(typing_context, array, index, value):  # type: ignore[no-untyped-def]
+    """Write sixteen numbers past the caches: the line that is written is not read first.
+
+    64 bytes divide the address (`can_stream`), and other threads see them after `streamed`.
+    """
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = _address(context, builder, signature.args[0], *args[:2])
+        one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        builder.store(args[2], pointer, align=_STREAMED_BYTES).set_metadata("nontemporal", one)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp, _LANES_TYPE), generate
+
+
+@intrinsic
+def streamed(typing_context):  # type: ignore[no-untyped-def]
+    """Wait until what this thread has streamed is in memory."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @intrinsic

@@ -88,3 +88,11 @@ def test_only_whole_float32_matrices_are_written() -> None:
     assert fits_lane_sums(None, plain)
     assert not fits_lane_sums(plain.T, plain)
     assert not fits_lane_sums(plain, plain.bfloat16())
+
+
+def test_numbers_are_streamed_to_whole_lines_of_memory_alone() -> None:
+    memory = torch.zeros(2 * 96 + 16)
+    aside = memory.data_ptr() % 64 // 4  # numbers behind the beginning of a line
+    at_a_line, within = (memory[(16 - aside) % 16 + i :][:96].view(3, 32) for i in (0, 1))
+    assert fits_lane_sums(within, at_a_line)
+    assert not fits_lane_sums(at_a_line, within)
