@@ -29,6 +29,10 @@ PROGRAMS = {
     ),
     "peft": Program("programs.peft", "Beside PEFT: 32 requests with 32 adapters, and cold files."),
     "http": Program("programs.http", "What HTTP, uploads and residency add, on a real server."),
+    "short": Program(
+        "programs.short_answers",
+        "Short answers over REST: 1, 32 and 1,000 adapters in the traffic.",
+    ),
     "scale": Program("programs.scale", "10 to 10,000 registered adapters, two servers in turns."),
     "training": Program("programs.training", "A training step beside PEFT's: time and memory."),
     "training_text": Program(

@@ -68,6 +68,7 @@ PARTS = {
         f"--only upload first-token --count 5 {_SMALL}",
     ),
     "memory": Part("http", "--only memory", f"--only memory --residents 8 24 {_SMALL}"),
+    "short": Part("short", "--rounds 5", f"--adapters 1 4 --rounds 1 --requests 32 {_SMALL}"),
     "scale": Part(
         "scale",
         "--sizes 10 10000 --rounds 7",

@@ -160,6 +160,12 @@ def _server_targets() -> Iterator[Target]:
     yield Target(what, "scale", 1.2, True, _largest("register one more, ms"))
     upload = value("upload to servable", "p99", 1e3)
     yield Target("upload to servable, p99", "uploads", 50.0, True, upload, "ms")
+    for count in (1, 32, 1000):
+        what = f"short answers over REST, adapters in the traffic: {count}, of the base's tokens/s"
+        read = value(f"short answers, {count} adapters, of the base's")
+        yield Target(what, "short", 0.95, False, read)
+    what = "the same, 1000, of the tokens/s with one"
+    yield Target(what, "short", 0.95, False, value("short answers, 1000 adapters, of the tokens"))
     streams = value("tokens/s of 32 streams")
     yield Target("tokens/s of 32 streams, of the bare loop's", "streams", 0.95, False, streams)
 

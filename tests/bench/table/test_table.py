@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.command import PROGRAMS
+from bench.programs import short_answers
 from bench.table import table
 from bench.table.targets import TARGETS, Target, begun, found, show, value
 from overtone_client import InvalidArgument
@@ -37,6 +38,9 @@ SCALE = [
     for size in (10, 1000)
     for what in ("register one more, ms", "tokens/s")
 ]
+SHORT = short_answers.rows_of(
+    {0: [100.0, 200.0], 1: [98.0, 196.0], 32: [90.0, 180.0], 1000: [97.0, 194.0]}
+)
 TRAINING = [
     {"what": f"training step, {which}, {name} against x", "time_ratio": 0.4, "memory_ratio": None}
     for which in ("qv", "seven")
@@ -59,6 +63,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "memory": [{"what": "memory of one more resident adapter, against its file", "ratio": 1.1}],
+    "short": SHORT,
     "scale": SCALE,
     "training": TRAINING,
 }
@@ -98,6 +103,12 @@ TRAINED = (("fourierft", "PEFT's"), ("waveletft", "PEFT's"), ("loca", "LoRA's"))
         ("merged mode, decode, of the base's speed, 8 rows", 1.25, True),
         ("32 requests, 32 adapters, against PEFT one by one, merged", 6.0, False),
         ("throughput, most registered against 10, Zipf", 0.001, False),
+        (
+            "short answers over REST, adapters in the traffic: 32, of the base's tokens/s",
+            0.9,
+            False,
+        ),
+        ("the same, 1000, of the tokens/s with one", 97 / 98, True),
         ("registering one more, most registered against 10", 0.001, True),
         ("upload to servable, p99", 20.0, True),
         ("tokens/s of 32 streams, of the bare loop's", 0.9, False),
