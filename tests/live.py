@@ -104,6 +104,11 @@ class Live:
             go.set()
 
 
+def error_of(answer: httpx2.Response) -> dict[str, Any]:
+    told: dict[str, Any] = answer.json()["error"]
+    return told
+
+
 def parts(files: Files) -> dict[str, tuple[str, bytes, str]]:
     """Return the multipart file fields of an upload."""
     return {

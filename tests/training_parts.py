@@ -11,6 +11,7 @@ from registry import Fence, JobRecord
 from registry.jobs import log as job_log
 from waiting import until
 
+JOBS = "/v1/fine_tuning/jobs"
 TEXTS = [{"text": f"line number {number}"} for number in range(20)]
 
 
@@ -36,7 +37,7 @@ def post_job(server: Live, file: str | None = None, **more: Any) -> httpx2.Respo
     headers = more.pop("headers", {})
     file = file or file_id(server, headers=headers)
     body = {"model": "tiny", "training_file": file, **more}
-    return server.http.post("/v1/fine_tuning/jobs", json=body, headers=headers)
+    return server.http.post(JOBS, json=body, headers=headers)
 
 
 def new_job(server: Live, file: str | None = None, **more: Any) -> dict[str, Any]:
@@ -44,6 +45,13 @@ def new_job(server: Live, file: str | None = None, **more: Any) -> dict[str, Any
     assert answer.status_code == 200, answer.text
     job: dict[str, Any] = answer.json()
     return job
+
+
+def job_told(server: Live, id_: str, tail: str = "", **query: Any) -> dict[str, Any]:
+    answer = server.http.get(f"{JOBS}/{id_}{tail}", params=query)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def taken(server: Live, id_: str) -> tuple[JobRecord, Fence]:
@@ -63,8 +71,3 @@ def claimed(server: Live, id_: str) -> tuple[JobRecord, Fence]:
 
 def report(server: Live, fence: Fence, number: int, *entries: job_log.Entry) -> None:
     assert server.service.registry.claims.report(fence, number, entries) == "running"
-
-
-def error_of(answer: httpx2.Response) -> dict[str, Any]:
-    told: dict[str, Any] = answer.json()["error"]
-    return told

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tiny_encoders as te
-from live import Live, serving, settings_of
+from live import Live, error_of, serving, settings_of
 
 TOLERANCE = 1e-5
 QUERY = "What is fast?"
@@ -92,11 +92,6 @@ def scores(answer: httpx2.Response) -> torch.Tensor:
     data = answer.json()["data"]
     assert [one["index"] for one in data] == list(range(len(data)))
     return torch.tensor([one["score"] for one in data], dtype=torch.float64)
-
-
-def error_of(answer: httpx2.Response) -> dict[str, Any]:
-    told: dict[str, Any] = answer.json()["error"]
-    return told
 
 
 @pytest.mark.parametrize("number", [None, 0, 1, 2, 3])

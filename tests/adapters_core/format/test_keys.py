@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from transformers import LlamaForCausalLM
 from adapters_core.base.causal_probe import with_causal_targets
 from adapters_core.base.renames import renamed, renames_of
 from adapters_core.base.spec import BaseSpec, spec_of
-from adapters_core.errors import AdapterError, BaseMismatch, InvalidAdapter, UnusedTensors
-from adapters_core.format.read import Adapter
+from adapters_core.errors import BaseMismatch, InvalidAdapter, UnusedTensors
+from reading_parts import Q0, Read, refused
 from tiny_bases import (
     change_config,
     change_tensors,
@@ -28,8 +27,6 @@ from tiny_bases import (
     without_warnings,
 )
 
-Read = Callable[..., Adapter]
-Q0 = "model.layers.0.self_attn.q_proj"
 P = "base_model.model."
 
 
@@ -116,12 +113,6 @@ def test_what_torch_saves_of_a_whole_peft_model_is_named(lora_folder: Path, read
     error = refused(read, lora_folder, UnusedTensors)
     assert "base_layer.weight" in (error.param or "")
     assert "lora_A.weight, lora_B.weight" in error.message
-
-
-def refused(read: Read, folder: Path, kind: type[AdapterError], **options: Any) -> AdapterError:
-    with pytest.raises(kind) as caught:
-        read(folder, **options)
-    return caught.value
 
 
 def test_two_spellings_of_one_tensor_are_refused(lora_folder: Path, read: Read) -> None:

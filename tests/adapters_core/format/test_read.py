@@ -1,24 +1,16 @@
 """Adapters against a base: what does not fit is refused, and says what was expected."""
 
-import contextlib
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
-from adapters_core.base.spec import BaseSpec, spec_of
+from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method_registry import registered
 from adapters_core.errors import (
-    AdapterError,
-    BaseMismatch,
     InvalidAdapter,
     NoEffect,
     NonFinite,
@@ -26,23 +18,10 @@ from adapters_core.errors import (
     UnknownMethod,
     UnusedTensors,
 )
-from adapters_core.format.read import Adapter
 from adapters_core.format.write import write_adapter
-from adapters_core.methods import FourierFT, LoCA, LoRA, WaveletFT
-from adapters_core.positions import seeded
-from tiny_bases import change_config, change_tensors, random_layer, tiny_llama, tiny_qwen3
-
-Read = Callable[..., Adapter]
-Q0 = "model.layers.0.self_attn.q_proj"
-V1 = "model.layers.1.self_attn.v_proj"
-KEY = f"base_model.model.{Q0}.fourierft_spectrum"
-
-
-def refused(read: Read, folder: Path, kind: type[AdapterError], **options: Any) -> AdapterError:
-    with pytest.raises(kind) as caught:
-        read(folder, **options)
-    assert type(caught.value) is kind
-    return caught.value
+from adapters_core.methods import FourierFT, LoCA, WaveletFT
+from reading_parts import KEY, Q0, V1, Read, refused
+from tiny_bases import change_config, change_tensors
 
 
 def test_a_peft_adapter_is_described(fourierft_folder: Path, read: Read) -> None:
@@ -305,102 +284,6 @@ def test_nan_in_one_layer_is_named(fourierft_folder: Path, read: Read) -> None:
     assert refused(read, fourierft_folder, NonFinite).param == KEY
 
 
-def written(folder: Path, spec: BaseSpec, method: FourierFT | LoRA) -> Path:
-    layers = {target: random_layer(method, spec.targets[target]) for target in (Q0, V1)}
-    write_adapter(folder, method, layers, spec)
-    return folder
-
-
-def test_our_own_file_is_verified(llama_spec: BaseSpec, tmp_path: Path, read: Read) -> None:
-    assert read(written(tmp_path, llama_spec, FourierFT(n=30))).description.base_verified
-
-
-def test_our_own_file_has_the_same_bytes_every_time(llama_spec: BaseSpec, tmp_path: Path) -> None:
-    for file in ("adapter_model.safetensors", "adapter_config.json"):
-        contents = set()
-        for i in range(12):  # safetensors orders its metadata at random
-            folder = written(tmp_path / f"{file}{i}", llama_spec, FourierFT(n=30))
-            contents.add((folder / file).read_bytes())
-        assert len(contents) == 1
-
-
-@pytest.mark.parametrize("method", [FourierFT(n=30), LoRA(r=3)], ids=["fourierft", "lora"])
-def test_a_file_of_another_base_is_refused(
-    method: FourierFT | LoRA, llama_spec: BaseSpec, tmp_path: Path, read: Read
-) -> None:
-    other = spec_of(tiny_llama(seed=1), "other-llama")
-    assert other.targets == llama_spec.targets  # nothing but the fingerprint tells them apart
-    error = refused(read, written(tmp_path, other, method), BaseMismatch)
-    for part in ("other-llama", other.fingerprint, "tiny-llama", llama_spec.fingerprint):
-        assert part in error.message
-
-
-def test_a_base_of_other_layers_shows_what_was_expected(fourierft_folder: Path, read: Read) -> None:
-    small = spec_of(tiny_qwen3(num_hidden_layers=1), "small")
-    error = refused(read, fourierft_folder, UnusedTensors, spec=small)
-    assert "2 tensors match no adaptable layer of base 'small'" in error.message
-
-
-def change_metadata(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    file = folder / "adapter_model.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata = dict(opened.metadata())
-    own = json.loads(metadata["overtone"])
-    changed = change(own)
-    metadata["overtone"] = changed if isinstance(changed, str) else json.dumps(own)
-    save_file(load_file(file), file, metadata=metadata)
-
-
-def test_positions_that_the_seed_does_not_give_are_refused(
-    llama_spec: BaseSpec, tmp_path: Path, read: Read
-) -> None:
-    folder = written(tmp_path, llama_spec, FourierFT(n=30))
-    change_metadata(folder, lambda own: own["places"].update({"96x96": "sha256:" + "0" * 64}))
-    error = refused(read, folder, InvalidAdapter)
-    assert "the seed gives other positions for 96x96" in error.message
-
-
-def test_a_torch_that_shuffles_otherwise_is_noticed(
-    llama_spec: BaseSpec, tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = written(tmp_path, llama_spec, FourierFT(n=30))
-    true = seeded._first_of_shuffle
-    monkeypatch.setattr(seeded, "_first_of_shuffle", lambda *a: true(*a)[::-1].copy())
-    monkeypatch.setattr(seeded, "_kept", seeded._drawn)  # as in a new process
-    assert "other positions" in refused(read, folder, InvalidAdapter).message
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        "not JSON",
-        "[]",
-        "null",
-        "3",
-        '{"base": 3}',
-        '{"base": null}',
-        '{"places": []}',
-        '{"a": 1, "a": 2}',
-        "[" * 100_000,
-    ],
-)
-def test_bad_metadata_of_ours_is_refused(
-    own: str, llama_spec: BaseSpec, tmp_path: Path, read: Read
-) -> None:
-    folder = written(tmp_path, llama_spec, FourierFT(n=30))
-    change_metadata(folder, lambda _: own)
-    assert refused(read, folder, InvalidAdapter).param == "__metadata__"
-
-
-@pytest.mark.parametrize("base", [{}, {"fingerprint": 3}, {"name": [], "fingerprint": "\ud800"}])
-def test_a_fingerprint_of_nonsense_is_another_base(
-    base: Any, llama_spec: BaseSpec, tmp_path: Path, read: Read
-) -> None:
-    folder = written(tmp_path, llama_spec, FourierFT(n=30))
-    change_metadata(folder, lambda own: own.update({"base": base}))
-    refused(read, folder, BaseMismatch).message.encode()
-
-
 def test_a_file_over_the_cap_is_too_large(fourierft_folder: Path, read: Read) -> None:
     assert "at most 500" in refused(read, fourierft_folder, TooLarge, max_bytes=500).message
 
@@ -408,110 +291,6 @@ def test_a_file_over_the_cap_is_too_large(fourierft_folder: Path, read: Read) ->
 def test_a_config_over_the_cap_is_too_large(fourierft_folder: Path, read: Read) -> None:
     change_config(fourierft_folder, {"revision": "x" * 2**20})
     assert refused(read, fourierft_folder, TooLarge).param == "config"
-
-
-CATASTROPHIC = r"(\w|\w\w|\w\w\w|.)*[!?]"
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("target_modules", CATASTROPHIC),
-        ("exclude_modules", CATASTROPHIC),
-        ("n_frequency_pattern", {CATASTROPHIC: 3}),
-    ],
-)
-def test_a_catastrophic_pattern_is_refused_quickly(
-    field: str, value: Any, fourierft_folder: Path, read: Read
-) -> None:
-    change_config(fourierft_folder, {field: value})
-    start = time.perf_counter()
-    error = refused(read, fourierft_folder, InvalidAdapter)
-    assert time.perf_counter() - start < 1
-    assert error.param == field
-
-
-def test_many_slow_patterns_together_are_refused(
-    fourierft_folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each is quick enough alone; a config of tens of thousands would hold a worker for hours."""
-    patterns = {f"(?:a|{i})": 3 for i in range(50_000)}
-    change_config(fourierft_folder, {"n_frequency_pattern": patterns})
-    start = time.perf_counter()
-    error = refused(read, fourierft_folder, InvalidAdapter)
-    assert time.perf_counter() - start < 4
-    assert error.param == "n_frequency_pattern"
-    assert "together" in error.message
-
-
-MALFORMED = {
-    "unbalanced": "(",
-    "two thousand groups": "(" * 2000 + ")" * 2000,
-    "too long": "a" * 5000,
-    "huge repeat": "a{99999999999999999999}",
-    "not Python's": r"(?P<a>x)(?P>a){1000000}",
-    "recursive": "(?R)",
-    "bad property": r"\p{foo}",
-}
-
-
-@pytest.mark.parametrize("field", ["target_modules", "exclude_modules", "n_frequency_pattern"])
-@pytest.mark.parametrize("case", list(MALFORMED))
-def test_malformed_patterns_are_refused(
-    case: str, field: str, fourierft_folder: Path, read: Read
-) -> None:
-    pattern = MALFORMED[case]
-    change_config(fourierft_folder, {field: {pattern: 3} if "pattern" in field else pattern})
-    assert refused(read, fourierft_folder, InvalidAdapter).param == field
-
-
-@pytest.mark.parametrize(
-    ("changes", "param"),
-    [
-        ({"target_modules": 3}, "target_modules"),
-        ({"target_modules": {"q_proj": 1}}, "target_modules"),
-        ({"target_modules": ["q_proj", 3]}, "target_modules"),
-        ({"exclude_modules": 3}, "exclude_modules"),
-        ({"layers_to_transform": [0], "layers_pattern": 5}, "layers_pattern"),
-        ({"layers_to_transform": [0], "layers_pattern": [5]}, "layers_pattern"),
-        ({"n_frequency": "30"}, "n_frequency"),
-        ({"n_frequency": 30.0}, "n_frequency"),
-        ({"n_frequency": True}, "n_frequency"),
-        ({"n_frequency": 0}, "n_frequency"),
-        ({"n_frequency": 2**62}, "n_frequency"),
-        ({"n_frequency_pattern": [1]}, "n_frequency_pattern"),
-        ({"n_frequency_pattern": {"q_proj": "x"}}, "n_frequency"),
-        ({"scaling": None, "random_loc_seed": -1}, "random_loc_seed"),
-        ({"random_loc_seed": 2**32}, "random_loc_seed"),
-        ({"scaling": "much"}, "scaling"),
-        ({"scaling": float("nan")}, "scaling"),
-        ({"scaling": float("inf")}, "scaling"),
-        ({"scaling": 10**400}, "scaling"),
-        ({"peft_type": None}, "peft_type"),
-        ({"peft_type": 3}, "peft_type"),
-        ({"\ud800": True}, "\\ud800"),
-        ({"revision": float("nan")}, "revision"),
-        ({"lora_dropout": float("-inf")}, "lora_dropout"),
-        ({"base_model_name_or_path": "a\ud800"}, "base_model_name_or_path"),
-        ({"runtime_config": {"\udfff": [1]}}, "runtime_config"),
-    ],
-)
-def test_config_fields_of_nonsense_are_named(
-    changes: dict[str, Any], param: str, fourierft_folder: Path, read: Read
-) -> None:
-    change_config(fourierft_folder, changes)
-    error = refused(read, fourierft_folder, InvalidAdapter)
-    assert error.param == param
-    error.message.encode()
-
-
-@pytest.mark.parametrize("pattern", ["(layers)", "(?P<idx>layers)", "(?x)layers#", "l.y(e)rs"])
-def test_layer_patterns_with_groups_of_their_own_are_no_crash(
-    pattern: str, fourierft_folder: Path, read: Read
-) -> None:
-    change_config(fourierft_folder, {"layers_to_transform": [0, 1], "layers_pattern": [pattern]})
-    with contextlib.suppress(InvalidAdapter):
-        assert len(read(fourierft_folder).layers) == 4
 
 
 def test_unknown_methods_list_the_known(fourierft_folder: Path, read: Read) -> None:
@@ -537,44 +316,3 @@ def test_long_names_do_not_make_long_messages(fourierft_folder: Path, read: Read
             read(fourierft_folder)
         assert len(caught.value.message) <= 4000
         assert len(caught.value.param or "") <= 4000
-
-
-FIELDS = st.sampled_from(
-    [
-        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias"),
-        *("n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed", "peft_type"),
-        *("r", "fan_in_fan_out", "task_type", "other"),
-    ]
-)
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 40)
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=6)
-    | st.sampled_from(["q_proj", "v_proj", "all-linear", ".*", "layers", "LORA", "none"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(max_size=6) | st.sampled_from(["q_proj", "v_proj"]), inner)
-    ),
-    max_leaves=5,
-)
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # regex, of patterns like [[
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # re, of flags in the middle
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(changes=st.dictionaries(FIELDS, VALUES, min_size=1, max_size=4))
-def test_arbitrary_configs_raise_nothing_else(
-    changes: dict[str, Any], saved_fourierft: dict[str, bytes], tmp_path: Path, read: Read
-) -> None:
-    for name, content in saved_fourierft.items():
-        (tmp_path / name).write_bytes(content)
-    change_config(tmp_path, changes)
-    try:
-        read(tmp_path)
-    except AdapterError as error:
-        error.message.encode()

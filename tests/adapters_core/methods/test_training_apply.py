@@ -7,9 +7,8 @@ from torch import Tensor
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Method
+from method_cases import at, basis_of, each_method, each_shape
 from tiny_bases import relative
-
-from .test_method_contract import at, basis_of, each_method, each_shape
 
 _TOLERANCE = 3e-5
 _ROWS = 6

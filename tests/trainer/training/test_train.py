@@ -23,11 +23,6 @@ from trainer.training.train import Trainer
 from trainer.training.trainable import TrainableAdapter
 
 
-@pytest.fixture(scope="module")
-def base() -> LoadedBase:
-    return lm_base()
-
-
 class Listed(list[Any]):
     """Examples that are in memory."""
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 import spectra
-from live import JSON, Live
+from live import JSON, Live, error_of
 from raw_http import post, wire
 from server.api import answering, event_stream
 from waiting import until
@@ -22,11 +22,6 @@ GENERATED = "overtone_generation_tokens_total"
 @pytest.fixture(scope="module", autouse=True)
 def _adapter(live: Live) -> None:
     assert live.upload("comp", spectra.files(5)).status_code in (200, 201)
-
-
-def error_of(answer: httpx2.Response) -> dict[str, Any]:
-    told: dict[str, Any] = answer.json()["error"]
-    return told
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from live import Live
+from live import Live, error_of
 from server.api.routes import files as routes
-from training_parts import TEXTS, error_of, file_id, jsonl, new_job, post_file
+from training_parts import TEXTS, file_id, jsonl, new_job, post_file
 
 
 @pytest.fixture(scope="module")
