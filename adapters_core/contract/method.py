@@ -323,8 +323,22 @@ class Method(ABC):
         """Return the delta of what `training_init` gave, differentiable in all that is trained."""
         return self.delta(trained, shape, basis)
 
-    def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
-        """Return `x @ training_delta.T` for x `[T, in_]`, differentiable; need not build it."""
+    def training_key(self, shape: Shape, basis: Any) -> Hashable | None:
+        """Return what layers that read the same rows must share to share `training_analyse`.
+
+        None: nothing is gained by it.
+        """
+        return None
+
+    def training_analyse(self, x: Tensor, shape: Shape, basis: Any) -> Any:
+        """Return the rows x `[T, in_]` as `training_apply` reads them, differentiably."""
+        return x
+
+    def training_apply(self, x: Any, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
+        """Return `x @ training_delta.T` for rows that were analysed: `[T, out]`, differentiable.
+
+        The update need not be built, and the result may be more precise than x was.
+        """
         return F.linear(x, self.training_delta(trained, shape, basis).to(x.dtype))
 
     def export(self, trained: Coefficients, shape: Shape) -> dict[str, Tensor]:

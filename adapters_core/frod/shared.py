@@ -10,7 +10,7 @@ from adapters_core.contract.layer import Site
 from adapters_core.frod.joint import Factors, Joint, factors
 from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.gpu_kernels.sliced import Sliced, sliced
-from adapters_core.transforms.factored import Core, PlainLine, through_core
+from adapters_core.transforms.factored import Core, PlainLine, analysed, through_core
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ class FRoDBasis:
     def through(self, x: Tensor, lambda_: Tensor, values: Tensor | None) -> Tensor:
         """Return the rows x `[T, in]` through U (S + diag(lambda - lambda0)) V^T: `[T, out]`."""
         line = PlainLine(self.v.shape[0])
-        core = Core(line, line, self.rows.long(), self.cols.long())
+        core = Core(line, self.rows.long(), self.cols.long())
+        z = analysed(x.to(self.dtype) @ self.v, line, self.dtype)
         held = self.stretch(lambda_)
         if values is not None:
             held = torch.cat([held, values.to(self.dtype)])
-        return F.linear(through_core(x.to(self.dtype) @ self.v, held, core), self.u).to(x.dtype)
+        return F.linear(through_core(z, held, core), self.u).to(x.dtype)
 
 
 def basis_of(

@@ -3,7 +3,9 @@
 Training uses the same injected linears as serving; only the plan differs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,38 @@ from adapters_core.contract.layer import Shape, TensorSpec
 from adapters_core.contract.method import Method
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.linear import AdaptedLayer
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """What the last linear read, analysed: q, k and v read the same rows, and so do gate and up.
+
+    x is held on to, so that its memory is no other tensor's.
+    """
+
+    x: Tensor
+    version: int
+    with_gradient: bool
+    key: Hashable
+    rows: Any
+
+    def is_of(self, x: Tensor, key: Hashable) -> bool:
+        """Return whether it is that of x, as a place in autograd's graph, and of the key."""
+        return (
+            self.key == key
+            and self.version == x._version
+            and self.with_gradient == torch.is_grad_enabled()
+            and _are_one(self.x, x)
+        )
+
+
+def _are_one(a: Tensor, b: Tensor) -> bool:
+    """Return whether both are one tensor, or equal views of one."""
+    if a is b:
+        return True
+    if a._base is None or a._base is not b._base:
+        return False
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 class TrainingPlan:
@@ -43,6 +77,7 @@ class TrainingPlan:
         self._bases = bases
         self._shapes = dict(shapes)
         self._shared: dict[str, nn.Parameter] = {}
+        self._last: _Analysis | None = None
         self.layers: dict[str, dict[str, nn.Parameter]] = {}
         for target, shape in shapes.items():
             self.layers[target] = self._fresh_layer(target, shape, generator)
@@ -137,7 +172,18 @@ class TrainingPlan:
         basis = self._bases.get(method, linear.shape, linear.path, layer)
         if self._dropout:
             x = F.dropout(x, self._dropout, linear.training)
-        return y + method.training_apply(x, layer, linear.shape, basis).to(y.dtype)
+        rows = self._analysed(method, x, linear.shape, basis)
+        return y + method.training_apply(rows, layer, linear.shape, basis).to(y.dtype)
+
+    def _analysed(self, method: Method, x: Tensor, shape: Shape, basis: Any) -> Any:
+        """Return the rows x as the method reads them, once for linears that share them."""
+        key = method.training_key(shape, basis)
+        if key is None:
+            return method.training_analyse(x, shape, basis)
+        if self._last is None or not self._last.is_of(x, key):
+            rows = method.training_analyse(x, shape, basis)
+            self._last = _Analysis(x, x._version, torch.is_grad_enabled(), key, rows)
+        return self._last.rows
 
 
 def laid_out(

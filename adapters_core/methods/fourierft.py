@@ -65,7 +65,7 @@ from adapters_core.kernels.lane_sums import (
     sums_plan,
 )
 from adapters_core.positions.seeded import flat_positions, positions_digest
-from adapters_core.transforms.factored import Core, FourierLine, is_narrow, through_core
+from adapters_core.transforms.factored import Core, FourierLine, analysed, is_narrow, through_core
 from adapters_core.transforms.fourier_sums import (
     HalfSpectrum,
     dense_sums,
@@ -219,10 +219,16 @@ class FourierFT(Method):
         factor = 0.5 * self.scale / (shape.out * shape.in_)
         return layer[_SPECTRUM].to(basis.dtype) * factor
 
+    def training_key(self, shape: Shape, basis: FourierBasis) -> Hashable | None:
+        return None if self._is_narrow(shape) else ("spectrum", shape.in_, basis.dtype)
+
+    def training_analyse(self, x: Tensor, shape: Shape, basis: FourierBasis) -> Tensor:
+        return x if self._is_narrow(shape) else analysed(x, FourierLine(shape.in_), basis.dtype)
+
     def training_apply(
         self, x: Tensor, trained: Coefficients, shape: Shape, basis: FourierBasis
     ) -> Tensor:
-        if is_narrow(shape, 2 * self.n):
+        if self._is_narrow(shape):
             return super().training_apply(x, trained, shape, basis)
         plan = basis.plan
         values = (self.scale / (shape.out * shape.in_)) * trained[_SPECTRUM].to(basis.dtype)
@@ -231,12 +237,11 @@ class FourierFT(Method):
         reads, writes = 2 * plan.cols, 2 * plan.rows
         core = Core(
             FourierLine(shape.out),
-            FourierLine(shape.in_),
             torch.cat([writes, writes + 1]),
             torch.cat([reads, reads + 1]),
         )
         both = torch.cat([values, values * plan.signs.to(values.dtype)])
-        return through_core(x, both, core).to(x.dtype)
+        return through_core(x, both, core)
 
     def cells(
         self,
@@ -329,6 +334,9 @@ class FourierFT(Method):
         sums = sums_plan(flat, shape) if in_lanes else None
         terms = _terms(flat, shape, device) if dtype == torch.float32 else None
         return FourierBasis(flat.to(device), half, plan, weight, lanes, sums, dtype, terms)
+
+    def _is_narrow(self, shape: Shape) -> bool:
+        return is_narrow(shape, 2 * self.n)
 
     def _positions(self, shape: Shape) -> Tensor:
         """Return the flat positions, int64 `[n]`, row-major over `[out, in_]`."""

@@ -68,7 +68,7 @@ from adapters_core.transforms.cosine_sums import (
     sums_of,
     whole_positions,
 )
-from adapters_core.transforms.factored import Core, CosineLine, is_narrow, through_learned
+from adapters_core.transforms.factored import Core, CosineLine, analysed, is_narrow, through_learned
 
 _SPECTRUM, _LOCATIONS = "loca_spectrum", "loca_locations"
 #: What training moves in the locations' stead: float32 `[2, n]` in 0..1, over rows and columns.
@@ -279,14 +279,20 @@ class LoCA(Method):
         positions = TensorSpec((2, self.n), role="positions")
         return {_SPECTRUM: self.tensors(shape)[_SPECTRUM], _POSITIONS: positions}
 
+    def training_key(self, shape: Shape, basis: CosineBasis) -> Hashable | None:
+        return None if is_narrow(shape, self.n) else ("cosines", shape.in_, basis.dtype)
+
+    def training_analyse(self, x: Tensor, shape: Shape, basis: CosineBasis) -> Tensor:
+        return x if is_narrow(shape, self.n) else analysed(x, CosineLine(basis.in_), basis.dtype)
+
     def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         if is_narrow(shape, self.n):
             return super().training_apply(x, trained, shape, basis)
         locations = _scaled(trained[_POSITIONS], shape)
         whole = whole_positions(locations.detach(), shape)
-        core = Core(CosineLine(basis.out), CosineLine(basis.in_), *whole)
+        core = Core(CosineLine(basis.out), *whole)
         values = self.scale * trained[_SPECTRUM].to(basis.dtype)
-        return through_learned(x, values, locations, core).to(x.dtype)
+        return through_learned(x, values, locations, core)
 
     def training_delta(self, trained: Coefficients, shape: Shape, basis: CosineBasis) -> Tensor:
         locations = _scaled(trained[_POSITIONS], shape)

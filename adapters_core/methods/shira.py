@@ -36,7 +36,7 @@ from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels.located import EXACT_INTEGERS, located_rows
 from adapters_core.positions.seeded import flat_positions
-from adapters_core.transforms.factored import Core, PlainLine, through_core
+from adapters_core.transforms.factored import Core, PlainLine, analysed, through_core
 
 _WEIGHT, _INDICES = "shira_weight", "shira_indices"
 #: With one position of so many cells or more, a dense sum is as fast as one at the positions.
@@ -101,8 +101,9 @@ class SHiRA(Method):
 
     def training_apply(self, x: Tensor, trained: Coefficients, shape: Shape, basis: Any) -> Tensor:
         rows, cols = trained[_INDICES].long()
-        core = Core(PlainLine(shape.out), PlainLine(shape.in_), rows, cols)
-        return through_core(x, trained[_WEIGHT].float(), core).to(x.dtype)
+        values = trained[_WEIGHT].float()
+        z = analysed(x, PlainLine(shape.in_), values.dtype)
+        return through_core(z, values, Core(PlainLine(shape.out), rows, cols)).to(x.dtype)
 
     def changed_cells(
         self, coefficients: Coefficients, shape: Shape, basis: Any

@@ -60,7 +60,7 @@ from adapters_core.kernels.filter_pyramid import Pyramid, deepest
 from adapters_core.kernels.wavelet_filters import WAVELETS, FilterBank, wavelet_bank
 from adapters_core.positions.seeded import flat_positions, positions_digest
 from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
-from adapters_core.transforms.factored import Core, WaveletLine, is_narrow, through_core
+from adapters_core.transforms.factored import Core, WaveletLine, analysed, is_narrow, through_core
 from adapters_core.transforms.wavelet_basis import WaveletBasis, wavelet_basis
 
 _SPECTRUM = "waveft_spectrum"
@@ -196,20 +196,29 @@ class WaveletFT(Method):
         flat = flat.index_copy(0, basis.parts.cells, basis.parts.addends(values))
         return flat.view(*shape).float()
 
+    def training_key(self, shape: Shape, basis: WaveletBasis) -> Hashable | None:
+        if is_narrow(shape, self.n):
+            return None
+        wavelet = (self.use_idwt, self.wavelet, self.num_levels)
+        return ("wavelets", wavelet, shape.in_, basis.dtype)
+
+    def training_analyse(self, x: Tensor, shape: Shape, basis: WaveletBasis) -> Tensor:
+        if is_narrow(shape, self.n):
+            return x
+        return analysed(x, WaveletLine(basis.pyramid, shape.in_), basis.dtype)
+
     def training_apply(
         self, x: Tensor, trained: Coefficients, shape: Shape, basis: WaveletBasis
     ) -> Tensor:
         if is_narrow(shape, self.n):
             return super().training_apply(x, trained, shape, basis)
-        pyramid = basis.pyramid
         core = Core(
-            WaveletLine(pyramid, shape.out),
-            WaveletLine(pyramid, shape.in_),
+            WaveletLine(basis.pyramid, shape.out),
             basis.row_atoms.long(),
             basis.col_atoms.long(),
         )
         values = self._values(trained, basis)[basis.order]
-        return through_core(x, values, core).to(x.dtype)
+        return through_core(x, values, core)
 
     def changed_cells(
         self, coefficients: Coefficients, shape: Shape, basis: WaveletBasis

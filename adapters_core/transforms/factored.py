@@ -1,14 +1,15 @@
 """Updates that training goes through without building them: transform, sparse core, transform back.
 
-    y = B^T S A x,     S[rows[k], cols[k]] += values[k]
+    z = A x,     y = B^T S z,     S[rows[k], cols[k]] += values[k]
 
 A and B analyse lines of the layer's two sides; B^T is B's own `synthesise`, its exact transpose. So
 the backward pass is made of the same parts: with the incoming gradient g of each row,
 
-    z = A x,   h = B g,   dvalues[k] = sum_t h[t, rows[k]] z[t, cols[k]],   dx = A^T S^T h
+    h = B g,   dvalues[k] = sum_t h[t, rows[k]] z[t, cols[k]],   dz = S^T h,   dx = A^T dz
 
-Only z is kept for it. An update of a 1024-wide layer with a thousand values costs two transforms a
-row and some thousand multiplications instead of a million, forwards and backwards.
+Only z is kept for it. Layers that read the same x share z, and autograd sums their dz: so A is gone
+through once forwards and once backwards, whatever their number. An update of a 1024-wide layer with
+a thousand values costs two transforms a row and some thousand multiplications instead of a million.
 
 Tensors of atoms lie as `[atoms, T]`, so that what one value reads and writes is one stretch of
 memory; as many values are taken together as keep their reads in the cache.
@@ -129,15 +130,14 @@ class FourierLine:
 
 @dataclass(frozen=True)
 class Core:
-    """Where the values of a sparse core stand between two lines.
+    """Where the values of a sparse core stand, and the line behind it.
 
     Args:
-        out, in_: the lines of the layer's two sides.
+        out: the line of the layer's outputs.
         rows, cols: int64 `[K]`, the atom that each value writes and the one it reads.
     """
 
     out: Line
-    in_: Line
     rows: Tensor
     cols: Tensor
 
@@ -147,16 +147,22 @@ def is_narrow(shape: Shape, num_values: int) -> bool:
     return shape.out * shape.in_ < _CELLS_A_VALUE * num_values
 
 
-def through_core(x: Tensor, values: Tensor, core: Core) -> Tensor:
-    """Return the rows of x `[T, in_]` through the update: `[T, out]`, in the dtype of values.
-
-    Differentiable in x and in values `[K]`.
-    """
-    result: Tensor = _Through.apply(x, values, None, core)  # type: ignore[no-untyped-call]
+def analysed(x: Tensor, line: Line, dtype: torch.dtype) -> Tensor:
+    """Return the atoms of the rows x `[T, size]` as `[atoms, T]` in `dtype`; differentiable."""
+    result: Tensor = _Analysed.apply(x, line, dtype)  # type: ignore[no-untyped-call]
     return result
 
 
-def through_learned(x: Tensor, values: Tensor, positions: Tensor, core: Core) -> Tensor:
+def through_core(z: Tensor, values: Tensor, core: Core) -> Tensor:
+    """Return rows with the atoms z `[atoms, T]` through the update: `[T, out]`, in z's dtype.
+
+    Differentiable in z and in values `[K]`, which are of one dtype.
+    """
+    result: Tensor = _Through.apply(z, values, None, core)  # type: ignore[no-untyped-call]
+    return result
+
+
+def through_learned(z: Tensor, values: Tensor, positions: Tensor, core: Core) -> Tensor:
     """Through a core with positions `[2, K]` that are learned too; the core has them rounded.
 
     With K = B g x^T A^T the gradient of the whole core, a row's position has the gradient
@@ -165,19 +171,30 @@ def through_learned(x: Tensor, values: Tensor, positions: Tensor, core: Core) ->
 
     as transforms/cosine_sums.py gives it; and so have columns.
     """
-    result: Tensor = _Through.apply(x, values, positions, core)  # type: ignore[no-untyped-call]
+    result: Tensor = _Through.apply(z, values, positions, core)  # type: ignore[no-untyped-call]
     return result
+
+
+class _Analysed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, line: Line, dtype: torch.dtype) -> Tensor:
+        ctx.line, ctx.x_dtype = line, x.dtype
+        return _atoms(line, x, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.line.synthesise(gradients[0].T).to(ctx.x_dtype), None, None
 
 
 class _Through(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, values: Tensor, positions: Tensor | None, core: Core
+        ctx: Any, z: Tensor, values: Tensor, positions: Tensor | None, core: Core
     ) -> Tensor:
-        z = _analysed(core.in_, x, values.dtype)
         ctx.save_for_backward(z, values)
-        ctx.core, ctx.x_dtype = core, x.dtype
-        return _sparse(z, values, core.cols, core.rows, core.out)
+        ctx.core = core
+        sums = _sparse(z, values, core.cols, core.rows, core.out.num_atoms())
+        return core.out.synthesise(sums.T)
 
     @staticmethod
     def backward(
@@ -185,16 +202,16 @@ class _Through(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         z, values = ctx.saved_tensors
         core = ctx.core
-        h = _analysed(core.out, gradients[0], values.dtype)
-        dx = dvalues = dplaces = None
+        h = _atoms(core.out, gradients[0], values.dtype)
+        dz = dvalues = dplaces = None
         if ctx.needs_input_grad[1]:
             dvalues = _products(h, z, core.rows, core.cols)
         if ctx.needs_input_grad[2]:
             dplaces = _slopes(h, z, core) * (values / 2)
             dplaces = dplaces.clamp(-1, 1)
         if ctx.needs_input_grad[0]:
-            dx = _sparse(h, values, core.rows, core.cols, core.in_).to(ctx.x_dtype)
-        return dx, dvalues, dplaces, None
+            dz = _sparse(h, values, core.rows, core.cols, z.shape[0])
+        return dz, dvalues, dplaces, None
 
 
 def _slopes(h: Tensor, z: Tensor, core: Core) -> Tensor:
@@ -207,18 +224,17 @@ def _slopes(h: Tensor, z: Tensor, core: Core) -> Tensor:
     return torch.stack([along_rows, along_cols])
 
 
-def _analysed(line: Line, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the atoms of the rows x as `[atoms, T]`."""
+def _atoms(line: Line, x: Tensor, dtype: torch.dtype) -> Tensor:
     return line.analyse(x.to(dtype)).T.contiguous()
 
 
-def _sparse(z: Tensor, values: Tensor, read: Tensor, written: Tensor, line: Line) -> Tensor:
-    """Return the line's synthesis of what the values send from `read` to `written`."""
-    core = z.new_zeros(line.num_atoms(), z.shape[1])
+def _sparse(z: Tensor, values: Tensor, read: Tensor, written: Tensor, num_atoms: int) -> Tensor:
+    """Return what the values send from the atoms `read` to `written`: `[num_atoms, T]`."""
+    sums = z.new_zeros(num_atoms, z.shape[1])
     for piece in _pieces(z, read):
         part = z.index_select(0, read[piece]).mul_(values[piece, None])
-        core.index_add_(0, written[piece], part)
-    return line.synthesise(core.T)
+        sums.index_add_(0, written[piece], part)
+    return sums
 
 
 def _products(h: Tensor, z: Tensor, rows: Tensor, cols: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ class OnlyUpdate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `[T, out]` for x `[T, in]`."""
         trained = self._fixed | dict(zip(self._names, self._own, strict=True))
-        return self._method.training_apply(x, trained, self._shape, self._basis)
+        analysed = self._method.training_analyse(x, self._shape, self._basis)
+        return self._method.training_apply(analysed, trained, self._shape, self._basis)
 
 
 def gaussians(seed: int) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,13 @@ def started(method: Method, shape: Shape) -> dict[str, Tensor]:
     return moved
 
 
+def through(
+    method: Method, x: Tensor, layer: dict[str, Tensor], shape: Shape, basis: object
+) -> Tensor:
+    """Return the rows x through the update, as a training plan has it."""
+    return method.training_apply(method.training_analyse(x, shape, basis), layer, shape, basis)
+
+
 def gradients(method: Method, shape: Shape, factored: bool) -> tuple[Tensor, dict[str, Tensor]]:
     """Return y, and the gradients of x and of all that is trained, for a fixed probe."""
     specs, basis = method.training_tensors(shape), basis_of(method, shape)
@@ -39,7 +46,7 @@ def gradients(method: Method, shape: Shape, factored: bool) -> tuple[Tensor, dic
     x = torch.randn(_ROWS, shape.in_, generator=generator).requires_grad_()
     probe = torch.randn(_ROWS, shape.out, generator=generator)
     if factored:
-        y = method.training_apply(x, layer, shape, basis)
+        y = through(method, x, layer, shape, basis)
     else:
         y = x @ method.training_delta(layer, shape, basis).T
     (y * probe).sum().backward()
@@ -76,14 +83,16 @@ def test_half_precision_rows_keep_coefficients_in_float32(method: Method) -> Non
         if tensor.is_floating_point() and specs[name].trained
     ]
     x = torch.randn(4, 96, generator=torch.Generator().manual_seed(0))
-    y = method.training_apply(x.bfloat16(), layer, shape, basis)
-    assert y.dtype == torch.bfloat16
+    half = x.bfloat16().requires_grad_()
+    y = through(method, half, layer, shape, basis)
     expected = x @ method.training_delta(layer, shape, basis).T
     assert relative(y.float(), expected) < 0.02
     y.float().sum().backward()
     moved = [tensor.grad for tensor in trained if tensor.grad is not None]
     assert moved
     assert all(gradient.dtype == torch.float32 for gradient in moved)
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
 
 
 @each_method
@@ -95,7 +104,7 @@ def test_no_update_of_a_wide_layer_is_built(
     layer, basis = started(method, shape), basis_of(method, shape)
     for name in ("delta", "training_delta", "delta_many"):
         monkeypatch.setattr(type(method), name, None)
-    method.training_apply(torch.ones(2, 480), layer, shape, basis)
+    through(method, torch.ones(2, 480), layer, shape, basis)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 700])
@@ -107,6 +116,6 @@ def test_values_taken_one_by_one_add_up(rows: int, monkeypatch: pytest.MonkeyPat
     basis = method.basis(shape, torch.device("cpu"), torch.float32)
     layer = {"fourierft_spectrum": torch.randn(30, generator=torch.Generator().manual_seed(0))}
     x = torch.randn(rows, 60, generator=torch.Generator().manual_seed(1))
-    whole = method.training_apply(x, layer, shape, basis)
+    whole = through(method, x, layer, shape, basis)
     monkeypatch.setattr(factored, "_AT_ONCE", 1)
-    assert relative(method.training_apply(x, layer, shape, basis), whole) < 1e-6
+    assert relative(through(method, x, layer, shape, basis), whole) < 1e-6
