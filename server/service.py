@@ -180,6 +180,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         _capacities(settings, room),
         metrics,
         on_change=lambda entry: serving.worker.wake(),
+        is_idle=lambda: serving.worker.is_idle,
     )
     serving: Generating | Encoding
     if base.kind == "causal LM":

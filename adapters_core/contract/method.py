@@ -9,7 +9,7 @@ A new method is one file under `methods/`, one import line there, one test of it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -260,6 +260,21 @@ class Method(ABC):
         deltas = self.delta_many(layers, shape, basis)
         for delta, weight, merged in zip(deltas, golden, out, strict=True):
             merged.copy_(delta.add_(weight))
+
+    def merge_parts(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: Any,
+    ) -> Sequence[Callable[[], None]] | None:
+        """Return what `merge_many` does as parts for several threads; None: it has none.
+
+        Each part is one thread's work, runs beside others of Python's threads, and writes numbers
+        of its own. What the parts are follows from the shapes alone, so bits do, too.
+        """
+        return None
 
     @abstractmethod
     def packed_length(self, shape: Shape) -> int:

@@ -5,12 +5,14 @@
 Row p's half spectrum has `v_l e^(2 pi i p j_l / M)` at column k_l (conjugated, at N - k_l, beyond
 the middle): sixteen neighbouring rows turn from the first one's by the same sixteen steps, so no
 transform is needed along the columns. The rows' own is lane_fft.py's, and row M - p is row p
-mirrored, so that half of the rows are written twice and computed once. One thread, and nothing of
-the matrix' size but the matrix: a merge leaves the other cores to the running batch.
+mirrored, so that half of the rows are written twice and computed once. Nothing of the matrix' size
+but the matrix, and parts of some rows, one thread each: beside a running batch they take turns.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numba
@@ -44,6 +46,8 @@ from adapters_core.kernels.simd16 import (
 
 #: A coefficient's steps take 128 bytes; with more of them the transforms of columns are cheaper.
 _MOST_COEFFICIENTS = 1 << 14
+#: Numbers that one part of a merge writes: a quarter of a millisecond.
+_PART_NUMBERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,8 @@ def _rows_out(real, imag, first, num_rows, size, golden, out, tiles, rows):  # t
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _sums_loop(  # type: ignore[no-untyped-def]
+    first_row,
+    last_row,
     values,
     cols,
     rows,
@@ -222,7 +228,7 @@ def _sums_loop(  # type: ignore[no-untyped-def]
 ):  # pragma: no cover - compiled
     num_rows, half = waves.shape[1], join.shape[1] - 1
     x, y, z, w = work[0], work[1], work[2], work[3]
-    for first in range(0, num_rows // 2 + 1, LANES):
+    for first in range(first_row, last_row, LANES):
         _spectrum(first, values, cols, rows, signs, steps, waves, z, w)
         _joined(z, w, x, y, half, join)
         away = lane_fft(x, y, z, w, half, radices, turns, roots)
@@ -236,25 +242,36 @@ def lane_sums(values: Tensor, plan: SumsPlan, golden: Tensor | None, out: Tensor
 
     The matrices are such as `fits_lane_sums`, and may not overlap.
     """
-    half = plan.backward.size
+    for part in sums_parts(values, plan, golden, out):
+        part()
+
+
+def sums_parts(
+    values: Tensor, plan: SumsPlan, golden: Tensor | None, out: Tensor
+) -> list[Callable[[], None]]:
+    """Return the parts of `lane_sums`: each writes rows of its own, on whichever thread."""
+    backward, num_rows = plan.backward, plan.shape.out // 2 + 1
     nothing = np.empty(0, dtype=np.float32)
-    _sums_loop(
+    arrays = (
         values.numpy()[plan.order] * plan.weights,
-        plan.cols,
-        plan.rows,
-        plan.signs,
-        plan.steps,
-        plan.waves,
-        plan.join,
-        plan.backward.radices,
-        plan.backward.turns,
-        plan.backward.roots,
+        *(plan.cols, plan.rows, plan.signs, plan.steps, plan.waves, plan.join),
+        *(backward.radices, backward.turns, backward.roots),
         nothing if golden is None else golden.numpy().reshape(-1),
         out.numpy().reshape(-1),
-        np.empty((4, (half + 1) * LANES), dtype=np.float32),
-        np.empty((2, LANES * LANES), dtype=np.float32),
-        np.empty((2 * half + LANES) * LANES, dtype=np.float32),
     )
+    at_once = max(1, _PART_NUMBERS // (2 * LANES * plan.shape.in_)) * LANES
+    return [
+        partial(_run_part, first, min(first + at_once, num_rows), arrays, backward.size)
+        for first in range(0, num_rows, at_once)
+    ]
+
+
+def _run_part(first: int, last: int, arrays: tuple[Any, ...], half: int) -> None:
+    """Make the rows first..last - 1 and their mirror images."""
+    work = np.empty((4, (half + 1) * LANES), dtype=np.float32)
+    tiles = np.empty((2, LANES * LANES), dtype=np.float32)
+    held = np.empty((2 * half + LANES) * LANES, dtype=np.float32)
+    _sums_loop(first, last, *arrays, work, tiles, held)
 
 
 def fits_lane_sums(golden: Tensor | None, out: Tensor) -> bool:

@@ -5,7 +5,7 @@ adding and subtracting leave two thirds of the mean weight behind as error.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -15,6 +15,7 @@ from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Coefficients, Method
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.load_stream import loading
+from adapters_core.layers.merge_threads import MergeThreads, Part
 from adapters_core.layers.uploads import uploaded
 
 
@@ -46,6 +47,7 @@ def materialise(
     linears: Mapping[str, BaseLayer],
     bases: BasisCache,
     reuse: Mapping[str, Tensor] | None = None,
+    threads: MergeThreads | None = None,
 ) -> dict[str, Tensor]:
     """Return target -> merged weight `[out, in]` in the base's dtype.
 
@@ -58,8 +60,10 @@ def materialise(
         bases: what adapters share.
         reuse: merged weights that are no longer read; they are written over. Fresh pages from
             the system cost more than a transform.
+        threads: that take parts of the merge over, where it has parts; None: this one does all.
     """
     merged: dict[str, Tensor] = {}
+    parts: list[Part] = []
     with loading(bases.device):
         there = uploaded({target: layers[target] for target in methods}, bases.device)
     chunk_numbers = _CHUNK_CPU if bases.device.type == "cpu" else _CHUNK_GPU
@@ -74,10 +78,23 @@ def materialise(
                 _room(weight, linears[target].is_looked_up, (reuse or {}).get(target))
                 for target, weight in zip(chunk, golden, strict=True)
             ]
-            with loading(bases.device):
-                method.merge_many([there[target] for target in chunk], golden, out, shape, basis)
+            coefficients = [there[target] for target in chunk]
+            cut = method.merge_parts(coefficients, golden, out, shape, basis)
+            if cut is None:
+                with loading(bases.device):
+                    method.merge_many(coefficients, golden, out, shape, basis)
+            parts += cut or ()
             merged.update(zip(chunk, out, strict=True))
+    _run(parts, threads)
     return merged
+
+
+def _run(parts: Sequence[Part], threads: MergeThreads | None) -> None:
+    if threads is not None:
+        threads.run(parts)
+        return
+    for part in parts:
+        part()
 
 
 def _room(golden: Tensor, is_looked_up: bool, old: Tensor | None) -> Tensor:

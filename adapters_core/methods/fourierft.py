@@ -19,7 +19,7 @@ one compiled loop (kernels/lane_spectra.py), or through torch's transforms (kern
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -62,6 +62,7 @@ from adapters_core.kernels.lane_sums import (
     fits_lane_sums,
     has_lane_sums,
     lane_sums,
+    sums_parts,
     sums_plan,
 )
 from adapters_core.positions.seeded import flat_positions, positions_digest
@@ -199,6 +200,21 @@ class FourierFT(Method):
             return
         for layer, weight, merged in zip(layers, golden, out, strict=True):
             self._write(layer, weight, merged, basis)
+
+    def merge_parts(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: FourierBasis,
+    ) -> Sequence[Callable[[], None]] | None:
+        if basis.sums is None or not all(map(fits_lane_sums, golden, out)):
+            return None
+        parts: list[Callable[[], None]] = []
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            parts += sums_parts(self._values(layer, shape, basis), basis.sums, weight, merged)
+        return parts
 
     def _write(
         self, layer: Coefficients, golden: Tensor | None, out: Tensor, basis: FourierBasis

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from adapters_core.layers.merge_threads import MergeThreads
 from registry import BlobPaths
 from server.adapters.materializer import Materializer
 from server.adapters.memory import Abandoned, Capacities, DeviceMemory
@@ -32,6 +33,7 @@ class Loader:
         capacities: of the memory, which is `self.memory`.
         observer: receives statistics of loads and caches.
         on_change: called from a loader's thread whenever an entry became ready or failed.
+        is_idle: whether no step runs, so that a merge may use the other cores.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Loader:
         capacities: Capacities,
         observer: Observer,
         on_change: Callable[[Entry], None],
+        is_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self.memory = DeviceMemory(capacities, base.basis_cache)
-        self._materializer = Materializer(open_blob, base, self.memory)
+        self._merge_threads = MergeThreads(is_idle, _lower_priority)
+        self._materializer = Materializer(open_blob, base, self.memory, self._merge_threads)
         self._observer = observer
         self._on_change = on_change
         #: Guards the callbacks, and that no load is submitted to threads that have ended.
@@ -99,6 +103,7 @@ class Loader:
             self.memory.close()
         for threads in self._threads.values():
             threads.shutdown(cancel_futures=True)
+        self._merge_threads.close()
 
     def _load(self, entry: Entry) -> None:
         error = None

@@ -11,6 +11,7 @@ from adapters_core.contract.method import Method
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.layers.bank import Layout
 from adapters_core.layers.merge import materialise, merged_bytes
+from adapters_core.layers.merge_threads import MergeThreads
 from adapters_core.layers.uploads import uploaded
 from registry import BlobPaths
 from server.adapters.memory import DeviceMemory
@@ -35,14 +36,20 @@ class Materializer:
         open_blob: digest -> paths of its files; raises if the blob is gone.
         base: that the adapters are for.
         memory: where their bytes are charged, and factored ones go.
+        merge_threads: that share merges.
     """
 
     def __init__(
-        self, open_blob: Callable[[str], BlobPaths], base: ResidentBase, memory: DeviceMemory
+        self,
+        open_blob: Callable[[str], BlobPaths],
+        base: ResidentBase,
+        memory: DeviceMemory,
+        merge_threads: MergeThreads,
     ) -> None:
         self._open_blob = open_blob
         self._base = base
         self._memory = memory
+        self._merge_threads = merge_threads
 
     def materialize(self, entry: Entry) -> Materialized:
         """Return what an entry holds; its bytes are charged before anything is allocated.
@@ -93,7 +100,7 @@ class Materializer:
             return {}
         layers = {target: adapter.layers[target] for target in methods}
         linears, basis_cache = self._base.injection.layers, self._base.basis_cache
-        return materialise(methods, layers, linears, basis_cache, old)
+        return materialise(methods, layers, linears, basis_cache, old, self._merge_threads)
 
     def _restored(self, entry: Entry) -> Materialized | None:
         """Return an adapter from its copy in the host's memory; None if there is none."""

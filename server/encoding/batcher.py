@@ -106,7 +106,7 @@ class Batcher(BatchThread):
             self._answer([entry.item for entry in batch], batch[0].group)
         else:
             self._observer.on_queue(0, len(self._queue))
-            self._wake.wait(self._seconds_to_deadline())
+            self._wait(self._seconds_to_deadline())
 
     def _answer(self, parts: list[Part], group: object) -> None:
         assert isinstance(group, Group)

@@ -181,7 +181,7 @@ class Runtime(BatchThread):
             scheduler = self._scheduler
             self._observer.on_queue(len(scheduler.running), len(scheduler.waiting))
             self._observer.on_background(*scheduler.background.counts)
-            self._wake.wait(self._seconds_to_deadline())
+            self._wait(self._seconds_to_deadline())
         else:
             self._step(batch)
 

@@ -36,6 +36,7 @@ class BatchThread(ABC):
         self._draining = False
         self._stopping = False
         self._begin, self._begun = begin, threading.Event()
+        self._waits = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -66,6 +67,11 @@ class BatchThread(ABC):
     def is_alive(self) -> bool:
         """Return whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether the thread waits for something to compute."""
+        return self._waits
 
     @property
     def num_open(self) -> int:
@@ -137,6 +143,14 @@ class BatchThread(ABC):
         """Have the thread do something before its next batch; from any thread."""
         self._inbox.append(action)
         self._wake.set()
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait until there may be something to do, for so long at most."""
+        self._waits = True
+        try:
+            self._wake.wait(seconds)
+        finally:
+            self._waits = False
 
     def _read_inbox(self) -> None:
         self._wake.clear()

@@ -8,10 +8,12 @@ from torch import nn
 
 from adapters_core.base.spec import spec_of
 from adapters_core.contract.method import Method
+from adapters_core.kernels import lane_sums
 from adapters_core.layers import merge
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import inject
 from adapters_core.layers.merge import materialise, merged_bytes
+from adapters_core.layers.merge_threads import MergeThreads
 from adapters_core.layers.serving_plan import MergedGroup, ServingPlan
 from adapters_core.methods import FourierFT, LoRA
 from tiny_bases import TINY, random_layer, relative, tiny_llama, weights_sha256
@@ -74,6 +76,37 @@ def test_chunks_give_the_same_weights(bases: BasisCache, monkeypatch: pytest.Mon
     monkeypatch.setattr(merge, "_CHUNK_CPU", 1)
     single = materialise(methods, layers, linears, bases)
     assert all(relative(single[target], whole[target]) < 1e-6 for target in whole)
+
+
+def test_bits_do_not_depend_on_threads_or_on_how_rows_are_cut(
+    bases: BasisCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    model = tiny_llama()
+    methods, layers = everywhere(model, FourierFT(n=40))
+    linears = inject(model).linears
+    alone = materialise(methods, layers, linears, bases)
+    taken: list[Callable[[], None]] = []
+    threads = MergeThreads(lambda: True)
+    run = threads.run
+    monkeypatch.setattr(threads, "run", lambda parts: (taken.extend(parts), run(taken)))
+    shared = materialise(methods, layers, linears, bases, threads=threads)
+    monkeypatch.setattr(lane_sums, "_PART_NUMBERS", 1)
+    num_parts = len(taken)
+    taken.clear()
+    cut = materialise(methods, layers, linears, bases, threads=threads)
+    threads.close()
+    assert len(taken) > num_parts > 0
+    whole = {
+        target: method.delta(
+            layers[target], linears[target].shape, bases.get(method, linears[target].shape)
+        )
+        for target, method in methods.items()
+    }
+    for target in alone:
+        assert torch.equal(shared[target], alone[target])
+        assert torch.equal(cut[target], alone[target])
+        assert torch.equal(linears[target].golden() + whole[target], alone[target])
 
 
 def test_layers_may_have_methods_of_their_own(bases: BasisCache) -> None:

@@ -63,6 +63,7 @@ def test_what_is_in_memory_is_what_the_file_says(
         torch.testing.assert_close(merged.payload.weights[target], weight, rtol=1e-6, atol=1e-6)
     assert p.loader.memory.modes_of("a") == ["factored", "merged"]
     assert [stats.materialise_s is None for stats in p.observer.loads] == [True, False]
+    assert p.num_asked > 0  # whether other threads may help with the merge
 
 
 @pytest.mark.parametrize("mode", ["factored", "merged"])

@@ -153,6 +153,25 @@ def test_an_adapter_that_loads_holds_up_nobody(running: Callable[..., Running]) 
     assert len(slow.tokens()) == 4
 
 
+def test_it_is_idle_while_nothing_can_run_and_not_while_a_step_runs(
+    running: Callable[..., Running],
+) -> None:
+    r = running()
+    eventually(lambda: r.runtime.is_idle)
+    r.engine.may_step.clear()
+    heard = r.ask(5)
+    assert r.engine.is_held.wait(30)
+    assert not r.runtime.is_idle
+    r.engine.may_step.set()
+    heard.tokens()
+    gate = r.store.hold("good2")
+    waiting = r.ask(5, digest="good2")  # it is open, but there is nothing to compute
+    eventually(lambda: r.runtime.is_idle)
+    assert not waiting.events
+    gate.set()
+    waiting.tokens()
+
+
 def test_all_waiters_of_one_adapter_share_one_load(running: Callable[..., Running]) -> None:
     r = running()
     gate, before = r.store.hold("good3"), r.store.opened.count("good3")
