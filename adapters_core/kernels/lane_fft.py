@@ -39,6 +39,11 @@ class LaneTransform:
     turns: Any
     roots: Any
 
+    @property
+    def arrays(self) -> tuple[Any, Any, Any]:
+        """Return what `lane_fft` reads."""
+        return self.radices, self.turns, self.roots
+
 
 def has_lane_transform(size: int) -> bool:
     """Return whether `size` has small factors alone."""

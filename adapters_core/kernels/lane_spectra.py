@@ -17,6 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from adapters_core.contract.layer import Shape
@@ -29,6 +30,15 @@ from adapters_core.kernels.lane_fft import (
 )
 from adapters_core.kernels.simd16 import LANES, add, load, mul, splat, store, sub
 from adapters_core.kernels.spectral import SpectralPlan
+from adapters_core.kernels.team import (
+    cube,
+    matrix,
+    run_on_team,
+    take,
+    team_loop,
+    team_size,
+    vector,
+)
 
 _CHUNK = 64
 
@@ -191,22 +201,65 @@ def _update_loop(  # type: ignore[no-untyped-def]
                     row[np.uintp(2 * j + 1)] = imag[np.uintp(j * LANES + lane)]
 
 
+@team_loop
+def _analyse_part(given):  # type: ignore[no-untyped-def]
+    at = carray(given, 26)  # pragma: no cover - compiled
+    size, rows, spectra = int(at[3]), matrix(at, 4, np.float32), cube(at, 7, np.float32)
+    radices, turns = vector(at, 11, np.int64), matrix(at, 13, np.float32)
+    roots, split = matrix(at, 16, np.float32), matrix(at, 19, np.float32)
+    work = cube(at, 22, np.float32)[take(at, np.uintp(0))]
+    block = int(take(at, np.uintp(1)))
+    while block < spectra.shape[0]:
+        own = rows[block * LANES : min(rows.shape[0], (block + 1) * LANES)]
+        _analyse_loop(own, spectra[block : block + 1], size, radices, turns, roots, split, work)
+        block = int(take(at, np.uintp(1)))
+
+
+@team_loop
+def _update_part(given):  # type: ignore[no-untyped-def]
+    at = carray(given, 41)  # pragma: no cover - compiled
+    size, offset = int(at[3]), int(at[4])
+    spectra, buffer = cube(at, 5, np.float32), matrix(at, 9, np.float32)
+    slots, reads = vector(at, 12, np.int64), vector(at, 14, np.uint32)
+    writes, stops = vector(at, 16, np.uint32), vector(at, 18, np.uint32)
+    radices, turns = vector(at, 20, np.int64), matrix(at, 22, np.float32)
+    roots, join = matrix(at, 25, np.float32), matrix(at, 28, np.float32)
+    out, me = matrix(at, 31, np.float32), take(at, np.uintp(0))
+    work, bank = cube(at, 34, np.float32)[me], matrix(at, 38, np.float32)[me]
+    block = int(take(at, np.uintp(1)))
+    while block < spectra.shape[0]:
+        first, end = block * LANES, min(out.shape[0], (block + 1) * LANES)
+        _update_loop(
+            spectra[block : block + 1],
+            buffer,
+            offset,
+            slots[first:end],
+            reads,
+            writes,
+            stops,
+            size,
+            radices,
+            turns,
+            roots,
+            join,
+            bank,
+            work,
+            out[first:end],
+        )
+        block = int(take(at, np.uintp(1)))
+
+
 def lane_analysis(x: Tensor, tables: LaneTables) -> Any:
     """Return the half spectra of rows x float32 `[T, N]`: `[blocks, 2, (N / 2 + 1) * 16]`."""
     rows, transform = x.contiguous().numpy(), tables.forward
-    blocks = -(-rows.shape[0] // LANES)
+    blocks, own = -(-rows.shape[0] // LANES), (4, transform.size * LANES)
     spectra = np.empty((blocks, 2, (transform.size + 1) * LANES), dtype=np.float32)
-    work = tables.scratch.of(4, transform.size * LANES)
-    _analyse_loop(
-        rows,
-        spectra,
-        transform.size,
-        transform.radices,
-        transform.turns,
-        transform.roots,
-        tables.split,
-        work,
-    )
+    given, threads = (*transform.arrays, tables.split), team_size(blocks)
+    if threads == 1:
+        _analyse_loop(rows, spectra, transform.size, *given, tables.scratch.of(*own))
+    else:
+        values = (transform.size, rows, spectra, *given, tables.scratch.of(threads, *own))
+        run_on_team(_analyse_part, blocks, values)
     return spectra
 
 
@@ -215,23 +268,16 @@ def lane_update(
 ) -> Tensor:
     """Return the rows' updates `[T, M]` from what `lane_analysis` gave."""
     transform, slots = tables.backward, rows.slots.numpy()
-    out = np.empty((slots.shape[0], 2 * transform.size), dtype=np.float32)
-    work = tables.scratch.of(4, (transform.size + 1) * LANES)
-    _update_loop(
-        spectra,
-        layer.buffer.numpy(),
-        layer.offset,
-        slots,
-        plan.reads,
-        plan.writes,
-        plan.stops,
-        transform.size,
-        transform.radices,
-        transform.turns,
-        transform.roots,
-        tables.join,
-        tables.scratch.of(len(plan.reads) * LANES),
-        work,
-        out,
-    )
+    size, buffer, scratch = transform.size, layer.buffer.numpy(), tables.scratch
+    out = np.empty((slots.shape[0], 2 * size), dtype=np.float32)
+    work, bank = (4, (size + 1) * LANES), len(plan.reads) * LANES
+    read = (slots, plan.reads, plan.writes, plan.stops)
+    given, threads = (*transform.arrays, tables.join), team_size(len(spectra))
+    if threads == 1:
+        own = (scratch.of(bank), scratch.of(*work), out)
+        _update_loop(spectra, buffer, layer.offset, *read, size, *given, *own)
+    else:
+        several = (out, scratch.of(threads, *work), scratch.of(threads, bank))
+        values = (size, layer.offset, spectra, buffer, *read, *given, *several)
+        run_on_team(_update_part, len(spectra), values)
     return torch.from_numpy(out)
