@@ -8,6 +8,7 @@ AdapterError                 the root: catch this to catch all of them
 │   └── NoEffect             every coefficient that could change the base is zero
 ├── BaseMismatch             the file was made for another base
 ├── TooLarge                 over a cap on bytes, tensors or coefficients
+├── BasisPending             what the adapter needs is still computed from the base's weights
 └── CanaryFailed             this machine computes a transform wrongly, on every route
 """
 
@@ -73,6 +74,16 @@ class TooLarge(AdapterError):
     """Over a cap; the message gives the value and the cap."""
 
     code = "too_large"
+
+
+class BasisPending(AdapterError):
+    """A basis is being computed from the base's weights; `retry_after_s` says when to try again."""
+
+    code = "not_ready"
+
+    def __init__(self, message: str, param: str | None = None, retry_after_s: int = 5) -> None:
+        super().__init__(message, param)
+        self.retry_after_s = retry_after_s
 
 
 class CanaryFailed(AdapterError):

@@ -171,6 +171,7 @@ STATUS: dict[type[Exception], int] = {
     adapter.InvalidAdapter: 422,
     adapter.BaseMismatch: 409,
     adapter.TooLarge: 413,
+    adapter.BasisPending: 503,
     adapter.CanaryFailed: 503,
     adapter.AdapterError: 422,
     registry.AdapterNotFound: 404,

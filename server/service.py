@@ -13,6 +13,7 @@ from adapters_core.layers.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.layers.inject import inject
 from adapters_core.malloc import keep_freed_memory
 from registry import Registry
+from server.adapters.basis_processes import BasisProcesses
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
 from server.adapters.modes import Mode, ModeSetting
@@ -76,6 +77,7 @@ class Service:
     loader: Loader
     pins: Pins
     resident: ResidentBase
+    basis_processes: BasisProcesses
     room: Room
     metrics: Metrics
     canary: CanaryReport
@@ -151,6 +153,7 @@ class Service:
         self.tokenizing.close()
         if isinstance(self.serving, Generating):
             self.serving.constraints.close()
+        self.basis_processes.close()
         self.loader.close()
         self.registry.close()
         give_back(_device_of(self.base))
@@ -170,7 +173,8 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     defaults = sampling_defaults(base.model) if takes_config else SamplingDefaults()
     forms = plain_heads(base.model, base.spec.head) if base.spec.head else {}
     room = _room(settings, base)
-    resident = _resident(settings, base, room)
+    processes = BasisProcesses(settings.data / "bases", _device_of(base))
+    resident = _resident(base, room, processes)
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), resident.basis_cache)
     metrics.on_canary(True)
     rows = _checked_products(base, resident)
@@ -201,6 +205,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         loader=loader,
         pins=Pins(loader.memory),
         resident=resident,
+        basis_processes=processes,
         room=room,
         metrics=metrics,
         canary=canary,
@@ -234,9 +239,9 @@ def _mode(settings: Settings, base: Base) -> ModeSetting:
     return settings.mode or ("auto" if _device_of(base).type == "cpu" else "factored")
 
 
-def _resident(settings: Settings, base: Base, room: Room) -> ResidentBase:
+def _resident(base: Base, room: Room, processes: BasisProcesses) -> ResidentBase:
     """Inject the base's linears; return the base with the cache of shared bases."""
-    weights = weights_of(base.model, base.spec, settings.data / "bases")
+    weights = weights_of(base.model, base.spec, processes.folder, processes)
     injection = inject(base.model, base.spec.layers, base.spec.kept_layers)
     first = next(base.model.parameters())
     basis_cache = BasisCache(

@@ -33,7 +33,7 @@ class FakeBase:
     spec: BaseSpec
 
 
-def load(source: str, task: str, name: str, device: str) -> FakeBase:
+def load(source: str, task: str, name: str, device: str, *, bases: Path) -> FakeBase:
     return FakeBase(SPEC)
 
 

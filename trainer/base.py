@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,14 @@ class LoadedBase:
         reader: its tokenizer, or its image processor.
         spec: the same as in the server, so that a trained file fits there.
         max_length: the most tokens of a text; 1 for images.
+        bases: where what is computed from the weights of bases is kept; None keeps nothing.
     """
 
     model: nn.Module
     reader: Any
     spec: BaseSpec
     max_length: int
+    bases: Path | None = None
 
     @property
     def device(self) -> torch.device:
@@ -60,8 +62,9 @@ def load(
     name: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    bases: Path | None = None,
 ) -> LoadedBase:
-    """Load `source` (a folder or a hub id) for `task`.
+    """Load `source` (a folder or a hub id) for `task`; what is made of it is kept in `bases`.
 
     Without a GPU `auto` means float32 on the CPU, with one bfloat16 on it. No code that comes with
     a model is ever run.
@@ -75,7 +78,9 @@ def load(
             AutoConfig.from_pretrained(str(source), trust_remote_code=False)  # names the folder
             loaded = load_model(str(source), _KINDS[task], dtype_of(dtype, chosen))
         model = nn.Module.to(loaded.model, chosen)
-        return make(model, loaded.reader, name or Path(source).name, task, loaded.untrained)
+        called = name or Path(source).name
+        made = make(model, loaded.reader, called, task, loaded.untrained)
+        return replace(made, bases=bases)
     except Exception as error:  # whatever a library raises over files of any origin
         raise BaseNotLoadable(
             f"base {str(source)!r} cannot be loaded for {task}: {error}. Give a folder with "

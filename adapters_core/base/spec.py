@@ -1,23 +1,22 @@
 """What an adapter may know of its base: names, shapes and a fingerprint."""
 
 import hashlib
-import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from adapters_core.base.derived_files import DerivedFiles, digest_of_tensors
 from adapters_core.base.renames import Rename, renames_of
 from adapters_core.base.resident_weight import ResidentWeight
-from adapters_core.contract.layer import Shape, Stack
+from adapters_core.contract.layer import Derived, Shape, Stack
 
 if TYPE_CHECKING:
     from adapters_core.base.heads import HeadSpec
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Numbers of one tensor that enter the fingerprint, evenly spaced over it.
 _SAMPLES = 4096
+#: Multiplications that are done in place, a second or less.
+LIGHT = 1 << 36
 #: Those that compute `x W^T + bias` and nothing else.
 _FORWARDS = (nn.Linear.forward, Conv1D.forward)
 #: Modules with parameters that are no matrices of a routed or routing module.
@@ -272,28 +273,45 @@ class BaseWeights:
     Args:
         spec: of the base.
         weight: path -> golden weight `[out, in]` as a view.
-        folder: where what takes long to compute is kept; None keeps nothing.
+        folder: where what takes long to compute is kept, of all bases; None keeps nothing.
+        elsewhere: computes what is not light and not kept yet in another process; raises
+            BasisPending until that is there. None: all is computed in place.
+        report: told what is computed in place, and the share of it that is done, 0..1.
     """
 
     def __init__(
-        self, spec: BaseSpec, weight: Callable[[str], Tensor], folder: Path | None = None
+        self,
+        spec: BaseSpec,
+        weight: Callable[[str], Tensor],
+        folder: Path | None = None,
+        elsewhere: "Callable[[Derived, BaseWeights], NoReturn] | None" = None,
+        report: Callable[[str, float], None] = lambda name, share: None,
     ) -> None:
         self.fingerprint, self.shapes = spec.fingerprint, spec.layers
         self.weight = weight
-        self._folder = folder
+        base = self.fingerprint.removeprefix("sha256:")[:32]
+        self._files = None if folder is None else DerivedFiles(folder / base)
+        self._elsewhere, self._report = elsewhere, report
+        self._digests: dict[tuple[str, ...], str] = {}
         self._held: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
-    def kept(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """Return what `make` gives, computed once for this base and then kept on disk."""
-        if self._folder is None:
-            return make()
-        file = self._folder / self.fingerprint.removeprefix("sha256:")[:32] / f"{name}.safetensors"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f"{file.name}.{os.getpid()}.part")
-            save_file({"tensor": make().contiguous()}, part)
-            os.replace(part, file)
-        return load_file(file)["tensor"]
+    def kept(self, derived: Derived) -> Mapping[str, Tensor]:
+        """Return tensors by name, computed once for these weights and then kept on disk.
+
+        Raises:
+            BasisPending: they are being computed in another process.
+        """
+        if self._files is None:
+            return self._made(derived)
+        origin = self._digest(derived.paths)
+        found = self._files.read(derived.name, origin)
+        if found is None and derived.work > LIGHT and self._elsewhere is not None:
+            self._elsewhere(derived, self)
+        return found or self._files.read_or_made(derived.name, origin, lambda: self._made(derived))
+
+    def kept_before(self, name: str) -> Tensor | None:
+        """Return the one tensor that an earlier version kept under a name, if it is there."""
+        return None if self._files is None else self._files.unchecked(name)
 
     def held(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what `make` gives, in memory once for this base while it is referenced."""
@@ -302,13 +320,37 @@ class BaseWeights:
             found = self._held[key] = make()
         return found
 
+    def _made(self, derived: Derived) -> dict[str, Tensor]:
+        return derived.make(self, derived.argument, partial(self._report, derived.name))
 
-def weights_of(model: nn.Module, spec: BaseSpec, folder: Path | None = None) -> BaseWeights:
-    """Return the weights of a loaded model, taken before anything is injected into it."""
+    def _digest(self, paths: tuple[str, ...]) -> str:
+        """Return the digest of the weights at `paths`: of all their numbers, in float32."""
+        if paths not in self._digests:
+            named = ((path, self.weight(path)) for path in paths)
+            self._digests[paths] = digest_of_tensors(named)
+        return self._digests[paths]
+
+
+def weights_of(
+    model: nn.Module,
+    spec: BaseSpec,
+    folder: Path | None = None,
+    elsewhere: Callable[[Derived, BaseWeights], NoReturn] | None = None,
+    report: Callable[[str, float], None] = lambda name, share: None,
+) -> BaseWeights:
+    """Return the weights of a loaded model, taken before anything is injected into it.
+
+    Args:
+        model: the base.
+        spec: of it.
+        folder: as for `BaseWeights`.
+        elsewhere: likewise.
+        report: likewise.
+    """
     weights = {path: weight_of(linear).detach() for path, linear in changeable(model).items()}
     embedding = input_embedding(model)
     if embedding is not None:
         weights[embedding[0]] = embedding[1].weight.detach().T
     for path, stack in stacks_of(model).items():
         weights[path] = model.get_parameter(path).detach().view(*stack.shape)
-    return BaseWeights(spec, weights.__getitem__, folder)
+    return BaseWeights(spec, weights.__getitem__, folder, elsewhere, report)

@@ -65,6 +65,27 @@ class TensorSpec:
     rate: float = 1.0
 
 
+@dataclass(frozen=True)
+class Derived:
+    """Tensors that are computed from a base's weights, once for a base; long work on a wide one.
+
+    Args:
+        name: letters, digits, `_`, `-` and `.`; says all that they depend on beside the weights.
+        paths: of the weights that they are made from.
+        make: a function of a module, which another process can import too: weights, `argument` and
+            a function that is told the share of the work that is done, 0..1; returns float32
+            tensors on the CPU by name.
+        argument: what `make` is told.
+        work: multiplications, about.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    make: "Callable[[Weights, str, Callable[[float], None]], dict[str, Tensor]]"
+    argument: str
+    work: int
+
+
 class Weights(Protocol):
     """The resident base's weights, for methods whose basis is made from them."""
 
@@ -79,13 +100,15 @@ class Weights(Protocol):
     def weight(self, path: str) -> Tensor:
         """Return the golden weight `[out, in]` as a view."""
 
-    def kept(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """Return what `make` gives, computed once for this base and then kept on disk.
+    def kept(self, derived: Derived) -> Mapping[str, Tensor]:
+        """Return tensors by name, computed once for these weights and then kept on disk.
 
-        Args:
-            name: letters, digits, `_`, `-` and `.`; says all that the result depends on.
-            make: returns a float32 tensor on the CPU.
+        Raises:
+            BasisPending: they are being computed beside this process, which goes on meanwhile.
         """
+
+    def kept_before(self, name: str) -> Tensor | None:
+        """Return the one tensor that an earlier version kept under a name, if it is there."""
 
     def held(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what `make` gives, in memory once for this base while it is referenced."""

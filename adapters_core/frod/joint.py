@@ -19,39 +19,36 @@ one thread, once for a base, and kept on disk.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from adapters_core.contract.layer import Shape, Weights
+from adapters_core.contract.layer import Shape
 from adapters_core.errors import InvalidAdapter
+from adapters_core.frod.factors import Factors
 
 #: The weight a of the identity, and PEFT's default.
 REGULARISATION = 1e-3
 #: Layers times width cubed that a basis may cost: 4096 wide with 64 layers, minutes on one core.
 MAX_WORK = 1 << 42
-#: How far U diag(lambda) V^T may be from the base's weight, of its norm.
-TOLERANCE = 1e-4
-_SHORTEST = 1e-12  # a column of this length or less has no direction
 
 
 @dataclass(frozen=True)
 class Joint:
-    """What the layers of a category share: V `[N, N]` and the digest of its float32 bytes."""
+    """What the layers of a category share.
+
+    Args:
+        v: `[N, N]`.
+        digest: of its float32 bytes.
+        own: path -> what a layer has alone, where it was made with V.
+    """
 
     v: Tensor
     digest: str
-
-
-@dataclass(frozen=True)
-class Factors:
-    """One layer's own: U `[M, N]`, and lambda `[N]` as the base has it; both rounded to float32."""
-
-    u: Tensor
-    lambda0: Tensor
+    own: Mapping[str, Factors] = field(default_factory=dict)
 
 
 def category_of(path: str) -> str:
@@ -97,33 +94,26 @@ def check_canonical(category: str, shapes: Mapping[str, Shape]) -> None:
         )
 
 
-def canonical(base: Weights, category: str) -> Joint:
-    """Return the basis of all layers that the base has in a category; kept on disk and shared.
+def joint_basis(
+    weights: Iterable[Tensor], did: Callable[[float], None] = lambda work: None
+) -> Tensor:
+    """Return V `[N, N]`, float32 on the CPU, of weights `[M_i, N]`; made where these are.
 
-    Raises:
-        InvalidAdapter: see `check_canonical`; or the weights have no joint basis.
-    """
-    check_canonical(category, base.shapes)
+    On a CPU it is made on one thread. All weights are in memory twice meanwhile, as float32.
 
-    def make() -> Tensor:
-        return joint_basis([base.weight(path) for path in members_of(category, base.shapes)])
-
-    def held() -> Joint:
-        v = base.kept(f"frod-V-{category}", make)
-        return Joint(v, digest_of(v))
-
-    return base.held(("frod", category), held)
-
-
-def joint_basis(weights: Sequence[Tensor]) -> Tensor:
-    """Return V `[N, N]`, float32 on the CPU, of weights `[M_i, N]`; always on one thread.
+    Args:
+        weights: read once, in order.
+        did: told the multiplications that each piece of the work was, about.
 
     Raises:
         InvalidAdapter: the decomposition does not converge, or a weight is not finite.
+        OutOfMemoryError: the card has no room.
     """
     with torch.no_grad(), one_thread():
         try:
-            v = _joint_basis([weight.to("cpu", torch.float32) for weight in weights])
+            v = _joint_basis([weight.to(torch.float32) for weight in weights], did).cpu()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise InvalidAdapter(f"the base's layers have no joint basis: {error}") from error
     if not bool(torch.isfinite(v).all()):
@@ -131,62 +121,31 @@ def joint_basis(weights: Sequence[Tensor]) -> Tensor:
     return v.contiguous()
 
 
-def _joint_basis(weights: Sequence[Tensor]) -> Tensor:
-    stack = torch.cat(list(weights))
+def _joint_basis(weights: list[Tensor], did: Callable[[float], None]) -> Tensor:
+    stack, heights = torch.cat(weights), [weight.shape[0] for weight in weights]
+    weights.clear()
     rows, width = stack.shape
     if rows < width:
         return torch.linalg.svd(stack, full_matrices=True).Vh.T
     q, r = torch.linalg.qr(stack)
-    eye, mean = torch.eye(width), torch.zeros(width, width)
-    for part in q.split([weight.shape[0] for weight in weights]):
+    del stack
+    did(qr_work(rows, width))
+    eye, mean = torch.eye(width, device=r.device), torch.zeros(width, width, device=r.device)
+    for part in q.split(heights):
         mean += torch.linalg.inv(part.T @ part + REGULARISATION * eye)
-    mean /= len(weights)
+        did(mean_work(part.shape[0], width))
+    mean /= len(heights)
     return r.T @ torch.linalg.eigh(mean).eigenvectors
 
 
-def factors(
-    base: Weights, path: str, joint: Joint, device: torch.device, dtype: torch.dtype
-) -> Factors:
-    """Return the factors of the layer at `path` in a basis; shared while they are in use.
-
-    Raises:
-        InvalidAdapter: V is singular, or U diag(lambda) V^T is not the base's weight.
-    """
-
-    def make() -> Factors:
-        try:
-            made = factorised(base.weight(path), joint.v)
-        except InvalidAdapter as error:
-            key = f"base_model.frod_V.{category_of(path)}"
-            raise InvalidAdapter(f"{key} on {path}: {error.message}", key) from error
-        return Factors(made.u.to(device, dtype), made.lambda0.to(device))
-
-    return base.held(("frod", path, joint.digest, str(device), dtype), make)
+def qr_work(rows: int, width: int) -> int:
+    """Return the multiplications of a QR decomposition with both factors, about."""
+    return 2 * rows * width**2
 
 
-@torch.no_grad()
-def factorised(weight: Tensor, v: Tensor) -> Factors:
-    """Return U `[M, N]` and lambda `[N]` of a weight `[M, N]`, after proving them in float64.
-
-    Raises:
-        InvalidAdapter: as `factors`.
-    """
-    weight, v = weight.to("cpu", torch.float64), v.to("cpu", torch.float64)
-    try:
-        scaled = torch.linalg.solve(v, weight.T).T  # U diag(lambda)
-    except RuntimeError as error:
-        raise InvalidAdapter(f"V is singular: {error}") from error
-    lengths = scaled.norm(dim=0)
-    u = torch.where(lengths > _SHORTEST, scaled / lengths.clamp_min(_SHORTEST), 0.0)
-    made = Factors(u.float(), lengths.float())
-    again = (made.u.double() * made.lambda0.double()) @ v.T
-    wrong = float((again - weight).norm() / weight.norm().clamp_min(_SHORTEST))
-    if not wrong <= TOLERANCE:  # a NaN is refused as well
-        raise InvalidAdapter(
-            f"V does not give back the base's weight: relative error {wrong:.1e}, at most "
-            f"{TOLERANCE:.0e}; it is singular or nearly so"
-        )
-    return made
+def mean_work(rows: int, width: int) -> int:
+    """Return the multiplications of one layer's part of the mean, about."""
+    return rows * width**2 + 2 * width**3
 
 
 def digest_of(numbers: Tensor) -> str:

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.contract.layer import Site
-from adapters_core.frod.joint import Factors, Joint, factors
+from adapters_core.frod.canonical import factors
+from adapters_core.frod.factors import Factors
+from adapters_core.frod.joint import Joint
 from adapters_core.gpu_kernels.running import runs_on
 from adapters_core.gpu_kernels.sliced import Sliced, sliced
 from adapters_core.transforms.factored import Core, PlainLine, analysed, through_core

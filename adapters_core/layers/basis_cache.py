@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adapters_core.contract.layer import Coefficients, Shape, Site, Weights
 from adapters_core.contract.method import Method
+from adapters_core.errors import BasisPending
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class BasisCache:
 
         Raises:
             InvalidAdapter: the base does not give the basis that the file was trained on.
+            BasisPending: it is being computed beside this process.
         """
         key = (method.signature(shape), shape, path if method.needs_base else "")
         found = self._found(key)
@@ -86,11 +88,18 @@ class BasisCache:
 
         Raises:
             InvalidAdapter: it does not.
+            BasisPending: some are being computed; so are all others that are not there by now.
         """
+        pending = None
         for target, method in methods.items():
             if method.needs_base:
                 assert self._weights is not None, f"{method.name} needs the base's weights"
-                self.get(method, self._weights.shapes[target], target, layers[target])
+                try:
+                    self.get(method, self._weights.shapes[target], target, layers[target])
+                except BasisPending as error:
+                    pending = error
+        if pending is not None:
+            raise pending
 
     def use_float64(self, name: str, shape: Shape) -> None:
         """Route this method's transforms for this shape through float64 (the canary's order)."""

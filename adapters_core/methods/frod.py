@@ -60,6 +60,7 @@ from adapters_core.contract.method_registry import register
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.rows import pad_rows
 from adapters_core.errors import InvalidAdapter
+from adapters_core.frod.canonical import canonical
 from adapters_core.frod.in_file import (
     DIGEST,
     DIGEST_BYTES,
@@ -76,7 +77,7 @@ from adapters_core.frod.in_file import (
     said_digests,
     saved_positions,
 )
-from adapters_core.frod.joint import REGULARISATION, Joint, canonical, category_of, digest_of
+from adapters_core.frod.joint import REGULARISATION, Joint, category_of, digest_of
 from adapters_core.frod.off_diagonal import num_positions, num_words, seeded_positions
 from adapters_core.frod.shared import FRoDBasis, basis_of
 from adapters_core.kernels import gathered_rows

@@ -18,7 +18,7 @@ does not say so, and here it is not rounded. LoRA-XS itself is no PEFT type and 
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters_core.contract.layer import Derived, Weights
 from adapters_core.contract.method import (
     Coefficients,
     FileView,
@@ -41,6 +42,7 @@ from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.rows import pad_rows, padded_linear
 from adapters_core.errors import InvalidAdapter
 from adapters_core.positions.shared_matrices import check_drawn, matrices_digest, padded_rank
+from adapters_core.transforms.singular import leading_singular
 
 _DOWN, _UP, _PROJECTION, _VECTOR = "tinylora_A", "tinylora_B", "tinylora_P", "tinylora_v"
 #: Numbers of one layer's P: 16 MiB.
@@ -292,12 +294,16 @@ class TinyLoRA(Method):
 
 def _factors(site: Site, r: int) -> tuple[Tensor, Tensor]:
     """Return A and B of the base's weight, made once for this base."""
-
-    def make() -> Tensor:
-        u, s, vh = torch.linalg.svd(site.base.weight(site.path).float().cpu(), full_matrices=False)
-        root = s[:r].sqrt()[:, None]
-        return torch.cat([root * vh[:r], root * u.T[:r]], dim=1)  # [r, in + out]
-
-    both = site.base.kept(f"{site.path}.tinylora-{r}", make)
     shape = site.base.shapes[site.path]
-    return both[:, : shape.in_], both[:, shape.in_ :].T
+    work = shape.out * shape.in_ * min(shape)
+    name, argument = f"{site.path}.tinylora-{r}", f"{r} {site.path}"
+    kept = site.base.kept(Derived(name, (site.path,), decomposed, argument, work))
+    return kept[_DOWN], kept[_UP]
+
+
+def decomposed(base: Weights, argument: str, report: Callable[[float], None]) -> dict[str, Tensor]:
+    """Return A and B of a layer, by name; `argument` is the rank and the layer's path."""
+    r, path = argument.split(" ", 1)
+    u, s, vh = leading_singular(base.weight(path).detach(), int(r))
+    root = s.sqrt()
+    return {_DOWN: (root[:, None] * vh).cpu(), _UP: (root * u).cpu()}

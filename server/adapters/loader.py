@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from adapters_core.errors import BasisPending
 from adapters_core.layers.merge_threads import MergeThreads
 from registry import BlobPaths
 from server.adapters.materializer import Materializer
@@ -111,7 +112,8 @@ class Loader:
             self._materialize(entry)
         except Exception as caught:
             error = caught
-            level = logging.DEBUG if isinstance(error, Abandoned) else logging.WARNING
+            is_fault = not isinstance(error, Abandoned | BasisPending)
+            level = logging.WARNING if is_fault else logging.DEBUG
             _LOG.log(level, "adapter %s could not be loaded: %s", entry.digest, error)
         self.memory.end_load(entry, error)
         with self._lock:

@@ -57,6 +57,7 @@ class Materializer:
         Raises:
             AdapterError: the file is damaged or does not fit the base.
             AdapterTooLarge: it can never fit.
+            BasisPending: what it needs of the base is computed beside the server.
             Abandoned, Draining: as `DeviceMemory.charge`.
         """
         if entry.mode == "merged":
@@ -66,10 +67,12 @@ class Materializer:
     def _read(self, digest: str) -> Adapter:
         try:
             blob = self._open_blob(digest)
-            return read_adapter(blob.file, blob.config.read_bytes(), self._base.spec)
+            adapter = read_adapter(blob.file, blob.config.read_bytes(), self._base.spec)
         except FileNotFoundError:  # deleted between opening and reading: the store says so
             self._open_blob(digest)
             raise
+        self._base.basis_cache.check(adapter.methods, adapter.layers)
+        return adapter
 
     def _merged(self, entry: Entry, adapter: Adapter) -> Materialized:
         head = self._on_device(adapter.head)

@@ -33,7 +33,10 @@ from server.service import Service
 
 _LOG = logging.getLogger("overtone.batches")
 #: Errors that say nothing about the request: it is run again a little later.
-PASSING = (Overloaded, Draining, NotReady, StorageFull, RegistryUnavailable, adapter.CanaryFailed)
+PASSING = (
+    *(Overloaded, Draining, NotReady, StorageFull, RegistryUnavailable),
+    *(adapter.BasisPending, adapter.CanaryFailed),
+)
 
 
 @dataclass(frozen=True)

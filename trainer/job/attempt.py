@@ -138,13 +138,14 @@ class Attempt:
         settings = self._task.settings
         run, load = function_of(settings.run), function_of(settings.load)
         first, *others = settings.devices
+        bases = settings.data / "bases"  # the server's, if it has the same data folder
         if not others:
-            base = load(settings.base, spec.task, settings.base_name, first)
+            base = load(settings.base, spec.task, settings.base_name, first, bases=bases)
             return base, run(spec, base, files, folder, report)
         from trainer.training.rank_processes import rank_pool
 
         with rank_pool(settings, spec.task, files, folder) as pool:
-            base = load(settings.base, spec.task, settings.base_name, first)
+            base = load(settings.base, spec.task, settings.base_name, first, bases=bases)
             return base, run(spec, base, files, folder, report, pool)
 
     def _end_stopped(self, report: Reporting) -> None:

@@ -43,7 +43,8 @@ def main() -> int:
     try:
         settings = task.settings
         load = function_of(settings.load)
-        base = load(settings.base, task.task, settings.base_name, task.device)
+        bases = settings.data / "bases"
+        base = load(settings.base, task.task, settings.base_name, task.device, bases=bases)
     except Exception as error:
         log.exception("rank %d cannot load the base", task.number)
         why = error.message if isinstance(error, TrainerError) else type(error).__name__

@@ -71,17 +71,38 @@ def layer_progress(job: JobContext) -> Callable[[int, int], None]:
 
     It raises Paused or Cancelled if the run is to end.
     """
-    last = time.monotonic()
+    tell = _now_and_then(job)
 
     def prepared(done: int, count: int) -> None:
+        tell(f"{job.spec.method}: {done} of {count} layers are ready to be trained")
+
+    return prepared
+
+
+def basis_progress(job: JobContext) -> Callable[[str, float], None]:
+    """Return a function that is told how far a computation is: reports every few seconds.
+
+    It raises Paused or Cancelled if the run is to end.
+    """
+    tell = _now_and_then(job)
+
+    def computed(name: str, share: float) -> None:
+        tell(f"{name} is computed from the base's weights: {share:.0%} are done")
+
+    return computed
+
+
+def _now_and_then(job: JobContext) -> Callable[[str], None]:
+    last = time.monotonic()
+
+    def tell(text: str) -> None:
         nonlocal last
         job.check_wanted()
         if time.monotonic() - last >= _PERIOD_S:
             last = time.monotonic()
-            text = f"{job.spec.method}: {done} of {count} layers are ready to be trained"
             job.report.event("info", text)
 
-    return prepared
+    return tell
 
 
 def _verdict(name: str, value: float, than: float) -> str:

@@ -29,7 +29,13 @@ from trainer.training.context import JobContext, checking, job_setting
 from trainer.training.data import open_data
 from trainer.training.evaluate import evaluate, rehearse
 from trainer.training.gradient_checkpointing import gradient_checkpointing
-from trainer.training.messages import layer_progress, report_data, report_result, report_start
+from trainer.training.messages import (
+    basis_progress,
+    layer_progress,
+    report_data,
+    report_result,
+    report_start,
+)
 from trainer.training.presets import Setting
 from trainer.training.ranks import Ranks
 from trainer.training.schedule import check
@@ -103,7 +109,9 @@ def _train(job: JobContext) -> Trained:
     """Train with one method, evaluate before and after, write and read back."""
     job.ranks.begin(job.spec)
     setting = job_setting(job.spec, job.base)
-    trainable = TrainableAdapter(job.base, setting, job.task, job.spec.seed, layer_progress(job))
+    trainable = TrainableAdapter(
+        job.base, setting, job.task, job.spec.seed, layer_progress(job), basis_progress(job)
+    )
     try:
         with gradient_checkpointing(job.base.model, job.hyper.gradient_checkpointing):
             before = _base_metrics(job, trainable)

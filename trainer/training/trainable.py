@@ -45,6 +45,7 @@ class TrainableAdapter:
         task: with the number of the head's outputs, if it has a head.
         seed: draws the coefficients and the head.
         prepared: called after each layer with the number of prepared layers and of all.
+        computed: told what is computed from the base's weights, and the share that is done.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class TrainableAdapter:
         task: TrainingTask,
         seed: int,
         prepared: Callable[[int, int], None] = lambda done, count: None,
+        computed: Callable[[str, float], None] = lambda name, share: None,
     ) -> None:
         self.base, self.task, self._setting = base, task, setting
         generator = torch.Generator().manual_seed(seed)
-        self._weights = weights_of(base.model, base.spec)
+        self._weights = weights_of(base.model, base.spec, base.bases, report=computed)
         shapes = {target: base.spec.targets[target] for target in setting.targets}
         bases = BasisCache(base.device, self._weights)
         self.plan = TrainingPlan(

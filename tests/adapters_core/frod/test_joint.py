@@ -10,7 +10,8 @@ from peft.tuners.frod.model import (
 
 from adapters_core.contract.layer import Shape
 from adapters_core.errors import InvalidAdapter
-from adapters_core.frod.joint import TOLERANCE, category_of, factorised, joint_basis, members_of
+from adapters_core.frod.factors import TOLERANCE, Factoriser
+from adapters_core.frod.joint import category_of, joint_basis, members_of
 from adapters_core.frod.off_diagonal import num_positions, num_words, seeded_positions
 from adapters_core.methods import FRoD
 from adapters_core.positions.seeded import LARGE, flat_positions
@@ -54,7 +55,7 @@ def test_the_basis_has_the_bits_of_pefts_and_gives_back_the_weights(
     v = joint_basis(weights)
     assert torch.equal(v, _projection_from_weights(weights, 1e-3))
     for weight in weights:
-        made = factorised(weight, v)
+        made = Factoriser(v).factors(weight)
         assert relative(made.u.double() * made.lambda0.double() @ v.double().T, weight) < 1e-6
         lengths = made.u.norm(dim=0)
         assert torch.allclose(lengths, torch.ones(in_)) or (lengths.round() == lengths).all()
@@ -101,9 +102,9 @@ def test_a_v_with_two_columns_almost_alike_is_refused_where_it_fails(
     v[:, 0] = v[:, 1] + factor * v[:, 0]
     if not good:
         with pytest.raises(InvalidAdapter, match="singular"):
-            factorised(weight, v)
+            Factoriser(v).factors(weight)
         return
-    made = factorised(weight, v)
+    made = Factoriser(v).factors(weight)
     again = made.u.double() * made.lambda0.double() @ v.T
     assert relative(again, weight) <= TOLERANCE
 

@@ -5,7 +5,6 @@ both run on one thread of one machine.
 """
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from peft import FrodConfig, PeftModel, get_peft_model
-from peft.tuners.frod.layer import FrodLayer
 from peft.tuners.frod.layer import Linear as FrodLinear
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adapters_core.base.spec import BaseSpec, BaseWeights, spec_of, weight_of, weights_of
@@ -22,9 +21,9 @@ from adapters_core.contract.method import Method, Shape
 from adapters_core.errors import InvalidAdapter, NonFinite
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.format.write import write_adapter
-from adapters_core.frod import joint
+from adapters_core.frod.canonical import canonical, factors
+from adapters_core.frod.joint import Joint
 from adapters_core.layers.basis_cache import BasisCache
-from adapters_core.layers.training_plan import TrainingPlan
 from adapters_core.methods import FRoD
 from made import CPU, TOY_PATH, random_adapter, toy_bases
 from tiny_bases import TINY, change_config, change_tensors, relative, tiny_llama, without_warnings
@@ -321,7 +320,7 @@ def test_a_changed_base_is_refused_with_both_digests(tmp_path: Path) -> None:
     spec = spec_of(model, "tiny")
     with torch.no_grad():
         weight_of(model.get_submodule(TOY_PATH))[0, 0] += 0.01
-    here = joint.canonical(weights_of(model, spec), QUERY).digest
+    here = canonical(weights_of(model, spec), QUERY).digest
     adapter = read_adapter(
         tmp_path / "adapter_model.safetensors",
         (tmp_path / "adapter_config.json").read_bytes(),
@@ -403,19 +402,21 @@ def test_a_small_file_cannot_ask_for_more_than_its_caps(
 
 def test_the_canonical_basis_is_computed_once_for_a_base(tmp_path: Path) -> None:
     """Kept on disk; a wrong digest costs neither it nor any layer's factors again."""
-    model, read_paths = tiny_llama(), []
+    model = tiny_llama()
     written_small(model, tmp_path / "adapter", ("q_proj",))
-    spec = spec_of(model, "tiny")
-    linears = weights_of(model, spec)
+    spec, told = spec_of(model, "tiny"), []
 
-    def weight(path: str) -> Tensor:
-        read_paths.append(path)
-        return linears.weight(path)
+    def weights() -> BaseWeights:
+        return weights_of(model, spec, tmp_path, report=lambda *what: told.append(what))
 
-    first = joint.canonical(BaseWeights(spec, weight, tmp_path), QUERY)
-    assert len(read_paths) == 2
-    again = BaseWeights(spec, weight, tmp_path)
-    assert torch.equal(joint.canonical(again, QUERY).v, first.v)
+    first = canonical(weights(), QUERY)
+    assert [name for name, _ in told] == [f"frod-{QUERY}"] * len(told)
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    told.clear()
+    again = weights()
+    assert torch.equal(canonical(again, QUERY).v, first.v)
     key = f"base_model.frod_digest.{QUERY}"
     change_tensors(tmp_path / "adapter", lambda tensors: tensors[key][0].add_(1))
     adapter = read_adapter(
@@ -425,50 +426,26 @@ def test_the_canonical_basis_is_computed_once_for_a_base(tmp_path: Path) -> None
     )
     with pytest.raises(InvalidAdapter, match=first.digest):
         BasisCache(CPU, again).check(adapter.methods, adapter.layers)
-    assert len(read_paths) == 2
+    assert not told
 
 
-def test_layers_of_one_category_and_two_widths_share_no_basis() -> None:
-    shapes = {"model.layers.0.mlp.up": Shape(4, 6), "model.layers.1.mlp.up": Shape(4, 5)}
-    with pytest.raises(InvalidAdapter, match="5 wide, another layer of mlp_up 6"):
-        FRoD().of_layers(shapes)
+def test_kept_factors_are_those_of_each_layer_alone(tmp_path: Path) -> None:
+    model = tiny_llama()
+    weights = weights_of(model, spec_of(model, "tiny"), tmp_path)
+    kept = canonical(weights, QUERY)
+    assert len(kept.own) == 2
+    for path, own in kept.own.items():
+        alone = factors(weights, path, Joint(kept.v, kept.digest), CPU, torch.float32)
+        assert torch.equal(own.u, alone.u)
+        assert torch.equal(own.lambda0, alone.lambda0)
 
 
-def test_config_says_what_peft_reads(tmp_path: Path) -> None:
-    written_small(tiny_llama(), tmp_path, sparse_rate=1e-4, seed=9, saved=True)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["sparse_rate"] == 1e-4
-    assert config["projection_prng_key"] == 9
-    assert config["save_projection"] is True
-    with without_warnings():
-        made = PeftModel.from_pretrained(tiny_llama(), str(tmp_path)).base_model.model
-    assert isinstance(made.get_submodule(TOY_PATH), FrodLayer)
-
-
-def test_what_was_trained_is_read_back_as_it_was(tmp_path: Path) -> None:
-    model, generator = tiny_llama(), torch.Generator().manual_seed(0)
+def test_a_v_that_an_earlier_version_kept_stays_the_bases_own(tmp_path: Path) -> None:
+    """Adapters were trained on it, though another V may be made of the same weights."""
+    model = tiny_llama()
     spec = spec_of(model, "tiny")
-    shapes = {t: shape for t, shape in spec.targets.items() if t.endswith("q_proj")}
-    bases = BasisCache(CPU, weights_of(model, spec))
-    plan = TrainingPlan(FRoD(), shapes, bases, generator)
-    target = 0.1 * torch.randn(96, 96, generator=generator)
-
-    def loss() -> Tensor:
-        method, layer = plan.methods[TOY_PATH], plan.layers[TOY_PATH]
-        delta = method.training_delta(layer, shapes[TOY_PATH], bases.get(method, *where))
-        return (delta - target).square().sum()
-
-    where = (shapes[TOY_PATH], TOY_PATH)
-    parameters = list(plan.parameters())
-    assert {len(p) for p in parameters} == {96, 92}  # lambda and S of each layer, nothing else
-    optimiser, before = torch.optim.Adam(parameters, lr=0.01), float(loss().detach())
-    for _ in range(20):
-        optimiser.zero_grad()
-        loss().backward()
-        optimiser.step()
-    assert float(loss().detach()) < 0.99 * before
-    write_adapter(tmp_path, plan.methods, plan.exported(), spec)
-    adapter, theirs = read_on(tmp_path, model)
-    method = plan.methods[TOY_PATH]
-    ours = method.delta(plan.exported()[TOY_PATH], where[0], bases.get(method, *where))
-    assert torch.equal(deltas_of(adapter, theirs, model)[TOY_PATH], ours)
+    v = canonical(weights_of(model, spec), QUERY).v.flip(1).contiguous()
+    folder = tmp_path / spec.fingerprint.removeprefix("sha256:")[:32]
+    folder.mkdir()
+    save_file({"tensor": v}, folder / f"frod-V-{QUERY}.safetensors")
+    assert torch.equal(canonical(weights_of(model, spec, tmp_path), QUERY).v, v)
