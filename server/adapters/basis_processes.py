@@ -122,7 +122,8 @@ class BasisProcesses:
             last = None
         finally:
             _kill(process)
-            process.wait()
+            with suppress(BrokenPipeError):  # of what it has not read
+                process.communicate()
         seconds = time.monotonic() - task.started
         if last is None:
             if not self._closed:
