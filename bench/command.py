@@ -64,6 +64,9 @@ PROGRAMS = {
         "programs.stalls",
         "Requests that could stop a server: how long anything else waits meanwhile.",
     ),
+    "bases": Program(
+        "programs.bases", "FRoD's basis of a wide base, computed beside a server that serves."
+    ),
     "beside": Program(
         "programs.interference",
         "A worker trains beside a server: latency and throughput of those who are served.",

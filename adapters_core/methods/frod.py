@@ -30,7 +30,8 @@ numbers, as float32 in the small form, N being its input's width:
     N = 4096                   16 kB    23 kB     687 kB
     N = 4096, 64 layers       1.0 MB   1.5 MB      44 MB
 
-U and V of an adapted layer stay in memory, once for all adapters.
+U and V of an adapted layer stay in memory, once for all adapters; the base's own are kept on disk
+(frod/canonical.py).
 
 Fast ways. V^T x is one product, then every row goes through its own diagonal and values at the
 common positions (kernels/gathered.py), and U is one product again.

@@ -1,6 +1,7 @@
 """Every method beside PEFT and beside LoRA r = 16: files, deltas, merging, mixed batches.
 
 What, per method and width, on a stack of square linears:
+- seconds a layer of what the method makes of the base's weights, computed once for a base;
 - file bytes of one layer; milliseconds a layer of `delta`, of `delta_many` and of merging into
   memory that an evicted adapter has left;
 - a cold file to merged weights against PEFT's load + merge of the same file, and PEFT's
@@ -16,6 +17,7 @@ own, so no analysis is shared; in a model q, k and v share theirs.
 """
 
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,8 +52,6 @@ _TUNED: dict[str, Method] = {
     "waveletft": WaveletFT(1000),
     "lora": LoRA(16, 16.0),
 }
-#: Wider ones of these are left out: their bases are decompositions of the base, minutes of work.
-_WIDEST = {"frod": 512, "tinylora": 1024}
 
 
 class Block(nn.Module):
@@ -90,7 +90,10 @@ class Contender:
         self.spec = spec_of(self.stack, "stack")
         self.bases = BasisCache(torch.device("cpu"), weights_of(self.stack, self.spec))
         self.injection = inject(self.stack)
+        started = time.perf_counter()
         self.methods, self.layers = random_adapter(method, self.spec.targets, self.bases, 0)
+        #: Of a layer; fresh coefficients are drawn in it, which takes milliseconds.
+        self.basis_s = (time.perf_counter() - started) / self.count if method.needs_base else 0.0
         self.folder = scratch / f"{method.name}-{width}"
         write_adapter(self.folder, self.methods, self.layers, self.spec)
         self._merged: dict[str, Tensor] = {}
@@ -223,15 +226,11 @@ def apply_row(contender: Contender, lora: Contender, rounds: int) -> dict[str, A
     return row
 
 
-def contenders(names: list[str], width: int) -> Mapping[str, Method]:
-    """Return the methods to measure at this width, LoRA last."""
+def contenders(names: list[str]) -> Mapping[str, Method]:
+    """Return the methods to measure, LoRA last."""
     chosen = [n for n in registered() if not names or n in names or n == "lora"]
     ordered = sorted(chosen, key=lambda name: name == "lora")
-    return {
-        name: _TUNED.get(name) or registered()[name]()
-        for name in ordered
-        if width <= _WIDEST.get(name, width)
-    }
+    return {name: _TUNED.get(name) or registered()[name]() for name in ordered}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -246,9 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for width in options.widths:
         with tempfile.TemporaryDirectory() as scratch:
             lora = Contender(_TUNED["lora"], width, Path(scratch))
-            for name, method in contenders(options.methods, width).items():
+            for name, method in contenders(options.methods).items():
                 made = lora if name == "lora" else Contender(method, width, Path(scratch))
                 row: dict[str, Any] = {"method": name, "width": width, "layers": made.count}
+                row["basis_s"] = made.basis_s
                 if not options.only_apply:
                     row |= file_row(made, options.rounds)
                 row |= apply_row(made, lora, options.rounds)
