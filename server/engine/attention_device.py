@@ -25,6 +25,7 @@ from server.engine.attention import PagedCache, StepLayout
 from server.engine.device_layout import DeviceLayout
 from server.engine.mask_patterns import MaskPattern
 from server.engine.scoring import Scoring
+from server.engine.step_numbers import StepNumbers
 from server.engine.torch_paging import activate, has_paging
 
 _LOG = logging.getLogger("overtone.attention")
@@ -67,19 +68,18 @@ class DeviceCache(PagedCache):
         starts = [span.first for span in spans]
         starts.append(spans[-1].first + spans[-1].count if spans else 0)
 
-        def put(numbers: list[int]) -> Tensor:
-            return torch.tensor(numbers, dtype=torch.int32, device=device)
-
+        numbers = StepNumbers(device)
         self.layout = layout
         self.on_device = DeviceLayout(
             write=layout.write,
-            pages=torch.tensor(table, dtype=torch.int32, device=device).view(-1, most),
-            lengths=put([span.length for span in spans]),
-            starts=put(starts),
+            pages=numbers.put(table, torch.int32).view(-1, most),
+            lengths=numbers.put([span.length for span in spans], torch.int32),
+            starts=numbers.put(starts, torch.int32),
             num_single=len(layout.decode),
             spans=layout.prefill,
             is_long=layout.is_long,
         )
+        numbers.send()
 
     def is_long(self) -> Tensor | None:
         """Return the step's rows of texts beyond the border of rotations, bool `[1, T]`."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapters_core.layers.uploads import copied
 from server.engine.draw_settings import draw_settings
 from server.scheduling.sequence import Sampling, TokenSequence
 
@@ -20,6 +21,7 @@ class _Group:
     """Rows that are drawn together.
 
     Args:
+        index: int64 `[B]`, which they are.
         logits: float32 `[B, V]`.
         temperature, top_k, top_p, min_p, typical_p, point: float64 `[B, 1]`; top_k is V where it
             is off.
@@ -27,6 +29,7 @@ class _Group:
         has_typical: some row's typical_p is below 1.
     """
 
+    index: Tensor
     logits: Tensor
     temperature: Tensor
     top_k: Tensor
@@ -38,15 +41,17 @@ class _Group:
     has_typical: bool
 
     @classmethod
-    def of(cls, logits: Tensor, sequences: list[TokenSequence]) -> "_Group":
-        """Return the group of all rows of logits."""
-        numbers, size = draw_settings(sequences), logits.shape[1]
+    def of(cls, logits: Tensor, rows: list[int], sequences: list[TokenSequence]) -> "_Group":
+        """Return the group of some rows of the logits of all sequences."""
+        numbers, size = draw_settings([sequences[row] for row in rows]), logits.shape[1]
         top_k = numbers[:, 1]
         top_k[(top_k == 0) | (top_k > size)] = size
-        on_device = torch.from_numpy(numbers).to(logits.device)
+        given = [torch.tensor(rows), torch.from_numpy(numbers)]
+        index, on_device = copied(given, logits.device)
         temperature, top_ks, top_p, min_p, typical_p, point = on_device.T[:, :, None]
         return cls(
-            logits,
+            index,
+            logits[index],
             temperature,
             top_ks,
             top_p,
@@ -74,10 +79,9 @@ def draw_on_device(logits: Tensor, sequences: list[TokenSequence]) -> Tensor:
     """
     likeliest = tokens = logits.argmax(dim=1)
     for weigh, rows in _groups(sequences, logits.shape[1]).items():
-        index = torch.tensor(rows, device=logits.device)
-        group = _Group.of(logits[index], [sequences[i] for i in rows])
-        drawn = _picked(weigh(group), group.point, likeliest[index])
-        tokens = tokens.index_copy(0, index, drawn)
+        group = _Group.of(logits, rows, sequences)
+        drawn = _picked(weigh(group), group.point, likeliest[group.index])
+        tokens = tokens.index_copy(0, group.index, drawn)
     return tokens
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters_core.layers.uploads import copied
 from server.scheduling.sequence import TokenSequence
 
 _LARGEST = torch.finfo(torch.float32).max
@@ -37,13 +38,9 @@ def penalise(logits: Tensor, rows: list[int], sequences: list[TokenSequence]) ->
         _penalise_loop(logits.numpy(), where, lengths, tokens, times, penalties)
         return
     places = torch.from_numpy((where * logits.shape[1]).repeat(lengths) + tokens)
-    of_cells = torch.from_numpy(penalties.repeat(lengths, axis=0)).to(logits.device)
-    penalise_cells(
-        logits.view(-1),
-        places.to(logits.device),
-        torch.from_numpy(times).to(logits.device),
-        of_cells,
-    )
+    of_cells = torch.from_numpy(penalties.repeat(lengths, axis=0))
+    cells = copied([places, torch.from_numpy(times), of_cells], logits.device)
+    penalise_cells(logits.view(-1), *cells)
 
 
 def penalise_cells(logits: Tensor, places: Tensor, times: Tensor, penalties: Tensor) -> None:

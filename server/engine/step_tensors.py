@@ -18,6 +18,7 @@ from adapters_core.layers.serving_plan import FactoredGroup, MergedGroup, Servin
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry
 from server.engine.attention import Span, StepLayout
+from server.engine.step_numbers import StepNumbers
 from server.scheduling.step import Batch, Work
 
 
@@ -78,16 +79,19 @@ def pack(
     singles = _wanted(packed)
     wanted = [p.first + position - p.work.start for p, position in singles]
     padded = wanted + [total - 1] * padding_of(len(wanted))
-    return StepInput(
-        ids=torch.tensor([ids + [0] * missing], device=device),
-        positions=torch.tensor([positions + [0] * missing], device=device),
-        wanted=torch.tensor(padded, dtype=torch.long, device=device),
+    numbers = StepNumbers(device)
+    step = StepInput(
+        ids=numbers.put([ids + [0] * missing]),
+        positions=numbers.put([positions + [0] * missing]),
+        wanted=numbers.put(padded),
         num_wanted=len(wanted),
-        layout=_layout(packed, len(batch.decode), missing, page_size, device),
+        layout=_layout(packed, len(batch.decode), missing, page_size, numbers),
         plan=_whole_plan(
-            _plan(packed, len(batch.decode), total + missing, device), singles, device, kept
+            _plan(packed, len(batch.decode), total + missing, numbers), singles, numbers, kept
         ),
     )
+    numbers.send()
+    return step
 
 
 def _wanted(packed: list[_PackedWork]) -> list[tuple[_PackedWork, int]]:
@@ -105,7 +109,7 @@ def _packed(batch: Batch) -> tuple[list[_PackedWork], int]:
 
 
 def _layout(
-    packed: list[_PackedWork], num_decode: int, missing: int, page_size: int, device: torch.device
+    packed: list[_PackedWork], num_decode: int, missing: int, page_size: int, numbers: StepNumbers
 ) -> StepLayout:
     spans = []
     write: list[int] = []
@@ -122,9 +126,9 @@ def _layout(
     return StepLayout(
         decode=tuple(spans[:num_decode]),
         prefill=tuple(spans[num_decode:]),
-        write=torch.tensor(write, device=device),
-        clear=torch.tensor(clear, dtype=torch.long, device=device),
-        is_long=torch.tensor([long], device=device) if any(long) else None,
+        write=numbers.put(write),
+        clear=numbers.put(clear),
+        is_long=numbers.put([long], torch.bool) if any(long) else None,
     )
 
 
@@ -135,7 +139,7 @@ def _cells(pages: tuple[int, ...], positions: Iterable[int], page_size: int) -> 
 def _whole_plan(
     plan: ServingPlan | None,
     singles: list[tuple[_PackedWork, int]],
-    device: torch.device,
+    numbers: StepNumbers,
     kept: Collection[str],
 ) -> ServingPlan | None:
     """Return the plan with what the wanted rows get, if that changes `kept` linears."""
@@ -144,12 +148,12 @@ def _whole_plan(
     # Each wanted row is one row of its own, like a single token's.
     works = (replace(p.work, start=position, stop=position + 1) for p, position in singles)
     rows = [_PackedWork(work, first) for first, work in enumerate(works)]
-    own = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), device) if rows else None
+    own = _plan(rows, len(rows), len(rows) + padding_of(len(rows)), numbers) if rows else None
     return replace(plan, kept=own or ServingPlan())
 
 
 def _plan(
-    packed: list[_PackedWork], num_decode: int, total: int, device: torch.device
+    packed: list[_PackedWork], num_decode: int, total: int, numbers: StepNumbers
 ) -> ServingPlan | None:
     """Return what each row gets; None if every row is the base's own."""
     factored: defaultdict[int, list[_PackedWork]] = defaultdict(list)
@@ -169,10 +173,10 @@ def _plan(
     others = [row for p in base for row in p.rows]
     only = not others and len(merged) == 1
     return ServingPlan(
-        base=_index(others + list(range(last, total)), device) if merged and not only else None,
-        merged=[_merged_group(group, only, device) for group in merged.values()],
+        base=_index(others + list(range(last, total)), numbers) if merged and not only else None,
+        merged=[_merged_group(group, only, numbers) for group in merged.values()],
         factored=[
-            _factored_group(group, num_decode, last, total, device) for group in factored.values()
+            _factored_group(group, num_decode, last, total, numbers) for group in factored.values()
         ],
         num_rows=total,
     )
@@ -184,22 +188,22 @@ def payload_of(work: Work) -> object:
     return lease.payload if isinstance(lease, Entry) else None
 
 
-def _merged_group(group: list[_PackedWork], only: bool, device: torch.device) -> MergedGroup:
+def _merged_group(group: list[_PackedWork], only: bool, numbers: StepNumbers) -> MergedGroup:
     payload = payload_of(group[0].work)
     assert isinstance(payload, Factored | Merged)
     rows = [row for p in group for row in p.rows]
-    return MergedGroup(payload.weights, None if only else _index(rows, device))
+    return MergedGroup(payload.weights, None if only else _index(rows, numbers))
 
 
-def _index(rows: list[int], device: torch.device) -> Tensor | None:
+def _index(rows: list[int], numbers: StepNumbers) -> Tensor | None:
     """Return the rows padded to a multiple of four by repeating the last one."""
     if not rows:
         return None
-    return torch.tensor(rows + [rows[-1]] * padding_of(len(rows)), device=device)
+    return numbers.put(rows + [rows[-1]] * padding_of(len(rows)))
 
 
 def _factored_group(
-    group: list[_PackedWork], num_decode: int, last: int, total: int, device: torch.device
+    group: list[_PackedWork], num_decode: int, last: int, total: int, numbers: StepNumbers
 ) -> FactoredGroup:
     """Return one bank's rows; without an index if they are the whole batch, padding included.
 
@@ -222,20 +226,20 @@ def _factored_group(
             segments.append(Segment(start, len(slots), handle.slot))
     index = None
     if len(slots) < last:
-        index = torch.tensor([row for p in group for row in p.rows], device=device)
+        index = numbers.put([row for p in group for row in p.rows])
     elif total > last:
         segments.append(Segment(last, total, payload.slot))
         slots += [payload.slot] * (total - last)
-    rows = Rows(torch.tensor(slots, device=device), single, tuple(segments))
-    of_all = _slots_of_all(group, total, device) if payload.bank.has_kernels else None
+    rows = Rows(numbers.put(slots), single, tuple(segments))
+    of_all = _slots_of_all(group, total, numbers) if payload.bank.has_kernels else None
     return FactoredGroup(payload.bank, rows, index, slots=of_all)
 
 
-def _slots_of_all(group: list[_PackedWork], total: int, device: torch.device) -> Tensor:
+def _slots_of_all(group: list[_PackedWork], total: int, numbers: StepNumbers) -> Tensor:
     """Return the slots of all rows of the step in the group's bank; others have the empty one."""
     slots = [EMPTY_SLOT] * total
     for p in group:
         payload = payload_of(p.work)
         assert isinstance(payload, Factored)
         slots[p.first : p.rows.stop] = [payload.slot] * len(p.rows)
-    return torch.tensor(slots, device=device)
+    return numbers.put(slots)
