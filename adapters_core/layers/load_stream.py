@@ -36,11 +36,13 @@ def loading(device: torch.device, behind_steps: bool = True) -> Iterator[None]:
     stream = _stream_of(device)
     if behind_steps:
         stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:  # what a failed load has begun still writes to memory that is given up now
         done.record(stream)
-    done.synchronize()
+        done.synchronize()
 
 
 def _stream_of(device: torch.device) -> torch.cuda.Stream:

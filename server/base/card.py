@@ -64,11 +64,17 @@ class Card:
 
 
 def _claimed(path: Path) -> int:
-    """Return what a claim says; one whose server has ended is removed, and says nothing."""
-    claim = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """Return what a claim says; one whose server has ended is removed, and says nothing.
+
+    Servers end at any time, and remove their own.
+    """
+    try:
+        claim = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
     try:
         if _locked(claim):
-            path.unlink()
+            path.unlink(missing_ok=True)
             return 0
         return int(os.read(claim, 32))
     finally:

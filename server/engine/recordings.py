@@ -122,6 +122,7 @@ class CudaMaker:
             graph.reset()
         self._graphs, self._pool = [], None
         torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()  # until then the pool's memory stays with torch, for nothing
 
 
 @lru_cache(maxsize=16)

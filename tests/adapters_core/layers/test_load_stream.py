@@ -39,8 +39,10 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     @contextmanager
     def current(stream: Stream) -> Iterator[None]:
         told.append(f"{stream.name} is current")
-        yield
-        told.append("steps are current")
+        try:
+            yield
+        finally:
+            told.append("steps are current")
 
     def made(device: torch.device) -> Stream:
         assert device == GPU
@@ -62,8 +64,17 @@ def test_a_load_runs_behind_the_steps_and_is_done_at_the_end(log: list[str]) -> 
         f"{own} waits for steps",
         f"{own} is current",
         "work",
-        f"event on {own}",
         "steps are current",
+        f"event on {own}",
+        "host waits for event",
+    ]
+
+
+def test_what_a_failed_load_has_begun_is_done_before_its_memory_is_given_up(log: list[str]) -> None:
+    with pytest.raises(MemoryError), loading(GPU):
+        raise MemoryError
+    assert log[-2:] == [
+        f"event on load of {threading.current_thread().name}",
         "host waits for event",
     ]
 

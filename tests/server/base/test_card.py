@@ -4,9 +4,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from server.base import card
 from server.base.card import Card
 from server_parts import eventually
 
@@ -44,12 +46,29 @@ def test_a_claim_ends_with_its_process_however_that_ends(tmp_path: Path) -> None
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "claimed\n"
-        card = Card(tmp_path / "card", "cuda:0")
-        assert card.others() == 700
+        own = Card(tmp_path / "card", "cuda:0")
+        assert own.others() == 700
         other.kill()
         other.wait()
-    assert card.others() == 0
+    assert own.others() == 0
     assert not list((tmp_path / "card").glob("claim-*"))
+
+
+@pytest.mark.parametrize("step", ["open", "_locked"])
+def test_a_server_may_end_while_its_claim_is_read(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Card(tmp_path / "card", "cuda:0"), Card(tmp_path / "card", "cuda:0")
+    one.claim(1000)
+    owner = card if step == "_locked" else card.os
+    own = getattr(owner, step)
+
+    def ended_first(*given: Any) -> Any:
+        one.release()
+        return own(*given)
+
+    monkeypatch.setattr(owner, step, ended_first)
+    assert two.others() == 0
 
 
 def test_one_server_starts_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -93,6 +93,9 @@ class Cuda:
     def synchronize(self, device: torch.device) -> None:
         self.done.append(f"synchronise {device}")
 
+    def empty_cache(self) -> None:
+        self.done.append("give back")
+
     def graph_pool_handle(self) -> str:
         self.num_pools += 1
         return f"pool {self.num_pools}"
@@ -157,7 +160,8 @@ def test_they_end_together_once_the_device_is_idle_and_their_pool_with_them(cuda
     make(ones)
     cuda.done.clear()
     make.retire()
-    assert cuda.done == ["synchronise cuda:1", "reset", "reset", "clear workspaces"]
+    ends = ["synchronise cuda:1", "reset", "reset", "clear workspaces", "give back"]
+    assert cuda.done == ends
     make(ones)
     assert "begin in pool 2 on capture 1" in cuda.done
     cuda.done.clear()
