@@ -3,7 +3,8 @@
 What: forward, backward and the optimiser's step of the benches' base, with query and value adapted,
 and with all seven linears; ours FourierFT and WaveletFT against PEFT's own, and LoCA, which PEFT
 does not have, against PEFT's LoRA r = 16. Times are interleaved in one process, medians over the
-rounds. The floor is a step that trains one vector under the first layer: what the base alone takes.
+rounds. The floor is a step that trains one vector under the first layer: what the base alone takes;
+extra_ratio compares what is beyond it.
 Memory is the peak of a process of its own, less what the base alone holds there.
 Why: training and serving share the forward; a server that trains must not lose to the library
 that people train with now.
@@ -15,7 +16,7 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def rows_of(which: str, options: Any) -> list[dict[str, Any]]:
             "their_ms": 1e3 * seconds[theirs],
             "time_ratio": seconds[ours] / seconds[theirs],
             "floor_ratio": seconds["base"] / seconds[theirs],
+            "extra_ratio": _extra(seconds, ours) / _extra(seconds, theirs),
             "bytes": memory[ours],
             "their_bytes": memory[theirs],
             "memory_ratio": memory[ours] / memory[theirs] if memory[theirs] else None,
@@ -147,6 +149,11 @@ def rows_of(which: str, options: Any) -> list[dict[str, Any]]:
         }
         for ours, theirs in AGAINST.items()
     ]
+
+
+def _extra(seconds: Mapping[str, float], name: str) -> float:
+    """Return what a contender's step takes beyond the floor, in seconds."""
+    return seconds[name] - seconds["base"]
 
 
 def _peak_elsewhere(name: str, which: str, options: Any) -> int:
