@@ -1,20 +1,14 @@
 """Loads and merges on a GPU run on a stream of their own: no step stands behind one."""
 
-import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-
-class _Streams(threading.local):
-    """The streams of a thread's loads, by device."""
-
-    def __init__(self) -> None:
-        self.by_device: dict[torch.device, torch.cuda.Stream] = {}
-
-
-_streams = _Streams()
+#: Streams that no load uses, by device. torch has 32 in all and gives them out again and again:
+#: with one for each thread that ever loads, a load would get the stream that steps are recorded on.
+_idle: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
 
 
 @contextmanager
@@ -33,7 +27,7 @@ def loading(device: torch.device, behind_steps: bool = True) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    stream = _stream_of(device)
+    stream = _taken(device)
     if behind_steps:
         stream.wait_stream(torch.cuda.current_stream(device))
     done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -43,11 +37,12 @@ def loading(device: torch.device, behind_steps: bool = True) -> Iterator[None]:
     finally:  # what a failed load has begun still writes to memory that is given up now
         done.record(stream)
         done.synchronize()
+        _idle[device].append(stream)
 
 
-def _stream_of(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of this thread's loads."""
-    own = _streams.by_device
-    if device not in own:
-        own[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return own[device]
+def _taken(device: torch.device) -> torch.cuda.Stream:
+    """Return a stream that no other load uses."""
+    try:
+        return _idle[device].pop()
+    except IndexError:
+        return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

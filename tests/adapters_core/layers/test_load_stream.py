@@ -1,6 +1,8 @@
 """In what order a load's work reaches a GPU, told by stand-ins for torch's streams and events."""
 
+import itertools
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,20 +46,22 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         finally:
             told.append("steps are current")
 
+    numbers = itertools.count(1)
+
     def made(device: torch.device) -> Stream:
         assert device == GPU
-        return Stream(told, f"load of {threading.current_thread().name}")
+        return Stream(told, f"load {next(numbers)}")
 
     monkeypatch.setattr(torch.cuda, "Stream", made)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "stream", current)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps)
-    monkeypatch.setattr(load_stream, "_streams", load_stream._Streams())
+    monkeypatch.setattr(load_stream, "_idle", defaultdict(list))
     return told
 
 
 def test_a_load_runs_behind_the_steps_and_is_done_at_the_end(log: list[str]) -> None:
-    own = f"load of {threading.current_thread().name}"
+    own = "load 1"
     with loading(GPU):
         log.append("work")
     assert log == [
@@ -73,10 +77,7 @@ def test_a_load_runs_behind_the_steps_and_is_done_at_the_end(log: list[str]) -> 
 def test_what_a_failed_load_has_begun_is_done_before_its_memory_is_given_up(log: list[str]) -> None:
     with pytest.raises(MemoryError), loading(GPU):
         raise MemoryError
-    assert log[-2:] == [
-        f"event on load of {threading.current_thread().name}",
-        "host waits for event",
-    ]
+    assert log[-2:] == ["event on load 1", "host waits for event"]
 
 
 def test_what_only_reads_waits_for_no_step(log: list[str]) -> None:
@@ -86,21 +87,25 @@ def test_what_only_reads_waits_for_no_step(log: list[str]) -> None:
     assert log[-1] == "host waits for event"
 
 
-def test_each_thread_has_one_stream(log: list[str]) -> None:
+def test_loads_have_no_more_streams_than_there_are_at_once(log: list[str]) -> None:
     def load() -> None:
-        for _ in range(2):
-            with loading(GPU):
-                pass
+        with loading(GPU):
+            log.append("work")
 
-    for name in ("a", "b"):
-        thread = threading.Thread(target=load, name=name)
+    for _ in range(3):
+        thread = threading.Thread(target=load)
         thread.start()
         thread.join()
-    waits = [line for line in log if "waits for steps" in line]
-    assert waits == [f"load of {name} waits for steps" for name in "aabb"]
+    assert {line for line in log if "waits for steps" in line} == {"load 1 waits for steps"}
     with loading(GPU):
-        first = load_stream._stream_of(GPU)
-    assert load_stream._stream_of(GPU) is first
+        load()
+    with pytest.raises(MemoryError), loading(GPU):
+        raise MemoryError
+    load()
+    assert {line for line in log if "waits for steps" in line} == {
+        "load 1 waits for steps",
+        "load 2 waits for steps",
+    }
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
