@@ -14,6 +14,7 @@ class MergedOnly(Method):
 
     is_factored: ClassVar[bool] = False
     merge_many = Method.merge_many
+    merge_parts = Method.merge_parts
     delta_many = Method.delta_many
 
     def is_zero(self, coefficients: Coefficients) -> bool:

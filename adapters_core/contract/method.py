@@ -269,7 +269,7 @@ class Method(ABC):
         shape: Shape,
         basis: Any,
     ) -> Sequence[Callable[[], None]] | None:
-        """Return what `merge_many` does as parts for several threads; None: it has none.
+        """Return what `merge_many` does, up to rounding, as parts for several threads; None: none.
 
         Each part is one thread's work, runs beside others of Python's threads, and writes numbers
         of its own. What the parts are follows from the shapes alone, so bits do, too.

@@ -17,7 +17,6 @@ from typing import Any
 
 import numba
 import numpy as np
-import torch
 from torch import Tensor
 
 from adapters_core.contract.layer import Shape
@@ -31,7 +30,6 @@ from adapters_core.kernels.simd16 import (
     LANES,
     add,
     backwards,
-    can_stream,
     interleave_high,
     interleave_low,
     load,
@@ -240,7 +238,7 @@ def _sums_loop(  # type: ignore[no-untyped-def]
 def lane_sums(values: Tensor, plan: SumsPlan, golden: Tensor | None, out: Tensor) -> None:
     """Write the sums of float32 values `[n]`, on top of `golden` if given, to `out` `[M, N]`.
 
-    The matrices are such as `fits_lane_sums`, and may not overlap.
+    The matrices are such as `can_stream` wants them, and may not overlap.
     """
     for part in sums_parts(values, plan, golden, out):
         part()
@@ -272,13 +270,3 @@ def _run_part(first: int, last: int, arrays: tuple[Any, ...], half: int) -> None
     tiles = np.empty((2, LANES * LANES), dtype=np.float32)
     held = np.empty((2 * half + LANES) * LANES, dtype=np.float32)
     _sums_loop(first, last, *arrays, work, tiles, held)
-
-
-def fits_lane_sums(golden: Tensor | None, out: Tensor) -> bool:
-    """Return whether `lane_sums` can read and write these matrices."""
-    plain = all(
-        one.dtype == torch.float32 and one.device.type == "cpu" and one.is_contiguous()
-        for one in (golden, out)
-        if one is not None
-    )
-    return plain and can_stream(out)

@@ -18,6 +18,7 @@ from adapters_core.contract.method_registry import registered
 from adapters_core.errors import CanaryFailed
 from adapters_core.layers.bank import Bank, Layout
 from adapters_core.layers.basis_cache import BasisCache
+from adapters_core.layers.merge import begun_merge
 
 _CELLS = 64
 _ROWS = 5
@@ -89,7 +90,9 @@ def worst_error(method: Method, shape: Shape, bases: BasisCache) -> float:
     # Merging may go its own way: onto zeros it writes the delta.
     zeros = torch.zeros_like(deltas[0])
     merged = torch.full_like(deltas, torch.nan)
-    method.merge_many(on_device, [zeros] * len(merged), list(merged), shape, basis)
+    golden, out = [zeros] * len(merged), list(merged)
+    for part in begun_merge(method, on_device, golden, out, shape, basis):
+        part()
     written = torch.stack([weight[rows, cols] for weight in merged.cpu()])
     return max(
         _relative(fast, true),

@@ -6,13 +6,14 @@ adding and subtracting leave two thirds of the mean weight behind as error.
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from adapters_core.contract.layer import Shape
 from adapters_core.contract.method import Coefficients, Method
+from adapters_core.gpu_kernels.merge_plans import can_merge
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.load_stream import loading
 from adapters_core.layers.merge_threads import MergeThreads, Part
@@ -78,15 +79,28 @@ def materialise(
                 _room(weight, linears[target].is_looked_up, (reuse or {}).get(target))
                 for target, weight in zip(chunk, golden, strict=True)
             ]
-            coefficients = [there[target] for target in chunk]
-            cut = method.merge_parts(coefficients, golden, out, shape, basis)
-            if cut is None:
-                with loading(bases.device):
-                    method.merge_many(coefficients, golden, out, shape, basis)
-            parts += cut or ()
+            with loading(bases.device):
+                coefficients = [there[target] for target in chunk]
+                parts += begun_merge(method, coefficients, golden, out, shape, basis)
             merged.update(zip(chunk, out, strict=True))
     _run(parts, threads)
     return merged
+
+
+def begun_merge(
+    method: Method,
+    layers: Sequence[Coefficients],
+    golden: Sequence[Tensor],
+    out: Sequence[Tensor],
+    shape: Shape,
+    basis: Any,
+) -> Sequence[Part]:
+    """Merge some layers of one method and shape as far as it goes in one piece; return the rest."""
+    in_kernels = can_merge(golden)  # which have a device's threads, or are interpreted
+    parts = None if in_kernels else method.merge_parts(layers, golden, out, shape, basis)
+    if parts is None:
+        method.merge_many(layers, golden, out, shape, basis)
+    return parts or ()
 
 
 def _run(parts: Sequence[Part], threads: MergeThreads | None) -> None:

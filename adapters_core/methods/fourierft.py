@@ -59,12 +59,12 @@ from adapters_core.kernels.lane_spectra import (
 )
 from adapters_core.kernels.lane_sums import (
     SumsPlan,
-    fits_lane_sums,
     has_lane_sums,
     lane_sums,
     sums_parts,
     sums_plan,
 )
+from adapters_core.kernels.simd16 import can_stream
 from adapters_core.positions.seeded import flat_positions, positions_digest
 from adapters_core.transforms.factored import Core, FourierLine, analysed, is_narrow, through_core
 from adapters_core.transforms.fourier_sums import (
@@ -209,7 +209,7 @@ class FourierFT(Method):
         shape: Shape,
         basis: FourierBasis,
     ) -> Sequence[Callable[[], None]] | None:
-        if basis.sums is None or not all(map(fits_lane_sums, golden, out)):
+        if basis.sums is None or not all(map(can_stream, golden, out)):
             return None
         parts: list[Callable[[], None]] = []
         for layer, weight, merged in zip(layers, golden, out, strict=True):
@@ -223,7 +223,7 @@ class FourierFT(Method):
         values = self._values(layer, basis.half.shape, basis)
         if basis.sums is None:
             write_sums(values, basis.half, golden, out)
-        elif fits_lane_sums(golden, out):
+        elif can_stream(golden, out):
             lane_sums(values, basis.sums, golden, out)
         else:  # half precision, or a weight that lies the other way round
             delta = torch.empty(out.shape)

@@ -9,7 +9,7 @@ over the module's path). The scale is folded into B when packed.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -34,6 +34,8 @@ from adapters_core.contract.rows import padded_linear
 from adapters_core.errors import InvalidAdapter
 from adapters_core.gpu_kernels.merge_plans import can_merge
 from adapters_core.kernels import lowrank_rows
+from adapters_core.kernels.merged_product import MOST_RANKS, product_parts
+from adapters_core.kernels.simd16 import LANES, can_stream
 
 _A, _B = "lora_A.weight", "lora_B.weight"
 #: Up to how many float32 roundings of its factors' norms a product counts as zero.
@@ -203,6 +205,24 @@ class LoRA(Method):
         for layer, weight, merged in zip(layers, golden, out, strict=True):
             up, down = layer[b].float(), layer[a].float()
             torch.addmm(weight, up, down, alpha=self.scale, out=merged)
+
+    def merge_parts(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: Any,
+    ) -> Sequence[Callable[[], None]] | None:
+        in_lanes = shape.in_ % LANES == 0 and self.r <= MOST_RANKS
+        if not in_lanes or not all(map(can_stream, golden, out)):
+            return None
+        a, b = self.factors
+        parts: list[Callable[[], None]] = []
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            up, down = self.scale * layer[b].float(), layer[a].float()
+            parts += product_parts(up, down, weight, merged)
+        return parts
 
     def is_zero(self, coefficients: Coefficients) -> bool:
         a, b = self.factors

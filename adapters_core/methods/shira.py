@@ -16,7 +16,7 @@ batch is gathered, multiplied and scattered row by row (kernels/located.py). Pos
 float32, which holds them exactly.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -35,6 +35,8 @@ from adapters_core.contract.method_registry import register
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels.located import EXACT_INTEGERS, located_rows
+from adapters_core.kernels.merged_cells import cell_parts
+from adapters_core.kernels.simd16 import can_stream
 from adapters_core.positions.seeded import flat_positions
 from adapters_core.transforms.factored import Core, PlainLine, analysed, through_core
 
@@ -116,6 +118,25 @@ class SHiRA(Method):
             return positions, weight
         cells, position = torch.unique(positions, return_inverse=True)
         return cells, weight.new_zeros(cells.shape).index_add(0, position, weight)
+
+    def merge_parts(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: Any,
+    ) -> Sequence[Callable[[], None]] | None:
+        if not all(map(can_stream, golden, out)):
+            return None
+        parts: list[Callable[[], None]] = []
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            self.check(layer, shape)  # the compiled loop trusts the cells
+            changed = self.changed_cells(layer, shape, basis)
+            if changed is None:
+                return None
+            parts += cell_parts(*changed, weight, merged)
+        return parts
 
     def cells(
         self,

@@ -33,7 +33,7 @@ transform: each reads two cells and writes two (kernels/haar.py).
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -57,6 +57,8 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.gpu_kernels.merge_plans import can_merge
 from adapters_core.kernels import analysed_rows, haar_rows, wavelet_rows
 from adapters_core.kernels.filter_pyramid import Pyramid, deepest
+from adapters_core.kernels.merged_cells import cell_parts
+from adapters_core.kernels.simd16 import can_stream
 from adapters_core.kernels.wavelet_filters import WAVELETS, FilterBank, wavelet_bank
 from adapters_core.positions.seeded import flat_positions, positions_digest
 from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
@@ -243,6 +245,24 @@ class WaveletFT(Method):
 
         for layer, weight, merged in zip(layers, golden, out, strict=True):
             merge_atoms(basis.tiles, self._values(layer, basis), weight, merged)
+
+    def merge_parts(
+        self,
+        layers: Sequence[Coefficients],
+        golden: Sequence[Tensor],
+        out: Sequence[Tensor],
+        shape: Shape,
+        basis: WaveletBasis,
+    ) -> Sequence[Callable[[], None]] | None:
+        if not all(map(can_stream, golden, out)):
+            return None
+        parts: list[Callable[[], None]] = []
+        for layer, weight, merged in zip(layers, golden, out, strict=True):
+            changed = self.changed_cells(layer, shape, basis)
+            if changed is None:
+                return None
+            parts += cell_parts(*changed, weight, merged)
+        return parts
 
     def cells(
         self,

@@ -1,6 +1,7 @@
 """The canary: wrong transforms are routed round or refused, never served."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -44,6 +45,11 @@ class Faulty(FourierFT):
         super().merge_many(layers, golden, out, shape, basis)
         for weight in out:
             weight.copy_(self._spoilt(weight.clone(), "merge", shape, basis))
+
+    def merge_parts(
+        self, layers: object, golden: object, out: list[Tensor], shape: Shape, basis: object
+    ) -> list[Callable[[], None]]:
+        return [lambda: self.merge_many(layers, golden, out, shape, basis)]
 
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: object

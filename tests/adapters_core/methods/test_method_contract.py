@@ -116,6 +116,25 @@ def test_merge_many_writes_golden_plus_delta_rounded_once(
     assert all(torch.equal(weight, kept) for weight, kept in zip(golden, before, strict=True))
 
 
+@pytest.mark.parametrize("shape", [Shape(96, 96), Shape(48, 96)])
+@each_method
+def test_the_parts_of_a_merge_are_the_merge_in_any_order(method: Method, shape: Shape) -> None:
+    method = at(method, shape)
+    basis = basis_of(method, shape)
+    layers = [random_layer(method, shape, seed) for seed in range(2)]
+    golden = [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in range(2)]
+    merged = [torch.full(shape, torch.nan) for _ in golden]
+    parts = method.merge_parts(layers, golden, merged, shape, basis)
+    if parts is None:
+        assert method.name not in ("fourierft", "lora", "shira")
+        return
+    for part in reversed(parts):
+        part()
+    for layer, weight, got in zip(layers, golden, merged, strict=True):
+        want = weight + method.delta(layer, shape, basis)
+        assert torch.allclose(got, want, rtol=EPS, atol=1e-5)
+
+
 @each_shape
 @each_method
 def test_gradients_reach_every_tensor(method: Method, shape: Shape) -> None:
