@@ -29,6 +29,9 @@ if not Path("/dev/nvidiactl").exists():
 if setting := this_processor().guess():
     os.environ.setdefault(VARIABLE, setting)
 
+# Several processes share the cores: a thread of torch's that waits for the next product sleeps.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # Jobs step back behind everything else on a machine, and that is other tests here.
 os.environ["OVERTONE_WORKER_NICE"] = "0"
 

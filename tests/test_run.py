@@ -35,7 +35,7 @@ def test_help_is_the_whole_head_of_the_file_and_nothing_of_its_code(
         (("lits",), "there is no './run lits'; ./run help"),
         (
             ("test", "fromat"),
-            "takes one of: all slow clients format lint types build test docs; or a file",
+            "takes one of: all slow clients coverage format lint types build test docs; or a file",
         ),
         (("bench",), "./run overtone bench --help"),
     ],
