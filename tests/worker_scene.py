@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,15 @@ class Scene:
             worker.wait(30)
 
 
-def children(worker: psutil.Popen) -> list[psutil.Process]:
-    try:
-        return [c for c in worker.children() if c.status() != psutil.STATUS_ZOMBIE]
-    except psutil.NoSuchProcess:
-        return []
+def children(worker: psutil.Process) -> list[psutil.Process]:
+    """Return the processes that it has started and that still run."""
+    with suppress(psutil.NoSuchProcess):
+        return [child for child in worker.children() if runs(child)]
+    return []
+
+
+def runs(process: psutil.Process) -> bool:
+    """Return whether it runs; a zombie has ended, and waits to be asked how."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False

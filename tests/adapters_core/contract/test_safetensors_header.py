@@ -189,9 +189,9 @@ def test_a_header_over_a_mebibyte_is_too_large(tmp_path: Path) -> None:
 def test_600_000_tensors_cost_nothing(tmp_path: Path) -> None:
     entry = b'"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     content = file_of(b"{" + b",".join(entry % i for i in range(600_000)) + b"}")
-    start = time.perf_counter()
+    start = time.thread_time()
     assert isinstance(refused(content, tmp_path), TooLarge)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_more_tensors_than_the_cap_are_too_large(tmp_path: Path) -> None:
@@ -203,9 +203,9 @@ def test_more_tensors_than_the_cap_are_too_large(tmp_path: Path) -> None:
 
 def test_a_key_twice_among_a_hundred_thousand_is_found_at_once(tmp_path: Path) -> None:
     keys = [f'"{i:x}":0' for i in range(100_000)] + ['"1869f":0']
-    start = time.perf_counter()
+    start = time.thread_time()
     error = refused(file_of(("{" + ",".join(keys) + "}").encode()), tmp_path)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
     assert "the key `1869f` twice" in error.message
 
 

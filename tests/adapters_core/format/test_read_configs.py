@@ -28,9 +28,9 @@ def test_a_catastrophic_pattern_is_refused_quickly(
     field: str, value: Any, fourierft_folder: Path, read: Read
 ) -> None:
     change_config(fourierft_folder, {field: value})
-    start = time.perf_counter()
+    start = time.thread_time()
     error = refused(read, fourierft_folder, InvalidAdapter)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
     assert error.param == field
 
 
@@ -40,9 +40,9 @@ def test_many_slow_patterns_together_are_refused(
     """Each is quick enough alone; a config of tens of thousands would hold a worker for hours."""
     patterns = {f"(?:a|{i})": 3 for i in range(50_000)}
     change_config(fourierft_folder, {"n_frequency_pattern": patterns})
-    start = time.perf_counter()
+    start = time.thread_time()
     error = refused(read, fourierft_folder, InvalidAdapter)
-    assert time.perf_counter() - start < 4
+    assert time.thread_time() - start < 4
     assert error.param == "n_frequency_pattern"
     assert "together" in error.message
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,15 @@ class Place:
 
 def newest_rank() -> int:
     """Return the process id of the rank that was started last."""
-    found = [p for p in psutil.Process().children() if "trainer.job.rank" in p.cmdline()]
+    found = [p for p in children(psutil.Process()) if "trainer.job.rank" in words_of(p)]
     return max(found, key=lambda process: process.create_time()).pid
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Return its command line; one that has ended meanwhile has none."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 @pytest.fixture(scope="module")
