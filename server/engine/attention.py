@@ -9,6 +9,7 @@ exactly the keys it has. A GEMM sums over 200 keys in other blocks than over 300
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -39,10 +40,40 @@ class Span:
         """Return how many tokens of the sequence the cache holds after this step."""
         return self.position + self.count
 
-    @property
+    @cached_property
     def is_contiguous(self) -> bool:
         """Return whether the pages are neighbours in order."""
         return all(after == page + 1 for page, after in pairwise(self.pages))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring single tokens with as many keys each, whose pages lie equally far apart.
+
+    Args:
+        spans: of the rows.
+        distance: pages from one row's first to the next one's.
+    """
+
+    spans: tuple[Span, ...]
+    distance: int
+
+    @classmethod
+    def begun_with(cls, spans: tuple[Span, ...]) -> "Run":
+        """Return the longest run that begins with the first of these spans."""
+        first = spans[0]
+        distance = spans[1].pages[0] - first.pages[0] if len(spans) > 1 else 0
+        if distance <= 0 or not first.is_contiguous:
+            return cls(spans[:1], 0)
+        count = 1
+        while count < len(spans) and cls._goes_on(first, spans[count], count * distance):
+            count += 1
+        return cls(spans[:count], distance)
+
+    @staticmethod
+    def _goes_on(first: Span, span: Span, distance: int) -> bool:
+        is_like = span.position == first.position and span.is_contiguous
+        return is_like and span.pages[0] == first.pages[0] + distance
 
 
 @dataclass(frozen=True)
@@ -60,6 +91,15 @@ class StepLayout:
     write: Tensor
     clear: Tensor
     is_long: Tensor | None = None
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Return the single tokens in their order, as runs."""
+        runs, left = [], self.decode
+        while left:
+            runs.append(Run.begun_with(left))
+            left = left[len(runs[-1].spans) :]
+        return tuple(runs)
 
 
 class PagedCache:
@@ -108,7 +148,7 @@ class PagedCache:
             cells[layout.clear] = 0
         out = q.new_zeros(q.shape[2], q.shape[1], v.shape[-1])
         if layout.decode:
-            out[: len(layout.decode)] = self._singles(layout.decode, q, keys, values, scoring)
+            out[: len(layout.decode)] = self._singles(layout.runs, q, keys, values, scoring)
         for span in layout.prefill:
             own = slice(span.first, span.first + span.count)
             out[own] = self._piece(span, q, keys, values, scoring)
@@ -155,25 +195,43 @@ class PagedCache:
 
     def _singles(
         self,
-        spans: tuple[Span, ...],
+        runs: tuple[Run, ...],
         q: Tensor,
         keys: Tensor,
         values: Tensor,
         scoring: Scoring,
     ) -> Tensor:
-        """Return `[R, heads, d]` of the first R rows, each over exactly the keys it may see."""
-        rows, heads, kv_heads = len(spans), q.shape[1], keys.shape[1]
+        """Return `[R, heads, d]` of the first R rows, each over exactly the keys it may see.
+
+        A run is one call where torch has a kernel that computes each row of it by itself; batched
+        products, the other way, choose by the number of rows.
+        """
+        rows, heads, kv_heads = sum(len(run.spans) for run in runs), q.shape[1], keys.shape[1]
         group = heads // kv_heads
         grouped = q[0, :, :rows].transpose(0, 1).reshape(rows, kv_heads, group, q.shape[3])
         if padding_of(group):
             grouped = F.pad(grouped, (0, 0, 0, padding_of(group)))
-        parts = []
-        for i, span in enumerate(spans):
-            start = scoring.pattern.first(span.position)
-            k = self._read(keys, span, start, span.length)
-            v = self._read(values, span, start, span.length)
-            parts.append(scoring.weigh(grouped[i : i + 1], k, v, None))
+        if not (scoring.is_plain and q.shape[3] == values.shape[2]):
+            runs = tuple(Run((span,), 0) for run in runs for span in run.spans)
+        parts, done = [], 0
+        for run in runs:
+            start = scoring.pattern.first(run.spans[0].position)
+            own = grouped[done : done + len(run.spans)]
+            k, v = (self._read_run(cells, run, start) for cells in (keys, values))
+            parts.append(scoring.weigh(own, k, v, None))
+            done += len(run.spans)
         return torch.cat(parts)[:, :, :group].reshape(rows, heads, -1)
+
+    def _read_run(self, cells: Tensor, run: Run, start: int) -> Tensor:
+        """Return the keys of each row of a run from `start` on, `[R, kv_heads, K, d]`."""
+        first = run.spans[0]
+        if len(run.spans) == 1:
+            return self._read(cells, first, start, first.length)
+        heads, dim = cells.shape[1:]
+        size = (len(run.spans), heads, first.length - start, dim)
+        page = self.page_size * heads * dim
+        offset = first.pages[0] * page + start * heads * dim
+        return cells.as_strided(size, (run.distance * page, dim, heads * dim, 1), offset)
 
     def _piece(
         self,

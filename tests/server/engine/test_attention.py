@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from server.engine.attention import PagedCache, Span, StepLayout, _attention
+from server.engine.attention import PagedCache, Run, Span, StepLayout, _attention
 from server.engine.mask_patterns import REFUSED, MaskPattern, UnsupportedAttention
 from server.engine.scoring import Scoring
 from server.engine.step_tensors import pack
@@ -239,3 +239,58 @@ def test_only_neighbours_in_order_are_read_as_a_slice(
 ) -> None:
     """A kept prefix lies before or behind a sequence's own pages, so ends alone say nothing."""
     assert Span(0, 1, 0, pages).is_contiguous == contiguous
+
+
+def first_pages(runs: tuple[Run, ...]) -> list[list[int]]:
+    return [[span.pages[0] for span in run.spans] for run in runs]
+
+
+def singles(*rows: tuple[int, tuple[int, ...]]) -> StepLayout:
+    """Return a step of single tokens, each with its position and pages."""
+    spans = tuple(Span(i, 1, *row) for i, row in enumerate(rows))
+    nothing = torch.zeros(0, dtype=torch.long)
+    return StepLayout(spans, (), nothing, nothing)
+
+
+def test_a_run_has_equal_lengths_and_pages_that_are_equally_far_apart() -> None:
+    found = singles(
+        (40, (1, 2)),
+        (40, (4, 5)),
+        (40, (7, 8)),
+        (41, (10, 11)),  # longer
+        (41, (3, 6)),  # its pages are no neighbours
+        (41, (20, 21)),
+        (41, (20, 21)),  # a kept prefix of both
+        (41, (18, 19)),  # backwards
+        (41, (22, 23)),
+        (41, (27, 28)),  # another distance than the one before
+    )
+    assert first_pages(found.runs) == [[1, 4, 7], [10], [3], [20], [20], [18, 22], [27]]
+    assert [run.distance for run in found.runs] == [3, 0, 0, 0, 0, 4, 0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("heads", [(6, 2), (4, 4), (5, 1)], ids=str)
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        *(Scoring(pattern=pattern) for pattern in PATTERNS),
+        Scoring(softcap=0.5),
+    ],
+    ids=str,
+)
+def test_a_row_has_the_same_bits_in_a_run_and_alone(
+    scoring: Scoring, heads: tuple[int, int], threads: int
+) -> None:
+    many = [Attended(70, *heads, seed) for seed in range(9)]
+    for number, one in enumerate(many):
+        one.sequence.pages = list(range(1 + 4 * number, 4 + 4 * number))
+    cache = PagedCache(NUM_PAGES, PAGE_SIZE)
+    attend(cache, [(one, 0, 69, False) for one in many], scoring)
+    with torch_threads(threads):
+        together = attend(cache, [(one, 69, 70, True) for one in many], scoring)
+        assert cache.layout is not None
+        assert len(cache.layout.runs) == 1
+        for one, got in zip(many, together, strict=True):
+            assert torch.equal(attend(cache, [(one, 69, 70, True)], scoring)[0], got)
+            assert (got - one.expected(scoring)[69:]).abs().max() < TOLERANCE
