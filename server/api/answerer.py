@@ -24,6 +24,11 @@ class Answerer:
         return self.record.digest if self.record else None
 
     @property
+    def adapter(self) -> str:
+        """Return the adapter's name; empty for the base."""
+        return self.record.name if self.record else ""
+
+    @property
     def headers(self) -> dict[str, str]:
         """Return the headers of its answers."""
         return {HEADER: self.base_name} if self.record is None else naming(self.record)

@@ -197,6 +197,7 @@ class Run:
             call.timeout_s,
             is_background=call.is_background,
             constraint=self._constraint,
+            adapter=call.answerer.adapter,
         )
 
     def begin(self, generations: Sequence[Generation]) -> None:

@@ -17,7 +17,7 @@ from server.encoding.request import Limits, Part, PendingRequest
 from server.errors import DeadlineExceeded, Draining, InternalError, Overloaded
 from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
-from server.telemetry.observer import Observer, StepStats
+from server.telemetry.observer import Observer, ServingLoad, StepStats
 
 
 class Batcher(BatchThread):
@@ -47,6 +47,7 @@ class Batcher(BatchThread):
         self._observer = observer
         self._mode = limits.mode
         self._max_length = max_length
+        self._max_batch = limits.max_batch
         self._pads = pads
         self._queue: BatchQueue[Part] = BatchQueue(limits.max_batch, limits.max_tokens)
         self._background: BatchQueue[Part] = BatchQueue(limits.max_batch, limits.max_tokens)
@@ -94,6 +95,13 @@ class Batcher(BatchThread):
     def cancel(self, request: PendingRequest) -> None:
         """Drop the inputs of a request that are not computed; nothing happens if it is over."""
         self._post(lambda: self._close(request))
+
+    def load(self) -> ServingLoad:
+        """Return what there is to do now; safe from any thread.
+
+        Adapters are not among it: inputs are answered in one pass, so none stays in use.
+        """
+        return ServingLoad(frozenset(), frozenset(), 0, len(self._queue), 0.0, self._max_batch)
 
     def _turn(self) -> None:
         """Answer one batch, or wait until there is something to do."""

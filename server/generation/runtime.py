@@ -13,14 +13,14 @@ from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
 from server.errors import DeadlineExceeded, InternalError, Overloaded
-from server.generation.step_stats import stats_of
+from server.generation.step_stats import load_of, stats_of
 from server.planning.placement import Placement
 from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Constraint, Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
-from server.telemetry.observer import Observer
+from server.telemetry.observer import Observer, ServingLoad
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SequenceRequest:
         constraint: what the answer must be like; None for anything.
         is_background: it runs in the room that others leave, and may be ended with `Overloaded`
             for them: it can be sent again. Not counted among a tenant's open sequences.
+        adapter: the adapter's name, for metrics; empty for the base.
     """
 
     prompt: tuple[int, ...]
@@ -47,6 +48,7 @@ class SequenceRequest:
     mode: Mode | None = None
     constraint: Constraint | None = None
     is_background: bool = False
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,17 @@ class Runtime(BatchThread):
         sequence = TokenSequence(prompt, sampling, placed.lease, now, request.tenant, deadline)
         sequence.border = self._engine.border
         sequence.is_background = request.is_background
+        sequence.adapter = request.adapter
         sequence.constraint = constraint
         return Generation(sequence, sink, placed.mode, now)
 
     def cancel(self, generation: Generation) -> None:
         """End a generation before its next step; nothing happens if it is over."""
         self._post(lambda: self._close(generation))
+
+    def load(self) -> ServingLoad:
+        """Return what there is to do now; safe from any thread."""
+        return load_of(list(self._generations), self._scheduler)  # the copy is one step of Python
 
     def _turn(self) -> None:
         """Run one step, or wait until there is something to do."""
@@ -233,7 +240,7 @@ class Runtime(BatchThread):
         now, sequence = time.monotonic(), generation.sequence
         if sequence.num_generated == 1:
             waited = (sequence.admitted or now) - sequence.arrived
-            self._observer.on_first_token(now - sequence.arrived, waited)
+            self._observer.on_first_token(now - sequence.arrived, waited, sequence.adapter)
         else:
             self._observer.on_next_token(now - generation.last_event_at)
         generation.last_event_at = now

@@ -1,9 +1,12 @@
-"""The statistics of one step of the engine, from its batch and the scheduler after it."""
+"""The statistics of one step of the engine, and the load that it leaves."""
+
+from collections.abc import Sequence
 
 from server.adapters.residency import Entry
 from server.scheduling.scheduler import Scheduler
+from server.scheduling.sequence import TokenSequence
 from server.scheduling.step import Batch, Work
-from server.telemetry.observer import StepStats
+from server.telemetry.observer import ServingLoad, StepStats
 
 
 def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:
@@ -24,6 +27,27 @@ def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:
         cached_tokens=sum(work.sequence.num_cached for work in batch.prefill if _is_first(work)),
         num_preemptions=scheduler.num_preemptions,
     )
+
+
+def load_of(sequences: Sequence[TokenSequence], scheduler: Scheduler) -> ServingLoad:
+    """Return the load of open sequences; those of batches give way, so they are no load."""
+    live = [sequence for sequence in sequences if not sequence.is_background]
+    running = [sequence for sequence in live if sequence.pages]
+    waiting = [sequence for sequence in live if not sequence.pages]
+    return ServingLoad(
+        running=_adapters(running),
+        waiting=_adapters(waiting),
+        num_running=len(running),
+        num_waiting=len(waiting),
+        kv_usage=scheduler.kv_usage,
+        max_adapters=scheduler.max_running,
+        page_size=scheduler.page_size,
+        num_pages=scheduler.num_pages,
+    )
+
+
+def _adapters(sequences: Sequence[TokenSequence]) -> frozenset[str]:
+    return frozenset(sequence.adapter for sequence in sequences if sequence.adapter)
 
 
 def _is_first(work: Work) -> bool:

@@ -158,6 +158,11 @@ class KvPages:
         """Return how many pages there are."""
         return self._pool.num_pages
 
+    @property
+    def page_size(self) -> int:
+        """Return the tokens of a page."""
+        return self._pool.page_size
+
     def _evict_for_neighbours(self, count: int, evicts: bool) -> None:
         """Evict a few kept pages, if that makes `count` neighbouring pages free.
 

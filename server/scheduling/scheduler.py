@@ -66,6 +66,21 @@ class Scheduler:
         """Return how often a sequence was preempted."""
         return self.live.num_preemptions + self.background.num_preemptions
 
+    @property
+    def kv_usage(self) -> float:
+        """Return the share of the cache that sequences hold; kept prefixes are free."""
+        return 1 - self._pages.num_available / self._pages.num_pages
+
+    @property
+    def num_pages(self) -> int:
+        """Return the pages of the cache."""
+        return self._pages.num_pages
+
+    @property
+    def page_size(self) -> int:
+        """Return the tokens of a page."""
+        return self._pages.page_size
+
     def add(self, sequence: TokenSequence) -> None:
         """Accept a sequence; the caller has checked that it fits the pool at all."""
         self._lane(sequence).waiting.add(sequence)

@@ -184,6 +184,7 @@ class TokenSequence:
             (rotations.py); None if there is none.
         constraint: what its tokens must make; None for anything.
         is_background: a batch's: it runs in the room that live sequences leave.
+        adapter: its adapter's name, for metrics; empty for the base.
     """
 
     prompt: tuple[int, ...]
@@ -206,6 +207,7 @@ class TokenSequence:
     border: int | None = None
     constraint: TokenConstraint | None = None
     is_background: bool = False
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)

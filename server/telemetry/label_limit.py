@@ -35,6 +35,11 @@ class LabelLimit:
             self._chosen.add(name)
             return name
 
+    def given(self, name: str) -> str:
+        """Return the label that `name` has so far; nothing is counted."""
+        with self._lock:
+            return name if name in self._chosen else OTHER
+
     def _has_earned(self, name: str) -> bool:
         if len(self._chosen) < self._limit // 2:
             return True

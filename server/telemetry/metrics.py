@@ -6,7 +6,8 @@ get a series: the number of series does not grow with the adapters.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from prometheus_client import (
@@ -23,11 +24,13 @@ from prometheus_client.registry import Collector
 
 from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.label_limit import LabelLimit
+from server.telemetry.load_metrics import LoadMetrics
 from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
 
 # Bounds in seconds. A quantile is interpolated between two: they are closest at usual values.
 _FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SMALL_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2)
+_ADAPTER_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)  # few: one histogram per adapter
 _NEXT_TOKEN_S = (*_SMALL_S, 0.3, 0.5, 1, 2, 5)
 _STEP_S = (0.0005, *_NEXT_TOKEN_S)
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -61,9 +64,10 @@ class Metrics(Observer):
 
     Args:
         max_adapters: adapters that get a series of their own; the rest share `other`.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, max_adapters: int = 50) -> None:
+    def __init__(self, max_adapters: int = 50, clock: Callable[[], float] = time.time) -> None:
         self._registry = _Registry()
         self._num_preemptions = 0
         self._names = LabelLimit(max_adapters)
@@ -71,6 +75,8 @@ class Metrics(Observer):
         self._registry.register(self._state)
         self.training = JobMetrics()
         self._registry.register(self.training)
+        self.load = LoadMetrics(clock)
+        self._registry.register(self.load)
         self._build = Info("overtone_build", "What is running.", registry=self._registry)
         self._make_request_metrics()
         self._make_step_metrics()
@@ -82,6 +88,10 @@ class Metrics(Observer):
     def render(self) -> tuple[bytes, str]:
         """Return the body of GET /metrics and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def render_load(self) -> tuple[bytes, str]:
+        """Return the same of what schedulers read alone."""
+        return generate_latest(self.load), CONTENT_TYPE_LATEST
 
     def set_build(self, build: BuildInfo) -> None:
         """Set the labels of `overtone_build_info`, once the base is loaded."""
@@ -123,8 +133,10 @@ class Metrics(Observer):
         self._planned.set(stats.num_planned)
         self._saving.set(stats.saving)
 
-    def on_first_token(self, seconds: float, queue_s: float) -> None:
+    def on_first_token(self, seconds: float, queue_s: float, adapter: str = "") -> None:
         self._first_token.observe(seconds)
+        if adapter:
+            self._adapter_first_token.labels(self._names.given(adapter)).observe(seconds)
         self._queue.observe(queue_s)
 
     def on_next_token(self, seconds: float) -> None:
@@ -191,6 +203,12 @@ class Metrics(Observer):
     def _make_adapter_metrics(self) -> None:
         self._adapter_requests = self._counter(
             "adapter_requests", "Generations accepted: the busiest adapters, and other.", "adapter"
+        )
+        self._adapter_first_token = self._histogram(
+            "adapter_first_token_seconds",
+            "From arrival to the first token: the busiest adapters, and other.",
+            _ADAPTER_S,
+            "adapter",
         )
         self._load = self._histogram(
             "adapter_load_seconds", "Bringing an adapter from its blob into memory.", _LOAD_S

@@ -74,6 +74,31 @@ class PlanStats:
     saving: float
 
 
+@dataclass(frozen=True)
+class ServingLoad:
+    """What one server has to do at a moment.
+
+    Args:
+        running: names of the adapters of sequences that run.
+        waiting: those of sequences that wait.
+        num_running: sequences that hold cache pages; batches' are not among them.
+        num_waiting: sequences or inputs that wait; batches' are not among them.
+        kv_usage: share of the cache that sequences hold, 0 to 1; kept prefixes are free.
+        max_adapters: different adapters that can run together.
+        page_size: tokens of a page; 0 for a base that keeps no keys and values.
+        num_pages: pages of the cache.
+    """
+
+    running: frozenset[str]
+    waiting: frozenset[str]
+    num_running: int
+    num_waiting: int
+    kv_usage: float
+    max_adapters: int
+    page_size: int = 0
+    num_pages: int = 0
+
+
 class Observer:
     """Receives what happened, and ignores what a subclass does not override.
 
@@ -101,8 +126,11 @@ class Observer:
     def on_placed(self, stats: PlanStats) -> None:
         """A sequence was given its mode."""
 
-    def on_first_token(self, seconds: float, queue_s: float) -> None:
-        """A sequence got its first token, `seconds` after its arrival, `queue_s` of it waiting."""
+    def on_first_token(self, seconds: float, queue_s: float, adapter: str = "") -> None:
+        """A sequence got its first token, `seconds` after its arrival, `queue_s` of it waiting.
+
+        `adapter` is its adapter's name; empty for the base.
+        """
 
     def on_next_token(self, seconds: float) -> None:
         """A sequence got another token, `seconds` after the one before."""

@@ -84,7 +84,21 @@ async def metrics(request: Request) -> Response:
         registry = state.service.registry
         parts = (registry.jobs, registry.workers, registry.batches)
         await asyncio.to_thread(state.metrics.training.refresh, *parts)
+        state.metrics.load.take(state.service.serving.worker.load())
     body, content_type = state.metrics.render()
+    return Response(body, media_type=content_type)
+
+
+@router.get(
+    "/metrics/load",
+    **describe("getLoad", raw("text/plain", "Prometheus' text format.")),
+)
+async def load(request: Request) -> Response:
+    """Return queue, cache use and adapters in use: what schedulers ask for many times a second."""
+    state = request.app.state
+    if state.service is not None:
+        state.metrics.load.take(state.service.serving.worker.load())
+    body, content_type = state.metrics.render_load()
     return Response(body, media_type=content_type)
 
 

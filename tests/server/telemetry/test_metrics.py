@@ -14,7 +14,14 @@ from registry import Batches, Jobs, RegistryUnavailable
 from registry.jobs.workers import Workers
 from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.metrics import BuildInfo, Metrics
-from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
+from server.telemetry.observer import (
+    CacheStats,
+    LoadStats,
+    Observer,
+    PlanStats,
+    ServingLoad,
+    StepStats,
+)
 
 BUILD = BuildInfo("0.1.0", "demo", "sha256:12ab", "cpu", "2.13.0")
 
@@ -46,6 +53,7 @@ EXPECTED = [
     ("overtone_batch_adapters", "histogram", set()),
     ("overtone_step_seconds", "histogram", {"mode"}),
     ("overtone_adapter_requests", "counter", {"adapter"}),
+    ("overtone_adapter_first_token_seconds", "histogram", {"adapter"}),
     ("overtone_coefficients_resident", "gauge", {"tier"}),
     ("overtone_coefficient_bytes", "gauge", {"tier"}),
     ("overtone_merged_resident", "gauge", set()),
@@ -73,7 +81,18 @@ EXPECTED = [
     ("overtone_batch_requests", "counter", {"outcome"}),
     ("overtone_batch_requests_running", "gauge", set()),
     ("overtone_batch_requests_waiting", "gauge", set()),
+    ("vllm:num_requests_running", "gauge", set()),
+    ("vllm:num_requests_waiting", "gauge", set()),
+    ("vllm:kv_cache_usage_perc", "gauge", set()),
+    (
+        "vllm:lora_requests_info",
+        "gauge",
+        {"max_lora", "running_lora_adapters", "waiting_lora_adapters"},
+    ),
+    ("vllm:cache_config_info", "gauge", {"block_size", "num_gpu_blocks"}),
 ]
+
+LOAD = ServingLoad(frozenset({"poet"}), frozenset({"poet", "clerk"}), 1, 2, 0.25, 64, 32, 100)
 
 
 @pytest.fixture
@@ -104,7 +123,7 @@ def fill(observer: Observer) -> None:
     observer.on_placed(PlanStats("factored", "merging", num_planned=1, saving=0.02))
     observer.on_cache(CacheStats("merged", 1, 4_000_000, hits=5, misses=2, evictions=1))
     observer.on_load(LoadStats("fourierft", 0.03, materialise_s=0.02))
-    observer.on_first_token(0.2, queue_s=0.05)
+    observer.on_first_token(0.2, queue_s=0.05, adapter="poet")
     observer.on_next_token(0.02)
     observer.on_request("/v1/completions", 200, 1.5)
     observer.on_adapter("poet")
@@ -145,6 +164,8 @@ class OneBatch:
 def fed() -> Metrics:
     metrics = built()
     fill(metrics)
+    metrics.on_adapter("poet")
+    metrics.load.take(LOAD)
     metrics.training.refresh(
         cast(Jobs, OneJob()), cast(Workers, OneJob()), cast(Batches, OneBatch())
     )

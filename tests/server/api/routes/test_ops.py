@@ -6,10 +6,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import spectra
 from adapters_core.errors import CanaryFailed
 from live import Live, running, settings_of
+from server.generation.runtime import SequenceRequest
+from server.scheduling.sequence import Sampling
 from server.service import Service
 from server.telemetry.metrics import Metrics
 from waiting import until
@@ -102,6 +105,7 @@ def test_metrics_tell_what_was_done(serve: Callable[..., Live]) -> None:
         'overtone_requests_total{code="201",route="/v1/adapters"}': 1,
         'overtone_requests_total{code="404",route="unknown"}': 1,
         'overtone_adapter_requests_total{adapter="counted"}': 3,
+        'overtone_adapter_first_token_seconds_count{adapter="counted"}': 3,
         "overtone_prompt_tokens_total": 12,
         "overtone_generation_tokens_total": 15,
         "overtone_time_to_first_token_seconds_count": 3,
@@ -126,6 +130,39 @@ def test_metrics_have_no_series_that_callers_can_multiply(live: Live) -> None:
     text = live.http.get("/metrics").text
     assert "unknown-" not in text
     assert "nowhere" not in text
+
+
+def test_schedulers_see_queue_cache_and_adapters_in_use(serve: Callable[..., Live]) -> None:
+    server = serve(max_running=1)
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(event: object) -> None:
+        reached.set()
+        go.wait(60)
+
+    # Both are there before the first step, which the first one's token then holds up.
+    asked = [
+        SequenceRequest((1,) * 40, Sampling(max_tokens=2), adapter="poet"),
+        SequenceRequest((1,), Sampling(max_tokens=1), tenant="other", adapter="clerk"),
+        SequenceRequest((1,), Sampling(max_tokens=1), adapter="clerk", is_background=True),
+    ]
+    server.service.runtime.submit_all([(each, hold) for each in asked])
+    try:
+        assert reached.wait(60)
+        text = server.http.get("/metrics/load").text
+        found = {f.name: f.samples[0] for f in text_string_to_metric_families(text)}
+        whole = server.http.get("/metrics").text
+    finally:
+        go.set()
+    in_use = found["vllm:lora_requests_info"].labels
+    assert in_use["running_lora_adapters"] == "poet"
+    assert in_use["waiting_lora_adapters"] == "clerk"
+    assert in_use["max_lora"] == "1"
+    assert found["vllm:num_requests_running"].value == 1
+    assert found["vllm:num_requests_waiting"].value == 1
+    num_pages = int(found["vllm:cache_config_info"].labels["num_gpu_blocks"])
+    assert found["vllm:kv_cache_usage_perc"].value == pytest.approx(2 / num_pages)
+    assert 'running_lora_adapters="poet"' in whole
 
 
 def test_the_version_tells_base_and_canary(live: Live) -> None:
