@@ -91,8 +91,7 @@ def _shown_operation(title: str, operation: Json, api: Json) -> Iterator[str]:
     yield from _wrapped(operation["description"])
     if operation["summary"] not in operation["description"]:
         yield from _wrapped(operation["summary"])
-    if not operation["security"]:
-        yield "Needs no key.\n"
+    yield f"{_key_for(operation)}\n"
     parameters = [one for one in operation["parameters"] if "$ref" not in one]
     yield from _table(
         ("parameter", "in", "type", "default", "meaning"), map(_parameter, parameters)
@@ -102,6 +101,11 @@ def _shown_operation(title: str, operation: Json, api: Json) -> Iterator[str]:
     lines = [_success(status, r) for status, r in operation["responses"].items() if status < "4"]
     yield "\n".join(lines) + "\n"
     yield from _wrapped(f"Errors: {', '.join(_faults(operation))}.")
+
+
+def _key_for(operation: Json) -> str:
+    scopes = [f"`{scope}`" for way in operation["security"] for scope in way["apiKey"]]
+    return f"Scope: {' or '.join(scopes)}." if scopes else "Needs no key."
 
 
 def _shown_body(media_type: str, media: Json, api: Json) -> Iterator[str]:

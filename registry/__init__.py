@@ -1,5 +1,8 @@
 """What processes share: records of adapters, files, jobs and batches in Redis, bytes in a store."""
 
+from registry.access.api_keys import ApiKeys
+from registry.access.mirror import KeyMirror
+from registry.access.record import KeyRecord, NewKey, Scope
 from registry.adapters.adapters import AdapterEntry, Adapters
 from registry.adapters.blobs import BlobPaths, BlobStore
 from registry.adapters.changes import Change, follow
@@ -26,6 +29,8 @@ from registry.errors import (
     InvalidName,
     JobConflict,
     JobNotFound,
+    KeyConflict,
+    KeyNotFound,
     NameConflict,
     PreconditionFailed,
     RegistryError,
@@ -52,6 +57,7 @@ __all__ = [
     "AdapterNotFound",
     "Adapters",
     "Answered",
+    "ApiKeys",
     "BatchClaims",
     "BatchFolders",
     "BatchNotFound",
@@ -86,8 +92,13 @@ __all__ = [
     "JobResult",
     "JobSpec",
     "Jobs",
+    "KeyConflict",
+    "KeyMirror",
+    "KeyNotFound",
+    "KeyRecord",
     "MetricPoint",
     "NameConflict",
+    "NewKey",
     "NewVersion",
     "Observer",
     "PreconditionFailed",
@@ -101,6 +112,7 @@ __all__ = [
     "RegistryUnavailable",
     "RegistryUnusable",
     "RequestCounts",
+    "Scope",
     "State",
     "check_alias",
     "check_digest",

@@ -8,6 +8,8 @@ from typing import Self
 
 import redis
 
+from registry.access.api_keys import ApiKeys
+from registry.access.mirror import GRACE_S, KeyMirror
 from registry.adapters.adapters import Adapters
 from registry.adapters.blobs import BlobStore
 from registry.adapters.directory import Directory
@@ -48,6 +50,8 @@ class Registry:
         directory: this process's mirror of names; a server starts it, others need not.
         workers: which workers are alive.
         tenants: which tenant has which files and jobs.
+        api_keys: the keys of callers of the REST API.
+        key_mirror: this process's mirror of them, which follows with the directory.
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
@@ -67,6 +71,8 @@ class Registry:
     directory: Directory
     workers: Workers
     tenants: Tenants
+    api_keys: ApiKeys
+    key_mirror: KeyMirror
     ownership: Ownership
     unknown: UnknownBytes
     server: EmbeddedServer | None
@@ -120,7 +126,12 @@ def check_url(url: str) -> None:
 
 
 def connect(
-    url: str, folder: Path, *, store: Path | None = None, observer: Observer | None = None
+    url: str,
+    folder: Path,
+    *,
+    store: Path | None = None,
+    observer: Observer | None = None,
+    key_grace_s: float = GRACE_S,
 ) -> Registry:
     """Open the registry at `url`; a server that is down now is not an error yet.
 
@@ -129,6 +140,7 @@ def connect(
         folder: the application's data: the embedded server lives in `registry/`.
         store: where blobs, files and jobs' folders are, `folder / "blobs"` if not given.
         observer: called after every exchange with the server: operation, seconds, answered.
+        key_grace_s: how long known API keys are accepted while the registry is away.
 
     Raises:
         InvalidArgument: the URL is none of these.
@@ -143,6 +155,7 @@ def connect(
     blobs, files = BlobStore(bytes_), Files(client, bytes_ / "files", observer)
     job_folders = JobFolders(bytes_ / "jobs")
     batch_folders = BatchFolders(bytes_ / "batches")
+    directory, api_keys = Directory(adapters, client), ApiKeys(client, observer)
     return Registry(
         client=client,
         shown=masked(url),
@@ -155,9 +168,11 @@ def connect(
         files=files,
         job_folders=job_folders,
         batch_folders=batch_folders,
-        directory=Directory(adapters, client),
+        directory=directory,
         workers=Workers(client, observer),
         tenants=Tenants(client, observer),
+        api_keys=api_keys,
+        key_mirror=KeyMirror(api_keys, directory, grace_s=key_grace_s),
         ownership=ownership,
         unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders, batch_folders),
         server=server,

@@ -8,6 +8,8 @@ RegistryError                the root: catch this to catch all of them
 ├── JobNotFound              no such training job
 ├── FileNotFound             no such uploaded file
 ├── BatchNotFound            no such batch of requests
+├── KeyNotFound              no such API key
+├── KeyConflict              the API key's present state does not allow this
 ├── JobConflict              the job's, batch's or file's present state does not allow this
 │   └── FenceLost            another attempt holds the job now
 ├── PreconditionFailed       the alias was moved by another caller first
@@ -74,6 +76,18 @@ class BatchNotFound(RegistryError):
     """No batch has this id, or none that the caller may see."""
 
     code = "not_found"
+
+
+class KeyNotFound(RegistryError):
+    """No API key has this id."""
+
+    code = "not_found"
+
+
+class KeyConflict(RegistryError):
+    """The API key is revoked or expired, so it cannot be rotated; or no more keys can be made."""
+
+    code = "invalid_request"
 
 
 class JobConflict(RegistryError):

@@ -1,4 +1,4 @@
-"""API keys and the tenants that they stand for: `NAME=SECRET`, or a secret alone.
+"""The API keys of the setting, and their tenants: `NAME=SECRET`, or a secret alone.
 
 A tenant has a name and any number of keys: two keys of one name are valid at the same time. The
 tenant of a secret without a name is derived from the secret's hash, as it was before keys had
@@ -7,11 +7,10 @@ names, and its files and jobs can be reached with no other key.
 
 import hashlib
 import hmac
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+from registry.access.record import TENANT
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,16 @@ def read_keys(given: Sequence[str]) -> list[ApiKey]:
     return keys
 
 
-def tenant_of(keys: Sequence[ApiKey], sent: bytes) -> str | None:
-    """Return the tenant of the sent key, or None; every key is compared, in constant time."""
+def key_of(keys: Sequence[ApiKey], sent: bytes) -> ApiKey | None:
+    """Return the key that was sent, or None; every key is compared, in constant time."""
     digest = hashlib.sha256(sent).digest()
-    found = [key.tenant for key in keys if key.is_given(digest)]
+    found = [key for key in keys if key.is_given(digest)]
     return found[0] if found else None
 
 
 def _read(text: str) -> ApiKey:
     name, _, secret = text.partition("=")
-    if NAME.fullmatch(name) and secret.strip("="):  # base64 ends in '=', and is no name
+    if TENANT.fullmatch(name) and secret.strip("="):  # base64 ends in '=', and is no name
         # The whole is taken, too: a key of this shape may be from before keys had names.
         return ApiKey(name, True, (_digest(secret), _digest(text)))
     return ApiKey(_digest(text).hex()[:16], False, (_digest(text),))

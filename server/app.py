@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters_core.errors import CanaryFailed
+from registry import KeyMirror
+from server.api.callers import Authentication, check_scope
 from server.api.job_plot import Curves
 from server.api.middleware.plain_methods import allowed_methods
 from server.api.middleware.stack import add_middleware
@@ -27,6 +29,7 @@ from server.api.routes import (
     evaluations,
     files,
     fine_tuning,
+    keys,
     models,
     ops,
     residency,
@@ -77,6 +80,7 @@ _ROUTES = (
     files,
     batches,
     fine_tuning,
+    keys,
     workers,
     models,
     ops,
@@ -114,8 +118,15 @@ def create_app(
             await asyncio.to_thread(close)
         if app.state.service is not None:
             await asyncio.to_thread(app.state.service.close)
+        app.state.authentication.close()
 
-    app = FastAPI(title="Overtone", version=version("overtone"), lifespan=life, openapi_url=None)
+    app = FastAPI(
+        title="Overtone",
+        version=version("overtone"),
+        lifespan=life,
+        openapi_url=None,
+        dependencies=[Depends(check_scope)],
+    )
     _set_state(app, settings, metrics)
     for module in _ROUTES:
         app.include_router(module.router)
@@ -137,7 +148,15 @@ def _set_state(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.state.num_evaluations = 0
     app.state.why_not_ready = "the base is still loading; try again in a moment"
     app.state.metrics = metrics
-    app.state.needs_json_type = not settings.api_keys
+    secrets = [key.get_secret_value() for key in settings.api_keys]
+    app.state.authentication = Authentication(
+        secrets, settings.require_keys, partial(_key_mirror, app)
+    )
+
+
+def _key_mirror(app: FastAPI) -> KeyMirror | None:
+    service: Service | None = app.state.service
+    return None if service is None else service.registry.key_mirror
 
 
 async def _start(

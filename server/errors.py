@@ -8,7 +8,8 @@ ServingError                 the root of the server's own errors
 ├── MethodNotAllowed         the path has no such method
 ├── ForbiddenOrigin          a server without keys is asked by a page of another site
 ├── UnsupportedMediaType     the body's declared type is not the one that the path takes
-├── InvalidApiKey            the key is missing or wrong
+├── InvalidApiKey            the key is missing, wrong, revoked or expired
+├── InsufficientScope        the key is valid, and not for this
 ├── PayloadTooLarge          the body is over the cap
 │   └── HeadTooLarge         the request's head is over the cap
 ├── RequestTimeout           the request comes too slowly
@@ -82,9 +83,15 @@ class UnsupportedMediaType(ServingError):
 
 
 class InvalidApiKey(ServingError):
-    """The API key is missing or wrong."""
+    """The API key is missing, wrong, revoked or expired."""
 
     code = "invalid_api_key"
+
+
+class InsufficientScope(ServingError):
+    """The API key has none of the scopes that this needs; the message names both."""
+
+    code = "insufficient_scope"
 
 
 class PayloadTooLarge(ServingError):
@@ -158,6 +165,7 @@ STATUS: dict[type[Exception], int] = {
     ForbiddenOrigin: 403,
     UnsupportedMediaType: 415,
     InvalidApiKey: 401,
+    InsufficientScope: 403,
     PayloadTooLarge: 413,
     HeadTooLarge: 431,
     RequestTimeout: 408,
@@ -180,6 +188,8 @@ STATUS: dict[type[Exception], int] = {
     registry.JobNotFound: 404,
     registry.BatchNotFound: 404,
     registry.FileNotFound: 404,
+    registry.KeyNotFound: 404,
+    registry.KeyConflict: 400,
     registry.JobConflict: 400,
     registry.PreconditionFailed: 412,
     registry.InvalidArgument: 400,

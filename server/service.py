@@ -196,6 +196,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         computes = serving.engine if isinstance(serving, Generating) else serving.encoder
         rows = check_steps(rows, computes, base)
     metrics.on_rows(rows.holds)
+    registry.key_mirror.refresh()
     registry.directory.start()
     serving.worker.start()
     return Service(

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     """Names that a server without keys answers to beside its own, separated by commas; `*`: any."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Sites with pages that may use the server, as `https://app.example`, by commas; `*`: any."""
+    allow_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """More of the same: another name of `cors_origins`."""
     registry: str = "embedded"
     """`embedded`, or `redis://HOST:PORT`. With a password better in the environment."""
     registry_password: SecretStr | None = None
@@ -65,7 +67,15 @@ class Settings(BaseSettings):
     device_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Of a GPU's memory; two servers on one GPU need a share each."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """`NAME=SECRET` with the tenant's name, separated by commas; none asks for none."""
+    """`NAME=SECRET` with the tenant's name, separated by commas; each may do everything."""
+    require_keys: bool = False
+    """Ask for a key also while there is none, neither in `api_keys` nor in the registry."""
+    allow_keyless: bool = False
+    """Listen beyond this machine without asking for keys: all that reach it may do everything."""
+    key_grace_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 3600.0
+    """How long keys of the registry that were used before are accepted while it is away."""
+    audit_log: Path | None = None
+    """File to which a line of JSON is added for every change of state; the log, if not given."""
     max_running: Annotated[int, Field(ge=1, le=4096)] = 64
     """Sequences that run at a time."""
     max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 512
@@ -140,6 +150,11 @@ class Settings(BaseSettings):
             password = password_in(self.registry_password_file)
         return with_password(self.registry, password)
 
+    @property
+    def all_origins(self) -> tuple[str, ...]:
+        """The sites with pages that may use the server, under both names of the setting."""
+        return tuple(dict.fromkeys([*self.cors_origins, *self.allow_origins]))
+
     @field_serializer("registry")
     def _masked(self, value: str) -> str:
         """Hide passwords wherever settings are shown."""
@@ -151,14 +166,14 @@ class Settings(BaseSettings):
         shown = self.model_dump(include={"registry"})
         return ((name, shown.get(str(name), value)) for name, value in super().__repr_args__())
 
-    @field_validator("base", "data", "store", "registry_password_file", mode="before")
+    @field_validator("base", "data", "store", "registry_password_file", "audit_log", mode="before")
     @classmethod
     def _at_home(cls, value: Any) -> Any:
         """Expand `~/x`, which shells do not after `--data=` and in files of variables."""
         is_at_home = isinstance(value, str) and value.startswith("~")
         return str(Path(value).expanduser()) if is_at_home else value
 
-    @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", "allow_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Read a comma-separated list: an environment variable is text."""
@@ -176,7 +191,7 @@ class Settings(BaseSettings):
                 )
         return tuple(name.strip("[]") for name in value)
 
-    @field_validator("cors_origins")
+    @field_validator("cors_origins", "allow_origins")
     @classmethod
     def _origins_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:

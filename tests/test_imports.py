@@ -70,7 +70,7 @@ LAYERS = {
         "planning engine",
         "adapters",
         "base constraints gpu_kernels scheduling telemetry",
-        "errors",
+        "errors hosts",
     ),
     "trainer": (
         "worker demo_build",
@@ -83,7 +83,7 @@ LAYERS = {
     "registry": (
         "connect",
         "store",
-        "batches",
+        "access batches",
         "adapters files jobs tenants",
         "redis examples",
         "common training_data",

@@ -23,10 +23,10 @@ class Change:
     Args:
         id: the entry's place in the stream; following goes on after it.
         sequence: counts the changes without gaps, so a jump tells that some were missed.
-        kind: `published`, `aliased`, `rolled_back` or `deleted`.
-        name: of the adapter; what a mirror knows of it is outdated.
-        version: the version that was made, pointed to or deleted.
-        digest: that version's digest.
+        kind: `published`, `aliased`, `rolled_back` or `deleted`; `api_key` for a key.
+        name: of the adapter, or the key's id; what a mirror knows of it is outdated.
+        version: the version that was made, pointed to or deleted; 0 for a key.
+        digest: that version's digest; empty for a key.
     """
 
     id: str

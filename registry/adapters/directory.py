@@ -4,7 +4,8 @@ One thread follows the registry's stream of changes and forgets the names in it.
 up, a name that was looked up once is answered from memory. While the registry is down, such a name
 is still answered: perhaps with an earlier version, whose bytes never change. Between changes the
 thread looks whether the data are still the same registry's: an emptied or exchanged data set
-announces nothing, and its names are looked up again within a second.
+announces nothing, and its names are looked up again within a second. Other mirrors can listen to
+the same thread (`listen`).
 """
 
 import enum
@@ -15,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import redis
 
@@ -44,6 +46,20 @@ class Following(enum.Enum):
     CAUGHT_UP = "caught_up"
     #: the registry could not be reached just now: known names from memory, others are asked for
     DOWN = "down"
+
+
+class Listener(Protocol):
+    """Another mirror of the same registry; called on the directory's thread."""
+
+    def heard(self, change: changes.Change) -> None:
+        """Note a change that was announced."""
+
+    def catch_up(self) -> None:
+        """Read again what it knows: changes may have been missed.
+
+        Raises:
+            RegistryUnavailable: the registry does not answer; it is called again later.
+        """
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,7 @@ class Directory:
         self._lock = threading.Lock()  # guards the three below
         self._names: OrderedDict[str, dict[Reference, Record]] = OrderedDict()
         self._fetches: set[_Fetch] = set()
+        self._listeners: list[Listener] = []
         self._following = Following.BEHIND
         self._away: Away | None = None
         self._told_at = 0.0
@@ -103,6 +120,10 @@ class Directory:
     def away(self) -> Away | None:
         """Since when the registry has not answered, and why; None while it does."""
         return self._away
+
+    def listen(self, listener: Listener) -> None:
+        """Tell another mirror what is heard; before `start`."""
+        self._listeners.append(listener)
 
     def start(self) -> None:
         """Begin to follow the registry's changes; it need not be reachable yet."""
@@ -184,6 +205,8 @@ class Directory:
             self._names.clear()
             for fetch in self._fetches:
                 fetch.stale = True
+        for listener in self._listeners:
+            listener.catch_up()
 
     def _run(self) -> None:
         """Follow until closed; after any fault, begin again from the stream's end."""
@@ -233,6 +256,8 @@ class Directory:
             if change.sequence != position.sequence + 1:
                 self._forget_all()
             self.forget(change.name)
+            for listener in self._listeners:
+                listener.heard(change)
             position = position.after(change)
 
     def _is_replaced(self, position: changes.Position) -> bool:

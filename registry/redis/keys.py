@@ -6,8 +6,9 @@ them together. Per name: a few small keys; over all names: indexes with one shor
 
 PREFIX = "overtone:{registry}:"
 
-# For ever: which registry this is, and which store is its own (ownership.py).
-IDENTITY = PREFIX + "identity"  # HASH: id, store -> 32 hex digits each
+# For ever: which registry this is, which store is its own (ownership.py), and whether it ever had
+# an API key, since requests need one from then on.
+IDENTITY = PREFIX + "identity"  # HASH: id, store -> 32 hex digits each; has_keys -> 1
 
 # While the name has a live version.
 NAMES = PREFIX + "names"  # ZSET, all scores 0: the names in lexical order
@@ -48,6 +49,13 @@ BATCHES_OF = PREFIX + "batches:of:"  # + tenant, ZSET: its batches by their crea
 BATCHES_OPEN = PREFIX + "batches:open:"  # + base's name, ZSET: its batches that are not over
 BATCH = PREFIX + "batch:"  # + batch's id, HASH: its record
 REACHED_AT = "at:"  # + state, field of a batch's record: when it was first in it
+
+# API keys. A key's record is dropped KEPT_ENDED_KEY_S after the key was revoked or has expired.
+API_KEYS = PREFIX + "api-keys"  # ZSET: every key's id by its creation
+API_KEYS_OF = PREFIX + "api-keys:of:"  # + tenant, ZSET: its keys by their creation
+API_KEYS_ENDED = PREFIX + "api-keys:ended"  # ZSET: key's id by when it has ended, or will end
+API_KEY = PREFIX + "api-key:"  # + key's id, HASH: its record, with the hashes of its secrets
+KEPT_ENDED_KEY_S = 90 * 24 * 3600
 
 
 def records(name: str) -> str:
@@ -98,6 +106,11 @@ def job_logs(id_: str) -> list[str]:
 def batch(id_: str) -> str:
     """HASH of one batch's record: its spec as JSON, its state, and the rest as plain words."""
     return BATCH + id_
+
+
+def api_key(id_: str) -> str:
+    """HASH of one API key's record; no secret is in it, only their hashes."""
+    return API_KEY + id_
 
 
 def adapter(name: str) -> list[str]:

@@ -40,6 +40,9 @@ SCRIPTS = (
     "batch_report",
     "pair",
     "known",
+    "key_create",
+    "key_rotate",
+    "key_revoke",
     "tenant_move",
     "workers",
 )

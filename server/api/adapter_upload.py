@@ -41,7 +41,7 @@ class AdapterUpload(BaseModel):
     metadata: str | None = None
 
 
-UPLOAD = Form(
+FORM = Form(
     AdapterUpload,
     {
         "file": "application/octet-stream",

@@ -1,9 +1,13 @@
 """What a route says of itself in the OpenAPI document, declared in its decorator.
 
-    @router.get("/v1/models", **describe("listModels", answer(ModelList), errors=ASKS_REGISTRY))
+    @router.get(
+        "/v1/models",
+        **describe("listModels", answer(ModelList), errors=ASKS_REGISTRY, scopes=READS),
+    )
 
 Bodies are described by the models that check them, answers by the types of server/api/bodies,
-errors by their classes, which know status and code.
+errors by their classes, which know status and code. Scopes are those of which a caller's key needs
+one: callers.py enforces what is declared here.
 """
 
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ from fastapi import Response
 from pydantic import TypeAdapter
 
 from adapters_core import errors as adapter
+from registry import Scope
 from registry import errors as registry
 from server.api.bodies.errors import ErrorBody
 from server.errors import (
@@ -23,6 +28,7 @@ from server.errors import (
     DeadlineExceeded,
     Draining,
     ForbiddenOrigin,
+    InsufficientScope,
     InternalError,
     InvalidApiKey,
     InvalidRequest,
@@ -39,6 +45,16 @@ from server.errors import (
 
 Json = dict[str, Any]
 Errors = tuple[type[Exception], ...]
+
+Scopes = tuple[Scope, ...]
+#: No key is asked for; the path is one of OPEN_PATHS, too.
+OPEN: Scopes = ()
+INFER: Scopes = ("infer",)
+UPLOAD: Scopes = ("upload",)
+TRAIN: Scopes = ("train",)
+ADMIN: Scopes = ("admin",)
+#: What every key may read but one for metrics alone.
+READS: Scopes = ("infer", "upload", "train")
 
 SCHEMAS = "#/components/schemas/{model}"
 
@@ -131,7 +147,7 @@ def describe(
     *answers: Answer,
     body: Any = None,
     errors: Sequence[type[Exception]] = (),
-    is_open: bool = False,
+    scopes: Scopes,
 ) -> Json:
     """Return the keyword arguments of a route's decorator.
 
@@ -140,7 +156,7 @@ def describe(
         answers: its successes.
         body: the model of a JSON body, or a `Form`.
         errors: classes of errors that this route can give, beside those that every route gives.
-        is_open: no key is asked for.
+        scopes: of which a key needs one; `OPEN` asks for no key.
     """
     raised: list[type[Exception]] = [
         *errors,
@@ -148,9 +164,9 @@ def describe(
         ForbiddenOrigin,
         InternalError,
     ]
-    extra: Json = {"security": [] if is_open else [{"apiKey": []}]}
-    if not is_open:
-        raised.append(InvalidApiKey)
+    extra: Json = {"security": [{"apiKey": [scope]} for scope in scopes]}
+    if scopes:
+        raised += [InvalidApiKey, InsufficientScope, NotReady, registry.RegistryUnavailable]
     if body is not None:
         raised += [PayloadTooLarge, RequestTimeout]
         raised += [] if isinstance(body, Form) else [UnsupportedParameter, UnsupportedMediaType]

@@ -17,9 +17,11 @@ Inference, files and fine-tuning jobs have OpenAI's shapes, so OpenAI's clients 
 (`NAME@3`), alias (`NAME@prod`) or digest (`NAME@sha256:…`); a name may have two parts, `ORG/NAME`.
 An unknown or unusable adapter is an error, never the base's answer.
 
-A server that was started with API keys wants `Authorization: Bearer KEY`; without keys it wants
-none. A parameter that is not supported is refused by name, never ignored; so is one that stands
-twice.
+A server with API keys wants `Authorization: Bearer KEY`; one that was started without keys, and
+whose registry never had one, wants none. A key has scopes, and every operation names those of which
+it needs one; `admin` has all.
+
+A parameter that is not supported is refused by name, never ignored; so is one that stands twice.
 """
 _TAGS = {
     "inference": "Completions, chats, labels, vectors.",
@@ -29,6 +31,7 @@ _TAGS = {
     "files": "Files to train on, of requests for batches, and of batches' results.",
     "batches": "Many requests at once, run in the room that other requests leave.",
     "fine-tuning": "Jobs that make adapters.",
+    "keys": "API keys, their tenants and scopes.",
     "operations": "Health, metrics, version, workers.",
 }
 _REQUEST_ID: Json = {
@@ -42,12 +45,13 @@ _HEADERS = {
     "X-Overtone-Adapter": "What answered: `NAME@VERSION sha256:…`, or the base's name.",
     "ETag": "The alias's state, for the next move's `If-Match`.",
     "Retry-After": "Seconds after which to try again.",
+    "Cache-Control": "`no-store`: the answer has a secret.",
     "WWW-Authenticate": "`Bearer`.",
 }
 _KEY: Json = {
     "type": "http",
     "scheme": "bearer",
-    "description": "An API key of the server; needed only where it was started with keys.",
+    "description": "An API key with one of the scopes that the operation names.",
 }
 
 

@@ -119,7 +119,7 @@ def _check_type(request: Request) -> None:
     given = request.headers.get("content-type", "")
     media_type = given.partition(";")[0].strip().lower()
     is_json = media_type == "application/json" or media_type.endswith("+json")
-    if request.app.state.needs_json_type and not is_json:
+    if not is_json and request.app.state.authentication.is_open:
         raise UnsupportedMediaType(
             f"Content-Type = {given[:80]!r}: send JSON as application/json, as curl does with "
             "-H 'Content-Type: application/json'"

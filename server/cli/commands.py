@@ -116,16 +116,20 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
     """
     from adapters_core.starting import check_base, check_device, check_folder
     from registry.connect import check_url
+    from server.process.exposure import check_exposure
     from server.process.listening import open_listener
     from server.processor.search import prepare
+    from server.telemetry.audit import close_audit_log, open_audit_log
     from server.telemetry.process_log import configure_logging
 
+    check_exposure(settings)
     check_url(settings.registry_url)
     check_base(settings.base)
     check_device(settings.device)
     check_folder("data", settings.data)
     if settings.store is not None:
         check_folder("store", settings.store)
+    close_audit_log(open_audit_log(settings.audit_log))  # `launch` opens it for good
     listener = open_listener(settings.host, settings.port)
     configure_logging()
     prepare(settings)

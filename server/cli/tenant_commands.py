@@ -52,9 +52,9 @@ def rename(
     as_json: JsonOption = False,
 ) -> None:
     """Hand what OLD and its gateway's callers have to NEW. Servers may run."""
-    from server.api_keys import NAME
+    from registry.access.record import TENANT
 
-    if not NAME.fullmatch(new):
+    if not TENANT.fullmatch(new):
         wrong = f"{new[:80]!r} cannot be a tenant's name: 1 to 64 letters, digits, . _ @ -"
         end_with_error(wrong, 2, as_json=as_json, code="invalid_argument")
     _check_data(registry, data, as_json)

@@ -15,6 +15,7 @@ from server.api_keys import read_keys
 from server.app import create_app
 from server.base.loading import Base, load_base
 from server.base.room import start_on
+from server.process.exposure import check_exposure
 from server.process.http_server import http_config
 from server.process.listening import open_listener, url_of
 from server.process.shutdown import GracefulServer
@@ -23,6 +24,7 @@ from server.processor.row_check import NeedsSearch, require_own_rows
 from server.processor.search import can_search, search_and_restart
 from server.service import Service, build
 from server.settings import Settings
+from server.telemetry.audit import open_audit_log
 from server.telemetry.metrics import BuildInfo, Metrics
 from server.telemetry.process_log import configure_logging
 
@@ -42,13 +44,16 @@ def launch(
         listener: of `open_listener`; opened here if not given, closed in any case.
 
     Raises:
-        CannotStart: host and port cannot be listened on.
+        CannotStart: host and port cannot be listened on, or must not be without keys; or the audit
+            log cannot be written.
         KeyboardInterrupt: Ctrl-C has ended it, and everything is closed.
     """
     configure_logging()
+    check_exposure(settings)
+    open_audit_log(settings.audit_log)
     listener = listener or open_listener(settings.host, settings.port)
     _LOG.info("listening on %s; loading %s", url_of(listener), settings.base)
-    _warn_of_nameless(settings)
+    _warn_of_keys(settings)
     metrics = Metrics()
     starting = _Starting(settings, metrics)
     failures: list[Exception] = []
@@ -82,8 +87,16 @@ def launch(
     return 1 if failures else 0
 
 
-def _warn_of_nameless(settings: Settings) -> None:
+def _warn_of_keys(settings: Settings) -> None:
     keys = read_keys([key.get_secret_value() for key in settings.api_keys])
+    tenants = {key.tenant for key in keys}
+    if len(tenants) > 1:
+        _LOG.warning(
+            "OVERTONE_API_KEYS has keys of %d tenants, and each of them may make, list and revoke "
+            "the keys of all: keep one for yourself, and make the others with `overtone keys "
+            "create`, with the scopes that they need",
+            len(tenants),
+        )
     nameless = sum(not key.is_named for key in keys)
     if nameless:
         _LOG.warning(
@@ -147,7 +160,11 @@ def start_service(
         NeedsSearch, NotInvariant: answers depend on their neighbours (row_check.py).
     """
     registry = connect(
-        settings.registry_url, settings.data, store=settings.store, observer=metrics.on_registry
+        settings.registry_url,
+        settings.data,
+        store=settings.store,
+        observer=metrics.on_registry,
+        key_grace_s=settings.key_grace_s,
     )
     on_registry(registry)
     try:

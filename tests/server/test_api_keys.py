@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from live import Live
-from server.api_keys import read_keys, tenant_of
+from server.api_keys import ApiKey, key_of, read_keys
 from server.settings import BadSetting, read_settings
 
 LINES = b'{"prompt": "a", "completion": "b"}\n' * 10
@@ -15,6 +15,11 @@ LINES = b'{"prompt": "a", "completion": "b"}\n' * 10
 
 def hash_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:16]
+
+
+def tenant_of(keys: list[ApiKey], sent: bytes) -> str | None:
+    found = key_of(keys, sent)
+    return found and found.tenant
 
 
 @pytest.mark.parametrize(

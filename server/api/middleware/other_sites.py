@@ -5,15 +5,15 @@ them apart: a page names its site in `Origin`, and a page whose site's name was 
 machine (DNS rebinding) has that name in `Host`. Programs send no Origin, and a Host of this server.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.middleware.messages import header, send_error
 from server.errors import ForbiddenOrigin
+from server.hosts import is_address, is_loopback, is_this_machine
 
 #: Asked by balancers under any name; they tell nothing and change nothing.
 _ASKED_BY_ALL = frozenset({"/health", "/health/live", "/health/ready"})
@@ -29,23 +29,30 @@ class OtherSites:
         host: that the server listens on.
         allowed_hosts: other names of the server; `*` is any.
         origins: of pages that may use it, as `https://app.example`; `*` is any.
+        is_open: whether requests need no key; where they do, nothing is refused here.
     """
 
     def __init__(
-        self, app: ASGIApp, host: str, allowed_hosts: Collection[str], origins: Collection[str]
+        self,
+        app: ASGIApp,
+        host: str,
+        allowed_hosts: Collection[str],
+        origins: Collection[str],
+        is_open: Callable[[], bool],
     ) -> None:
         self._app = app
+        self._is_open = is_open
         host = host.lower()
         self._names = {"localhost", host, *(name.lower() for name in allowed_hosts)}
         self._any_host = "*" in allowed_hosts
         self._origins = {origin.lower() for origin in origins}
-        self._is_local = host == "localhost" or _is_loopback(host)
+        self._is_local = is_this_machine(host)
         self._fault_of = lru_cache(256)(self._uncached_fault)  # callers are few and ask often
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
         fault = None
-        if scope["type"] == "http":
+        if scope["type"] == "http" and self._is_open():
             host, origin = (header(scope, n).decode("latin-1") for n in (b"host", b"origin"))
             fault = self._fault_of(host, origin, scope["path"] in _ASKED_BY_ALL)
         if fault is None:
@@ -63,7 +70,8 @@ class OtherSites:
         if not self._is_origin(origin, host):
             return (
                 f"Origin = {origin[:_MAX_SHOWN]!r}: without API keys this server is not for pages "
-                f"of other sites: allow it with --cors-origins (OVERTONE_CORS_ORIGINS), {_OR_KEYS}"
+                f"of other sites: allow it with --allow-origins (OVERTONE_ALLOW_ORIGINS), "
+                f"{_OR_KEYS}"
             )
         return None
 
@@ -74,7 +82,7 @@ class OtherSites:
             return True
         # Beyond this machine the server has addresses and short names that it does not know. No
         # site can be called so: the public DNS has no names without a dot.
-        return not self._is_local and name != "" and (_is_address(name) or "." not in name)
+        return not self._is_local and name != "" and (is_address(name) or "." not in name)
 
     def _is_origin(self, origin: str, host: str) -> bool:
         """Return whether a page of this origin may use the server."""
@@ -84,7 +92,7 @@ class OtherSites:
         return name != "" and (self._is_own(name) or name == _name_in(f"//{host}"))
 
     def _is_own(self, name: str) -> bool:
-        return name in self._names or name.endswith(".localhost") or _is_loopback(name)
+        return name in self._names or name.endswith(".localhost") or is_loopback(name)
 
 
 def _name_in(url: str) -> str:
@@ -93,19 +101,3 @@ def _name_in(url: str) -> str:
         return (urlsplit(url).hostname or "").removesuffix(".")
     except ValueError:
         return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(name: str) -> bool:
-    if not _is_address(name):
-        return False
-    address = ip_address(name)
-    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (inner or address).is_loopback

@@ -5,7 +5,9 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from server.api.callers import Authentication
 from server.api.middleware.ambiguity import Unambiguous
+from server.api.middleware.audited import Audited
 from server.api.middleware.body_limit import BodyLimit
 from server.api.middleware.keys import ApiKeys
 from server.api.middleware.last_resort import LastResort
@@ -37,14 +39,16 @@ def add_middleware(app: FastAPI, settings: Settings, observer: Observer) -> None
         "/v1/files": settings.max_training_file_bytes,
     }
     app.add_middleware(BodyLimit, settings.max_body_bytes, uploads, settings.client_stall_s)
-    keys = [key.get_secret_value() for key in settings.api_keys]
+    authentication: Authentication = app.state.authentication
     app.add_middleware(OpenAIHeaders)
-    app.add_middleware(ApiKeys, keys, settings.tenant_header)
+    app.add_middleware(Audited)
+    app.add_middleware(ApiKeys, authentication, settings.tenant_header)
     app.add_middleware(Unambiguous, [settings.tenant_header or ""])
     app.add_middleware(PlainMethods)
-    if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
-    if not keys:
-        app.add_middleware(OtherSites, settings.host, settings.allowed_hosts, settings.cors_origins)
+    origins = settings.all_origins
+    if origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **_CORS)
+    names = (settings.host, settings.allowed_hosts, origins)
+    app.add_middleware(OtherSites, *names, lambda: authentication.is_open)
     app.add_middleware(Timing, observer)
     app.add_middleware(RequestId)

@@ -22,7 +22,7 @@ from registry import (
     Record,
     withdraw,
 )
-from server.api.adapter_upload import UPLOAD, publish_upload, read_form
+from server.api.adapter_upload import FORM, publish_upload, read_form
 from server.api.answerer import HEADER, naming
 from server.api.bodies.adapters import (
     Adapter,
@@ -35,7 +35,9 @@ from server.api.completion_schemas import AliasRequest
 from server.api.describe import (
     ASKS_REGISTRY,
     INVALID,
+    READS,
     READS_ADAPTER,
+    UPLOAD,
     WRITES,
     Answer,
     answer,
@@ -65,8 +67,9 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         "createAdapter",
         answer(Adapter, status=201, description="A new version."),
         answer(Adapter, description="These bytes are a version of this name already."),
-        body=UPLOAD,
+        body=FORM,
         errors=(*WRITES, *READS_ADAPTER, BaseMismatch, NameConflict),
+        scopes=UPLOAD,
     ),
 )
 async def upload(request: Request) -> Response:
@@ -76,15 +79,19 @@ async def upload(request: Request) -> Response:
     with tempfile.TemporaryDirectory(prefix="overtone-upload-") as folder:
         async with request.form(max_files=4, max_fields=8, max_part_size=MAX_CONFIG_BYTES) as form:
             fields = await read_form(form, Path(folder))
+        request.state.made = {"name": fields["name"]}
         record, created = await _call(publish_upload, service, Path(folder), **fields)
         service.registry.directory.forget(record.name)
         entry = await _call(service.registry.adapters.get, record.name)
+    request.state.made["version"] = record.version
     return JSONResponse(_body(service, record, entry), 201 if created else 200)
 
 
 @router.get(
     "/v1/adapters",
-    **describe("listAdapters", answer(AdapterPage), errors=(*ASKS_REGISTRY, *INVALID)),
+    **describe(
+        "listAdapters", answer(AdapterPage), errors=(*ASKS_REGISTRY, *INVALID), scopes=READS
+    ),
 )
 async def list_adapters(
     request: Request,
@@ -108,7 +115,8 @@ async def list_adapters(
 
 
 @router.get(
-    "/v1/adapters/{name:adapter}", **describe("getAdapter", answer(Adapter), errors=_UNKNOWN)
+    "/v1/adapters/{name:adapter}",
+    **describe("getAdapter", answer(Adapter), errors=_UNKNOWN, scopes=READS),
 )
 async def show(request: Request, name: AdapterName) -> Adapter:
     """Show the latest version and all aliases."""
@@ -119,7 +127,7 @@ async def show(request: Request, name: AdapterName) -> Adapter:
 
 @router.get(
     "/v1/adapters/{name:adapter}/versions",
-    **describe("listAdapterVersions", answer(AdapterVersions), errors=_UNKNOWN),
+    **describe("listAdapterVersions", answer(AdapterVersions), errors=_UNKNOWN, scopes=READS),
 )
 async def versions(
     request: Request,
@@ -153,6 +161,7 @@ def _versions(service: Service, entry: AdapterEntry, limit: int, after: str | No
             description="The safetensors file, or the config.",
         ),
         errors=_UNKNOWN,
+        scopes=READS,
     ),
 )
 async def content(
@@ -180,6 +189,7 @@ async def content(
         answer(MovedAlias, headers=("ETag",)),
         body=AliasRequest,
         errors=(*WRITES, AdapterNotFound, PreconditionFailed),
+        scopes=UPLOAD,
     ),
 )
 async def move_alias(
@@ -193,6 +203,7 @@ async def move_alias(
     """Point an alias to a version; with If-Match only if it was not moved meanwhile."""
     service = service_of(request)
     body = await json_body(request, AliasRequest)
+    request.state.made = {"version": body.version}
     await check_room(service)
     move = service.registry.adapters.move_alias
     etag = await _call(move, name, alias, body.version, if_match)
@@ -203,7 +214,9 @@ async def move_alias(
 
 @router.post(
     "/v1/adapters/{name:adapter}/rollback",
-    **describe("rollbackAdapter", answer(Adapter), errors=(*WRITES, *_UNKNOWN, NameConflict)),
+    **describe(
+        "rollbackAdapter", answer(Adapter), errors=(*WRITES, *_UNKNOWN, NameConflict), scopes=UPLOAD
+    ),
 )
 async def rollback(request: Request, name: AdapterName) -> Adapter:
     """Make the version before the latest the latest again."""
@@ -216,7 +229,7 @@ async def rollback(request: Request, name: AdapterName) -> Adapter:
 
 @router.delete(
     "/v1/adapters/{name:adapter}",
-    **describe("deleteAdapter", answer(DeletedAdapter), errors=_UNKNOWN),
+    **describe("deleteAdapter", answer(DeletedAdapter), errors=_UNKNOWN, scopes=UPLOAD),
 )
 async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
     """Delete an adapter; running requests finish on it, new ones get 404."""
@@ -229,6 +242,7 @@ async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
         "deleteAdapterVersion",
         answer(DeletedAdapter),
         errors=(*_UNKNOWN, AdapterInUse),
+        scopes=UPLOAD,
     ),
 )
 async def delete_version(

@@ -15,7 +15,7 @@ from server.api.batch_creation import create_batch
 from server.api.batch_responses import batch_object
 from server.api.batch_schemas import BatchCreation
 from server.api.bodies.batches import Batch, BatchPage
-from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, answer, describe
+from server.api.describe import ASKS_REGISTRY, INFER, INVALID, WRITES, answer, describe
 from server.api.job_responses import page_object
 from server.api.parameters import After, BatchId, Limit
 from server.api.request import check_room, json_body, service_of
@@ -34,6 +34,7 @@ _UNKNOWN = (*ASKS_REGISTRY, BatchNotFound)
         answer(Batch),
         body=BatchCreation,
         errors=(*WRITES, UnsupportedParameter, FileNotFound, Overloaded),
+        scopes=INFER,
     ),
 )
 async def create(request: Request) -> Batch:
@@ -42,11 +43,15 @@ async def create(request: Request) -> Batch:
     service = service_of(request)
     await check_room(service)
     record = await asyncio.to_thread(create_batch, service, body, request.state.tenant)
+    request.state.made = {"batch_id": record.id}
     request.app.state.wake_batches()
     return batch_object(record)
 
 
-@router.get(_BATCHES, **describe("listBatches", answer(BatchPage), errors=(*_UNKNOWN, *INVALID)))
+@router.get(
+    _BATCHES,
+    **describe("listBatches", answer(BatchPage), errors=(*_UNKNOWN, *INVALID), scopes=INFER),
+)
 async def list_batches(request: Request, limit: Limit = 20, after: After = None) -> dict[str, Any]:
     """List the caller's batches, the newest first."""
     batches = service_of(request).registry.batches
@@ -55,7 +60,9 @@ async def list_batches(request: Request, limit: Limit = 20, after: After = None)
     return page_object(found, batch_object, limit)
 
 
-@router.get(_BATCHES + "/{batch_id}", **describe("getBatch", answer(Batch), errors=_UNKNOWN))
+@router.get(
+    _BATCHES + "/{batch_id}", **describe("getBatch", answer(Batch), errors=_UNKNOWN, scopes=INFER)
+)
 async def show(request: Request, batch_id: BatchId) -> Batch:
     """Show a batch as it stands."""
     return batch_object(await _own(request, batch_id))
@@ -63,7 +70,7 @@ async def show(request: Request, batch_id: BatchId) -> Batch:
 
 @router.post(
     _BATCHES + "/{batch_id}/cancel",
-    **describe("cancelBatch", answer(Batch), errors=(*_UNKNOWN, JobConflict)),
+    **describe("cancelBatch", answer(Batch), errors=(*_UNKNOWN, JobConflict), scopes=INFER),
 )
 async def cancel(request: Request, batch_id: BatchId) -> Batch:
     """Stop a batch; what is answered by then is in its files when it is `cancelled`."""

@@ -9,7 +9,7 @@ from server.api.bodies.comparisons import ComparedChunk, Comparison
 from server.api.calls import tokenized
 from server.api.compare_schemas import CompareRequest, kind_of
 from server.api.comparison import compare_calls, comparison_events, whole_comparison
-from server.api.describe import ANSWERS, answer, describe
+from server.api.describe import ANSWERS, INFER, answer, describe
 from server.api.event_stream import EventStream, event_lines
 from server.api.json_answer import json_answer
 from server.api.request import checked_body, error_body, service_of, unless_gone
@@ -25,6 +25,7 @@ router = APIRouter(tags=["inference"])
         answer(Comparison, events=ComparedChunk),
         body=CompareRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def compare(request: Request) -> Response:

@@ -16,7 +16,7 @@ from server.api.bodies.answers import (
 from server.api.calls import chat_call, completion_call, tokenized
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
-from server.api.describe import ANSWERS, answer, describe
+from server.api.describe import ANSWERS, INFER, answer, describe
 from server.api.event_stream import EventStream, event_lines
 from server.api.generation import GenerationCall
 from server.api.json_answer import json_answer
@@ -35,6 +35,7 @@ router = APIRouter(tags=["inference"])
         answer(Completion, events=CompletionChunk, headers=(HEADER,)),
         body=CompletionRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def completions(request: Request) -> Response:
@@ -50,6 +51,7 @@ async def completions(request: Request) -> Response:
         answer(ChatCompletion, events=ChatCompletionChunk, headers=(HEADER,)),
         body=ChatRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def chat_completions(request: Request) -> Response:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from server.api.answerer import HEADER
 from server.api.bodies.answers import Classification, Embeddings
-from server.api.describe import ANSWERS, answer, describe
+from server.api.describe import ANSWERS, INFER, answer, describe
 from server.api.encoding_answers import classified, embedded
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest
 from server.api.json_answer import json_answer
@@ -20,6 +20,7 @@ router = APIRouter(tags=["inference"])
         answer(Classification, headers=(HEADER,)),
         body=ClassifyRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def classify(request: Request) -> Response:
@@ -37,6 +38,7 @@ async def classify(request: Request) -> Response:
         answer(Embeddings, headers=(HEADER,)),
         body=EmbeddingsRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def embeddings(request: Request) -> Response:

@@ -13,7 +13,7 @@ from registry import FileNotFound
 from server.api.answerer import HEADER, Answerer, resolve
 from server.api.bodies.answers import Evaluation as Evaluated
 from server.api.bodies.answers import EvaluationProgress
-from server.api.describe import ANSWERS, answer, describe
+from server.api.describe import ANSWERS, INFER, answer, describe
 from server.api.event_stream import EventStream, event_lines
 from server.api.job_creation import own_file_for
 from server.api.request import json_body, service_of, unless_gone
@@ -53,6 +53,7 @@ class EvaluationRequest(RequestBody):
         answer(Evaluated, events=Evaluated | EvaluationProgress, headers=(HEADER,)),
         body=EvaluationRequest,
         errors=(*ANSWERS, FileNotFound),
+        scopes=INFER,
     ),
 )
 async def evaluate(request: Request) -> Response:

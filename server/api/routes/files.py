@@ -23,7 +23,19 @@ from registry import FileNotFound, FileRecord, JobConflict
 from registry.batches.requests import check_requests
 from registry.training_data.checks import check_lines
 from server.api.bodies.files import DeletedFile, File, FilePage
-from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, Form, answer, describe, raw
+from server.api.describe import (
+    ASKS_REGISTRY,
+    INVALID,
+    READS,
+    TRAIN,
+    UPLOAD,
+    WRITES,
+    Form,
+    Scopes,
+    answer,
+    describe,
+    raw,
+)
 from server.api.job_creation import own_file
 from server.api.job_responses import file_object, page_object
 from server.api.parameters import MAX_PAGE, After, FileId
@@ -54,6 +66,8 @@ class FileUpload(BaseModel):
 _UPLOAD = Form(FileUpload, {"file": "application/octet-stream"})
 _FIELDS = set(FileUpload.model_fields)
 _UNKNOWN = (*ASKS_REGISTRY, FileNotFound)
+#: Files are for training, or for batches.
+_KEEPS: Scopes = (*UPLOAD, *TRAIN)
 
 
 async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -63,7 +77,13 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 @router.post(
     "/v1/files",
-    **describe("createFile", answer(File), body=_UPLOAD, errors=(*WRITES, UnsupportedParameter)),
+    **describe(
+        "createFile",
+        answer(File),
+        body=_UPLOAD,
+        errors=(*WRITES, UnsupportedParameter),
+        scopes=_KEEPS,
+    ),
 )
 async def upload(request: Request) -> File:
     """Take a file to train on, or of requests for a batch."""
@@ -72,12 +92,18 @@ async def upload(request: Request) -> File:
     async with request.form(max_files=4, max_fields=8) as form:
         file, purpose = _checked_form(form)
         record = await _call(_keep, service, file, purpose, request.state.tenant)
+    request.state.made = {"file_id": record.id}
     return file_object(record)
 
 
 @router.get(
     "/v1/files",
-    **describe("listFiles", answer(FilePage), errors=(*_UNKNOWN, *INVALID, UnsupportedParameter)),
+    **describe(
+        "listFiles",
+        answer(FilePage),
+        errors=(*_UNKNOWN, *INVALID, UnsupportedParameter),
+        scopes=READS,
+    ),
 )
 async def list_files(
     request: Request,
@@ -98,7 +124,9 @@ async def list_files(
     return page_object(found, file_object, size)
 
 
-@router.get("/v1/files/{file_id}", **describe("getFile", answer(File), errors=_UNKNOWN))
+@router.get(
+    "/v1/files/{file_id}", **describe("getFile", answer(File), errors=_UNKNOWN, scopes=READS)
+)
 async def show(request: Request, file_id: FileId) -> File:
     """Show a file and what its check found."""
     registry = service_of(request).registry
@@ -107,7 +135,12 @@ async def show(request: Request, file_id: FileId) -> File:
 
 @router.get(
     "/v1/files/{file_id}/content",
-    **describe("getFileContent", raw("application/octet-stream", "The file."), errors=_UNKNOWN),
+    **describe(
+        "getFileContent",
+        raw("application/octet-stream", "The file."),
+        errors=_UNKNOWN,
+        scopes=READS,
+    ),
 )
 async def content(request: Request, file_id: FileId) -> FileResponse:
     """Return the bytes as they were uploaded."""
@@ -119,7 +152,7 @@ async def content(request: Request, file_id: FileId) -> FileResponse:
 
 @router.delete(
     "/v1/files/{file_id}",
-    **describe("deleteFile", answer(DeletedFile), errors=(*_UNKNOWN, JobConflict)),
+    **describe("deleteFile", answer(DeletedFile), errors=(*_UNKNOWN, JobConflict), scopes=_KEEPS),
 )
 async def delete(request: Request, file_id: FileId) -> dict[str, Any]:
     """Delete a file that no unfinished job or batch reads."""

@@ -22,7 +22,7 @@ from registry import (
     Registry,
 )
 from server.api.bodies.jobs import CheckpointPage, CurvePage, Event, EventPage, Job, JobPage
-from server.api.describe import ASKS_REGISTRY, INVALID, WRITES, answer, describe, raw
+from server.api.describe import ASKS_REGISTRY, INVALID, TRAIN, WRITES, answer, describe, raw
 from server.api.event_stream import EventStream, event_lines
 from server.api.job_creation import file_job
 from server.api.job_responses import (
@@ -68,6 +68,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             InvalidAdapter,
             UnknownMethod,
         ),
+        scopes=TRAIN,
     ),
 )
 async def create(request: Request) -> Job:
@@ -75,12 +76,15 @@ async def create(request: Request) -> Job:
     body = await json_body(request, JobRequest)
     await check_room(service_of(request))
     job = await _call(file_job, service_of(request), body, request.state.tenant)
+    request.state.made = {"job_id": job.id}
     return job_object(job)
 
 
 @router.get(
     _JOBS,
-    **describe("listFineTuningJobs", answer(JobPage), errors=(*_PAGES, UnsupportedParameter)),
+    **describe(
+        "listFineTuningJobs", answer(JobPage), errors=(*_PAGES, UnsupportedParameter), scopes=TRAIN
+    ),
 )
 async def list_jobs(
     request: Request,
@@ -96,7 +100,9 @@ async def list_jobs(
     return page_object(found, job_object, limit)
 
 
-@router.get(_JOBS + "/{job_id}", **describe("getFineTuningJob", answer(Job), errors=_UNKNOWN))
+@router.get(
+    _JOBS + "/{job_id}", **describe("getFineTuningJob", answer(Job), errors=_UNKNOWN, scopes=TRAIN)
+)
 async def show(request: Request, job_id: JobId) -> Job:
     """Show a job as it stands."""
     return job_object(await _own_job(request, job_id))
@@ -104,7 +110,7 @@ async def show(request: Request, job_id: JobId) -> Job:
 
 @router.post(
     _JOBS + "/{job_id}/cancel",
-    **describe("cancelFineTuningJob", answer(Job), errors=_MOVES),
+    **describe("cancelFineTuningJob", answer(Job), errors=_MOVES, scopes=TRAIN),
 )
 async def cancel(request: Request, job_id: JobId) -> Job:
     """End a job for good; a running one stops within a step."""
@@ -112,7 +118,8 @@ async def cancel(request: Request, job_id: JobId) -> Job:
 
 
 @router.post(
-    _JOBS + "/{job_id}/pause", **describe("pauseFineTuningJob", answer(Job), errors=_MOVES)
+    _JOBS + "/{job_id}/pause",
+    **describe("pauseFineTuningJob", answer(Job), errors=_MOVES, scopes=TRAIN),
 )
 async def pause(request: Request, job_id: JobId) -> Job:
     """Hold a job until it is resumed; a running one writes a checkpoint first."""
@@ -121,7 +128,7 @@ async def pause(request: Request, job_id: JobId) -> Job:
 
 @router.post(
     _JOBS + "/{job_id}/resume",
-    **describe("resumeFineTuningJob", answer(Job), errors=(*_MOVES, StorageFull)),
+    **describe("resumeFineTuningJob", answer(Job), errors=(*_MOVES, StorageFull), scopes=TRAIN),
 )
 async def resume(request: Request, job_id: JobId) -> Job:
     """Queue a paused job again."""
@@ -135,6 +142,7 @@ async def resume(request: Request, job_id: JobId) -> Job:
         "listFineTuningEvents",
         answer(EventPage, events=Event),
         errors=(*_PAGES, Overloaded),
+        scopes=TRAIN,
     ),
 )
 async def events(
@@ -164,7 +172,7 @@ async def events(
 
 @router.get(
     _JOBS + "/{job_id}/checkpoints",
-    **describe("listFineTuningCheckpoints", answer(CheckpointPage), errors=_PAGES),
+    **describe("listFineTuningCheckpoints", answer(CheckpointPage), errors=_PAGES, scopes=TRAIN),
 )
 async def checkpoints(
     request: Request,
@@ -183,7 +191,7 @@ async def checkpoints(
 
 @router.get(
     _JOBS + "/{job_id}/metrics",
-    **describe("listFineTuningMetrics", answer(CurvePage), errors=_PAGES),
+    **describe("listFineTuningMetrics", answer(CurvePage), errors=_PAGES, scopes=TRAIN),
 )
 async def curve(
     request: Request,
@@ -199,7 +207,7 @@ async def curve(
 
 @router.get(
     _JOBS + "/{job_id}/plot.png",
-    **describe("getFineTuningPlot", raw("image/png", "The curve."), errors=_UNKNOWN),
+    **describe("getFineTuningPlot", raw("image/png", "The curve."), errors=_UNKNOWN, scopes=TRAIN),
 )
 async def plot(request: Request, job_id: JobId) -> Response:
     """Return the training curve so far as a picture."""

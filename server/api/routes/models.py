@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from registry import Record
 from server.api.answerer import resolve
 from server.api.bodies.ops import BaseFacts, Model, ModelList, SamplingDefaults
-from server.api.describe import ASKS_REGISTRY, INVALID, RESOLVES, answer, describe
+from server.api.describe import ASKS_REGISTRY, INVALID, READS, RESOLVES, answer, describe
 from server.api.pages import Page, paged
 from server.api.parameters import After, MaybeLimit
 from server.api.request import service_of
@@ -21,7 +21,7 @@ router = APIRouter(tags=["models"])
 
 @router.get(
     "/v1/models",
-    **describe("listModels", answer(ModelList), errors=(*ASKS_REGISTRY, *INVALID)),
+    **describe("listModels", answer(ModelList), errors=(*ASKS_REGISTRY, *INVALID), scopes=READS),
 )
 async def models(request: Request, limit: MaybeLimit = None, after: After = None) -> Response:
     """List the base, then the adapters in the order of their names: all, or page by page."""
@@ -31,7 +31,7 @@ async def models(request: Request, limit: MaybeLimit = None, after: After = None
 
 @router.get(
     "/v1/models/{model:path}",
-    **describe("getModel", answer(Model), errors=(*RESOLVES, NotFound)),
+    **describe("getModel", answer(Model), errors=(*RESOLVES, NotFound), scopes=READS),
 )
 async def model(
     request: Request,

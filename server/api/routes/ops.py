@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from server.api.bodies.ops import Live, Ready, Version
-from server.api.describe import SERVES, answer, describe, raw
+from server.api.describe import OPEN, READS, SERVES, answer, describe, raw
 from server.api.request import service_of
 from server.errors import NotReady, body_of, headers_of, status_of
 from server.service import Service
@@ -25,7 +25,7 @@ async def page() -> FileResponse:
     return FileResponse(_CONSOLE / "index.html", media_type="text/html")
 
 
-@router.get("/health/live", **describe("getLiveness", answer(Live), is_open=True))
+@router.get("/health/live", **describe("getLiveness", answer(Live), scopes=OPEN))
 async def live() -> Live:
     """Say that the process runs."""
     return {"status": "live"}
@@ -33,7 +33,7 @@ async def live() -> Live:
 
 @router.get(
     "/health",
-    **describe("getHealth", answer(Ready), errors=SERVES, is_open=True),
+    **describe("getHealth", answer(Ready), errors=SERVES, scopes=OPEN),
 )
 async def health(request: Request) -> Response:
     """Say the same as /health/ready, under the path that other servers have."""
@@ -42,7 +42,7 @@ async def health(request: Request) -> Response:
 
 @router.get(
     "/health/ready",
-    **describe("getReadiness", answer(Ready), errors=SERVES, is_open=True),
+    **describe("getReadiness", answer(Ready), errors=SERVES, scopes=OPEN),
 )
 async def ready(request: Request) -> Response:
     """Say whether requests are taken now, or why not."""
@@ -75,7 +75,7 @@ def _fault_of(service: Service) -> NotReady | None:
 
 @router.get(
     "/metrics",
-    **describe("getMetrics", raw("text/plain", "Prometheus' text format.")),
+    **describe("getMetrics", raw("text/plain", "Prometheus' text format."), scopes=("metrics",)),
 )
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
@@ -91,7 +91,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get(
     "/metrics/load",
-    **describe("getLoad", raw("text/plain", "Prometheus' text format.")),
+    **describe("getLoad", raw("text/plain", "Prometheus' text format."), scopes=("metrics",)),
 )
 async def load(request: Request) -> Response:
     """Return queue, cache use and adapters in use: what schedulers ask for many times a second."""
@@ -102,7 +102,7 @@ async def load(request: Request) -> Response:
     return Response(body, media_type=content_type)
 
 
-@router.get("/version", **describe("getVersion", answer(Version), errors=SERVES))
+@router.get("/version", **describe("getVersion", answer(Version), errors=SERVES, scopes=READS))
 async def version(request: Request) -> dict[str, Any]:
     """Return version, base and checks of this server."""
     service = service_of(request)

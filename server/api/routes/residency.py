@@ -12,7 +12,7 @@ from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.api.answerer import resolve
 from server.api.bodies.adapters import Residency, Unpinned
-from server.api.describe import INVALID, LOADS, RESOLVES, answer, describe
+from server.api.describe import ADMIN, INFER, INVALID, LOADS, RESOLVES, answer, describe
 from server.api.parameters import ModelName
 from server.api.request import service_of
 from server.errors import PinLimit
@@ -35,7 +35,8 @@ _ERRORS = (*LOADS, *INVALID)
 
 
 @router.post(
-    "/v1/adapters/{name:adapter}/warm", **describe("warmAdapter", *_SOONER_OR_LATER, errors=_ERRORS)
+    "/v1/adapters/{name:adapter}/warm",
+    **describe("warmAdapter", *_SOONER_OR_LATER, errors=_ERRORS, scopes=INFER),
 )
 async def warm(
     request: Request, name: ModelName, mode: ModeQuery = None, timeout_s: Wait = _WAIT_S
@@ -52,7 +53,8 @@ async def warm(
 
 
 @router.put(
-    "/v1/adapters/{name:adapter}/pin", **describe("pinAdapter", *_SOONER_OR_LATER, errors=_ERRORS)
+    "/v1/adapters/{name:adapter}/pin",
+    **describe("pinAdapter", *_SOONER_OR_LATER, errors=_ERRORS, scopes=ADMIN),
 )
 async def pin(
     request: Request, name: ModelName, mode: ModeQuery = None, timeout_s: Wait = _WAIT_S
@@ -72,7 +74,7 @@ async def pin(
 
 @router.delete(
     "/v1/adapters/{name:adapter}/pin",
-    **describe("unpinAdapter", answer(Residency | Unpinned), errors=RESOLVES),
+    **describe("unpinAdapter", answer(Residency | Unpinned), errors=RESOLVES, scopes=ADMIN),
 )
 async def unpin(request: Request, name: ModelName) -> Residency | Unpinned:
     """Allow that an adapter is evicted again; of no effect if it is not pinned."""

@@ -9,7 +9,7 @@ from server.api.answering import streamed_answer, whole_answer
 from server.api.bodies.responses import Response as ResponseBody
 from server.api.bodies.responses import ResponseEvent
 from server.api.calls import chat_call, tokenized
-from server.api.describe import ANSWERS, answer, describe
+from server.api.describe import ANSWERS, INFER, answer, describe
 from server.api.event_stream import EventStream, named_lines
 from server.api.json_answer import json_answer
 from server.api.request import error_body, json_body, service_of, unless_gone
@@ -28,6 +28,7 @@ router = APIRouter(tags=["inference"])
         answer(ResponseBody, events=ResponseEvent, is_named=True, headers=(HEADER,)),
         body=ResponsesRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def responses(request: Request) -> Response:

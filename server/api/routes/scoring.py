@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from server.api.answerer import HEADER
 from server.api.bodies.answers import Reranking, Scores
-from server.api.describe import ANSWERS, answer, describe
+from server.api.describe import ANSWERS, INFER, answer, describe
 from server.api.encoding_schemas import RerankRequest, ScoreRequest
 from server.api.json_answer import json_answer
 from server.api.pair_answers import reranked, scored
@@ -22,6 +22,7 @@ router = APIRouter(tags=["inference"])
         answer(Reranking, headers=(HEADER,)),
         body=RerankRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def rerank(request: Request) -> Response:
@@ -39,6 +40,7 @@ async def rerank(request: Request) -> Response:
         answer(Scores, headers=(HEADER,)),
         body=ScoreRequest,
         errors=ANSWERS,
+        scopes=INFER,
     ),
 )
 async def score(request: Request) -> Response:

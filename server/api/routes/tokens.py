@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from server.api.answerer import resolve
 from server.api.bodies.tokens import Detokenized, Tokenized, TokenizerInfo
 from server.api.chats import chat_of
-from server.api.describe import RESOLVES, SERVES, answer, describe
+from server.api.describe import INFER, RESOLVES, SERVES, answer, describe
 from server.api.json_answer import json_answer
 from server.api.request import json_body, service_of
 from server.api.token_schemas import DetokenizeRequest, TokenizeRequest
@@ -26,6 +26,7 @@ router = APIRouter(tags=["inference"])
         answer(Tokenized),
         body=TokenizeRequest,
         errors=(*RESOLVES, PromptTooLong, Overloaded),
+        scopes=INFER,
     ),
 )
 async def tokenize(request: Request) -> Response:
@@ -54,7 +55,9 @@ def _tokenized(service: Service, body: TokenizeRequest) -> Tokenized:
 
 @router.post(
     "/detokenize",
-    **describe("createText", answer(Detokenized), body=DetokenizeRequest, errors=RESOLVES),
+    **describe(
+        "createText", answer(Detokenized), body=DetokenizeRequest, errors=RESOLVES, scopes=INFER
+    ),
 )
 async def detokenize(request: Request) -> Detokenized:
     """Return the text that tokens say."""
@@ -67,7 +70,10 @@ def _detokenized(service: Service, body: DetokenizeRequest) -> Detokenized:
     return {"prompt": service.text.decoded(body.tokens)}
 
 
-@router.get("/tokenizer_info", **describe("getTokenizerInfo", answer(TokenizerInfo), errors=SERVES))
+@router.get(
+    "/tokenizer_info",
+    **describe("getTokenizerInfo", answer(TokenizerInfo), errors=SERVES, scopes=INFER),
+)
 async def tokenizer_info(request: Request) -> TokenizerInfo:
     """Say what the base's tokenizer is: its special tokens and its chat template."""
     service = service_of(request)

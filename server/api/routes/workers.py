@@ -7,13 +7,15 @@ from fastapi import APIRouter, Request
 
 from registry.jobs.workers import WorkerRecord
 from server.api.bodies.ops import Worker, WorkerList
-from server.api.describe import ASKS_REGISTRY, answer, describe
+from server.api.describe import ASKS_REGISTRY, TRAIN, answer, describe
 from server.api.request import service_of
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/v1/workers", **describe("listWorkers", answer(WorkerList), errors=ASKS_REGISTRY))
+@router.get(
+    "/v1/workers", **describe("listWorkers", answer(WorkerList), errors=ASKS_REGISTRY, scopes=TRAIN)
+)
 async def workers(request: Request) -> dict[str, Any]:
     """List the workers of this server's registry with a heartbeat within half a minute."""
     found = await asyncio.to_thread(service_of(request).registry.workers.alive)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from server.process.launch import _warn_of_nameless
+from server.process.launch import _warn_of_keys
 from server.process.listening import open_listener
 from server.settings import Settings
 
@@ -106,7 +106,7 @@ def test_a_request_that_offers_h2c_is_answered(found: dict[str, Any]) -> None:
 def test_a_start_warns_of_keys_without_a_name_and_shows_none(
     keys: str, num_nameless: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _warn_of_nameless(Settings(base="x", api_keys=keys))  # type: ignore[arg-type]
+    _warn_of_keys(Settings(base="x", api_keys=keys))  # type: ignore[arg-type]
     assert len(caplog.records) == (num_nameless > 0)
     assert not num_nameless or f"{num_nameless} of 3 API keys have no name" in caplog.text
     assert "cret" not in caplog.text
