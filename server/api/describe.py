@@ -176,6 +176,8 @@ def describe(
     arguments: Json = {"operation_id": operation_id, "openapi_extra": extra}
     arguments["response_model"] = dict[str, Any]  # answers are checked by mypy and by tests
     arguments["responses"] = responses | error_responses(raised)
+    if 200 not in responses:
+        arguments["status_code"] = answers[0].status  # or a 200 is declared beside it
     if all("application/json" not in found.content for found in answers):
         arguments["response_class"] = Response
     return arguments

@@ -22,7 +22,7 @@ def faults(host: str, **names: Any) -> Callable[[str, str], str | None]:
     async def inside(*arguments: Any) -> None:
         raise AssertionError
 
-    gate = OtherSites(inside, host, **given)
+    gate = OtherSites(inside, host, **given, is_open=lambda: True)
 
     def fault(asked: str, origin: str = "") -> str | None:
         return gate._fault_of(asked, origin, False)
@@ -88,7 +88,7 @@ def test_other_pages_may_not(origin: str) -> None:
         found = fault("localhost:8000", origin)
         assert found is not None
         assert origin in found
-        assert "--cors-origins (OVERTONE_CORS_ORIGINS)" in found
+        assert "--allow-origins (OVERTONE_ALLOW_ORIGINS)" in found
 
 
 def test_a_page_of_the_server_itself_may_use_it_under_every_name_it_has() -> None:
@@ -147,7 +147,7 @@ def guarded(serve_all: Callable[..., Live]) -> Live:
 
 @pytest.fixture(scope="module")
 def shared(serve_all: Callable[..., Live]) -> Live:
-    return serve_all(cors_origins=f"{PAGE}, http://b.example:81", allowed_hosts="llm.example")
+    return serve_all(allow_origins=f"{PAGE}, http://b.example:81", allowed_hosts="llm.example")
 
 
 def preflight(live: Live, origin: str, path: str = "/v1/completions") -> Any:
@@ -204,7 +204,12 @@ def test_an_allowed_host_is_answered(shared: Live) -> None:
 
 def test_a_site_is_named_in_any_case() -> None:
     """A browser sends its name in small letters, and starlette compares them as they are."""
-    assert read_settings(base="x", cors_origins="https://App.example").cors_origins == (PAGE,)
+    assert read_settings(base="x", cors_origins="https://App.example").all_origins == (PAGE,)
+
+
+def test_sites_are_named_under_either_name_of_the_setting() -> None:
+    both = read_settings(base="x", cors_origins=PAGE, allow_origins=f"{PAGE},https://b.example")
+    assert both.all_origins == (PAGE, "https://b.example")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +217,7 @@ def test_a_site_is_named_in_any_case() -> None:
     [
         ("cors_origins", "https://app.example/", "without a path"),
         ("cors_origins", "app.example", "SCHEME://HOST"),
+        ("allow_origins", "app.example", "SCHEME://HOST"),
         ("allowed_hosts", "http://llm.example", "without scheme, port and path"),
         ("allowed_hosts", "llm.example:8000", "without scheme, port and path"),
     ],

@@ -14,7 +14,9 @@ from jsonschema import Draft202012Validator
 import spectra
 from api_contract import api_document, check_event, operation_of
 from live import Live
+from registry.access.record import SCOPES
 from server.api.batch_schemas import BatchCreation
+from server.api.callers import OPEN_PATHS
 from server.api.chat_schemas import ChatRequest
 from server.api.compare_schemas import CompareChats, CompareCompletions
 from server.api.completion_schemas import AliasRequest, CompletionRequest
@@ -26,6 +28,7 @@ from server.api.encoding_schemas import (
     ScoreRequest,
 )
 from server.api.job_schemas import HyperparametersRequest, JobRequest
+from server.api.key_schemas import KeyRequest
 from server.api.responses.schemas import ResponsesRequest
 from server.api.routes.evaluations import EvaluationRequest
 from server.api.token_schemas import DetokenizeRequest, TokenizeRequest
@@ -71,11 +74,14 @@ def test_every_operation_says_what_it_does_takes_gives_and_refuses(
     assert operation["tags"]
     assert re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", operation["operationId"])
     is_open = path.startswith("/health")
-    assert operation["security"] == ([] if is_open else [{"apiKey": []}])
+    scopes = [scope for way in operation["security"] for scope in way["apiKey"]]
+    assert set(scopes) <= set(SCOPES)
+    assert (scopes == []) == is_open == (path in OPEN_PATHS)
     codes = set(operation["responses"])
     assert codes & {"200", "201"}
     assert "500" in codes
     assert ("401" in codes) == (not is_open)
+    assert ("insufficient_scope" in operation["responses"]["403"]["description"]) == (not is_open)
     for parameter in operation["parameters"]:
         assert "$ref" in parameter or parameter["description"]
     for response in operation["responses"].values():
@@ -140,6 +146,7 @@ def test_every_json_body_has_an_example_that_is_taken() -> None:
         TokenizeRequest,
         DetokenizeRequest,
         AliasRequest,
+        KeyRequest,
     ]
     contents = [_content(op) for *_, op in OPERATIONS]
     bodies = [each["application/json"]["schema"] for each in contents if "application/json" in each]
