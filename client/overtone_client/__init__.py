@@ -9,6 +9,7 @@
 
 from .async_batches import AsyncBatches
 from .async_client import AsyncClient
+from .async_keys import AsyncKeys
 from .async_training import AsyncTraining
 from .batch_types import Batch, BatchFault, BatchResult
 from .batches import Batches
@@ -51,6 +52,8 @@ from .errors import (
     UnsupportedParameter,
     UnusedTensors,
 )
+from .key_types import ApiKey
+from .keys import Keys
 from .training import Training
 from .training_types import (
     CurvePoint,
@@ -91,9 +94,11 @@ __all__ = [
     "Adapter",
     "AdapterInUse",
     "Alias",
+    "ApiKey",
     "AnsweredBy",
     "AsyncBatches",
     "AsyncClient",
+    "AsyncKeys",
     "AsyncTraining",
     "Base",
     "BaseMismatch",
@@ -132,6 +137,7 @@ __all__ = [
     "JobCheckpoint",
     "JobEvent",
     "JobFault",
+    "Keys",
     "Message",
     "Model",
     "ModelNotFound",

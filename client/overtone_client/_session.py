@@ -173,6 +173,8 @@ def _next_step(error: OvertoneError) -> str | None:
         return f"tell the server's operator the request id {error.request_id}"
     if error.code == "invalid_request" and "chat template" in error.message.lower():
         return "this base has no chat template: use `overtone complete NAME PROMPT`"
+    if error.code == "not_found" and "API key" in error.message:
+        return "`overtone keys list` shows them"
     if error.code == "not_found" and "job" in error.message:
         return NEXT_STEPS["job_not_found"]
     if TRY_LATER in error.message:

@@ -14,6 +14,7 @@ from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, opti
 from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
 from .async_batches import AsyncBatches
+from .async_keys import AsyncKeys
 from .async_training import AsyncTraining
 from .errors import Unavailable
 from .types import (
@@ -53,6 +54,7 @@ class AsyncClient:
         self._http = httpx2.AsyncClient(**options(base_url, api_key, timeout), transport=transport)
         self.training = AsyncTraining(self._send, self._stream)
         self.batches = AsyncBatches(self._send)
+        self.keys = AsyncKeys(self._send)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

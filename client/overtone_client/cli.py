@@ -9,6 +9,7 @@ import typer
 from . import _adapter_commands as adapters
 from . import _answer_commands as answers
 from . import _batch_commands as batches
+from . import _key_commands as keys
 from . import _rerank_command as pairs
 from . import _training_commands as training
 from . import _worker_commands as workers
@@ -44,6 +45,7 @@ for name, command in COMMANDS.items():
         command
     )
 app.add_typer(batches.batch, name="batch")
+app.add_typer(keys.keys, name="keys")
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -15,6 +15,7 @@ from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
 from .batches import Batches
 from .errors import Unavailable
+from .keys import Keys
 from .training import Training
 from .types import (
     Adapter,
@@ -42,7 +43,7 @@ class Client:
 
     Safe to use from several threads. Every method raises `OvertoneError`s only (errors.py). What is
     about training stands under `training`: `client.training.jobs()`; about batches of requests
-    under `batches`.
+    under `batches`, about API keys under `keys`.
 
     Args:
         base_url: the server's root, with or without `/v1`.
@@ -62,6 +63,7 @@ class Client:
         self._http = httpx2.Client(**options(base_url, api_key, timeout), transport=transport)
         self.training = Training(self._send, self._stream)
         self.batches = Batches(self._send)
+        self.keys = Keys(self._send)
 
     def __enter__(self) -> Self:
         self._http.__enter__()

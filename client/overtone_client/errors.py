@@ -106,7 +106,7 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class InvalidApiKey(APIError):
-    """The server wants an API key and got none, or a wrong one."""
+    """The server wants an API key and got none, or one that is wrong, revoked or expired."""
 
     code, status = "invalid_api_key", 401
 

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 import server.api.parameters  # noqa: F401  (the path converter `adapter`)
 
 from .fake_batches import Batches, add_batches
+from .fake_keys import Keys, add_keys
 from .fake_training import Training, add_training
 
 API_KEY = "sk-right"
@@ -40,6 +41,7 @@ class State:
     form: dict[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     batches: Batches = field(default_factory=Batches)
+    keys: Keys = field(default_factory=Keys)
     next_fault: Fault | None = None
     needs_key: bool = False
 
@@ -89,6 +91,7 @@ def create_app(state: State) -> FastAPI:
     _add_scores(app, state)
     add_training(app, state, _missing)
     add_batches(app, state, _missing)
+    add_keys(app, state, _missing)
     return app
 
 

@@ -112,6 +112,11 @@ CALLS: dict[str, Call] = {
     ),
     "batches.list": lambda c, p: [*c.batches.list(limit=1)],
     "batches.get": lambda c, p: c.batches.get("batch_1"),
+    "keys.create": lambda c, p: c.keys.create("a", ["infer"], label="b", expires_in_s=1),
+    "keys.list": lambda c, p: [*c.keys.list(limit=1, tenant="a")],
+    "keys.get": lambda c, p: c.keys.get("0" * 16),
+    "keys.rotate": lambda c, p: c.keys.rotate("0" * 16, grace_s=1),
+    "keys.revoke": lambda c, p: c.keys.revoke("0" * 16),
     "batches.cancel": lambda c, p: c.batches.cancel("batch_1"),
 }
 
@@ -265,8 +270,9 @@ def public(owner: type) -> Iterator[str]:
 def test_every_method_of_the_client_is_tried_here() -> None:
     training = {f"training.{name}" for name in public(oc.Training)}
     batches = {f"batches.{name}" for name in public(oc.Batches)}
+    keys = {f"keys.{name}" for name in public(oc.Keys)}
     files = {"batches.results"}  # their lines are no answer of the document's
-    assert set(CALLS) == (set(public(oc.Client)) - {"close"}) | training | batches - files
+    assert set(CALLS) == (set(public(oc.Client)) - {"close"}) | training | keys | batches - files
 
 
 @pytest.mark.parametrize("name", list(CALLS))
