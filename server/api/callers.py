@@ -44,7 +44,7 @@ _MAX_TENANT_CHARS = 128
 
 @dataclass(frozen=True)
 class Caller:
-    """Who counts as the sender of a request.
+    """What a request counts for.
 
     Args:
         tenant: owns what the request makes; empty where no key is needed.
@@ -68,9 +68,9 @@ class Caller:
 
 
 #: Of a request to an open path.
-NOBODY = Caller("", (), None)
+OPEN_CALLER = Caller("", (), None)
 #: Of any request where no key is needed.
-EVERYBODY = Caller("", SCOPES, None)
+ANY_CALLER = Caller("", SCOPES, None)
 
 
 class Authentication:
@@ -114,7 +114,7 @@ class Authentication:
             NotReady: likewise, before the service is up.
         """
         if self.is_open:
-            return EVERYBODY
+            return ANY_CALLER
         own = None if sent is None else key_of(self._keys, sent)
         if own is not None:
             return Caller(own.tenant, SCOPES, f"environment:{own.tenant}")

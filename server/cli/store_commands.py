@@ -31,6 +31,7 @@ from server.process.opened_registry import (
     JsonOption,
     RegistryOption,
     StoreOption,
+    note,
     opened_registry,
 )
 
@@ -60,6 +61,8 @@ def gc(
         found = opened.unknown.look(now)
         due = [each for each in found if each.is_due(grace_s, now)]
         gone = [] if dry_run else opened.unknown.remove(due, grace_s, now)
+        if not dry_run:
+            note("removeUnknown", num_removed=len(gone))
     if as_json:
         typer.echo(jsonlib.dumps(unknown_values(found, due, gone, grace_s)))
     else:
@@ -103,6 +106,7 @@ def adopt(
         if not yes:
             _confirm()
         mark = opened.ownership.adopt()
+        note("adoptStore", store=mark.store, registry=mark.registry)
     typer.echo(f"The store {mark.store} belongs to the registry {mark.registry} now.")
 
 

@@ -18,6 +18,7 @@ from server.process.opened_registry import (
     DataOption,
     JsonOption,
     RegistryOption,
+    note,
     opened_registry,
 )
 
@@ -60,6 +61,7 @@ def rename(
     _check_data(registry, data, as_json)
     with opened_registry(registry, data, as_json=as_json) as opened:
         moved = opened.tenants.rename("" if old == NO_TENANT else old, new)
+        note("renameTenant", tenant=old, new=new, tenants_moved=len(moved))
     if not moved:
         wrong = (
             f"no files, jobs or batches belong to {old!r}; `overtone tenant list` shows all tenants"

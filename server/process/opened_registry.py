@@ -1,5 +1,7 @@
-"""Shared by the commands on a registry: its options, and opening it for one command."""
+"""Shared by the commands on a registry: its options, opening it, and the audit log."""
 
+import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from adapters_core.starting import CannotStart
 from registry import Registry, RegistryError, connect
 from registry.redis.reach import reach
 from server.process.command_errors import end_with_error
 from server.settings import BadSetting, read_settings_of_machine
+from server.telemetry.audit import AuditLine, audit, close_audit_log, open_audit_log
 
 DATA = Path.home() / ".overtone"
 
@@ -32,11 +36,29 @@ def opened_registry(
     registry: str, data: Path, store: Path | None = None, *, as_json: bool = False
 ) -> Iterator[Registry]:
     """Open a registry; a fault of it or of its store ends the program with code 1."""
+    audit_log = None
     try:
-        url = read_settings_of_machine(registry=registry).registry_url  # with its password
+        settings = read_settings_of_machine(registry=registry)
+        audit_log = open_audit_log(settings.audit_log)
+        url = settings.registry_url  # with its password
         with connect(url, data, store=store) as opened:
             reach(opened.client, opened.shown)
             yield opened
-    except (RegistryError, BadSetting, OSError) as error:
+    except (RegistryError, BadSetting, CannotStart, OSError) as error:
         code = getattr(error, "code", "invalid_argument")
         end_with_error(str(error), 1, as_json=as_json, code=code)
+    finally:
+        close_audit_log(audit_log)
+
+
+def note(action: str, **object_: object) -> None:
+    """Write to the audit log that a command has changed something in an opened registry."""
+    audit(AuditLine(action, object_, "done", user=_user()))
+
+
+def _user() -> str:
+    """Return the user of the system: its name, or its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

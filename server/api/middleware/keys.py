@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry import RegistryUnavailable
-from server.api.callers import NOBODY, OPEN_PATHS, Authentication, Caller
+from server.api.callers import OPEN_CALLER, OPEN_PATHS, Authentication, Caller
 from server.api.middleware.messages import header, send_error
 from server.errors import InvalidApiKey, NotReady
 
@@ -37,7 +37,7 @@ class ApiKeys:
 
     async def _caller(self, scope: Scope) -> Caller:
         if scope["path"] in OPEN_PATHS:
-            return NOBODY
+            return OPEN_CALLER
         sent = _key_in(header(scope, b"authorization"))
         caller = await self._authentication.caller_of(sent)
         named = header(scope, self._tenant_header) if self._tenant_header else b""

@@ -60,6 +60,23 @@ def test_what_cannot_be_handed_over_is_said_in_one_line(
     assert said in done.output
 
 
+def test_what_was_handed_over_is_in_the_audit_log(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERTONE_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    run(data, "list")
+    run(data, "rename", "-", "bob")
+    (line,) = (tmp_path / "audit.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert told["action"] == "renameTenant"
+    assert told["object"] == {"tenant": "-", "new": "bob", "tenants_moved": 1}
+    assert told["user"]
+    monkeypatch.setenv("OVERTONE_AUDIT_LOG", str(tmp_path / "none" / "audit.jsonl"))
+    refused = run(data, "rename", "bob", "eve")
+    assert refused.exit_code == 1
+    assert "cannot be written" in refused.output
+
+
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     for words in (["list"], ["rename", "a", "b"]):
         done = run(tmp_path / "none", *words)
