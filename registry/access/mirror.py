@@ -66,11 +66,9 @@ class KeyMirror:
         Raises:
             RegistryUnavailable: it does not answer, and the key is not known well enough here.
         """
-        if self._directory.following is Following.DOWN:
-            raise _away()
         num_heard, remembered = self._num_heard, self._known.get(id_)
         try:
-            record = self._api_keys.get(id_)
+            record = self._asked_for(id_)
         except KeyNotFound:
             self._forget(id_)
             return None
@@ -116,6 +114,15 @@ class KeyMirror:
                 self._known.update(records)
         self.refresh()
 
+    def _asked_for(self, id_: str) -> KeyRecord:
+        """Ask the registry, unless it is known to be away."""
+        if self._directory.following is Following.DOWN:
+            raise RegistryUnavailable(
+                "the registry does not answer, and this API key is not known here; try again "
+                "shortly"
+            )
+        return self._api_keys.get(id_)
+
     def _forget(self, id_: str) -> None:
         with self._lock:
             self._num_heard += 1
@@ -133,9 +140,3 @@ class KeyMirror:
     def _is_too_long_away(self) -> bool:
         away = self._directory.away
         return away is not None and away.seconds > self._grace_s
-
-
-def _away() -> RegistryUnavailable:
-    return RegistryUnavailable(
-        "the registry does not answer, and this API key is not known here; try again shortly"
-    )
