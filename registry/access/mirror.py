@@ -70,7 +70,8 @@ class KeyMirror:
         try:
             record = self._asked_for(id_)
         except KeyNotFound:
-            self._forget(id_)
+            with self._lock:
+                self._known.pop(id_, None)  # no news: other look-ups under way are as new as before
             return None
         except RegistryUnavailable:
             if remembered is None or self._is_too_long_away():

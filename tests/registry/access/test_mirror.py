@@ -105,6 +105,22 @@ def test_an_answer_from_before_a_change_is_not_kept(client):
     assert mirror.known(made.id) is None
 
 
+def test_wrong_keys_do_not_keep_others_out_of_memory(client):
+    directory = Directory(Adapters(client), client)
+    directory._following = Following.CAUGHT_UP
+
+    class Flooded(ApiKeys):
+        def get(self, id_):
+            record = super().get(id_)
+            assert mirror.look_up("0" * 16) is None
+            return record
+
+    mirror = KeyMirror(Flooded(client), directory)
+    made, _ = ApiKeys(client).create(NEW, now=1.0)
+    assert mirror.look_up(made.id) == made
+    assert mirror.known(made.id) == made
+
+
 def test_the_least_recently_used_key_goes_first(client):
     with following(client, max_known=2) as (api_keys, mirror, _):
         ids = [api_keys.create(NEW, now=1.0)[0].id for _ in range(3)]
