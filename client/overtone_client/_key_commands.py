@@ -131,7 +131,7 @@ def _table(found: list[ApiKey]) -> Table:
     ids = [one.id for one in found]
     for id, one in zip(shortened(ids) if is_terminal() else ids, found, strict=True):
         state = f"revoked {_shown(one.revoked_at)}" if one.revoked_at else ""
-        cells = (id, one.tenant, ",".join(one.scopes), f"…{one.ends_in}", _shown(one.created_at))
-        cells += (_shown(one.expires_at), state, one.label)
+        times = (_shown(one.created_at), _shown(one.expires_at))
+        cells = (id, one.tenant, ",".join(one.scopes), f"…{one.ends_in}", *times, state, one.label)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
