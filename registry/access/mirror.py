@@ -90,8 +90,8 @@ class KeyMirror:
 
     def note(self, id_: str) -> None:
         """Note that a key was made or changed: after doing so, to read your own write."""
-        self._has_any = True
         self._forget(id_)
+        self._has_any = True
 
     def heard(self, change: Change) -> None:
         """Note what was announced, if it is about a key."""

@@ -67,6 +67,7 @@ def test_a_revocation_and_a_rotation_elsewhere_are_heard(client):
     with following(client) as (api_keys, mirror, _):
         made, _ = api_keys.create(NEW, now=1.0)
         kept, _ = api_keys.create(NEW, now=1.0)
+        until(lambda: mirror._num_heard >= 3)  # the catching up, and two keys
         assert found(mirror, made.id) == made
         assert found(mirror, kept.id) == kept
         ApiKeys(client).rotate(made.id, now=2.0)
