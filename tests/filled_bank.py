@@ -48,11 +48,14 @@ class FilledBank:
             }
         return made
 
-    def update(self, x: Tensor, slots: Tensor, path: str, y: Tensor) -> Tensor:
+    def update(
+        self, x: Tensor, slots: Tensor, path: str, y: Tensor, adds: bool = True
+    ) -> Tensor:
+        """Return y with the updates added, or written over."""
         found = self.kernels.kernels_of(path)
         assert found is not None
         (group, number), bank = found, self.kernels.buffer
-        group.add(group.begin(x, bank, slots, number), number, y, bank, slots)
+        group.add(group.begin(x, bank, slots, number), number, y, bank, slots, adds)
         return y
 
     def exact(self, x: Tensor, slots: Tensor, path: str) -> Tensor:

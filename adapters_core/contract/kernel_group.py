@@ -34,6 +34,7 @@ class Runs:
 
     def __init__(self, count: int) -> None:
         self._firsts, self._count = [0], count
+        self._behind: dict[int, Any] = {}
 
     def of(self, number: int) -> range:
         """Return the linears that share what is begun with the linear `number`."""
@@ -44,6 +45,19 @@ class Runs:
         """Let a run begin with the linear `number`, which got other rows than those before it."""
         if number not in self._firsts:
             self._firsts.append(number)
+
+    def put_behind(self, number: int, layer: Any) -> None:
+        """Note that a linear, a layer of the base, saw the rows of one before it."""
+        self._behind[number] = layer
+
+    def take_out(self, number: int) -> None:
+        """Forget that: the linear was not called, or with other rows."""
+        self._behind.pop(number, None)
+
+    def others_behind(self, number: int) -> dict[int, Any]:
+        """Return the layers, by number, that are known to see the rows of `number` after it."""
+        run = self.of(number)
+        return {one: self._behind[one] for one in run if one > number and one in self._behind}
 
 
 class KernelGroup(ABC):
@@ -67,5 +81,10 @@ class KernelGroup(ABC):
         """
 
     @abstractmethod
-    def add(self, begun: Any, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
-        """Add to y `[T, out]` the update of the group's linear `number`."""
+    def add(
+        self, begun: Any, number: int, y: Tensor, bank: Tensor, slots: Tensor, adds: bool = True
+    ) -> None:
+        """Add to y `[T, out]` the update of the group's linear `number`.
+
+        `adds` False: write it there; rows without an adapter get zeros.
+        """

@@ -40,10 +40,12 @@ class AtomsGroup(KernelGroup):
         _through(x.contiguous(), reads, _Own(bank, slots, factors), z)
         return z
 
-    def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
-        """Add the update of the linear `number` to y `[T, out]`."""
+    def add(
+        self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor, adds: bool = True
+    ) -> None:
+        """Add the update of the linear `number` to y `[T, out]`, or write it there."""
         first = self._firsts[number] - self._firsts[self.runs.of(number).start]
-        _through(begun[:, SLICE * first :], self._writes[number], _Own(bank, slots), y, adds=True)
+        _through(begun[:, SLICE * first :], self._writes[number], _Own(bank, slots), y, adds)
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,17 @@ class MixtureGroup(KernelGroup):
         """Return the rows x `[T, in]` times V, float32."""
         return x.float() @ self._down
 
-    def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
-        """Add the update of the linear `number` to y `[T, out]`."""
+    def add(
+        self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor, adds: bool = True
+    ) -> None:
+        """Add the update of the linear `number` to y `[T, out]`, or write it there."""
         part, mixed = self._parts[number], torch.empty_like(begun)
         _through(begun, part.core, _Own(bank, slots, first=part.offset), mixed)
-        y.add_(F.linear(mixed, part.up))
+        update = F.linear(mixed, part.up)
+        if adds:
+            y.add_(update)
+        else:
+            y.copy_(update)
 
 
 @dataclass(frozen=True)
@@ -103,11 +111,13 @@ class StretchedGroup(KernelGroup):
         """Return A x of the rows x `[T, in]`, float32."""
         return F.linear(x.float(), self._down)
 
-    def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
-        """Add the update of the linear `number` to y `[T, out]`."""
+    def add(
+        self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor, adds: bool = True
+    ) -> None:
+        """Add the update of the linear `number` to y `[T, out]`, or write it there."""
         part, hidden = self._parts[number], torch.empty_like(begun)
         _stretched(begun, hidden, bank, slots, part.offset + len(part.up))
-        _stretched(F.linear(hidden, part.up), y, bank, slots, part.offset, adds=True)
+        _stretched(F.linear(hidden, part.up), y, bank, slots, part.offset, adds)
 
 
 @dataclass(frozen=True)

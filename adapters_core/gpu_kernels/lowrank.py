@@ -1,11 +1,12 @@
 """Kernels of updates by two thin matrices, each row through those of its own slot.
 
     narrow    hidden[t, k] = sum_i A_s[k, i] x[t, i]; once for all linears that see the same rows
-    widen     y[t, o] += sum_k hidden[t, k] B_s[k, o], for one linear
+    widen     y[t, o] += sum_k hidden[t, k] B_s[k, o], for one linear; or y[t, o] =
 
 A program takes one row and reads the factors of the row's slot once. Where sixteen rows in a line
 have the same slot, as those of a prompt do, the program of the first one takes them all, by matrix
-products, and the others end at once. Programs of rows whose slot is 0 end at once, too.
+products, and the others end at once. Programs of rows whose slot is 0 end at once, too, or
+write zeros.
 
 Factors are read in whichever precision the bank has; sums are taken in float32, in one order.
 """
@@ -85,7 +86,7 @@ def narrow(
 @triton.jit(do_not_specialize=["num_rows"])
 def widen(
     hidden,  # of `narrow`
-    out,  # [T, M], added to
+    out,  # [T, M]
     bank,
     slots,
     width,
@@ -96,6 +97,7 @@ def widen(
     RANK: tl.constexpr,  # of this linear
     SIZE: tl.constexpr,
     RANKS: tl.constexpr,
+    ADDS: tl.constexpr,  # to what is there
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
@@ -121,8 +123,10 @@ def widen(
                     sums += tl.dot(read, factor, input_precision="tf32x3")
                 to = out + rows[:, None] * SIZE + o[None, :]
                 mask = inside[None, :]
-                before = tl.load(to, mask=mask, other=0.0).to(tl.float32)
-                tl.store(to, (before + scale * sums).to(out.dtype.element_ty), mask=mask)
+                update = scale * sums
+                if ADDS:
+                    update += tl.load(to, mask=mask, other=0.0).to(tl.float32)
+                tl.store(to, update.to(out.dtype.element_ty), mask=mask)
         else:
             products = tl.zeros((RANKS, BLOCK), tl.float32)
             for begin in range(0, RANK, RANKS):
@@ -133,6 +137,10 @@ def widen(
                 factor = tl.load(cells, mask=mask, other=0.0).to(tl.float32)
                 products += read[:, None] * factor
             to = out + t * SIZE + o
-            before = tl.load(to, mask=inside, other=0.0).to(tl.float32)
             update = scale * tl.sum(products, axis=0)
-            tl.store(to, (before + update).to(out.dtype.element_ty), mask=inside)
+            if ADDS:
+                update += tl.load(to, mask=inside, other=0.0).to(tl.float32)
+            tl.store(to, update.to(out.dtype.element_ty), mask=inside)
+    elif not ADDS:
+        zeros = tl.zeros((BLOCK,), out.dtype.element_ty)
+        tl.store(out + t * SIZE + o, zeros, mask=inside)

@@ -75,14 +75,16 @@ class LowRankGroup(KernelGroup):
         )
         return hidden
 
-    def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
-        """Add the update of the linear `number` to y `[T, out]`."""
+    def add(
+        self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor, adds: bool = True
+    ) -> None:
+        """Add the update of the linear `number` to y `[T, out]`, or write it there."""
         part, num_rows = self._parts[number], y.shape[0]
         factors = num_rows * part.rank * part.shape.out * bank.element_size()
         launch(
             widen,
             (num_rows, -(-part.shape.out // _WRITTEN)),
-            4 * num_rows * part.rank + factors + 2 * y.nbytes,
+            4 * num_rows * part.rank + factors + (2 if adds else 1) * y.nbytes,
             hidden=begun,
             out=y,
             bank=bank,
@@ -95,6 +97,7 @@ class LowRankGroup(KernelGroup):
             RANK=part.rank,
             SIZE=part.shape.out,
             RANKS=min(_WIDENED, 1 << (part.rank - 1).bit_length()),
+            ADDS=adds,
             BLOCK=_WRITTEN,
             ROWS=_ROWS,
         )

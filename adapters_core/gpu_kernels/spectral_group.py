@@ -10,10 +10,14 @@ from torch import Tensor
 from adapters_core.contract.kernel_group import KernelGroup
 from adapters_core.gpu_kernels.lines import Line
 from adapters_core.gpu_kernels.running import launch
-from adapters_core.gpu_kernels.spectral import analyse, combine, synthesise
+from adapters_core.gpu_kernels.spectral import analyse, synthesise
 
-#: Coefficients that a program combines, and those sorted at a time: more of these spill registers.
-_COMBINED, _SORTED = 256, 32
+#: Numbers of a line that a program analyses at a time, by so many warps; and without tensor cores,
+#: where products take registers for every factor.
+_ANALYSED, _WARPS, _ANALYSED_BY_SUMS = 4096, 8, 512
+#: Coefficients that it gathers at a time, how often, and those that are sorted at a time: more of
+#: these spill registers.
+_GATHERED, _TIMES, _SORTED = 256, 4, 32
 
 
 @dataclass(frozen=True)
@@ -57,61 +61,52 @@ class SpectralGroup(KernelGroup):
         self._firsts = [sum(self._counts[:number]) for number in range(len(parts) + 1)]
 
     def begin(self, x: Tensor, bank: Tensor, slots: Tensor, number: int) -> Tensor:
-        """Return z `[T, K, 2]` of the rows x `[T, N]`, K coefficients of a run: two launches."""
+        """Return z `[T, K, 2]` of the rows x `[T, N]`, K coefficients of a run: one launch."""
         run, line, num_rows = self.runs.of(number), self._in, x.shape[0]
         first, stop = self._firsts[run.start], self._firsts[run.stop]
         num_values = stop - first
         x = x.contiguous()
-        half = line.parts * (line.part_size // 2 + 1)
-        spectra = x.new_empty(num_rows, half, 2, dtype=torch.float32)
-        launch(
-            analyse,
-            (num_rows, line.parts),
-            x.nbytes + spectra.nbytes,
-            x=x,
-            y=spectra,
-            slots=slots,
-            tables=line.tables,
-            SIZE=line.size,
-            PARTS=line.parts,
-            A=line.rows,
-            B=line.cols,
-            IS_COSINE=line.is_cosine,
-            BY_DOTS=line.by_dots,
-        )
         z = x.new_empty(num_rows, num_values, 2, dtype=torch.float32)
         own = (3 if self._is_own else 1) * num_rows * num_values * bank.element_size()
         launch(
-            combine,
-            (num_rows, -(-num_values // _COMBINED)),
-            spectra.nbytes + own + z.nbytes,
-            y=spectra,
+            analyse,
+            (num_rows, -(-num_values // (_GATHERED * _TIMES))),
+            x.nbytes + own + z.nbytes,
+            x=x,
             z=z,
             bank=bank,
             slots=slots,
             values=self._values[first:stop],
             cols=self._cols[first:stop],
             gains=self._gains[first:stop],
+            tables=line.tables,
             roots=line.roots,
             width=bank.shape[1],
             num_values=num_values,
             scale=math.sqrt(2 / line.size),
             SIZE=line.size,
             PARTS=line.parts,
-            PART_SIZE=line.part_size,
+            A=line.rows,
+            B=line.cols,
             IS_COSINE=line.is_cosine,
             IS_OWN=self._is_own,
-            BLOCK=_COMBINED,
+            BY_DOTS=line.by_dots,
+            AT_ONCE=_at_once(line),
+            BLOCK=_GATHERED,
+            BLOCKS=_TIMES,
+            num_warps=_WARPS,
         )
         return z
 
-    def add(self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor) -> None:
-        """Add the update of the linear `number` to y `[T, M]`: one launch."""
+    def add(
+        self, begun: Tensor, number: int, y: Tensor, bank: Tensor, slots: Tensor, adds: bool = True
+    ) -> None:
+        """Add the update of the linear `number` to y `[T, M]`, or write it there: one launch."""
         line, count, first = self._outs[number], self._counts[number], self._firsts[number]
         launch(
             synthesise,
             (y.shape[0], line.parts),
-            8 * y.shape[0] * count + 2 * y.nbytes,
+            8 * y.shape[0] * count + (2 if adds else 1) * y.nbytes,
             z=begun,
             out=y,
             bank=bank,
@@ -131,5 +126,12 @@ class SpectralGroup(KernelGroup):
             IS_COSINE=line.is_cosine,
             IS_OWN=self._is_own,
             BY_DOTS=line.by_dots,
+            ADDS=adds,
             BLOCK=_SORTED,
         )
+
+
+def _at_once(line: Line) -> int:
+    """Return how many parts of a line a program analyses at a time, a power of two."""
+    most = _ANALYSED if line.by_dots else _ANALYSED_BY_SUMS
+    return min(most // line.part_size, 1 << (line.parts - 1).bit_length())

@@ -20,8 +20,8 @@ META = torch.device("meta")
 QKV = {"a.q": Shape(96, 64), "a.k": Shape(32, 64), "a.v": Shape(32, 64)}
 #: Of the group, and of each linear.
 BARS: list[tuple[Method, int, int]] = [
-    (FourierFT(n=40), 2, 1),
-    (LoCA(n=40), 2, 1),
+    (FourierFT(n=40), 1, 1),
+    (LoCA(n=40), 1, 1),
     (LoRA(r=16), 1, 1),
     (CLoRA(), 1, 1),
     (WaveletFT(n=40), 1, 1),
