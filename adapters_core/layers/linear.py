@@ -24,6 +24,31 @@ class Switch:
         self.plan: Plan | None = None
 
 
+class Apart:
+    """An update that is handed over beside a linear's answer, in place of being added to it.
+
+    What adds the answer to something else asks for that before it calls the linear, and takes the
+    update afterwards. Where several things change the linear there may be none.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked_for = False
+        self._handed: tuple[Tensor, Tensor] | None = None
+
+    def ask(self) -> None:
+        """Let the next call of the linear hand its update over."""
+        self.is_asked_for, self._handed = True, None
+
+    def put(self, update: Tensor, answer: Tensor) -> None:
+        """Hand over the update `[T, out]` that belongs to an answer `[T, out]`."""
+        self.is_asked_for, self._handed = False, (update, answer)
+
+    def take(self) -> tuple[Tensor, Tensor] | None:
+        """Return the update and its answer, if they were handed over, and ask no more."""
+        handed, self._handed, self.is_asked_for = self._handed, None, False
+        return handed
+
+
 class AdaptedLayer(nn.Module, ABC):
     """Stands in for a layer of the base; without a plan it computes exactly what that one does.
 
@@ -35,6 +60,7 @@ class AdaptedLayer(nn.Module, ABC):
     """
 
     is_looked_up = False
+    apart: Apart | None = None
 
     def __init__(self, base: nn.Module, path: str, shape: Shape, switch: Switch) -> None:
         super().__init__()
@@ -79,6 +105,7 @@ class AdaptedLinear(AdaptedLayer):
     def __init__(self, base: nn.Module, path: str, switch: Switch, sees_kept: bool = False) -> None:
         super().__init__(base, path, shape_of(base), switch)
         self.sees_kept = sees_kept
+        self.apart = Apart()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[..., out]` for x `[..., in]`."""
@@ -103,6 +130,16 @@ class AdaptedLinear(AdaptedLayer):
 
     def rows_with(self, weight: Tensor, x: Tensor) -> Tensor:
         return F.linear(x, weight, self.bias)
+
+    def put_bias(self, y: Tensor) -> bool:
+        """Write the base's bias to every row of y `[T, out]`; return whether there is one."""
+        if self.bias is not None:
+            y.copy_(self.bias.expand_as(y))
+        return self.bias is not None
+
+    def add_product(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return y `[T, out]`, to which the rows x times the base's own weight were added."""
+        return y.addmm_(x, self.golden().T)
 
 
 class AdaptedEmbedding(AdaptedLayer):

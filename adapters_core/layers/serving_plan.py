@@ -1,6 +1,6 @@
 """The serving plan: rows of different adapters, merged and factored, in one forward pass."""
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from adapters_core.base.module_rows import ModuleRows, RowsNotKnown, put_back, put_in
-from adapters_core.contract.kernel_group import KernelGroup
 from adapters_core.contract.rows import Rows
 from adapters_core.layers.bank import Bank
+from adapters_core.layers.beside import UpdatesBeside
 from adapters_core.layers.experts import AdaptedExperts
+from adapters_core.layers.last_rows import LastRows
 from adapters_core.layers.linear import AdaptedLayer
-from adapters_core.layers.side_stream import SideStream
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,6 @@ class MergedGroup:
     mask: Tensor | None = None
 
 
-@dataclass
-class _LastAnalysis:
-    """The analysis of the rows that the last linear saw.
-
-    q, k and v see the same rows, and so do gate and up. Holding on to x keeps its memory from
-    being used for another tensor, so the same address means the same rows.
-    """
-
-    x: Tensor | None = None
-    key: Hashable = None
-    analysed: Any = None
-
-    def is_of(self, x: Tensor, key: Hashable) -> bool:
-        """Return whether it is that of the rows x by the key."""
-        return self.x is not None and self.key == key and _same_memory(self.x, x)
-
-
 @dataclass(frozen=True)
 class FactoredGroup:
     """Rows of adapters that share a bank; `index` None stands for all rows, in order.
@@ -64,32 +47,19 @@ class FactoredGroup:
     rows: Rows
     index: Tensor | None
     slots: Tensor | None = None
-    _last: _LastAnalysis = field(default_factory=_LastAnalysis, repr=False, compare=False)
-    _side: SideStream = field(default_factory=SideStream, repr=False, compare=False)
+    _last: LastRows = field(default_factory=LastRows, repr=False, compare=False)
 
     def begin(self, layer: AdaptedLayer, x: Tensor) -> None:
         """Begin on the rows x `[T, in]` what a device can do beside the base's own product."""
-        found = self._kernels(layer)
-        if found is None:
-            return
-        (kernels, number), last = found, self._last
-        key = (kernels, kernels.runs.of(number).start)
-        if last.is_of(x, key):
-            return
-        if last.key == key:
-            kernels.runs.split(number)
-        with self._side.forked(x.device):
-            begun = kernels.begin(x, self.bank.buffer, self._slots, number)
-        last.x, last.key, last.analysed = x, (kernels, kernels.runs.of(number).start), begun
+        kernels = self.kernels_of(layer)
+        if kernels is not None:
+            kernels.begin(layer, x)
 
     def add_to(self, y: Tensor, layer: AdaptedLayer, x: Tensor) -> Tensor:
         """Return y `[T, out]` with the updates of the group's rows of x; y may be written over."""
-        found = self._kernels(layer)
-        if found is not None:
-            kernels, number = found
-            self._side.join()
-            kernels.add(self._last.analysed, number, y, self.bank.buffer, self._slots)
-            return y
+        kernels = self.kernels_of(layer)
+        if kernels is not None:
+            return kernels.add_to(y, layer)
         update = self.update(layer.path, x)
         if update is None:
             return y
@@ -102,30 +72,28 @@ class FactoredGroup:
             return None
         return self.bank.apply_analysed(path, self._analysed(path, x), self.rows)
 
-    def _kernels(self, layer: AdaptedLayer) -> tuple[KernelGroup, int] | None:
-        """Return the layer's kernels; they take all rows of a step."""
-        is_whole = self.index is None or self.slots is not None
-        return self.bank.kernels_of(layer.path) if is_whole and not layer.is_looked_up else None
+    def kernels_of(self, layer: AdaptedLayer) -> UpdatesBeside | None:
+        """Return the kernels that add a layer's update, if any does; they take all rows."""
+        kernels = self._kernels
+        return kernels if kernels is not None and kernels.has(layer) else None
 
-    @property
-    def _slots(self) -> Tensor:
-        return self.rows.slots if self.slots is None else self.slots
+    @cached_property
+    def _kernels(self) -> UpdatesBeside | None:
+        is_whole = self.index is None or self.slots is not None
+        if not is_whole or not self.bank.has_kernels:
+            return None
+        return UpdatesBeside(self.bank, self.rows.slots if self.slots is None else self.slots)
 
     def _analysed(self, path: str, x: Tensor) -> Any:
         last, key = self._last, self.bank.analysis_key(path)
         if key is None:
             return self.bank.analyse(path, self._rows_of(x))
-        if not last.is_of(x, key):
-            last.x, last.key = x, key
-            last.analysed = self.bank.analyse(path, self._rows_of(x))
-        return last.analysed
+        if not last.are(x, key):
+            last.put(x, key, self.bank.analyse(path, self._rows_of(x)))
+        return last.made
 
     def _rows_of(self, x: Tensor) -> Tensor:
         return x if self.index is None else x[self.index]
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 @dataclass(frozen=True)
@@ -171,10 +139,30 @@ class ServingPlan:
         if layer.sees_kept and self.kept is not None:
             return self.kept.forward(layer, x)
         self._check_rows(layer.path, x.shape[0])
-        for group in self.factored:
-            group.begin(layer, x)
+        if self._has_kernels:
+            return self._by_kernels(layer, x)
         y = self._base_and_merged(layer, x)
         for group in self.factored:
+            y = group.add_to(y, layer, x)
+        return y
+
+    @cached_property
+    def _has_kernels(self) -> bool:
+        return any(group.bank.has_kernels for group in self.factored)
+
+    def _by_kernels(self, layer: AdaptedLayer, x: Tensor) -> Tensor:
+        """Return the answer where kernels add updates; those of one bank beside the product."""
+        found = (group.kernels_of(layer) for group in self.factored if not self.merged)
+        beside = next(filter(None, found), None)
+        groups = [
+            group
+            for group in self.factored
+            if beside is None or group.kernels_of(layer) is not beside
+        ]
+        for group in groups:
+            group.begin(layer, x)
+        y = self._base_and_merged(layer, x) if beside is None else beside.answer(layer, x)
+        for group in groups:
             y = group.add_to(y, layer, x)
         return y
 

@@ -11,6 +11,9 @@ a GPU would do is counted operation by operation:
   where it copies to it from memory that it may change at once.
 
 Attention is one launch, as on a GPU. What is read back alone is zero, or true.
+
+Two clocks tell by how much work on a side stream takes longer than what it runs beside. Their
+constants are assumptions for a Hopper card and a recorded step; `BANDWIDTH` was measured on one.
 """
 
 from collections import Counter
@@ -27,8 +30,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from adapters_core.gpu_kernels.running import Launch, listening
-from adapters_core.layers import serving_plan
+from adapters_core.layers import last_rows
 from adapters_core.layers.side_stream import SideStream
+
+#: Bytes a second of a Hopper card's memory.
+BANDWIDTH = 4.3e12
+#: Seconds of a recorded launch beside its bytes: of the base, and of an adapter's own kernel.
+KERNEL_S, OWN_KERNEL_S = 2.2e-6, 3e-6
 
 _ATEN = torch.ops.aten
 _VIEWS = frozenset({"_unsafe_view", "_reshape_alias", "detach", "alias", "lift_fresh"})
@@ -73,6 +81,20 @@ class Cost:
         pairs = zip(astuple(self), astuple(other), strict=True)
         return Cost(*(own + times * more for own, more in pairs))
 
+    @property
+    def seconds(self) -> float:
+        """Return an estimate of its launches one behind the other, kernels of adapters among them.
+
+        The base has kernels of its own, too, which `base_seconds` takes as torch's.
+        """
+        launched = (self.launches - self.own) * KERNEL_S + self.own * OWN_KERNEL_S
+        return launched + self.num_bytes / BANDWIDTH
+
+    @property
+    def base_seconds(self) -> float:
+        """Return an estimate of the base's launches, all of which take as long as torch's."""
+        return self.launches * KERNEL_S + self.num_bytes / BANDWIDTH
+
 
 @dataclass
 class Tally:
@@ -83,13 +105,17 @@ class Tally:
         beside: the part of it on a side stream.
         names: launches by the operation's or the kernel's name.
         heard: launches of Triton's kernels.
+        late_s: seconds that the main stream waits for a side stream, an estimate.
     """
 
     cost: Cost = Cost()
     beside: Cost = Cost()
     names: Counter[str] = field(default_factory=Counter)
     heard: list[Launch] = field(default_factory=list)
+    late_s: float = 0.0
     _is_beside: bool = False
+    _main_s: float = 0.0
+    _side_s: float = 0.0
 
     def launched(self, name: str, num_bytes: int, own: int = 0) -> None:
         """Enter a launch."""
@@ -98,6 +124,9 @@ class Tally:
         self.cost = self.cost.plus(one)
         if self._is_beside:
             self.beside = self.beside.plus(one)
+            self._side_s += one.seconds
+        else:
+            self._main_s += one.base_seconds
 
     def hear(self, launch: Launch) -> None:
         """Enter a launch of a kernel of Triton's."""
@@ -116,10 +145,17 @@ class Tally:
     def forked(self) -> Iterator[None]:
         """Enter what the block launches as work on a side stream."""
         before, self._is_beside = self._is_beside, True
+        self._side_s = max(self._side_s, self._main_s)
         try:
             yield
         finally:
             self._is_beside = before
+
+    def joined(self) -> None:
+        """Enter that the main stream waits for what is on the side stream."""
+        late = max(0.0, self._side_s - self._main_s)
+        self.late_s += late
+        self._main_s += late
 
 
 @contextmanager
@@ -129,8 +165,9 @@ def counted() -> Iterator[Tally]:
 
     with (
         # All tensors without values have one address.
-        patch.object(serving_plan, "_same_memory", _same_memory),
+        patch.object(last_rows, "_same_memory", _same_memory),
         patch.object(SideStream, "forked", lambda stream, device: tally.forked()),
+        patch.object(SideStream, "join", lambda stream: tally.joined()),
         listening(tally.hear),
         _Functions(tally),
         _Operations(tally),

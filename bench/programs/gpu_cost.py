@@ -24,7 +24,7 @@ from rich.console import Console
 from adapters_core.contract.method import Method
 from bench.lib.bases import ENDINGS
 from bench.lib.compiling import SHARED_LIMITS
-from bench.lib.counting import Cost
+from bench.lib.counting import KERNEL_S, OWN_KERNEL_S, Cost
 from bench.lib.grids import Grid
 from bench.lib.program import Parser
 from bench.lib.timing import machine
@@ -38,13 +38,6 @@ from bench.programs.gpu_counts import (
     Layered,
     methods,
 )
-
-#: Bytes a second of a Hopper card's memory, as measured.
-BANDWIDTH = 4.3e12
-#: Seconds of a recorded launch beside its bytes: of the base, and of an adapter's own kernel.
-#: Estimates.
-KERNEL_S, OWN_KERNEL_S = 2.2e-6, 3e-6
-
 
 @dataclass(frozen=True)
 class Row:
@@ -61,20 +54,15 @@ class Row:
         return [name for name, value in self.figures.items() if not value <= bars.get(name, -1)]
 
 
-def base_seconds(cost: Cost) -> float:
-    """Return an estimate for a recorded step of the base."""
-    return cost.launches * KERNEL_S + cost.num_bytes / BANDWIDTH
-
-
 def extra_seconds(extra: Counts, with_beside: bool) -> float:
-    """Return an estimate for what adapters add to it.
+    """Return an estimate for what adapters add to a recorded step.
 
-    `with_beside` False: launches on a side stream take no time of their own; their bytes do.
+    `with_beside` False: launches on a side stream take the time alone by which they are late;
+    their bytes do all the same.
     """
-    cost = extra.cost
-    launched = (cost.launches - cost.own) * KERNEL_S + cost.own * OWN_KERNEL_S
-    beside = 0.0 if with_beside else extra.beside.launches * OWN_KERNEL_S
-    return launched - beside + cost.num_bytes / BANDWIDTH
+    beside = extra.beside.own * OWN_KERNEL_S
+    beside += (extra.beside.launches - extra.beside.own) * KERNEL_S
+    return extra.cost.seconds + (0.0 if with_beside else extra.late_s - beside)
 
 
 def counted_rows(chosen: Mapping[str, Method]) -> Iterator[Row]:
@@ -83,7 +71,7 @@ def counted_rows(chosen: Mapping[str, Method]) -> Iterator[Row]:
     decode = model.layered(lambda base: base.decode(None))
     prompt = model.layered(lambda base: base.prompt(None))
     base = _step_row("decode base", decode, None)
-    yield replace(base, others={**base.others, "ms": 1e3 * base_seconds(decode.whole.cost)})
+    yield replace(base, others={**base.others, "ms": 1e3 * decode.whole.cost.base_seconds})
     yield _step_row("prompt base", prompt, None)
     for which in ENDINGS:
         merged = model.layered(partial(CountedBase.merged, which=which))
@@ -110,14 +98,18 @@ def _decode_row(name: str, step: Layered, base: Layered) -> Row:
 
 
 def _step_row(name: str, step: Layered, base: Layered | None) -> Row:
-    """Return a step's row: a layer's cost, beyond the base's where there is an adapter."""
+    """Return a step's row: a layer's cost, beyond the base's where there is an adapter.
+
+    `beside` are launches on a side stream, `late` what the main stream waits for them.
+    """
     layer = (step.beyond(base) if base else step).layer
     figures = {
         "launches": layer.cost.launches,
         "MB": layer.cost.num_bytes / 1e6,
         "waits": step.whole.cost.waits,
     }
-    return Row(name, figures, {"beside": layer.beside.launches})
+    others = {"beside": layer.beside.launches, "late, us": 1e6 * layer.late_s}
+    return Row(name, figures, others)
 
 
 def _load_row(name: str, load: Cost) -> Row:
@@ -127,7 +119,7 @@ def _load_row(name: str, load: Cost) -> Row:
 
 def _ratio(base: Layered, step: Layered, with_beside: bool) -> float:
     """Return the speed of a step with adapters, as a share of the base's."""
-    alone = base_seconds(base.whole.cost)
+    alone = base.whole.cost.base_seconds
     return alone / (alone + extra_seconds(step.beyond(base).whole, with_beside))
 
 

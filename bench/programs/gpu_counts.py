@@ -45,19 +45,24 @@ def methods() -> dict[str, Method]:
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted: in all, and on a side stream."""
+    """What was counted: in all, on a side stream, and seconds that were waited for that one."""
 
     cost: Cost
     beside: Cost
+    late_s: float = 0.0
 
     @classmethod
     def of(cls, tally: Tally) -> "Counts":
         """Return a tally's."""
-        return cls(tally.cost, tally.beside)
+        return cls(tally.cost, tally.beside, tally.late_s)
 
     def plus(self, other: "Counts", times: int = 1) -> "Counts":
         """Return both together, the other one so many times."""
-        return Counts(self.cost.plus(other.cost, times), self.beside.plus(other.beside, times))
+        return Counts(
+            self.cost.plus(other.cost, times),
+            self.beside.plus(other.beside, times),
+            self.late_s + times * other.late_s,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapters_core.layers.side_stream import SideStream
-from bench.lib.counting import Cost, Tally, cost_of, counted
+from bench.lib.counting import BANDWIDTH, KERNEL_S, Cost, Tally, cost_of, counted
 
 META = torch.device("meta")
 
@@ -88,6 +88,23 @@ def test_work_on_a_side_stream_is_counted_in_all_and_beside() -> None:
     tally = cost_of(run)
     assert tally.cost.launches == 2
     assert tally.beside == Cost(launches=1, num_bytes=2 * X.nbytes)
+
+
+def test_the_main_stream_waits_for_a_longer_side_stream_alone() -> None:
+    def run(beside: int, main: int) -> None:
+        side = SideStream()
+        X.add_(1)  # before the fork, so neither's
+        with side.forked(META):
+            for _ in range(beside):
+                X.add_(1)
+        for _ in range(main):
+            X.add_(1)
+        side.join()
+
+    each = KERNEL_S + 2 * X.nbytes / BANDWIDTH
+    assert cost_of(lambda: run(3, 1)).late_s == pytest.approx(2 * each)
+    assert cost_of(lambda: run(2, 2)).late_s == 0
+    assert cost_of(lambda: (run(2, 1), run(1, 2))).late_s == pytest.approx(each)
 
 
 def test_kernels_of_triton_are_heard() -> None:

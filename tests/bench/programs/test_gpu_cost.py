@@ -7,15 +7,11 @@ import torch
 
 pytest.importorskip("triton")
 
-from bench.lib.counting import Cost
-from bench.programs.gpu_bars import BARS, GOALS
+from bench.lib.counting import BANDWIDTH, KERNEL_S, OWN_KERNEL_S, Cost
+from bench.programs.gpu_bars import BARS, GOALS, SPEEDS
 from bench.programs.gpu_cost import (
-    BANDWIDTH,
-    KERNEL_S,
-    OWN_KERNEL_S,
     Row,
     bars_of,
-    base_seconds,
     counted_rows,
     extra_seconds,
 )
@@ -46,6 +42,12 @@ def crossed(rows: dict[str, Row]) -> dict[str, str]:
 
 def test_no_bar_is_crossed(rows: dict[str, Row]) -> None:
     assert crossed(rows) == {}
+
+
+def test_the_estimated_speeds_are_those_wanted(rows: dict[str, Row]) -> None:
+    for name, wanted in SPEEDS.items():
+        others = rows[name].others
+        assert others["mixed / base"] >= wanted > others["in a row"]
 
 
 @pytest.mark.slow
@@ -89,12 +91,13 @@ def test_a_base_of_two_layers_tells_what_all_layers_cost(rows: dict[str, Row]) -
 
 
 def test_the_estimate_is_its_arithmetic() -> None:
-    extra = Counts(Cost(launches=10, own=4, num_bytes=43), Cost(launches=3, own=3, num_bytes=4))
+    beside = Cost(launches=3, own=2, num_bytes=4)
+    extra = Counts(Cost(launches=10, own=4, num_bytes=43), beside, late_s=1e-6)
     in_a_row = 6 * KERNEL_S + 4 * OWN_KERNEL_S + 43 / BANDWIDTH
     assert extra_seconds(extra, with_beside=True) == pytest.approx(in_a_row)
-    hidden = 3 * OWN_KERNEL_S
-    assert extra_seconds(extra, with_beside=False) == pytest.approx(in_a_row - hidden)
-    alone = base_seconds(Cost(launches=5, own=2, num_bytes=86))
+    hidden = KERNEL_S + 2 * OWN_KERNEL_S
+    assert extra_seconds(extra, with_beside=False) == pytest.approx(in_a_row - hidden + 1e-6)
+    alone = Cost(launches=5, own=2, num_bytes=86).base_seconds
     assert alone == pytest.approx(5 * KERNEL_S + 86 / BANDWIDTH)
 
 
