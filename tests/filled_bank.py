@@ -48,9 +48,7 @@ class FilledBank:
             }
         return made
 
-    def update(
-        self, x: Tensor, slots: Tensor, path: str, y: Tensor, adds: bool = True
-    ) -> Tensor:
+    def update(self, x: Tensor, slots: Tensor, path: str, y: Tensor, adds: bool = True) -> Tensor:
         """Return y with the updates added, or written over."""
         found = self.kernels.kernels_of(path)
         assert found is not None

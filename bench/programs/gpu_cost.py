@@ -39,6 +39,7 @@ from bench.programs.gpu_counts import (
     methods,
 )
 
+
 @dataclass(frozen=True)
 class Row:
     """One row of the table: what was counted, and figures without a bar."""

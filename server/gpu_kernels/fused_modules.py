@@ -1,4 +1,4 @@
-"""Puts kernels in the place of a base's norms, gates and rotations, and takes them out again.
+"""Puts kernels in the place of a base's norms, gates, rotations and sums, and takes them out again.
 
 Only modules of transformers that are known to compute these, by their classes' names; each is
 compared with its own forward on random rows before it is replaced. Where a gradient is wanted, or
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from server.gpu_kernels.fused_rotation import fused_attention
+from server.gpu_kernels.fused_sums import fused_sums
 from server.gpu_kernels.module_check import GEMMAS, KNOWN, agree, name_of, random
 from server.gpu_kernels.rows import LONGEST_NORM, gated, normed
 
@@ -62,7 +63,12 @@ class Fusion:
 def fuse(model: nn.Module) -> Fusion:
     """Let kernels compute what they can of a model on a device where they run."""
     fusion = Fusion()
-    makers = {"norms": _fused_norm, "gates": _fused_mlp, "rotations": fused_attention}
+    makers = {
+        "norms": _fused_norm,
+        "gates": _fused_mlp,
+        "rotations": fused_attention,
+        "sums": fused_sums,
+    }
     for module in model.modules():
         for kind, make in makers.items():
             by: Any = make(module)

@@ -120,6 +120,23 @@ def rotate(
         )
 
 
+@triton.jit(do_not_specialize=["size"])
+def add_update(
+    residual,  # [size]
+    answer,
+    update,
+    out,
+    size,
+    BLOCK: tl.constexpr,
+):
+    cell = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = cell < size
+    changed = tl.load(answer + cell, mask=inside, other=0.0).to(tl.float32)
+    changed += tl.load(update + cell, mask=inside, other=0.0).to(tl.float32)
+    changed += tl.load(residual + cell, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + cell, changed.to(out.dtype.element_ty), mask=inside)
+
+
 @triton.jit
 def gate(
     gates,  # [T, SIZE], the last stride is 1

@@ -1,9 +1,10 @@
 """Launches of kernels that work on each row for itself."""
 
+import torch
 from torch import Tensor
 
 from adapters_core.gpu_kernels.running import launch
-from server.gpu_kernels.row_kernels import gate, rms_norm, rotate, store
+from server.gpu_kernels.row_kernels import add_update, gate, rms_norm, rotate, store
 
 #: Numbers that a program takes at least, where rows are short.
 _TILE = 1024
@@ -120,6 +121,30 @@ def gated(gates: Tensor, ups: Tensor, is_silu: bool) -> Tensor:
         IS_SILU=is_silu,
     )
     return out.view(gates.shape)
+
+
+def summed(residual: Tensor, answer: Tensor, update: Tensor) -> Tensor:
+    """Return the sum of three tensors of equal numbers, `[..., n]`, rounded once: one launch.
+
+    Args:
+        residual: its shape is the result's.
+        answer: of the same shape and dtype.
+        update: `[T, n]`, of the same dtype.
+    """
+    parts = [x.contiguous() for x in (residual, answer, update)]
+    out = torch.empty_like(parts[0])
+    launch(
+        add_update,
+        (-(-out.numel() // _COLS),),
+        4 * out.nbytes,
+        residual=parts[0],
+        answer=parts[1],
+        update=parts[2],
+        out=out,
+        size=out.numel(),
+        BLOCK=_COLS,
+    )
+    return out
 
 
 def stored(k: Tensor, v: Tensor, keys: Tensor, values: Tensor, cells: Tensor) -> None:
