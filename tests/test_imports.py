@@ -132,6 +132,10 @@ PURE = {
 #: No pickle anywhere, and nothing else that runs what a file says.
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 
+#: Third party -> modules (with all below them) that import it inside functions only, because it
+#: takes long and no start needs it.
+LATE = {"matplotlib": ("server.api", "server.app", "server.service", "server.process")}
+
 
 @dataclass(frozen=True)
 class Import:
@@ -268,6 +272,25 @@ def test_third_parties_have_one_home(library: str) -> None:
         if found.name.split(".")[0] == library and not is_within(found.source, HOMES[library])
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", list(LATE))
+def test_what_no_start_needs_is_imported_late(library: str) -> None:
+    early = [
+        module
+        for module, path in modules().items()
+        if is_within(module, LATE[library])
+        for node in ast.parse(path.read_text(), str(path)).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and any(name.split(".")[0] == library for name in _named(node))
+    ]
+    assert not early
+
+
+def _named(node: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [alias.name for alias in node.names]
 
 
 @pytest.mark.parametrize("module", list(PURE))

@@ -5,8 +5,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from registry import JobRecord, MetricPoint
 from registry.common.pages import MAX_PAGE
 from registry.jobs.jobs import Jobs
@@ -50,6 +48,8 @@ def all_points(jobs: Jobs, id_: str) -> list[MetricPoint]:
 
 
 def _drawn(points: Sequence[MetricPoint], title: str) -> bytes:
+    from matplotlib.figure import Figure  # half a second that no start needs
+
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
     axes = figure.subplots()
     for name, (label, style) in _SERIES.items():

@@ -44,6 +44,7 @@ def serve(
     **flags: str | bool | None,
 ) -> None:
     """Serve a base and its adapters until Ctrl-C. Every flag is also OVERTONE_<NAME>."""
+    from adapters_core.starting import uncollected_imports
     from server.settings import read_settings
 
     with _one_line_ends():
@@ -53,7 +54,8 @@ def serve(
             typer.echo(settings.model_dump_json(indent=2))
             return
         listener = _ready_to_load(settings)
-        from server.process.launch import launch
+        with uncollected_imports():
+            from server.process.launch import launch
 
         _exit_with(launch(settings, listener=listener))
 

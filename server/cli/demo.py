@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
+from adapters_core.starting import uncollected_imports
 from server.process.listening import url_of
 from server.settings import BadSetting, Settings, read_settings
 
@@ -37,7 +38,8 @@ def demo_settings(
 
 def run_demo(settings: Settings, listener: socket.socket) -> int:
     """Serve the demo until Ctrl-C; return the exit code."""
-    from server.process.launch import launch
+    with uncollected_imports():
+        from server.process.launch import launch
 
     _say(f"Loading the demo base; data under {settings.data}")
     url = url_of(listener)

@@ -1,5 +1,6 @@
 """What cannot work is said before torch is imported, with what to do instead."""
 
+import gc
 import os
 import socket
 import subprocess
@@ -8,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters_core.starting import CannotStart, check_base, check_device, check_folder, torch_build
+from adapters_core.starting import (
+    CannotStart,
+    check_base,
+    check_device,
+    check_folder,
+    torch_build,
+    uncollected_imports,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,3 +147,14 @@ def test_none_of_it_imports_what_takes_seconds() -> None:
         check=True,
     )
     assert done.stdout.strip() == ""
+
+
+def test_imports_are_not_collected_and_what_comes_after_them_is() -> None:
+    before = gc.get_freeze_count()
+    try:
+        with uncollected_imports():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 
+from adapters_core.starting import uncollected_imports
 from trainer.process.child_task import ChildTask
 from trainer.process.priority import lower_priority
 
@@ -39,8 +40,9 @@ def tie_to(parent: int) -> bool:
 
 
 def _work(task: ChildTask, stop: threading.Event) -> None:
-    from registry.connect import connect
-    from trainer.job.attempt import Attempt
+    with uncollected_imports():
+        from registry.connect import connect
+        from trainer.job.attempt import Attempt
 
     settings = task.settings
     with connect(settings.registry, settings.data, store=settings.store) as registry:
