@@ -86,7 +86,7 @@ def test_what_docker_is_told_is_what_our_files_ask_for(block: Block) -> None:
     for argument in re.findall(r"--build-arg (\w+)=", block.text):
         assert f"ARG {argument}" in known
     for variable in re.findall(r"\b([A-Z]+_(?:PASSWORD|KEYS?))\b", block.text):
-        assert f"${{{variable}:?" in known
+        assert f"${{{variable}:?" in known or f"environment: {variable}\n" in known
 
 
 @pytest.mark.parametrize("block", checked_by("compose"), ids=str)
