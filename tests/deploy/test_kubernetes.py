@@ -209,9 +209,7 @@ def test_ports_have_their_names() -> None:
         for port in template["spec"]["containers"][0].get("ports", [])
     }
     text = json.dumps(RESOURCES)
-    used = {
-        name for pair in re.findall(r'"(?:targetP|p)ort": ("\w+"|\d+)', text) for name in [pair]
-    }
+    used = set(re.findall(r'"(?:targetP|p)ort": ("\w+"|\d+)', text))
     assert {json.loads(each) for each in used} <= {*ports, *ports.values(), 53}
     [pool] = named("InferencePool", "overtone")["spec"]["targetPorts"]
     assert pool["number"] == ports["http"]
