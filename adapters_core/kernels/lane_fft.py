@@ -1,13 +1,13 @@
-"""Fourier transforms of sixteen rows at once, one row a lane, in one compiled loop.
+"""Fourier transforms of several rows at once, one row a lane, in one compiled loop.
 
     backward = False:  Z[k] = sum_j z[j] e^(-2 pi i j k / H);   True: e^(+2 pi i j k / H), unscaled
 
 A library's transform has a plan to look up and code of its own to fetch: behind a matrix product
 that has swept the caches, the transform of one row takes nine times what it takes warm. Here a
-row lies in a lane of every vector (simd16.py), so that every step is one instruction for sixteen
-rows whatever the step, and sizes with any small factors are alike. The order is Stockham's (no
-reversal of bits): pass by pass, x[q + s (p + m k)] becomes y[q + s (r p + k)], r the radix, n the
-length left, m = n / r, s the stride.
+row lies in a lane of every vector (vectors.py), so that every step is one instruction for eight or
+sixteen numbers whatever the step, and sizes with any small factors are alike. The order is
+Stockham's (no reversal of bits): pass by pass, x[q + s (p + m k)] becomes y[q + s (r p + k)], r the
+radix, n the length left, m = n / r, s the stride.
 """
 
 import math
@@ -17,7 +17,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from adapters_core.kernels.simd16 import LANES, add, load, mul, splat, store, sub
+from adapters_core.kernels import simd8, simd16
+from adapters_core.kernels.vectors import add, lanes_of, load_like, mul, splat_like, store, sub
 
 #: Passes of larger ones read as many lines that lie in one set of the cache, and lose.
 _RADICES = (2, 3, 5, 7)
@@ -86,22 +87,32 @@ def _waves(turns: list[Any], sign: int) -> Any:
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _pass_4(  # type: ignore[no-untyped-def]
-    x, y, z, w, count, width, cosines, sines, turned
+    x, y, z, w, count, width, cosines, sines, turned, like
 ):  # pragma: no cover - compiled
     """Read real and imaginary parts from x and y, write them to z and w."""
-    step, across = np.uintp(count * width), np.uintp(width)
-    sign = splat(turned)
+    step, across, lanes = np.uintp(count * width), np.uintp(width), lanes_of(like)
+    sign = splat_like(like, turned)
     for p in range(count):
         a = np.uintp(p * width)
         b, c, d = a + step, a + step + step, a + step + step + step
         to = np.uintp(4 * p * width)
-        c1, s1 = splat(cosines[3 * p]), splat(sines[3 * p])
-        c2, s2 = splat(cosines[3 * p + 1]), splat(sines[3 * p + 1])
-        c3, s3 = splat(cosines[3 * p + 2]), splat(sines[3 * p + 2])
+        c1, s1 = splat_like(like, cosines[3 * p]), splat_like(like, sines[3 * p])
+        c2, s2 = splat_like(like, cosines[3 * p + 1]), splat_like(like, sines[3 * p + 1])
+        c3, s3 = splat_like(like, cosines[3 * p + 2]), splat_like(like, sines[3 * p + 2])
         t = np.uintp(0)
         while t < across:
-            ar, ai, br, bi = load(x, a + t), load(y, a + t), load(x, b + t), load(y, b + t)
-            cr, ci, dr, di = load(x, c + t), load(y, c + t), load(x, d + t), load(y, d + t)
+            ar, ai, br, bi = (
+                load_like(like, x, a + t),
+                load_like(like, y, a + t),
+                load_like(like, x, b + t),
+                load_like(like, y, b + t),
+            )
+            cr, ci, dr, di = (
+                load_like(like, x, c + t),
+                load_like(like, y, c + t),
+                load_like(like, x, d + t),
+                load_like(like, y, d + t),
+            )
             er, ei, fr, fi = add(ar, cr), add(ai, ci), sub(ar, cr), sub(ai, ci)
             gr, gi = add(br, dr), add(bi, di)
             hr, hi = mul(sign, sub(di, bi)), mul(sign, sub(br, dr))
@@ -116,55 +127,70 @@ def _pass_4(  # type: ignore[no-untyped-def]
             store(w, at + across, add(mul(vr, s2), mul(vi, c2)))
             store(z, at + across + across, sub(mul(qr, c3), mul(qi, s3)))
             store(w, at + across + across, add(mul(qr, s3), mul(qi, c3)))
-            t += np.uintp(LANES)
+            t += lanes
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _pass_2(x, y, z, w, count, width, cosines, sines):  # type: ignore[no-untyped-def]
-    step, across = np.uintp(count * width), np.uintp(width)  # pragma: no cover - compiled
+def _pass_2(x, y, z, w, count, width, cosines, sines, like):  # type: ignore[no-untyped-def]
+    step, across, lanes = (
+        np.uintp(count * width),
+        np.uintp(width),
+        lanes_of(like),
+    )  # pragma: no cover - compiled
     for p in range(count):
-        c, s = splat(cosines[p]), splat(sines[p])
+        c, s = splat_like(like, cosines[p]), splat_like(like, sines[p])
         a, to, t = np.uintp(p * width), np.uintp(2 * p * width), np.uintp(0)
         while t < across:
-            ar, ai = load(x, a + t), load(y, a + t)
-            br, bi = load(x, a + step + t), load(y, a + step + t)
+            ar, ai = load_like(like, x, a + t), load_like(like, y, a + t)
+            br, bi = load_like(like, x, a + step + t), load_like(like, y, a + step + t)
             store(z, to + t, add(ar, br))
             store(w, to + t, add(ai, bi))
             ur, ui = sub(ar, br), sub(ai, bi)
             store(z, to + across + t, sub(mul(ur, c), mul(ui, s)))
             store(w, to + across + t, add(mul(ur, s), mul(ui, c)))
-            t += np.uintp(LANES)
+            t += lanes
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _pass_odd(  # type: ignore[no-untyped-def]
-    x, y, z, w, radix, count, width, cosines, sines, roots_c, roots_s
+    x, y, z, w, radix, count, width, cosines, sines, roots_c, roots_s, like
 ):  # pragma: no cover - compiled
     """Results k and radix - k come from the same sums of entries j and radix - j."""
-    step, across = np.uintp(count * width), np.uintp(width)
+    step, across, lanes = np.uintp(count * width), np.uintp(width), lanes_of(like)
     for p in range(count):
         a, to, t = np.uintp(p * width), np.uintp(radix * p * width), np.uintp(0)
         turn_c, turn_s = cosines[(radix - 1) * p :], sines[(radix - 1) * p :]
         while t < across:
-            first_r, first_i = load(x, a + t), load(y, a + t)
+            first_r, first_i = load_like(like, x, a + t), load_like(like, y, a + t)
             all_r, all_i = first_r, first_i
             for j in range(1, radix):
                 at = a + np.uintp(j) * step + t
-                all_r, all_i = add(all_r, load(x, at)), add(all_i, load(y, at))
+                all_r, all_i = (
+                    add(all_r, load_like(like, x, at)),
+                    add(all_i, load_like(like, y, at)),
+                )
             store(z, to + t, all_r)
             store(w, to + t, all_i)
             for k in range(1, radix // 2 + 1):
                 even_r, even_i = first_r, first_i
-                odd_r, odd_i = splat(np.float32(0)), splat(np.float32(0))
+                odd_r, odd_i = splat_like(like, np.float32(0)), splat_like(like, np.float32(0))
                 root = 0  # j k modulo the radix
                 for j in range(1, radix // 2 + 1):
                     root += k
                     if root >= radix:
                         root -= radix
-                    c, s = splat(roots_c[np.uintp(root)]), splat(roots_s[np.uintp(root)])
+                    c, s = (
+                        splat_like(like, roots_c[np.uintp(root)]),
+                        splat_like(like, roots_s[np.uintp(root)]),
+                    )
                     one = a + np.uintp(j) * step + t
                     two = a + np.uintp(radix - j) * step + t
-                    br, bi, dr, di = load(x, one), load(y, one), load(x, two), load(y, two)
+                    br, bi, dr, di = (
+                        load_like(like, x, one),
+                        load_like(like, y, one),
+                        load_like(like, x, two),
+                        load_like(like, y, two),
+                    )
                     even_r = add(even_r, mul(c, add(br, dr)))
                     even_i = add(even_i, mul(c, add(bi, di)))
                     odd_r = add(odd_r, mul(s, sub(br, dr)))
@@ -174,30 +200,32 @@ def _pass_odd(  # type: ignore[no-untyped-def]
                         m, ur, ui = k, sub(even_r, odd_i), add(even_i, odd_r)
                     else:
                         m, ur, ui = radix - k, add(even_r, odd_i), sub(even_i, odd_r)
-                    c, s = splat(turn_c[m - 1]), splat(turn_s[m - 1])
+                    c, s = splat_like(like, turn_c[m - 1]), splat_like(like, turn_s[m - 1])
                     at = to + np.uintp(m) * across + t
                     store(z, at, sub(mul(ur, c), mul(ui, s)))
                     store(w, at, add(mul(ur, s), mul(ui, c)))
-            t += np.uintp(LANES)
+            t += lanes
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _pass(  # type: ignore[no-untyped-def]
-    x, y, z, w, radix, count, width, cosines, sines, roots_c, roots_s
+    x, y, z, w, radix, count, width, cosines, sines, roots_c, roots_s, like
 ):  # pragma: no cover - compiled
     if radix == 4:
-        _pass_4(x, y, z, w, count, width, cosines, sines, roots_s[1])
+        _pass_4(x, y, z, w, count, width, cosines, sines, roots_s[1], like)
     elif radix == 2:
-        _pass_2(x, y, z, w, count, width, cosines, sines)
+        _pass_2(x, y, z, w, count, width, cosines, sines, like)
     else:
-        _pass_odd(x, y, z, w, radix, count, width, cosines, sines, roots_c, roots_s)
+        _pass_odd(x, y, z, w, radix, count, width, cosines, sines, roots_c, roots_s, like)
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def lane_fft(  # type: ignore[no-untyped-def]
-    x, y, z, w, size, radices, turns, roots
+    x, y, z, w, lanes, size, radices, turns, roots
 ):  # pragma: no cover - compiled
-    """Transform real parts x and imaginary parts y, flat `[size * 16]`, with z and w to work in.
+    """Transform real parts x and imaginary parts y, `[size * lanes]`, with z and w to work in.
+
+    `lanes` is how many rows stand beside each other, a multiple of eight.
 
     Returns whether the result is in z and w, not in x and y.
     """
@@ -205,13 +233,13 @@ def lane_fft(  # type: ignore[no-untyped-def]
     away = False
     for i in range(radices.shape[0]):
         radix = radices[i]
-        count, width = left // radix, stride * LANES
-        cosines, sines = turns[0, at:], turns[1, at:]
-        roots_c, roots_s = roots[0, root:], roots[1, root:]
-        if away:
-            _pass(z, w, x, y, radix, count, width, cosines, sines, roots_c, roots_s)
+        count, width = left // radix, stride * lanes
+        a, b, c, d = (z, w, x, y) if away else (x, y, z, w)
+        given = turns[0, at:], turns[1, at:], roots[0, root:], roots[1, root:]
+        if width % simd16.LANES == 0:
+            _pass(a, b, c, d, radix, count, width, *given, simd16.splat(np.float32(0)))
         else:
-            _pass(x, y, z, w, radix, count, width, cosines, sines, roots_c, roots_s)
+            _pass(a, b, c, d, radix, count, width, *given, simd8.splat(np.float32(0)))
         at += count * (radix - 1)
         root += radix
         left, stride, away = count, stride * radix, not away

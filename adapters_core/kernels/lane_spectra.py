@@ -1,12 +1,12 @@
-"""FourierFT's batch, sixteen rows at a time: spectra of the rows, sparse core, and back.
+"""FourierFT's batch, eight rows at a time: spectra of the rows, sparse core, and back.
 
     analyse:  X[k] = sum_t x[t] e^(-2 pi i t k / N),   k = 0..N/2
     update:   W[r] = sum of the coefficients times X (spectral.py);   u = the real inverse, unscaled
 
 A real row of N numbers is a complex one of N / 2, its transform split by evenness (Z the complex
 transform, O and E those of odd and even entries: Z = E + i O). The torch way is `torch.fft.rfft`,
-`spectral_rows` and `torch.fft.irfft`; it is the reference, and the way for sizes that are odd or
-have a large prime factor.
+`spectral_rows` and `torch.fft.irfft`; it is the reference, and the way for sizes that are no
+multiple of eight or have a large prime factor.
 """
 
 import math
@@ -28,7 +28,17 @@ from adapters_core.kernels.lane_fft import (
     lane_fft,
     lane_transform,
 )
-from adapters_core.kernels.simd16 import LANES, add, load, mul, splat, store, sub
+from adapters_core.kernels.simd8 import (
+    LANES,
+    add,
+    lanes_to_rows,
+    load,
+    mul,
+    rows_to_lanes,
+    splat,
+    store,
+    sub,
+)
 from adapters_core.kernels.spectral import SpectralPlan
 from adapters_core.kernels.team import (
     cube,
@@ -39,8 +49,6 @@ from adapters_core.kernels.team import (
     team_size,
     vector,
 )
-
-_CHUNK = 64
 
 
 class _Scratch(threading.local):
@@ -74,8 +82,8 @@ class LaneTables:
 
 
 def has_lanes(shape: Shape) -> bool:
-    """Return whether layers of this shape can be served sixteen rows at a time."""
-    return all(size % 2 == 0 and has_lane_transform(size // 2) for size in shape)
+    """Return whether layers of this shape can be served eight rows at a time."""
+    return all(size % LANES == 0 and has_lane_transform(size // 2) for size in shape)
 
 
 def lane_tables(shape: Shape) -> LaneTables:
@@ -94,49 +102,97 @@ def _quarter_waves(size: int) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _analyse_loop(rows, spectra, size, radices, turns, roots, split, work):  # type: ignore[no-untyped-def]
-    lanes, half = np.uintp(LANES), splat(np.float32(0.5))  # pragma: no cover - compiled
-    x, y, z, w = work[0], work[1], work[2], work[3]
-    for block in range(spectra.shape[0]):
-        first = block * LANES
-        x[:] = 0
-        y[:] = 0
-        for start in range(0, size, _CHUNK):
-            for lane in range(min(LANES, rows.shape[0] - first)):
-                row = rows[first + lane]
-                for j in range(start, min(size, start + _CHUNK)):
-                    x[np.uintp(j * LANES + lane)] = row[np.uintp(2 * j)]
-                    y[np.uintp(j * LANES + lane)] = row[np.uintp(2 * j + 1)]
-        away = lane_fft(x, y, z, w, size, radices, turns, roots)
-        real, imag = (z, w) if away else (x, y)
-        out_r, out_i = spectra[block, 0], spectra[block, 1]
-        for k in range(size // 2 + 1):
-            at, mirrored = np.uintp(k) * lanes, np.uintp(size - k) * lanes
-            other = mirrored if k > 0 else at
-            ar, ai, br, bi = load(real, at), load(imag, at), load(real, other), load(imag, other)
-            even_r, even_i = mul(half, add(ar, br)), mul(half, sub(ai, bi))
-            odd_r, odd_i = mul(half, add(ai, bi)), mul(half, sub(br, ar))
-            c, s = splat(split[0, k]), splat(split[1, k])
-            turned_r = add(mul(c, odd_r), mul(s, odd_i))
-            turned_i = sub(mul(c, odd_i), mul(s, odd_r))
-            store(out_r, mirrored, sub(even_r, turned_r))
-            store(out_i, mirrored, sub(turned_i, even_i))
-            store(out_r, at, add(even_r, turned_r))
-            store(out_i, at, add(even_i, turned_i))
+def _find_rows(first, num_rows, length, starts):  # type: ignore[no-untyped-def]
+    """Write where the rows from `first` on begin in a matrix `[num_rows, length]`."""
+    for lane in range(LANES):  # pragma: no cover - compiled
+        starts[lane] = np.uint64(min(first + lane, num_rows - 1) * length)
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _core(spectra, buffer, offset, slots, first, reads, writes, stops, bank, out_r, out_i):  # type: ignore[no-untyped-def]
+def _parts_in(rows, starts, size, x, y, tile):  # type: ignore[no-untyped-def]
+    """Write even numbers of eight rows of length 2 `size` to x, odd ones to y."""
+    at = np.uintp(0)  # pragma: no cover - compiled
+    lanes, two = np.uintp(LANES), np.uintp(2 * LANES)
+    for t in range(0, 2 * size, LANES):
+        rows_to_lanes(rows, starts, np.uintp(t), tile)
+        taken = np.uintp(0)
+        for _ in range(LANES // 2):
+            store(x, at, load(tile, taken))
+            store(y, at, load(tile, taken + lanes))
+            at, taken = at + lanes, taken + two
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _parts_out(x, y, size, out, starts, tile):  # type: ignore[no-untyped-def]
+    """Write the lanes of x to the even numbers of rows of length 2 `size`, those of y to the odd.
+
+    The inverse of `_parts_in`.
+    """
+    at = np.uintp(0)  # pragma: no cover - compiled
+    lanes, two = np.uintp(LANES), np.uintp(2 * LANES)
+    for t in range(0, 2 * size, LANES):
+        taken = np.uintp(0)
+        for _ in range(LANES // 2):
+            store(tile, taken, load(x, at))
+            store(tile, taken + lanes, load(y, at))
+            at, taken = at + lanes, taken + two
+        lanes_to_rows(tile, out, starts, np.uintp(t))
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _split(real, imag, size, split):  # type: ignore[no-untyped-def]
+    """Turn the transform of a complex row into the half spectrum of the real one, in its place."""
+    lanes, half = np.uintp(LANES), splat(np.float32(0.5))  # pragma: no cover - compiled
+    for k in range(size // 2 + 1):
+        at, mirrored = np.uintp(k) * lanes, np.uintp(size - k) * lanes
+        other = mirrored if k > 0 else at
+        ar, ai, br, bi = load(real, at), load(imag, at), load(real, other), load(imag, other)
+        even_r, even_i = mul(half, add(ar, br)), mul(half, sub(ai, bi))
+        odd_r, odd_i = mul(half, add(ai, bi)), mul(half, sub(br, ar))
+        c, s = splat(split[0, k]), splat(split[1, k])
+        turned_r = add(mul(c, odd_r), mul(s, odd_i))
+        turned_i = sub(mul(c, odd_i), mul(s, odd_r))
+        store(real, mirrored, sub(even_r, turned_r))
+        store(imag, mirrored, sub(turned_i, even_i))
+        store(real, at, add(even_r, turned_r))
+        store(imag, at, add(even_i, turned_i))
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _analyse_loop(rows, spectra, size, radices, turns, roots, split, work):  # type: ignore[no-untyped-def]
+    num_rows, length = rows.shape  # pragma: no cover - compiled
+    starts, tile = np.empty(LANES, np.uint64), np.empty(LANES * LANES, np.float32)
+    for block in range(spectra.shape[0]):
+        _find_rows(block * LANES, num_rows, length, starts)
+        real, imag = spectra[block, 0], spectra[block, 1]
+        x, y, z, w = real, imag, work[0], work[1]
+        if radices.shape[0] % 2:  # so that the last pass writes the spectra
+            x, y, z, w = z, w, x, y
+        _parts_in(rows, starts, size, x, y, tile)
+        lane_fft(x, y, z, w, LANES, size, radices, turns, roots)
+        _split(real, imag, size, split)
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _bank_in(buffer, starts, num, bank, tile):  # type: ignore[no-untyped-def]
+    """Write `num` packed coefficients of eight slots to the lanes of `bank`."""
+    lanes, whole = np.uintp(LANES), num - num % LANES  # pragma: no cover - compiled
+    flat = buffer.reshape(-1)
+    for k in range(0, whole, LANES):
+        rows_to_lanes(buffer, starts, np.uintp(k), tile)
+        at, taken = np.uintp(k) * lanes, np.uintp(0)
+        for _ in range(LANES):
+            store(bank, at, load(tile, taken))
+            at, taken = at + lanes, taken + lanes
+    for k in range(whole, num):  # a layer's last ones may be the buffer's last ones
+        for lane in range(LANES):
+            bank[np.uintp(k * LANES + lane)] = flat[starts[lane] + np.uint64(k)]
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _core(spectra, bank, reads, writes, stops, out_r, out_i):  # type: ignore[no-untyped-def]
     """Write the sparse core's half spectra of one block to out_r and out_i."""  # pragma: no cover
     lanes, one = np.uintp(LANES), np.uintp(1)
-    num = reads.shape[0]
-    for start in range(0, num, _CHUNK):
-        for lane in range(LANES):
-            # Rows that pad a block take the first row's coefficients; they are not read.
-            row = first + lane if first + lane < slots.shape[0] else first
-            packed = buffer[slots[row], offset:]
-            for k in range(start, min(num, start + _CHUNK)):
-                bank[np.uintp(k * LANES + lane)] = packed[np.uintp(k)]
     out_r[:] = 0
     out_i[:] = 0
     in_r, in_i = spectra[0], spectra[1]
@@ -159,6 +215,22 @@ def _core(spectra, buffer, offset, slots, first, reads, writes, stops, bank, out
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
+def _join(z, w, x, y, size, join):  # type: ignore[no-untyped-def]
+    """Write to x and y what the complex transform of half the length makes the real rows of."""
+    lanes = np.uintp(LANES)  # pragma: no cover - compiled
+    for lane in range(LANES):  # the imaginary parts of both ends say nothing
+        w[np.uintp(lane)] = 0
+        w[np.uintp(size * LANES + lane)] = 0
+    for k in range(size):
+        at, other = np.uintp(k) * lanes, np.uintp(size - k) * lanes
+        ar, ai, br, bi = load(z, at), load(w, at), load(z, other), load(w, other)
+        even_r, even_i, odd_r, odd_i = add(ar, br), sub(ai, bi), sub(ar, br), add(ai, bi)
+        c, s = splat(join[0, k]), splat(join[1, k])
+        store(x, at, sub(even_r, add(mul(s, odd_r), mul(c, odd_i))))
+        store(y, at, add(even_i, sub(mul(c, odd_r), mul(s, odd_i))))
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
 def _update_loop(  # type: ignore[no-untyped-def]
     spectra,
     buffer,
@@ -176,29 +248,20 @@ def _update_loop(  # type: ignore[no-untyped-def]
     work,
     out,
 ):  # pragma: no cover - compiled
-    lanes = np.uintp(LANES)
+    starts, tile = np.empty(LANES, np.uint64), np.empty(LANES * LANES, np.float32)
     x, y, z, w = work[0], work[1], work[2], work[3]
     for block in range(spectra.shape[0]):
         first = block * LANES
-        _core(spectra[block], buffer, offset, slots, first, reads, writes, stops, bank, z, w)
-        for lane in range(LANES):  # the imaginary parts of both ends say nothing
-            w[np.uintp(lane)] = 0
-            w[np.uintp(size * LANES + lane)] = 0
-        for k in range(size):
-            at, other = np.uintp(k) * lanes, np.uintp(size - k) * lanes
-            ar, ai, br, bi = load(z, at), load(w, at), load(z, other), load(w, other)
-            even_r, even_i, odd_r, odd_i = add(ar, br), sub(ai, bi), sub(ar, br), add(ai, bi)
-            c, s = splat(join[0, k]), splat(join[1, k])
-            store(x, at, sub(even_r, add(mul(s, odd_r), mul(c, odd_i))))
-            store(y, at, add(even_i, sub(mul(c, odd_r), mul(s, odd_i))))
-        away = lane_fft(x, y, z, w, size, radices, turns, roots)
+        for lane in range(LANES):
+            slot = slots[min(first + lane, slots.shape[0] - 1)]
+            starts[lane] = np.uint64(slot * buffer.shape[1] + offset)
+        _bank_in(buffer, starts, reads.shape[0], bank, tile)
+        _core(spectra[block], bank, reads, writes, stops, z, w)
+        _join(z, w, x, y, size, join)
+        away = lane_fft(x, y, z, w, LANES, size, radices, turns, roots)
         real, imag = (z, w) if away else (x, y)
-        for start in range(0, size, _CHUNK):
-            for lane in range(min(LANES, out.shape[0] - first)):
-                row = out[first + lane]
-                for j in range(start, min(size, start + _CHUNK)):
-                    row[np.uintp(2 * j)] = real[np.uintp(j * LANES + lane)]
-                    row[np.uintp(2 * j + 1)] = imag[np.uintp(j * LANES + lane)]
+        _find_rows(first, out.shape[0], out.shape[1], starts)
+        _parts_out(real, imag, size, out, starts, tile)
 
 
 @team_loop
@@ -250,9 +313,9 @@ def _update_part(given):  # type: ignore[no-untyped-def]
 
 
 def lane_analysis(x: Tensor, tables: LaneTables) -> Any:
-    """Return the half spectra of rows x float32 `[T, N]`: `[blocks, 2, (N / 2 + 1) * 16]`."""
+    """Return the half spectra of rows x float32 `[T, N]`: `[blocks, 2, (N / 2 + 1) * 8]`."""
     rows, transform = x.contiguous().numpy(), tables.forward
-    blocks, own = -(-rows.shape[0] // LANES), (4, transform.size * LANES)
+    blocks, own = -(-rows.shape[0] // LANES), (2, transform.size * LANES)
     spectra = np.empty((blocks, 2, (transform.size + 1) * LANES), dtype=np.float32)
     given, threads = (*transform.arrays, tables.split), team_size(blocks)
     if threads == 1:

@@ -229,7 +229,7 @@ def _sums_loop(  # type: ignore[no-untyped-def]
     for first in range(first_row, last_row, LANES):
         _spectrum(first, values, cols, rows, signs, steps, waves, z, w)
         _joined(z, w, x, y, half, join)
-        away = lane_fft(x, y, z, w, half, radices, turns, roots)
+        away = lane_fft(x, y, z, w, LANES, half, radices, turns, roots)
         real, imag = (z, w) if away else (x, y)
         _rows_out(real, imag, first, num_rows, 2 * half, golden, out, tiles, held)
     streamed()

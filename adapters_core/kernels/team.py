@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
 #: Blocks that are worth a team.
-_FEWEST = 4
+_FEWEST = 7
 
 
 @intrinsic

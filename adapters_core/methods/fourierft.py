@@ -14,7 +14,7 @@ its positions lie over `[in, out]`: `transposed`, which the config's `entry_seed
 seed must then be null, which PEFT refuses, so that it cannot misread such a file.
 
 Fast ways. transforms/fourier_sums.py makes dense deltas and merges. For a batch, the rows' own
-half spectra are gathered, multiplied and scattered and transformed back: sixteen rows at a time in
+half spectra are gathered, multiplied and scattered and transformed back: eight rows at a time in
 one compiled loop (kernels/lane_spectra.py), or through torch's transforms (kernels/spectral.py).
 """
 
@@ -86,7 +86,7 @@ class FourierBasis:
         half: where they stand in the half spectrum that dense sums are made of.
         plan: which frequency each packed coefficient reads and which it writes.
         weight: float32 `[n]` in host memory, what each packed coefficient is multiplied by.
-        lanes: for sixteen rows at a time; None where that way cannot go.
+        lanes: for eight rows at a time; None where that way cannot go.
         sums: for dense sums sixteen rows at a time; None where that way cannot go.
         dtype: of the transforms.
         terms: for a GPU's kernel that merges; None where that way cannot go.
