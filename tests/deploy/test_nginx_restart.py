@@ -23,6 +23,7 @@ DEMO = Path(__file__).parents[2] / "trainer" / "demo"
 ADAPTERS = ("legalese", "shouting")
 NAMES = [f"{adapter}-{number}" for adapter in ADAPTERS for number in range(4)]
 NUM_CALLERS = 4
+DEADLINE_S = 120.0
 #: Long enough that a signal always meets answers that have begun.
 ASKED = {"prompt": "You may", "max_tokens": 24, "temperature": 0, "ignore_eos": True}
 
@@ -39,7 +40,7 @@ def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path) -> None:
             assert len(set(wanted.values())) == len(ADAPTERS)
             callers = Callers(url, wanted)
             with callers.calling():
-                until(lambda: len(callers.answered) >= 4 * len(NAMES))
+                until(lambda: len(callers.answered) >= 4 * len(NAMES), DEADLINE_S)
                 calm = set(callers.answered)
                 for server, host in zip(servers, hosts, strict=True):
                     restart(server)
@@ -139,7 +140,7 @@ class Callers:
     def wait_for(self, host: str) -> None:
         """Wait until a server has answered again."""
         begun = len(self.answered)
-        until(lambda: host in {by for _, by in self.answered[begun:]})
+        until(lambda: host in {by for _, by in self.answered[begun:]}, DEADLINE_S)
 
     def _call(self, number: int) -> None:
         turns = itertools.cycle(itertools.product((whole, streamed), NAMES))
