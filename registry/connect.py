@@ -38,6 +38,7 @@ class Registry:
     Args:
         client: the Redis behind it, answering bytes.
         shown: its URL without its password.
+        store: the store's folder.
         adapters: names, versions and aliases.
         blobs: the bytes.
         jobs: training jobs, as their callers see them.
@@ -59,6 +60,7 @@ class Registry:
 
     client: redis.Redis
     shown: str
+    store: Path
     adapters: Adapters
     blobs: BlobStore
     jobs: Jobs
@@ -159,6 +161,7 @@ def connect(
     return Registry(
         client=client,
         shown=masked(url),
+        store=bytes_,
         adapters=adapters,
         blobs=blobs,
         jobs=Jobs(client, observer),

@@ -16,6 +16,9 @@ RegistryError                the root: catch this to catch all of them
 ├── InvalidArgument          a value breaks a rule, before anything was asked or written
 │   └── InvalidName          a name, alias, version or digest breaks its rule
 ├── ForeignStore             store and registry do not belong together; said to operators
+├── BlobDamaged              the bytes of a digest are not those that it was made from
+├── BackupUnusable           a backup cannot be made, read or put back; said to operators
+├── SchemaTooNew             the registry was written by a later program; said to operators
 ├── CorruptRecord            a stored value is not what this program writes
 └── RegistryUnavailable      the registry's server does not answer, or refuses to
     ├── RegistryFull         its disk or its memory has no room: reads go on
@@ -121,6 +124,18 @@ class ForeignStore(RegistryError):
 
     Its message is for operators: it names the folder and the commands.
     """
+
+
+class BlobDamaged(RegistryError):
+    """The stored bytes of a digest are not those that it was made from; they are not used."""
+
+
+class BackupUnusable(RegistryError):
+    """A backup cannot be made, read or put back; the message says why, for operators."""
+
+
+class SchemaTooNew(RegistryError):
+    """The registry was written by a later program; nothing was changed. For operators."""
 
 
 class CorruptRecord(RegistryError):

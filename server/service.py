@@ -179,7 +179,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     metrics.on_canary(True)
     rows = _checked_products(base, resident)
     loader = Loader(
-        registry.blobs.open,
+        registry.blobs.open_whole,
         resident,
         _capacities(settings, room),
         metrics,

@@ -81,6 +81,7 @@ LAYERS = {
         "errors",
     ),
     "registry": (
+        "backup",
         "connect",
         "store",
         "access batches",

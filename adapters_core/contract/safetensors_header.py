@@ -5,7 +5,6 @@ thousands of empty tensors; this door looks at the header itself, before anythin
 A file is PEFT's adapter_model.safetensors; ours carries one more metadata entry, `overtone`.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,11 +183,3 @@ def _finite_float32(name: str, tensor: Tensor) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise NonFinite(f"{name} holds NaN or infinity (in float32)", name)
     return tensor
-
-
-def digest_of(path: Path, canonical_config: bytes) -> str:
-    """Return `sha256:…`, the identity of a coefficient file together with its config."""
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").digest()
-    both = b"overtone adapter\0" + content + hashlib.sha256(canonical_config).digest()
-    return "sha256:" + hashlib.sha256(both).hexdigest()

@@ -12,11 +12,11 @@ from typing import Any
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base.heads import Head, labels_in
 from adapters_core.base.spec import BaseSpec
+from adapters_core.contract.digest import digest_of
 from adapters_core.contract.layer import Coefficients, TensorSpec
 from adapters_core.contract.method import Method
 from adapters_core.contract.safetensors_header import (
     DEFAULT_MAX_FILE_BYTES,
-    digest_of,
     read_tensors,
 )
 from adapters_core.errors import InvalidAdapter, NoEffect, UnusedTensors

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 
 from adapters_core.base.spec import BaseSpec, spec_of
+from adapters_core.contract.digest import digest_of
 from adapters_core.contract.peft_config import PeftConfig
-from adapters_core.contract.safetensors_header import digest_of
 from adapters_core.format.description import AdapterDescription
 from adapters_core.format.read import read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter

@@ -3,6 +3,7 @@
     <folder>/<aa>/<hex>/adapter_model.safetensors, adapter_config.json
     <folder>/<aa>/.lock      held shared while a blob gets its record, alone while one is removed
     <folder>/.tmp/<random>   being written or being removed
+    <folder>/.damaged        blobs that did not have their digest when they were uploaded again
 
 A blob that can be seen is complete and on the disk: it is synced in `.tmp` and then renamed. It
 never changes, so readers need no lock. Several processes, and machines over a file system with
@@ -11,6 +12,7 @@ working `flock`, may share the folder; it belongs to one registry, which alone k
 
 import errno
 import fcntl
+import logging
 import math
 import os
 import shutil
@@ -20,9 +22,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters_core.contract.digest import digest_of
+from adapters_core.contract.peft_config import PeftConfig
+from adapters_core.errors import AdapterError
 from registry.common.names import check_digest
 from registry.common.whole_files import sync, write_synced
-from registry.errors import BlobMissing
+from registry.errors import BlobDamaged, BlobMissing
+
+log = logging.getLogger(__name__)
 
 FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -46,18 +53,23 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._temporary = folder / ".tmp"
+        self._damaged = folder / ".damaged"
 
     def put(self, digest: str, file: Path, config: bytes) -> None:
         """Copy a file and its config in; they are on the disk afterwards. Twice is harmless.
+
+        What is there already stays, unless it was damaged.
 
         Raises:
             InvalidName: the digest breaks its rule.
             OSError: the disk is full or cannot be written.
         """
         place = self._place(digest)
-        if place.is_dir():
+        if self._is_whole(digest):
             os.utime(place)  # it is about to be named again: what is old may be removed
             return
+        if place.is_dir():
+            self._set_aside(place)
         making = self._new_temporary()
         try:
             write_synced(making / FILE, file.read_bytes())
@@ -66,6 +78,23 @@ class BlobStore:
             _move(making, place)
         finally:
             shutil.rmtree(making, ignore_errors=True)
+
+    def open_whole(self, digest: str) -> BlobPaths:
+        """Return where the files are, after they were held against their digest.
+
+        Raises:
+            BlobMissing: they are not there.
+            BlobDamaged: one is not there, cut short or changed.
+            InvalidName: the digest breaks its rule.
+        """
+        paths = self.open(digest)
+        if not self._is_whole(digest):
+            self.open(digest)  # deleted meanwhile: that is said then
+            raise BlobDamaged(
+                f"the stored file of {digest} is damaged and is not used; upload the adapter "
+                "again, or restore the store's backup"
+            )
+        return paths
 
     def open(self, digest: str) -> BlobPaths:
         """Return where the files are.
@@ -117,6 +146,25 @@ class BlobStore:
         """Return how much more the store's disk takes."""
         self._folder.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self._folder).free
+
+    def _is_whole(self, digest: str) -> bool:
+        place = self._place(digest)
+        try:
+            config = PeftConfig.parse((place / CONFIG).read_bytes())
+            return digest_of(place / FILE, config.canonical()) == digest
+        except (AdapterError, FileNotFoundError):
+            return False
+
+    def _set_aside(self, place: Path) -> None:
+        """Move a damaged blob out of its place, whichever process does."""
+        self._damaged.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{place.name[:16]}-", dir=self._damaged))
+        try:
+            os.rename(place, aside / place.name)
+        except FileNotFoundError:  # another process was first
+            aside.rmdir()
+            return
+        log.warning("the damaged blob %s is replaced by an upload of the same adapter", place.name)
 
     def _place(self, digest: str) -> Path:
         hexadecimal = check_digest(digest).removeprefix("sha256:")

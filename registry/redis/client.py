@@ -34,3 +34,11 @@ def open_client(url: str) -> redis.Redis:
         raise InvalidArgument(
             "the registry's URL is not 'embedded', redis://HOST:PORT/DB, rediss://... or unix://..."
         ) from error
+
+
+def patient(client: redis.Redis, timeout_s: float) -> redis.Redis:
+    """Return a client of the same server for commands that take long; the caller closes it."""
+    pool = client.connection_pool
+    given = {**pool.connection_kwargs, "socket_timeout": timeout_s}
+    own = redis.ConnectionPool(connection_class=pool.connection_class, **given)
+    return redis.Redis.from_pool(own)

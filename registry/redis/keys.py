@@ -6,9 +6,10 @@ them together. Per name: a few small keys; over all names: indexes with one shor
 
 PREFIX = "overtone:{registry}:"
 
-# For ever: which registry this is, which store is its own (ownership.py), and whether it ever had
-# an API key, since requests need one from then on.
-IDENTITY = PREFIX + "identity"  # HASH: id, store -> 32 hex digits each; has_keys -> 1
+# For ever: which registry this is, which store is its own (ownership.py), by which schema its keys
+# are (schema.py), and whether it ever had an API key, since requests need one from then on.
+# HASH: id, store -> 32 hex digits each; schema -> number; has_keys -> 1
+IDENTITY = PREFIX + "identity"
 
 # While the name has a live version.
 NAMES = PREFIX + "names"  # ZSET, all scores 0: the names in lexical order

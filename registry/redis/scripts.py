@@ -43,6 +43,7 @@ SCRIPTS = (
     "key_create",
     "key_rotate",
     "key_revoke",
+    "snapshot",
     "tenant_move",
     "workers",
 )

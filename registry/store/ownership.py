@@ -25,6 +25,7 @@ from registry.common.names import check_digest
 from registry.errors import ForeignStore
 from registry.redis import keys
 from registry.redis.scripts import Scripts
+from registry.store import schema
 from registry.store.mark import StoreMark
 from registry.store.standing import Identity, Standing, advice, fault_of
 
@@ -65,6 +66,7 @@ class Ownership:
         Raises:
             ForeignStore: they do not, or that is not known. Nothing was changed.
             CorruptRecord: the store's mark is damaged.
+            SchemaTooNew: a later program wrote the registry.
             RegistryUnavailable: the registry does not answer.
         """
         with self._alone():
@@ -75,6 +77,7 @@ class Ownership:
             mark = standing.mark
             if mark is None or mark.registry is None:
                 mark = self._pair(mark, replace=False)
+            self._upgrade()
             self._use(str(mark.registry))
         return mark
 
@@ -91,7 +94,12 @@ class Ownership:
             return self._pair(standing.mark, replace=True)
 
     def standing(self) -> Standing:
-        """Return how store and registry stand to each other, read now; nothing is changed."""
+        """Return how store and registry stand to each other, read now; nothing is changed.
+
+        Raises:
+            SchemaTooNew: a later program wrote the registry.
+        """
+        self.check_schema()
         with self._scripts.asking("identity"):
             stored: Any = self._client.hgetall(keys.IDENTITY)
             content = (keys.NAMES, keys.FILES, keys.JOBS, keys.BATCHES, keys.COUNTERS)
@@ -102,7 +110,7 @@ class Ownership:
         return Standing(
             mark=mark,
             identity=identity,
-            store_is_empty=not any(self._content()),
+            store_is_empty=self.store_is_empty(),
             registry_is_empty=is_empty,
             num_looked_for=len(looked_for),
             num_missing=sum(not path.exists() for path in looked_for),
@@ -128,6 +136,33 @@ class Ownership:
                 )
             found += map(bool, reply)
         return found
+
+    def store_is_empty(self) -> bool:
+        """Return whether the store holds nothing that a registry could name."""
+        return not any(self._content())
+
+    def check_schema(self) -> int:
+        """Return the schema of the registry's keys.
+
+        Raises:
+            SchemaTooNew: a later program wrote them.
+        """
+        with self._scripts.asking("identity"):
+            stored: Any = self._client.hget(keys.IDENTITY, schema.FIELD)
+        found = schema.of({} if stored is None else {schema.FIELD: stored})
+        schema.check(found)
+        return found
+
+    @contextmanager
+    def unused(self) -> Iterator[None]:
+        """Keep programs from opening the store during the block.
+
+        Raises:
+            ForeignStore: one has it open.
+        """
+        with self._alone():
+            self._check_unused(None)
+            yield
 
     def check_alone(self) -> None:
         """Make sure that no program of another registry has the store open.
@@ -155,6 +190,11 @@ class Ownership:
         mark = mark.handed_to(identity.id, self._clock())
         mark.write(self._store)
         return mark
+
+    def _upgrade(self) -> None:
+        found = self.check_schema()
+        with self._scripts.asking("schema"):
+            schema.upgrade(self._client, found)
 
     def _content(self) -> Iterator[Path]:
         """Return what the store holds that a registry could name."""
@@ -197,7 +237,8 @@ class Ownership:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
+                    whose = "another" if own else "the"
                     raise ForeignStore(
-                        f"programs of another registry ({path.name[:8]}…) have the store "
+                        f"programs of {whose} registry {path.name[:8]}… have the store "
                         f"{self._store} open; stop them first"
                     ) from error

@@ -43,6 +43,7 @@ def opened_registry(
         url = settings.registry_url  # with its password
         with connect(url, data, store=store) as opened:
             reach(opened.client, opened.shown)
+            opened.ownership.check_schema()
             yield opened
     except (RegistryError, BadSetting, CannotStart, OSError) as error:
         code = getattr(error, "code", "invalid_argument")

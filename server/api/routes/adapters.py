@@ -175,7 +175,7 @@ async def content(
     """Give the bytes back: the coefficient file, or with `?part=config` its config."""
     service = service_of(request)
     record = await _call(service.registry.adapters.resolve, f"{name}@{version}")
-    blob = await _call(service.registry.blobs.open, record.digest)
+    blob = await _call(service.registry.blobs.open_whole, record.digest)
     headers = naming(record)
     if part == "config":
         return FileResponse(blob.config, media_type="application/json", headers=headers)

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from adapters_core.contract.digest import digest_of
 from registry.adapters.blobs import BlobStore
-from registry.errors import BlobMissing, InvalidName
+from registry.errors import BlobDamaged, BlobMissing, InvalidName
 
 DIGEST = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
@@ -42,16 +43,44 @@ def files_under(folder):
 
 
 def test_blob_comes_back_as_it_went_in(store, file, tmp_path):
-    store.put(DIGEST, file, b"{}")
-    store.put(DIGEST, file, b"{}")
+    digest = digest_of(file, b"{}")
+    store.put(digest, file, b"{}")
+    store.put(digest, file, b"{}")
 
-    paths = store.open(DIGEST)
+    paths = store.open_whole(digest)
 
+    assert paths == store.open(digest)
     assert paths.file.read_bytes() == b"coefficients"
     assert paths.config.read_bytes() == b"{}"
-    assert paths.file == tmp_path / "blobs/ab" / ("ab" * 32) / "adapter_model.safetensors"
+    hexadecimal = digest.removeprefix("sha256:")
+    place = tmp_path / "blobs" / hexadecimal[:2] / hexadecimal
+    assert paths.file == place / "adapter_model.safetensors"
     assert file.exists()
     assert len(files_under(tmp_path / "blobs")) == 2
+
+
+DAMAGES = {
+    "cut short": lambda paths: paths.file.write_bytes(b"coeff"),
+    "changed": lambda paths: paths.file.write_bytes(b"Coefficients"),
+    "config changed": lambda paths: paths.config.write_bytes(b'{"r": 1}'),
+    "config cut short": lambda paths: paths.config.write_bytes(b"{"),
+    "half missing": lambda paths: paths.file.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_blob_is_not_opened_and_an_upload_makes_it_whole(store, file, tmp_path, damage):
+    digest = digest_of(file, b"{}")
+    store.put(digest, file, b"{}")
+    damage(store.open(digest))
+
+    with pytest.raises(BlobDamaged, match=digest) as caught:
+        store.open_whole(digest)
+    assert str(tmp_path) not in caught.value.message
+
+    store.put(digest, file, b" {} ")  # another spelling of the same config
+    assert store.open_whole(digest).file.read_bytes() == b"coefficients"
+    assert len(list((tmp_path / "blobs" / ".damaged").glob("*/*"))) == 1
 
 
 def test_missing_blob_says_so_without_a_path(store, tmp_path):
@@ -93,6 +122,7 @@ def test_failed_write_leaves_nothing(store, file, tmp_path, monkeypatch):
 
 CRASH_BEFORE_RENAME = """
 import os, pathlib, sys
+from adapters_core.contract.digest import digest_of
 from registry.adapters.blobs import BlobStore
 os.rename = lambda *paths: os._exit(9)
 BlobStore(pathlib.Path(sys.argv[1])).put(sys.argv[2], pathlib.Path(sys.argv[3]), b"{}")
