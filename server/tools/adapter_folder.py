@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters_core.base.spec import BaseSpec
+from adapters_core.contract.digest import digest_of
 from adapters_core.contract.peft_config import MAX_CONFIG_BYTES, PeftConfig
-from adapters_core.contract.safetensors_header import digest_of
 from adapters_core.format.read import Adapter, read_adapter
 from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME
 
