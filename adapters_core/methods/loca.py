@@ -56,6 +56,7 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.gpu_kernels.lines import has_line, line
 from adapters_core.gpu_kernels.merge_plans import can_merge, merging_line
 from adapters_core.kernels import located_rows, located_spectrum
+from adapters_core.kernels.lane_cosines import lane_dct, lane_located
 from adapters_core.kernels.located import EXACT_INTEGERS
 from adapters_core.positions.seeded import flat_positions
 from adapters_core.transforms.cosine import cosine_table, cosines, dct, idct, idct_of_half
@@ -226,12 +227,16 @@ class LoCA(Method):
 
     def analyse(self, x: Tensor, shape: Shape, basis: CosineBasis) -> Tensor:
         """Return the cosine transforms of x and of rows that pad it: `[T + ..., in_]`."""
-        num_rows = x.shape[0] + padding_of(x.shape[0])
+        num_rows, table = x.shape[0] + padding_of(x.shape[0]), basis.in_
+        if table.lanes is not None and table.turn is not None:
+            return lane_dct(x.float(), num_rows, table.lanes, table.turn)
         return dct(x.to(basis.dtype), basis.in_, num_rows)
 
     def apply(
         self, x: Tensor, layer: PackedLayer, rows: Rows, shape: Shape, basis: CosineBasis
     ) -> Tensor:
+        if basis.out.lanes is not None and basis.out.turn is not None:
+            return lane_located(x, layer, rows.slots, basis.out.lanes, basis.out.turn)
         if basis.out.turn is None:
             update = idct(located_rows(x, layer, rows.padded_slots, shape.out), basis.out)
         else:

@@ -27,6 +27,7 @@ from adapters_core.kernels.cosine import (
     unfolded_rows,
     unturned_rows,
 )
+from adapters_core.kernels.lane_cosines import CosineLanes, cosine_lanes, has_cosine_lanes
 
 #: Up to this width the matrix is faster, measured on a CPU with 4 to 64 rows.
 MATRIX_UP_TO = 128
@@ -41,11 +42,13 @@ class CosineTable:
         matrix: `[N, N]`, X = matrix @ x; None where Fourier transforms are used.
         turn: `[4, N // 2 + 1]`, of k = 0..N/2: s_k cos and s_k sin of pi k / (2N), which `dct`
             multiplies by, and the same divided by N s_k^2, for `idct`; None beside a matrix.
+        lanes: for a batch's rows on a CPU in float32; None where that way cannot go.
     """
 
     size: int
     matrix: Tensor | None
     turn: Tensor | None
+    lanes: CosineLanes | None = None
 
 
 def cosine_table(
@@ -60,7 +63,9 @@ def cosine_table(
     scale = _scales(frequency, size)
     waves = torch.stack([angle.cos(), angle.sin()])
     turn = torch.cat([waves * scale, waves / (size * scale)])
-    return CosineTable(size, None, turn.to(device, dtype))
+    in_lanes = device.type == "cpu" and dtype == torch.float32 and has_cosine_lanes(size)
+    lanes = cosine_lanes(size) if in_lanes else None
+    return CosineTable(size, None, turn.to(device, dtype), lanes)
 
 
 def cosines(positions: Tensor, frequencies: Tensor, size: int) -> Tensor:
