@@ -111,7 +111,7 @@ def _unfolded_out(x, y, size, out, starts, tile):  # type: ignore[no-untyped-def
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _turn(x, y, size, waves, turn):  # type: ignore[no-untyped-def]
-    """Turn a folded row's transform into cosine coefficients: the first half in x, the rest in y."""
+    """Turn a folded row's transform into cosine coefficients, the first half to x, then y."""
     lanes, half = np.uintp(LANES), splat(np.float32(0.5))  # pragma: no cover - compiled
     for k in range(size // 2 + 1):
         at, mirrored = np.uintp(k) * lanes, np.uintp(size - k) * lanes
