@@ -26,7 +26,7 @@ from adapters_core.kernels.lane_fft import (
     lane_fft,
     lane_transform,
 )
-from adapters_core.kernels.lane_spectra import _find_rows, _Scratch
+from adapters_core.kernels.lane_spectra import Scratch, find_rows
 from adapters_core.kernels.simd8 import (
     LANES,
     add,
@@ -55,7 +55,7 @@ class CosineLanes:
     forward: LaneTransform
     backward: LaneTransform
     waves: Any
-    scratch: _Scratch
+    scratch: Scratch
 
 
 def has_cosine_lanes(size: int) -> bool:
@@ -71,7 +71,7 @@ def cosine_lanes(size: int) -> CosineLanes:
         lane_transform(size // 2, backward=False),
         lane_transform(size // 2, backward=True),
         np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32),
-        _Scratch(),
+        Scratch(),
     )
 
 
@@ -169,7 +169,7 @@ def _dct_loop(rows, out, size, radices, turns, roots, waves, turn, work):  # typ
     x, y, z, w = work[0], work[1], work[2], work[3]  # pragma: no cover - compiled
     num_rows = rows.shape[0]
     for first in range(0, num_rows, LANES):
-        _find_rows(first, num_rows, 2 * size, starts)
+        find_rows(first, num_rows, 2 * size, starts)
         _folded_in(rows, starts, size, x, y, tile)
         away = lane_fft(x, y, z, w, LANES, size, radices, turns, roots)
         real, imag = (z, w) if away else (x, y)
@@ -209,7 +209,7 @@ def _located_loop(  # type: ignore[no-untyped-def]
             packed = buffer[slot, offset:]
             _located(cosines[first + lane], packed, n, rows, cols, slot != last, core)
             last = slot
-        _find_rows(0, count, length, starts)
+        find_rows(0, count, length, starts)
         for j in range(0, size, LANES):
             rows_to_lanes(cores, starts, np.uintp(j), x[j * LANES :])
         for j in range(0, size, LANES):
@@ -217,7 +217,7 @@ def _located_loop(  # type: ignore[no-untyped-def]
         _unturn(x, y, size, waves, turn)
         away = lane_fft(x, y, z, w, LANES, size, radices, turns, roots)
         real, imag = (z, w) if away else (x, y)
-        _find_rows(first, num_rows, length, starts)
+        find_rows(first, num_rows, length, starts)
         _unfolded_out(real, imag, size, out, starts, tile)
 
 

@@ -51,7 +51,7 @@ from adapters_core.kernels.team import (
 )
 
 
-class _Scratch(threading.local):
+class Scratch(threading.local):
     """Memory to work in, one of each size a thread: fresh pages cost more than the transforms."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class LaneTables:
     backward: LaneTransform
     split: Any
     join: Any
-    scratch: _Scratch = field(default_factory=_Scratch, repr=False, compare=False)
+    scratch: Scratch = field(default_factory=Scratch, repr=False, compare=False)
 
 
 def has_lanes(shape: Shape) -> bool:
@@ -102,7 +102,7 @@ def _quarter_waves(size: int) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _find_rows(first, num_rows, length, starts):  # type: ignore[no-untyped-def]
+def find_rows(first, num_rows, length, starts):  # type: ignore[no-untyped-def]
     """Write where the rows from `first` on begin in a matrix `[num_rows, length]`."""
     for lane in range(LANES):  # pragma: no cover - compiled
         starts[lane] = np.uint64(min(first + lane, num_rows - 1) * length)
@@ -163,7 +163,7 @@ def _analyse_loop(rows, spectra, size, radices, turns, roots, split, work):  # t
     num_rows, length = rows.shape  # pragma: no cover - compiled
     starts, tile = np.empty(LANES, np.uint64), np.empty(LANES * LANES, np.float32)
     for block in range(spectra.shape[0]):
-        _find_rows(block * LANES, num_rows, length, starts)
+        find_rows(block * LANES, num_rows, length, starts)
         real, imag = spectra[block, 0], spectra[block, 1]
         x, y, z, w = real, imag, work[0], work[1]
         if radices.shape[0] % 2:  # so that the last pass writes the spectra
@@ -260,7 +260,7 @@ def _update_loop(  # type: ignore[no-untyped-def]
         _join(z, w, x, y, size, join)
         away = lane_fft(x, y, z, w, LANES, size, radices, turns, roots)
         real, imag = (z, w) if away else (x, y)
-        _find_rows(first, out.shape[0], out.shape[1], starts)
+        find_rows(first, out.shape[0], out.shape[1], starts)
         _parts_out(real, imag, size, out, starts, tile)
 
 
