@@ -25,12 +25,13 @@ FOREIGN_FLAGS = {
     "--requirepass": "redis-server",
     "--scale": "docker compose",
     "--logdir": "tensorboard",
+    "--model-server-metrics-path": "the Gateway API's endpoint picker",
     "--share_entry": "the FourierFT authors' code",
 }
 #: Files that users, programs or other projects make.
 MADE = re.compile(
     r"yours|OUT|DIR|\.venv|docker-compose\.override\.yml|config\.json|modules\.json|store\.json|"
-    r"processor\.json|labels\.|LABEL|train/|test/|torch/version\.py"
+    r"processor\.json|manifest\.json|bases/|labels\.|LABEL|train/|test/|torch/version\.py"
 )
 #: Paths of fields in requests and answers.
 FIELDS = r"^(?:overtone|method|usage|training)\."
