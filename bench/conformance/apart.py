@@ -4,11 +4,12 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def examined(
             while waiting and len(running) < jobs:
                 number, name = waiting.pop(0)
                 running[_started(name, examine, Path(scratch) / str(number), seconds)] = number
-            process, status = os.wait()
+            process, status = _ended(running)
             number = running.pop(process)
             row = rows[number] = _row_of(names[number], Path(scratch) / str(number), status)
             print(f"{names[number]}: {row['verdict']} {row['words']}", file=sys.stderr)
@@ -57,6 +58,17 @@ def _started(name: str, examine: Callable[[str], Row], file: Path, seconds: floa
         file.write_text(json.dumps(examine(name)))
     finally:
         os._exit(0)
+
+
+def _ended(running: Iterable[int]) -> tuple[int, int]:
+    """Wait for one of these processes, whatever other children do; return its status, too."""
+    handles = {os.pidfd_open(process): process for process in running}
+    try:
+        [first, *_], _, _ = select.select(list(handles), [], [])
+        return os.waitpid(handles[first], 0)
+    finally:
+        for handle in handles:
+            os.close(handle)
 
 
 def _row_of(name: str, file: Path, status: int) -> Row:
