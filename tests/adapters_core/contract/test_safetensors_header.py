@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from adapters_core.contract.digest import digest_of
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.contract.safetensors_header import (
     MAX_TENSORS,
-    digest_of,
     read_header,
     read_tensors,
 )
