@@ -2,7 +2,7 @@
 
 A merge reads and writes whole weights, so one core's share of the memory's speed bounds it. Beside
 a running step it keeps to its own thread: the step has the other cores. Parts write numbers of
-their own, and how a merge is cut into them does not depend on who runs them, so neither do bits.
+their own, and how a merge is cut into them does not depend on the thread, so neither do bits.
 """
 
 from collections import deque

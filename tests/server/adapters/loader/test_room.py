@@ -51,7 +51,7 @@ def test_a_load_waits_for_room_and_takes_it_on_release(
 def test_a_load_that_nobody_waits_for_any_more_makes_room_when_it_is_done(
     store: Store, place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its user went while it loaded; when it is ready, the one who waits for room must hear it."""
+    """Its user went while it loaded; when it is ready, what waits for room must hear it."""
     for digest in "ab":
         store.write(digest, FOURIERFT, 1)
     p, charged, go_on = place(merged=1), threading.Event(), threading.Event()

@@ -26,7 +26,7 @@ def test_an_answer_is_its_tokens_with_a_reason_on_the_last(
 
 
 class Client:
-    """Submits and cancels at random; remembers who was told what."""
+    """Submits and cancels at random; remembers what each was told."""
 
     def __init__(self, running: Running, seed: int) -> None:
         self.r = running
