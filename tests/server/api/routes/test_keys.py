@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from live import Live
+from registry.access.mirror import KeyMirror
 from waiting import until
 
 EVIL = {"Origin": "http://evil.example"}
@@ -73,11 +74,12 @@ def test_the_first_key_closes_every_server_of_the_registry_for_good(
 
 
 def test_a_server_that_has_not_heard_of_the_first_key_makes_no_other_one(
-    serve: Callable[..., Live],
+    serve: Callable[..., Live], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = serve(calibration_s=0)
     assert make(live, None, "admin").status_code == 201
-    live.service.registry.key_mirror._has_any = False  # as if the news were on their way
+    # As if the news were on their way; the mirror's own value changes when they arrive.
+    monkeypatch.setattr(KeyMirror, "has_any", property(lambda _: False))
     refused = make(live, None, "admin")
     assert refused.status_code == 400
     assert "has API keys already" in refused.json()["error"]["message"]
