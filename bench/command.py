@@ -34,6 +34,10 @@ PROGRAMS = {
         "Short answers over REST: 1, 32 and 1,000 adapters in the traffic.",
     ),
     "scale": Program("programs.scale", "10 to 10,000 registered adapters, two servers in turns."),
+    "simulate": Program(
+        "programs.simulate",
+        "Where requests are placed: 10,000 adapters on 100 replicas, simulated by measured costs.",
+    ),
     "training": Program("programs.training", "A training step beside PEFT's: time and memory."),
     "training_text": Program(
         "studies.text", "MiniLM sorts Debian's packages: every method by its preset alone."

@@ -90,7 +90,7 @@ LAYERS = {
         "common training_data",
         "errors",
     ),
-    "bench": ("__main__", "command", "table programs studies conformance", "lib"),
+    "bench": ("__main__", "command", "table programs studies conformance", "simulation", "lib"),
 }
 
 #: Third party -> the only modules (or packages, with all below them) that may import it.
