@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ class ReplicaCosts:
 
     def measure(self) -> dict[str, Costs]:
         """Return the costs of each kind of adapter."""
-        copies = [self._copy(number) for number in range(_APART)]
+        copies: Leases = [self._copy(number) for number in range(_APART)]
         leases: dict[str, Leases] = {
             name: self._bench.factored(method, "qv", max(_DECODE_ROWS))
             for name, method in _METHODS.items()
@@ -104,7 +105,7 @@ class ReplicaCosts:
     def _seconds(self, batches: Mapping[str, Batch]) -> dict[str, float]:
         engine = self._bench.engine
         steps: dict[str, Callable[[], object]] = {
-            name: (lambda batch=batch: engine.step(batch)) for name, batch in batches.items()
+            name: partial(engine.step, batch) for name, batch in batches.items()
         }
         return interleaved(steps, self._rounds)
 
