@@ -165,7 +165,7 @@ def _options(arguments: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("--adapters", type=counted, default=10_000)
     add("--replicas", type=counted, default=100)
-    add("--requests", type=counted, default=20_000)
+    add("--requests", type=counted, default=10_000)
     add("--warm", type=counted, default=100_000, help="requests that filled memories before")
     add("--load", type=positive, default=0.7, help="of the replicas' capacity")
     add("--skew", type=positive, default=1.0, help="of Zipf's law")
@@ -175,8 +175,8 @@ def _options(arguments: Sequence[str] | None) -> Namespace:
     add("--costs", type=Path, help="output of an earlier run; measured if not given")
     add("--seed", type=int, default=0)
     add("--width", type=counted, default=1024, help="of the base that is measured")
-    add("--layers", type=counted, default=8)
-    add("--rounds", type=counted, default=5)
+    add("--layers", type=counted, default=4)
+    add("--rounds", type=counted, default=3)
     options = parser.parse_args(arguments)
     options.prompt, options.output = map(Lengths.parse, (options.prompt, options.output))
     return options

@@ -30,8 +30,8 @@ from server.scheduling.step import Batch, Work
 FACTORED, LORA, MERGED = "fourierft, factored", "lora, factored", "fourierft, merged"
 _METHODS: dict[str, Method] = {FACTORED: FourierFT(1000, 300.0), LORA: LoRA(16, 16.0)}
 _DECODE_ROWS, _PROMPT_ROWS = (1, 8, 32), (64, 256)
-_APART = 8
-_FILES = 12
+_APART = 4
+_FILES = 8
 
 
 class ReplicaCosts:

@@ -1,6 +1,6 @@
 """Adapters in one replica's memory: the least recently used that is not in use makes room."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 
 
@@ -14,7 +14,7 @@ class Residency:
 
     def __init__(self, memory: int, size: int) -> None:
         self._slots, self._size = memory // size, size
-        self._used: Counter[int] = Counter()
+        self._used: dict[int, int] = {}  # users of each
         self._unused: OrderedDict[int, None] = OrderedDict()
 
     def __contains__(self, adapter: int) -> bool:
@@ -27,12 +27,13 @@ class Residency:
 
     def acquire(self, adapter: int) -> bool:
         """Mark an adapter as used once more, in memory or brought in; False if all are used."""
-        if adapter not in self._used:
+        users = self._used.get(adapter, 0)
+        if not users:
             if adapter in self._unused:
                 del self._unused[adapter]
             elif not self._make_room():
                 return False
-        self._used[adapter] += 1
+        self._used[adapter] = users + 1
         return True
 
     def release(self, adapter: int) -> None:
@@ -45,8 +46,10 @@ class Residency:
     def fill(self, adapters: Iterable[int]) -> None:
         """Bring adapters in one after the other, where not all of the memory is in use."""
         for adapter in adapters:
-            if self.acquire(adapter):
-                self.release(adapter)
+            if adapter in self._unused:
+                self._unused.move_to_end(adapter)
+            elif adapter not in self._used and self._make_room():
+                self._unused[adapter] = None
 
     def _make_room(self) -> bool:
         if len(self._used) + len(self._unused) < self._slots:

@@ -70,6 +70,7 @@ def served_by(
     return fleet.serve(plan)
 
 
+@settings(max_examples=40)
 @given(scenes())
 def test_every_request_is_served_once_and_no_memory_overflows(
     scene: tuple[list[Planned], list[Watched], str, int],
@@ -89,6 +90,7 @@ def test_every_request_is_served_once_and_no_memory_overflows(
         assert not any(replica.residency._used.values())
 
 
+@settings(max_examples=40)
 @given(scenes())
 def test_equal_seeds_are_equal_results(
     scene: tuple[list[Planned], list[Watched], str, int],
@@ -121,16 +123,17 @@ def test_one_at_a_time_waits_as_lindleys_recursion_says(
     assert waits(plan, 0.01) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
-@pytest.mark.parametrize("output", ["fixed:1", "uniform:1:19"])
+@pytest.mark.parametrize(
+    ("load", "output"), [(0.3, "fixed:1"), (0.6, "fixed:1"), (0.8, "fixed:1"), (0.6, "uniform:1:5")]
+)
 def test_the_mean_wait_is_pollaczek_and_khinchines(load: float, output: str) -> None:
     """M/D/1 and M/G/1: rate E[S²] / 2(1 - load), within five standard errors of 40 batches."""
     lengths, step_s = Lengths.parse(output), 0.01
-    sizes = [1] if output == "fixed:1" else list(range(1, 20))
+    sizes = [1] if output == "fixed:1" else list(range(1, 6))
     mean, square = statistics.fmean(sizes), statistics.fmean(n * n for n in sizes)
     rate = load / (step_s * mean)
-    found = waits(plan_of(Load(1, 0.0, ONE, lengths, rate), 5, 24_000), step_s)[4_000:]
-    batches = [statistics.fmean(found[i : i + 500]) for i in range(0, len(found), 500)]
+    found = waits(plan_of(Load(1, 0.0, ONE, lengths, rate), 5, 14_000), step_s)[2_000:]
+    batches = [statistics.fmean(found[i : i + 300]) for i in range(0, len(found), 300)]
     error = statistics.stdev(batches) / math.sqrt(len(batches))
     expected = rate * square * step_s**2 / (2 * (1 - load))
     assert error < 0.2 * expected

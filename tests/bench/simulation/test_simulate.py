@@ -16,7 +16,7 @@ KINDS = {
     "large": Costs(STEP, 0.0, 0.01, 1 << 20),
     "huge": Costs(STEP, 0.005, 0.02, 1 << 30),
 }
-FEW = ["--adapters", "60", "--replicas", "4", "--requests", "400", "--warm", "400"]
+FEW = ["--adapters", "60", "--replicas", "4", "--requests", "150", "--warm", "400"]
 FEW += ["--memory-mib", "16", "--skew", "1.2"]
 
 
