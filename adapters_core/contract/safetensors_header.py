@@ -21,6 +21,7 @@ MAX_TENSORS = 16384
 MAX_DIMENSIONS = 4
 MAX_NAME_CHARS = 512
 DEFAULT_MAX_FILE_BYTES = 1 << 30
+_LENGTH_BYTES = 8
 
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -69,6 +70,19 @@ class Header:
     data_start: int
 
 
+@dataclass(frozen=True)
+class RawHeader:
+    """A file's header as it stands there, and how many bytes follow it."""
+
+    text: bytes
+    data_bytes: int
+
+    @property
+    def data_start(self) -> int:
+        """Return where the data part begins in the file."""
+        return _LENGTH_BYTES + len(self.text)
+
+
 def read_header(path: Path, max_bytes: int = DEFAULT_MAX_FILE_BYTES) -> Header:
     """Return the header of a safetensors file after checking every claim it makes.
 
@@ -76,42 +90,67 @@ def read_header(path: Path, max_bytes: int = DEFAULT_MAX_FILE_BYTES) -> Header:
         TooLarge: the file or its header is over the cap.
         InvalidAdapter: anything malformed; `param` names the tensor.
     """
+    return parse_header(read_raw_header(path, max_bytes))
+
+
+def read_raw_header(path: Path, max_bytes: int = DEFAULT_MAX_FILE_BYTES) -> RawHeader:
+    """Return the header of a safetensors file as it is; `parse_header` checks it.
+
+    Raises:
+        TooLarge: the file or its header is over the cap.
+        InvalidAdapter: the file has no header.
+    """
     size = path.stat().st_size
     if size > max_bytes:
         raise TooLarge(f"the file has {size} bytes; at most {max_bytes} are taken", "file")
     with path.open("rb") as file:
-        raw, data_start = _raw_header(file, size)
-    metadata = raw.pop("__metadata__", {})
+        length = _header_bytes(file, size)
+        return RawHeader(file.read(length), size - _LENGTH_BYTES - length)
+
+
+def parse_header(raw: RawHeader) -> Header:
+    """Return what a header says after checking every claim it makes.
+
+    Raises:
+        TooLarge: it names too many tensors.
+        InvalidAdapter: anything malformed; `param` names the tensor.
+    """
+    entries = _json_of(raw.text)
+    metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise InvalidAdapter("__metadata__ is not an object of strings", "__metadata__")
-    if not raw:
+    if not entries:
         raise InvalidAdapter("the file holds no tensor", "file")
-    if len(raw) > MAX_TENSORS:
-        raise TooLarge(f"the file holds {len(raw)} tensors; at most {MAX_TENSORS}", "file")
-    tensors = {name: _entry(name, entry) for name, entry in raw.items()}
-    _check_ranges(tensors, size - data_start)
-    return Header(tensors, metadata, data_start)
+    if len(entries) > MAX_TENSORS:
+        raise TooLarge(f"the file holds {len(entries)} tensors; at most {MAX_TENSORS}", "file")
+    tensors = {name: _entry(name, entry) for name, entry in entries.items()}
+    _check_ranges(tensors, raw.data_bytes)
+    return Header(tensors, metadata, raw.data_start)
 
 
-def _raw_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    length_bytes = file.read(8)
-    if len(length_bytes) < 8:
+def _header_bytes(file: BinaryIO, size: int) -> int:
+    length_bytes = file.read(_LENGTH_BYTES)
+    if len(length_bytes) < _LENGTH_BYTES:
         raise InvalidAdapter(f"the file has {size} bytes: no safetensors header", "file")
     length = int.from_bytes(length_bytes, "little")
-    if length > size - 8:
+    if length > size - _LENGTH_BYTES:
         starts = [why for start, why in _NO_SAFETENSORS.items() if length_bytes.startswith(start)]
         why = starts[0] if starts else "the file is cut off, or no safetensors file"
         message = f"the header claims {length} bytes of a file of {size}: {why}"
         raise InvalidAdapter(message, "file")
     if length > MAX_HEADER_BYTES:
         raise TooLarge(f"the header has {length} bytes; at most {MAX_HEADER_BYTES}", "file")
+    return length
+
+
+def _json_of(text: bytes) -> dict[str, Any]:
     try:
-        raw = strict_json(file.read(length))
+        raw = strict_json(text)
     except UnclearJson as error:
         raise InvalidAdapter(f"the header {error}", "file") from error
     if not isinstance(raw, dict):
         raise InvalidAdapter("the header is not a JSON object", "file")
-    return raw, 8 + length
+    return raw
 
 
 def _entry(name: str, raw: Any) -> TensorEntry:
@@ -167,13 +206,34 @@ def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
     with path.open("rb") as file:
         file.seek(header.data_start)
         data = bytearray(file.read())
-    result = {}
     for name, entry in header.tensors.items():
         if entry.stop > len(data):
             raise InvalidAdapter(f"{name}: the file ends before its data", name)
-        flat = torch.frombuffer(data, dtype=entry.dtype, count=entry.count, offset=entry.start)
-        result[name] = _finite_float32(name, flat.view(entry.shape))
-    return result
+    return _at_once(data, header) or {
+        name: _finite_float32(name, _in_file(data, entry)) for name, entry in header.tensors.items()
+    }
+
+
+def _at_once(data: bytearray, header: Header) -> dict[str, Tensor] | None:
+    """Return the tensors if all have one floating dtype and every number is finite, else None.
+
+    Two calls of torch instead of two a tensor, of which a file may have hundreds.
+    """
+    dtypes = {entry.dtype for entry in header.tensors.values()}
+    if len(dtypes) > 1 or not next(iter(dtypes)).is_floating_point:
+        return None
+    flat = torch.frombuffer(data, dtype=dtypes.pop()).to(torch.float32)
+    if not bool(torch.isfinite(flat).all()):
+        return None
+    in_order = sorted(header.tensors.values(), key=lambda entry: entry.start)
+    pieces = flat.split([entry.count for entry in in_order])
+    at = {entry.start: piece for entry, piece in zip(in_order, pieces, strict=True)}
+    return {name: at[entry.start].view(entry.shape) for name, entry in header.tensors.items()}
+
+
+def _in_file(data: bytearray, entry: TensorEntry) -> Tensor:
+    flat = torch.frombuffer(data, dtype=entry.dtype, count=entry.count, offset=entry.start)
+    return flat.view(entry.shape)
 
 
 def _finite_float32(name: str, tensor: Tensor) -> Tensor:

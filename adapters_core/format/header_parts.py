@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from adapters_core.base.heads import check_head, check_task, saved_parameters
@@ -11,7 +10,7 @@ from adapters_core.base.spec import BaseSpec
 from adapters_core.contract.method import Method
 from adapters_core.contract.method_registry import for_config
 from adapters_core.contract.peft_config import PeftConfig
-from adapters_core.contract.safetensors_header import Header, TensorEntry, read_header
+from adapters_core.contract.safetensors_header import Header, TensorEntry
 from adapters_core.errors import BaseMismatch, InvalidAdapter
 from adapters_core.format.copies import without_copies
 from adapters_core.format.file_layers import fields_of
@@ -70,7 +69,7 @@ class HeaderParts:
         return {t: names for t, names in self.layers.items() if t not in self.replaced}
 
 
-def read_parts(file: Path, config_bytes: bytes, base: BaseSpec, max_bytes: int) -> HeaderParts:
+def parts_of(header: Header, config_bytes: bytes, base: BaseSpec) -> HeaderParts:
     """Return the parts of an adapter's header and config.
 
     Raises:
@@ -80,7 +79,7 @@ def read_parts(file: Path, config_bytes: bytes, base: BaseSpec, max_bytes: int) 
     kind = for_config(config)
     check_task(config, base.head, base.name)
     config.refuse_unread([*kind.peft_fields, *fields_of(kind, base)])
-    whole, paths = plainly_spelled(read_header(file, max_bytes), base)
+    whole, paths = plainly_spelled(header, base)
     config = config.of_paths(paths)
     whole = with_stack_keys(whole, chosen_stacks(config, base))
     replaced = replaced_by(config, base)

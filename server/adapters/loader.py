@@ -29,7 +29,7 @@ class Loader:
     """Adapters in memory, by digest and mode.
 
     Args:
-        open_blob: digest -> paths of its files; raises if the blob is gone.
+        open_blob: digest -> paths of its files, held against it; raises if the blob is gone.
         base: that the adapters are for.
         capacities: of the memory, which is `self.memory`.
         observer: receives statistics of loads and caches.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adapters_core.base.heads import Head, bytes_of
 from adapters_core.contract.method import Method
-from adapters_core.format.read import Adapter, read_adapter
+from adapters_core.format.read import Adapter
 from adapters_core.layers.bank import Layout
 from adapters_core.layers.merge import materialise, merged_bytes
 from adapters_core.layers.merge_threads import MergeThreads
@@ -33,7 +33,7 @@ class Materializer:
     """Makes payloads; safe from many threads.
 
     Args:
-        open_blob: digest -> paths of its files; raises if the blob is gone.
+        open_blob: digest -> paths of its files, held against it; raises if the blob is gone.
         base: that the adapters are for.
         memory: where their bytes are charged, and factored ones go.
         merge_threads: that share merges.
@@ -67,7 +67,8 @@ class Materializer:
     def _read(self, digest: str) -> Adapter:
         try:
             blob = self._open_blob(digest)
-            adapter = read_adapter(blob.file, blob.config.read_bytes(), self._base.spec)
+            config = blob.config.read_bytes()
+            adapter = self._base.reader.read(blob.file, config, digest=digest)
         except FileNotFoundError:  # deleted between opening and reading: the store says so
             self._open_blob(digest)
             raise

@@ -12,7 +12,6 @@ from starlette.datastructures import FormData, UploadFile
 
 from adapters_core.contract.peft_config import MAX_CONFIG_BYTES
 from adapters_core.contract.safetensors_header import DEFAULT_MAX_FILE_BYTES
-from adapters_core.format.read import read_adapter
 from adapters_core.strict_json import UnclearJson, strict_json
 from registry import NewVersion, Record, publish
 from server.api.content_digest import check_content_digest
@@ -119,7 +118,7 @@ def publish_upload(
     if name == service.base.spec.name:
         raise InvalidRequest(f"{name!r} is the base's own name", "name")
     limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
-    adapter = read_adapter(folder / "file", config, service.base.spec, limit)
+    adapter = service.resident.reader.read(folder / "file", config, limit)
     service.resident.basis_cache.check(adapter.methods, adapter.layers)
     metadata = with_labels(metadata, adapter)
     registry = service.registry

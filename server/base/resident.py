@@ -1,8 +1,10 @@
 """The base as adapters are applied to it: its spec, its injected linears, and shared bases."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from adapters_core.base.spec import BaseSpec
+from adapters_core.format.read import AdapterReader
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 
@@ -20,3 +22,8 @@ class ResidentBase:
     spec: BaseSpec
     injection: Injection
     basis_cache: BasisCache
+
+    @cached_property
+    def reader(self) -> AdapterReader:
+        """Return what reads adapters of this base."""
+        return AdapterReader(self.spec)
