@@ -111,7 +111,7 @@ class Meter:
 def computed(server: Served, client: Client, folder: Path, tokens: int) -> dict[str, Any]:
     """Upload until the basis is there; return what it took, and what the others had meanwhile."""
     alone = [rate(client, tokens) for _ in range(_STEPS)]
-    meter, beside, started = Meter(server), list[float](), time.perf_counter()
+    meter, beside, started, told = Meter(server), list[float](), time.perf_counter(), ""
     while True:
         try:
             client.upload(folder, "mine")
@@ -119,7 +119,7 @@ def computed(server: Served, client: Client, folder: Path, tokens: int) -> dict[
             meter.look()
             if len(beside) < _STEPS:
                 beside.append(rate(client, tokens))
-            print(f"{time.perf_counter() - started:.0f} s: {error}", flush=True)
+            told = _told(str(error), time.perf_counter() - started, told)
             time.sleep(_PAUSE_S)
         except InvalidAdapter:  # its digests are of no basis: refused as soon as the first is there
             if len(list(server.data.glob("bases/*/frod-*.safetensors"))) == _CATEGORIES:
@@ -133,6 +133,14 @@ def computed(server: Served, client: Client, folder: Path, tokens: int) -> dict[
         "alone_tokens_s": sorted(alone)[_STEPS // 2],
         "beside_tokens_s": sorted(beside)[len(beside) // 2] if beside else None,
     }
+
+
+def _told(message: str, seconds: float, before: str) -> str:
+    """Print how far it is, if that is another share than before, and return what was said."""
+    said, _, _ = message.partition(";")
+    if said != before:
+        print(f"{seconds:.0f} s: {said}", flush=True)
+    return said
 
 
 def measured(scratch: Path, width: int, layers: int, tokens: int) -> dict[str, Any]:
