@@ -34,7 +34,8 @@ PROGRAMS = {
         "Short answers over REST: 1, 32 and 1,000 adapters in the traffic.",
     ),
     "cliff": Program(
-        "programs.cliff", "1 to 10,000 adapters in the traffic, even and Zipf: tokens/s, first tokens."
+        "programs.cliff",
+        "1 to 10,000 adapters in the traffic, even and Zipf: tokens/s, first tokens.",
     ),
     "scale": Program("programs.scale", "10 to 10,000 registered adapters, two servers in turns."),
     "simulate": Program(

@@ -45,7 +45,16 @@ def test_categories_and_their_order_are_pefts() -> None:
 
 @pytest.mark.parametrize(
     ("num_layers", "out", "in_"),
-    [(2, 96, 96), (5, 96, 96), (3, 45, 77), (2, 180, 60), (2, 16, 96), (1, 53, 31), (2, 70, 1), (2, 1, 70)],
+    [
+        (2, 96, 96),
+        (5, 96, 96),
+        (3, 45, 77),
+        (2, 180, 60),
+        (2, 16, 96),
+        (1, 53, 31),
+        (2, 70, 1),
+        (2, 1, 70),
+    ],
 )
 def test_the_basis_has_the_bits_of_pefts_and_gives_back_the_weights(
     num_layers: int, out: int, in_: int
