@@ -104,7 +104,7 @@ def rows_of(found: Mapping[Case, Found], fewest: int) -> list[dict[str, Any]]:
         assert first is not None
         rows.append(
             {
-                "what": f"tokens/s, {case.adapters} adapters, {case.traffic}, of {fewest} adapter's",
+                "what": f"{case.adapters} adapters, {case.traffic}, of the tokens/s with {fewest}",
                 "adapters": case.adapters,
                 "traffic": case.traffic,
                 "tokens_s": statistics.median(one.tokens_s),
