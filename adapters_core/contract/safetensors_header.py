@@ -226,7 +226,7 @@ def _at_once(data: bytearray, header: Header) -> dict[str, Tensor] | None:
     if not bool(torch.isfinite(flat).all()):
         return None
     in_order = sorted(header.tensors.values(), key=lambda entry: entry.start)
-    pieces = flat.split([entry.count for entry in in_order])
+    pieces = torch.split(flat, [entry.count for entry in in_order])
     at = {entry.start: piece for entry, piece in zip(in_order, pieces, strict=True)}
     return {name: at[entry.start].view(entry.shape) for name, entry in header.tensors.items()}
 
