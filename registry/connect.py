@@ -1,7 +1,7 @@
 """Open everything that processes share, by one URL and one folder."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,7 @@ from registry.jobs.folders import JobFolders
 from registry.jobs.jobs import Jobs
 from registry.jobs.workers import Workers
 from registry.redis.address import EMBEDDED, masked
-from registry.redis.client import open_client
+from registry.redis.client import PATIENT_S, open_client
 from registry.redis.embedded import EmbeddedServer
 from registry.redis.reach import PATIENCE_S, reach
 from registry.redis.scripts import Observer
@@ -56,6 +56,7 @@ class Registry:
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
+        url: with its password.
     """
 
     client: redis.Redis
@@ -78,6 +79,11 @@ class Registry:
     ownership: Ownership
     unknown: UnknownBytes
     server: EmbeddedServer | None
+    url: str = field(repr=False)
+
+    def patient(self) -> redis.Redis:
+        """Return a client for commands that take minutes; the caller closes it."""
+        return open_client(self.url, PATIENT_S)
 
     def open_store(self, patience_s: float = PATIENCE_S) -> None:
         """Make sure that the registry answers and the store is its own: before either is used.
@@ -138,7 +144,7 @@ def connect(
     """Open the registry at `url`; a server that is down now is not an error yet.
 
     Args:
-        url: `embedded`, `redis://...`, `rediss://...` or `unix://...`.
+        url: `embedded`, or one of a Redis (redis/shapes.py).
         folder: the application's data: the embedded server lives in `registry/`.
         store: where blobs, files and jobs' folders are, `folder / "blobs"` if not given.
         observer: called after every exchange with the server: operation, seconds, answered.
@@ -149,7 +155,7 @@ def connect(
         RegistryUnavailable: the embedded server does not come up.
     """
     server = EmbeddedServer(folder / "registry") if url == EMBEDDED else None
-    client = open_client(server.url if server else url)
+    client = server.client() if server else open_client(url)
     adapters = Adapters(client, observer)
     bytes_ = store or folder / "blobs"
     # Not observed: one exchange at a start would leave series without a rate among the latencies.
@@ -179,6 +185,7 @@ def connect(
         ownership=ownership,
         unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders, batch_folders),
         server=server,
+        url=server.url if server else url,
     )
 
 

@@ -12,6 +12,7 @@ import redis
 
 from registry.errors import CorruptRecord
 from registry.redis import keys
+from registry.redis.hashes import fields_of
 
 MAX_BATCH = 500
 
@@ -95,7 +96,10 @@ def newest(client: redis.Redis) -> Position:
     registry = "" if id_ is None else id_.decode()
     if not entries:
         return Position("0-0", 0, registry)
-    return Position("0-0", 0, registry).after(Change.from_entry(*entries[0]))
+    place, fields = entries[0]
+    if not isinstance(fields, dict):  # a cluster's transaction answers as the server does
+        fields = fields_of(fields)
+    return Position("0-0", 0, registry).after(Change.from_entry(place, fields))
 
 
 def _place(id_: str) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from registry.adapters.adapters import Adapters
 from registry.adapters.records import Record
 from registry.common.names import Reference
 from registry.errors import AdapterNotFound, RegistryUnavailable
+from registry.redis.client import UNREACHABLE
 from registry.redis.reach import reason_of
 
 log = logging.getLogger(__name__)
@@ -223,7 +224,7 @@ class Directory:
 
     def _lost(self, error: Exception) -> None:
         before = self._following
-        unreachable = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+        unreachable = isinstance(error, UNREACHABLE)
         # The first fault may be this one connection's; only a second one says that all is down.
         is_down = unreachable and before is not Following.CAUGHT_UP
         self._following = Following.DOWN if is_down else Following.BEHIND

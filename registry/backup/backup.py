@@ -72,7 +72,8 @@ def _begin(opened: Registry, destination: Path) -> Path:
 def _copy(opened: Registry, making: Path, program: str, now: float) -> Manifest:
     copying = _Copying(opened, making / STORE)
     for _ in range(_TRIES):
-        snapshot = Snapshot.take(opened.client)
+        with opened.patient() as client:
+            snapshot = Snapshot.take(client)
         missing = copying.copy(snapshot)
         if not missing:
             break

@@ -11,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+import redis
+
 from registry.backup.backup import RECORDS, STORE
 from registry.backup.manifest import Manifest, copied
 from registry.connect import Registry
@@ -40,14 +42,14 @@ def restore(opened: Registry, source: Path, *, force: bool, now: float) -> Manif
     schema.check(manifest.schema)
     manifest.check(source)
     snapshot = Snapshot.read(source / RECORDS)
-    with opened.ownership.unused():
-        before = Snapshot.take(opened.client)
+    with opened.ownership.unused(), opened.patient() as client:
+        before = Snapshot.take(client)
         if not force:
             _check_empty(opened, before)
         staged = _staged(manifest, source, opened.store)
         _set_aside(opened.store, before, now)
         _move_in(staged, opened.store)
-        _put(snapshot, opened)
+        _put(snapshot, client)
     return manifest
 
 
@@ -94,9 +96,9 @@ def _move_in(staged: Path, store: Path) -> None:
     os.sync()
 
 
-def _put(snapshot: Snapshot, opened: Registry) -> None:
+def _put(snapshot: Snapshot, client: redis.Redis) -> None:
     try:
-        snapshot.put(opened.client)
+        snapshot.put(client)
     except RegistryError as error:
         error.message += (
             ". The store's files are in their places and nothing names them yet: restore again, "

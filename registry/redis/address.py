@@ -11,6 +11,7 @@ from registry.errors import InvalidArgument
 
 EMBEDDED = "embedded"
 MASK = "***"
+_MAIN = "password"
 #: For a URL with a password that came as a flag.
 FLAG_WARNING = (
     "warning: --registry holds a password, which every user of this machine can read in the list "
@@ -20,8 +21,8 @@ FLAG_WARNING = (
 
 
 def has_password(url: str) -> bool:
-    """True if the URL holds a password."""
-    return bool(_password_of(url))
+    """True if the URL holds a password: the registry's, its Sentinels' or its key file's."""
+    return bool(_passwords_of(url))
 
 
 def masked(url: str) -> str:
@@ -50,7 +51,7 @@ def with_password(url: str, password: str | None) -> str:
         return url
     if url == EMBEDDED:
         raise InvalidArgument("the embedded registry takes no password: name one with a URL")
-    if has_password(url):
+    if _MAIN in _passwords_of(url):
         raise InvalidArgument(
             "the registry's URL holds a password, and another one is given: leave one out"
         )
@@ -76,20 +77,20 @@ def password_in(file: Path) -> str:
     return lines[0].strip()
 
 
-def _password_of(url: str) -> str | None:
+def _passwords_of(url: str) -> dict[str, str]:
+    """Return every password in the URL by the name of its option."""
     try:
         parts = urlsplit(url)
-        given = parts.password
+        given = {_MAIN: parts.password or ""}
     except ValueError:  # malformed: whatever stands before an @ may be one
-        return url.rpartition("@")[0] or None
-    if given:
-        return given
-    found = [pair.partition("=")[2] for pair in parts.query.split("&") if _is_password(pair)]
-    return found[0] if found else None
+        return {_MAIN: url.rpartition("@")[0]} if "@" in url else {}
+    pairs = [pair.partition("=") for pair in parts.query.split("&") if _is_password(pair)]
+    found = given | {name.lower(): value for name, _, value in pairs if value}
+    return {name: value for name, value in found.items() if value}
 
 
 def _is_password(pair: str) -> bool:
-    return pair.partition("=")[0].lower() == "password"
+    return pair.partition("=")[0].lower().endswith(_MAIN)
 
 
 def _masked_pair(pair: str) -> str:

@@ -31,7 +31,7 @@ import redis
 from registry.common.die_with_parent import tied
 from registry.errors import RegistryUnavailable
 from registry.redis.ballast import Ballast
-from registry.redis.client import open_client
+from registry.redis.client import EmbeddedClient, open_client
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class EmbeddedServer:
 
     def client(self) -> redis.Redis:
         """Return a new client, which the caller closes."""
-        return open_client(self.url)
+        return open_client(self.url, kind=EmbeddedClient)
 
     def close(self) -> None:
         """End the server if this process runs it, its data on the disk. Safe to call twice."""

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import redis
+from redis.exceptions import ClusterDownError, MovedError, RedisClusterException
+from redis.sentinel import MasterNotFoundError
 
 from registry.errors import RegistryUnusable
+from registry.redis import keys
+from registry.redis.client import FAULTS
 
 FIRST_WAIT_S, LAST_WAIT_S = 0.05, 0.5
 #: A registry that is started at the same time may take so long to answer.
@@ -62,9 +66,9 @@ def reach(
     deadline, wait_s = clock() + patience_s, FIRST_WAIT_S
     while True:
         try:
-            client.ping()
+            client.exists(keys.IDENTITY)  # of a cluster's nodes the one that is needed
             return
-        except (redis.RedisError, OSError, ValueError) as error:
+        except (*FAULTS, OSError, ValueError) as error:
             reason = reason_of(error)
             if not reason.may_pass or clock() + wait_s > deadline:
                 message = f"the registry {shown} cannot be used: {reason.text}"
@@ -98,7 +102,20 @@ _REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
         redis.AuthenticationError,
         Reason("it refuses the user or the password, or wants one and none is set", False),
     ),
-    (redis.exceptions.NoPermissionError, Reason("the user may not do what is needed", False)),
+    (
+        redis.exceptions.NoPermissionError,
+        Reason("the user may not do what is needed: see its ACL in docs/operations.md", False),
+    ),
+    (
+        MasterNotFoundError,
+        Reason(
+            "its Sentinels do not answer, refuse the user or the password, or know no master of "
+            "the URL's service",
+            True,
+        ),
+    ),
+    (MovedError, Reason("it is a node of a cluster: use redis+cluster://", False)),
+    (ClusterDownError, Reason("its cluster has no master for the registry's keys", True)),
     (redis.BusyLoadingError, Reason("it is still loading its data", True)),
     (socket.gaierror, Reason("its host's name cannot be resolved", True)),
     (ConnectionRefusedError, Reason("nothing listens at its address", True)),
@@ -106,6 +123,7 @@ _REASONS: tuple[tuple[type[BaseException], Reason], ...] = (
     (PermissionError, Reason("its socket may not be opened by this user", False)),
     (TimeoutError, _SILENT),
     (redis.TimeoutError, _SILENT),
+    (RedisClusterException, Reason("no node answers as one of a cluster does", True)),
 )
 #: By the text of an answer, where its class is too general.
 _ANSWERS: tuple[tuple[str, Reason], ...] = (

@@ -12,9 +12,12 @@ from typing import Any
 import redis
 
 from registry.errors import RegistryFull, RegistryUnavailable
+from registry.redis.client import FAULTS, EmbeddedClient
 
-#: How a server refuses writes because of its disk (the embedded one: embedded.py) or its memory.
-_FULL = ("MISCONF", "NOREPLICAS", "OOM")
+#: How a server refuses writes because of its disk or its memory.
+_FULL = ("MISCONF", "OOM")
+#: How it does where it has too few replicas; the embedded one: on a full disk (embedded.py).
+_NO_REPLICAS = "NOREPLICAS"
 
 Observer = Callable[[str, float, bool], None]
 
@@ -64,6 +67,7 @@ class Scripts:
         observer: Observer | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._full = (*_FULL, *([_NO_REPLICAS] if isinstance(client, EmbeddedClient) else []))
         self._observer = observer
         self._clock = clock
         self._scripts = {name: client.register_script(_text(name)) for name in SCRIPTS}
@@ -84,23 +88,28 @@ class Scripts:
         try:
             yield
             answered = True
-        except redis.RedisError as error:
-            raise _named(error) from error
+        except FAULTS as error:
+            raise _named(error, self._full) from error
         finally:
             if self._observer is not None:
                 self._observer(op, self._clock() - started, answered)
 
 
-def _named(error: redis.RedisError) -> RegistryUnavailable:
+def _named(error: Exception, full: tuple[str, ...]) -> RegistryUnavailable:
     """Return a fault of the connection, or a refusal, as an error of the registry."""
-    is_full = isinstance(error, redis.OutOfMemoryError) or str(error).startswith(_FULL)
-    if is_full:
+    said = str(error)
+    if isinstance(error, redis.OutOfMemoryError) or said.startswith(full):
         return RegistryFull(
             "the registry's disk or memory is full and nothing was written; delete what is not "
             "needed, or ask the server's operator for room"
         )
+    if said.startswith(_NO_REPLICAS):
+        return RegistryUnavailable(
+            "the registry takes no writes while too few of its replicas are connected, and nothing "
+            "was written; try again shortly"
+        )
     return RegistryUnavailable("the registry does not answer; try again shortly")
 
 
-def _text(name: str) -> str:
-    return resources.files("registry.redis").joinpath("lua", f"{name}.lua").read_text("utf-8")
+def _text(name: str) -> bytes:
+    return resources.files("registry.redis").joinpath("lua", f"{name}.lua").read_bytes()

@@ -15,11 +15,8 @@ import redis
 
 from registry.errors import CorruptRecord
 from registry.redis import keys
-from registry.redis.client import patient
 from registry.redis.scripts import Scripts
 
-#: For all keys at once: 100,000 adapters take seconds.
-TIMEOUT_S = 300.0
 #: Elements of one command.
 _AT_ONCE = 1000
 #: One Redis command: its name and its arguments.
@@ -40,12 +37,15 @@ class Snapshot:
     def take(cls, client: redis.Redis) -> Self:
         """Read all keys in one transaction; other callers of the server wait meanwhile.
 
+        Args:
+            client: that waits so long (`Registry.patient`).
+
         Raises:
             CorruptRecord: a key is of a type that no program of ours writes.
             RegistryUnavailable: the server does not answer.
         """
-        with patient(client, TIMEOUT_S) as own:
-            _, *found = Scripts(own).run("snapshot", [], [f"{keys.PREFIX}*"])
+        # The key is named for a cluster, which runs the script on the node that has it.
+        _, *found = Scripts(client).run("snapshot", [keys.IDENTITY], [f"{keys.PREFIX}*"])
         return cls([command for entry in sorted(found) for command in _commands_of(*entry)])
 
     @classmethod
@@ -71,13 +71,16 @@ class Snapshot:
     def put(self, client: redis.Redis) -> None:
         """Replace all of a registry's keys by these in one transaction.
 
+        Args:
+            client: that waits so long (`Registry.patient`).
+
         Raises:
             RegistryFull: it has no room; nothing was changed.
             RegistryUnavailable: it does not answer; all is changed or nothing.
         """
-        with patient(client, TIMEOUT_S) as own, Scripts(own).asking("snapshot_put"):
-            present = list(own.scan_iter(f"{keys.PREFIX}*", count=_AT_ONCE))
-            with own.pipeline(transaction=True) as pipe:
+        with Scripts(client).asking("snapshot_put"):
+            present = list(client.scan_iter(f"{keys.PREFIX}*", count=_AT_ONCE))
+            with client.pipeline(transaction=True) as pipe:
                 for key in present:
                     pipe.unlink(key)
                 for command in self.commands:

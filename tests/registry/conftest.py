@@ -1,4 +1,4 @@
-"""Two real servers under one suite: the embedded Valkey, and the distribution's Redis."""
+"""Real servers under one suite: the embedded Valkey, and the distribution's Redis in its shapes."""
 
 import shutil
 import subprocess
@@ -9,6 +9,7 @@ import redis
 
 from adapters_core.format.description import AdapterDescription
 from jobs_made import files_in, run, spec_for, upload
+from redis_shapes import SHAPES
 from registry.adapters.adapters import Adapters
 from registry.adapters.records import NewVersion
 from registry.jobs.claims import Claims
@@ -68,23 +69,43 @@ def _start(kind, folder):
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("no redis-server installed")
-    return PlainServer(folder, Path(binary))
+    return SHAPES[kind](folder) if kind in SHAPES else PlainServer(folder, Path(binary))
 
 
-@pytest.fixture(
-    scope="session", params=["embedded", pytest.param("redis", marks=pytest.mark.redis)]
-)
-def url(request, tmp_path_factory):
+_SERVERS = ["embedded", pytest.param("redis", marks=pytest.mark.redis)]
+_SHAPES = [pytest.param(kind, marks=[pytest.mark.redis, pytest.mark.slow]) for kind in SHAPES]
+#: The tests of all that is in Redis; the others need it beside something else.
+_IN_ALL_SHAPES = {
+    *("test_adapters", "test_adapters_pages", "test_changes", "test_claims", "test_jobs"),
+    *("test_queue", "test_batches", "test_workers", "test_tenants", "test_ownership"),
+}
+
+
+def pytest_generate_tests(metafunc):
+    if "server" in metafunc.fixturenames:
+        in_all = metafunc.module.__name__.rpartition(".")[2] in _IN_ALL_SHAPES
+        servers = _SERVERS + (_SHAPES if in_all else [])
+        metafunc.parametrize("server", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server(request, tmp_path_factory):
     server = _start(request.param, tmp_path_factory.mktemp(request.param))
-    yield server.url
+    yield server
     server.close()
 
 
 @pytest.fixture
-def client(url):
-    with open_client(url) as client:
-        client.config_set("appendfsync", "no")  # what survives a crash is not asked here
-        client.flushall()
+def url(server):
+    return server.url
+
+
+@pytest.fixture
+def client(server):
+    with open_client(getattr(server, "admin_url", server.url)) as admin:
+        admin.config_set("appendfsync", "no")  # what survives a crash is not asked here
+        admin.flushall()
+    with open_client(server.url) as client:
         yield client
 
 

@@ -1,5 +1,6 @@
 -- Read every key of a prefix at one moment.
 --
+-- KEYS  any of them
 -- ARGV  pattern
 -- Returns {now in ms, {key, type, expires at in ms | -1, content, last id of a stream}...}.
 -- Work: all that is stored; nothing else is answered meanwhile.

@@ -120,7 +120,7 @@ def test_what_may_pass_is_waited_for_and_what_will_not_is_not():
         def __init__(self, *faults):
             self.faults = list(faults)
 
-        def ping(self):
+        def exists(self, key):
             if self.faults:
                 raise self.faults.pop(0)
 
