@@ -21,11 +21,17 @@ SERVICE = "names"
 GONE_MS = 500
 
 
+#: A cluster's nodes talk to each other 10,000 ports above those of their clients.
+MAX_PORT = 55_000
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port <= MAX_PORT:
+            return port
 
 
 class Process:
@@ -189,4 +195,4 @@ def _knows_all(client: redis.Redis) -> bool:
 
 def _is_whole(client: redis.Redis) -> bool:
     info = client.execute_command("CLUSTER INFO")
-    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+    return bool(info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == 3)
