@@ -76,7 +76,7 @@ _SERVERS = ["embedded", pytest.param("redis", marks=pytest.mark.redis)]
 _SHAPES = [pytest.param(kind, marks=[pytest.mark.redis, pytest.mark.slow]) for kind in SHAPES]
 #: The tests of all that is in Redis; the others need it beside something else.
 _IN_ALL_SHAPES = {
-    *("test_adapters", "test_adapters_pages", "test_changes", "test_claims", "test_jobs"),
+    *("test_adapters", "test_changes", "test_claims", "test_jobs"),
     *("test_queue", "test_batches", "test_workers", "test_tenants", "test_ownership"),
 }
 
