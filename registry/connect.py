@@ -56,7 +56,7 @@ class Registry:
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
-        url: with its password.
+        url: with its password, or `embedded`.
     """
 
     client: redis.Redis
@@ -83,7 +83,7 @@ class Registry:
 
     def patient(self) -> redis.Redis:
         """Return a client for commands that take minutes; the caller closes it."""
-        return open_client(self.url, PATIENT_S)
+        return self.server.client(PATIENT_S) if self.server else open_client(self.url, PATIENT_S)
 
     def open_store(self, patience_s: float = PATIENCE_S) -> None:
         """Make sure that the registry answers and the store is its own: before either is used.
@@ -185,7 +185,7 @@ def connect(
         ownership=ownership,
         unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders, batch_folders),
         server=server,
-        url=server.url if server else url,
+        url=url,
     )
 
 

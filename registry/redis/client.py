@@ -25,7 +25,9 @@ class EmbeddedClient(redis.Redis):
     """A client of the embedded server, which means by some answers what others do not."""
 
 
-def open_client(url: str, timeout_s: float = TIMEOUT_S, kind: type[redis.Redis] = redis.Redis) -> redis.Redis:
+def open_client(
+    url: str, timeout_s: float = TIMEOUT_S, kind: type[redis.Redis] = redis.Redis
+) -> redis.Redis:
     """Return a client that answers bytes and connects when first used; the caller closes it.
 
     It never repeats a command by itself, because not every script may run twice. After a failover

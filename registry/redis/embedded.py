@@ -31,7 +31,7 @@ import redis
 from registry.common.die_with_parent import tied
 from registry.errors import RegistryUnavailable
 from registry.redis.ballast import Ballast
-from registry.redis.client import EmbeddedClient, open_client
+from registry.redis.client import TIMEOUT_S, EmbeddedClient, open_client
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +99,9 @@ class EmbeddedServer:
         process = self._process
         return None if process is None else process.pid
 
-    def client(self) -> redis.Redis:
-        """Return a new client, which the caller closes."""
-        return open_client(self.url, kind=EmbeddedClient)
+    def client(self, timeout_s: float = TIMEOUT_S) -> redis.Redis:
+        """Return a new client, which the caller closes; it waits so long for one answer."""
+        return open_client(self.url, timeout_s, EmbeddedClient)
 
     def close(self) -> None:
         """End the server if this process runs it, its data on the disk. Safe to call twice."""

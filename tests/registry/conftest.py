@@ -73,19 +73,22 @@ def _start(kind, folder):
 
 
 _SERVERS = ["embedded", pytest.param("redis", marks=pytest.mark.redis)]
-_SHAPES = [pytest.param(kind, marks=[pytest.mark.redis, pytest.mark.slow]) for kind in SHAPES]
-#: The tests of all that is in Redis; the others need it beside something else.
-_IN_ALL_SHAPES = {
-    *("test_adapters", "test_changes", "test_claims", "test_jobs"),
-    *("test_queue", "test_batches", "test_workers", "test_tenants", "test_ownership"),
+_QUICK = [pytest.param(kind, marks=pytest.mark.redis) for kind in SHAPES]
+_SLOW = [pytest.param(kind, marks=[pytest.mark.redis, pytest.mark.slow]) for kind in SHAPES]
+#: The tests of all that is in Redis; the others need it beside something else, or databases by
+#: number, which a cluster does not have. What all shapes must do in short is test_contract's.
+_SHAPES = {
+    "test_contract": _QUICK,
+    **dict.fromkeys(("test_adapters", "test_changes", "test_claims", "test_jobs"), _SLOW),
+    **dict.fromkeys(("test_queue", "test_batches", "test_workers", "test_tenants"), _SLOW),
+    **dict.fromkeys(("test_api_keys", "test_mirror", "test_files", "test_log"), _SLOW),
 }
 
 
 def pytest_generate_tests(metafunc):
     if "server" in metafunc.fixturenames:
-        in_all = metafunc.module.__name__.rpartition(".")[2] in _IN_ALL_SHAPES
-        servers = _SERVERS + (_SHAPES if in_all else [])
-        metafunc.parametrize("server", servers, indirect=True, scope="session")
+        shapes = _SHAPES.get(metafunc.module.__name__.rpartition(".")[2], [])
+        metafunc.parametrize("server", _SERVERS + shapes, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,18 @@ def test_other_refusals_for_want_of_room_are_named_alike(plain_server, put_one) 
             put_one(Adapters(client), 1)
 
 
+def test_another_server_that_lacks_a_replica_is_not_called_full(plain_server, put_one) -> None:
+    from registry.redis.client import open_client
+
+    with open_client(plain_server.url) as client:
+        client.config_set("min-replicas-to-write", "1")
+        with pytest.raises(RegistryUnavailable, match="replicas") as caught:
+            put_one(Adapters(client), 1)
+        assert not isinstance(caught.value, RegistryFull)
+        client.config_set("min-replicas-to-write", "0")
+        assert put_one(Adapters(client), 1).version == 1
+
+
 @pytest.fixture
 def put_one(describe):
     def put_one(adapters: Adapters, number: int):
