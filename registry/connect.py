@@ -8,10 +8,13 @@ from typing import Self
 
 import redis
 
+from adapters_core.starting import check_folder
 from registry.access.api_keys import ApiKeys
 from registry.access.mirror import GRACE_S, KeyMirror
 from registry.adapters.adapters import Adapters
+from registry.adapters.blob_cache import CACHE_BYTES, BlobCache
 from registry.adapters.blobs import BlobStore
+from registry.adapters.bucket_blobs import Blobs, BucketBlobs
 from registry.adapters.directory import Directory
 from registry.batches.batches import Batches
 from registry.batches.claims import BatchClaims
@@ -21,12 +24,15 @@ from registry.jobs.claims import Claims
 from registry.jobs.folders import JobFolders
 from registry.jobs.jobs import Jobs
 from registry.jobs.workers import Workers
+from registry.objects.bucket import Bucket
+from registry.objects.place import BucketName, store_place
 from registry.redis.address import EMBEDDED, masked
 from registry.redis.client import PATIENT_S, open_client
 from registry.redis.embedded import EmbeddedServer
 from registry.redis.reach import PATIENCE_S, reach
 from registry.redis.scripts import Observer
 from registry.store.ownership import Ownership
+from registry.store.places import BucketPlace, FolderPlace, StorePlace
 from registry.store.unknown import UnknownBytes
 from registry.tenants import Tenants
 
@@ -38,7 +44,7 @@ class Registry:
     Args:
         client: the Redis behind it, answering bytes.
         shown: its URL without its password.
-        store: the store's folder.
+        store: the store's folder; of one in a bucket, for all but adapters' bytes.
         adapters: names, versions and aliases.
         blobs: the bytes.
         jobs: training jobs, as their callers see them.
@@ -63,7 +69,7 @@ class Registry:
     shown: str
     store: Path
     adapters: Adapters
-    blobs: BlobStore
+    blobs: Blobs
     jobs: Jobs
     claims: Claims
     batches: Batches
@@ -133,11 +139,29 @@ def check_url(url: str) -> None:
         open_client(url).close()
 
 
+def check_store(store: str | None) -> None:
+    """Check how a store is named, and that files can be written in a folder; see `check_folder`.
+
+    Raises:
+        InvalidArgument: it is neither a folder nor a bucket.
+        RegistryUnusable: it is a bucket, and the package for one is not installed.
+        CannotStart: the folder cannot be written.
+    """
+    if store is None:
+        return
+    place = store_place(store, Path())
+    if isinstance(place, Path):
+        check_folder("store", place)
+    else:
+        Bucket(place)
+
+
 def connect(
     url: str,
     folder: Path,
     *,
-    store: Path | None = None,
+    store: str | Path | None = None,
+    cache_bytes: int = CACHE_BYTES,
     observer: Observer | None = None,
     key_grace_s: float = GRACE_S,
 ) -> Registry:
@@ -146,21 +170,25 @@ def connect(
     Args:
         url: `embedded`, or one of a Redis (redis/shapes.py).
         folder: the application's data: the embedded server lives in `registry/`.
-        store: where blobs, files and jobs' folders are, `folder / "blobs"` if not given.
+        store: where blobs, files and jobs' folders are, `folder / "blobs"` if not given. Of
+            `s3://BUCKET/PREFIX` the blobs alone are there, and the rest in `folder / "blobs"`.
+        cache_bytes: of a bucket's blobs, about so much is kept in `folder / "blob-cache"`.
         observer: called after every exchange with the server: operation, seconds, answered.
         key_grace_s: how long known API keys are accepted while the registry is away.
 
     Raises:
-        InvalidArgument: the URL is none of these.
+        InvalidArgument: the URL or the store is none of these.
+        RegistryUnusable: the package for a bucket is not installed.
         RegistryUnavailable: the embedded server does not come up.
     """
     server = EmbeddedServer(folder / "registry") if url == EMBEDDED else None
     client = server.client() if server else open_client(url)
     adapters = Adapters(client, observer)
-    bytes_ = store or folder / "blobs"
+    blobs, place = _opened_store(store_place(store, folder / "blobs"), folder, cache_bytes)
+    bytes_ = place.folder
     # Not observed: one exchange at a start would leave series without a rate among the latencies.
-    ownership = Ownership(client, bytes_, _words(url, folder, store))
-    blobs, files = BlobStore(bytes_), Files(client, bytes_ / "files", observer)
+    ownership = Ownership(client, place, _words(url, folder, store))
+    files = Files(client, bytes_ / "files", observer)
     job_folders = JobFolders(bytes_ / "jobs")
     batch_folders = BatchFolders(bytes_ / "batches")
     directory, api_keys = Directory(adapters, client), ApiKeys(client, observer)
@@ -189,7 +217,18 @@ def connect(
     )
 
 
-def _words(url: str, folder: Path, store: Path | None) -> str:
+def _opened_store(
+    where: Path | BucketName, folder: Path, cache_bytes: int
+) -> tuple[Blobs, StorePlace]:
+    """Return where the blobs are, and the place of the store."""
+    if isinstance(where, Path):
+        return BlobStore(where), FolderPlace(where)
+    bucket = Bucket(where)
+    blobs = BucketBlobs(bucket, BlobCache(folder / "blob-cache", cache_bytes))
+    return blobs, BucketPlace(bucket, blobs, folder / "blobs")
+
+
+def _words(url: str, folder: Path, store: str | Path | None) -> str:
     """Return the options that name this registry and store, without the URL's password."""
     given = ["--registry", masked(url), "--data", str(folder)]
     given += [] if store is None else ["--store", str(store)]

@@ -21,6 +21,7 @@ RegistryError                the root: catch this to catch all of them
 ├── SchemaTooNew             the registry was written by a later program; said to operators
 ├── CorruptRecord            a stored value is not what this program writes
 └── RegistryUnavailable      the registry's server does not answer, or refuses to
+    ├── StoreUnavailable     the bucket with adapters' bytes does not answer, or refuses
     ├── RegistryFull         its disk or its memory has no room: reads go on
     └── RegistryUnusable     as it is set it will not answer; said to operators
 
@@ -148,6 +149,10 @@ class RegistryUnavailable(RegistryError):
     code = "registry_unavailable"
     #: Whether asking again may help.
     may_pass = True
+
+
+class StoreUnavailable(RegistryUnavailable):
+    """The bucket with the adapters' bytes does not answer, or refuses; the log has its words."""
 
 
 class RegistryFull(RegistryUnavailable):

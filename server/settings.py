@@ -47,8 +47,10 @@ class Settings(BaseSettings):
     """File whose first line is the registry's password."""
     data: Path = Path.home() / ".overtone"
     """Folder of the embedded registry, the blobs and what is kept of bases."""
-    store: Path | None = None
-    """Folder of the blobs, if not in the data folder."""
+    store: str | None = None
+    """Folder of the blobs, if not in the data folder; or s3://BUCKET/PREFIX."""
+    store_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 10 * _GIB
+    """Bytes of a bucket's blobs that are kept in the data folder, about."""
     mode: ModeSetting | None = None
     """`factored` or `merged` for all, `auto`: by cost and traffic; if not given, `auto` on a CPU,
     `factored` on a GPU."""
@@ -166,12 +168,26 @@ class Settings(BaseSettings):
         shown = self.model_dump(include={"registry"})
         return ((name, shown.get(str(name), value)) for name, value in super().__repr_args__())
 
-    @field_validator("base", "data", "store", "registry_password_file", "audit_log", mode="before")
+    @field_validator("base", "data", "registry_password_file", "audit_log", mode="before")
     @classmethod
     def _at_home(cls, value: Any) -> Any:
         """Expand `~/x`, which shells do not after `--data=` and in files of variables."""
         is_at_home = isinstance(value, str) and value.startswith("~")
         return str(Path(value).expanduser()) if is_at_home else value
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _a_place(cls, value: Any) -> Any:
+        """Check how the store is named; a folder may come as a path."""
+        if value is None:
+            return None
+        from registry.errors import InvalidArgument
+        from registry.objects.place import store_place
+
+        try:
+            return str(store_place(value, Path()))
+        except InvalidArgument as error:
+            raise ValueError(error.message) from error
 
     @field_validator("api_keys", "allowed_hosts", "cors_origins", "allow_origins", mode="before")
     @classmethod

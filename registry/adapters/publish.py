@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from registry.adapters.adapters import Adapters
-from registry.adapters.blobs import BlobStore
+from registry.adapters.bucket_blobs import Blobs
 from registry.adapters.records import NewVersion, Record
 from registry.errors import RegistryUnavailable
 
 
 def publish(
-    adapters: Adapters, blobs: BlobStore, new: NewVersion, file: Path, config: bytes
+    adapters: Adapters, blobs: Blobs, new: NewVersion, file: Path, config: bytes
 ) -> tuple[Record, bool]:
     """Make a checked adapter a version of a name; return its record and whether it is new.
 
@@ -37,9 +37,7 @@ def publish(
         return adapters.publish(new)
 
 
-def withdraw(
-    adapters: Adapters, blobs: BlobStore, name: str, version: int | None = None
-) -> list[str]:
+def withdraw(adapters: Adapters, blobs: Blobs, name: str, version: int | None = None) -> list[str]:
     """Delete a version or the whole name, and the bytes that no other record names.
 
     Returns the digests of these bytes.

@@ -130,7 +130,7 @@ class _Copying:
         if digest not in self._files:
             try:
                 paths = self._opened.blobs.open(digest)
-                found = self._taken([paths.file, paths.config])
+                found = self._taken([paths.file, paths.config], paths.file.parents[2])
                 self._blobs.open_whole(digest)
             except (FileNotFoundError, BlobMissing, BlobDamaged):
                 return False
@@ -140,7 +140,7 @@ class _Copying:
     def _file(self, record: FileRecord) -> bool:
         if record.id not in self._files:
             try:
-                found = self._taken([self._opened.files.open(record.id)])
+                found = self._taken([self._opened.files.open(record.id)], self._opened.store)
             except (FileNotFoundError, FileNotFound):
                 return False
             if record.digest not in {f"sha256:{content.sha256}" for content in found.values()}:
@@ -153,14 +153,15 @@ class _Copying:
         for _ in range(_TRIES):
             shutil.rmtree(self._target / folder.parent.name / id_, ignore_errors=True)
             try:
-                self._files[id_] = self._taken(_whole_files(folder))
+                self._files[id_] = self._taken(_whole_files(folder), self._opened.store)
             except FileNotFoundError:
                 continue
             return
 
-    def _taken(self, paths: Iterable[Path]) -> dict[str, Content]:
-        inside = [str(path.relative_to(self._opened.store)) for path in paths]
-        return {path: copied(self._opened.store / path, self._target / path) for path in inside}
+    def _taken(self, paths: Iterable[Path], below: Path) -> dict[str, Content]:
+        """Copy files to their places in a store, which they have below a folder here."""
+        inside = [str(path.relative_to(below)) for path in paths]
+        return {path: copied(below / path, self._target / path) for path in inside}
 
 
 def _whole_files(folder: Path) -> Iterator[Path]:

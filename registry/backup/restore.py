@@ -13,6 +13,8 @@ from pathlib import Path
 
 import redis
 
+from registry.adapters.blobs import CONFIG, FILE, BlobStore
+from registry.adapters.bucket_blobs import BucketBlobs
 from registry.backup.backup import RECORDS, STORE
 from registry.backup.manifest import Manifest, copied
 from registry.connect import Registry
@@ -47,6 +49,7 @@ def restore(opened: Registry, source: Path, *, force: bool, now: float) -> Manif
         if not force:
             _check_empty(opened, before)
         staged = _staged(manifest, source, opened.store)
+        _send(staged, opened)
         _set_aside(opened.store, before, now)
         _move_in(staged, opened.store)
         _put(snapshot, client)
@@ -74,6 +77,16 @@ def _staged(manifest: Manifest, source: Path, store: Path) -> Path:
             raise BackupUnusable(f"{path} changed while it was copied. Nothing was changed")
     os.sync()
     return staged / STORE
+
+
+def _send(staged: Path, opened: Registry) -> None:
+    """Put adapters' files into the store's bucket, if it has one; what is there already stays."""
+    if not isinstance(opened.blobs, BucketBlobs):
+        return
+    for digest, place in BlobStore(staged).all():
+        opened.blobs.put(digest, place / FILE, (place / CONFIG).read_bytes())
+        shutil.rmtree(place)
+    opened.ownership.restored((staged / mark.NAME).read_bytes())
 
 
 def _set_aside(store: Path, before: Snapshot, now: float) -> None:

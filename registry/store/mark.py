@@ -42,18 +42,34 @@ class StoreMark:
             CorruptRecord: the file is there and is not what this program writes.
         """
         try:
-            given = json.loads((folder / NAME).read_text())
+            body = (folder / NAME).read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise _corrupt(str(error)) from error
+        return cls.parse(body)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Return the mark of what `body` wrote.
+
+        Raises:
+            CorruptRecord: it is not what this program writes.
+        """
         try:
+            given = json.loads(body)
             if given["format"] != _FORMAT:
                 raise _corrupt(f"its format is {given['format']!r}, this program knows {_FORMAT}")
             former = tuple((each["registry"], float(each["until"])) for each in given["former"])
             return cls(given["store"], given["registry"], float(given["since"]), former)
         except (KeyError, TypeError, ValueError) as error:
             raise _corrupt(f"{type(error).__name__} {error}") from error
+
+    def body(self) -> bytes:
+        """Return the mark as it is stored."""
+        words = asdict(self) | {"format": _FORMAT}
+        words["former"] = [{"registry": each, "until": until} for each, until in self.former]
+        return f"{json.dumps(words, indent=1)}\n".encode()
 
     def write(self, folder: Path) -> None:
         """Make this the mark of the store in `folder`; it is on the disk afterwards.
@@ -62,9 +78,7 @@ class StoreMark:
             OSError: the folder cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        words = asdict(self) | {"format": _FORMAT}
-        words["former"] = [{"registry": each, "until": until} for each, until in self.former]
-        write_whole(folder / NAME, f"{json.dumps(words, indent=1)}\n".encode())
+        write_whole(folder / NAME, self.body())
 
     def handed_to(self, registry: str, now: float) -> "StoreMark":
         """Return the mark of the same store as another registry's."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -27,6 +26,7 @@ from registry.redis import keys
 from registry.redis.scripts import Scripts
 from registry.store import schema
 from registry.store.mark import StoreMark
+from registry.store.places import StorePlace, is_empty
 from registry.store.standing import Identity, Standing, advice, fault_of
 
 #: Of the registry's blobs and files, so many are looked for in a store that has no mark yet.
@@ -41,7 +41,7 @@ class Ownership:
 
     Args:
         client: answers bytes and has socket timeouts.
-        store: the store's folder; made when first written to.
+        place: of the store.
         words: how the programs' options name this registry and store, for messages.
         clock: seconds since 1970.
     """
@@ -49,13 +49,14 @@ class Ownership:
     def __init__(
         self,
         client: redis.Redis,
-        store: Path,
+        place: StorePlace,
         words: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._scripts = Scripts(client)
-        self._store, self._words, self._clock = store, words, clock
+        self._place, self._folder = place, place.folder
+        self._words, self._clock = words, clock
         self._in_use: list[int] = []  # descriptors, each with a shared lock
 
     def settle(self) -> StoreMark:
@@ -77,6 +78,7 @@ class Ownership:
             mark = standing.mark
             if mark is None or mark.registry is None:
                 mark = self._pair(mark, replace=False)
+            self._place.note(mark)
             self._upgrade()
             self._use(str(mark.registry))
         return mark
@@ -98,23 +100,33 @@ class Ownership:
 
         Raises:
             SchemaTooNew: a later program wrote the registry.
+            RegistryUnusable: the store's bucket does not answer.
         """
+        self._place.check()
         self.check_schema()
         with self._scripts.asking("identity"):
             stored: Any = self._client.hgetall(keys.IDENTITY)
             content = (keys.NAMES, keys.FILES, keys.JOBS, keys.BATCHES, keys.COUNTERS)
-            is_empty = not self._client.exists(*content)
+            is_nothing = not self._client.exists(*content)
         identity = Identity(stored[b"id"].decode(), stored[b"store"].decode()) if stored else None
-        mark = StoreMark.read(self._store)
-        looked_for = [] if mark is not None and mark.registry else self._sample()
+        mark = self._place.mark()
+        digests, files = ([], []) if mark is not None and mark.registry else self._sample()
         return Standing(
             mark=mark,
             identity=identity,
             store_is_empty=self.store_is_empty(),
-            registry_is_empty=is_empty,
-            num_looked_for=len(looked_for),
-            num_missing=sum(not path.exists() for path in looked_for),
+            registry_is_empty=is_nothing,
+            num_looked_for=len(digests) + len(files),
+            num_missing=self._place.num_missing(digests, files) if digests or files else 0,
         )
+
+    def restored(self, body: bytes) -> None:
+        """Make a backup's mark the store's own; no program may have the store open.
+
+        Raises:
+            CorruptRecord: it is not one.
+        """
+        self._place.write(StoreMark.parse(body))
 
     def are_known(self, places: Sequence[Place]) -> list[bool]:
         """Return for each hash and field whether the store's own registry has it.
@@ -122,7 +134,7 @@ class Ownership:
         Raises:
             ForeignStore: the registry that answers is not the store's own.
         """
-        mark = StoreMark.read(self._store)
+        mark = self._place.mark()
         owner = "" if mark is None else mark.registry or ""
         found: list[bool] = []
         for start in range(0, len(places) or 1, _BATCH):
@@ -139,7 +151,7 @@ class Ownership:
 
     def store_is_empty(self) -> bool:
         """Return whether the store holds nothing that a registry could name."""
-        return not any(self._content())
+        return is_empty(self._place)
 
     def check_schema(self) -> int:
         """Return the schema of the registry's keys.
@@ -170,7 +182,7 @@ class Ownership:
         Raises:
             ForeignStore: one has.
         """
-        mark = StoreMark.read(self._store)
+        mark = self._place.mark()
         self._check_unused(None if mark is None else mark.registry)
 
     def close(self) -> None:
@@ -180,15 +192,15 @@ class Ownership:
 
     def _pair(self, mark: StoreMark | None, replace: bool) -> StoreMark:
         """Write the ids into both, so that the next start completes it after a crash in between."""
-        mark = mark or StoreMark(secrets.token_hex(16))
-        mark.write(self._store)
+        if mark is None:
+            mark = self._place.begin(StoreMark(secrets.token_hex(16)))
         args = [secrets.token_hex(16), mark.store, "1" if replace else ""]
         found = self._scripts.run("pair", [keys.IDENTITY], args)
         identity = Identity(*(each.decode() for each in found))
         if identity.store != mark.store:  # another store was given to this registry just now
             raise ForeignStore(f"the registry has another store already. {advice(self._words)}")
         mark = mark.handed_to(identity.id, self._clock())
-        mark.write(self._store)
+        self._place.write(mark)
         return mark
 
     def _upgrade(self) -> None:
@@ -196,41 +208,30 @@ class Ownership:
         with self._scripts.asking("schema"):
             schema.upgrade(self._client, found)
 
-    def _content(self) -> Iterator[Path]:
-        """Return what the store holds that a registry could name."""
-        yield from self._store.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64)
-        yield from (self._store / "files").glob("file-*")
-        yield from (self._store / "jobs").glob("ftjob-*")
-        yield from (self._store / "batches").glob("batch_*")
-
-    def _sample(self) -> list[Path]:
-        """Return where blobs and files should be that the registry names."""
+    def _sample(self) -> tuple[list[str], list[str]]:
+        """Return digests and files that the registry names, up to a number of each."""
         with self._scripts.asking("identity"):
             digests = islice(self._client.hscan_iter(keys.DIGESTS, count=_BATCH), MAX_LOOKED_FOR)
-            blobs = [check_digest(name.decode()).partition(":")[2] for name, _ in digests]
+            blobs = [check_digest(name.decode()) for name, _ in digests]
             files = islice(self._client.hscan_iter(keys.FILES, count=_BATCH), MAX_LOOKED_FOR)
-            named = [name.decode() for name, _ in files]
-        return [
-            *(self._store / each[:2] / each for each in blobs),
-            *(self._store / "files" / each for each in named),
-        ]
+            return blobs, [name.decode() for name, _ in files]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        self._store.mkdir(parents=True, exist_ok=True)
-        with (self._store / ".owner.lock").open("ab") as lock:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".owner.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _use(self, registry: str) -> None:
-        users = self._store / ".users"
+        users = self._folder / ".users"
         users.mkdir(exist_ok=True)
         descriptor = os.open(users / registry, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._in_use.append(descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def _check_unused(self, own: str | None) -> None:
-        for path in (self._store / ".users").glob("*"):
+        for path in (self._folder / ".users").glob("*"):
             if path.name == own:
                 continue
             with path.open("ab") as lock:
@@ -240,5 +241,5 @@ class Ownership:
                     whose = "another" if own else "the"
                     raise ForeignStore(
                         f"programs of {whose} registry {path.name[:8]}… have the store "
-                        f"{self._store} open; stop them first"
+                        f"{self._folder} open; stop them first"
                     ) from error

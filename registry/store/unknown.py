@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from registry.adapters.blobs import BlobStore
+from registry.adapters.bucket_blobs import Blobs, BucketBlobs
 from registry.batches.segments import BatchFolders
 from registry.common.whole_files import write_whole
 from registry.files import Files
 from registry.jobs.folders import JobFolders
+from registry.objects.bucket import Found
 from registry.redis import keys
 from registry.store.ownership import Ownership, Place
 
@@ -40,7 +41,7 @@ class Unknown:
     Args:
         kind: what it is; `unfinished` was never whole.
         name: a digest, a file's, a job's or a batch's id, or the temporary's path below the store.
-        path: where it is.
+        place: where it is: a path, or an object of the store's bucket.
         size_bytes: of all its files.
         changed_at: when it was last written, in seconds since 1970.
         since: when it was first found to be unknown.
@@ -48,7 +49,7 @@ class Unknown:
 
     kind: Kind
     name: str
-    path: Path
+    place: Path | Found
     size_bytes: int
     changed_at: float
     since: float
@@ -62,7 +63,7 @@ class UnknownBytes:
     """Finds and removes what no record names.
 
     Args:
-        folder: of the store.
+        folder: of the store, for notes.
         ownership: of it; a store of another registry is not looked at.
         blobs, files, job_folders, batch_folders: of the same store.
     """
@@ -71,7 +72,7 @@ class UnknownBytes:
         self,
         folder: Path,
         ownership: Ownership,
-        blobs: BlobStore,
+        blobs: Blobs,
         files: Files,
         job_folders: JobFolders,
         batch_folders: BatchFolders,
@@ -91,11 +92,11 @@ class UnknownBytes:
         are_known = self._ownership.are_known([place for *_, place in present])
         unknown = [each for each, known in zip(present, are_known, strict=True) if not known]
         names = [name for _, name, _, _ in unknown]
-        unfinished = [path for path in self._unfinished() if _is_older(path, now - FRESH_S)]
-        temporary = [(path, str(path.relative_to(self._folder))) for path in unfinished]
+        unfinished = [place for place in self._unfinished() if _is_older(place, now - FRESH_S)]
+        temporary = [(place, self._name_of(place)) for place in unfinished]
         since = self._noted([*names, *(name for _, name in temporary)], now)
         found = [_seen(kind, name, path, since[name]) for kind, name, path, _ in unknown]
-        found += [_seen("unfinished", name, path, since[name]) for path, name in temporary]
+        found += [_seen("unfinished", name, place, since[name]) for place, name in temporary]
         return sorted((each for each in found if each), key=lambda each: (each.kind, each.name))
 
     def remove(self, found: Sequence[Unknown], grace_s: float, now: float) -> list[Unknown]:
@@ -116,16 +117,25 @@ class UnknownBytes:
             return self._blobs.remove(item.name, self._is_known(keys.DIGESTS), oldest)
         if item.kind == "training file":
             return self._files.remove(item.name, self._is_known(keys.FILES), oldest)
-        place = _FOLDERS[item.kind](item.name) if item.kind in _FOLDERS else None
-        if place is not None and self._ownership.are_known([place])[0]:
+        record = _FOLDERS[item.kind](item.name) if item.kind in _FOLDERS else None
+        if record is not None and self._ownership.are_known([record])[0]:
             return False
-        shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
+        self._discard(item.place)
         return True
+
+    def _discard(self, place: Path | Found) -> None:
+        if isinstance(place, Path):
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        elif isinstance(self._blobs, BucketBlobs):
+            self._blobs.discard(place)
+
+    def _name_of(self, place: Path | Found) -> str:
+        return place.key if isinstance(place, Found) else str(place.relative_to(self._folder))
 
     def _is_known(self, hash_: str) -> Callable[[str], bool]:
         return lambda name: self._ownership.are_known([(hash_, name)])[0]
 
-    def _present(self) -> Iterable[tuple[Kind, str, Path, Place]]:
+    def _present(self) -> Iterable[tuple[Kind, str, Path | Found, Place]]:
         for name, path in self._blobs.all():
             yield "adapter", name, path, (keys.DIGESTS, name)
         for name, path in self._files.all():
@@ -135,7 +145,7 @@ class UnknownBytes:
         for name, path in self._batch_folders.all():
             yield "batch folder", name, path, _batch(name)
 
-    def _unfinished(self) -> Iterable[Path]:
+    def _unfinished(self) -> Iterable[Path | Found]:
         yield from self._blobs.unfinished()
         yield from self._files.unfinished()
 
@@ -171,23 +181,28 @@ def _notes(place: Path) -> dict[str, float]:
         return {}
 
 
-def _is_older(path: Path, than: float) -> bool:
+def _is_older(place: Path | Found, than: float) -> bool:
     try:
-        return path.stat().st_mtime < than
+        return _changed_at(place) < than
     except FileNotFoundError:
         return False
 
 
-def _seen(kind: Kind, name: str, path: Path, since: float) -> Unknown | None:
-    """Return what lies at `path`; None if it is gone meanwhile."""
+def _changed_at(place: Path | Found) -> float:
+    return place.changed_at if isinstance(place, Found) else place.stat().st_mtime
+
+
+def _seen(kind: Kind, name: str, place: Path | Found, since: float) -> Unknown | None:
+    """Return what lies at `place`; None if it is gone meanwhile."""
     try:
-        changed_at = path.stat().st_mtime
-        return Unknown(kind, name, path, _size_of(path), changed_at, since)
+        return Unknown(kind, name, place, _size_of(place), _changed_at(place), since)
     except FileNotFoundError:
         return None
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: Path | Found) -> int:
+    if isinstance(path, Found):
+        return path.size_bytes
     if not path.is_dir():
         return path.stat().st_size
     size = 0

@@ -24,6 +24,7 @@ from server.process.opened_registry import (
     StoreOption,
     note,
     opened_registry,
+    store_is_there,
 )
 
 
@@ -35,10 +36,7 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy the registry and all that it names to a folder, while servers and workers run."""
-    if not (store_ or data / "blobs").is_dir():
-        place = store_ or data / "blobs"
-        what = f"there is no store at {place}: name it with --store, or its parent with --data"
-        end_with_error(what, 1, as_json=as_json, code="not_found")
+    store_is_there(data, store_, as_json=as_json)
     with opened_registry(registry, data, store_, as_json=as_json) as opened:
         opened.open_store(patience_s=0)
         made = back_up(opened, destination, version("overtone"), time.time())

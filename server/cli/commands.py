@@ -32,7 +32,8 @@ DataOption = Annotated[
     str | None, typer.Option(help="Folder of the embedded registry and blobs (or OVERTONE_DATA).")
 ]
 StoreOption = Annotated[
-    str | None, typer.Option(help="Folder of the blobs, if not there (or OVERTONE_STORE).")
+    str | None,
+    typer.Option(help="Folder of the blobs, if elsewhere, or s3://… (or OVERTONE_STORE)."),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda … (or OVERTONE_DEVICE).")]
 ModeOption = Annotated[str | None, typer.Option(help="auto, factored or merged.")]
@@ -117,7 +118,7 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
         CannotStart: this machine cannot serve what is set.
     """
     from adapters_core.starting import check_base, check_device, check_folder
-    from registry.connect import check_url
+    from registry.connect import check_store, check_url
     from server.process.exposure import check_exposure
     from server.process.listening import open_listener
     from server.processor.search import prepare
@@ -129,8 +130,7 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
     check_base(settings.base)
     check_device(settings.device)
     check_folder("data", settings.data)
-    if settings.store is not None:
-        check_folder("store", settings.store)
+    check_store(settings.store)
     close_audit_log(open_audit_log(settings.audit_log))  # `launch` opens it for good
     listener = open_listener(settings.host, settings.port)
     configure_logging()

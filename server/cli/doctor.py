@@ -23,6 +23,9 @@ from adapters_core.layers.canary import run_canary, usual_methods
 from adapters_core.layers.invariance import RowProduct, linear_product, products_of_methods
 from adapters_core.starting import CannotStart, check_base, check_device, check_folder
 from registry import EMBEDDED, EmbeddedServer, RegistryUnavailable, connect, masked
+from registry.errors import RegistryUnusable
+from registry.objects.bucket import Bucket
+from registry.objects.place import store_place
 from server.processor.choice import VARIABLE, this_processor
 from server.processor.row_check import least_multiple
 from server.settings import Settings
@@ -97,13 +100,12 @@ def _checks(settings: Settings) -> list[Check]:
         lambda: _base(settings, shapes),
     )
     room = "make room on its disk: 1 GiB at least"
-    store = settings.store or settings.data / "blobs"
     return [
         Check("Python", "install Python 3.11 or newer", _python),
         Check("torch", "install it again", lambda: _torch(settings.device)),
         Check("free memory", "end other programs: 1 GiB at least must be free", _memory),
         Check("data folder", room, lambda: _folder("data", settings.data)),
-        Check("store", room, lambda: _folder("store", store)),
+        Check("store", f"{room}; of a bucket, what is said", lambda: _store(settings)),
         Check("registry", _REGISTRY_ADVICE, lambda: _registry(settings)),
         *([base] if settings.base else []),
         Check("transforms", _TRANSFORMS_ADVICE, lambda: _transforms(shapes)),
@@ -144,6 +146,17 @@ def _folder(what: str, folder: Path) -> str:
     check_folder(what, folder)
     free = shutil.disk_usage(folder).free
     return _enough(free, f"{folder}, {free / 2**30:.1f} GiB free")
+
+
+def _store(settings: Settings) -> str:
+    place = store_place(settings.store, settings.data / "blobs")
+    if isinstance(place, Path):
+        return _folder("store", place)
+    try:
+        Bucket(place).check()
+    except RegistryUnusable as error:
+        raise NotFit(error.message) from error
+    return f"{place} answers"
 
 
 def _enough(free: int, detail: str) -> str:

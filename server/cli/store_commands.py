@@ -33,6 +33,7 @@ from server.process.opened_registry import (
     StoreOption,
     note,
     opened_registry,
+    store_is_there,
 )
 
 store = typer.Typer(
@@ -135,16 +136,9 @@ def _decline(message: str) -> NoReturn:
 
 @contextmanager
 def _opened(
-    registry: str, data: Path, store_: Path | None, *, as_json: bool = False
+    registry: str, data: Path, store_: str | None, *, as_json: bool = False
 ) -> Iterator[Registry]:
     """Open a registry and a store that is there; a fault ends the program with code 1."""
-    place = store_ or data / "blobs"
-    if not place.is_dir():
-        end_with_error(
-            f"there is no store at {place}: name it with --store, or its parent with --data",
-            1,
-            as_json=as_json,
-            code="not_found",
-        )
+    store_is_there(data, store_, as_json=as_json)
     with opened_registry(registry, data, store_, as_json=as_json) as opened:
         yield opened

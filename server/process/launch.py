@@ -163,6 +163,7 @@ def start_service(
         settings.registry_url,
         settings.data,
         store=settings.store,
+        cache_bytes=settings.store_cache_bytes,
         observer=metrics.on_registry,
         key_grace_s=settings.key_grace_s,
     )

@@ -111,6 +111,7 @@ def _variables(settings: Settings) -> dict[str, str]:
         "REGISTRY_PASSWORD_FILE": settings.registry_password_file,
         "DATA": settings.data,
         "STORE": settings.store,
+        "STORE_CACHE_BYTES": settings.store_cache_bytes,
         "DEVICE": settings.device,
         "WORKER_THREADS": settings.worker_threads,
         "WORKER_NICE": settings.worker_nice,

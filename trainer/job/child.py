@@ -45,7 +45,12 @@ def _work(task: ChildTask, stop: threading.Event) -> None:
         from trainer.job.attempt import Attempt
 
     settings = task.settings
-    with connect(settings.registry, settings.data, store=settings.store) as registry:
+    with connect(
+        settings.registry,
+        settings.data,
+        store=settings.store,
+        cache_bytes=settings.store_cache_bytes,
+    ) as registry:
         Attempt(task, registry, stop).run()
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from registry.adapters.blob_cache import CACHE_BYTES
 from trainer.process.devices import devices_of, threads_of
 
 RUN = "trainer.training.run:run_job"
@@ -29,7 +30,8 @@ class WorkerSettings(BaseModel):
     Args:
         base: folder or hub id.
         base_name: its name in jobs; the folder's name if empty.
-        registry, data, store: as for `registry.connect`; the URL may hold a password.
+        registry, data, store, store_cache_bytes: as for `registry.connect`; the URL may hold a
+            password.
         device: `auto`, `cpu` or `cuda:1`, one worker each; a list runs one job on all of them.
         ranks: processes of one job on the CPU.
         threads: of a job's matrix products; None leaves it to torch.
@@ -68,9 +70,15 @@ class WorkerSettings(BaseModel):
         Path, typer.Option(envvar="OVERTONE_DATA", help="Folder of the embedded registry, blobs.")
     ] = Path.home() / ".overtone"
     store: Annotated[
-        Path | None,
-        typer.Option(envvar="OVERTONE_STORE", help="Folder of the blobs, if not there."),
+        str | None,
+        typer.Option(envvar="OVERTONE_STORE", help="Folder of the blobs, if not there; or s3://…"),
     ] = None
+    store_cache_bytes: Annotated[
+        int,
+        typer.Option(
+            envvar="OVERTONE_STORE_CACHE_BYTES", min=1 << 20, help="Of a bucket's blobs, kept here."
+        ),
+    ] = CACHE_BYTES
     device: Annotated[
         str,
         typer.Option(

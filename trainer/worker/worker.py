@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from adapters_core.starting import check_base, check_device, check_folder
 from registry.common.fence import Fence
-from registry.connect import Registry, check_url, connect
+from registry.connect import Registry, check_store, check_url, connect
 from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.jobs.record import HELD, JobError, JobRecord
 from registry.jobs.workers import WorkerRecord
@@ -187,15 +187,14 @@ def check(settings: WorkerSettings) -> None:
 
     Raises:
         CannotStart: the base, a device or a folder cannot be used here.
-        InvalidArgument: the registry's URL is malformed.
+        InvalidArgument: the registry's or the store's address is malformed.
     """
     check_url(settings.registry)
     check_base(settings.base)
     for device in settings.devices:
         check_device(device)
     check_folder("data", settings.data)
-    if settings.store is not None:
-        check_folder("store", settings.store)
+    check_store(settings.store)
 
 
 def run_worker(settings: WorkerSettings) -> int:
@@ -205,7 +204,12 @@ def run_worker(settings: WorkerSettings) -> int:
         RegistryError: the registry's URL is wrong, the embedded one does not start, or the store
             belongs to another registry.
     """
-    with connect(settings.registry, settings.data, store=settings.store) as registry:
+    with connect(
+        settings.registry,
+        settings.data,
+        store=settings.store,
+        cache_bytes=settings.store_cache_bytes,
+    ) as registry:
         worker = Worker(settings, registry)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())

@@ -13,6 +13,7 @@ from registry.errors import AdapterNotFound, RegistryUnavailable
 from registry.redis import keys
 from registry.redis.client import open_client
 from registry.store.ownership import Ownership
+from registry.store.places import FolderPlace
 from waiting import until
 
 
@@ -209,7 +210,7 @@ def asks_again(asked, directory, name):
 @pytest.fixture
 def paired(client, tmp_path):
     """A registry with an id, as every program gives it one before it uses it."""
-    Ownership(client, tmp_path / "store", "--data x").settle()
+    Ownership(client, FolderPlace(tmp_path / "store"), "--data x").settle()
     return client
 
 

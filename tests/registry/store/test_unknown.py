@@ -51,7 +51,7 @@ def test_each_kind_is_listed_with_its_size(registry, stray):
     found = {each.name: each for each in registry.unknown.look(LATER)}
 
     assert found.keys() == stray.keys()
-    assert {each.name: each.path for each in found.values()} == stray
+    assert {each.name: each.place for each in found.values()} == stray
     assert found[DIGEST].size_bytes == len(b"coefficients{}")
     assert found["ftjob-" + "0" * 24].size_bytes == 8
     assert {each.kind for each in found.values()} == {
