@@ -42,6 +42,10 @@ PROGRAMS = {
         "programs.simulate",
         "Where requests are placed: 10,000 adapters on 100 replicas, simulated by measured costs.",
     ),
+    "followers": Program(
+        "programs.followers",
+        "Ten servers' mirrors on one registry of 100,000 adapters: memory, time, news.",
+    ),
     "training": Program("programs.training", "A training step beside PEFT's: time and memory."),
     "training_text": Program(
         "studies.text", "MiniLM sorts Debian's packages: every method by its preset alone."

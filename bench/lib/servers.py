@@ -23,6 +23,7 @@ from adapters_core.format.write import CONFIG_NAME, WEIGHTS_NAME, write_adapter
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.methods import FourierFT
 from bench.lib.bases import llama, random_adapter, save_llama, targets_of
+from bench.lib.names import name_of
 from overtone_client import Client, OvertoneError
 from registry import NewVersion, Registry, connect, publish
 
@@ -162,11 +163,6 @@ class Files:
         """Return what the product's own check would say of the adapter that lies there."""
         digest = digest_of(self.file, self._canonical)
         return type(self._like)(**(vars(self._like) | {"digest": digest}))
-
-
-def name_of(number: int) -> str:
-    """Return the name under which adapter `number` is registered."""
-    return f"adapter-{number:06d}"
 
 
 def register(registry: Registry, files: Files, numbers: range) -> float:

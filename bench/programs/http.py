@@ -26,8 +26,9 @@ from typing import Any
 from adapters_core.base.spec import BaseSpec
 from bench.lib.load import Lengths, Load
 from bench.lib.load_runner import Ending, Model, Record, Target, closed_loop, connected
+from bench.lib.names import name_of
 from bench.lib.program import Parser
-from bench.lib.servers import Files, Served, base_on_disk, name_of, register, served, stop
+from bench.lib.servers import Files, Served, base_on_disk, register, served, stop
 from bench.lib.summary import spread, ttft
 from bench.lib.timing import report
 from overtone_client import Client

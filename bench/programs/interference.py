@@ -24,8 +24,9 @@ from typing import Any
 from adapters_core.base.spec import BaseSpec
 from bench.lib.load import Lengths, Load
 from bench.lib.load_runner import Ending, Model, Target, closed_loop, connected
+from bench.lib.names import name_of
 from bench.lib.program import Parser, positive
-from bench.lib.servers import Files, base_on_disk, name_of
+from bench.lib.servers import Files, base_on_disk
 from bench.lib.summary import gaps, spread
 from bench.lib.timing import report
 from bench.lib.worker import LongJob, Pair, filed, paired, write_texts

@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.lib.load_runner import Ending, Model, Target, closed_loop, connected
+from bench.lib.names import name_of
 from bench.lib.program import Parser
-from bench.lib.servers import Files, Served, base_on_disk, name_of, register, served
+from bench.lib.servers import Files, Served, base_on_disk, register, served
 from bench.lib.timing import report
 from bench.programs.http import checked, even
 from overtone_client import Client
