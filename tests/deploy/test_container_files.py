@@ -165,6 +165,7 @@ def test_one_file_has_every_variable_and_the_necessary_ones_first() -> None:
     needed = set(re.findall(r"\$\{(\w+):\?", texts))
     assert needed == set(re.findall(r"(?m)^(\w+)=$", ENV))
     optional = set(re.findall(r"\$\{(\w+):-", texts)) - {"APT_PACKAGES"}
+    optional |= set(re.findall(r"(?m)^ +([A-Z_]+):$", texts))  # as they are given, or not at all
     assert optional | {"COMPOSE_FILE"} == set(re.findall(r"(?m)^#(\w+)=", ENV))
     [files] = re.findall(r"(?m)^#COMPOSE_FILE=(.*)$", ENV)
     assert all((ROOT / name).exists() for name in files.split(":"))
