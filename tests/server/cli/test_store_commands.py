@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from registry import connect
+from s3_server import S3Server
 from server.cli.store_commands import gc, store
 
 DAY = 86_400.0
@@ -131,3 +132,20 @@ def test_a_wrong_address_is_one_line(data: Path) -> None:
         done = run(store, "show", "--data", str(data), "--registry", url)
         assert done.exit_code == 1
         assert done.output.startswith("error: ")
+
+
+def test_a_bucket_that_cannot_be_used_is_one_line(
+    data: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["show", "--data", str(data), "--store"]
+    asked = {
+        "gs://bucket-any": "is neither a folder nor s3://",
+        "s3://bucket-none": "there is no such bucket",
+    }
+    for place, said in asked.items():
+        done = run(store, *words, place)
+        assert done.exit_code == 1
+        assert done.output.startswith("error: ")
+        assert said in done.output
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert "nothing listens at the endpoint" in run(store, *words, "s3://bucket-none").output
