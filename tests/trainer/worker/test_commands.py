@@ -57,7 +57,8 @@ def test_a_worker_reads_every_variable_that_its_server_passes(
         "base_name": "c",
         "registry": "redis://host",
         "data": tmp_path / "data",
-        "store": tmp_path / "store",
+        "store": str(tmp_path / "store"),
+        "store_cache_bytes": 10 << 30,
         "device": "cpu",
         "ranks": 1,
         "threads": 2,
@@ -74,7 +75,7 @@ def test_help_names_every_setting_and_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        *("ctx", "base", "base_name", "registry", "data", "store", "device", "ranks", "threads"),
-        *("nice", "stalled_after_s", "tensorboard", "registry_password_file"),
+        *("ctx", "base", "base_name", "registry", "data", "store", "store_cache_bytes", "device"),
+        *("ranks", "threads", "nice", "stalled_after_s", "tensorboard", "registry_password_file"),
         "False",
     ]
