@@ -136,6 +136,9 @@ class Sentinels(Shape):
         self.url = f"{user}/{SERVICE}?sentinel_password={SENTINEL_PASSWORD}"
         self.admin_url = self.url
         self.ready()
+
+    def wait_until_guarded(self) -> None:
+        """Return once every Sentinel knows the others and the replica, for which it asks rarely."""
         for each in self.sentinels:
             with each.client(password=SENTINEL_PASSWORD) as client:
                 until(lambda client=client: _knows_all(client))

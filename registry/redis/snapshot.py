@@ -83,8 +83,8 @@ class Snapshot:
             with client.pipeline(transaction=True) as pipe:
                 for key in present:
                     pipe.unlink(key)
-                for command in self.commands:
-                    pipe.execute_command(*command)
+                for name, *words in self.commands:
+                    pipe.execute_command(name.decode(), *words)  # as a cluster looks it up
                 pipe.execute()
 
     def hash(self, key: str) -> dict[str, bytes]:

@@ -32,6 +32,7 @@ def running(request, tmp_path):
 def test_a_failover_keeps_what_had_reached_the_replica_and_servers_follow_the_new_master(
     running, putter
 ):
+    running.wait_until_guarded()
     with open_client(running.url) as client, open_client(running.url) as followed:
         adapters = Adapters(client)
         put = putter(adapters)
