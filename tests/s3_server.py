@@ -47,7 +47,11 @@ class S3Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._first = until(self._made)
+        try:
+            self._first = until(self._made)
+        except BaseException:
+            self.close()
+            raise
 
     def bucket(self) -> str:
         """Return the name of a new bucket."""

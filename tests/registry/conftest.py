@@ -86,29 +86,29 @@ _SHAPES = {
 
 
 def pytest_generate_tests(metafunc):
-    if "server" in metafunc.fixturenames:
+    if "redis_server" in metafunc.fixturenames:
         shapes = _SHAPES.get(metafunc.module.__name__.rpartition(".")[2], [])
-        metafunc.parametrize("server", _SERVERS + shapes, indirect=True, scope="session")
+        metafunc.parametrize("redis_server", _SERVERS + shapes, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def server(request, tmp_path_factory):
+def redis_server(request, tmp_path_factory):
     server = _start(request.param, tmp_path_factory.mktemp(request.param))
     yield server
     server.close()
 
 
 @pytest.fixture
-def url(server):
-    return server.url
+def url(redis_server):
+    return redis_server.url
 
 
 @pytest.fixture
-def client(server):
-    with open_client(getattr(server, "admin_url", server.url)) as admin:
+def client(redis_server):
+    with open_client(getattr(redis_server, "admin_url", redis_server.url)) as admin:
         admin.config_set("appendfsync", "no")  # what survives a crash is not asked here
         admin.flushall()
-    with open_client(server.url) as client:
+    with open_client(redis_server.url) as client:
         yield client
 
 

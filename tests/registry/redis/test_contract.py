@@ -36,8 +36,8 @@ def test_names_are_published_moved_listed_and_told(client, adapters, put):
 
 
 @pytest.fixture
-def directory(server, client, adapters):
-    with open_client(server.url) as followed:
+def directory(redis_server, client, adapters):
+    with open_client(redis_server.url) as followed:
         directory = Directory(adapters, followed)
         directory.start()
         until(lambda: directory.following is Following.CAUGHT_UP)
@@ -72,8 +72,8 @@ def test_a_job_goes_from_its_queue_to_one_worker_alone(jobs, claims, files):
     assert claims.validated(fence_of(held), now=3.0).state == "running"
 
 
-def test_a_backup_holds_every_key_and_puts_it_back(server, client, describe, tmp_path):
-    with connect(server.url, tmp_path / "data") as registry:
+def test_a_backup_holds_every_key_and_puts_it_back(redis_server, client, describe, tmp_path):
+    with connect(redis_server.url, tmp_path / "data") as registry:
         registry.open_store()
         file = tmp_path / "upload"
         file.write_bytes(b"coefficients")
@@ -87,7 +87,7 @@ def test_a_backup_holds_every_key_and_puts_it_back(server, client, describe, tmp
         with pytest.raises(AdapterNotFound):
             registry.adapters.resolve("poet")
 
-    with connect(server.url, tmp_path / "new") as registry:
+    with connect(redis_server.url, tmp_path / "new") as registry:
         assert restore(registry, tmp_path / "backup", force=False, now=11.0) == made
         registry.open_store()
         record = registry.adapters.resolve("poet")
