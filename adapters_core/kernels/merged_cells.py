@@ -1,13 +1,13 @@
 """A copy of a weight with something added to a few of its cells, on one thread a part."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numba
 import numpy as np
 from torch import Tensor
 
-from adapters_core.kernels.simd16 import LANES, load, store, stream, streamed
+from adapters_core.kernels.simd16 import LANES, can_stream, load, store, stream, streamed
 
 #: Numbers that one part of a merge writes: a quarter of a millisecond.
 _PART_NUMBERS = 1 << 18
@@ -54,6 +54,28 @@ def cell_parts(
         )
         for first in range(0, count, _PART_NUMBERS)
     ]
+
+
+def all_cell_parts(
+    changed: Iterable[tuple[Tensor, Tensor] | None],
+    golden: Sequence[Tensor],
+    out: Sequence[Tensor],
+) -> list[Callable[[], None]] | None:
+    """Return the parts of one such merge after the other; None where one cannot go this way.
+
+    Args:
+        changed: of each weight, as `Method.changed_cells` returns it; None for too many cells.
+        golden: `[M, N]` each.
+        out: likewise.
+    """
+    if not all(map(can_stream, golden, out)):
+        return None
+    parts: list[Callable[[], None]] = []
+    for cells, weight, merged in zip(changed, golden, out, strict=True):
+        if cells is None:
+            return None
+        parts += cell_parts(*cells, weight, merged)
+    return parts
 
 
 def _run_part(first: int, last: int, *arrays: np.ndarray) -> None:

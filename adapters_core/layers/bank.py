@@ -155,10 +155,17 @@ class Bank:
             with self._lock:
                 slot = self._free.pop()
                 self._taken.add(slot)
-            own = halved(row) if self._is_half else row
-            with loading(self._buffer.device):
-                self._buffer[slot].copy_(staged(own, self._buffer.device), non_blocking=True)
+            try:
+                self._write(slot, row)
+            except BaseException:  # no memory to stage it in, or a row of another layout
+                self.remove(slot)
+                raise
             return slot
+
+    def _write(self, slot: int, row: Tensor) -> None:
+        own = halved(row) if self._is_half else row
+        with loading(self._buffer.device):
+            self._buffer[slot].copy_(staged(own, self._buffer.device), non_blocking=True)
 
     @torch.inference_mode()
     def row(self, slot: int) -> Tensor:

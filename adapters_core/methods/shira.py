@@ -35,8 +35,7 @@ from adapters_core.contract.method_registry import register
 from adapters_core.contract.peft_config import PeftConfig
 from adapters_core.errors import InvalidAdapter
 from adapters_core.kernels.located import EXACT_INTEGERS, located_rows
-from adapters_core.kernels.merged_cells import cell_parts
-from adapters_core.kernels.simd16 import can_stream
+from adapters_core.kernels.merged_cells import all_cell_parts
 from adapters_core.positions.seeded import flat_positions
 from adapters_core.transforms.factored import Core, PlainLine, analysed, through_core
 
@@ -127,16 +126,11 @@ class SHiRA(Method):
         shape: Shape,
         basis: Any,
     ) -> Sequence[Callable[[], None]] | None:
-        if not all(map(can_stream, golden, out)):
-            return None
-        parts: list[Callable[[], None]] = []
-        for layer, weight, merged in zip(layers, golden, out, strict=True):
+        for layer in layers:
             self.check(layer, shape)  # the compiled loop trusts the cells
-            changed = self.changed_cells(layer, shape, basis)
-            if changed is None:
-                return None
-            parts += cell_parts(*changed, weight, merged)
-        return parts
+        return all_cell_parts(
+            (self.changed_cells(layer, shape, basis) for layer in layers), golden, out
+        )
 
     def cells(
         self,

@@ -57,8 +57,7 @@ from adapters_core.errors import InvalidAdapter
 from adapters_core.gpu_kernels.merge_plans import can_merge
 from adapters_core.kernels import analysed_rows, haar_rows, wavelet_rows
 from adapters_core.kernels.filter_pyramid import Pyramid, deepest
-from adapters_core.kernels.merged_cells import cell_parts
-from adapters_core.kernels.simd16 import can_stream
+from adapters_core.kernels.merged_cells import all_cell_parts
 from adapters_core.kernels.wavelet_filters import WAVELETS, FilterBank, wavelet_bank
 from adapters_core.positions.seeded import flat_positions, positions_digest
 from adapters_core.transforms.atoms import LineAtoms, Touched, atoms_at, dense_matrix
@@ -254,15 +253,9 @@ class WaveletFT(Method):
         shape: Shape,
         basis: WaveletBasis,
     ) -> Sequence[Callable[[], None]] | None:
-        if not all(map(can_stream, golden, out)):
-            return None
-        parts: list[Callable[[], None]] = []
-        for layer, weight, merged in zip(layers, golden, out, strict=True):
-            changed = self.changed_cells(layer, shape, basis)
-            if changed is None:
-                return None
-            parts += cell_parts(*changed, weight, merged)
-        return parts
+        return all_cell_parts(
+            (self.changed_cells(layer, shape, basis) for layer in layers), golden, out
+        )
 
     def cells(
         self,

@@ -39,6 +39,18 @@ def test_growth_keeps_rows_and_slots(bases: BasisCache) -> None:
         assert torch.equal(bank._buffer[slot], row)
 
 
+def test_a_row_that_cannot_be_written_takes_no_slot(bases: BasisCache) -> None:
+    bank = bank_of(METHODS, bases, slots=1)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="size"):
+            bank.add(torch.zeros(bank.layout.width + 1))
+    assert bank.is_empty
+    before = bank.buffer
+    slot = bank.add(bank.pack(METHODS, layers_of(METHODS, 0)))
+    assert bank.buffer is before  # the one slot was free
+    bank.remove(slot)
+
+
 def test_growth_leaves_readers_on_their_buffer(bases: BasisCache) -> None:
     bank = bank_of(METHODS, bases, slots=1)
     slot = bank.add(bank.pack(METHODS, layers_of(METHODS, 0)))
