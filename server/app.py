@@ -57,6 +57,7 @@ from server.processor.row_check import NeedsSearch, NotInvariant
 from server.service import Service, log_unknown
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
+from server.telemetry.traces import Traces
 
 _LOG = logging.getLogger("overtone")
 #: Failures of a start with a message for the operator; others are logged with their traceback.
@@ -94,6 +95,7 @@ def create_app(
     start: Callable[[], Service],
     on_ready: Callable[[Service], None] = lambda service: None,
     on_failure: Callable[[Exception], None] = lambda error: None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """Return the application, which runs `start` on a thread once it is up.
 
@@ -106,6 +108,7 @@ def create_app(
         on_ready: called from another thread as soon as requests are served.
         on_failure: called if `start` fails, unless the canary has failed: then the server stays
             up, not ready, and /health/ready says why.
+        traces: of requests; None makes none.
     """
 
     @asynccontextmanager
@@ -132,7 +135,9 @@ def create_app(
         app.include_router(module.router)
     for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
         app.add_exception_handler(family, _answer_error)
-    add_middleware(app, settings, metrics)
+    add_middleware(app, settings, metrics, traces)
+    if traces is not None:
+        app.state.closers.append(traces.close)
     return app
 
 

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.adapters.modes import ModeSetting
 from server.base.kinds import ServingTask
+from server.telemetry.process_log import LogFormat
 
 _GIB = 1 << 30
 
@@ -132,6 +133,14 @@ class Settings(BaseSettings):
     """Of one file of requests."""
     max_batches: Annotated[int, Field(ge=1, le=1000)] = 64
     """Batches of one tenant that are not over; more are refused with 429."""
+    log_format: LogFormat = "text"
+    """Of the log on standard error: `text`, or `json`: an object a line."""
+    log_requests: bool = False
+    """Write a line for every request below /v1 once it was answered."""
+    traces: bool = False
+    """Send traces of requests by OTLP to where OTEL_EXPORTER_OTLP_ENDPOINT names."""
+    trace_prompts: bool = False
+    """Show the texts of prompts in traces."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 1 << 24
     """Of one image to classify."""
     max_body_bytes: Annotated[int, Field(ge=1 << 10)] = 8 << 20

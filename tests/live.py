@@ -23,6 +23,7 @@ from server.scheduling.sequence import Sampling
 from server.service import Service
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
+from server.telemetry.traces import Traces
 from waiting import until
 
 Files = Mapping[str, bytes]
@@ -125,16 +126,19 @@ def settings_of(base: Path, data: Path, **changes: Any) -> Settings:
 
 @contextmanager
 def running(
-    settings: Settings, start: Callable[[Metrics], Service] | None = None
+    settings: Settings,
+    start: Callable[[Metrics], Service] | None = None,
+    traces: Traces | None = None,
 ) -> Iterator[Live]:
     """Run the application without waiting until it is ready.
 
     Args:
         start: instead of loading the base and opening the registry.
+        traces: of its requests.
     """
     metrics = Metrics()
     chosen = start or partial(start_service, settings)
-    app = create_app(settings, metrics, partial(chosen, metrics))
+    app = create_app(settings, metrics, partial(chosen, metrics), traces=traces)
     server = uvicorn.Server(http_config(app, settings, metrics, timeout_graceful_shutdown=5))
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -152,8 +156,8 @@ def running(
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Live]:
+def serving(settings: Settings, traces: Traces | None = None) -> Iterator[Live]:
     """Run the application and wait until it takes requests."""
-    with running(settings) as live:
+    with running(settings, traces=traces) as live:
         until(lambda: live.http.get("/health/ready").status_code == 200)
         yield live

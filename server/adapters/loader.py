@@ -126,6 +126,7 @@ class Loader:
     def _materialize(self, entry: Entry) -> None:
         started = time.perf_counter()
         made = self._materializer.materialize(entry)
+        entry.ready_at = time.monotonic()
         entry.payload = made.payload
         seconds = time.perf_counter() - started
         self._observer.on_load(LoadStats(made.method, seconds, made.materialise_s))

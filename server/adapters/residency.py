@@ -31,6 +31,7 @@ class Entry:
         error: why it could not be loaded.
         is_charged: whether its bytes are accounted for.
         is_leaving: whether it is dropped with its last lease.
+        ready_at: when it was loaded, on the monotonic clock.
     """
 
     key: Key
@@ -41,6 +42,7 @@ class Entry:
     error: Exception | None = None
     is_charged: bool = False
     is_leaving: bool = False
+    ready_at: float | None = None
 
     @property
     def digest(self) -> str:

@@ -12,14 +12,17 @@ from typing import TypeVar
 
 from registry import BlobMissing
 from server.api.answerer import Answerer, resolve
+from server.api.call_trace import call_trace
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_responses import Answer, Json, usage
 from server.api.generation import Choice, GenerationCall, Run, finish, submit
 from server.api.json_answer import beside
 from server.api.prompt_scores import prompt_logprobs
 from server.api.sampling import samplings
+from server.generation.detokenizer import Text
 from server.scheduling.sequence import Constraint
 from server.service import Service
+from server.telemetry.traces import RequestTrace, current
 
 T = TypeVar("T")
 
@@ -108,11 +111,26 @@ async def accept_all(service: Service, calls: Sequence[GenerationCall]) -> list[
     chosen = [samplings(call, service) for call in calls]
     runs = [Run(service, *each) for each in zip(calls, chosen, constraints, strict=True)]
     submit(service, runs)
+    _trace(service, calls, runs)
     for call in calls:
         if call.answerer.record is not None:
             service.metrics.on_adapter(call.answerer.record.name)
     forms = [_form(service, call) for call in calls]
     return list(map(Accepted, calls, runs, forms))
+
+
+def _trace(service: Service, calls: Sequence[GenerationCall], runs: Sequence[Run]) -> None:
+    """Have each run add its spans to the request's trace once it is over, if there is one."""
+    trace = current.get()
+    if trace is None:
+        return
+    text = service.text if trace.traces.with_prompts else None
+    for call, run in zip(calls, runs, strict=True):
+        run.on_over = partial(_add, trace, call, run, text)
+
+
+def _add(trace: RequestTrace, call: GenerationCall, run: Run, text: Text | None) -> None:
+    trace.add(call_trace(call, run, text))
 
 
 async def _compiled(service: Service, call: GenerationCall) -> Constraint | None:

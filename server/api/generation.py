@@ -1,7 +1,7 @@
 """One HTTP request's generations: from a checked request to finished or streaming choices."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -125,7 +125,7 @@ class GenerationCall:
 class Run:
     """The sequences of one request, from acceptance to their last tokens.
 
-    Leaving it (`close`) cancels what is not over; safe to call twice.
+    Leaving it (`close`) cancels what is not over, and calls `on_over`; safe to call twice.
 
     Args:
         service: that computes them.
@@ -156,6 +156,8 @@ class Run:
         self._generations: list[Generation] = []
         self._open: set[int] = set()
         self._echoed = set[int]()
+        self._reasons: dict[int, str] = {}
+        self.on_over: Callable[[], None] | None = None
         self.mode: str | None = None
 
     @property
@@ -172,6 +174,16 @@ class Run:
     def num_choices(self) -> int:
         """Return how many choices there are."""
         return len(self._call.prompts)
+
+    @property
+    def generations(self) -> list[Generation]:
+        """Return what was accepted, choice by choice."""
+        return self._generations
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Return why the choices that are finished have ended."""
+        return [self._reasons[number] for number in sorted(self._reasons)]
 
     @property
     def sequences(self) -> list[TokenSequence]:
@@ -259,6 +271,7 @@ class Run:
             finish_reason = self._reason(number, finish_reason)
         if finish_reason:
             self._open.discard(number)
+            self._reasons[number] = finish_reason
         places = (piece.place,)
         return Delta(number, text, (sampled,), finish_reason, places=places, message=message)
 
@@ -284,6 +297,9 @@ class Run:
         for number in self._open:
             self._service.runtime.cancel(self._generations[number])
         self._open = set()
+        over, self.on_over = self.on_over, None
+        if over is not None:
+            over()
 
 
 def submit(service: Service, runs: Sequence[Run]) -> None:

@@ -124,16 +124,18 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
     from server.processor.search import prepare
     from server.telemetry.audit import close_audit_log, open_audit_log
     from server.telemetry.process_log import configure_logging
+    from server.telemetry.traces import check_traces
 
     check_exposure(settings)
     check_url(settings.registry_url)
     check_base(settings.base)
     check_device(settings.device)
+    check_traces(settings.traces)
     check_folder("data", settings.data)
     check_store(settings.store)
     close_audit_log(open_audit_log(settings.audit_log))  # `launch` opens it for good
     listener = open_listener(settings.host, settings.port)
-    configure_logging()
+    configure_logging(settings.log_format)
     prepare(settings)
     return listener
 

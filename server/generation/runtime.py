@@ -79,6 +79,7 @@ class Generation:
     sink: Sink
     mode: Mode | None
     last_event_at: float = 0.0
+    first_event_at: float | None = None
     is_over: bool = False
 
 
@@ -240,6 +241,7 @@ class Runtime(BatchThread):
         now, sequence = time.monotonic(), generation.sequence
         if sequence.num_generated == 1:
             waited = (sequence.admitted or now) - sequence.arrived
+            generation.first_event_at = now
             self._observer.on_first_token(now - sequence.arrived, waited, sequence.adapter)
         else:
             self._observer.on_next_token(now - generation.last_event_at)

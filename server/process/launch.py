@@ -27,6 +27,7 @@ from server.settings import Settings
 from server.telemetry.audit import open_audit_log
 from server.telemetry.metrics import BuildInfo, Metrics
 from server.telemetry.process_log import configure_logging
+from server.telemetry.traces import open_traces
 
 _LOG = logging.getLogger("overtone")
 
@@ -48,7 +49,7 @@ def launch(
             log cannot be written.
         KeyboardInterrupt: Ctrl-C has ended it, and everything is closed.
     """
-    configure_logging()
+    configure_logging(settings.log_format)
     check_exposure(settings)
     open_audit_log(settings.audit_log)
     listener = listener or open_listener(settings.host, settings.port)
@@ -67,7 +68,9 @@ def launch(
             app.state.closers.append(WorkerProcess(settings, app.state.is_stopping).close)
         on_ready(service)
 
-    app = create_app(settings, metrics, starting.run, ready, fail)
+    release = version("overtone")
+    traces = open_traces(release, settings.trace_prompts) if settings.traces else None
+    app = create_app(settings, metrics, starting.run, ready, fail, traces)
 
     def fail_open() -> None:
         if app.state.service is not None:

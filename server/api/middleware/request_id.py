@@ -5,6 +5,7 @@ import uuid
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.middleware.messages import header
+from server.telemetry.process_log import request_id
 
 _MAX_ID_CHARS = 128
 
@@ -33,4 +34,8 @@ class RequestId:
                 ]
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        token = request_id.set(identity)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            request_id.reset(token)

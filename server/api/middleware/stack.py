@@ -16,8 +16,10 @@ from server.api.middleware.other_sites import OtherSites
 from server.api.middleware.plain_methods import PlainMethods
 from server.api.middleware.request_id import RequestId
 from server.api.middleware.timing import Timing
+from server.api.middleware.tracing import Tracing
 from server.settings import Settings
 from server.telemetry.observer import Observer
+from server.telemetry.traces import Traces
 
 #: What pages of other sites may send and read. No cookies: a page has the server's key, or none.
 _CORS: dict[str, Any] = {
@@ -31,7 +33,9 @@ _CORS: dict[str, Any] = {
 }
 
 
-def add_middleware(app: FastAPI, settings: Settings, observer: Observer) -> None:
+def add_middleware(
+    app: FastAPI, settings: Settings, observer: Observer, traces: Traces | None = None
+) -> None:
     """Add the middleware, the innermost first."""
     app.add_middleware(LastResort)
     uploads = {
@@ -50,5 +54,7 @@ def add_middleware(app: FastAPI, settings: Settings, observer: Observer) -> None
         app.add_middleware(CORSMiddleware, allow_origins=origins, **_CORS)
     names = (settings.host, settings.allowed_hosts, origins)
     app.add_middleware(OtherSites, *names, lambda: authentication.is_open)
-    app.add_middleware(Timing, observer)
+    app.add_middleware(Timing, observer, settings.log_requests)
+    if traces is not None:
+        app.add_middleware(Tracing, traces)
     app.add_middleware(RequestId)
