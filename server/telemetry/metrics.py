@@ -236,6 +236,8 @@ class Metrics(Observer):
         self._batch_requests = self._counter(
             "batch_requests", "Requests of batches answered here, by how they ended.", "outcome"
         )
+        for outcome in ("completed", "failed"):  # the first one is seen as a rise from 0
+            self._batch_requests.labels(outcome)
 
     def _make_registry_metrics(self) -> None:
         self._registry_s = self._histogram(

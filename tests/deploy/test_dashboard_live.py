@@ -1,4 +1,4 @@
-"""Every query of the dashboard, against a real Prometheus that scrapes the real server."""
+"""Every query of the dashboards, against a real Prometheus that scrapes the real server."""
 
 import itertools
 from collections.abc import Callable
@@ -11,6 +11,8 @@ import torch
 from adapters_core.format.write import write_adapter
 from adapters_core.methods import FourierFT
 from live import CONFIG, FILE, Live
+from registry.jobs import log as job_log
+from training_parts import claimed, new_job, report
 
 from .test_dashboard import assert_rules_work, unanswered
 
@@ -31,12 +33,16 @@ def test_every_query_is_answered_by_the_real_server(
 
 
 class Traffic:
-    """Uploads a new adapter at each call and uses it, an old one, the base, and a wrong name."""
+    """Uploads a new adapter at each call and uses it, an old one, the base, and a wrong name.
+
+    A job, whose worker this is, goes on by a step.
+    """
 
     def __init__(self, server: Live, folder: Path) -> None:
         self._server = server
         self._folder = folder
         self._numbers = itertools.count()
+        _, self._fence = claimed(server, new_job(server)["id"])
 
     def __call__(self) -> None:
         number = next(self._numbers)
@@ -45,6 +51,9 @@ class Traffic:
         assert uploaded.status_code == 201, uploaded.text
         for model in (name, name, "adapter-0", "tiny"):
             self._server.tokens(model)
+        step = job_log.metrics_entry(number + 1, {"train_loss": 1.5, "tokens": 700})
+        progress = job_log.progress_entry(number + 1, 1000, None)
+        report(self._server, self._fence, number + 1, step, progress)
         assert self._server.complete("nobody").status_code == 404
 
     def _files(self, number: int) -> dict[str, bytes]:

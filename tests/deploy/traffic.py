@@ -8,7 +8,7 @@ from random import Random
 from threading import Thread
 
 from server.telemetry.metrics import BuildInfo, Metrics
-from server.telemetry.observer import CacheStats, LoadStats, StepStats
+from server.telemetry.observer import CacheStats, LoadStats, PlanStats, ServingLoad, StepStats
 
 BUILD = BuildInfo("0.1.0", "demo", "sha256:12ab", "cpu", "2.13.0")
 
@@ -42,6 +42,10 @@ class Traffic:
             self.metrics.on_cache(CacheStats(cache, entries, entries * 40_000, **so_far))
         for method in ("fourierft", "loca"):
             self.metrics.on_load(LoadStats(method, self._seconds(0.02), self._seconds(0.01)))
+        self.metrics.on_placed(PlanStats("factored", "merging", num_planned=1, saving=0.02))
+        self.metrics.on_batch_request(is_good=True)
+        self.metrics.on_background(1, 2)
+        self.metrics.load.take(ServingLoad(frozenset({"a"}), frozenset(), 8, 2, 0.5, 64, 32, 100))
         self.metrics.on_canary(ok=True)
 
     def _request(self) -> None:
@@ -50,7 +54,7 @@ class Traffic:
         self.metrics.on_request(self.random.choice(ROUTES), status, self._seconds(1.0))
         if status == 200:
             self.metrics.on_adapter(f"adapter-{int(self.random.paretovariate(1.0))}")
-            self.metrics.on_first_token(self._seconds(0.1), queue_s=self._seconds(0.02))
+            self.metrics.on_first_token(self._seconds(0.1), self._seconds(0.02), "adapter-1")
             self.metrics.on_next_token(self._seconds(0.03))
 
     def _step(self) -> None:
