@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from adapters_core.errors import BasisPending
 from adapters_core.layers.merge_threads import MergeThreads
-from registry import BlobPaths
+from registry import BlobDamaged, BlobMissing, BlobPaths
 from server.adapters.materializer import Materializer
 from server.adapters.memory import Abandoned, Capacities, DeviceMemory
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.base.resident import ResidentBase
-from server.telemetry.observer import LoadStats, Observer
+from server.telemetry.observer import LoadFault, LoadStats, Observer
 
 _LOG = logging.getLogger("overtone.loader")
 _NICENESS = 10
@@ -112,9 +112,7 @@ class Loader:
             self._materialize(entry)
         except Exception as caught:
             error = caught
-            is_fault = not isinstance(error, Abandoned | BasisPending)
-            level = logging.WARNING if is_fault else logging.DEBUG
-            _LOG.log(level, "adapter %s could not be loaded: %s", entry.digest, error)
+            self._report(entry, error)
         self.memory.end_load(entry, error)
         with self._lock:
             callbacks = self._callbacks.pop(entry, [])
@@ -122,6 +120,14 @@ class Loader:
         for callback in callbacks:
             callback()
         self._on_change(entry)
+
+    def _report(self, entry: Entry, error: Exception) -> None:
+        """Count and log a load that failed; one that was given up, or waits, is no fault."""
+        is_fault = not isinstance(error, Abandoned | BasisPending)
+        if is_fault:
+            self._observer.on_load_failed(_fault_of(error))
+        level = logging.WARNING if is_fault else logging.DEBUG
+        _LOG.log(level, "adapter %s could not be loaded: %s", entry.digest, error)
 
     def _materialize(self, entry: Entry) -> None:
         started = time.perf_counter()
@@ -134,6 +140,12 @@ class Loader:
     def _observe(self, mode: Mode) -> None:
         for stats in self.memory.stats(mode):
             self._observer.on_cache(stats)
+
+
+def _fault_of(error: Exception) -> LoadFault:
+    if isinstance(error, BlobDamaged):
+        return "damaged"
+    return "missing" if isinstance(error, BlobMissing) else "other"
 
 
 def _lower_priority() -> None:

@@ -1,14 +1,16 @@
-"""The server's Prometheus metrics; those of jobs are in job_metrics.py.
+"""The server's Prometheus metrics: counts and times of events.
+
+Current values are in state_metrics.py, those of jobs in job_metrics.py.
 
 `Metrics` is the `Observer` of observer.py: the parts of the server report to it, and `GET /metrics`
 renders it. No label has values from requests, except for adapters' names, and only some of those
 get a series: the number of series does not grow with the adapters.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -19,13 +21,20 @@ from prometheus_client import (
     Info,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import Metric
 
 from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.label_limit import LabelLimit
 from server.telemetry.load_metrics import LoadMetrics
-from server.telemetry.observer import CacheStats, LoadStats, Observer, PlanStats, StepStats
+from server.telemetry.observer import (
+    CacheStats,
+    LoadFault,
+    LoadStats,
+    Observer,
+    PlanStats,
+    StepStats,
+)
+from server.telemetry.state_metrics import StateMetrics
 
 # Bounds in seconds. A quantile is interpolated between two: they are closest at usual values.
 _FIRST_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -71,7 +80,7 @@ class Metrics(Observer):
         self._registry = _Registry()
         self._num_preemptions = 0
         self._names = LabelLimit(max_adapters)
-        self._state = _State()
+        self._state = StateMetrics()
         self._registry.register(self._state)
         self.training = JobMetrics()
         self._registry.register(self.training)
@@ -127,6 +136,12 @@ class Metrics(Observer):
         self._load.observe(stats.seconds)
         if stats.materialise_s is not None:
             self._materialize.labels(stats.method).observe(stats.materialise_s)
+
+    def on_load_failed(self, fault: LoadFault) -> None:
+        self._load_failures.labels(fault).inc()
+
+    def on_disk(self, free_bytes: int | None, reserve_bytes: int) -> None:
+        self._state.record_disk(free_bytes, reserve_bytes)
 
     def on_placed(self, stats: PlanStats) -> None:
         self._placed.labels(stats.mode, stats.reason).inc()
@@ -213,6 +228,11 @@ class Metrics(Observer):
         self._load = self._histogram(
             "adapter_load_seconds", "Bringing an adapter from its blob into memory.", _LOAD_S
         )
+        self._load_failures = self._counter(
+            "adapter_load_failures", "Loads of adapters that failed, by why.", "reason"
+        )
+        for fault in get_args(LoadFault):  # the first one is seen as a rise from 0
+            self._load_failures.labels(fault)
         self._materialize = self._histogram(
             "materialize_seconds", "Building one adapter's merged weights.", _LOAD_S, "method"
         )
@@ -257,92 +277,6 @@ class Metrics(Observer):
         self, name: str, text: str, bounds: tuple[float, ...], *labels: str
     ) -> Histogram:
         return Histogram(f"overtone_{name}", text, labels, registry=self._registry, buckets=bounds)
-
-
-class _State(Collector):
-    """Metrics that are reported as current values, not as events: caches, canary, invariance.
-
-    All caches are there from the start, at zero. The canary has no sample until it has run, so
-    that "not yet" is not "failed".
-    """
-
-    def __init__(self) -> None:
-        self._caches = {
-            name: CacheStats(name, 0, 0, 0, 0, 0) for name in ("coefficients", "host", "merged")
-        }
-        self._canary: bool | None = None
-        self._rows: bool | None = None
-        self._recording: bool | None = None
-        self._lock = threading.Lock()
-
-    def record_cache(self, stats: CacheStats) -> None:
-        """Take over a cache's statistics; if two reports cross, the higher counts are kept."""
-        with self._lock:
-            before = self._caches.get(stats.cache, stats)
-            self._caches[stats.cache] = replace(
-                stats,
-                hits=max(stats.hits, before.hits),
-                misses=max(stats.misses, before.misses),
-                evictions=max(stats.evictions, before.evictions),
-            )
-
-    def record_canary(self, ok: bool) -> None:
-        """Take over whether the canary passed."""
-        self._canary = ok
-
-    def record_rows(self, hold: bool) -> None:
-        """Take over whether answers' bits do not depend on their neighbours."""
-        self._rows = hold
-
-    def record_recording(self, ok: bool) -> None:
-        """Take over whether steps are recorded on a GPU."""
-        self._recording = ok
-
-    def collect(self) -> Iterator[Metric]:
-        with self._lock:
-            caches = dict(self._caches)
-        coefficients, merged = caches["coefficients"], caches["merged"]
-        tiers = {"device": coefficients, "host": caches["host"]}
-        counts = {tier: stats.num_entries for tier, stats in tiers.items()}
-        sizes = {tier: stats.size_bytes for tier, stats in tiers.items()}
-        yield _gauges("coefficients_resident", "Adapters in memory.", "tier", counts)
-        yield _gauges("coefficient_bytes", "Bytes of their tensors.", "tier", sizes)
-        yield _gauge("merged_resident", "Merged weights in memory.", merged.num_entries)
-        yield _gauge("merged_bytes", "Bytes of these weights.", merged.size_bytes)
-        yield _gauge("canary_ok", "1 if the transforms are right, 0 if not.", self._canary)
-        yield _gauge(
-            "batch_invariant",
-            "1 if an answer's bits do not depend on its neighbours, measured at start; 0 if not.",
-            self._rows,
-        )
-        yield _gauge(
-            "steps_recorded",
-            "1 if steps are recorded on this GPU, 0 if that has failed; absent on a CPU.",
-            self._recording,
-        )
-        for count in ("hits", "misses", "evictions"):
-            family = CounterMetricFamily(
-                f"overtone_cache_{count}", f"Cache {count} since the start.", labels=["cache"]
-            )
-            for name, stats in caches.items():
-                family.add_metric([name], getattr(stats, count))
-            yield family
-
-
-def _gauge(name: str, text: str, value: float | None) -> Metric:
-    """Return a gauge as it is rendered; without a value it has no sample."""
-    metric = Metric(f"overtone_{name}", text, "gauge")
-    if value is not None:
-        metric.add_sample(metric.name, {}, value)
-    return metric
-
-
-def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    """Return a gauge with one sample per value of its label."""
-    metric = Metric(f"overtone_{name}", text, "gauge")
-    for value, number in values.items():
-        metric.add_sample(metric.name, {label: value}, number)
-    return metric
 
 
 class _Registry(CollectorRegistry):

@@ -4,6 +4,11 @@ Only metrics.py knows Prometheus; everything else calls these methods, from any 
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: Why an adapter could not be loaded: its stored file does not have its digest, is not there, or
+#: anything else (it does not fit the base, there is no room, …).
+LoadFault = Literal["damaged", "missing", "other"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,12 @@ class Observer:
 
     def on_load(self, stats: LoadStats) -> None:
         """An adapter was loaded."""
+
+    def on_load_failed(self, fault: LoadFault) -> None:
+        """An adapter could not be brought into memory."""
+
+    def on_disk(self, free_bytes: int | None, reserve_bytes: int) -> None:
+        """The disk has so much room, None if it does not say; requests leave the reserve free."""
 
     def on_placed(self, stats: PlanStats) -> None:
         """A sequence was given its mode."""

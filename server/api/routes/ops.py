@@ -81,12 +81,21 @@ async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     state = request.app.state
     if state.service is not None:
-        registry = state.service.registry
-        parts = (registry.jobs, registry.workers, registry.batches)
-        await asyncio.to_thread(state.metrics.training.refresh, *parts)
+        await asyncio.to_thread(_refresh, state.service)
         state.metrics.load.take(state.service.serving.worker.load())
     body, content_type = state.metrics.render()
     return Response(body, media_type=content_type)
+
+
+def _refresh(service: Service) -> None:
+    """Read what is read at a scrape: the registry's jobs, and the disk's room."""
+    metrics, registry = service.metrics, service.registry
+    metrics.training.refresh(registry.jobs, registry.workers, registry.batches)
+    try:
+        free: int | None = registry.free_bytes()
+    except OSError:
+        free = None
+    metrics.on_disk(free, service.settings.reserve_bytes)
 
 
 @router.get(

@@ -68,10 +68,13 @@ def test_every_route_that_writes_says_that_the_disk_is_full_and_the_rest_goes_on
     embedded = server.service.registry.server
     assert embedded is not None
     pid = embedded.pid
+    assert server.metric("overtone_disk_free_bytes") > RESERVE
 
     rubbish = fill(disk)
     until(lambda: not ballast.exists())
     os.truncate(rubbish, rubbish.stat().st_size - 1)
+    assert server.metric("overtone_disk_free_bytes") < RESERVE
+    assert server.metric("overtone_disk_reserve_bytes") == RESERVE
     for name, ask in writes(server, first, job).items():
         answer = ask()
         said = (name, answer.status_code, answer.json()["error"]["code"])

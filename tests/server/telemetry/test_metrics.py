@@ -63,6 +63,9 @@ EXPECTED = [
     ("overtone_cache_evictions", "counter", {"cache"}),
     ("overtone_materialize_seconds", "histogram", {"method"}),
     ("overtone_adapter_load_seconds", "histogram", set()),
+    ("overtone_adapter_load_failures", "counter", {"reason"}),
+    ("overtone_disk_free_bytes", "gauge", set()),
+    ("overtone_disk_reserve_bytes", "gauge", set()),
     ("overtone_mode_requests", "counter", {"mode", "reason"}),
     ("overtone_planned_merges", "gauge", set()),
     ("overtone_planned_saving_ratio", "gauge", set()),
@@ -123,6 +126,8 @@ def fill(observer: Observer) -> None:
     observer.on_placed(PlanStats("factored", "merging", num_planned=1, saving=0.02))
     observer.on_cache(CacheStats("merged", 1, 4_000_000, hits=5, misses=2, evictions=1))
     observer.on_load(LoadStats("fourierft", 0.03, materialise_s=0.02))
+    observer.on_load_failed("damaged")
+    observer.on_disk(1 << 30, 1 << 26)
     observer.on_first_token(0.2, queue_s=0.05, adapter="poet")
     observer.on_next_token(0.02)
     observer.on_request("/v1/completions", 200, 1.5)

@@ -165,8 +165,11 @@ def test_a_damaged_file_is_told_and_the_server_goes_on(server: Live) -> None:
     blob = server.service.registry.blobs.open(record["digest"])
     blob.file.chmod(0o644)
     blob.file.write_bytes(blob.file.read_bytes()[:-8])
+    failures = 'overtone_adapter_load_failures_total{reason="damaged"}'
+    before = server.metric(failures)
     assert call(server, "POST", "damaged/warm").status_code == 500
     assert call(server, "PUT", "damaged/pin").status_code == 500
+    assert server.metric(failures) == before + 2
     assert server.service.pins.digest_of("damaged") is None
     put(server, "warm", 1)
     assert call(server, "POST", "warm/warm").status_code == 200
