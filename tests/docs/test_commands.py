@@ -36,7 +36,7 @@ MADE = re.compile(
 #: Paths of fields in requests and answers.
 FIELDS = r"^(?:overtone|method|usage|training)\."
 #: Names of other programs' settings.
-FOREIGN_NAMES = {"terminationGracePeriodSeconds"}
+FOREIGN_NAMES = {"terminationGracePeriodSeconds", "OTEL_TRACES_SAMPLER"}
 COMMANDS = [command for block in blocks() for command in block.commands]
 GENERATED = {"bases.md", "encoders.md", "api.md"}  # names of other modules, of events
 
