@@ -42,9 +42,13 @@ class Prometheus:
 
     def query(self, expression: str) -> list[float]:
         """Return the values of an instant query, one for each series."""
+        return [value for _, value in self.series(expression)]
+
+    def series(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and the value of each series of an instant query."""
         data = self.get("/api/v1/query", query=expression)
         assert data["resultType"] == "vector"
-        return [float(series["value"][1]) for series in data["result"]]
+        return [(each["metric"], float(each["value"][1])) for each in data["result"]]
 
     def has_scraped(self) -> bool:
         """Return whether its target was read without an error."""

@@ -46,6 +46,7 @@ class Traffic:
         self.metrics.on_batch_request(is_good=True)
         self.metrics.on_background(1, 2)
         self.metrics.load.take(ServingLoad(frozenset({"a"}), frozenset(), 8, 2, 0.5, 64, 32, 100))
+        self.metrics.on_disk(1 << 40, 1 << 26)
         self.metrics.on_canary(ok=True)
 
     def _request(self) -> None:
