@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
+    load_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Another port, which answers GET /metrics/load alone, and without a key."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names that a server without keys answers to beside its own, separated by commas; `*`: any."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()

@@ -1,10 +1,9 @@
 """A real server in this process: the application over uvicorn in a thread, on a loopback port."""
 
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from server.app import create_app
 from server.generation.runtime import SequenceRequest
 from server.process.http_server import http_config
 from server.process.launch import start_service
+from server.process.listening import open_listener, url_of
 from server.scheduling.sequence import Sampling
 from server.service import Service
 from server.settings import Settings
@@ -140,11 +140,11 @@ def running(
     chosen = start or partial(start_service, settings)
     app = create_app(settings, metrics, partial(chosen, metrics), traces=traces)
     server = uvicorn.Server(http_config(app, settings, metrics, timeout_graceful_shutdown=5))
-    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(512)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    ports = [0] if settings.load_port is None else [0, settings.load_port]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(open_listener("127.0.0.1", port)) for port in ports]
+        url = url_of(sockets[0])
+        thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
         thread.start()
         try:
             with checking_client(url, _DEADLINE_S) as http:

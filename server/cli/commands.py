@@ -54,11 +54,11 @@ def serve(
         if check:
             typer.echo(settings.model_dump_json(indent=2))
             return
-        listener = _ready_to_load(settings)
+        listeners = _ready_to_load(settings)
         with uncollected_imports():
             from server.process.launch import launch
 
-        _exit_with(launch(settings, listener=listener))
+        _exit_with(launch(settings, listeners=listeners))
 
 
 def demo(
@@ -109,8 +109,8 @@ def doctor(  # noqa: PLR0913 (the options of a command)
         _exit_with(0 if all(finding.is_good for finding in findings) else 1)
 
 
-def _ready_to_load(settings: "Settings") -> "socket.socket":
-    """Check what can be checked before torch is imported; return the listening socket.
+def _ready_to_load(settings: "Settings") -> "list[socket.socket]":
+    """Check what can be checked before torch is imported; return the listening sockets.
 
     Afterwards the setting of the matrix library is in the environment.
 
@@ -120,7 +120,7 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
     from adapters_core.starting import check_base, check_device, check_folder
     from registry.connect import check_store, check_url
     from server.process.exposure import check_exposure
-    from server.process.listening import open_listener
+    from server.process.listening import open_listeners
     from server.processor.search import prepare
     from server.telemetry.audit import close_audit_log, open_audit_log
     from server.telemetry.process_log import configure_logging
@@ -134,10 +134,10 @@ def _ready_to_load(settings: "Settings") -> "socket.socket":
     check_folder("data", settings.data)
     check_store(settings.store)
     close_audit_log(open_audit_log(settings.audit_log))  # `launch` opens it for good
-    listener = open_listener(settings.host, settings.port)
+    listeners = open_listeners(settings)
     configure_logging(settings.log_format)
     prepare(settings)
-    return listener
+    return listeners
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapters_core.starting import uncollected_imports
@@ -36,14 +37,14 @@ def demo_settings(
     )
 
 
-def run_demo(settings: Settings, listener: socket.socket) -> int:
+def run_demo(settings: Settings, listeners: Sequence[socket.socket]) -> int:
     """Serve the demo until Ctrl-C; return the exit code."""
     with uncollected_imports():
         from server.process.launch import launch
 
     _say(f"Loading the demo base; data under {settings.data}")
-    url = url_of(listener)
-    return launch(settings, lambda service: _welcome(settings, url), listener)
+    url = url_of(listeners[0])
+    return launch(settings, lambda service: _welcome(settings, url), listeners)
 
 
 def demo_folder() -> Path:

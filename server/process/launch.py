@@ -3,7 +3,8 @@
 import gc
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -17,7 +18,7 @@ from server.base.loading import Base, load_base
 from server.base.room import start_on
 from server.process.exposure import check_exposure
 from server.process.http_server import http_config
-from server.process.listening import open_listener, url_of
+from server.process.listening import open_listeners, url_of
 from server.process.shutdown import GracefulServer
 from server.process.worker_process import WorkerProcess
 from server.processor.row_check import NeedsSearch, require_own_rows
@@ -35,14 +36,14 @@ _LOG = logging.getLogger("overtone")
 def launch(
     settings: Settings,
     on_ready: Callable[[Service], None] = lambda service: None,
-    listener: socket.socket | None = None,
+    listeners: Sequence[socket.socket] = (),
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; return the process's exit code.
 
     Args:
         settings: what to serve, and where.
         on_ready: called from a thread once requests are taken.
-        listener: of `open_listener`; opened here if not given, closed in any case.
+        listeners: of `open_listeners`; opened here if not given, closed in any case.
 
     Raises:
         CannotStart: host and port cannot be listened on, or must not be without keys; or the audit
@@ -52,8 +53,8 @@ def launch(
     configure_logging(settings.log_format)
     check_exposure(settings)
     open_audit_log(settings.audit_log)
-    listener = listener or open_listener(settings.host, settings.port)
-    _LOG.info("listening on %s; loading %s", url_of(listener), settings.base)
+    listeners = list(listeners or open_listeners(settings))
+    _LOG.info("listening on %s; loading %s", url_of(listeners[0]), settings.base)
     _warn_of_keys(settings)
     metrics = Metrics()
     starting = _Starting(settings, metrics)
@@ -83,8 +84,8 @@ def launch(
         starting.abandon,
     )
     app.state.is_stopping = lambda: server.should_exit  # ends streams that would go on for ever
-    with listener:
-        server.run(sockets=[listener])
+    with ExitStack() as sockets:
+        server.run(sockets=[sockets.enter_context(listener) for listener in listeners])
     if any(isinstance(failure, NeedsSearch) for failure in failures):
         search_and_restart(settings)
     return 1 if failures else 0

@@ -4,6 +4,7 @@ import errno
 import socket
 
 from adapters_core.starting import CannotStart
+from server.settings import Settings
 
 _HOST = (
     "Give one of this machine's own with --host: 127.0.0.1 for this machine alone, "
@@ -11,13 +12,29 @@ _HOST = (
 )
 #: Error -> what it means, and what to do about it.
 _FAULTS = {
-    errno.EADDRINUSE: ("another program listens there", "End it, or give another --port"),
-    errno.EACCES: ("ports below 1024 are the system's", "Give another --port"),
+    errno.EADDRINUSE: ("another program listens there", "End it, or give another {flag}"),
+    errno.EACCES: ("ports below 1024 are the system's", "Give another {flag}"),
     errno.EADDRNOTAVAIL: ("this machine has no such address", _HOST),
 }
 
 
-def open_listener(host: str, port: int) -> socket.socket:
+def open_listeners(settings: Settings) -> list[socket.socket]:
+    """Return the sockets of a server: the first has the API, the second one the load's page.
+
+    Raises:
+        CannotStart: one cannot be opened; none is open then.
+    """
+    opened = [open_listener(settings.host, settings.port)]
+    if settings.load_port is not None:
+        try:
+            opened.append(open_listener(settings.host, settings.load_port, "--load-port"))
+        except CannotStart:
+            opened[0].close()
+            raise
+    return opened
+
+
+def open_listener(host: str, port: int, flag: str = "--port") -> socket.socket:
     """Return a listening socket, which the caller closes.
 
     Raises:
@@ -36,6 +53,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         why, step = _FAULTS.get(error.errno or 0, (error.strerror, "See --host and --port"))
+        step = step.format(flag=flag)
         raise CannotStart(f"cannot listen on {host} port {port}: {why}", step) from error
     return listener
 

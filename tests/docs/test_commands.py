@@ -26,6 +26,7 @@ FOREIGN_FLAGS = {
     "--scale": "docker compose",
     "--logdir": "tensorboard",
     "--model-server-metrics-path": "the Gateway API's endpoint picker",
+    "--model-server-metrics-port": "the Gateway API's endpoint picker",
     "--share_entry": "the FourierFT authors' code",
 }
 #: Files that users, programs or other projects make.

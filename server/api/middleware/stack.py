@@ -11,6 +11,7 @@ from server.api.middleware.audited import Audited
 from server.api.middleware.body_limit import BodyLimit
 from server.api.middleware.keys import ApiKeys
 from server.api.middleware.last_resort import LastResort
+from server.api.middleware.load_port import LoadPort
 from server.api.middleware.openai_headers import OpenAIHeaders
 from server.api.middleware.other_sites import OtherSites
 from server.api.middleware.plain_methods import PlainMethods
@@ -58,3 +59,5 @@ def add_middleware(
     if traces is not None:
         app.add_middleware(Tracing, traces)
     app.add_middleware(RequestId)
+    if settings.load_port is not None:
+        app.add_middleware(LoadPort, settings.load_port)

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from server.api.bodies.ops import Live, Ready, Version
 from server.api.describe import OPEN, READS, SERVES, answer, describe, raw
+from server.api.load_page import load_page
 from server.api.request import service_of
 from server.errors import NotReady, body_of, headers_of, status_of
 from server.service import Service
@@ -104,11 +105,7 @@ def _refresh(service: Service) -> None:
 )
 async def load(request: Request) -> Response:
     """Return queue, cache use and adapters in use: what schedulers ask for many times a second."""
-    state = request.app.state
-    if state.service is not None:
-        state.metrics.load.take(state.service.serving.worker.load())
-    body, content_type = state.metrics.render_load()
-    return Response(body, media_type=content_type)
+    return load_page(request.app.state)
 
 
 @router.get("/version", **describe("getVersion", answer(Version), errors=SERVES, scopes=READS))

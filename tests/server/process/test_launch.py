@@ -41,7 +41,7 @@ def on_ready(service):
     print(json.dumps({**seen, "h2c": ask()}), flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
-sys.exit(launch(read_settings(**json.loads(sys.argv[1])), on_ready, listener))
+sys.exit(launch(read_settings(**json.loads(sys.argv[1])), on_ready, [listener]))
 """
 
 

@@ -1,11 +1,14 @@
 """Where a server cannot listen, the message says whether host or port is to be changed."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from adapters_core.starting import CannotStart
-from server.process.listening import open_listener, url_of
+from live import settings_of
+from program import free_port
+from server.process.listening import open_listener, open_listeners, url_of
 
 
 def refusal(host: str, port: int) -> CannotStart:
@@ -37,3 +40,17 @@ def test_the_address_is_one_that_can_be_called(host: str, shown: str) -> None:
         port = listener.getsockname()[1]
         assert url_of(listener) == f"http://{shown}:{port}"
         socket.create_connection((shown, port), timeout=5).close()
+
+
+def test_a_second_port_that_is_taken_is_told_by_its_flag_and_the_first_is_given_back(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    with open_listener("127.0.0.1", 0) as taken:
+        settings = settings_of(tmp_path, tmp_path).model_copy(
+            update={"port": port, "load_port": taken.getsockname()[1]}
+        )
+        with pytest.raises(CannotStart, match="another program listens there") as caught:
+            open_listeners(settings)
+    assert "--load-port" in caught.value.step
+    open_listener("127.0.0.1", port).close()
