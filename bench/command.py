@@ -76,6 +76,9 @@ PROGRAMS = {
         "programs.stalls",
         "Requests that could stop a server: how long anything else waits meanwhile.",
     ),
+    "observing": Program(
+        "programs.observing", "What scrapes of the metrics and traces cost a server under load."
+    ),
     "bases": Program(
         "programs.bases", "FRoD's basis of a wide base, computed beside a server that serves."
     ),
