@@ -138,7 +138,7 @@ class DeviceMemory:
         """Return the statistics of a mode's cache; for factored adapters also the host's."""
         with self._room:
             cache, host = self._caches[mode], self._host
-            found = [_stats(_NAMES[mode], len(cache.entries), cache)]
+            found = [_stats(_NAMES[mode], cache.num_charged, cache)]
             return found + ([_stats("host", len(host.copies), host)] if mode == "factored" else [])
 
     @property

@@ -71,6 +71,7 @@ class Residency:
 
     Args:
         capacity_bytes: of all entries, those that leave included.
+        num_charged: entries that have room: those that are loaded, or are being made in it.
         wanted: keys that are evicted only when nothing else is left.
         leaving: entries that no key finds any more; each is dropped with its last lease.
         queue: entries that wait for room, first in first out.
@@ -78,6 +79,7 @@ class Residency:
 
     capacity_bytes: int
     used_bytes: int = 0
+    num_charged: int = 0
     pinned_bytes: int = 0
     hits: int = 0
     misses: int = 0
@@ -136,6 +138,7 @@ class Residency:
         self._leave_queue(entry)
         entry.size_bytes, entry.is_charged = size_bytes, True
         self.used_bytes += size_bytes
+        self.num_charged += 1
         self.pinned_bytes += size_bytes if entry.pins else 0
         return True, victims
 
@@ -176,6 +179,7 @@ class Residency:
         else:
             del self.entries[entry.key]
         self.used_bytes -= entry.size_bytes
+        self.num_charged -= entry.is_charged
         self.pinned_bytes -= entry.size_bytes if entry.pins else 0
 
     def contains(self, key: Key) -> bool:
@@ -191,6 +195,7 @@ class Residency:
         """Assert that the books balance."""
         known = [*self.entries.values(), *self.leaving]
         assert self.used_bytes == sum(entry.size_bytes for entry in known)
+        assert self.num_charged == sum(entry.is_charged for entry in known)
         assert self.used_bytes <= self.capacity_bytes
         assert self.pinned_bytes == sum(entry.size_bytes for entry in known if entry.pins)
         assert all(entry.users >= 0 for entry in known)
