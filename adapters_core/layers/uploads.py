@@ -45,6 +45,11 @@ def copied(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     return _pieces(host.to(device, non_blocking=True), tensors, starts)
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of host memory on a device, itself on a CPU; its copy may still run."""
+    return staged(tensor, device).to(device, non_blocking=True)
+
+
 def staged(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of host memory so that a device may copy it while the host goes on."""
     if tensor.device.type != "cpu" or not _goes_pinned(tensor.nbytes, device):

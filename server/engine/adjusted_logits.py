@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapters_core.layers.uploads import sent
 from server.engine.penalties import penalise
 from server.engine.token_masks import forbid_masked
 from server.scheduling.sequence import TokenSequence
@@ -43,10 +44,11 @@ def adjusted(logits: Tensor, sequences: list[TokenSequence]) -> tuple[Tensor, se
 
 def _add_biases(logits: Tensor, rows: _Rows) -> None:
     places = _places(logits, rows, [one.sampling.bias_tokens for _, one in rows])
-    biases = np.concatenate([one.sampling.bias_values for _, one in rows])
+    given = np.concatenate([one.sampling.bias_values for _, one in rows])
+    biases = sent(torch.from_numpy(given).to(logits.dtype), logits.device)
     values = logits.view(-1).index_select(0, places)
     # In float32: largest numbers plus a bias of a hundred stay what they are.
-    logits.view(-1).index_copy_(0, places, values + torch.from_numpy(biases).to(logits))
+    logits.view(-1).index_copy_(0, places, values + biases)
 
 
 def _forbid_ends(logits: Tensor, rows: _Rows) -> None:
@@ -58,4 +60,4 @@ def _places(logits: Tensor, rows: _Rows, tokens: list[NDArray[np.int64]]) -> Ten
     """Return where the rows' tokens stand in the logits `[B, V]`, as int64 of all in one row."""
     starts = np.array([row for row, _ in rows], dtype=np.int64) * logits.shape[1]
     lengths = [len(own) for own in tokens]
-    return torch.from_numpy(np.concatenate(tokens) + starts.repeat(lengths)).to(logits.device)
+    return sent(torch.from_numpy(np.concatenate(tokens) + starts.repeat(lengths)), logits.device)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from adapters_core.layers.bank import Bank
 from adapters_core.layers.serving_plan import ServingPlan
+from adapters_core.layers.uploads import sent
 from server.engine.attention_device import DeviceCache
 from server.engine.recordings import Recordings
 from server.engine.static_step import (
@@ -161,7 +162,7 @@ class DecodeGraphs:
         sampled = [i for i, work in enumerate(batch.decode) if work.samples]
         if len(sampled) == len(batch.decode):
             return rows[: len(sampled)]
-        return rows[torch.tensor(sampled, dtype=torch.long, device=rows.device)]
+        return rows[sent(torch.tensor(sampled, dtype=torch.long), rows.device)]
 
     def _entry(self, batch: Batch, parts: Parts) -> tuple[_Recorded, Parts]:
         """Return what runs a step, and what that reads: the step's parts, or more."""

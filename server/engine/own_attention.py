@@ -22,6 +22,7 @@ from transformers import Cache
 
 from adapters_core.contract.rows import padding_of, row_multiple
 from adapters_core.layers.inject import Injection
+from adapters_core.layers.uploads import sent
 from server.engine.attention import PagedCache, Span
 from server.engine.mask_patterns import UnsupportedAttention
 from server.engine.step_tensors import pack
@@ -174,7 +175,7 @@ class OwnAttention:
         )
         count = one.end - one.start
         span = Span(one.start - one.first, count, one.start, tuple(one.work.sequence.pages))
-        keep = torch.tensor(rows + [rows[-1]] * padding_of(len(rows)), device=self._device)
+        keep = sent(torch.tensor(rows + [rows[-1]] * padding_of(len(rows))), self._device)
         self._injection.switch.plan = step.plan
         options = {"logits_to_keep": keep} if self._keeps_rows else {}
         if self._takes_positions:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from adapters_core.layers.uploads import sent
 from server.scheduling.sequence import TokenSequence
 
 _WORD_BITS = 32
@@ -20,8 +21,8 @@ def forbid_masked(logits: Tensor, sequences: list[TokenSequence]) -> set[int]:
     masks = {row: bits for row, bits in found if bits is not None}
     if masks:
         words = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.int32)
-        words = words.view(len(masks), -1).to(logits.device, non_blocking=True)
-        rows = torch.tensor(list(masks), device=logits.device)
+        words = sent(words.view(len(masks), -1), logits.device)
+        rows = sent(torch.tensor(list(masks)), logits.device)
         forbidden = _unpacked(words)[:, : logits.shape[1]] == 0
         logits.index_copy_(0, rows, logits[rows].masked_fill(forbidden, -math.inf))
     return {row for row, bits in found if bits is None}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from adapters_core.layers.uploads import sent
 from server.scheduling.sequence import TokenScore, TokenSequence
 from server.scheduling.step import Batch
 
@@ -32,7 +33,7 @@ def _scores(logits: Tensor, rows: list[tuple[TokenSequence, int]]) -> Iterator[T
     """Yield the score of each row's token."""
     wanted = [sequence.sampling.scored[position] for sequence, position in rows]
     counts = [sequence.sampling.num_scored_logprobs for sequence, _ in rows]
-    targets = torch.tensor(wanted, device=logits.device)[:, None]
+    targets = sent(torch.tensor(wanted), logits.device)[:, None]
     logprobs = torch.log_softmax(logits.float(), dim=1)
     own = logprobs.gather(1, targets)
     ranks = _ranks(logprobs, own, targets)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.lib.counting import counted
+from server.engine.adjusted_logits import adjusted
 from server.engine.sampler import sample
 from server.engine.sampler_device import sample_on_device
 from server.scheduling.sequence import Sampling, TokenSequence
@@ -93,3 +95,12 @@ def test_the_same_random_numbers_are_drawn_with_a_constraint(sampler: Any) -> No
     for _ in range(5):
         logits = rows(1)
         assert sampler(logits, [free])[0].token == sampler(logits, [bound])[0].token
+
+
+def test_no_setting_of_a_sequence_makes_the_host_wait_for_a_gpu() -> None:
+    settings = {"logit_bias": {3: 2.0}, "stop_ids": frozenset({5}), "repetition_penalty": 1.5}
+    short = TokenSequence((1,), Sampling(max_tokens=9, min_tokens=4, **settings))
+    with counted() as tally:
+        adjusted(torch.zeros(2, 256, device="meta"), [short, sequence({1, 2})])
+    assert tally.cost.uploads >= 4  # of biases, penalties, ends and masks
+    assert tally.cost.waits == 0
