@@ -41,7 +41,7 @@ class Heard:
         """Nothing is known that could be outdated."""
 
 
-def main(url: str, folder: str) -> None:
+def follow(url: str, folder: str) -> None:
     """Follow until the input ends."""
     loaded_at = time.monotonic()
     with connect(url, Path(folder)) as registry:
@@ -83,4 +83,4 @@ def _say(answer: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    follow(*sys.argv[1:])
