@@ -54,6 +54,8 @@ METHODS = ("fourierft", "loca", "waveletft", "lora")
 PROFILED = ("base", "fourierft qv", "fourierft seven", "lora qv")
 #: Tokens of context at which one layer's attention is timed.
 CONTEXTS = (128, 2048, 8192)
+#: Set, Triton's kernels run by its interpreter.
+_INTERPRETS = "TRITON_INTERPRET"
 #: Rows of a table of the profiler.
 _LONGEST = 12
 
@@ -288,8 +290,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--interpret", action="store_true", help="with --tiny: kernels by Triton's interpreter"
     )
     options = parser.parse_args(arguments)
-    if options.interpret:
-        os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
+    if options.interpret and os.environ.get(_INTERPRETS) != "1":
+        # Triton reads it when it is imported, which transformers' imports have done by now.
+        command = [sys.executable, "-m", "bench.programs.gpu", *(arguments or sys.argv[1:])]
+        os.execve(sys.executable, command, os.environ | {_INTERPRETS: "1"})
     figures = Figures(options.budget_s, options.out)
     reason: Mapping[str, str] = {}
     if options.tiny:
