@@ -26,6 +26,8 @@ from registry.jobs.jobs import Jobs
 from registry.jobs.workers import Workers
 from registry.objects.bucket import Bucket
 from registry.objects.place import BucketName, store_place
+from registry.quotas.rates import Rates
+from registry.quotas.tenant_limits import TenantLimits
 from registry.redis.address import EMBEDDED, masked
 from registry.redis.client import PATIENT_S, open_client
 from registry.redis.embedded import EmbeddedServer
@@ -59,6 +61,8 @@ class Registry:
         tenants: which tenant has which files and jobs.
         api_keys: the keys of callers of the REST API.
         key_mirror: this process's mirror of them, which follows with the directory.
+        tenant_limits: what tenants may ask, where it is not the servers' default.
+        rates: how much of that is left, over all servers.
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
@@ -82,6 +86,8 @@ class Registry:
     tenants: Tenants
     api_keys: ApiKeys
     key_mirror: KeyMirror
+    tenant_limits: TenantLimits
+    rates: Rates
     ownership: Ownership
     unknown: UnknownBytes
     server: EmbeddedServer | None
@@ -210,6 +216,8 @@ def connect(
         tenants=Tenants(client, observer),
         api_keys=api_keys,
         key_mirror=KeyMirror(api_keys, directory, grace_s=key_grace_s),
+        tenant_limits=TenantLimits(client, observer),
+        rates=Rates(client, observer),
         ownership=ownership,
         unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders, batch_folders),
         server=server,

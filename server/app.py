@@ -30,6 +30,7 @@ from server.api.routes import (
     files,
     fine_tuning,
     keys,
+    limits,
     models,
     ops,
     residency,
@@ -82,6 +83,7 @@ _ROUTES = (
     batches,
     fine_tuning,
     keys,
+    limits,
     workers,
     models,
     ops,
@@ -120,6 +122,7 @@ def create_app(
         for close in app.state.closers:
             await asyncio.to_thread(close)
         if app.state.service is not None:
+            await app.state.service.meter.close()
             await asyncio.to_thread(app.state.service.close)
         app.state.authentication.close()
 
@@ -172,6 +175,7 @@ async def _start(
 ) -> None:
     try:
         app.state.service = await asyncio.to_thread(start)
+        app.state.service.meter.start()
         _LOG.info("ready: serving %s", app.state.service.base.spec.name)
     except Exception as error:
         if isinstance(error, NeedsSearch):

@@ -14,6 +14,7 @@ ServingError                 the root of the server's own errors
 │   └── HeadTooLarge         the request's head is over the cap
 ├── RequestTimeout           the request comes too slowly
 ├── Overloaded               the queue is full; try again later
+│   └── RateLimited          the tenant has asked as much as it may for now
 ├── DeadlineExceeded         the request's own time is over
 ├── AdapterTooLarge          the adapter does not fit its cache at all
 │   └── PinLimit             pins would leave too little of a cache for other adapters
@@ -115,9 +116,17 @@ class Overloaded(ServingError):
 
     code = "overloaded"
 
-    def __init__(self, message: str, param: str | None = None, retry_after_s: int = 1) -> None:
+    def __init__(
+        self, message: str, param: str | None = None, retry_after_s: int | None = 1
+    ) -> None:
         super().__init__(message, param)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(Overloaded):
+    """The tenant's limit is reached; the message says what is used and what is allowed."""
+
+    code = "rate_limit_exceeded"
 
 
 class DeadlineExceeded(ServingError):

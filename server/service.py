@@ -13,6 +13,7 @@ from adapters_core.layers.canary import CanaryReport, run_canary, usual_methods
 from adapters_core.layers.inject import inject
 from adapters_core.malloc import keep_freed_memory
 from registry import Registry
+from registry.quotas.mirror import LimitsMirror
 from server.adapters.basis_processes import BasisProcesses
 from server.adapters.loader import Loader
 from server.adapters.memory import Capacities
@@ -39,6 +40,7 @@ from server.planning.build import ModeOptions, placement_of
 from server.planning.calibration import Calibration
 from server.planning.placement import Placement
 from server.processor.row_check import RowReport, check_products, check_steps, unchecked
+from server.rates.meter import Meter
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.spare_rows import SpareRows
@@ -85,6 +87,8 @@ class Service:
     max_length: int
     started: float
     serving: Generating | Encoding
+    tenant_limits: LimitsMirror
+    meter: Meter
     sampling_defaults: SamplingDefaults = SamplingDefaults()
     tokenizing: Tokenizing = field(default_factory=Tokenizing)
 
@@ -178,6 +182,10 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     canary = run_canary(usual_methods(), set(base.spec.targets.values()), resident.basis_cache)
     metrics.on_canary(True)
     rows = _checked_products(base, resident)
+    tenant_limits = LimitsMirror(
+        registry.tenant_limits, registry.directory, settings.default_limits
+    )
+    meter = Meter(tenant_limits, registry.rates, registry.directory)
     loader = Loader(
         registry.blobs.open_whole,
         resident,
@@ -189,6 +197,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     serving: Generating | Encoding
     if base.kind == "causal LM":
         serving = _generating(settings, base, resident, room, loader, metrics)
+        serving.runtime.tell_generated(meter.spend)
     else:
         limits = _limits(settings, room)
         serving = encoding_of(base, resident.injection, forms, loader, metrics, limits)
@@ -197,6 +206,7 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         rows = check_steps(rows, computes, base)
     metrics.on_rows(rows.holds)
     registry.key_mirror.refresh()
+    tenant_limits.catch_up()
     registry.directory.start()
     serving.worker.start()
     return Service(
@@ -214,6 +224,8 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
         max_length=_max_length(settings, base, room),
         started=time.time(),
         serving=serving,
+        tenant_limits=tenant_limits,
+        meter=meter,
         sampling_defaults=defaults,
     )
 

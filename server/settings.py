@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from server.adapters.modes import ModeSetting
 from server.base.kinds import ServingTask
 from server.telemetry.process_log import LogFormat
+
+if TYPE_CHECKING:
+    from registry.quotas.limits import Limits
 
 _GIB = 1 << 30
 
@@ -79,6 +82,8 @@ class Settings(BaseSettings):
     """Listen beyond this machine without asking for keys: all that reach it may do everything."""
     key_grace_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 3600.0
     """How long keys of the registry that were used before are accepted while it is away."""
+    tenant_limits: str = ""
+    """Of tenants without limits of their own: `tokens_per_minute=100000,running_requests=8`."""
     audit_log: Path | None = None
     """File to which a line of JSON is added for every change of state; the log, if not given."""
     max_running: Annotated[int, Field(ge=1, le=4096)] = 64
@@ -167,6 +172,13 @@ class Settings(BaseSettings):
     def all_origins(self) -> tuple[str, ...]:
         """The sites with pages that may use the server, under both names of the setting."""
         return tuple(dict.fromkeys([*self.cors_origins, *self.allow_origins]))
+
+    @property
+    def default_limits(self) -> "Limits":
+        """The limits of tenants that have none of their own in the registry."""
+        from registry.quotas.limits import Limits
+
+        return Limits.read(self.tenant_limits)
 
     @field_serializer("registry")
     def _masked(self, value: str) -> str:
@@ -273,6 +285,10 @@ def _read(kind: type[Settings], flags: dict[str, Any]) -> Settings:
         _ = settings.registry_url
     except InvalidArgument as error:
         raise BadSetting(f"setting {_named('registry')}: {error.message}") from error
+    try:
+        _ = settings.default_limits
+    except InvalidArgument as error:
+        raise BadSetting(f"setting {_named('tenant_limits')}: {error.message}") from error
     return settings
 
 

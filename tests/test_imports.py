@@ -69,7 +69,7 @@ LAYERS = {
         "encoding generation chat api_keys",
         "planning engine",
         "adapters",
-        "base constraints gpu_kernels scheduling telemetry",
+        "base constraints gpu_kernels rates scheduling telemetry",
         "errors hosts",
     ),
     "trainer": (
@@ -83,7 +83,7 @@ LAYERS = {
     "registry": (
         "backup",
         "connect",
-        "store",
+        "store quotas",
         "access batches",
         "adapters files jobs tenants",
         "redis examples objects",
@@ -129,6 +129,7 @@ PURE = {
     "server.scheduling.prefix_cache": {"torch", "time", "threading"},
     "server.scheduling.fair_queue": {"torch", "time", "threading"},
     "server.scheduling.admission": {"torch", "time", "threading"},
+    "server.rates.share": {"torch", "time", "threading", "asyncio", "redis"},
     "server.planning.costs": {"torch", "time", "threading"},
 }
 

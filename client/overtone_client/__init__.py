@@ -10,6 +10,7 @@
 from .async_batches import AsyncBatches
 from .async_client import AsyncClient
 from .async_keys import AsyncKeys
+from .async_tenants import AsyncTenants
 from .async_training import AsyncTraining
 from .batch_types import Batch, BatchFault, BatchResult
 from .batches import Batches
@@ -41,6 +42,7 @@ from .errors import (
     Overloaded,
     OvertoneError,
     PreconditionFailed,
+    RateLimited,
     RegistryUnavailable,
     RequestTimeout,
     StorageFull,
@@ -54,6 +56,8 @@ from .errors import (
 )
 from .key_types import ApiKey
 from .keys import Keys
+from .tenant_types import TenantLimits, TenantUsage, Use
+from .tenants import Tenants
 from .training import Training
 from .training_types import (
     CurvePoint,
@@ -99,6 +103,7 @@ __all__ = [
     "AsyncBatches",
     "AsyncClient",
     "AsyncKeys",
+    "AsyncTenants",
     "AsyncTraining",
     "Base",
     "BaseMismatch",
@@ -150,11 +155,15 @@ __all__ = [
     "OvertoneError",
     "PreconditionFailed",
     "RankedDocument",
+    "RateLimited",
     "RegistryUnavailable",
     "RequestTimeout",
     "Reranking",
     "Scores",
     "StorageFull",
+    "TenantLimits",
+    "TenantUsage",
+    "Tenants",
     "Timeout",
     "TooLarge",
     "ToolCall",
@@ -166,5 +175,6 @@ __all__ = [
     "UnsupportedParameter",
     "UnusedTensors",
     "Usage",
+    "Use",
     "Worker",
 ]

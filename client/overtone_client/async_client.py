@@ -15,6 +15,7 @@ from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
 from .async_batches import AsyncBatches
 from .async_keys import AsyncKeys
+from .async_tenants import AsyncTenants
 from .async_training import AsyncTraining
 from .errors import Unavailable
 from .types import (
@@ -55,6 +56,7 @@ class AsyncClient:
         self.training = AsyncTraining(self._send, self._stream)
         self.batches = AsyncBatches(self._send)
         self.keys = AsyncKeys(self._send)
+        self.tenants = AsyncTenants(self._send)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -11,6 +11,7 @@ from . import _answer_commands as answers
 from . import _batch_commands as batches
 from . import _key_commands as keys
 from . import _rerank_command as pairs
+from . import _tenant_commands as tenants
 from . import _training_commands as training
 from . import _worker_commands as workers
 from ._connection import DEFAULT_URL
@@ -46,6 +47,7 @@ for name, command in COMMANDS.items():
     )
 app.add_typer(batches.batch, name="batch")
 app.add_typer(keys.keys, name="keys")
+app.add_typer(tenants.tenants, name="tenants")
 
 
 def _print_version(is_wanted: bool) -> None:

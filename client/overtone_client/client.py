@@ -16,6 +16,7 @@ from ._upload import Config, Progress, Source, opened
 from .batches import Batches
 from .errors import Unavailable
 from .keys import Keys
+from .tenants import Tenants
 from .training import Training
 from .types import (
     Adapter,
@@ -43,7 +44,7 @@ class Client:
 
     Safe to use from several threads. Every method raises `OvertoneError`s only (errors.py). What is
     about training stands under `training`: `client.training.jobs()`; about batches of requests
-    under `batches`, about API keys under `keys`.
+    under `batches`, about API keys under `keys`, about limits and usage under `tenants`.
 
     Args:
         base_url: the server's root, with or without `/v1`.
@@ -64,6 +65,7 @@ class Client:
         self.training = Training(self._send, self._stream)
         self.batches = Batches(self._send)
         self.keys = Keys(self._send)
+        self.tenants = Tenants(self._send)
 
     def __enter__(self) -> Self:
         self._http.__enter__()

@@ -24,6 +24,7 @@ OvertoneError                    the root: catch this to catch all of them
 │   │   ├── NoEffect                  every coefficient is zero
 │   │   └── NonFinite                 a coefficient is NaN or infinite
 │   ├── Overloaded               429  too much at once; `retry_after` says when to try again
+│   │   └── RateLimited               the tenant's limit is reached
 │   ├── InternalError            500  the server's own fault; `request_id` finds it in its log
 │   ├── Unavailable              503  the server cannot serve just now
 │   │   ├── RegistryUnavailable       its registry does not answer
@@ -217,6 +218,12 @@ class Overloaded(APIError):
     """Too much at once; try again after `retry_after` seconds."""
 
     code, status = "overloaded", 429
+
+
+class RateLimited(Overloaded):
+    """The tenant's limit is reached; the message says what is used and what is allowed."""
+
+    code = "rate_limit_exceeded"
 
 
 class DeadlineExceeded(APIError):

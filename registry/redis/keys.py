@@ -58,6 +58,9 @@ API_KEYS_ENDED = PREFIX + "api-keys:ended"  # ZSET: key's id by when it has ende
 API_KEY = PREFIX + "api-key:"  # + key's id, HASH: its record, with the hashes of its secrets
 KEPT_ENDED_KEY_S = 90 * 24 * 3600
 
+# For ever: limits of tenants, where they are not the servers' default.
+LIMITS = PREFIX + "limits"  # HASH: tenant -> its own limits as JSON
+
 
 def records(name: str) -> str:
     """HASH version -> record as JSON. Lives as long as the name has a version."""
@@ -112,6 +115,11 @@ def batch(id_: str) -> str:
 def api_key(id_: str) -> str:
     """HASH of one API key's record; no secret is in it, only their hashes."""
     return API_KEY + id_
+
+
+def rates(tenant: str) -> str:
+    """HASH of a tenant's rates (rates.lua). Lives until its buckets are full and no server asks."""
+    return f"{PREFIX}rates:{tenant}"
 
 
 def adapter(name: str) -> list[str]:

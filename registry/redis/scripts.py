@@ -46,6 +46,8 @@ SCRIPTS = (
     "key_create",
     "key_rotate",
     "key_revoke",
+    "limits_put",
+    "rates",
     "snapshot",
     "tenant_move",
     "workers",

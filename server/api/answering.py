@@ -93,7 +93,7 @@ async def accept(service: Service, call: GenerationCall) -> Accepted:
     """Accept the sequences of a call, once its constraint is compiled.
 
     Raises:
-        Overloaded, Draining: nothing was accepted.
+        RateLimited, Overloaded, Draining: nothing was accepted.
         PromptTooLong, InvalidRequest: as `samplings` does; the constraint is malformed.
         UnsupportedParameter: the constraint has what is not supported.
     """
@@ -107,6 +107,7 @@ async def accept_all(service: Service, calls: Sequence[GenerationCall]) -> list[
     Raises:
         Exception: as `accept` does.
     """
+    await _count_prompts(service, calls)
     constraints = [await _compiled(service, call) for call in calls]
     chosen = [samplings(call, service) for call in calls]
     runs = [Run(service, *each) for each in zip(calls, chosen, constraints, strict=True)]
@@ -131,6 +132,17 @@ def _trace(service: Service, calls: Sequence[GenerationCall], runs: Sequence[Run
 
 def _add(trace: RequestTrace, call: GenerationCall, run: Run, text: Text | None) -> None:
     trace.add(call_trace(call, run, text))
+
+
+async def _count_prompts(service: Service, calls: Sequence[GenerationCall]) -> None:
+    """Count the prompts' tokens among their tenant's; a prompt once, however many choices it has.
+
+    Batches are not counted: they run in the room that others leave.
+    """
+    counted = [call for call in calls if not call.is_background]
+    if counted:
+        tokens = sum(call.num_prompt_tokens for call in counted)
+        await service.meter.take_tokens(counted[0].tenant, tokens)
 
 
 async def _compiled(service: Service, call: GenerationCall) -> Constraint | None:

@@ -36,6 +36,7 @@ from server.errors import (
     Overloaded,
     PayloadTooLarge,
     PromptTooLong,
+    RateLimited,
     RequestTimeout,
     StorageFull,
     UnsupportedMediaType,
@@ -75,7 +76,7 @@ READS_ADAPTER: Errors = (
     AdapterTooLarge,
 )
 LOADS: Errors = (*RESOLVES, *READS_ADAPTER, Overloaded)
-ANSWERS: Errors = (*LOADS, UnsupportedParameter, PromptTooLong, DeadlineExceeded)
+ANSWERS: Errors = (*LOADS, RateLimited, UnsupportedParameter, PromptTooLong, DeadlineExceeded)
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ async def encoded(
 
     Raises:
         InvalidRequest: the base itself is asked and has no head; or what `read` raises.
+        RateLimited: the tenant has used as many tokens as it may.
         Exception: what made the request fail.
     """
     encoding = service.encoding
@@ -132,6 +133,8 @@ async def encoded(
         )
     num_chars = 0 if encoding.texts is None else body.num_chars
     inputs = await service.tokenizing.run(num_chars, read)
+    if not is_background:
+        await service.meter.take_tokens(tenant, sum(map(num_tokens, inputs)))
     usual_s = None if is_background else service.settings.request_timeout_s
     timeout_s = body.timeout_s or usual_s
     record = answerer.record

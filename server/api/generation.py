@@ -116,6 +116,11 @@ class GenerationCall:
     constraint: ConstraintSpec | None = None
 
     @property
+    def num_prompt_tokens(self) -> int:
+        """Return how many tokens the prompts have; one counts once, however many choices it has."""
+        return sum(map(len, self.prompts[:: self.body.n]))
+
+    @property
     def text_form(self) -> TextForm:
         """Return what of its tokens becomes an answer's text, in which calls are looked for."""
         form = self.body.text_form

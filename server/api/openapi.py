@@ -32,6 +32,7 @@ _TAGS = {
     "batches": "Many requests at once, run in the room that other requests leave.",
     "fine-tuning": "Jobs that make adapters.",
     "keys": "API keys, their tenants and scopes.",
+    "tenants": "What tenants may ask, and what they use.",
     "operations": "Health, metrics, version, workers.",
 }
 _REQUEST_ID: Json = {

@@ -12,7 +12,7 @@ from adapters_core.tokens.texts import cut
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
 from server.api.answerer import Answerer
-from server.encoding.encoder import Input
+from server.encoding.encoder import Input, num_tokens
 from server.encoding.labels import names_of
 from server.errors import InvalidRequest
 from server.evaluation.example_errors import example_error
@@ -131,6 +131,7 @@ class LabelFigures:
         pending = self._encoding.batcher.submit(
             inputs, self._answerer.digest, self._tenant, None, goes_alone
         )
+        self._service.meter.spend(self._tenant, sum(map(num_tokens, inputs)))
         try:
             self.mode = pending.mode
             return pending.future.result()

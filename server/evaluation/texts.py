@@ -95,6 +95,7 @@ class TextFigures:
                 self._take()
                 continue
             self._open[number], self.mode = generation, generation.mode
+            self._service.meter.spend(self._tenant, len(prompt))
 
     def _take(self) -> None:
         """Wait for one text and add it up."""

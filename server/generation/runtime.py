@@ -114,7 +114,15 @@ class Runtime(BatchThread):
         self._placement = placement
         self._observer = observer
         self._flush = flush
+        self._on_generated: Callable[[str, int], None] = lambda tenant, num_tokens: None
         self._generations: dict[TokenSequence, Generation] = {}
+
+    def tell_generated(self, on_generated: Callable[[str, int], None]) -> None:
+        """Call it with a tenant and the tokens that one of its sequences made, at its end.
+
+        Not for those of the background. It is called on the runtime's thread; before `start`.
+        """
+        self._on_generated = on_generated
 
     def submit(self, request: SequenceRequest, sink: Sink) -> Generation:
         """Accept a sequence; safe from any thread. `sink` receives its events.
@@ -299,10 +307,12 @@ class Runtime(BatchThread):
         self._generations.pop(generation.sequence, None)
         if isinstance(generation.sequence.lease, Entry):
             self._placement.release(generation.sequence.lease)
-        if generation.sequence.is_background:
+        sequence = generation.sequence
+        if sequence.is_background:
             self._uncount_apart()
         else:
-            self._uncount(generation.sequence.tenant)
+            self._on_generated(sequence.tenant, sequence.num_asked_for)
+            self._uncount(sequence.tenant)
 
 
 def _without_token(sequence: TokenSequence) -> Exception:

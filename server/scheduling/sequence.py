@@ -292,6 +292,11 @@ class TokenSequence:
         return len(self.tokens) - len(self.prompt)
 
     @property
+    def num_asked_for(self) -> int:
+        """Return how many generated tokens are the answer's: none where only scores are wanted."""
+        return min(self.num_generated, self.sampling.max_tokens)
+
+    @property
     def max_length(self) -> int:
         """Return the most tokens that the cache will hold of it."""
         return len(self.prompt) + self.sampling.max_tokens

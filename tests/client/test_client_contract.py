@@ -117,6 +117,9 @@ CALLS: dict[str, Call] = {
     "keys.get": lambda c, p: c.keys.get("0" * 16),
     "keys.rotate": lambda c, p: c.keys.rotate("0" * 16, grace_s=1),
     "keys.revoke": lambda c, p: c.keys.revoke("0" * 16),
+    "tenants.limits": lambda c, p: c.tenants.limits("a"),
+    "tenants.set_limits": lambda c, p: c.tenants.set_limits("a", {"running_requests": 1}),
+    "tenants.usage": lambda c, p: (c.tenants.usage("a"), c.tenants.usage()),
     "batches.cancel": lambda c, p: c.batches.cancel("batch_1"),
 }
 
@@ -271,8 +274,10 @@ def test_every_method_of_the_client_is_tried_here() -> None:
     training = {f"training.{name}" for name in public(oc.Training)}
     batches = {f"batches.{name}" for name in public(oc.Batches)}
     keys = {f"keys.{name}" for name in public(oc.Keys)}
+    tenants = {f"tenants.{name}" for name in public(oc.Tenants)}
     files = {"batches.results"}  # their lines are no answer of the document's
-    assert set(CALLS) == (set(public(oc.Client)) - {"close"}) | training | keys | batches - files
+    own = set(public(oc.Client)) - {"close"}
+    assert set(CALLS) == own | training | keys | tenants | batches - files
 
 
 @pytest.mark.parametrize("name", list(CALLS))

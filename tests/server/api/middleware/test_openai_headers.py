@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
+import pytest
 
 import tiny_encoders as te
 from live import Live, serving, settings_of
+from server.api.middleware.openai_headers import duration
 
 BODY = {"model": "tiny", "prompt": "Once", "max_tokens": 2}
 
@@ -70,3 +72,21 @@ def test_a_server_that_is_not_ready_says_when_to_come_back(live: Live) -> None:
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     finally:
         live.app.state.draining = False
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.0004, "1ms"),
+        (0.012, "12ms"),
+        (1, "1s"),
+        (8.64, "8.64s"),
+        (59.9999, "1m0s"),
+        (90.951, "1m30.951s"),
+        (360, "6m0s"),
+        (7261.5, "2h1m1.5s"),
+    ],
+)
+def test_times_are_written_as_openai_does(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
