@@ -20,6 +20,7 @@ from server.api.job_plot import Curves
 from server.api.middleware.plain_methods import allowed_methods
 from server.api.middleware.stack import add_middleware
 from server.api.routes import (
+    activity,
     adapters,
     batches,
     compare,
@@ -87,6 +88,7 @@ _ROUTES = (
     workers,
     models,
     ops,
+    activity,
     documentation,
 )
 

@@ -7,6 +7,7 @@
 `AsyncClient` is its asyncio twin; every failure is an `OvertoneError`.
 """
 
+from .activity_types import Activity, AdapterActivity, CacheActivity, Counts
 from .async_batches import AsyncBatches
 from .async_client import AsyncClient
 from .async_keys import AsyncKeys
@@ -95,7 +96,9 @@ from .types import (
 
 __all__ = [
     "APIError",
+    "Activity",
     "Adapter",
+    "AdapterActivity",
     "AdapterInUse",
     "Alias",
     "ApiKey",
@@ -111,6 +114,7 @@ __all__ = [
     "BatchFault",
     "BatchResult",
     "Batches",
+    "CacheActivity",
     "ChatChoice",
     "ChatChunk",
     "ChatCompletion",
@@ -126,6 +130,7 @@ __all__ = [
     "ConnectionLost",
     "ContextLengthExceeded",
     "CurvePoint",
+    "Counts",
     "DeadlineExceeded",
     "Draining",
     "Evaluation",

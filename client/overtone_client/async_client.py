@@ -7,12 +7,14 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
+from . import _activity_calls as activity_calls
 from . import _comparisons as comparisons
 from . import _requests as requests
 from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
 from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
+from .activity_types import Activity
 from .async_batches import AsyncBatches
 from .async_keys import AsyncKeys
 from .async_tenants import AsyncTenants
@@ -140,6 +142,9 @@ class AsyncClient:
         except Unavailable as error:
             return Health(is_ready=False, code=error.code, reason=error.message)
         return Health(is_ready=True, code=None, reason=None)
+
+    async def activity(self, limit: int | None = None) -> Activity:
+        return activity_calls.parse(await self._send(activity_calls.activity(limit)))
 
     async def complete(self, model: str, prompt: Prompt, **params: Any) -> Completion:
         answer = await self._send(requests.complete(model, prompt, params))

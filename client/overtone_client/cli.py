@@ -18,6 +18,7 @@ from ._connection import DEFAULT_URL
 from ._evaluate_command import evaluate
 from ._plugins import CommandGroup
 from ._session import Session
+from ._top_command import top
 
 app = typer.Typer(cls=CommandGroup, pretty_exceptions_enable=False)
 
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": training.reproduce,
     "evaluate": evaluate,
     "workers": workers.workers,
+    "top": top,
 }
 for name, command in COMMANDS.items():
     app.command(name, epilog="--url, --api-key and --json may also stand after the command.")(

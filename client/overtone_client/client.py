@@ -7,12 +7,14 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
+from . import _activity_calls as activity_calls
 from . import _comparisons as comparisons
 from . import _requests as requests
 from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
 from ._stream import Decoder
 from ._upload import Config, Progress, Source, opened
+from .activity_types import Activity
 from .batches import Batches
 from .errors import Unavailable
 from .keys import Keys
@@ -191,6 +193,14 @@ class Client:
         except Unavailable as error:
             return Health(is_ready=False, code=error.code, reason=error.message)
         return Health(is_ready=True, code=None, reason=None)
+
+    def activity(self, limit: int | None = None) -> Activity:
+        """What the server does now, adapter by adapter; the key needs the scope `metrics`.
+
+        Args:
+            limit: of the adapters that were used last; None: the server's own.
+        """
+        return activity_calls.parse(self._send(activity_calls.activity(limit)))
 
     def complete(self, model: str, prompt: Prompt, **params: Any) -> Completion:
         """Continue a text.

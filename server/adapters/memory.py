@@ -9,6 +9,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -26,6 +27,8 @@ from server.telemetry.observer import CacheStats
 
 #: Of a new bank on a GPU.
 _FIRST_BYTES, _MOST_FIRST_SLOTS = 16 << 20, 512
+Tier = Literal["merged", "device", "host"]
+_TIERS: dict[Mode, Tier] = {"merged": "merged", "factored": "device"}
 _NAMES: dict[Mode, str] = {"factored": "coefficients", "merged": "merged"}
 
 
@@ -133,6 +136,13 @@ class DeviceMemory:
         """Return the modes in which the adapter is in memory."""
         with self._room:
             return [m for m, cache in self._caches.items() if cache.contains((digest, m))]
+
+    def tiers_of(self, digest: str) -> list[Tier]:
+        """Return where the adapter is in memory, the fastest first."""
+        with self._room:
+            tiers = _TIERS.items()
+            found = [tier for mode, tier in tiers if self._caches[mode].contains((digest, mode))]
+            return [*found, "host"] if digest in self._host.copies else found
 
     def stats(self, mode: Mode) -> list[CacheStats]:
         """Return the statistics of a mode's cache; for factored adapters also the host's."""

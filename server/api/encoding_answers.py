@@ -5,6 +5,7 @@ Cancelling a function gives up what is not computed yet.
 
 import asyncio
 import base64
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from server.encoding.labels import answer_of, names_of
 from server.encoding.request import PendingRequest
 from server.errors import InvalidRequest
 from server.service import Service
+from server.telemetry.activity import AcceptedStats
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,12 @@ async def encoded(
     )
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)
+    began, count = time.monotonic(), sum(map(num_tokens, inputs))
+    stats = AcceptedStats(answerer.adapter, answerer.digest or "", pending.mode, count)
+    service.metrics.on_accepted(stats)
     try:
         results = await _results(pending)
+        service.metrics.activity.on_first_token(answerer.adapter, time.monotonic() - began)
     finally:
         encoding.batcher.cancel(pending)
     return Encoded(answerer, inputs, results, pending.mode)

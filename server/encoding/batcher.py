@@ -17,7 +17,7 @@ from server.encoding.request import Limits, Part, PendingRequest
 from server.errors import DeadlineExceeded, Draining, InternalError, Overloaded
 from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
-from server.telemetry.observer import Observer, ServingLoad, StepStats
+from server.telemetry.observer import Observer, OpenSequences, ServingLoad, StepStats
 
 
 class Batcher(BatchThread):
@@ -102,6 +102,10 @@ class Batcher(BatchThread):
         Adapters are not among it: inputs are answered in one pass, so none stays in use.
         """
         return ServingLoad(frozenset(), frozenset(), 0, len(self._queue), 0.0, self._max_batch)
+
+    def open_sequences(self) -> dict[str, OpenSequences]:
+        """Return none: inputs are answered in one pass."""
+        return {}
 
     def _turn(self) -> None:
         """Answer one batch, or wait until there is something to do."""

@@ -13,14 +13,14 @@ from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.engine.engine import Engine
 from server.errors import DeadlineExceeded, InternalError, Overloaded
-from server.generation.step_stats import load_of, stats_of
+from server.generation.step_stats import accepted, load_of, open_sequences, stats_of
 from server.planning.placement import Placement
 from server.scheduling.admission import OpenRequests
 from server.scheduling.batch_thread import BatchThread
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import Constraint, Sampled, Sampling, TokenSequence
 from server.scheduling.step import Batch, Work
-from server.telemetry.observer import Observer, ServingLoad
+from server.telemetry.observer import Observer, OpenSequences, ServingLoad
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,10 @@ class Runtime(BatchThread):
         """Return what there is to do now; safe from any thread."""
         return load_of(list(self._generations), self._scheduler)  # the copy is one step of Python
 
+    def open_sequences(self) -> dict[str, OpenSequences]:
+        """Return what is open by adapter, the empty name for the base; safe from any thread."""
+        return open_sequences(list(self._generations))
+
     def _turn(self) -> None:
         """Run one step, or wait until there is something to do."""
         self._read_inbox()
@@ -258,6 +262,7 @@ class Runtime(BatchThread):
     def _accept(self, generations: Sequence[Generation]) -> None:
         for generation in generations:
             self._generations[generation.sequence] = generation
+            self._observer.on_accepted(accepted(generation.sequence, generation.mode))
             self._scheduler.add(generation.sequence)
 
     def _withdraw(self, generations: Sequence[Generation]) -> None:
@@ -308,6 +313,7 @@ class Runtime(BatchThread):
         if isinstance(generation.sequence.lease, Entry):
             self._placement.release(generation.sequence.lease)
         sequence = generation.sequence
+        self._observer.on_ended(sequence.adapter, sequence.num_asked_for)
         if sequence.is_background:
             self._uncount_apart()
         else:

@@ -6,7 +6,8 @@ from server.adapters.residency import Entry
 from server.scheduling.scheduler import Scheduler
 from server.scheduling.sequence import TokenSequence
 from server.scheduling.step import Batch, Work
-from server.telemetry.observer import ServingLoad, StepStats
+from server.telemetry.activity import AcceptedStats
+from server.telemetry.observer import OpenSequences, ServingLoad, StepStats
 
 
 def stats_of(batch: Batch, scheduler: Scheduler, seconds: float) -> StepStats:
@@ -44,6 +45,25 @@ def load_of(sequences: Sequence[TokenSequence], scheduler: Scheduler) -> Serving
         page_size=scheduler.page_size,
         num_pages=scheduler.num_pages,
     )
+
+
+def accepted(sequence: TokenSequence, mode: str | None) -> AcceptedStats:
+    """Return what is told of a sequence that was accepted."""
+    digest = sequence.lease.digest if isinstance(sequence.lease, Entry) else ""
+    return AcceptedStats(sequence.adapter, digest, mode, len(sequence.prompt))
+
+
+def open_sequences(sequences: Sequence[TokenSequence]) -> dict[str, OpenSequences]:
+    """Return the sequences that have not ended by their adapter, the empty name for the base."""
+    found: dict[str, OpenSequences] = {}
+    for sequence in sequences:
+        before, is_running = found.get(sequence.adapter, OpenSequences()), bool(sequence.pages)
+        found[sequence.adapter] = OpenSequences(
+            before.running + is_running,
+            before.waiting + (not is_running),
+            before.generated + sequence.num_asked_for,
+        )
+    return found
 
 
 def _adapters(sequences: Sequence[TokenSequence]) -> frozenset[str]:

@@ -23,6 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import Metric
 
+from server.telemetry.activity import AcceptedStats, Activity
 from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.label_limit import LabelLimit
 from server.telemetry.load_metrics import LoadMetrics
@@ -85,6 +86,7 @@ class Metrics(Observer):
         self.training = JobMetrics()
         self._registry.register(self.training)
         self.load = LoadMetrics(clock)
+        self.activity = Activity()
         self._registry.register(self.load)
         self._build = Info("overtone_build", "What is running.", registry=self._registry)
         self._make_request_metrics()
@@ -150,6 +152,7 @@ class Metrics(Observer):
 
     def on_first_token(self, seconds: float, queue_s: float, adapter: str = "") -> None:
         self._first_token.observe(seconds)
+        self.activity.on_first_token(adapter, seconds)
         if adapter:
             self._adapter_first_token.labels(self._names.given(adapter)).observe(seconds)
         self._queue.observe(queue_s)
@@ -161,6 +164,12 @@ class Metrics(Observer):
         self._requests.labels(route, str(status)).inc()
         if route.startswith("/v1/"):  # probes and scrapes would hide the callers' requests
             self._request.observe(seconds)
+
+    def on_accepted(self, stats: AcceptedStats) -> None:
+        self.activity.on_accepted(stats)
+
+    def on_ended(self, adapter: str, generated_tokens: int) -> None:
+        self.activity.on_ended(adapter, generated_tokens)
 
     def on_adapter(self, name: str) -> None:
         self._adapter_requests.labels(self._names.label_of(name)).inc()

@@ -10,6 +10,8 @@ from typing import Literal
 #: anything else (it does not fit the base, there is no room, …).
 LoadFault = Literal["damaged", "missing", "other"]
 
+from server.telemetry.activity import AcceptedStats
+
 
 @dataclass(frozen=True)
 class StepStats:
@@ -104,6 +106,21 @@ class ServingLoad:
     num_pages: int = 0
 
 
+@dataclass(frozen=True)
+class OpenSequences:
+    """One adapter's sequences that have not ended.
+
+    Args:
+        running: those that hold cache pages.
+        waiting: those that do not yet.
+        generated: tokens that they have made.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    generated: int = 0
+
+
 class Observer:
     """Receives what happened, and ignores what a subclass does not override.
 
@@ -148,6 +165,12 @@ class Observer:
 
     def on_request(self, route: str, status: int, seconds: float) -> None:
         """An HTTP request was answered to its end; `route` is the path's template."""
+
+    def on_accepted(self, stats: AcceptedStats) -> None:
+        """A sequence was accepted, or a request of a base that answers in one pass."""
+
+    def on_ended(self, adapter: str, generated_tokens: int) -> None:
+        """A sequence has ended, whatever for."""
 
     def on_adapter(self, name: str) -> None:
         """A generation was accepted for the adapter `name`."""

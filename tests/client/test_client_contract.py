@@ -77,6 +77,7 @@ CALLS: dict[str, Call] = {
     "unpin": lambda c, p: c.unpin("poet"),
     "models": lambda c, p: c.models(limit=1, after="a"),
     "health": lambda c, p: c.health(),
+    "activity": lambda c, p: c.activity(limit=3),
     "complete": lambda c, p: c.complete("poet", "Once", **PARAMS, logprobs=2),
     "chat": lambda c, p: c.chat("poet", MESSAGES, **PARAMS, **TOOLS, logprobs=True, top_logprobs=2),
     "stream_complete": lambda c, p: [*c.stream_complete("poet", [1, 2], **PARAMS)],
