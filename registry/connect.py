@@ -27,6 +27,7 @@ from registry.jobs.workers import Workers
 from registry.objects.bucket import Bucket
 from registry.objects.place import BucketName, store_place
 from registry.quotas.rates import Rates
+from registry.quotas.stocks import Stocks
 from registry.quotas.tenant_limits import TenantLimits
 from registry.redis.address import EMBEDDED, masked
 from registry.redis.client import PATIENT_S, open_client
@@ -63,6 +64,7 @@ class Registry:
         key_mirror: this process's mirror of them, which follows with the directory.
         tenant_limits: what tenants may ask, where it is not the servers' default.
         rates: how much of that is left, over all servers.
+        stocks: how much of what is limited a tenant has.
         ownership: whether the store is this registry's; a program asks once, before it uses them.
         unknown: what lies in the store and no record names.
         server: the embedded server, if this is one.
@@ -88,6 +90,7 @@ class Registry:
     key_mirror: KeyMirror
     tenant_limits: TenantLimits
     rates: Rates
+    stocks: Stocks
     ownership: Ownership
     unknown: UnknownBytes
     server: EmbeddedServer | None
@@ -218,6 +221,7 @@ def connect(
         key_mirror=KeyMirror(api_keys, directory, grace_s=key_grace_s),
         tenant_limits=TenantLimits(client, observer),
         rates=Rates(client, observer),
+        stocks=Stocks(client, observer),
         ownership=ownership,
         unknown=UnknownBytes(bytes_, ownership, blobs, files, job_folders, batch_folders),
         server=server,

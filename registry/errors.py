@@ -12,6 +12,7 @@ RegistryError                the root: catch this to catch all of them
 ├── KeyConflict              the API key's present state does not allow this
 ├── JobConflict              the job's, batch's or file's present state does not allow this
 │   └── FenceLost            another attempt holds the job now
+├── QuotaExceeded            the tenant has as much as it may
 ├── PreconditionFailed       the alias was moved by another caller first
 ├── InvalidArgument          a value breaks a rule, before anything was asked or written
 │   └── InvalidName          a name, alias, version or digest breaks its rule
@@ -102,6 +103,12 @@ class JobConflict(RegistryError):
 
 class FenceLost(JobConflict):
     """The caller's claim of the job is over: it was taken back, paused or cancelled."""
+
+
+class QuotaExceeded(RegistryError):
+    """The tenant has as much as its limit allows; the message says how much, and of what."""
+
+    code = "quota_exceeded"
 
 
 class PreconditionFailed(RegistryError):

@@ -8,6 +8,7 @@ As with adapters, a record that can be read has bytes that can be read. A file t
 job or batch reads cannot be deleted.
 """
 
+import copy
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,7 @@ from typing import Any, Self
 
 import redis
 
+from registry.common.limits import UNLIMITED, Limits
 from registry.common.pages import MAX_PAGE, check_limit
 from registry.common.whole_files import sync
 from registry.errors import (
@@ -114,6 +116,13 @@ class Files:
         self._scripts = Scripts(client, observer)
         self._folder = folder
         self._temporary = folder / ".tmp"
+        self._limits = UNLIMITED
+
+    def within(self, limits: Limits) -> "Files":
+        """Return the same files, to which no more can be added than a tenant's limits allow."""
+        limited = copy.copy(self)
+        limited._limits = limits
+        return limited
 
     def begin(self) -> Path:
         """Return a new empty file to write an upload to; `put` it, or unlink it."""
@@ -136,6 +145,7 @@ class Files:
 
         Raises:
             InvalidArgument: the name, purpose or facts cannot be stored.
+            QuotaExceeded: the tenant would have more than it may (`within`).
             RegistryUnavailable: the record may or may not be written, so the bytes stay.
             OSError: the disk is full or cannot be written.
         """
@@ -143,7 +153,11 @@ class Files:
         with self.placed(path, facts=facts, now=now, **words) as record:
             touched = [keys.FILES, keys.FILES_IN_ORDER, keys.FILE_USERS + record.id]
             args = ["put", record.id, keys.FILES_OF, created_by, repr(now), record.body()]
-            self._scripts.run("file_put", touched, args)
+            args += [str(record.size_bytes), *self._limits.words("files", "file_bytes")]
+            state, *full = self._scripts.run("file_put", touched, args)
+            if state == b"full":
+                name, used = full[0].decode(), int(full[1])
+                raise self._limits.exceeded(name, used, 1 if name == "files" else record.size_bytes)
         return record
 
     @contextmanager

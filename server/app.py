@@ -18,6 +18,7 @@ from registry import KeyMirror
 from server.api.callers import Authentication, check_scope
 from server.api.job_plot import Curves
 from server.api.middleware.plain_methods import allowed_methods
+from server.api.middleware.rates import inference_paths
 from server.api.middleware.stack import add_middleware
 from server.api.routes import (
     activity,
@@ -140,6 +141,7 @@ def create_app(
         app.include_router(module.router)
     for family in (*FAMILIES, HTTPException, RequestValidationError, OSError):
         app.add_exception_handler(family, _answer_error)
+    app.state.counted = inference_paths(module.router for module in _ROUTES)
     add_middleware(app, settings, metrics, traces)
     if traces is not None:
         app.state.closers.append(traces.close)

@@ -116,9 +116,7 @@ class Overloaded(ServingError):
 
     code = "overloaded"
 
-    def __init__(
-        self, message: str, param: str | None = None, retry_after_s: int | None = 1
-    ) -> None:
+    def __init__(self, message: str, param: str | None = None, retry_after_s: int = 1) -> None:
         super().__init__(message, param)
         self.retry_after_s = retry_after_s
 
@@ -200,6 +198,7 @@ STATUS: dict[type[Exception], int] = {
     registry.KeyNotFound: 404,
     registry.KeyConflict: 400,
     registry.JobConflict: 400,
+    registry.QuotaExceeded: 403,
     registry.PreconditionFailed: 412,
     registry.InvalidArgument: 400,
     registry.RegistryUnavailable: 503,

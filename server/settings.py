@@ -13,7 +13,7 @@ from server.base.kinds import ServingTask
 from server.telemetry.process_log import LogFormat
 
 if TYPE_CHECKING:
-    from registry.quotas.limits import Limits
+    from registry.common.limits import Limits
 
 _GIB = 1 << 30
 
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     @property
     def default_limits(self) -> "Limits":
         """The limits of tenants that have none of their own in the registry."""
-        from registry.quotas.limits import Limits
+        from registry.common.limits import Limits
 
         return Limits.read(self.tenant_limits)
 

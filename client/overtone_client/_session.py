@@ -40,6 +40,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "no_effect": "train it first: this one changes nothing",
     "non_finite": "training diverged: train again with a smaller learning rate",
     "overloaded": TRY_LATER,
+    "quota_exceeded": "`overtone tenants usage` shows what is used",
     "rate_limit_exceeded": "`overtone tenants usage` shows what is used",
     "registry_unavailable": f"{TRY_LATER}; the server's operator can run `overtone doctor`",
     "draining": f"{TRY_LATER}: the server is restarting",

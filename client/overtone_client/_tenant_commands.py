@@ -18,12 +18,15 @@ Value = Annotated[str | None, typer.Option(metavar=_VALUE)]
 
 
 @tenants.command()
-def limits(
+def limits(  # noqa: PLR0913 (an option for each limit)
     ctx: typer.Context,
     tenant: Annotated[str, typer.Argument(metavar="NAME", help="The tenant; need not be known.")],
     requests_per_minute: Value = None,
     tokens_per_minute: Value = None,
     running_requests: Value = None,
+    files: Value = None,
+    file_bytes: Value = None,
+    jobs: Value = None,
 ) -> None:
     """Show a tenant's limits, or change those that are given. Needs an admin's key."""
     session: Session = ctx.obj
@@ -31,6 +34,9 @@ def limits(
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,
         "running_requests": running_requests,
+        "files": files,
+        "file_bytes": file_bytes,
+        "jobs": jobs,
     }
     changes = {name: _value(name, value) for name, value in given.items() if value is not None}
     with session.client() as client:

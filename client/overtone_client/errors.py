@@ -7,6 +7,7 @@ OvertoneError                    the root: catch this to catch all of them
 │   │   └── ContextLengthExceeded     prompt and answer do not fit the base's context
 │   ├── InvalidApiKey            401  no key, or a wrong one
 │   ├── InsufficientScope        403  the key may not do this
+│   ├── QuotaExceeded            403  the tenant has as much as it may
 │   ├── ForbiddenOrigin          403  a server without keys is not to be called by this name or page
 │   ├── NotFound                 404  nothing has this name
 │   │   └── ModelNotFound             no base or adapter of this name, or not for this caller
@@ -110,6 +111,12 @@ class InvalidApiKey(APIError):
     """The server wants an API key and got none, or one that is wrong, revoked or expired."""
 
     code, status = "invalid_api_key", 401
+
+
+class QuotaExceeded(APIError):
+    """The tenant has as much as its limit allows; the message says how much, and of what."""
+
+    code, status = "quota_exceeded", 403
 
 
 class ForbiddenOrigin(APIError):

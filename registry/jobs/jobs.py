@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from registry.common.fence import Fence
+from registry.common.limits import UNLIMITED, Limits
 from registry.common.names import check_alias, check_name
 from registry.common.notes import check_notes
 from registry.common.pages import MAX_PAGE, check_limit
@@ -44,13 +45,14 @@ class Jobs:
         self._scripts = Scripts(client, observer)
         self._moves = Moves(client, self._scripts)
 
-    def create(self, spec: JobSpec, *, now: float) -> JobRecord:
+    def create(self, spec: JobSpec, *, now: float, limits: Limits = UNLIMITED) -> JobRecord:
         """Write a job's record in `validating_files`; `queue` it when its files are checked.
 
         Twice is harmless: the same id gives the record that is there.
 
         Raises:
             FileNotFound: a file of it is not uploaded.
+            QuotaExceeded: the tenant has as many jobs as its limits allow.
             InvalidName: the adapter's name or alias breaks its rule.
             InvalidArgument: the spec is too large, or not JSON.
         """
@@ -61,8 +63,11 @@ class Jobs:
         files = [each for each in (spec.training_file, spec.validation_file) if each]
         touched = [keys.job(spec.id), keys.job_events(spec.id), keys.JOBS, keys.FILES]
         prefixes = [keys.JOBS_IN_STATE, keys.JOBS_OF, keys.FILE_USERS]
-        facts = [repr(now), STATES[0], spec.created_by, _stored(spec), *files]
-        state, found = self._scripts.run("job_create", touched, [spec.id, *prefixes, *facts])
+        facts = [repr(now), STATES[0], spec.created_by, _stored(spec)]
+        args = [spec.id, *prefixes, *facts, *limits.words("jobs"), *files]
+        state, found, *used = self._scripts.run("job_create", touched, args)
+        if state == b"full":
+            raise limits.exceeded("jobs", int(used[0]))
         if state == b"no_file":
             raise FileNotFound(f"no file {found.decode()!r}; upload it first, or name another")
         return record_of(spec.id, found)

@@ -8,7 +8,7 @@ import threading
 
 from registry.adapters.changes import Change
 from registry.adapters.directory import Directory
-from registry.quotas.limits import Limits, account_of
+from registry.common.limits import Limits, account_of
 from registry.quotas.tenant_limits import TenantLimits
 
 

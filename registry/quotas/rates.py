@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import redis
 
-from registry.quotas.limits import Limits
+from registry.common.limits import Limits
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
 

@@ -6,8 +6,8 @@ from typing import Any
 import redis
 
 from registry.access.record import TENANT
+from registry.common.limits import Given, check
 from registry.errors import CorruptRecord, InvalidArgument
-from registry.quotas.limits import Given, check
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
 

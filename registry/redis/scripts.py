@@ -48,10 +48,14 @@ SCRIPTS = (
     "key_revoke",
     "limits_put",
     "rates",
+    "stocks",
     "snapshot",
     "tenant_move",
     "workers",
 )
+
+#: Scripts that count what a tenant has, with the functions of held.lua before their own lines.
+_COUNTING = ("job_create", "file_put", "stocks")
 
 
 class Scripts:
@@ -114,4 +118,6 @@ def _named(error: Exception, full: tuple[str, ...]) -> RegistryUnavailable:
 
 
 def _text(name: str) -> bytes:
-    return resources.files("registry.redis").joinpath("lua", f"{name}.lua").read_bytes()
+    folder = resources.files("registry.redis").joinpath("lua")
+    parts = ["held", name] if name in _COUNTING else [name]
+    return b"".join(folder.joinpath(f"{part}.lua").read_bytes() for part in parts)

@@ -76,7 +76,14 @@ READS_ADAPTER: Errors = (
     AdapterTooLarge,
 )
 LOADS: Errors = (*RESOLVES, *READS_ADAPTER, Overloaded)
-ANSWERS: Errors = (*LOADS, RateLimited, UnsupportedParameter, PromptTooLong, DeadlineExceeded)
+ANSWERS: Errors = (
+    *LOADS,
+    RateLimited,
+    registry.QuotaExceeded,
+    UnsupportedParameter,
+    PromptTooLong,
+    DeadlineExceeded,
+)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
         InvalidRequest, AdapterError: a field does not fit the base; `param` names it.
         AdapterNotFound: the model is not this server's base.
         FileNotFound: a file is not there, or not this tenant's.
+        QuotaExceeded: the tenant has as many jobs as it may.
     """
     registry = service.registry
     spec = _spec_of(service, body, tenant)
@@ -66,7 +67,7 @@ def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
         for n, id_ in given.items()
         if id_ is not None
     }
-    job = registry.jobs.create(spec, now=time.time())
+    job = registry.jobs.create(spec, now=time.time(), limits=service.tenant_limits.of(tenant))
     fault = next((f for f in (_unfit(spec, n, r) for n, r in files.items()) if f), None)
     if fault is not None:
         return registry.jobs.refuse(job.id, fault, now=time.time())

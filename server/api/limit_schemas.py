@@ -1,11 +1,13 @@
 """What is asked of tenants' limits, and how they are answered."""
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from registry.quotas.limits import MAX_LIMIT, NAMES, Limits
+from registry.common.limits import MAX_LIMIT, NAMES, Limits
 from registry.quotas.rates import Granted
+from registry.quotas.stocks import Held
 from server.api.bodies.limits import OwnLimits, TenantLimits, TenantUsage
 from server.api.request_body import RequestBody
 
@@ -22,6 +24,9 @@ class LimitsRequest(RequestBody):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at a time.
+        files: uploaded, and results of batches.
+        file_bytes: of them.
+        jobs: of training, that have not ended.
     """
 
     example = {"requests_per_minute": 600, "tokens_per_minute": 200000, "running_requests": 16}
@@ -29,6 +34,9 @@ class LimitsRequest(RequestBody):
     requests_per_minute: Limit = None
     tokens_per_minute: Limit = None
     running_requests: Limit = None
+    files: Limit = None
+    file_bytes: Limit = None
+    jobs: Limit = None
 
     @property
     def given(self) -> dict[str, int | None]:
@@ -49,9 +57,9 @@ def limits_object(tenant: str, own: dict[str, int | None], held: Limits) -> Tena
     return {"object": "tenant.limits", "tenant": tenant, "own": shown, "limits": held.named()}  # type: ignore[typeddict-item]
 
 
-def usage_object(tenant: str, limits: Limits, rates: Granted) -> TenantUsage:
+def usage_object(tenant: str, limits: Limits, rates: Granted, held: Held) -> TenantUsage:
     """Return what a tenant uses as the API shows it."""
-    used: dict[str, int | None] = dict.fromkeys(NAMES)
+    used: dict[str, int | None] = {**dict.fromkeys(NAMES), **asdict(held)}
     left = rates.left
     for name, remaining in (
         ("requests_per_minute", left.requests),

@@ -17,8 +17,8 @@ from functools import partial
 from uuid import uuid4
 
 from registry.adapters.directory import Directory, Following
-from registry.errors import RegistryUnavailable
-from registry.quotas.limits import RATES, Limits, account_of
+from registry.common.limits import RATES, WORDS, Limits, account_of
+from registry.errors import QuotaExceeded, RegistryUnavailable
 from registry.quotas.mirror import LimitsMirror
 from registry.quotas.rates import KEPT_S, Amounts, Ask, Rates
 from server.errors import RateLimited
@@ -34,11 +34,6 @@ _PAUSE_S = 1.0
 _NUM_THREADS = 4
 #: Other requests may take what an exchange brought for one.
 _TRIES = 3
-_WORDS = {
-    "requests_per_minute": "requests a minute",
-    "tokens_per_minute": "tokens a minute",
-    "running_requests": "running requests",
-}
 _REQUEST = Amounts(requests=1, permits=1)
 
 
@@ -84,6 +79,7 @@ class Meter:
 
         Raises:
             RateLimited: the tenant has asked enough for now.
+            QuotaExceeded: its limit lets nothing through.
         """
         limits = self._mirror.of(tenant)
         if not limits.has_rates:
@@ -100,7 +96,8 @@ class Meter:
         """Count the tokens of a request's prompts, before it is accepted.
 
         Raises:
-            RateLimited: the tenant has used enough for now, or these are more than it may ever.
+            RateLimited: the tenant has used enough for now.
+            QuotaExceeded: these are more than it may ever.
         """
         limits = self._mirror.of(tenant)
         if limits.tokens_per_minute is not None:
@@ -169,7 +166,7 @@ class Meter:
         """Hold what is needed: an exchange of another request may bring it, too.
 
         Raises:
-            RateLimited: there is too little.
+            RateLimited, QuotaExceeded: there is too little.
         """
         share = account.share
         async with account.lock:
@@ -214,7 +211,7 @@ class Meter:
         async with account.lock:
             if is_idle and share.is_held:
                 await self._exchange(account, limits, share.give_back)
-            elif share.is_low(limits) and not is_idle or now >= share.heard_at + KEPT_S / 3:
+            elif (share.is_low(limits) and not is_idle) or now >= share.heard_at + KEPT_S / 3:
                 await self._exchange(account, limits, partial(share.ask, limits, Amounts()))
         if is_idle and share.is_empty and not account.num_waiting:
             self._accounts.pop(account.tenant, None)
@@ -244,20 +241,21 @@ class Meter:
         now = self._clock()
         return Share(heard_at=now, used_at=now)
 
-    def _refusal(self, account: _Account, limits: Limits, needed: Amounts) -> RateLimited:
+    def _refusal(self, account: _Account, limits: Limits, needed: Amounts) -> Exception:
         """Return why what is needed is not let through: by which limit, and until when."""
         now, share = self._clock(), account.share
         name = share.blocked_by(limits, needed, now) or share.short_of(limits, needed) or RATES[0]
         whose = f" by tenant {account.tenant!r}" if account.tenant else ""
         used, need = share.used(limits, name, now), int(needed.each[RATES.index(name)])
-        told = f"{used} of {getattr(limits, name)} {_WORDS[name]} are used{whose}, and this needs"
+        told = f"{used} of {getattr(limits, name)} {WORDS[name]} are used{whose}, and this needs"
         wait_s = share.wait_s(limits, name, needed, now)
         if wait_s is None:
-            never = f"{told} {need}, which is never let through: ask for a higher limit"
-            return RateLimited(never, retry_after_s=None)
+            return QuotaExceeded(
+                f"{told} {need}, which is never let through: ask for a higher limit"
+            )
         seconds = max(1, math.ceil(wait_s))
-        again = f"{told} {need} more; try again in {seconds} s"
-        return RateLimited(again, retry_after_s=seconds)
+        message = f"{told} {need} more; try again in {seconds} s"
+        return RateLimited(message, retry_after_s=seconds)
 
 
 def _nothing() -> None:

@@ -6,7 +6,7 @@ Amounts are counted as `registry.quotas.rates.Amounts` has them: requests, token
 import math
 from dataclasses import dataclass, field
 
-from registry.quotas.limits import RATES, Limits
+from registry.common.limits import RATES, Limits
 from registry.quotas.rates import Amounts, Ask, Granted
 
 #: A server takes so much of a rate, or of the permits, beyond what a request needs.

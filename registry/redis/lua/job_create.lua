@@ -1,21 +1,28 @@
 -- Write a new job's record, if its files are there; hold the files until it is final.
 --
 -- KEYS  job events jobs files
--- ARGV  id state_prefix tenant_prefix users_prefix created_at state tenant spec file...
--- Returns {'created' | 'exists', {field, value...}} | {'no_file', file}.
+-- ARGV  id state_prefix tenant_prefix users_prefix created_at state tenant spec
+--       max_jobs('' for no limit) file...
+-- Returns {'created' | 'exists', {field, value...}} | {'no_file', file} |
+-- {'full', 'jobs', used}.
 local job, events, jobs, files = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, state_prefix, tenant_prefix, users_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local created_at, state, tenant, spec = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local max_jobs = ARGV[9]
 
 if redis.call('EXISTS', job) == 1 then return {'exists', redis.call('HGETALL', job)} end
-for i = 9, #ARGV do
+for i = 10, #ARGV do
   if redis.call('HEXISTS', files, ARGV[i]) == 0 then return {'no_file', ARGV[i]} end
+end
+if max_jobs ~= '' then
+  local used = held.jobs(tenant_prefix .. tenant, state_prefix)
+  if is_over(max_jobs, used, 1) then return {'full', 'jobs', used} end
 end
 
 redis.call('HSET', job, 'spec', spec, 'state', state, 'created_at', created_at)
-for i = 9, #ARGV do
+for i = 10, #ARGV do
   redis.call('SADD', users_prefix .. ARGV[i], id)
-  redis.call('HSET', job, 'file:' .. (i - 8), ARGV[i])
+  redis.call('HSET', job, 'file:' .. (i - 9), ARGV[i])
 end
 redis.call('ZADD', jobs, created_at, id)
 redis.call('ZADD', tenant_prefix .. tenant, created_at, id)

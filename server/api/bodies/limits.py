@@ -12,11 +12,17 @@ class OwnLimits(TypedDict, total=False):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at a time.
+        files: uploaded, and results of batches.
+        file_bytes: of them.
+        jobs: of training, that have not ended.
     """
 
     requests_per_minute: int | Literal["unlimited"]
     tokens_per_minute: int | Literal["unlimited"]
     running_requests: int | Literal["unlimited"]
+    files: int | Literal["unlimited"]
+    file_bytes: int | Literal["unlimited"]
+    jobs: int | Literal["unlimited"]
 
 
 class HeldLimits(TypedDict):
@@ -26,11 +32,17 @@ class HeldLimits(TypedDict):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at a time.
+        files: uploaded, and results of batches.
+        file_bytes: of them.
+        jobs: of training, that have not ended.
     """
 
     requests_per_minute: int | None
     tokens_per_minute: int | None
     running_requests: int | None
+    files: int | None
+    file_bytes: int | None
+    jobs: int | None
 
 
 class TenantLimits(TypedDict):
@@ -67,11 +79,17 @@ class Uses(TypedDict):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at all servers.
+        files: uploaded, and results of batches.
+        file_bytes: of them.
+        jobs: of training, that have not ended.
     """
 
     requests_per_minute: Use
     tokens_per_minute: Use
     running_requests: Use
+    files: Use
+    file_bytes: Use
+    jobs: Use
 
 
 class TenantUsage(TypedDict):

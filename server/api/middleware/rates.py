@@ -1,18 +1,22 @@
 """Requests of inference, counted by their tenant's limits before anything of them is read."""
 
-from fastapi import FastAPI
+from collections.abc import Iterable
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry import QuotaExceeded
 from server.api.middleware.messages import send_error
 from server.errors import RateLimited
 from server.service import Service
 
 #: Of the routes that are counted.
-INFERENCE = "inference"
+_INFERENCE = "inference"
 
 
 class Rated:
-    """Refuses what is over the tenant's requests a minute or running requests, with 429.
+    """Refuses what is over the tenant's requests a minute or running requests: 429, or 403.
 
     A request runs until its answer is sent, or its caller has hung up.
 
@@ -25,7 +29,7 @@ class Rated:
         self._app, self._paths = app, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 429."""
+        """Pass the request on, or refuse it."""
         service: Service | None = None
         if scope["type"] == "http" and scope["path"] in self._paths:
             service = scope["app"].state.service
@@ -34,7 +38,7 @@ class Rated:
             return
         try:
             end = await service.meter.begin(scope["state"]["tenant"])
-        except RateLimited as error:
+        except (RateLimited, QuotaExceeded) as error:
             await send_error(send, error)
             return
         try:
@@ -43,10 +47,11 @@ class Rated:
             end()
 
 
-def inference_paths(app: FastAPI) -> frozenset[str]:
-    """Return the paths of an application's routes that answer with a model."""
+def inference_paths(routers: Iterable[APIRouter]) -> frozenset[str]:
+    """Return the paths of the routes that answer with a model."""
     return frozenset(
-        route.path  # type: ignore[attr-defined]
-        for route in app.routes
-        if INFERENCE in getattr(route, "tags", ())
+        route.path
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and _INFERENCE in route.tags
     )

@@ -15,7 +15,7 @@ from server.api.middleware.load_port import LoadPort
 from server.api.middleware.openai_headers import OpenAIHeaders
 from server.api.middleware.other_sites import OtherSites
 from server.api.middleware.plain_methods import PlainMethods
-from server.api.middleware.rates import Rated, inference_paths
+from server.api.middleware.rates import Rated
 from server.api.middleware.request_id import RequestId
 from server.api.middleware.timing import Timing
 from server.api.middleware.tracing import Tracing
@@ -47,9 +47,8 @@ def add_middleware(
     }
     app.add_middleware(BodyLimit, settings.max_body_bytes, uploads, settings.client_stall_s)
     authentication: Authentication = app.state.authentication
-    paths = inference_paths(app)
-    app.add_middleware(Rated, paths)
-    app.add_middleware(OpenAIHeaders, paths)
+    app.add_middleware(Rated, app.state.counted)
+    app.add_middleware(OpenAIHeaders, app.state.counted)
     app.add_middleware(Audited)
     app.add_middleware(ApiKeys, authentication, settings.tenant_header)
     app.add_middleware(Unambiguous, [settings.tenant_header or ""])

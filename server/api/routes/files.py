@@ -180,6 +180,7 @@ def _checked_form(form: FormData) -> tuple[UploadFile, Purpose]:
 def _keep(service: Service, upload: UploadFile, purpose: Purpose, tenant: str) -> FileRecord:
     """Copy the upload into the store, check it there, and write its record last."""
     files, settings = service.registry.files, service.settings
+    files = files.within(service.tenant_limits.of(tenant))
     size, most = upload.size or 0, settings.max_batch_file_bytes
     if purpose == "batch" and size > most:
         raise PayloadTooLarge(f"the file has {size} bytes; a batch's may have {most}")

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from registry.access.record import TENANT
-from registry.quotas.limits import account_of
+from registry.common.limits import account_of
 from server.api.bodies.limits import TenantLimits, TenantUsage
 from server.api.describe import ADMIN, ASKS_REGISTRY, READS, WRITES, answer, describe
 from server.api.limit_schemas import LimitsRequest, limits_object, usage_object
@@ -64,7 +64,7 @@ async def usage(request: Request, tenant: Tenant) -> TenantUsage:
 )
 async def own_usage(request: Request) -> TenantUsage:
     """Show what the caller's tenant uses of what it may."""
-    return await _usage(service_of(request), account_of(request.state.tenant))
+    return await _usage(service_of(request), request.state.tenant)
 
 
 async def _limits(service: Service, tenant: str) -> TenantLimits:
@@ -75,8 +75,10 @@ async def _limits(service: Service, tenant: str) -> TenantLimits:
 
 async def _usage(service: Service, tenant: str) -> TenantUsage:
     limits = service.tenant_limits.of(tenant)
-    rates = await asyncio.to_thread(service.registry.rates.state, tenant, limits)
-    return usage_object(tenant, limits, rates)
+    registry = service.registry
+    rates = await asyncio.to_thread(registry.rates.state, account_of(tenant), limits)
+    held = await asyncio.to_thread(registry.stocks.of, tenant)
+    return usage_object(tenant, limits, rates, held)
 
 
 def _checked(tenant: str) -> str:

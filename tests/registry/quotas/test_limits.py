@@ -6,8 +6,8 @@ import pytest
 
 from registry.adapters.adapters import Adapters
 from registry.adapters.directory import Directory, Following
+from registry.common.limits import MAX_LIMIT, Limits, account_of, check
 from registry.errors import CorruptRecord, InvalidArgument
-from registry.quotas.limits import MAX_LIMIT, Limits, account_of, check
 from registry.quotas.mirror import LimitsMirror
 from registry.quotas.tenant_limits import TenantLimits
 from registry.redis import keys

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from registry.common.limits import Limits
 from registry.errors import RegistryUnavailable
-from registry.quotas.limits import Limits
 from registry.quotas.rates import KEPT_S, Amounts, Ask, Rates
 from registry.redis import keys
 from registry.redis.client import open_client

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.quotas.limits import Limits
+from registry.common.limits import Limits
 from registry.quotas.rates import Amounts, Granted
 from server.rates.share import Share
 

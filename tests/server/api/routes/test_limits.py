@@ -11,10 +11,12 @@ import pytest
 
 import tiny_encoders as te
 from live import Live, error_of, serving, settings_of
+from registry.common.limits import NAMES
 from waiting import until
 
 ROOT = "root-of-the-tests"
 BODY = {"model": "tiny", "prompt": "Once", "max_tokens": 4, "temperature": 0}
+LINES = b'{"prompt": "a", "completion": "b"}\n' * 10
 RATES = ("limit", "remaining", "reset")
 
 
@@ -61,11 +63,7 @@ def test_limits_are_set_shown_and_taken_away(guarded: Live) -> None:
         "object": "tenant.limits",
         "tenant": "setter",
         "own": {"requests_per_minute": 5, "running_requests": "unlimited"},
-        "limits": {
-            "requests_per_minute": 5,
-            "tokens_per_minute": None,
-            "running_requests": None,
-        },
+        "limits": dict.fromkeys(NAMES) | {"requests_per_minute": 5},
     }
     path = "/v1/tenants/setter/limits"
     assert guarded.http.get(path, headers=bearer(ROOT)).json() == answer.json()
@@ -152,8 +150,8 @@ def test_too_many_tokens_are_refused_until_they_are_paid(guarded: Live) -> None:
     assert "50 of 30 tokens a minute are used" in error_of(refused)["message"]
     assert 55 <= int(refused.headers["retry-after"]) <= 60  # 20 owed and 10 needed, one in 2 s
     never = complete(guarded, key, prompt=[5] * 31)
+    assert (never.status_code, error_of(never)["code"]) == (403, "quota_exceeded")
     assert "needs 31, which is never let through" in error_of(never)["message"]
-    assert "retry-after" not in never.headers
     comparison = {"models": ["tiny", "tiny"], "prompt": prompt}
     assert guarded.http.post("/v1/compare", json=comparison, headers=key).status_code == 429
 
@@ -180,7 +178,11 @@ def test_an_aborted_stream_counts_what_it_made(guarded: Live) -> None:
 def test_a_refused_or_failed_request_runs_no_more(guarded: Live) -> None:
     key = key_of(guarded, "faulty")
     limit(guarded, "faulty", running_requests=1, tokens_per_minute=1)
-    for changes in ({"model": "nobody"}, {"n": 0}, {"prompt": [5] * 9}, {"prompt": [-1]}):
+    bad: tuple[dict[str, Any], ...] = (
+        *({"model": "nobody"}, {"n": 0}),
+        *({"prompt": [5] * 9}, {"prompt": [-1]}),
+    )
+    for changes in bad:
         answer = complete(guarded, key, **changes)
         assert 400 <= answer.status_code < 500, answer.text
         assert "running" not in answer.text
@@ -207,7 +209,7 @@ def test_two_servers_share_a_limit_and_hear_of_its_change_within_a_second(
     limit(one, "alice", requests_per_minute=0)
     until(lambda: complete(other, key).headers["x-ratelimit-limit-requests"] == "0", 1.0)
     refused = complete(other, key)
-    assert refused.status_code == 429
+    assert refused.status_code == 403
     assert "of 0 requests a minute are used" in error_of(refused)["message"]
     limit(one, "alice")
     until(lambda: complete(other, key).headers["x-ratelimit-limit-requests"] == "15", 1.0)
@@ -253,3 +255,32 @@ def test_encoders_count_their_inputs_tokens(tmp_path: Path, few_threads: None) -
         statuses = [live.http.post("/v1/embeddings", json=body).status_code for _ in range(20)]
         assert statuses.count(200) <= (20 - tokens) // tokens + 1
         assert statuses[-1] == 429
+
+
+def test_files_and_jobs_are_refused_with_what_is_used_and_allowed(guarded: Live) -> None:
+    key = key_of(guarded, "keeper", "upload", "train")
+    limit(guarded, "keeper", files=1, jobs=1)
+
+    def upload() -> httpx2.Response:
+        form, file = {"purpose": "fine-tune"}, {"file": ("a.jsonl", LINES)}
+        return guarded.http.post("/v1/files", data=form, files=file, headers=key)
+
+    def train() -> httpx2.Response:
+        body = {"model": "tiny", "training_file": file["id"]}
+        return guarded.http.post("/v1/fine_tuning/jobs", json=body, headers=key)
+
+    file = upload().json()
+    refused = upload()
+    assert refused.status_code == 403
+    error = error_of(refused)
+    assert error["code"] == "quota_exceeded"
+    assert error["message"].startswith("1 of 1 files are used, and this needs 1 more")
+    job = train()
+    assert job.status_code == 200, job.text
+    assert (train().status_code, error_of(train())["code"]) == (403, "quota_exceeded")
+    assert used(guarded, "keeper")["files"] == {"used": 1, "allowed": 1}
+    assert used(guarded, "keeper")["file_bytes"] == {"used": len(LINES), "allowed": None}
+    assert used(guarded, "keeper")["jobs"] == {"used": 1, "allowed": 1}
+    path = f"/v1/fine_tuning/jobs/{job.json()['id']}/cancel"
+    assert guarded.http.post(path, headers=key).status_code == 200
+    assert train().status_code == 200

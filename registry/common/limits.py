@@ -1,10 +1,10 @@
-"""What a tenant may ask of all servers of a registry together."""
+"""What a tenant may ask of all servers of a registry together, and what it may have there."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from registry.errors import InvalidArgument
+from registry.errors import InvalidArgument, QuotaExceeded
 
 #: Of any limit.
 MAX_LIMIT = 1_000_000_000_000_000
@@ -20,11 +20,17 @@ class Limits:
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, that are open at a time.
+        files: uploaded, and results of batches.
+        file_bytes: of them.
+        jobs: of training, that have not ended.
     """
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     running_requests: int | None = None
+    files: int | None = None
+    file_bytes: int | None = None
+    jobs: int | None = None
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -46,6 +52,19 @@ class Limits:
         """Whether requests are counted at all."""
         return any(getattr(self, name) is not None for name in RATES)
 
+    def words(self, *names: str) -> list[str]:
+        """Return limits as scripts take them: a number, or nothing for none."""
+        values = [getattr(self, name) for name in names]
+        return ["" if value is None else str(value) for value in values]
+
+    def exceeded(self, name: str, used: int, more: int = 1) -> QuotaExceeded:
+        """Return the error of what would be more than a limit of what a tenant has."""
+        limit, what = getattr(self, name), WORDS[name]
+        return QuotaExceeded(
+            f"{used} of {limit} {what} are used, and this needs {more} more: remove what is not "
+            "needed, or ask for a higher limit"
+        )
+
     def changed(self, given: Given) -> "Limits":
         """Return these with a tenant's own in their place."""
         return replace(self, **given)
@@ -57,7 +76,17 @@ class Limits:
 
 #: Those of rates, in the order of `Amounts`.
 RATES = ("requests_per_minute", "tokens_per_minute", "running_requests")
+#: Every limit in words, as messages name it.
+WORDS = {
+    "requests_per_minute": "requests a minute",
+    "tokens_per_minute": "tokens a minute",
+    "running_requests": "running requests",
+    "files": "files",
+    "file_bytes": "bytes of files",
+    "jobs": "training jobs that have not ended",
+}
 NAMES = tuple(field.name for field in fields(Limits))
+UNLIMITED = Limits()
 
 
 def check(given: Mapping[str, Any]) -> dict[str, int | None]:

@@ -1,0 +1,87 @@
+"""What a tenant may have: counted and checked in one transaction, over both programs."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from jobs_made import spec_for, upload
+from registry.common.limits import Limits
+from registry.errors import QuotaExceeded
+from registry.quotas.stocks import Held, Stocks
+from registry.redis import keys
+
+
+def put(files, tenant="alice", size=100):
+    path = files.begin()
+    path.write_bytes(b"x" * size)
+    words = {"filename": "a.jsonl", "purpose": "fine-tune", "created_by": tenant}
+    return files.put(path, facts={}, now=1.0, **words)
+
+
+def test_files_are_counted_with_their_bytes_and_tenant_by_tenant(client, files):
+    stocks = Stocks(client)
+    assert stocks.of("alice") == Held(0, 0, 0)
+    kept = [put(files, size=size) for size in (100, 250)]
+    put(files, "bob", 7)
+    assert stocks.of("alice") == Held(2, 350, 0)
+    assert stocks.of("bob") == Held(1, 7, 0)
+    files.delete(kept[0].id)
+    assert stocks.of("alice") == Held(1, 250, 0)
+
+
+def test_one_file_more_than_allowed_is_refused_and_leaves_nothing(client, files):
+    limited = files.within(Limits(files=2, file_bytes=1000))
+    for _ in range(2):
+        put(limited)
+    before = sorted(client.keys("*"))
+    told = "2 of 2 files are used, and this needs 1 more: remove what is not needed"
+    with pytest.raises(QuotaExceeded, match=told):
+        put(limited)
+    assert sorted(client.keys("*")) == before
+    assert len(list(files.all())) == 2
+    put(limited, "bob")  # others have their own
+    put(files)  # without limits there are none
+    assert Stocks(client).of("alice").files == 3
+
+
+def test_bytes_are_limited_to_the_last_one(client, files):
+    limited = files.within(Limits(file_bytes=1000))
+    kept = put(limited, size=600)
+    with pytest.raises(QuotaExceeded, match="600 of 1000 bytes of files .* needs 401 more"):
+        put(limited, size=401)
+    put(limited, size=400)
+    files.delete(kept.id)
+    put(limited, size=600)
+    assert Stocks(client).of("alice") == Held(2, 1000, 0)
+
+
+def test_two_at_once_do_not_both_get_the_last_place(client, files):
+    limited = files.within(Limits(files=5, file_bytes=300))
+
+    def tried(_):
+        try:
+            return bool(put(limited))
+        except QuotaExceeded:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(tried, range(16))) == 3
+    assert Stocks(client).of("alice") == Held(3, 300, 0)
+
+
+def test_only_jobs_that_have_not_ended_count(client, files, jobs):
+    limits = Limits(jobs=2)
+    specs = [spec_for(upload(files), created_by="alice") for _ in range(4)]
+    first, second = (jobs.create(spec, now=1.0, limits=limits) for spec in specs[:2])
+    jobs.queue(first.id, now=2.0)
+    jobs.pause(first.id, now=3.0)
+    with pytest.raises(QuotaExceeded, match="2 of 2 training jobs that have not ended are used"):
+        jobs.create(specs[2], now=4.0, limits=limits)
+    assert client.exists(keys.job(specs[2].id)) == 0
+    assert jobs.create(specs[1], now=4.0, limits=limits).id == second.id  # again is harmless
+    other = spec_for(upload(files), created_by="bob")
+    jobs.create(other, now=4.0, limits=limits)
+    jobs.cancel(second.id, now=5.0)
+    jobs.create(specs[2], now=6.0, limits=limits)
+    assert Stocks(client).of("alice").jobs == 2
+    assert Stocks(client).of("bob").jobs == 1
