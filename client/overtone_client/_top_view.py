@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,9 +26,10 @@ def view(picture: Picture, sort: str, max_rows: int | None, hint: str = "") -> G
     """The whole of it; `max_rows` of the table, None for all."""
     rows = picture.rows if max_rows is None else picture.rows[: max(0, max_rows)]
     left = len(picture.rows) - len(rows)
-    parts = [*_head(picture, sort), _table(rows)]
+    parts: list[RenderableType] = [*_head(picture, sort), _table(rows)]
     parts += [Text(f"and {left} more", "dim")] if left else []
-    return Group(*parts, *([Text(hint, "dim")] if hint else []))
+    parts += [Text(hint, "dim")] if hint else []
+    return Group(*parts)
 
 
 #: Lines of the view beside the rows.

@@ -76,14 +76,9 @@ READS_ADAPTER: Errors = (
     AdapterTooLarge,
 )
 LOADS: Errors = (*RESOLVES, *READS_ADAPTER, Overloaded)
-ANSWERS: Errors = (
-    *LOADS,
-    RateLimited,
-    registry.QuotaExceeded,
-    UnsupportedParameter,
-    PromptTooLong,
-    DeadlineExceeded,
-)
+#: The request is counted by its tenant's limits.
+LIMITED: Errors = (RateLimited, registry.QuotaExceeded)
+ANSWERS: Errors = (*LOADS, *LIMITED, UnsupportedParameter, PromptTooLong, DeadlineExceeded)
 
 
 @dataclass(frozen=True)

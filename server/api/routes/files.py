@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 
-from registry import FileNotFound, FileRecord, JobConflict
+from registry import FileNotFound, FileRecord, JobConflict, QuotaExceeded
 from registry.batches.requests import check_requests
 from registry.training_data.checks import check_lines
 from server.api.bodies.files import DeletedFile, File, FilePage
@@ -81,7 +81,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         "createFile",
         answer(File),
         body=_UPLOAD,
-        errors=(*WRITES, UnsupportedParameter),
+        errors=(*WRITES, UnsupportedParameter, QuotaExceeded),
         scopes=_KEEPS,
     ),
 )

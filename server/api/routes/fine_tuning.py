@@ -19,6 +19,7 @@ from registry import (
     JobConflict,
     JobNotFound,
     JobRecord,
+    QuotaExceeded,
     Registry,
 )
 from server.api.bodies.jobs import CheckpointPage, CurvePage, Event, EventPage, Job, JobPage
@@ -67,6 +68,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             FileNotFound,
             InvalidAdapter,
             UnknownMethod,
+            QuotaExceeded,
         ),
         scopes=TRAIN,
     ),

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from server.api.answerer import resolve
 from server.api.bodies.tokens import Detokenized, Tokenized, TokenizerInfo
 from server.api.chats import chat_of
-from server.api.describe import INFER, RESOLVES, SERVES, answer, describe
+from server.api.describe import INFER, LIMITED, RESOLVES, SERVES, answer, describe
 from server.api.json_answer import json_answer
 from server.api.request import json_body, service_of
 from server.api.token_schemas import DetokenizeRequest, TokenizeRequest
@@ -25,7 +25,7 @@ router = APIRouter(tags=["inference"])
         "createTokens",
         answer(Tokenized),
         body=TokenizeRequest,
-        errors=(*RESOLVES, PromptTooLong, Overloaded),
+        errors=(*RESOLVES, *LIMITED, PromptTooLong, Overloaded),
         scopes=INFER,
     ),
 )
@@ -56,7 +56,11 @@ def _tokenized(service: Service, body: TokenizeRequest) -> Tokenized:
 @router.post(
     "/detokenize",
     **describe(
-        "createText", answer(Detokenized), body=DetokenizeRequest, errors=RESOLVES, scopes=INFER
+        "createText",
+        answer(Detokenized),
+        body=DetokenizeRequest,
+        errors=(*RESOLVES, *LIMITED),
+        scopes=INFER,
     ),
 )
 async def detokenize(request: Request) -> Detokenized:
@@ -72,7 +76,7 @@ def _detokenized(service: Service, body: DetokenizeRequest) -> Detokenized:
 
 @router.get(
     "/tokenizer_info",
-    **describe("getTokenizerInfo", answer(TokenizerInfo), errors=SERVES, scopes=INFER),
+    **describe("getTokenizerInfo", answer(TokenizerInfo), errors=(*SERVES, *LIMITED), scopes=INFER),
 )
 async def tokenizer_info(request: Request) -> TokenizerInfo:
     """Say what the base's tokenizer is: its special tokens and its chat template."""

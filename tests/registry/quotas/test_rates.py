@@ -181,7 +181,7 @@ class Bucket:
 
 steps = st.lists(
     st.tuples(
-        st.floats(0, 90, allow_subnormal=False),  # seconds
+        st.integers(0, 90 * 64).map(lambda number: number / 64),  # seconds, exact on the clock
         st.integers(0, 30),  # requests needed
         st.integers(0, 40),  # at most
         st.integers(0, 50),  # tokens needed

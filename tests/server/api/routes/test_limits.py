@@ -129,13 +129,17 @@ def test_prompts_and_answers_count_as_tokens_and_a_prompt_once(guarded: Live) ->
     spent = usage["total_tokens"]
     assert 10_000 - spent <= int(remaining) <= 10_000 - spent + 50  # 166 come back in a second
     assert reset.endswith("ms")
-    chat = {"model": "tiny", "input": "Once", "max_output_tokens": 3}
-    for path, body in (
-        ("/v1/responses", chat),
-        ("/v1/tokenize", {"model": "tiny", "prompt": "Once"}),
-    ):
-        other = guarded.http.post(path, json=body, headers=key)
-        assert "x-ratelimit-remaining-tokens" in other.headers, (path, other.text)
+    body = {"model": "nobody", "input": "Once"}
+    failed = guarded.http.post("/v1/responses", json=body, headers=key)
+    assert (failed.status_code, standing(failed, "tokens")[0]) == (404, "10000")
+
+
+def test_requests_outside_v1_count_too(guarded: Live) -> None:
+    key = key_of(guarded, "counted")
+    limit(guarded, "counted", requests_per_minute=1)
+    body = {"model": "tiny", "prompt": "Once"}
+    statuses = [guarded.http.post("/tokenize", json=body, headers=key).status_code for _ in "ab"]
+    assert statuses == [200, 429]
 
 
 def test_too_many_tokens_are_refused_until_they_are_paid(guarded: Live) -> None:
