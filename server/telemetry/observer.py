@@ -6,11 +6,11 @@ Only metrics.py knows Prometheus; everything else calls these methods, from any 
 from dataclasses import dataclass
 from typing import Literal
 
+from server.telemetry.activity import AcceptedStats
+
 #: Why an adapter could not be loaded: its stored file does not have its digest, is not there, or
 #: anything else (it does not fit the base, there is no room, …).
 LoadFault = Literal["damaged", "missing", "other"]
-
-from server.telemetry.activity import AcceptedStats
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def scene(serve_all: Callable[..., Live]) -> Scene:
     key = live.http.post("/v1/keys", json=asked).json()["id"]
     del live.http.headers["Authorization"]
     known = {"name": "known", "alias": "prod", "version": "1", "model": "known"}
-    known |= {"file_id": file, "job_id": job, "batch_id": batch, "key_id": key}
+    known |= {"file_id": file, "job_id": job, "batch_id": batch, "key_id": key, "tenant": "alice"}
     made = Scene(live, known, {})
     made.keys["wrong"] = made.key_of("admin")[:-4] + "AAAA"
     made.keys["unknown"] = f"ovt_{'0' * 16}_{'a' * 43}"
