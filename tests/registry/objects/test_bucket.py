@@ -1,11 +1,14 @@
 """A bucket's objects come back as they were put, and its faults are said in words."""
 
+import socket
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from registry.errors import InvalidArgument, RegistryUnusable, StoreUnavailable
-from registry.objects.bucket import Bucket, _reason_of
+from registry.objects.bucket import RETRIES, Bucket, _reason_of
 from registry.objects.place import BucketName, store_place
 from s3_server import S3Server
 
@@ -113,3 +116,50 @@ def test_a_bucket_and_its_prefix_are_read(text):
 def test_anything_else_is_a_folder():
     assert store_place("/a/b", Path()) == Path("/a/b")
     assert store_place(None, Path("/c")) == Path("/c")
+
+
+def test_a_request_that_fails_is_sent_again(s3, monkeypatch):
+    """The first connections are cut before anything is answered."""
+    bucket = s3.bucket()
+    with faltering(s3, num_cut=RETRIES - 1) as (port, cut):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        Bucket(BucketName(bucket, "")).put("a", b"one")
+        assert len(cut) == RETRIES - 1
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    assert Bucket(BucketName(bucket, "")).get("a") == b"one"
+
+
+@contextmanager
+def faltering(s3, num_cut):
+    """A port that cuts so many connections and passes one on to the server."""
+    cut = []
+
+    def run(listener):
+        while len(cut) < num_cut:
+            near, _ = listener.accept()
+            near.close()
+            cut.append(near)
+        near, _ = listener.accept()
+        far = socket.create_connection(("127.0.0.1", s3.port))
+        with near, far:
+            near.settimeout(10)
+            far.settimeout(10)
+            back = threading.Thread(target=_pass_on, args=(far, near))
+            back.start()
+            _pass_on(near, far)
+            back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=run, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1], cut
+        thread.join()
+
+
+def _pass_on(source, target):
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for each in (source, target):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

@@ -10,8 +10,9 @@ from adapters_core.contract import method_registry as table
 from adapters_core.contract.method import Shape
 from adapters_core.errors import CanaryFailed
 from adapters_core.layers.canary import run_canary, usual_methods
+from s3_server import S3Server
 from server.cli import doctor
-from server.cli.doctor import Check, examine, print_findings
+from server.cli.doctor import Check, Finding, examine, print_findings
 from server.processor.row_check import RowReport
 from server.settings import read_settings_of_machine
 
@@ -54,6 +55,19 @@ def test_every_row_is_a_question_with_advice(
     print_findings(findings, as_json=False)
     shown = capsys.readouterr().out
     assert all(finding.question in shown for finding in findings)
+
+
+def test_a_bucket_is_asked_and_a_missing_one_is_a_bad_finding(tmp_path: Path, s3: S3Server) -> None:
+    def found(place: str) -> Finding:
+        settings = read_settings_of_machine(data=str(tmp_path), store=place)
+        (check,) = [each for each in doctor._checks(settings) if each.question == "store"]
+        return check.finding()
+
+    good = f"s3://{s3.bucket()}/adapters"
+    assert (found(good).is_good, found(good).detail) == (True, f"{good} answers")
+    bad = found("s3://bucket-none")
+    assert not bad.is_good
+    assert "no such bucket" in bad.detail
 
 
 def test_rows_that_depend_on_their_neighbours_are_a_bad_finding(
