@@ -56,13 +56,14 @@ class Traced:
 
 @pytest.fixture
 def traced(base_folder: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Traced]]:
-    """Return what starts a traced server: `traced(with_prompts)`."""
+    """Return what starts a traced server: `traced(with_prompts, **settings)`."""
     with ExitStack() as stack:
 
-        def start(with_prompts: bool = False) -> Traced:
+        def start(with_prompts: bool = False, **changes: Any) -> Traced:
             spans, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
             provider.add_span_processor(SimpleSpanProcessor(spans))
-            settings = settings_of(base_folder("llama"), tmp_path / "data", calibration_s=0)
+            data = tmp_path / "data"
+            settings = settings_of(base_folder("llama"), data, calibration_s=0, **changes)
             server = stack.enter_context(serving(settings, Traces(provider, with_prompts)))
             return Traced(server, spans)
 
@@ -98,6 +99,15 @@ def test_a_request_is_a_child_of_its_caller_with_its_call_and_phases(
     assert told["gen_ai.usage.output_tokens"] == 4
     assert told["gen_ai.response.finish_reasons"] == ("length",)
     assert told["overtone.digest"] == digest
+
+
+def test_spans_name_the_tenant(traced: Callable[..., Traced]) -> None:
+    headers = {**CALLER, "Authorization": "Bearer key"}
+    body = {"model": "tiny", "prompt": "x", "max_tokens": 1}
+    found = traced(api_keys="acme=key").post("/v1/completions", headers, **body)
+    for name in ("POST /v1/completions", "text_completion tiny"):
+        assert found[name].attributes["overtone.tenant"] == "acme"
+    assert not [span for span in found.values() if "Bearer" in span.to_json()]
 
 
 def test_phases_follow_each_other_within_the_request(traced: Callable[..., Traced]) -> None:
