@@ -9,6 +9,8 @@ from registry.adapters.changes import Change, follow
 from registry.adapters.directory import Directory, Following
 from registry.adapters.publish import publish, withdraw
 from registry.adapters.records import NewVersion, Record
+from registry.adapters.sharing import Sharing
+from registry.adapters.view import AdapterView
 from registry.batches.batches import Batches
 from registry.batches.claims import BatchClaims
 from registry.batches.record import BatchRecord, BatchSpec, RequestCounts
@@ -33,6 +35,7 @@ from registry.errors import (
     KeyConflict,
     KeyNotFound,
     NameConflict,
+    NotOwner,
     PreconditionFailed,
     QuotaExceeded,
     RegistryError,
@@ -57,6 +60,7 @@ __all__ = [
     "AdapterEntry",
     "AdapterInUse",
     "AdapterNotFound",
+    "AdapterView",
     "Adapters",
     "Answered",
     "ApiKeys",
@@ -103,6 +107,7 @@ __all__ = [
     "NameConflict",
     "NewKey",
     "NewVersion",
+    "NotOwner",
     "Observer",
     "PreconditionFailed",
     "Progress",
@@ -117,6 +122,7 @@ __all__ = [
     "RegistryUnusable",
     "RequestCounts",
     "Scope",
+    "Sharing",
     "State",
     "check_alias",
     "check_digest",

@@ -16,6 +16,7 @@ from registry.adapters.blob_cache import CACHE_BYTES, BlobCache
 from registry.adapters.blobs import BlobStore
 from registry.adapters.bucket_blobs import Blobs, BucketBlobs
 from registry.adapters.directory import Directory
+from registry.adapters.view import AdapterView
 from registry.batches.batches import Batches
 from registry.batches.claims import BatchClaims
 from registry.batches.segments import BatchFolders
@@ -48,7 +49,7 @@ class Registry:
         client: the Redis behind it, answering bytes.
         shown: its URL without its password.
         store: the store's folder; of one in a bucket, for all but adapters' bytes.
-        adapters: names, versions and aliases.
+        adapters: names, versions and aliases, of all tenants.
         blobs: the bytes.
         jobs: training jobs, as their callers see them.
         claims: the same, as their workers do.
@@ -59,7 +60,7 @@ class Registry:
         batch_folders: where batches' answers are until all are there.
         directory: this process's mirror of names; a server starts it, others need not.
         workers: which workers are alive.
-        tenants: which tenant has which files and jobs.
+        tenants: which tenant has what.
         api_keys: the keys of callers of the REST API.
         key_mirror: this process's mirror of them, which follows with the directory.
         tenant_limits: what tenants may ask, where it is not the servers' default.
@@ -112,6 +113,10 @@ class Registry:
         """
         reach(self.client, self.shown, patience_s)
         self.ownership.settle()
+
+    def adapters_of(self, space: str) -> AdapterView:
+        """Return the adapters as the tenant with this space of names sees them."""
+        return AdapterView(self.adapters, self.directory, space)
 
     def free_bytes(self) -> int:
         """Return how much more the store's disk takes, or the embedded server's if that is less."""

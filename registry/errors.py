@@ -4,6 +4,7 @@ RegistryError                the root: catch this to catch all of them
 ├── AdapterNotFound          no such name, version, alias or digest
 │   └── BlobMissing          the record is there, its file is not
 ├── NameConflict             the name's present state does not allow this
+├── NotOwner                 the adapter is another tenant's, which may be used and not changed
 ├── AdapterInUse             an alias still points to the version to be deleted
 ├── JobNotFound              no such training job
 ├── FileNotFound             no such uploaded file
@@ -57,6 +58,12 @@ class NameConflict(RegistryError):
     """The name is in a state that does not allow this, such as a rollback of its first version."""
 
     code = "name_conflict"
+
+
+class NotOwner(RegistryError):
+    """The adapter is shared by another tenant: it may be used, and only its owner changes it."""
+
+    code = "not_owner"
 
 
 class AdapterInUse(RegistryError):

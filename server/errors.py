@@ -191,6 +191,7 @@ STATUS: dict[type[Exception], int] = {
     adapter.AdapterError: 422,
     registry.AdapterNotFound: 404,
     registry.NameConflict: 409,
+    registry.NotOwner: 403,
     registry.AdapterInUse: 409,
     registry.JobNotFound: 404,
     registry.BatchNotFound: 404,

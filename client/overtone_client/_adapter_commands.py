@@ -26,7 +26,7 @@ Name = Annotated[str, typer.Argument(help="The adapter's name.")]
 Reference = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name, or NAME@3.")]
 
 
-def upload(
+def upload(  # noqa: PLR0913 (the options of a command)
     ctx: typer.Context,
     directory: Annotated[
         Path,
@@ -41,6 +41,10 @@ def upload(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Kept with the version; repeatable."),
     ] = None,
+    shared: Annotated[
+        bool | None,
+        typer.Option("--shared/--no-shared", help="Whether all tenants may use it."),
+    ] = None,
 ) -> None:
     """Publish an adapter."""
     session: Session = ctx.obj
@@ -52,6 +56,7 @@ def upload(
             config=config,
             alias=alias,
             metadata=pairs or None,
+            shared=shared,
             on_progress=on_progress,
         )
     session.emit(adapter.raw, Text(f"{_reference(adapter)} is ready ({adapter.digest})"))
@@ -190,6 +195,8 @@ def _facts(adapter: Adapter, versions: list[Adapter]) -> Text:
             "config": _assignments(adapter.method_config),
             "metadata": _assignments(adapter.metadata),
             "metrics": _assignments(adapter.metrics),
+            "owner": adapter.owner,
+            "shared with": _sharing(adapter),
             "residency": _residency(adapter.residency),
             "versions": ", ".join(str(each.version) for each in versions),
         }
@@ -198,6 +205,10 @@ def _facts(adapter: Adapter, versions: list[Adapter]) -> Text:
 
 def _aliases(adapter: Adapter) -> str:
     return ", ".join(f"{alias}={version}" for alias, version in sorted(adapter.aliases.items()))
+
+
+def _sharing(adapter: Adapter) -> str:
+    return "all tenants" if adapter.shared else ", ".join(adapter.shared_with)
 
 
 def _residency(value: Any) -> str:

@@ -57,15 +57,20 @@ def built(http: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.Reques
         raise InvalidArgument(f"the request cannot be written: {error}") from error
 
 
-def options(base_url: str, api_key: str | None, timeout: TimeoutTypes) -> dict[str, Any]:
+def options(
+    base_url: str, api_key: str | None, timeout: TimeoutTypes, acting_for: str | None
+) -> dict[str, Any]:
     """Keyword arguments for `httpx2.Client`.
 
     Raises:
-        InvalidArgument: the URL is not one of http or https, or the key cannot stand in a header.
+        InvalidArgument: the URL is not one of http or https, or the key or the tenant cannot stand
+            in a header.
     """
     headers = {"User-Agent": f"overtone-client/{version('overtone-client')}"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {_checked_key(api_key)}"
+    if acting_for is not None:
+        headers["X-Overtone-Tenant"] = _checked_tenant(acting_for)
     url = _checked_url(base_url)
     verify = True if url.startswith("https:") else _NOTHING_TRUSTED
     return {"base_url": url, "headers": headers, "timeout": timeout, "verify": verify}
@@ -82,6 +87,12 @@ def _checked_url(base_url: str) -> str:
     if url.userinfo:
         raise InvalidArgument("a key does not belong into the URL: give it as the API key")
     return str(url).rstrip("/").removesuffix("/v1")
+
+
+def _checked_tenant(tenant: str) -> str:
+    if not tenant or not all(" " <= character <= "~" for character in tenant):
+        raise InvalidArgument(f"no tenant is called {ascii(tenant[:80])}")
+    return tenant
 
 
 def _checked_key(api_key: str) -> str:

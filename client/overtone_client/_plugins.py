@@ -28,7 +28,7 @@ APPLICATION = {  # shown in the help without importing anything, installed or no
     "inspect": "Show what an adapter holds and what it does to each layer.",
     "gc": "List or remove what lies in the store and no record names.",
     "store": "Show to which registry a store belongs, or give it to another one.",
-    "tenant": "List tenants, or hand a tenant's files and jobs to another name.",
+    "tenant": "List tenants, or hand what a tenant has to another name.",
     "doctor": "Check whether this machine is fit, and say what to do.",
 }
 
@@ -94,9 +94,9 @@ def hoisted(args: list[str], commands: set[str]) -> list[str]:
     for argument in rest:
         if argument == "--":
             back += [argument, *rest]
-        elif argument == "--json" or argument.startswith(("--url=", "--api-key=")):
+        elif argument == "--json" or argument.startswith(("--url=", "--api-key=", "--acting-for=")):
             front.append(argument)
-        elif argument in ("--url", "--api-key"):
+        elif argument in ("--url", "--api-key", "--acting-for"):
             front += [argument, *islice(rest, 1)]
         else:
             back.append(argument)

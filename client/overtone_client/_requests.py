@@ -142,6 +142,14 @@ def rollback(name: str) -> Call:
     return Call("POST", adapter_path(name, "rollback"))
 
 
+def share(name: str, shared: bool | None, tenants: Sequence[str] | None) -> Call:
+    """Which other tenants may use an adapter."""
+    given = {"shared": shared, "shared_with": None if tenants is None else list(tenants)}
+    if not _present(given):
+        raise InvalidArgument("nothing to change: give shared, or tenants, or both")
+    return Call("PATCH", adapter_path(name), json=_present(given))
+
+
 def warm(name: str) -> Call:
     """Load an adapter before its first request."""
     return Call("POST", adapter_path(name, "warm"))
@@ -202,13 +210,16 @@ def adapter_path(name: str, *tail: str | int) -> str:
 
     The slash of ORG/NAME stays one: not every proxy passes `%2F` on.
     """
-    parts = name.split("/")
+    owner, colon, rest = name.rpartition(":")  # a gateway's caller has a '/' in its name
+    parts = rest.split("/")
     if len(parts) > 2 or parts[1:] and parts[1] in RESERVED:
         words = ", ".join(RESERVED)
         raise InvalidArgument(
             f"{name!r} cannot be an adapter's name: it has at most one '/', and behind it none of "
             + words
         )
+    if colon:
+        parts[0] = f"{owner}:{parts[0]}"
     return "/".join(["/v1/adapters", *(_segment(str(part)) for part in (*parts, *tail))])
 
 

@@ -143,6 +143,9 @@ def to_adapter(body: Json) -> Adapter:
         metadata=body.get("metadata") or {},
         metrics=body.get("metrics") or {},
         residency=body.get("residency"),
+        owner=body.get("owner"),
+        shared=bool(body.get("shared")),
+        shared_with=tuple(body.get("shared_with") or ()),
         raw=body,
     )
 

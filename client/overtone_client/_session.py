@@ -25,6 +25,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "unsupported_parameter": "leave it out, or see the server's /openapi.json",
     "context_length_exceeded": "shorten the prompt, or ask for fewer tokens with --max-tokens",
     "invalid_api_key": "set OVERTONE_API_KEY, or give --api-key",
+    "not_owner": "upload one of your own name, or ask its owner",
     "insufficient_scope": "ask the server's operator for a key that may do this",
     "model_not_found": "`overtone list` and `overtone models` show what is there",
     "job_not_found": "`overtone jobs` lists them",
@@ -65,15 +66,17 @@ class Session:
         url: the server.
         api_key: its key, if it wants one.
         as_json: exactly one JSON document on standard output, and nothing for people.
+        acting_for: the tenant that an operator's requests are for.
     """
 
     url: str
     api_key: str | None
     as_json: bool
+    acting_for: str | None = None
 
     def client(self) -> Client:
         """A client for the server; the caller closes it."""
-        return Client(self.url, self.api_key)
+        return Client(self.url, self.api_key, acting_for=self.acting_for)
 
     def emit(self, document: Any, rendering: RenderableType) -> None:
         """Print the result: the document for a program, the rendering for a person."""

@@ -39,10 +39,8 @@ class ReportedFile(io.FileIO):
 @contextmanager
 def opened(
     source: Source,
-    name: str,
+    fields: Mapping[str, str],
     config: Config | None,
-    alias: str | None,
-    metadata: Mapping[str, Any] | None,
     on_progress: Progress | None,
 ) -> Iterator[Call]:
     """The request that uploads `source`, sendable once, as long as the block lasts.
@@ -51,21 +49,36 @@ def opened(
     own part, and while it is sent. It is never wholly in memory.
 
     Raises:
-        InvalidArgument: there is no coefficient file or no config, or it cannot be read; or config
-            or metadata are not JSON.
+        InvalidArgument: there is no coefficient file or no config, or it cannot be read; or the
+            config is not JSON.
     """
-    if not name:
-        raise InvalidArgument("an adapter needs a name")
     coefficients, config_bytes = _found(Path(source), config)
-    fields = {"name": name, "alias": alias, "metadata": metadata and _json(metadata, "metadata")}
     with _readable(coefficients), ReportedFile(coefficients, on_progress) as file:
         headers = {"Content-Digest": _content_digest(coefficients)}
         files = [
             ("config", (CONFIG, config_bytes, "application/json")),
             ("file", (COEFFICIENTS, file, "application/octet-stream", headers)),
         ]
-        data = {field: value for field, value in fields.items() if value}
-        yield Call("POST", "/v1/adapters", data=data, files=files)
+        yield Call("POST", "/v1/adapters", data=fields, files=files)
+
+
+def upload_fields(
+    name: str, alias: str | None, metadata: Mapping[str, Any] | None, shared: bool | None
+) -> Mapping[str, str]:
+    """What is sent beside the two files.
+
+    Raises:
+        InvalidArgument: there is no name, or the metadata are not JSON.
+    """
+    if not name:
+        raise InvalidArgument("an adapter needs a name")
+    fields = {
+        "name": name,
+        "alias": alias,
+        "metadata": metadata and _json(metadata, "metadata"),
+        "shared": None if shared is None else json.dumps(shared),
+    }
+    return {field: value for field, value in fields.items() if value}
 
 
 def _content_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from . import _requests as requests
 from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
 from ._stream import Decoder
-from ._upload import Config, Progress, Source, opened
+from ._upload import Config, Progress, Source, opened, upload_fields
 from .activity_types import Activity
 from .async_batches import AsyncBatches
 from .async_keys import AsyncKeys
@@ -53,8 +53,10 @@ class AsyncClient:
         api_key: str | None = None,
         timeout: TimeoutTypes = DEFAULT_TIMEOUT,
         transport: httpx2.AsyncBaseTransport | None = None,
+        acting_for: str | None = None,
     ) -> None:
-        self._http = httpx2.AsyncClient(**options(base_url, api_key, timeout), transport=transport)
+        given = options(base_url, api_key, timeout, acting_for)
+        self._http = httpx2.AsyncClient(**given, transport=transport)
         self.training = AsyncTraining(self._send, self._stream)
         self.batches = AsyncBatches(self._send)
         self.keys = AsyncKeys(self._send)
@@ -75,7 +77,7 @@ class AsyncClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def upload(
+    async def upload(  # noqa: PLR0913 (the fields of the request)
         self,
         source: Source,
         name: str,
@@ -83,9 +85,11 @@ class AsyncClient:
         config: Config | None = None,
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        shared: bool | None = None,
         on_progress: Progress | None = None,
     ) -> Adapter:
-        with opened(source, name, config, alias, metadata, on_progress) as call:
+        fields = upload_fields(name, alias, metadata, shared)
+        with opened(source, fields, config, on_progress) as call:
             return responses.parse_adapter(await self._send(call))
 
     async def list_adapters(
@@ -123,6 +127,11 @@ class AsyncClient:
 
     async def rollback(self, name: str) -> Adapter:
         return responses.parse_adapter(await self._send(requests.rollback(name)))
+
+    async def share(
+        self, name: str, *, shared: bool | None = None, tenants: Sequence[str] | None = None
+    ) -> Adapter:
+        return responses.parse_adapter(await self._send(requests.share(name, shared, tenants)))
 
     async def warm(self, name: str) -> None:
         await self._send(requests.warm(name))

@@ -18,6 +18,7 @@ from ._connection import DEFAULT_URL
 from ._evaluate_command import evaluate
 from ._plugins import CommandGroup
 from ._session import Session
+from ._share_command import share
 from ._top_command import top
 
 app = typer.Typer(cls=CommandGroup, pretty_exceptions_enable=False)
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "delete": adapters.delete,
     "alias": adapters.alias,
     "rollback": adapters.rollback,
+    "share": share,
     "models": answers.models,
     "chat": answers.chat,
     "complete": answers.complete,
@@ -72,6 +74,14 @@ def overtone(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output, for programs.")
     ] = False,
+    acting_for: Annotated[
+        str | None,
+        typer.Option(
+            envvar="OVERTONE_ACTING_FOR",
+            metavar="TENANT",
+            help="With an operator's key: for this tenant; - stands for the operators.",
+        ),
+    ] = None,
     show_version: Annotated[
         bool,
         typer.Option(
@@ -80,7 +90,7 @@ def overtone(
     ] = False,
 ) -> None:
     """Overtone: thousands of tiny adapters on one base model."""
-    ctx.obj = Session(url, api_key or None, as_json)
+    ctx.obj = Session(url, api_key or None, as_json, acting_for or None)
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help(), err=True)
         raise typer.Exit(2)

@@ -13,7 +13,7 @@ from . import _requests as requests
 from . import _responses as responses
 from ._connection import DEFAULT_TIMEOUT, DEFAULT_URL, TimeoutTypes, built, options, translated
 from ._stream import Decoder
-from ._upload import Config, Progress, Source, opened
+from ._upload import Config, Progress, Source, opened, upload_fields
 from .activity_types import Activity
 from .batches import Batches
 from .errors import Unavailable
@@ -54,6 +54,7 @@ class Client:
         timeout: seconds for each of connecting, reading and writing, or an `httpx2.Timeout`;
             None waits forever.
         transport: instead of the network, for tests.
+        acting_for: the tenant that an operator's requests are for: its names and things.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class Client:
         api_key: str | None = None,
         timeout: TimeoutTypes = DEFAULT_TIMEOUT,
         transport: httpx2.BaseTransport | None = None,
+        acting_for: str | None = None,
     ) -> None:
-        self._http = httpx2.Client(**options(base_url, api_key, timeout), transport=transport)
+        given = options(base_url, api_key, timeout, acting_for)
+        self._http = httpx2.Client(**given, transport=transport)
         self.training = Training(self._send, self._stream)
         self.batches = Batches(self._send)
         self.keys = Keys(self._send)
@@ -85,7 +88,7 @@ class Client:
         """Close the pool; the client cannot be used afterwards. Safe to call twice."""
         self._http.close()
 
-    def upload(
+    def upload(  # noqa: PLR0913 (the fields of the request)
         self,
         source: Source,
         name: str,
@@ -93,6 +96,7 @@ class Client:
         config: Config | None = None,
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        shared: bool | None = None,
         on_progress: Progress | None = None,
     ) -> Adapter:
         """Publish an adapter and return its record; the same bytes twice give the same version.
@@ -103,9 +107,11 @@ class Client:
             config: the config's file or its content; else `adapter_config.json` beside the file.
             alias: points to this version afterwards.
             metadata: kept with the version, as JSON.
+            shared: whether all tenants may use the adapter; None leaves that as it is.
             on_progress: called with the bytes sent and the bytes in all.
         """
-        with opened(source, name, config, alias, metadata, on_progress) as call:
+        fields = upload_fields(name, alias, metadata, shared)
+        with opened(source, fields, config, on_progress) as call:
             return responses.parse_adapter(self._send(call))
 
     def list_adapters(
@@ -164,6 +170,18 @@ class Client:
     def rollback(self, name: str) -> Adapter:
         """Point `latest` back to the version before; returns that version's record."""
         return responses.parse_adapter(self._send(requests.rollback(name)))
+
+    def share(
+        self, name: str, *, shared: bool | None = None, tenants: Sequence[str] | None = None
+    ) -> Adapter:
+        """Say which other tenants may use an adapter, as `OWNER:NAME`; they cannot change it.
+
+        Args:
+            name: of your own.
+            shared: whether all of them may; None leaves that as it is.
+            tenants: those that may in any case, instead of those before; None leaves them.
+        """
+        return responses.parse_adapter(self._send(requests.share(name, shared, tenants)))
 
     def warm(self, name: str) -> None:
         """Load an adapter now, so that its first request need not wait."""

@@ -8,6 +8,7 @@ OvertoneError                    the root: catch this to catch all of them
 │   ├── InvalidApiKey            401  no key, or a wrong one
 │   ├── InsufficientScope        403  the key may not do this
 │   ├── QuotaExceeded            403  the tenant has as much as it may
+│   ├── NotOwner                 403  the adapter is another tenant's, which may be used only
 │   ├── ForbiddenOrigin          403  a server without keys is not to be called by this name or page
 │   ├── NotFound                 404  nothing has this name
 │   │   └── ModelNotFound             no base or adapter of this name, or not for this caller
@@ -129,6 +130,12 @@ class InsufficientScope(APIError):
     """The API key is good, but not for this."""
 
     code, status = "insufficient_scope", 403
+
+
+class NotOwner(APIError):
+    """The adapter is shared by another tenant, or the operators': only its owner changes it."""
+
+    code, status = "not_owner", 403
 
 
 class NotFound(APIError):

@@ -49,7 +49,10 @@ class Adapter:
         aliases: alias to version, `latest` among them.
         metadata: what the uploader said about it.
         metrics: what the trainer measured.
-        residency: where its coefficients are on this server.
+        residency: where its coefficients are on this server, if the key is an operator's.
+        owner: the tenant; empty for the operators', None where a server does not tell.
+        shared: every tenant may use it.
+        shared_with: tenants that may use it beside its owner, whose key alone is told.
     """
 
     name: str
@@ -67,6 +70,9 @@ class Adapter:
     metadata: Mapping[str, Any]
     metrics: Mapping[str, Any]
     residency: Any
+    owner: str | None
+    shared: bool
+    shared_with: tuple[str, ...]
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 

@@ -11,15 +11,16 @@ from typing import Any
 import redis
 
 from registry.adapters.records import NewVersion, Record
+from registry.adapters.sharing import Sharing
 from registry.common.names import (
     Reference,
     check_alias,
     check_digest,
     check_method,
-    check_name,
     check_prefix,
 )
 from registry.common.pages import check_limit
+from registry.common.spaces import OPERATORS, check_stored, in_space, plain, space_of
 from registry.errors import (
     AdapterInUse,
     AdapterNotFound,
@@ -44,17 +45,20 @@ class AdapterEntry:
         latest: the record that the bare name means.
         aliases: alias -> version, `latest` among them.
         etags: alias -> the value that `move_alias` takes as `if_match`.
+        sharing: the tenants that may use it beside its own.
     """
 
     name: str
     latest: Record
     aliases: dict[str, int]
     etags: dict[str, str]
+    sharing: Sharing = Sharing()
 
 
 class Adapters:
     """The registry's records behind one Redis client; safe to use from many threads.
 
+    Names are given as they are stored (common/spaces.py), and named in errors without their space.
     Every method raises `RegistryUnavailable` when the server does not answer; the next call tries
     afresh.
 
@@ -70,6 +74,7 @@ class Adapters:
         observer: Observer | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._client = client
         self._scripts = Scripts(client, observer, clock)
 
     def publish(self, new: NewVersion) -> tuple[Record, bool]:
@@ -93,16 +98,16 @@ class Adapters:
             raise FenceLost(f"the job is {rest[0].decode()}, or another attempt holds it now")
         return _record(new.name, version, rest[1]), bool(rest[0])
 
-    def resolve(self, reference: str) -> Record:
-        """Return the record that `reference` means now.
+    def resolve(self, reference: str | Reference) -> Record:
+        """Return the record that `reference` means now; a text is one of the operators' space.
 
         Raises:
             AdapterNotFound: it means nothing.
         """
-        wanted = Reference.parse(reference)
+        wanted = reference if isinstance(reference, Reference) else Reference.parse(reference)
         reply = self._scripts.run("resolve", keys.adapter(wanted.name), [wanted.kind, wanted.value])
         if not reply:
-            raise AdapterNotFound(f"no adapter {reference!r}")
+            raise AdapterNotFound(f"no adapter {str(reference)!r}")
         return _record(wanted.name, *reply)
 
     def get(self, name: str) -> AdapterEntry:
@@ -111,11 +116,11 @@ class Adapters:
         Raises:
             AdapterNotFound: no such name.
         """
-        reply = self._scripts.run("entry", keys.adapter(check_name(name)))
+        touched = [*keys.adapter(check_stored(name)), keys.SHARING]
+        reply = self._scripts.run("entry", touched, [name])
         if not reply:
-            raise AdapterNotFound(f"no adapter {name!r}")
-        version, body, *pairs = reply
-        return _entry(name, version, body, pairs)
+            raise _missing(name)
+        return _entry(name, *reply)
 
     def versions(self, name: str, limit: int | None = None, after: int = 0) -> Records:
         """Return the name's live versions, oldest first.
@@ -130,9 +135,9 @@ class Adapters:
             InvalidArgument: the limit is out of range.
         """
         most = -1 if limit is None else check_limit(limit)
-        reply = self._scripts.run("versions", keys.adapter(check_name(name)), [after, most])
+        reply = self._scripts.run("versions", keys.adapter(check_stored(name)), [after, most])
         if not reply:
-            raise AdapterNotFound(f"no adapter {name!r}")
+            raise _missing(name)
         return [_record(name, *reply[i : i + 2]) for i in range(1, len(reply), 2)]
 
     def list(
@@ -141,25 +146,64 @@ class Adapters:
         after: str | None = None,
         method: str | None = None,
         prefix: str | None = None,
+        space: str = OPERATORS,
     ) -> Entries:
-        """Return up to `limit` names as they stand, in their byte order.
+        """Return up to `limit` names of a space as they stand, in their byte order.
 
         Args:
             limit: 1 to `MAX_PAGE`. Fewer than this means that there are no more.
-            after: the last name of the page before; it need not exist any more.
+            after: the last name of the page before, without its space; it need not exist any more,
+                and may be a name with an owner, behind which names of the space go on.
             method: only names whose latest version has this method.
             prefix: only names that begin so.
+            space: of the names.
 
         Raises:
             InvalidArgument: the limit is out of range, or another value cannot be a name.
         """
-        check_limit(limit)
-        index = keys.NAMES if method is None else keys.METHOD_NAMES + check_method(method)
-        bounds = _bounds(after and check_name(after), prefix and check_prefix(prefix))
-        prefixes = [keys.records(""), keys.aliases("")]
-        reply = self._scripts.run("page", [index], [*bounds, limit, *prefixes])
-        rows = [reply[i : i + 4] for i in range(0, len(reply), 4)]
-        return [_entry(name.decode(), *rest) for name, *rest in rows]
+        index = keys.names(space)
+        if method is not None:
+            index = keys.method_names(space) + check_method(method)
+        bounds = _bounds(
+            after and in_space(space, check_stored(after)),
+            in_space(space, check_prefix(prefix) if prefix else ""),
+        )
+        return self._page(index, bounds, limit)
+
+    def list_shared(
+        self, tenant: str, limit: int, after: str | None = None, prefix: str | None = None
+    ) -> Entries:
+        """Return up to `limit` names that are shared with a tenant, in their byte order.
+
+        Args:
+            tenant: with which; `EVERYONE` for those shared with all.
+            limit: 1 to `MAX_PAGE`. Fewer than this means that there are no more.
+            after: only names behind this one, as it is stored.
+            prefix: only stored names that begin so.
+        """
+        return self._page(keys.SHARED_WITH + tenant, _bounds(after, prefix), limit)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a name."""
+        with self._scripts.asking("has"):
+            return bool(self._client.exists(keys.records(name)))
+
+    def sharing(self, name: str) -> Sharing:
+        """Return with which tenants a name is shared: with none where there is none."""
+        with self._scripts.asking("sharing"):
+            stored: Any = self._client.hget(keys.SHARING, name)
+        return Sharing.read(stored)
+
+    def share(self, name: str, sharing: Sharing) -> None:
+        """Share a name with these tenants, and with no others any more. Twice is harmless.
+
+        Raises:
+            AdapterNotFound: no such name.
+        """
+        facts = [keys.SHARED_WITH, sharing.stored, *sharing.words]
+        (state,) = self._write("share", name, *facts, also=[keys.SHARING])
+        if state == b"missing":
+            raise _missing(name)
 
     def move_alias(self, name: str, alias: str, version: int, if_match: str | None) -> str:
         """Point `alias` to `version` and return its new ETag.
@@ -179,10 +223,12 @@ class Adapters:
         expected = [] if if_match is None else [tag.strip(' "') for tag in if_match.split(",")]
         state, *rest = self._write("move_alias", name, alias, version, *expected)
         if state == b"missing":
-            raise AdapterNotFound(f"no adapter '{name}@{version}'")
+            raise _missing(name, version)
         if state == b"stale":
             at = f"points to version {int(rest[0])}" if rest[0] else "does not exist"
-            raise PreconditionFailed(f"alias {alias!r} of {name!r} {at}; read it and try again")
+            raise PreconditionFailed(
+                f"alias {alias!r} of {plain(name)!r} {at}; read it and try again"
+            )
         return _etag(version)
 
     def rollback(self, name: str) -> Record:
@@ -196,9 +242,11 @@ class Adapters:
         """
         state, *rest = self._write("rollback", name)
         if state == b"missing":
-            raise AdapterNotFound(f"no adapter {name!r}")
+            raise _missing(name)
         if state == b"first":
-            raise NameConflict(f"{name!r} has no version before {int(rest[0])} to roll back to")
+            raise NameConflict(
+                f"{plain(name)!r} has no version before {int(rest[0])} to roll back to"
+            )
         return _record(name, *rest)
 
     def delete(self, name: str, version: int | None = None) -> Digests:
@@ -211,15 +259,13 @@ class Adapters:
             AdapterInUse: another alias than `latest` points to this version.
         """
         which = "" if version is None else str(version)
-        state, *rest = self._write("delete", name, which)
+        state, *rest = self._write("delete", name, which, keys.SHARED_WITH, also=[keys.SHARING])
         if state == b"missing":
-            raise AdapterNotFound(
-                f"no adapter '{name}@{which}'" if which else f"no adapter {name!r}"
-            )
+            raise _missing(name, version)
         found = [each.decode() for each in rest]
         if state == b"in_use":
             raise AdapterInUse(
-                f"alias {', '.join(sorted(found))} points to '{name}@{which}'; move it first"
+                f"alias {', '.join(sorted(found))} points to '{plain(name)}@{which}'; move it first"
             )
         return found
 
@@ -229,18 +275,37 @@ class Adapters:
 
     def _write(self, op: str, name: str, *args: str | int, also: Sequence[str] = ()) -> Any:
         """Run a writing script: all take the same keys and begin with the same arguments."""
-        touched = [*keys.adapter(check_name(name)), *keys.shared(), *also]
-        return self._scripts.run(op, touched, [name, keys.MAX_CHANGES, keys.METHOD_NAMES, *args])
+        space = space_of(check_stored(name))
+        touched = [*keys.adapter(name), *keys.common(space), *also]
+        facts = [name, keys.MAX_CHANGES, keys.method_names(space), *args]
+        return self._scripts.run(op, touched, facts)
+
+    def _page(self, index: str, bounds: tuple[bytes, bytes], limit: int) -> Entries:
+        """Return the names of an index as they stand."""
+        check_limit(limit)
+        prefixes = [keys.records(""), keys.aliases("")]
+        reply = self._scripts.run("page", [index, keys.SHARING], [*bounds, limit, *prefixes])
+        rows = [reply[i : i + 5] for i in range(0, len(reply), 5)]
+        return [
+            _entry(name.decode(), version, body, sharing, *pairs)
+            for name, version, body, sharing, pairs in rows
+        ]
+
+
+def _missing(name: str, version: int | None = None) -> AdapterNotFound:
+    shown = plain(name) if version is None else f"{plain(name)}@{version}"
+    return AdapterNotFound(f"no adapter {shown!r}")
 
 
 def _etag(version: int) -> str:
     return f'"{version}"'
 
 
-def _entry(name: str, version: bytes, stored: bytes, pairs: Sequence[bytes]) -> AdapterEntry:
+def _entry(name: str, version: bytes, stored: bytes, sharing: bytes, *pairs: bytes) -> AdapterEntry:
     aliases = {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
     etags = {alias: _etag(at) for alias, at in aliases.items()}
-    return AdapterEntry(name, _record(name, version, stored), aliases, etags)
+    record = _record(name, version, stored)
+    return AdapterEntry(name, record, aliases, etags, Sharing.read(sharing))
 
 
 def _record(name: str, version: bytes, stored: bytes) -> Record:

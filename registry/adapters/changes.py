@@ -24,9 +24,10 @@ class Change:
     Args:
         id: the entry's place in the stream; following goes on after it.
         sequence: counts the changes without gaps, so a jump tells that some were missed.
-        kind: `published`, `aliased`, `rolled_back` or `deleted`; `api_key` for a key, `limits` for
-            a tenant's.
-        name: of the adapter or tenant, or the key's id; what a mirror knows of it is outdated.
+        kind: `published`, `aliased`, `rolled_back`, `shared`, `renamed` or `deleted`; `api_key` for
+            a key, `limits` for a tenant's.
+        name: of the adapter as it is stored, of the tenant, or the key's id; what a mirror knows of
+            it is outdated.
         version: the version that was made, pointed to or deleted; 0 for all else.
         digest: that version's digest; empty for all else.
     """

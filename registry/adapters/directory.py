@@ -12,30 +12,31 @@ import enum
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import redis
 
 from registry.adapters import changes
 from registry.adapters.adapters import Adapters
+from registry.adapters.kept import Kept
 from registry.adapters.records import Record
+from registry.adapters.sharing import Sharing
 from registry.common.names import Reference
-from registry.errors import AdapterNotFound, RegistryUnavailable
+from registry.errors import RegistryUnavailable
 from registry.redis.client import UNREACHABLE
 from registry.redis.reach import reason_of
 
 log = logging.getLogger(__name__)
 
 MAX_NAMES = 100_000
-MAX_REFERENCES = 64  # kept per name: latest, a few aliases, versions and digests
 BLOCK_MS = 500
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
 REPEAT_S = 60.0  # between two lines of the log about one registry that is away
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class Following(enum.Enum):
@@ -81,30 +82,21 @@ class Away:
         return time.monotonic() - self.since
 
 
-@dataclass(eq=False)
-class _Fetch:
-    """A lookup on its way; `stale` once a change of its name was seen meanwhile."""
-
-    name: str
-    stale: bool = False
-
-
 class Directory:
     """Resolves references; safe to use from many threads. Works unstarted too, always asking.
 
     Args:
         adapters: the registry's records.
         client: the same registry's Redis, with a socket timeout longer than half a second.
-        max_names: names kept; the least recently used one goes first.
+        max_names: names kept of each kind of answer; the least recently used one goes first.
     """
 
     def __init__(self, adapters: Adapters, client: redis.Redis, max_names: int = MAX_NAMES) -> None:
         self._adapters = adapters
         self._client = client
-        self._max_names = max_names
-        self._lock = threading.Lock()  # guards the three below
-        self._names: OrderedDict[str, dict[Reference, Record]] = OrderedDict()
-        self._fetches: set[_Fetch] = set()
+        self._records: Kept[Reference, Record] = Kept(max_names)
+        self._presence: Kept[None, bool] = Kept(max_names)
+        self._sharing: Kept[None, Sharing] = Kept(max_names)
         self._listeners: list[Listener] = []
         self._following = Following.BEHIND
         self._away: Away | None = None
@@ -136,76 +128,60 @@ class Directory:
         if self._thread.is_alive():
             self._thread.join()
 
-    def resolve(self, reference: str) -> Record:
+    def resolve(self, reference: str | Reference) -> Record:
         """Return the record that `reference` means, as of the last change seen.
+
+        Args:
+            reference: of a name as it is stored; a text is one of the operators' space.
 
         Raises:
             AdapterNotFound: it means nothing.
             RegistryUnavailable: the registry is down and this reference is not known here.
         """
-        wanted = Reference.parse(reference)
-        with self._lock:
-            known = self._known(wanted)
-            if known is not None and self._following is not Following.BEHIND:
-                return known
+        wanted = reference if isinstance(reference, Reference) else Reference.parse(reference)
+        return self._answered(
+            self._records, wanted.name, wanted, lambda: self._adapters.resolve(wanted)
+        )
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a name, as of the last change seen.
+
+        Raises:
+            RegistryUnavailable: the registry is down and that is not known here.
+        """
+        return self._answered(self._presence, name, None, lambda: self._adapters.has(name))
+
+    def sharing(self, name: str) -> Sharing:
+        """Return with which tenants a name is shared, as of the last change seen.
+
+        What is not there is shared with none, and costs the same work.
+
+        Raises:
+            RegistryUnavailable: the registry is down and that is not known here.
+        """
+        return self._answered(self._sharing, name, None, lambda: self._adapters.sharing(name))
+
+    def forget(self, name: str) -> None:
+        """Look `name` up again next time: call it after changing it, to read your own write."""
+        self._records.forget(name)
+        self._presence.forget(name)
+        self._sharing.forget(name)
+
+    def _answered(self, kept: Kept[K, V], name: str, key: K, ask: Callable[[], V]) -> V:
+        """Return an answer from memory, or from the registry; from memory too if it is away."""
+        known = kept.known(name, key)
+        if known is not None and self._following is not Following.BEHIND:
+            return known
         try:
-            return self._fetch(wanted)
+            return kept.looked_up(name, key, ask)
         except RegistryUnavailable:
             if known is None:
                 raise
             return known
 
-    def forget(self, name: str) -> None:
-        """Look `name` up again next time: call it after changing it, to read your own write."""
-        with self._lock:
-            self._names.pop(name, None)
-            for fetch in self._fetches:
-                fetch.stale = fetch.stale or fetch.name == name
-
-    def _known(self, wanted: Reference) -> Record | None:
-        references = self._names.get(wanted.name)
-        if references is None:
-            return None
-        self._names.move_to_end(wanted.name)
-        return references.get(wanted)
-
-    def _fetch(self, wanted: Reference) -> Record:
-        """Ask the registry, and keep the answer unless its name changed while it was on its way."""
-        with self._lookup(wanted.name) as fetch:
-            record = self._adapters.resolve(str(wanted))
-            with self._lock:
-                if not fetch.stale:
-                    self._keep(wanted, record)
-            return record
-
-    @contextmanager
-    def _lookup(self, name: str) -> Iterator[_Fetch]:
-        fetch = _Fetch(name)
-        with self._lock:
-            self._fetches.add(fetch)
-        try:
-            yield fetch
-        except AdapterNotFound:
-            self.forget(name)
-            raise
-        finally:
-            with self._lock:
-                self._fetches.discard(fetch)
-
-    def _keep(self, wanted: Reference, record: Record) -> None:
-        references = self._names.setdefault(wanted.name, {})
-        if len(references) >= MAX_REFERENCES:
-            references.clear()
-        references[wanted] = record
-        self._names.move_to_end(wanted.name)
-        if len(self._names) > self._max_names:
-            self._names.popitem(last=False)
-
     def _forget_all(self) -> None:
-        with self._lock:
-            self._names.clear()
-            for fetch in self._fetches:
-                fetch.stale = True
+        for kept in (self._records, self._presence, self._sharing):
+            kept.forget_all()
         for listener in self._listeners:
             listener.catch_up()
 

@@ -18,9 +18,9 @@ from registry.common.names import (
     check_alias,
     check_digest,
     check_method,
-    check_name,
 )
 from registry.common.notes import check_notes
+from registry.common.spaces import check_stored
 from registry.errors import CorruptRecord
 from registry.redis import keys
 
@@ -30,7 +30,7 @@ class Record:
     """One immutable version of an adapter.
 
     Args:
-        name: the adapter's name.
+        name: the adapter's name as it is stored.
         version: counts from 1 within the name; never given twice.
         description: of the coefficient file and its config.
         created_at: seconds since 1970.
@@ -85,7 +85,7 @@ class NewVersion:
     """What shall become a version of a name; checked when it is made.
 
     Args:
-        name: the adapter's name, new or not.
+        name: the adapter's name as it is stored, new or not.
         description: from the check of the coefficient file and its config.
         created_at: seconds since 1970.
         created_by: the label of an API key, or the id of a job.
@@ -111,7 +111,7 @@ class NewVersion:
     fence: Fence | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_stored(self.name)
         if self.alias is not None:
             check_alias(self.alias)
         check_digest(self.description.digest)

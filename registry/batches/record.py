@@ -17,6 +17,7 @@ from typing import Literal, Self, get_args
 
 from registry.batches.requests import Endpoint, RequestFault
 from registry.common.fence import Fence
+from registry.common.spaces import OPERATORS
 from registry.errors import BatchNotFound, CorruptRecord
 from registry.redis import keys
 
@@ -59,6 +60,7 @@ class BatchSpec:
         window_s: it expires so many seconds after its creation.
         created_by: the tenant.
         metadata: the caller's own words.
+        space: of the tenant's adapters' names.
     """
 
     endpoint: Endpoint
@@ -67,6 +69,7 @@ class BatchSpec:
     window_s: float
     created_by: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    space: str = OPERATORS
 
     def to_json(self) -> str:
         """Return the spec as JSON, the same text for the same spec."""

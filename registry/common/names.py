@@ -105,7 +105,7 @@ class Reference:
     """A parsed way of naming one version.
 
     Args:
-        name: the adapter's name.
+        name: the adapter's name; the registry takes it as it is stored, with its space.
         kind: `version`, `alias` or `digest`.
         value: the version's digits, the alias or the digest.
     """

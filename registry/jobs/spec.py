@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
+from registry.common.spaces import OPERATORS, in_space
+
 Task = Literal["causal_lm", "sequence_classification", "regression", "image_classification"]
 MoveLatest = Literal["always", "if_better"]
 TASKS: tuple[str, ...] = get_args(Task)
@@ -94,7 +96,7 @@ class JobSpec:
 
     Args:
         id: `ftjob-` and 24 hex digits.
-        name: of the adapter it makes.
+        name: of the adapter it makes, in `space`.
         base_name, base_fingerprint: of the base it is trained on.
         task: what is learned.
         training_file, validation_file: ids of uploaded files; without the second, a part of the
@@ -109,6 +111,7 @@ class JobSpec:
             coefficients' rate, else if the held-out loss is below the base's.
         created_by: the tenant.
         metadata: the caller's own.
+        space: of the tenant's adapters' names.
     """
 
     id: str
@@ -127,6 +130,12 @@ class JobSpec:
     move_latest: MoveLatest | None = None
     created_by: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    space: str = OPERATORS
+
+    @property
+    def stored_name(self) -> str:
+        """Return how the registry stores the adapter's name."""
+        return in_space(self.space, self.name)
 
     @property
     def gives_rate(self) -> bool:

@@ -12,8 +12,15 @@ PREFIX = "overtone:{registry}:"
 IDENTITY = PREFIX + "identity"
 
 # While the name has a live version.
+# A name is stored with its space (common/spaces.py); these are the operators' space's, and the
+# functions `names` and `method_names` give those of any.
 NAMES = PREFIX + "names"  # ZSET, all scores 0: the names in lexical order
+NAMES_OF = NAMES + ":of:"  # + space, ZSET: the same of a tenant's
 METHOD_NAMES = PREFIX + "method:"  # + method, ZSET: the names whose latest version has this method
+
+# While the adapter is shared with other tenants.
+SHARING = PREFIX + "sharing"  # HASH: name -> tenants, one a line; `*` is all of them
+SHARED_WITH = PREFIX + "sharing:with:"  # + tenant or `*`, ZSET: names shared with it
 
 # While a record refers to the digest.
 DIGESTS = PREFIX + "digests"  # HASH: digest -> number of records, over all names
@@ -122,11 +129,21 @@ def rates(tenant: str) -> str:
     return f"{PREFIX}rates:{tenant}"
 
 
+def names(space: str) -> str:
+    """ZSET, all scores 0: a space's names in lexical order."""
+    return NAMES_OF + space if space else NAMES
+
+
+def method_names(space: str) -> str:
+    """Return the beginning of a space's indexes by method: ZSETs, with the method behind it."""
+    return f"{METHOD_NAMES}of:{space}:" if space else METHOD_NAMES
+
+
 def adapter(name: str) -> list[str]:
     """Return one name's keys in the order in which every script takes them first."""
     return [records(name), versions(name), by_digest(name), aliases(name)]
 
 
-def shared() -> list[str]:
-    """Return the keys of all names in the order in which writing scripts take them next."""
-    return [NAMES, DIGESTS, COUNTERS, CHANGES, SEQUENCE]
+def common(space: str) -> list[str]:
+    """Return the keys of all names of a space in the order in which writing scripts take them."""
+    return [names(space), DIGESTS, COUNTERS, CHANGES, SEQUENCE]

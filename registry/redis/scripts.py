@@ -30,6 +30,7 @@ SCRIPTS = (
     "entry",
     "versions",
     "page",
+    "share",
     "digest_is_live",
     "job_create",
     "job_claim",
@@ -51,6 +52,7 @@ SCRIPTS = (
     "stocks",
     "snapshot",
     "tenant_move",
+    "adapter_move",
     "workers",
 )
 

@@ -2,6 +2,7 @@
 
     0  versions before there was a number; keys as in 1
     1  the number itself
+    2  adapters of tenants, and jobs that make them: an earlier program would give them to all
 
 A program upgrades what earlier programs wrote, and refuses what a later one wrote: it does not know
 what it must keep there.
@@ -15,7 +16,7 @@ from registry.errors import CorruptRecord, SchemaTooNew
 from registry.redis import keys
 
 FIELD = "schema"
-CURRENT = 1
+CURRENT = 2
 #: Schema -> what brings a registry's keys to the next one; it may run twice.
 _STEPS: Mapping[int, Callable[[redis.Redis], None]] = {}
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from starlette.datastructures import FormData, UploadFile
 from adapters_core.contract.peft_config import MAX_CONFIG_BYTES
 from adapters_core.contract.safetensors_header import DEFAULT_MAX_FILE_BYTES
 from adapters_core.strict_json import UnclearJson, strict_json
-from registry import NewVersion, Record, publish
+from registry import NewVersion, Record, Sharing, publish
+from registry.common.spaces import OPERATORS
+from server.api.callers import Caller
 from server.api.content_digest import check_content_digest
 from server.api.describe import Form
 from server.api.request import check_once
@@ -31,6 +34,7 @@ class AdapterUpload(BaseModel):
         config: adapter_config.json; PEFT's own works unchanged.
         alias: points to this version afterwards.
         metadata: a JSON object that is kept with the version.
+        shared: whether all tenants may use the adapter; missing: as before, at first not.
     """
 
     name: str
@@ -38,6 +42,7 @@ class AdapterUpload(BaseModel):
     config: bytes
     alias: str | None = None
     metadata: str | None = None
+    shared: bool | None = None
 
 
 FORM = Form(
@@ -53,7 +58,26 @@ _FIELDS = set(AdapterUpload.model_fields)
 _REQUIRED = [name for name, field in AdapterUpload.model_fields.items() if field.is_required()]
 
 
-async def read_form(form: FormData, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Upload:
+    """A form that was read; its coefficient file is `file` in a folder.
+
+    Args:
+        name: the adapter's, as the caller says it.
+        alias: points to this version afterwards, if given.
+        config: adapter_config.json.
+        metadata: kept with the version.
+        shared: whether all tenants may use the adapter; None leaves that as it is.
+    """
+
+    name: str
+    alias: str | None
+    config: bytes
+    metadata: dict[str, Any]
+    shared: bool | None
+
+
+async def read_form(form: FormData, folder: Path) -> Upload:
     """Check a multipart form, lay its file into `folder`, and return the other fields."""
     check_once(form)
     unknown = sorted(set(form) - _FIELDS)
@@ -66,12 +90,13 @@ async def read_form(form: FormData, folder: Path) -> dict[str, Any]:
     if not isinstance(file, UploadFile):
         raise InvalidRequest("field 'file' is no file: give it a filename", "file")
     await asyncio.to_thread(_save, file, folder / "file")
-    return {
-        "name": _text(form, "name"),
-        "alias": _text(form, "alias") if "alias" in form else None,
-        "config": await _bytes(form["config"]),
-        "metadata": _metadata(await _bytes(form["metadata"])) if "metadata" in form else {},
-    }
+    return Upload(
+        name=_text(form, "name"),
+        alias=_text(form, "alias") if "alias" in form else None,
+        config=await _bytes(form["config"]),
+        metadata=_metadata(await _bytes(form["metadata"])) if "metadata" in form else {},
+        shared=_flag(form, "shared"),
+    )
 
 
 def _save(upload: UploadFile, place: Path) -> None:
@@ -88,6 +113,16 @@ def _text(form: FormData, name: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"field {name!r} is a file; a text is expected", name)
     return value
+
+
+def _flag(form: FormData, name: str) -> bool | None:
+    """Return a field that is `true` or `false`; None where it is missing."""
+    if name not in form:
+        return None
+    given = _text(form, name)
+    if given not in ("true", "false"):
+        raise InvalidRequest(f"field {name!r} is {given[:40]!r}; give true or false", name)
+    return given == "true"
 
 
 async def _bytes(value: UploadFile | str) -> bytes:
@@ -107,27 +142,47 @@ def _metadata(data: bytes) -> dict[str, Any]:
 
 
 def publish_upload(
-    service: Service,
-    folder: Path,
-    name: str,
-    alias: str | None,
-    config: bytes,
-    metadata: dict[str, Any],
+    service: Service, caller: Caller, folder: Path, upload: Upload
 ) -> tuple[Record, bool]:
-    """Check the file against the base and publish it: blob first, record last."""
-    if name == service.base.spec.name:
-        raise InvalidRequest(f"{name!r} is the base's own name", "name")
+    """Check the file against the base and publish it: blob first, record last, shared afterwards.
+
+    Raises:
+        NotOwner, AdapterNotFound: the name is another tenant's.
+        AdapterError: the file is not what the base takes.
+        InvalidRequest: the name is the base's; or what all tenants use must not be shared.
+    """
+    if upload.name == service.base.spec.name:
+        raise InvalidRequest(f"{upload.name!r} is the base's own name", "name")
+    if upload.shared is not None:
+        check_sharing(caller, upload.shared)
+    name = service.registry.adapters_of(caller.space).own(upload.name)
     limit = min(service.settings.max_upload_bytes, DEFAULT_MAX_FILE_BYTES)
-    adapter = service.resident.reader.read(folder / "file", config, limit)
+    adapter = service.resident.reader.read(folder / "file", upload.config, limit)
     service.resident.basis_cache.check(adapter.methods, adapter.layers)
-    metadata = with_labels(metadata, adapter)
     registry = service.registry
     new = NewVersion(
         name=name,
         description=adapter.description,
         created_at=int(time.time()),
         created_by="upload",
-        metadata=metadata,
-        alias=alias,
+        metadata=with_labels(upload.metadata, adapter),
+        alias=upload.alias,
     )
-    return publish(registry.adapters, registry.blobs, new, folder / "file", config)
+    made = publish(registry.adapters, registry.blobs, new, folder / "file", upload.config)
+    if upload.shared is not None and caller.space != OPERATORS:
+        before = registry.adapters.sharing(name)
+        registry.adapters.share(name, Sharing(upload.shared, before.tenants))
+    return made
+
+
+def check_sharing(caller: Caller, is_shared: bool) -> None:
+    """Refuse to share less of what is the operators'.
+
+    Raises:
+        InvalidRequest: all tenants use it.
+    """
+    if caller.space == OPERATORS and not is_shared:
+        raise InvalidRequest(
+            "without a key of a tenant, adapters are the operators', which every tenant may use",
+            "shared",
+        )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from adapters_core.errors import BaseMismatch
 from registry import Record
+from registry.common.spaces import OPERATORS, shown_in
 from server.service import Service
 
 #: Header of an answer that says what gave it.
@@ -12,11 +13,19 @@ HEADER = "X-Overtone-Adapter"
 
 @dataclass(frozen=True)
 class Answerer:
-    """What answers: the base, or one version of an adapter."""
+    """What answers: the base, or one version of an adapter.
+
+    Args:
+        model: as the request names it.
+        record: None for the base.
+        base_name: the base's name.
+        space: of the caller's own adapters' names.
+    """
 
     model: str
     record: Record | None
     base_name: str
+    space: str = OPERATORS
 
     @property
     def digest(self) -> str | None:
@@ -25,46 +34,57 @@ class Answerer:
 
     @property
     def adapter(self) -> str:
-        """Return the adapter's name; empty for the base."""
+        """Return the adapter's name as it is stored; empty for the base."""
         return self.record.name if self.record else ""
 
     @property
     def headers(self) -> dict[str, str]:
         """Return the headers of its answers."""
-        return {HEADER: self.base_name} if self.record is None else naming(self.record)
+        if self.record is None:
+            return {HEADER: self.base_name}
+        return naming(self.record, self.space)
 
     def body(self, mode: str | None) -> dict[str, object]:
         """Return the `overtone` object of an answer."""
         record = self.record
         return {
-            "adapter": record and record.name,
+            "adapter": record and shown_in(self.space, record.name),
             "version": record and record.version,
             "digest": record and record.digest,
             "mode": mode or "base",
         }
 
 
-def naming(record: Record) -> dict[str, str]:
-    """Return the headers of what a version of an adapter gives."""
-    return {HEADER: f"{record.reference} {record.digest}"}
+def naming(record: Record, space: str) -> dict[str, str]:
+    """Return the headers of what a version of an adapter gives to a caller with these names."""
+    return {HEADER: f"{_reference(record, space)} {record.digest}"}
 
 
-def resolve(service: Service, model: str) -> Answerer:
+def _reference(record: Record, space: str) -> str:
+    return f"{shown_in(space, record.name)}@{record.version}"
+
+
+def resolve(service: Service, model: str, space: str) -> Answerer:
     """Return what `model` names; later steps use its digest only.
 
+    Args:
+        service: that answers.
+        model: as the request names it.
+        space: of the caller's own adapters' names.
+
     Raises:
-        AdapterNotFound: neither the base nor an adapter has this name.
+        AdapterNotFound: neither the base nor an adapter that the caller may use has this name.
         RegistryUnavailable: the name is not known here and the registry cannot be asked.
     """
     base = service.base.spec
     if model == base.name:
-        return Answerer(model, None, base.name)
-    record = service.registry.directory.resolve(model)
+        return Answerer(model, None, base.name, space)
+    record = service.registry.adapters_of(space).resolve(model)
     registered = record.description
     if registered.base_fingerprint != base.fingerprint:
         raise BaseMismatch(
-            f"{record.reference} was registered for base {registered.base_name!r}; this server's "
-            f"is {base.name!r}",
+            f"{_reference(record, space)} was registered for base {registered.base_name!r}; this "
+            f"server's is {base.name!r}",
             "model",
         )
-    return Answerer(model, record, base.name)
+    return Answerer(model, record, base.name, space)

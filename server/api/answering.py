@@ -187,7 +187,7 @@ async def _by_name(
         was = accepted.call.answerer
         if was.record is not None:
             service.registry.directory.forget(was.record.name)
-        now = await asyncio.to_thread(resolve, service, was.model)
+        now = await asyncio.to_thread(resolve, service, was.model, was.space)
         if now.digest == was.digest:
             raise
         return await attempt(await accept(service, replace(accepted.call, answerer=now)))

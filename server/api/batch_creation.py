@@ -4,6 +4,7 @@ import time
 
 from registry import BatchRecord, BatchSpec
 from server.api.batch_schemas import BatchCreation
+from server.api.callers import Caller
 from server.api.job_creation import own_file_for
 from server.base.kinds import Kind
 from server.errors import Overloaded
@@ -21,7 +22,7 @@ ENDPOINTS_OF: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def create_batch(service: Service, body: BatchCreation, tenant: str) -> BatchRecord:
+def create_batch(service: Service, body: BatchCreation, caller: Caller) -> BatchRecord:
     """Create a batch; what is wrong with its file's lines makes it `failed` a moment later.
 
     Raises:
@@ -29,7 +30,7 @@ def create_batch(service: Service, body: BatchCreation, tenant: str) -> BatchRec
         InvalidRequest: the file is no batch's, or this base does not answer the endpoint.
         Overloaded: the tenant has too many batches that are not over.
     """
-    registry = service.registry
+    registry, tenant = service.registry, caller.tenant
     file = own_file_for(registry, body.input_file_id, tenant, PURPOSE, "input_file_id")
     if body.endpoint not in ENDPOINTS_OF[service.base.kind]:
         raise service.wrong_base("endpoint")
@@ -45,5 +46,11 @@ def create_batch(service: Service, body: BatchCreation, tenant: str) -> BatchRec
         window_s=_WINDOW_S,
         created_by=tenant,
         metadata=body.metadata,
+        space=caller.space,
     )
     return registry.batches.create(spec, int(file.facts["num_requests"]), now=time.time())
+
+
+def caller_of(spec: BatchSpec) -> Caller:
+    """Return the caller that a batch's requests count for; its key was asked for already."""
+    return Caller(spec.created_by, (), None, spec.space)

@@ -17,8 +17,9 @@ from fastapi import Request
 from registry import KeyMirror, KeyRecord, RegistryUnavailable, Scope
 from registry.access.record import ADMIN, SCOPES, is_secret_of
 from registry.access.secret import digest_of, id_in
+from registry.common.spaces import OPERATORS, is_space
 from server.api_keys import key_of, read_keys
-from server.errors import InsufficientScope, InvalidApiKey, NotReady
+from server.errors import InsufficientScope, InvalidApiKey, InvalidRequest, NotReady
 
 #: Paths that every caller may ask: they tell nothing and change nothing.
 OPEN_PATHS = frozenset(
@@ -40,6 +41,10 @@ _NOT_SHARED: frozenset[Scope] = frozenset({"metrics", ADMIN})
 MAX_LOOKUPS = 64
 _NUM_THREADS = 4
 _MAX_TENANT_CHARS = 128
+#: Header in which an operator names the tenant that it acts for, and what stands there for the
+#: operators' own things on a server without keys.
+ACTING_FOR = "X-Overtone-Tenant"
+_NO_TENANT = "-"
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,18 @@ class Caller:
         tenant: owns what the request makes; empty where no key is needed.
         scopes: what it may do.
         key: the id of its key, `environment:NAME` for one of the setting, None for none.
+        space: of its own adapters' names: the operators' where no key of the registry is sent.
     """
 
     tenant: str
     scopes: tuple[Scope, ...]
     key: str | None
+    space: str = OPERATORS
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it may do everything, and know what the server does for all tenants."""
+        return ADMIN in self.scopes
 
     def may(self, needed: Sequence[str]) -> bool:
         """Return whether it has one of these scopes."""
@@ -64,7 +76,28 @@ class Caller:
         """Return a caller that this one, a gateway, names: a tenant of its own, and no operator."""
         name = named[:_MAX_TENANT_CHARS].decode("latin-1")
         scopes = tuple(scope for scope in self.scopes if scope not in _NOT_SHARED)
-        return replace(self, tenant=f"{self.tenant}/{name}", scopes=scopes)
+        tenant = f"{self.tenant}/{name}"
+        return replace(self, tenant=tenant, space=tenant, scopes=scopes)
+
+    def acting_for(self, named: bytes) -> "Caller":
+        """Return a caller that does with its own key what a tenant might do, with its things.
+
+        Raises:
+            InsufficientScope: it is no operator.
+            InvalidRequest: no tenant is called so.
+        """
+        if not self.is_operator:
+            raise InsufficientScope(f"{ACTING_FOR} needs a key with the scope `{ADMIN}`")
+        tenant = named.decode("latin-1")
+        if tenant == _NO_TENANT:
+            return replace(self, tenant="", space=OPERATORS)
+        if not is_space(tenant):
+            raise InvalidRequest(
+                f"{ACTING_FOR} = {tenant[:80]!r} is no tenant's name; {_NO_TENANT!r} stands for "
+                "what is there without keys",
+                ACTING_FOR,
+            )
+        return replace(self, tenant=tenant, space=tenant)
 
 
 #: Of a request to an open path.
@@ -99,7 +132,7 @@ class Authentication:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests need no key: there is none, and there never was."""
+        """Whether requests need no key, as far as is known: there is none, and there never was."""
         if self._requires_keys:
             return False
         mirror = self._mirror()
@@ -111,16 +144,18 @@ class Authentication:
         Raises:
             InvalidApiKey: it is missing, wrong, revoked or expired.
             RegistryUnavailable: it cannot be looked up now.
-            NotReady: likewise, before the service is up.
+            NotReady: likewise, before the service is up, and whether keys are needed at all.
         """
-        if self.is_open:
-            return ANY_CALLER
         own = None if sent is None else key_of(self._keys, sent)
         if own is not None:
             return Caller(own.tenant, SCOPES, f"environment:{own.tenant}")
+        if self.is_open:
+            if self._mirror() is None:
+                raise _starting()
+            return ANY_CALLER
         record = await self._registered(sent or b"")
         scopes = SCOPES if ADMIN in record.scopes else record.scopes
-        return Caller(record.tenant, scopes, record.id)
+        return Caller(record.tenant, scopes, record.id, record.tenant)
 
     def close(self) -> None:
         """End the threads; keys that are not known are looked up no more."""
@@ -133,7 +168,7 @@ class Authentication:
             raise _wrong()
         mirror = self._mirror()
         if mirror is None:
-            raise NotReady("the server is starting and cannot look up API keys yet")
+            raise _starting()
         record = mirror.known(id_) or await self._looked_up(mirror, id_)
         now = self._clock()
         if not is_secret_of(record, digest_of(sent), now) or record is None:
@@ -190,6 +225,10 @@ def scopes_of(route: object) -> tuple[str, ...]:
 
 def _listed(scopes: Sequence[str], between: str) -> str:
     return between.join(f"`{scope}`" for scope in scopes)
+
+
+def _starting() -> NotReady:
+    return NotReady("the server is starting and cannot look up API keys yet; try again in a moment")
 
 
 def _wrong() -> InvalidApiKey:

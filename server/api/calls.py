@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from server.api.answerer import Answerer, resolve
+from server.api.callers import Caller
 from server.api.chat_schemas import ChatRequest
 from server.api.chats import chat_of, constraint_of, tool_use_of
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
@@ -20,14 +21,14 @@ T = TypeVar("T")
 
 
 async def tokenized(
-    service: Service, body: B, tenant: str, calls_of: Callable[[Service, B, str], T]
+    service: Service, body: B, caller: Caller, calls_of: Callable[[Service, B, Caller], T]
 ) -> T:
     """Return what `calls_of` makes of a body, on a thread; short texts wait for no long ones.
 
     Args:
         service: that answers it.
         body: has the texts.
-        tenant: that it counts for.
+        caller: that it counts for.
         calls_of: `completion_call`, `chat_call`, or what calls them.
 
     Raises:
@@ -38,12 +39,12 @@ async def tokenized(
     sizes = body.text_sizes
     for size in sizes:
         service.text.lengths.check_chars(size, body.prompt_field)
-    work = partial(calls_of, service, body, tenant)
+    work = partial(calls_of, service, body, caller)
     return await service.tokenizing.run(sum(sizes), work)
 
 
 def completion_call(
-    service: Service, body: CompletionRequest, tenant: str, answerer: Answerer | None = None
+    service: Service, body: CompletionRequest, caller: Caller, answerer: Answerer | None = None
 ) -> GenerationCall:
     """Return the call of a body of POST /v1/completions, answered by `answerer` if one is given.
 
@@ -51,7 +52,7 @@ def completion_call(
         AdapterNotFound, RegistryUnavailable, BaseMismatch: as `resolve` does.
         InvalidRequest: a prompt has no tokens, or one that does not exist.
     """
-    answerer = answerer or resolve(service, body.model)
+    answerer = answerer or resolve(service, body.model, caller.space)
     tokens = [service.text.prompt(prompt) for prompt in body.prompts]
     texts = [_text(service, prompt) for prompt in body.prompts] if body.echo else []
     return GenerationCall(
@@ -62,14 +63,14 @@ def completion_call(
         num_logprobs=body.logprobs,
         num_prompt_logprobs=_num_prompt_logprobs(body, body.logprobs if body.echo else None),
         echoes=[text for text in texts for _ in range(body.n)],
-        tenant=tenant,
+        tenant=caller.tenant,
         timeout_s=_timeout_s(service, body),
         constraint=body.constraint,
     )
 
 
 def chat_call(
-    service: Service, body: ChatRequest, tenant: str, answerer: Answerer | None = None
+    service: Service, body: ChatRequest, caller: Caller, answerer: Answerer | None = None
 ) -> GenerationCall:
     """Return the call of a body of POST /v1/chat/completions, answered by `answerer` if given.
 
@@ -79,7 +80,7 @@ def chat_call(
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", "top_logprobs")
-    answerer = answerer or resolve(service, body.model)
+    answerer = answerer or resolve(service, body.model, caller.space)
     use = tool_use_of(body, service.text.template)
     prompt = service.text.chat_prompt(chat_of(body))
     return GenerationCall(
@@ -89,7 +90,7 @@ def chat_call(
         max_tokens=body.max_completion_tokens or body.max_tokens,
         num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         num_prompt_logprobs=_num_prompt_logprobs(body, None),
-        tenant=tenant,
+        tenant=caller.tenant,
         timeout_s=_timeout_s(service, body),
         tool_use=use,
         constraint=constraint_of(body, service.text.template),

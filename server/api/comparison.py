@@ -14,6 +14,7 @@ from random import SystemRandom
 
 from server.api.answerer import resolve
 from server.api.answering import Accepted, streamed_of, whole_of
+from server.api.callers import Caller
 from server.api.calls import chat_call, completion_call
 from server.api.compare_schemas import CompareChats, CompareRequest
 from server.api.completion_responses import Json
@@ -27,7 +28,7 @@ ErrorBody = Callable[[Exception], Json]
 _Told = tuple[int, Json | None]
 
 
-def compare_calls(service: Service, body: CompareRequest, tenant: str) -> list[GenerationCall]:
+def compare_calls(service: Service, body: CompareRequest, caller: Caller) -> list[GenerationCall]:
     """Return a call for each model, with the same prompts and seed; runs beside the event loop.
 
     Raises:
@@ -35,11 +36,11 @@ def compare_calls(service: Service, body: CompareRequest, tenant: str) -> list[G
     """
     if body.seed is None:
         body = body.model_copy(update={"seed": SystemRandom().getrandbits(63)})
-    answerers = [resolve(service, model) for model in body.models]
+    answerers = [resolve(service, model, caller.space) for model in body.models]
     if isinstance(body, CompareChats):
-        call = chat_call(service, body, tenant, answerers[0])
+        call = chat_call(service, body, caller, answerers[0])
     else:
-        call = completion_call(service, body, tenant, answerers[0])
+        call = completion_call(service, body, caller, answerers[0])
     rows = len(call.prompts) * len(answerers)
     if rows > MAX_CHOICES:
         raise InvalidRequest(f"{rows} choices of all models together; at most {MAX_CHOICES}", "n")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from server.api.answerer import Answerer, resolve
 from server.api.answering import WholeAnswer
+from server.api.callers import Caller
 from server.api.encoding_schemas import ClassifyRequest, EmbeddingsRequest, EncodingRequest
 from server.api.json_answer import beside
 from server.encoding.encoder import Input, num_tokens
@@ -51,7 +52,7 @@ class Encoded:
 
 
 async def classified(
-    service: Service, body: ClassifyRequest, tenant: str, is_background: bool = False
+    service: Service, body: ClassifyRequest, caller: Caller, is_background: bool = False
 ) -> WholeAnswer:
     """Return which label each text or image has.
 
@@ -64,7 +65,7 @@ async def classified(
     if encoding.kind == "embedder":
         raise service.wrong_base()
     read = partial(encoding.inputs, body.inputs, body.truncate)
-    found = await encoded(service, body, tenant, read, is_background)
+    found = await encoded(service, body, caller, read, is_background)
     record = found.answerer.record
     num_labels = len(found.results[0])
     names = names_of(num_labels, record.metadata if record else {}, encoding.labels)
@@ -78,7 +79,7 @@ async def classified(
 
 
 async def embedded(
-    service: Service, body: EmbeddingsRequest, tenant: str, is_background: bool = False
+    service: Service, body: EmbeddingsRequest, caller: Caller, is_background: bool = False
 ) -> WholeAnswer:
     """Return one vector per text.
 
@@ -94,7 +95,7 @@ async def embedded(
             f"dimensions = {body.dimensions}; this base's vectors have {width}", "dimensions"
         )
     read = partial(encoding.inputs, body.inputs, body.truncate, body.prompt_name)
-    found = await encoded(service, body, tenant, read, is_background)
+    found = await encoded(service, body, caller, read, is_background)
     vectors = await asyncio.to_thread(
         lambda: [_written(row, body.encoding_format) for row in found.results]
     )
@@ -108,7 +109,7 @@ async def embedded(
 async def encoded(
     service: Service,
     body: EncodingRequest,
-    tenant: str,
+    caller: Caller,
     read: Callable[[], list[Input]],
     is_background: bool = False,
 ) -> Encoded:
@@ -117,7 +118,7 @@ async def encoded(
     Args:
         service: of a base that answers in one pass.
         body: names the model.
-        tenant: that the request belongs to.
+        caller: that the request counts for.
         read: makes the inputs; called on another thread.
         is_background: a batch's: it waits while anything else is ready.
 
@@ -127,7 +128,7 @@ async def encoded(
         Exception: what made the request fail.
     """
     encoding = service.encoding
-    answerer = await asyncio.to_thread(resolve, service, body.model)
+    answerer = await asyncio.to_thread(resolve, service, body.model, caller.space)
     if answerer.record is None and encoding.kind != "embedder" and not encoding.has_own_head:
         raise InvalidRequest(
             f"the base {answerer.base_name!r} has no trained head of its own; name an adapter",
@@ -136,13 +137,13 @@ async def encoded(
     num_chars = 0 if encoding.texts is None else body.num_chars
     inputs = await service.tokenizing.run(num_chars, read)
     if not is_background:
-        await service.meter.take_tokens(tenant, sum(map(num_tokens, inputs)))
+        await service.meter.take_tokens(caller.tenant, sum(map(num_tokens, inputs)))
     usual_s = None if is_background else service.settings.request_timeout_s
     timeout_s = body.timeout_s or usual_s
     record = answerer.record
     goes_alone = record is not None and encoding.goes_alone(record.description.target_modules)
     pending = encoding.batcher.submit(
-        inputs, answerer.digest, tenant, timeout_s, goes_alone, is_background
+        inputs, answerer.digest, caller.tenant, timeout_s, goes_alone, is_background
     )
     if answerer.record is not None:
         service.metrics.on_adapter(answerer.record.name)

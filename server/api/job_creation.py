@@ -27,6 +27,7 @@ from registry import (
     Registry,
 )
 from registry.jobs.spec import AUTO, METRICS, PEFT_TASKS, Task
+from server.api.callers import Caller
 from server.api.job_schemas import RESERVED_METADATA, AdapterRequest, JobRequest
 from server.base.kinds import Kind
 from server.errors import InvalidRequest
@@ -50,7 +51,7 @@ _FORMS: Mapping[Task, frozenset[str]] = {
 }
 
 
-def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
+def file_job(service: Service, body: JobRequest, caller: Caller) -> JobRecord:
     """File a job and queue it; a job with files that do not fit is filed with state `failed`.
 
     Raises:
@@ -59,8 +60,8 @@ def file_job(service: Service, body: JobRequest, tenant: str) -> JobRecord:
         FileNotFound: a file is not there, or not this tenant's.
         QuotaExceeded: the tenant has as many jobs as it may.
     """
-    registry = service.registry
-    spec = _spec_of(service, body, tenant)
+    registry, tenant = service.registry, caller.tenant
+    spec = _spec_of(service, body, caller)
     given = {"training_file": spec.training_file, "validation_file": spec.validation_file}
     files = {
         n: own_file_for(registry, id_, tenant, "fine-tune", n)
@@ -100,9 +101,9 @@ def own_file_for(registry: Registry, id_: str, tenant: str, purpose: str, param:
     return record
 
 
-def _spec_of(service: Service, body: JobRequest, tenant: str) -> JobSpec:
+def _spec_of(service: Service, body: JobRequest, caller: Caller) -> JobSpec:
     adapter, base = body.adapter, service.base.spec
-    _check_model(service, body.model)
+    _check_model(service, body.model, caller.space)
     for key in sorted(RESERVED_METADATA & body.metadata.keys()):
         message = f"metadata: the key {key!r} is the record's own; use another"
         raise InvalidRequest(message, f"metadata.{key}")
@@ -129,17 +130,18 @@ def _spec_of(service: Service, body: JobRequest, tenant: str) -> JobSpec:
         alias=adapter.alias,
         publish_if=adapter.publish_if.chosen() if adapter.publish_if else None,
         move_latest=adapter.move_latest,
-        created_by=tenant,
+        created_by=caller.tenant,
         metadata=dict(body.metadata),
+        space=caller.space,
     )
 
 
-def _check_model(service: Service, model: str) -> None:
+def _check_model(service: Service, model: str, space: str) -> None:
     name = service.base.spec.name
     if model == name:
         return
     try:
-        service.registry.directory.resolve(model)
+        service.registry.adapters_of(space).resolve(model)
     except AdapterNotFound:
         message = f"no model {ascii(model[:120])} here to train on; this server's base is {name!r}"
         raise AdapterNotFound(message) from None

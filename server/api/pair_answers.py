@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from server.api.answering import WholeAnswer
+from server.api.callers import Caller
 from server.api.encoding_answers import Encoded, encoded
 from server.api.encoding_schemas import PairsRequest, RerankRequest, ScoreRequest
 from server.encoding.pairs import Pairs, TextPair
@@ -14,7 +15,7 @@ from server.errors import InvalidRequest
 from server.service import Service
 
 
-async def reranked(service: Service, body: RerankRequest, tenant: str) -> WholeAnswer:
+async def reranked(service: Service, body: RerankRequest, caller: Caller) -> WholeAnswer:
     """Return documents in the order of their scores, the best first; equal ones as given.
 
     Raises:
@@ -25,7 +26,7 @@ async def reranked(service: Service, body: RerankRequest, tenant: str) -> WholeA
     pairs = [
         TextPair(body.query, text, ("query", f"documents[{i}]")) for i, text in enumerate(texts)
     ]
-    found, scores = await _scored(service, body, tenant, pairs)
+    found, scores = await _scored(service, body, caller, pairs)
     ranks = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
     results: list[dict[str, Any]] = [
         {"index": index, "relevance_score": scores[index]} for index in ranks[: body.top_n or None]
@@ -35,13 +36,13 @@ async def reranked(service: Service, body: RerankRequest, tenant: str) -> WholeA
     return found.answer({"id": "rerank-" + uuid.uuid4().hex, "results": results})
 
 
-async def scored(service: Service, body: ScoreRequest, tenant: str) -> WholeAnswer:
+async def scored(service: Service, body: ScoreRequest, caller: Caller) -> WholeAnswer:
     """Return the scores of pairs in their order.
 
     Raises:
         Exception: as `reranked` does.
     """
-    found, scores = await _scored(service, body, tenant, _paired(body))
+    found, scores = await _scored(service, body, caller, _paired(body))
     data = [
         {"index": index, "object": "score", "score": score} for index, score in enumerate(scores)
     ]
@@ -49,10 +50,10 @@ async def scored(service: Service, body: ScoreRequest, tenant: str) -> WholeAnsw
 
 
 async def _scored(
-    service: Service, body: PairsRequest, tenant: str, given: Sequence[TextPair]
+    service: Service, body: PairsRequest, caller: Caller, given: Sequence[TextPair]
 ) -> tuple[Encoded, list[float]]:
     pairs = _pairs_of(service)
-    found = await encoded(service, body, tenant, partial(pairs.inputs, given, body.truncate))
+    found = await encoded(service, body, caller, partial(pairs.inputs, given, body.truncate))
     return found, pairs.scores(found.results, body.use_activation)
 
 

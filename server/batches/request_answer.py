@@ -10,6 +10,7 @@ from adapters_core import errors as adapter
 from registry import RegistryUnavailable
 from registry.batches.requests import BatchRequest
 from server.api.answering import WholeAnswer, whole_answer
+from server.api.callers import Caller
 from server.api.calls import chat_call, completion_call
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_schemas import CompletionRequest
@@ -52,14 +53,14 @@ class Outcome:
         return self.status < 400
 
 
-async def outcome_of(service: Service, request: BatchRequest, tenant: str) -> Outcome:
+async def outcome_of(service: Service, request: BatchRequest, caller: Caller) -> Outcome:
     """Return a request's outcome; an error that is its own is one.
 
     Raises:
         Exception: one of `PASSING`: the request is to be run again.
     """
     try:
-        answer = await _ANSWERS[request.url](service, request.body, tenant)
+        answer = await _ANSWERS[request.url](service, request.body, caller)
     except PASSING:
         raise
     except Exception as error:
@@ -69,33 +70,33 @@ async def outcome_of(service: Service, request: BatchRequest, tenant: str) -> Ou
     return Outcome(200, answer.body)
 
 
-async def _completion(service: Service, body: Any, tenant: str) -> WholeAnswer:
+async def _completion(service: Service, body: Any, caller: Caller) -> WholeAnswer:
     def call() -> GenerationCall:
-        return completion_call(service, checked(CompletionRequest, body), tenant)
+        return completion_call(service, checked(CompletionRequest, body), caller)
 
     return await _generated(service, call)
 
 
-async def _chat(service: Service, body: Any, tenant: str) -> WholeAnswer:
-    return await _generated(service, lambda: chat_call(service, checked(ChatRequest, body), tenant))
+async def _chat(service: Service, body: Any, caller: Caller) -> WholeAnswer:
+    return await _generated(service, lambda: chat_call(service, checked(ChatRequest, body), caller))
 
 
-async def _response(service: Service, body: Any, tenant: str) -> WholeAnswer:
+async def _response(service: Service, body: Any, caller: Caller) -> WholeAnswer:
     given = await asyncio.to_thread(checked, ResponsesRequest, body)
     with own_names():
-        chat = await _generated(service, lambda: chat_call(service, chat_request(given), tenant))
+        chat = await _generated(service, lambda: chat_call(service, chat_request(given), caller))
     form = ResponseForm(given, service.sampling_defaults)
     return replace(chat, body=response_of(form, chat.body))
 
 
-async def _embedding(service: Service, body: Any, tenant: str) -> WholeAnswer:
+async def _embedding(service: Service, body: Any, caller: Caller) -> WholeAnswer:
     given = await asyncio.to_thread(checked, EmbeddingsRequest, body)
-    return await embedded(service, given, tenant, is_background=True)
+    return await embedded(service, given, caller, is_background=True)
 
 
-async def _classification(service: Service, body: Any, tenant: str) -> WholeAnswer:
+async def _classification(service: Service, body: Any, caller: Caller) -> WholeAnswer:
     given = await asyncio.to_thread(checked, ClassifyRequest, body)
-    return await classified(service, given, tenant, is_background=True)
+    return await classified(service, given, caller, is_background=True)
 
 
 async def _generated(service: Service, make: Callable[[], GenerationCall]) -> WholeAnswer:
@@ -105,7 +106,7 @@ async def _generated(service: Service, make: Callable[[], GenerationCall]) -> Wh
     return await whole_answer(service, low)
 
 
-_ANSWERS: Mapping[str, Callable[[Service, Any, str], Awaitable[WholeAnswer]]] = {
+_ANSWERS: Mapping[str, Callable[[Service, Any, Caller], Awaitable[WholeAnswer]]] = {
     "/v1/completions": _completion,
     "/v1/chat/completions": _chat,
     "/v1/responses": _response,

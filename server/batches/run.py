@@ -23,6 +23,7 @@ from registry import (
 from registry.batches.record import State
 from registry.batches.requests import RequestFault
 from registry.batches.segments import Answers
+from server.api.batch_creation import caller_of
 from server.batches.feed import Feed
 from server.batches.request_answer import Outcome, outcome_of
 from server.batches.results import finish, note_expired
@@ -179,7 +180,7 @@ class BatchRun:
             await self._retried(lambda: answers.add(feed.unkept))
 
     async def _outcome(self, one: Sourced) -> Outcome:
-        outcome = await outcome_of(self._service, one.request, self.held.spec.created_by)
+        outcome = await outcome_of(self._service, one.request, caller_of(self.held.spec))
         self._service.metrics.on_batch_request(outcome.is_good)
         return outcome
 

@@ -7,10 +7,14 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters_core.starting import uncollected_imports
 from server.process.listening import url_of
 from server.settings import BadSetting, Settings, read_settings
+
+if TYPE_CHECKING:
+    from registry import Registry
 
 _BASE_NAME = "demo"
 
@@ -44,7 +48,7 @@ def run_demo(settings: Settings, listeners: Sequence[socket.socket]) -> int:
 
     _say(f"Loading the demo base; data under {settings.data}")
     url = url_of(listeners[0])
-    return launch(settings, lambda service: _welcome(settings, url), listeners)
+    return launch(settings, lambda service: _begin(settings, url, service.registry), listeners)
 
 
 def demo_folder() -> Path:
@@ -59,6 +63,14 @@ def demo_folder() -> Path:
         if (Path(place) / "demo" / "base" / "config.json").exists():
             return Path(place) / "demo"
     raise BadSetting("the demo base is not installed: run from a checkout, or serve --base DIR")
+
+
+def _begin(settings: Settings, url: str, registry: "Registry") -> None:
+    """Publish the demo's adapters; without a key for that say what is missing, and serve."""
+    if registry.key_mirror.has_any and not settings.api_keys:
+        _say(_KEY_NEEDED.format(url=url, data=settings.data))
+    else:
+        _welcome(settings, url)
 
 
 def _welcome(settings: Settings, url: str) -> None:
@@ -90,6 +102,14 @@ _BY_CURL = """\
 #: Where there is no curl.
 _BY_PROGRAM = """\
   ./run overtone --url {url} complete shouting "The list" --temperature 0 --max-tokens 40"""
+_KEY_NEEDED = """
+Overtone is ready at {url}, and serves what is there. The demo's adapters were not uploaded: the
+registry in {data} has API keys, and the demo has none. End it with Ctrl-C, then give it one of its
+own, or another folder:
+
+  OVERTONE_API_KEYS=root=SECRET overtone demo
+  overtone demo --data FOLDER
+"""
 _WHAT_TO_TRY = """
 Overtone is ready at {url}. Three things to try in another terminal:
 

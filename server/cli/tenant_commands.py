@@ -1,4 +1,4 @@
-"""`overtone tenant`: lists tenants with files, jobs and batches, and renames a tenant.
+"""`overtone tenant`: lists tenants with what they have, and renames a tenant.
 
 Loaded by entry point when it is called.
 """
@@ -29,7 +29,7 @@ tenant = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="List tenants, or hand a tenant's files, jobs and batches to another name.",
+    help="List tenants, or hand a tenant's adapters, files, jobs and batches to another name.",
 )
 
 
@@ -37,7 +37,7 @@ tenant = typer.Typer(
 def list_tenants(
     registry: RegistryOption = "embedded", data: DataOption = DATA, as_json: JsonOption = False
 ) -> None:
-    """List every tenant that has files, jobs or batches; '-' is that of a server without keys."""
+    """List every tenant that has anything; '-' is that of a server without keys."""
     _check_data(registry, data, as_json)
     with opened_registry(registry, data, as_json=as_json) as opened:
         found = opened.tenants.all()
@@ -52,7 +52,11 @@ def rename(
     data: DataOption = DATA,
     as_json: JsonOption = False,
 ) -> None:
-    """Hand what OLD and its gateway's callers have to NEW. Servers may run."""
+    """Hand what OLD and its gateway's callers have to NEW. Servers may run.
+
+    Adapters that were made without a key, or with one of the environment, stay the operators'.
+    """
+    from registry import NameConflict
     from registry.access.record import TENANT
 
     if not TENANT.fullmatch(new):
@@ -60,12 +64,13 @@ def rename(
         end_with_error(wrong, 2, as_json=as_json, code="invalid_argument")
     _check_data(registry, data, as_json)
     with opened_registry(registry, data, as_json=as_json) as opened:
-        moved = opened.tenants.rename("" if old == NO_TENANT else old, new)
+        try:
+            moved = opened.tenants.rename("" if old == NO_TENANT else old, new)
+        except NameConflict as error:
+            end_with_error(str(error), 1, as_json=as_json, code=error.code)
         note("renameTenant", tenant=old, new=new, tenants_moved=len(moved))
     if not moved:
-        wrong = (
-            f"no files, jobs or batches belong to {old!r}; `overtone tenant list` shows all tenants"
-        )
+        wrong = f"nothing belongs to {old!r}; `overtone tenant list` shows all tenants"
         end_with_error(wrong, 1, as_json=as_json, code="not_found")
     _show(moved, as_json)
 
@@ -82,7 +87,8 @@ def _show(found: Sequence[Holdings], as_json: bool) -> None:
         typer.echo(jsonlib.dumps([asdict(each) for each in found]))
         return
     width = max([6, *(len(each.tenant) for each in found)])
-    typer.echo(f"{'tenant':{width}}  files  jobs  batches")
+    typer.echo(f"{'tenant':{width}}  adapters  files  jobs  batches")
     for each in found:
-        counts = f"{each.num_files:5}  {each.num_jobs:4}  {each.num_batches:7}"
+        counts = f"{each.num_adapters:8}  {each.num_files:5}  {each.num_jobs:4}"
+        counts += f"  {each.num_batches:7}"
         typer.echo(f"{each.tenant or NO_TENANT:{width}}  {counts}")

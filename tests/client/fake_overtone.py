@@ -63,6 +63,9 @@ class State:
             "created_by": "tests",
             "metadata": {},
             "metrics": {},
+            "owner": "alice",
+            "shared": False,
+            "shared_with": [],
             "residency": "disk",
             **more,
         }
@@ -129,6 +132,7 @@ def _add_adapters(app: FastAPI, state: State) -> None:
                 "config": json.loads(await form["config"].read()),
                 "alias": form.get("alias"),
                 "metadata": json.loads(form.get("metadata", "{}")),
+                "shared": form.get("shared"),
             }
             record = state.add(form["name"], data, metadata=state.form["metadata"])
             if state.form["alias"]:
@@ -189,6 +193,13 @@ def _add_aliases(app: FastAPI, state: State) -> None:
         state.aliases[name][alias] = version
         body = {"adapter": name, "alias": alias, "version": version}
         return JSONResponse(body, headers={"ETag": f'"{version}"'})
+
+    @app.patch("/v1/adapters/{name:adapter}")
+    async def share(name: str, request: Request) -> dict[str, Any]:
+        state.bodies.append(await request.json())
+        record = state.record(name)
+        state.adapters[name][record["version"] - 1] |= state.bodies[-1]
+        return state.record(name)
 
     @app.post("/v1/adapters/{name:adapter}/rollback")
     async def rollback(name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 import registry
@@ -75,6 +76,37 @@ def test_upload_names_what_is_missing(client: Client, state: State, folder: Path
     with pytest.raises(InvalidArgument, match=r"no file .*safetensors; .*is a pickle"):
         client.upload(folder, "demo")
     assert state.calls == []
+
+
+@pytest.mark.parametrize(("shared", "sent"), [(True, "true"), (False, "false"), (None, None)])
+def test_upload_says_whether_all_may_use_the_adapter(
+    client: Client, state: State, folder: Path, shared: bool | None, sent: str | None
+) -> None:
+    client.upload(folder, "demo", shared=shared)
+    assert state.form.get("shared") == sent
+
+
+def test_a_sharing_that_changes_nothing_is_not_sent(client: Client, state: State) -> None:
+    state.add("demo")
+    assert client.share("demo", tenants=["bob"]).shared_with == ("bob",)
+    with pytest.raises(InvalidArgument, match="nothing to change"):
+        client.share("demo")
+
+
+def test_an_operator_names_the_tenant_that_it_acts_for(state: State) -> None:
+    sent: list[str | None] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.headers.get("x-overtone-tenant"))
+        return httpx2.Response(200, json={"object": "list", "data": [], "has_more": False})
+
+    for tenant in ("alice", "-", None):
+        transport = httpx2.MockTransport(answer)
+        with Client(transport=transport, acting_for=tenant) as client:
+            assert [*client.list_adapters()] == []
+    assert sent == ["alice", "-", None]
+    with pytest.raises(InvalidArgument, match="no tenant"):
+        Client(acting_for="a\n")
 
 
 def test_upload_without_a_name_is_refused(client: Client, folder: Path) -> None:

@@ -121,6 +121,20 @@ def test_alias_and_rollback(run: Run, state: State) -> None:
     assert run("rollback", "demo").stdout == "demo is now demo@1\n"
 
 
+def test_share_says_which_tenants_may_use_an_adapter_and_how(run: Run, state: State) -> None:
+    state.add("demo")
+    granted = run("share", "demo", "--with", "bob", "--with", "carol")
+    assert granted.stdout == "demo may be used by bob, carol, as alice:demo\n"
+    assert state.bodies[-1] == {"shared_with": ["bob", "carol"]}
+    assert run("share", "demo", "--all").stdout.startswith("demo may be used by all tenants, bob")
+    assert state.bodies[-1] == {"shared": True}
+    assert "shared with" in run("show", "demo").stdout
+    assert run("share", "demo", "--none").stdout == "demo may be used by no other tenant\n"
+    assert state.bodies[-1] == {"shared": False, "shared_with": []}
+    for words in ([], ["--none", "--all"], ["--none", "--with", "bob"]):
+        assert run("share", "demo", *words).exit_code == 2
+
+
 def test_models_names_the_base_of_each(run: Run, state: State) -> None:
     state.add("demo")
     assert [line.split() for line in run("models").stdout.splitlines()] == [

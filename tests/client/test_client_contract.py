@@ -64,7 +64,7 @@ Call = Callable[[oc.Client, Path], Any]
 
 #: Method of the client -> a call of it with everything that it can send.
 CALLS: dict[str, Call] = {
-    "upload": lambda c, p: c.upload(p, "poet", alias="prod", metadata={"a": 1}),
+    "upload": lambda c, p: c.upload(p, "poet", alias="prod", metadata={"a": 1}, shared=True),
     "list_adapters": lambda c, p: [*c.list_adapters(limit=1, after="a", method="b", prefix="c")],
     "show": lambda c, p: c.show("poet"),
     "versions": lambda c, p: c.versions("poet"),
@@ -72,6 +72,7 @@ CALLS: dict[str, Call] = {
     "delete": lambda c, p: (c.delete("poet"), c.delete("poet", 1)),
     "alias": lambda c, p: c.alias("poet", "prod", 1, if_match=2),
     "rollback": lambda c, p: c.rollback("poet"),
+    "share": lambda c, p: c.share("poet", shared=False, tenants=["bob"]),
     "warm": lambda c, p: c.warm("poet"),
     "pin": lambda c, p: c.pin("poet"),
     "unpin": lambda c, p: c.unpin("poet"),

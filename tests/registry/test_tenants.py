@@ -6,8 +6,9 @@ import pytest
 
 from batches_made import create
 from jobs_made import spec_for, upload
+from registry.adapters.sharing import Sharing
 from registry.batches.batches import Batches
-from registry.errors import InvalidArgument
+from registry.errors import AdapterNotFound, InvalidArgument, NameConflict
 from registry.redis import keys
 from registry.tenants import Holdings, Tenants
 
@@ -106,6 +107,61 @@ def test_a_file_that_is_deleted_meanwhile_does_not_come_back(
 
     assert tenants.rename("old", "new") == [Holdings("old", 0, 1)]
     assert files.list(10) == []
+
+
+def test_adapters_come_along_with_their_versions_names_and_sharing(
+    tenants, adapters, client, put, jobs, store
+):
+    put(1, "old:support", alias="prod")
+    put(2, "old:support", method="loca")
+    put(3, "old:gone")
+    put(4, "other:theirs")
+    put(5, "common")
+    adapters.delete("old:gone")
+    adapters.share("old:support", Sharing(True, ("other",)))
+    adapters.share("other:theirs", Sharing(tenants=("old", "third")))
+    before = client.dump(keys.records("old:support"))
+
+    assert tenants.rename("old", "new") == [Holdings("old", 0, 0, 0, 1)]
+
+    entry = adapters.get("new:support")
+    assert (entry.aliases, entry.sharing) == ({"latest": 2, "prod": 1}, Sharing(True, ("other",)))
+    assert client.dump(keys.records("new:support")) == before
+    assert adapters.sharing("other:theirs") == Sharing(tenants=("new", "third"))
+    assert [one.name for one in adapters.list(9, space="new", method="loca")] == ["new:support"]
+    assert [one.name for one in adapters.list_shared("other", 9)] == ["new:support"]
+    assert adapters.list(9, space="old") == []
+    with pytest.raises(AdapterNotFound):
+        adapters.get("old:support")
+    assert put(6, "new:support")[0].version == 3
+    assert put(6, "old:support")[0].version == 3  # no number is given twice, under neither name
+    assert [one.name for one in adapters.list(9)] == ["common"]
+    assert [held.tenant for held in tenants.all()] == ["", "new", "old", "other"]
+
+
+def test_a_jobs_and_a_batchs_space_come_along_and_the_operators_stays(tenants, files, jobs, client):
+    batches = Batches(client)
+    file = upload(files, created_by="old")
+    specs = [spec_for(file, created_by="old", space=space) for space in ("old", "")]
+    for spec in specs:
+        jobs.create(spec, now=1.0)
+    batch = create(batches, files, created_by="old", space="old")
+    tenants.rename("old", "new")
+    assert [jobs.get(spec.id).spec.space for spec in specs] == ["new", ""]
+    assert jobs.get(specs[0].id).spec.stored_name == f"new:{specs[0].name}"
+    assert batches.get(batch.id).spec.space == "new"
+
+
+def test_names_that_both_tenants_have_are_said_before_anything_is_handed_over(
+    tenants, adapters, put, store, files
+):
+    put(1, "old:support")
+    put(2, "old:a")
+    put(3, "new:support")
+    store("old")
+    with pytest.raises(NameConflict, match="both have an adapter 'support'"):
+        tenants.rename("old", "new")
+    assert len(files.list(10, created_by="old")) == len(adapters.list(9, space="old")) - 1 == 1
 
 
 @pytest.mark.parametrize(("old", "new"), [("a", ""), ("a", "a"), ("a", "b/c")])

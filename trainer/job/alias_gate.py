@@ -6,6 +6,8 @@ from typing import Any
 
 from registry.adapters.adapters import AdapterEntry, Adapters
 from registry.adapters.records import Record
+from registry.common.names import Reference
+from registry.common.spaces import plain
 from registry.errors import AdapterNotFound, PreconditionFailed
 from registry.jobs.comparison import BASE, is_better, is_better_than_base, losses
 from registry.jobs.spec import JobSpec, PublishGate
@@ -21,7 +23,7 @@ def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
         AdapterNotFound: the whole adapter was deleted.
     """
     while spec.alias is not None:
-        entry = adapters.get(spec.name)
+        entry = adapters.get(spec.stored_name)
         if entry.aliases.get(spec.alias) == record.version:
             return None
         try:
@@ -32,7 +34,7 @@ def open_alias(adapters: Adapters, spec: JobSpec, record: Record) -> str | None:
             return reason
         try:
             etag = entry.etags.get(spec.alias)
-            adapters.move_alias(spec.name, spec.alias, record.version, etag)
+            adapters.move_alias(spec.stored_name, spec.alias, record.version, etag)
         except PreconditionFailed:  # the alias moved in between: compare with its new version
             continue
     return None
@@ -66,7 +68,7 @@ def _objection(
     if other is None:
         alias = gate.better_than.partition(":")[2]
         is_first = alias == spec.alias  # the alias is new: there is no version to compare with
-        return None if is_first else f"{entry.name} has no alias {alias!r} to compare with"
+        return None if is_first else f"{plain(entry.name)} has no alias {alias!r} to compare with"
     new, old = _number(record.metrics, gate.metric), _number(other, gate.metric)
     if new is None or old is None:
         version = "the new version" if new is None else gate.better_than
@@ -84,7 +86,9 @@ def _other(
     if kind == BASE:
         return dict(record.metrics.get(BASE, {}))
     version = entry.aliases.get(alias)
-    return None if version is None else adapters.resolve(f"{entry.name}@{version}").metrics
+    if version is None:
+        return None
+    return adapters.resolve(Reference(entry.name, "version", str(version))).metrics
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float | None:

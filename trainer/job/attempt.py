@@ -14,6 +14,8 @@ from typing import Any
 
 from adapters_core.errors import AdapterError
 from registry.adapters.records import Record
+from registry.common.names import Reference
+from registry.common.spaces import plain
 from registry.connect import Registry
 from registry.errors import AdapterNotFound, FenceLost, FileNotFound, InvalidArgument
 from registry.jobs.record import HELD, JobError, JobRecord
@@ -82,9 +84,10 @@ class Attempt:
         job = self._until_available(lambda: self._registry.jobs.get(self._fence.job))
         record = self._published(job) or self._trained(job.spec, report)
         report.validated()  # also of a job whose version an earlier attempt published
-        report.event("info", f"Published as {record.reference}", {"digest": record.digest})
-        self._report_latest(job.spec, record, report)
-        self._move_alias(job.spec, record, report)
+        report.event("info", f"Published as {plain(record.reference)}", {"digest": record.digest})
+        spec = self._until_available(self._spec_now)
+        self._report_latest(spec, record, report)
+        self._move_alias(spec, record, report)
         report.close()
         claims, fence = self._registry.claims, self._fence
         self._until_available(lambda: claims.finish(fence, record.metrics, now=self._clock()))
@@ -101,14 +104,14 @@ class Attempt:
         if reason is None:
             return
         adapters = self._registry.adapters
-        latest = self._until_available(lambda: adapters.get(spec.name)).latest.version
+        latest = self._until_available(lambda: adapters.get(spec.stored_name)).latest.version
         if latest == record.version:
             what = f"{spec.name!r} has no other version, so this one answers under the bare name"
         else:
             what = (
                 f"{spec.name!r} stays at version {latest}; this one answers as "
-                f"{record.reference}. File the job with adapter.move_latest = 'always' to move it "
-                "in any case"
+                f"{plain(record.reference)}. File the job with adapter.move_latest = 'always' to "
+                "move it in any case"
             )
         report.event("warn", f"Not better than the base: {reason}. {what}")
 
@@ -117,7 +120,9 @@ class Attempt:
         result = job.result
         if result is None:
             return None
-        return self._until_available(lambda: self._registry.adapters.resolve(result.reference))
+        _, _, version = result.reference.rpartition("@")
+        wanted = Reference(job.spec.stored_name, "version", version)
+        return self._until_available(lambda: self._registry.adapters.resolve(wanted))
 
     def _trained(self, spec: JobSpec, report: Reporting) -> Record:
         """Train and publish."""
@@ -128,8 +133,14 @@ class Attempt:
             base, trained = self._run_job(spec, files, folder, every)
         registry, fence = self._registry, self._fence
         return self._until_available(
-            lambda: publish_trained(registry, fence, spec, base.spec, trained, self._clock())
+            lambda: publish_trained(
+                registry, fence, self._spec_now(), base.spec, trained, self._clock()
+            )
         )
+
+    def _spec_now(self) -> JobSpec:
+        """Return the job's spec: its tenant may have been renamed while it ran."""
+        return self._registry.jobs.get(self._fence.job).spec
 
     def _run_job(
         self, spec: JobSpec, files: JobFiles, folder: Path, report: Reporter

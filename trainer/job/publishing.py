@@ -38,7 +38,7 @@ def publish_trained(
     adapter = read_adapter(file, config, base)
     metrics = {**_finite(trained.metrics), BASE: _finite(trained.base_metrics)}
     new = NewVersion(
-        name=spec.name,
+        name=spec.stored_name,
         description=adapter.description,
         created_at=int(now),
         created_by=spec.id,

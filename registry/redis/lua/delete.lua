@@ -1,12 +1,13 @@
 -- Delete one version, or the whole name.
 --
--- KEYS  records versions by_digest aliases | names digests counters changes sequence
--- ARGV  name max_changes method_prefix version('' for all)
+-- KEYS  records versions by_digest aliases | names digests counters changes sequence | sharing
+-- ARGV  name max_changes method_prefix version('' for all) shared_with_prefix
 -- Returns {'deleted', digest...} (those no record refers to any more) | {'missing'} |
 --         {'in_use', alias...}.
 -- Work: the number of deleted versions, and of the name's aliases.
 local records, versions, by_digest, aliases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local names, digests, changes, sequence = KEYS[5], KEYS[6], KEYS[8], KEYS[9]
+local sharing, shared_with = KEYS[10], ARGV[5]
 local name, max_changes, method_prefix, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local orphans = {'deleted'}
 
@@ -41,6 +42,13 @@ local function forget(gone)
     'kind', 'deleted', 'name', name, 'version', gone, 'digest', digest)
 end
 
+local function unshare()
+  for tenant in string.gmatch(redis.call('HGET', sharing, name) or '', '[^\n]+') do
+    redis.call('ZREM', shared_with .. tenant, name)
+  end
+  redis.call('HDEL', sharing, name)
+end
+
 -- The next lower live version, so that one which was rolled back does not return by itself.
 local function heir_of(gone)
   local lower = redis.call('ZRANGE', versions, '(' .. gone, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)
@@ -65,6 +73,7 @@ end
 if redis.call('EXISTS', records) == 0 then
   redis.call('DEL', aliases)
   redis.call('ZREM', names, name)
+  unshare()
 elseif version == latest then
   local heir = heir_of(version)
   redis.call('HSET', aliases, 'latest', heir)

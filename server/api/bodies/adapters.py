@@ -37,11 +37,14 @@ class Adapter(TypedDict):
         num_coefficients: numbers that the adapter owns, over all layers.
         size_bytes: of the coefficient file.
         created_at: seconds since 1970.
-        created_by: `upload`, or the id of a training job.
+        created_by: `upload`, or the id of a training job; empty for another tenant's adapter.
         aliases: alias -> version, `latest` among them.
-        metadata: the publisher's own.
+        metadata: the publisher's own; empty for another tenant's adapter.
         metrics: what evaluation measured.
-        residency: the modes in which it is in this server's memory.
+        owner: the tenant; empty for the operators', whose adapters every tenant may use.
+        shared: every tenant may use it.
+        shared_with: tenants that may use it beside its owner; told to the owner alone.
+        residency: the modes in which it is in this server's memory; told to operators alone.
     """
 
     object: Literal["adapter"]
@@ -59,6 +62,9 @@ class Adapter(TypedDict):
     aliases: dict[str, int]
     metadata: dict[str, Any]
     metrics: dict[str, Any]
+    owner: str
+    shared: bool
+    shared_with: list[str]
     residency: list[ResidentMode]
 
 

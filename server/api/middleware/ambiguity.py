@@ -14,7 +14,10 @@ from server.api.middleware.messages import send_error
 from server.errors import InvalidRequest
 
 #: Headers with one value, of those that this server reads.
-_SINGLE = ("authorization", "content-type", "if-match", "idempotency-key", "host", "origin")
+_SINGLE = (
+    *("authorization", "content-type", "if-match", "idempotency-key", "host", "origin"),
+    "x-overtone-tenant",
+)
 
 
 class Unambiguous:

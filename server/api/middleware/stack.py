@@ -25,7 +25,7 @@ from server.telemetry.traces import Traces
 
 #: What pages of other sites may send and read. No cookies: a page has the server's key, or none.
 _CORS: dict[str, Any] = {
-    "allow_methods": ("GET", "HEAD", "POST", "PUT", "DELETE"),
+    "allow_methods": ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
     "allow_headers": ("*",),
     "expose_headers": (
         *("X-Request-Id", "X-Overtone-Adapter", "ETag", "Retry-After", "OpenAI-Processing-Ms"),

@@ -1,4 +1,8 @@
-"""Adapters over REST: upload, list, show, versions, content, aliases, rollback, delete."""
+"""Adapters over REST: upload, list, show, versions, content, aliases, sharing, rollback, delete.
+
+A tenant names its own adapters, the operators', and those that are shared with it as `OWNER:NAME`
+(registry/adapters/view.py); it changes its own alone.
+"""
 
 import asyncio
 import tempfile
@@ -17,12 +21,17 @@ from registry import (
     AdapterEntry,
     AdapterInUse,
     AdapterNotFound,
+    AdapterView,
     NameConflict,
+    NotOwner,
     PreconditionFailed,
     Record,
+    Reference,
     withdraw,
 )
-from server.api.adapter_upload import FORM, publish_upload, read_form
+from registry.common.spaces import OPERATORS
+from server.api.adapter_responses import adapter_object
+from server.api.adapter_upload import FORM, check_sharing, publish_upload, read_form
 from server.api.answerer import HEADER, naming
 from server.api.bodies.adapters import (
     Adapter,
@@ -31,6 +40,7 @@ from server.api.bodies.adapters import (
     DeletedAdapter,
     MovedAlias,
 )
+from server.api.callers import Caller
 from server.api.completion_schemas import AliasRequest
 from server.api.describe import (
     ASKS_REGISTRY,
@@ -47,13 +57,14 @@ from server.api.describe import (
 from server.api.pages import Page, paged
 from server.api.parameters import AdapterName, AdapterVersion, After, Limit, MaybeLimit
 from server.api.request import check_room, declared_size, json_body, service_of
-from server.service import Service
+from server.api.sharing_schemas import SharingRequest
 
 router = APIRouter(tags=["adapters"])
 T = TypeVar("T")
 
 
 _UNKNOWN = (*ASKS_REGISTRY, *INVALID, AdapterNotFound)
+_CHANGES = (*_UNKNOWN, NotOwner)
 
 
 async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -68,7 +79,7 @@ async def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         answer(Adapter, status=201, description="A new version."),
         answer(Adapter, description="These bytes are a version of this name already."),
         body=FORM,
-        errors=(*WRITES, *READS_ADAPTER, BaseMismatch, NameConflict),
+        errors=(*WRITES, *READS_ADAPTER, BaseMismatch, NameConflict, AdapterNotFound, NotOwner),
         scopes=UPLOAD,
     ),
 )
@@ -78,13 +89,15 @@ async def upload(request: Request) -> Response:
     await check_room(service, declared_size(request))
     with tempfile.TemporaryDirectory(prefix="overtone-upload-") as folder:
         async with request.form(max_files=4, max_fields=8, max_part_size=MAX_CONFIG_BYTES) as form:
-            fields = await read_form(form, Path(folder))
-        request.state.made = {"name": fields["name"]}
-        record, created = await _call(publish_upload, service, Path(folder), **fields)
+            given = await read_form(form, Path(folder))
+        request.state.made = {"name": given.name}
+        caller: Caller = request.state.caller
+        record, created = await _call(publish_upload, service, caller, Path(folder), given)
         service.registry.directory.forget(record.name)
         entry = await _call(service.registry.adapters.get, record.name)
     request.state.made["version"] = record.version
-    return JSONResponse(_body(service, record, entry), 201 if created else 200)
+    body = adapter_object(service, caller, record, entry)
+    return JSONResponse(body, 201 if created else 200)
 
 
 @router.get(
@@ -101,16 +114,15 @@ async def list_adapters(
     prefix: Annotated[str | None, Query(description="Only names that begin so.")] = None,
 ) -> dict[str, Any]:
     """List the latest version of each adapter, page by page in the order of their names."""
-    service = service_of(request)
-    adapters = service.registry.adapters
-    entries = await _call(adapters.list, limit + 1, after, method, prefix)
+    view = _view(request)
+    entries = await _call(view.list, limit + 1, after, method, prefix)
     page = entries[:limit]
     return {
         "object": "list",
-        "data": [_body(service, entry.latest, entry) for entry in page],
+        "data": [_body(request, entry.latest, entry) for entry in page],
         "has_more": len(entries) > limit,
-        "first_id": page[0].name if page else None,
-        "last_id": page[-1].name if page else None,
+        "first_id": view.shown(page[0].name) if page else None,
+        "last_id": view.shown(page[-1].name) if page else None,
     }
 
 
@@ -120,9 +132,8 @@ async def list_adapters(
 )
 async def show(request: Request, name: AdapterName) -> Adapter:
     """Show the latest version and all aliases."""
-    service = service_of(request)
-    entry = await _call(service.registry.adapters.get, name)
-    return _body(service, entry.latest, entry)
+    entry = await _call(_view(request).get, name)
+    return _body(request, entry.latest, entry)
 
 
 @router.get(
@@ -138,15 +149,15 @@ async def versions(
     ] = None,
 ) -> Response:
     """List the versions, the oldest first: all, or page by page."""
-    service = service_of(request)
-    entry = await _call(service.registry.adapters.get, name)
-    read = partial(_versions, service, entry)
+    entry = await _call(_view(request).get, name)
+    read = partial(_versions, request, entry)
     return await paged(read, limit, None if after is None else str(after))
 
 
-def _versions(service: Service, entry: AdapterEntry, limit: int, after: str | None) -> Page:
-    found = service.registry.adapters.versions(entry.name, limit + 1, int(after or 0))
-    data = [_body(service, record, entry) for record in found[:limit]]
+def _versions(request: Request, entry: AdapterEntry, limit: int, after: str | None) -> Page:
+    adapters = service_of(request).registry.adapters
+    found = adapters.versions(entry.name, limit + 1, int(after or 0))
+    data = [_body(request, record, entry) for record in found[:limit]]
     ids = (str(found[0].version), str(found[:limit][-1].version)) if found else None
     return Page(data, ids, len(found) > limit)
 
@@ -160,7 +171,7 @@ def _versions(service: Service, entry: AdapterEntry, limit: int, after: str | No
             headers=(HEADER,),
             description="The safetensors file, or the config.",
         ),
-        errors=_UNKNOWN,
+        errors=_CHANGES,
         scopes=READS,
     ),
 )
@@ -172,11 +183,15 @@ async def content(
         Literal["file", "config"], Query(description="Which of the two files.")
     ] = "file",
 ) -> Response:
-    """Give the bytes back: the coefficient file, or with `?part=config` its config."""
-    service = service_of(request)
-    record = await _call(service.registry.adapters.resolve, f"{name}@{version}")
-    blob = await _call(service.registry.blobs.open_whole, record.digest)
-    headers = naming(record)
+    """Give the bytes back to the owner: the coefficient file, or with `?part=config` its config."""
+    registry = service_of(request).registry
+
+    def read(stored: str) -> Record:
+        return registry.adapters.resolve(Reference(stored, "version", str(version)))
+
+    record = await _call(_view(request).change, name, read)
+    blob = await _call(registry.blobs.open_whole, record.digest)
+    headers = naming(record, request.state.caller.space)
     if part == "config":
         return FileResponse(blob.config, media_type="application/json", headers=headers)
     return FileResponse(blob.file, media_type="application/octet-stream", headers=headers)
@@ -188,7 +203,7 @@ async def content(
         "moveAlias",
         answer(MovedAlias, headers=("ETag",)),
         body=AliasRequest,
-        errors=(*WRITES, AdapterNotFound, PreconditionFailed),
+        errors=(*WRITES, *_CHANGES, PreconditionFailed),
         scopes=UPLOAD,
     ),
 )
@@ -206,8 +221,8 @@ async def move_alias(
     request.state.made = {"version": body.version}
     await check_room(service)
     move = service.registry.adapters.move_alias
-    etag = await _call(move, name, alias, body.version, if_match)
-    service.registry.directory.forget(name)
+    etag = await _call(_view(request).change, name, move, alias, body.version, if_match)
+    _forget(request, name)
     moved = {"object": "alias", "name": name, "alias": alias, "version": body.version}
     return JSONResponse(moved, headers={"ETag": etag})
 
@@ -215,25 +230,55 @@ async def move_alias(
 @router.post(
     "/v1/adapters/{name:adapter}/rollback",
     **describe(
-        "rollbackAdapter", answer(Adapter), errors=(*WRITES, *_UNKNOWN, NameConflict), scopes=UPLOAD
+        "rollbackAdapter", answer(Adapter), errors=(*WRITES, *_CHANGES, NameConflict), scopes=UPLOAD
     ),
 )
 async def rollback(request: Request, name: AdapterName) -> Adapter:
     """Make the version before the latest the latest again."""
-    service = service_of(request)
-    await check_room(service)
-    record = await _call(service.registry.adapters.rollback, name)
-    service.registry.directory.forget(name)
-    return _body(service, record, await _call(service.registry.adapters.get, name))
+    adapters = service_of(request).registry.adapters
+    await check_room(service_of(request))
+    record = await _call(_view(request).change, name, adapters.rollback)
+    _forget(request, name)
+    return _body(request, record, await _call(adapters.get, record.name))
+
+
+@router.patch(
+    "/v1/adapters/{name:adapter}",
+    **describe(
+        "shareAdapter",
+        answer(Adapter),
+        body=SharingRequest,
+        errors=(*WRITES, *_CHANGES),
+        scopes=UPLOAD,
+    ),
+)
+async def share(request: Request, name: AdapterName) -> Adapter:
+    """Say which other tenants may use an adapter; they cannot change it, nor read its files."""
+    body = await json_body(request, SharingRequest)
+    if body.shared is not None:
+        check_sharing(request.state.caller, body.shared)
+    request.state.made = {"shared": body.shared, "shared_with": body.shared_with}
+    adapters = service_of(request).registry.adapters
+    await check_room(service_of(request))
+
+    def change(stored: str) -> AdapterEntry:
+        before = adapters.get(stored).sharing
+        if request.state.caller.space != OPERATORS:
+            adapters.share(stored, body.changed(before))
+        return adapters.get(stored)
+
+    entry = await _call(_view(request).change, name, change)
+    _forget(request, name)
+    return _body(request, entry.latest, entry)
 
 
 @router.delete(
     "/v1/adapters/{name:adapter}",
-    **describe("deleteAdapter", answer(DeletedAdapter), errors=_UNKNOWN, scopes=UPLOAD),
+    **describe("deleteAdapter", answer(DeletedAdapter), errors=_CHANGES, scopes=UPLOAD),
 )
 async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
     """Delete an adapter; running requests finish on it, new ones get 404."""
-    return await _delete(service_of(request), name, None)
+    return await _delete(request, name, None)
 
 
 @router.delete(
@@ -241,7 +286,7 @@ async def delete(request: Request, name: AdapterName) -> dict[str, Any]:
     **describe(
         "deleteAdapterVersion",
         answer(DeletedAdapter),
-        errors=(*_UNKNOWN, AdapterInUse),
+        errors=(*_CHANGES, AdapterInUse),
         scopes=UPLOAD,
     ),
 )
@@ -249,40 +294,34 @@ async def delete_version(
     request: Request, name: AdapterName, version: AdapterVersion
 ) -> dict[str, Any]:
     """Delete one version."""
-    return await _delete(service_of(request), name, version)
+    return await _delete(request, name, version)
 
 
-async def _delete(service: Service, name: str, version: int | None) -> dict[str, Any]:
+async def _delete(request: Request, name: str, version: int | None) -> dict[str, Any]:
+    service, view = service_of(request), _view(request)
     registry = service.registry
-    await _call(withdraw, registry.adapters, registry.blobs, name, version)
-    registry.directory.forget(name)
+
+    def remove(stored: str) -> str:
+        withdraw(registry.adapters, registry.blobs, stored, version)
+        return stored
+
+    stored = await _call(view.change, name, remove)
+    registry.directory.forget(stored)
     if version is None:
-        service.pins.remove(name)
+        service.pins.remove(stored)
     await _call(service.pins.drop_dead, registry.adapters.digest_is_live)
     return {"object": "adapter.deleted", "name": name, "version": version, "deleted": True}
 
 
-def _body(service: Service, record: Record, entry: AdapterEntry) -> Adapter:
-    """Return a record as the API shows it."""
-    return {
-        "object": "adapter",
-        "name": record.name,
-        "version": record.version,
-        "digest": record.digest,
-        "method": record.description.method,
-        "method_config": record.description.method_config,
-        "base": {
-            "name": record.description.base_name,
-            "fingerprint": record.description.base_fingerprint,
-            "verified": record.description.base_verified,
-        },
-        "target_modules": list(record.description.target_modules),
-        "num_coefficients": record.description.num_coefficients,
-        "size_bytes": record.description.size_bytes,
-        "created_at": record.created_at,
-        "created_by": record.created_by,
-        "aliases": entry.aliases,
-        "metadata": record.metadata,
-        "metrics": record.metrics,
-        "residency": service.loader.memory.modes_of(record.digest),
-    }
+def _view(request: Request) -> AdapterView:
+    """Return the adapters as the caller names them."""
+    return service_of(request).registry.adapters_of(request.state.caller.space)
+
+
+def _forget(request: Request, name: str) -> None:
+    """Have the next request see what this one has changed."""
+    service_of(request).registry.directory.forget(_view(request).own(name))
+
+
+def _body(request: Request, record: Record, entry: AdapterEntry) -> Adapter:
+    return adapter_object(service_of(request), request.state.caller, record, entry)

@@ -42,7 +42,7 @@ async def create(request: Request) -> Batch:
     body = await json_body(request, BatchCreation)
     service = service_of(request)
     await check_room(service)
-    record = await asyncio.to_thread(create_batch, service, body, request.state.tenant)
+    record = await asyncio.to_thread(create_batch, service, body, request.state.caller)
     request.state.made = {"batch_id": record.id}
     request.app.state.wake_batches()
     return batch_object(record)

@@ -32,7 +32,7 @@ async def compare(request: Request) -> Response:
     """Ask several models the same, in one batch; a model that fails is an entry with its error."""
     body = await checked_body(request, lambda given: checked(kind_of(given), given))
     service = service_of(request)
-    making = tokenized(service, body, request.state.tenant, compare_calls)
+    making = tokenized(service, body, request.state.caller, compare_calls)
     calls = await unless_gone(request, making)
     accepted, on_error = await accept_all(service, calls), partial(error_body, request)
     if body.stream:

@@ -13,6 +13,7 @@ from server.api.bodies.answers import (
     Completion,
     CompletionChunk,
 )
+from server.api.callers import Caller
 from server.api.calls import chat_call, completion_call, tokenized
 from server.api.chat_schemas import ChatRequest
 from server.api.completion_schemas import CompletionRequest, GenerationRequest
@@ -61,10 +62,10 @@ async def chat_completions(request: Request) -> Response:
 
 
 async def _answer(
-    request: Request, body: B, call_of: Callable[[Service, B, str], GenerationCall]
+    request: Request, body: B, call_of: Callable[[Service, B, Caller], GenerationCall]
 ) -> Response:
     service = service_of(request)
-    call = await unless_gone(request, tokenized(service, body, request.state.tenant, call_of))
+    call = await unless_gone(request, tokenized(service, body, request.state.caller, call_of))
     if not body.stream:
         whole = await unless_gone(request, whole_answer(service, call))
         return await json_answer(whole.body, whole.answerer.headers)

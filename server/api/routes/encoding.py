@@ -26,7 +26,7 @@ router = APIRouter(tags=["inference"])
 async def classify(request: Request) -> Response:
     """Say which label each text or image has."""
     body = await json_body(request, ClassifyRequest)
-    work = classified(service_of(request), body, request.state.tenant)
+    work = classified(service_of(request), body, request.state.caller)
     found = await unless_gone(request, work)
     return await json_answer(found.body, found.answerer.headers)
 
@@ -44,6 +44,6 @@ async def classify(request: Request) -> Response:
 async def embeddings(request: Request) -> Response:
     """Return one vector per text."""
     body = await json_body(request, EmbeddingsRequest)
-    work = embedded(service_of(request), body, request.state.tenant)
+    work = embedded(service_of(request), body, request.state.caller)
     found = await unless_gone(request, work)
     return await json_answer(found.body, found.answerer.headers)

@@ -13,6 +13,7 @@ from registry import FileNotFound
 from server.api.answerer import HEADER, Answerer, resolve
 from server.api.bodies.answers import Evaluation as Evaluated
 from server.api.bodies.answers import EvaluationProgress
+from server.api.callers import Caller
 from server.api.describe import ANSWERS, INFER, answer, describe
 from server.api.event_stream import EventStream, event_lines
 from server.api.job_creation import own_file_for
@@ -60,7 +61,7 @@ async def evaluate(request: Request) -> Response:
     """Compute a training job's figures of a served model, at once or with progress as events."""
     body = await json_body(request, EvaluationRequest)
     service = service_of(request)
-    answerer, evaluation = await asyncio.to_thread(_opened, service, body, request.state.tenant)
+    answerer, evaluation = await asyncio.to_thread(_opened, service, body, request.state.caller)
     state = request.app.state
     if state.num_evaluations >= _MAX_AT_ONCE:
         message = f"{_MAX_AT_ONCE} evaluations run already; try again when one is over"
@@ -79,13 +80,15 @@ async def evaluate(request: Request) -> Response:
         state.num_evaluations -= 1
 
 
-def _opened(service: Service, body: EvaluationRequest, tenant: str) -> tuple[Answerer, Evaluation]:
-    answerer, files = resolve(service, body.model), service.registry.files
-    record = own_file_for(service.registry, body.file, tenant, "fine-tune", "file")
+def _opened(
+    service: Service, body: EvaluationRequest, caller: Caller
+) -> tuple[Answerer, Evaluation]:
+    answerer, files = resolve(service, body.model, caller.space), service.registry.files
+    record = own_file_for(service.registry, body.file, caller.tenant, "fine-tune", "file")
     faults = record.facts.get("faults") or []
     if faults:
         raise InvalidRequest(f"line {faults[0]['line']}: {faults[0]['message']}", "file")
-    spec = EvaluationSpec(answerer, files.open(body.file), tenant, body.max_length)
+    spec = EvaluationSpec(answerer, files.open(body.file), caller.tenant, body.max_length)
     return answerer, Evaluation(service, spec)
 
 

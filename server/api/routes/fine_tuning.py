@@ -77,7 +77,7 @@ async def create(request: Request) -> Job:
     """File a job; a worker of this base takes it."""
     body = await json_body(request, JobRequest)
     await check_room(service_of(request))
-    job = await _call(file_job, service_of(request), body, request.state.tenant)
+    job = await _call(file_job, service_of(request), body, request.state.caller)
     request.state.made = {"job_id": job.id}
     return job_object(job)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from registry import Record
+from registry.common.spaces import shown_in, space_of
 from server.api.answerer import resolve
 from server.api.bodies.ops import BaseFacts, Model, ModelList, SamplingDefaults
 from server.api.describe import ASKS_REGISTRY, INVALID, READS, RESOLVES, answer, describe
@@ -25,8 +26,7 @@ router = APIRouter(tags=["models"])
 )
 async def models(request: Request, limit: MaybeLimit = None, after: After = None) -> Response:
     """List the base, then the adapters in the order of their names: all, or page by page."""
-    service = service_of(request)
-    return await paged(partial(_page, service), limit, after)
+    return await paged(partial(_page, request), limit, after)
 
 
 @router.get(
@@ -39,21 +39,23 @@ async def model(
 ) -> Model:
     """Show one model by any name a request may use."""
     service = service_of(request)
-    answerer = await asyncio.to_thread(resolve, service, model)
+    space = request.state.caller.space
+    answerer = await asyncio.to_thread(resolve, service, model, space)
     if answerer.record is None:
         return _base_model(service)
-    shown: Model = {**_adapter_model(service, answerer.record), "id": model}
+    shown: Model = {**_adapter_model(service, space, answerer.record), "id": model}
     defaults = _sampling_defaults(service)
     return {**shown, "overtone": {"sampling_defaults": defaults}} if defaults else shown
 
 
-def _page(service: Service, limit: int, after: str | None) -> Page:
+def _page(request: Request, limit: int, after: str | None) -> Page:
     """Return the models behind `after`; the base comes before all adapters."""
+    service, space = service_of(request), request.state.caller.space
     own = [] if after else [_base_model(service)]
     behind = None if after == service.base.spec.name else after
     wanted = limit - len(own)
-    entries = service.registry.adapters.list(wanted + 1, behind)
-    found = [*own, *(_adapter_model(service, entry.latest) for entry in entries[:wanted])]
+    entries = service.registry.adapters_of(space).list(wanted + 1, behind)
+    found = [*own, *(_adapter_model(service, space, entry.latest) for entry in entries[:wanted])]
     ids = (found[0]["id"], found[-1]["id"]) if found else None
     return Page(found, ids, len(entries) > wanted)
 
@@ -101,12 +103,15 @@ def _sampling_defaults(service: Service) -> SamplingDefaults | None:
     }
 
 
-def _adapter_model(service: Service, record: Record) -> Model:
+def _adapter_model(service: Service, space: str, record: Record) -> Model:
+    """Return an adapter as a caller with these names sees it."""
+    owner = space_of(record.name)
+    owned_by = record.created_by if owner == space else owner
     return {
-        "id": record.name,
+        "id": shown_in(space, record.name),
         "object": "model",
         "created": record.created_at,
-        "owned_by": record.created_by or "overtone",
+        "owned_by": owned_by or "overtone",
         "root": service.base.spec.name,
         "parent": service.base.spec.name,
     }

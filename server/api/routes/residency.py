@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from registry import AdapterNotFound, Record
+from registry.common.spaces import shown_in
 from server.adapters.modes import Mode
 from server.adapters.residency import Entry
 from server.api.answerer import resolve
@@ -43,13 +44,13 @@ async def warm(
 ) -> Response:
     """Load an adapter before its first request; 202 if that takes longer than `timeout_s`."""
     service = service_of(request)
-    record = await _record(service, name)
+    record = await _record(request, name)
     entry = service.loader.acquire(record.digest, mode or service.mode_of(record.digest))
     try:
         is_done = await _done(service, entry, timeout_s)
     finally:
         service.loader.release(entry)
-    return JSONResponse(_body(service, record), 200 if is_done else 202)
+    return JSONResponse(_body(request, record), 200 if is_done else 202)
 
 
 @router.put(
@@ -61,7 +62,7 @@ async def pin(
 ) -> Response:
     """Load an adapter and keep it in memory; 202 if it is not loaded, and not pinned, in time."""
     service = service_of(request)
-    record = await _record(service, name)
+    record = await _record(request, name)
     entry = service.loader.acquire(record.digest, mode or service.mode_of(record.digest))
     try:
         is_done = await _done(service, entry, timeout_s)
@@ -69,7 +70,7 @@ async def pin(
             await asyncio.to_thread(_pin, service, record.name, entry)
     finally:
         service.loader.release(entry)
-    return JSONResponse(_body(service, record), 200 if is_done else 202)
+    return JSONResponse(_body(request, record), 200 if is_done else 202)
 
 
 @router.delete(
@@ -79,11 +80,12 @@ async def pin(
 async def unpin(request: Request, name: ModelName) -> Residency | Unpinned:
     """Allow that an adapter is evicted again; of no effect if it is not pinned."""
     service = service_of(request)
-    plain = name.partition("@")[0]
-    if service.pins.remove(plain):
-        return {"object": "adapter.residency", "name": plain, "pinned": False}
-    record = await _record(service, name)
-    return _body(service, record)
+    view = service.registry.adapters_of(request.state.caller.space)
+    for stored in await asyncio.to_thread(view.meanings, name):
+        if service.pins.remove(stored):
+            return {"object": "adapter.residency", "name": view.shown(stored), "pinned": False}
+    record = await _record(request, name)
+    return _body(request, record)
 
 
 def _pin(service: Service, name: str, entry: Entry) -> None:
@@ -96,8 +98,9 @@ def _pin(service: Service, name: str, entry: Entry) -> None:
         service.pins.set(name, entry)
 
 
-async def _record(service: Service, name: str) -> Record:
-    answerer = await asyncio.to_thread(resolve, service, name)
+async def _record(request: Request, name: str) -> Record:
+    space = request.state.caller.space
+    answerer = await asyncio.to_thread(resolve, service_of(request), name, space)
     if answerer.record is None:
         raise AdapterNotFound(f"{name!r} is the base itself; it is always in memory")
     return answerer.record
@@ -125,10 +128,11 @@ async def _done(service: Service, entry: Entry, timeout_s: float) -> bool:
     return True
 
 
-def _body(service: Service, record: Record) -> Residency:
+def _body(request: Request, record: Record) -> Residency:
+    service = service_of(request)
     return {
         "object": "adapter.residency",
-        "name": record.name,
+        "name": shown_in(request.state.caller.space, record.name),
         "version": record.version,
         "digest": record.digest,
         "residency": service.loader.memory.modes_of(record.digest),

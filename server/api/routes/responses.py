@@ -38,7 +38,7 @@ async def responses(request: Request) -> Response:
     form = ResponseForm(body, service.sampling_defaults)
     with own_names():
         chat = chat_request(body)
-        making = tokenized(service, chat, request.state.tenant, chat_call)
+        making = tokenized(service, chat, request.state.caller, chat_call)
         call = await unless_gone(request, making)
         if not body.stream:
             whole = await unless_gone(request, whole_answer(service, call))

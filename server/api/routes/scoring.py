@@ -28,7 +28,7 @@ router = APIRouter(tags=["inference"])
 async def rerank(request: Request) -> Response:
     """Order documents by how well they answer a query, the best first."""
     body = await json_body(request, RerankRequest)
-    work = reranked(service_of(request), body, request.state.tenant)
+    work = reranked(service_of(request), body, request.state.caller)
     found = await unless_gone(request, work)
     return await json_answer(found.body, found.answerer.headers)
 
@@ -46,6 +46,6 @@ async def rerank(request: Request) -> Response:
 async def score(request: Request) -> Response:
     """Score pairs of texts."""
     body = await json_body(request, ScoreRequest)
-    work = scored(service_of(request), body, request.state.tenant)
+    work = scored(service_of(request), body, request.state.caller)
     found = await unless_gone(request, work)
     return await json_answer(found.body, found.answerer.headers)

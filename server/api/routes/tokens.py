@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from server.api.answerer import resolve
 from server.api.bodies.tokens import Detokenized, Tokenized, TokenizerInfo
+from server.api.callers import Caller
 from server.api.chats import chat_of
 from server.api.describe import INFER, LIMITED, RESOLVES, SERVES, answer, describe
 from server.api.json_answer import json_answer
@@ -34,12 +35,14 @@ async def tokenize(request: Request) -> Response:
     service, body = service_of(request), await json_body(request, TokenizeRequest)
     field = "prompt" if body.messages is None else "messages"
     service.text.lengths.check_chars(body.size, field)
-    made = await service.tokenizing.run(body.size, partial(_tokenized, service, body))
+    made = await service.tokenizing.run(
+        body.size, partial(_tokenized, service, body, request.state.caller)
+    )
     return await json_answer(made)
 
 
-def _tokenized(service: Service, body: TokenizeRequest) -> Tokenized:
-    _check_model(service, body.model)
+def _tokenized(service: Service, body: TokenizeRequest, caller: Caller) -> Tokenized:
+    _check_model(service, body.model, caller)
     text = service.text
     if body.prompt is not None:
         tokens = text.tokens_of(body.prompt, body.add_special_tokens is not False)
@@ -66,11 +69,11 @@ def _tokenized(service: Service, body: TokenizeRequest) -> Tokenized:
 async def detokenize(request: Request) -> Detokenized:
     """Return the text that tokens say."""
     service, body = service_of(request), await json_body(request, DetokenizeRequest)
-    return await asyncio.to_thread(_detokenized, service, body)
+    return await asyncio.to_thread(_detokenized, service, body, request.state.caller)
 
 
-def _detokenized(service: Service, body: DetokenizeRequest) -> Detokenized:
-    _check_model(service, body.model)
+def _detokenized(service: Service, body: DetokenizeRequest, caller: Caller) -> Detokenized:
+    _check_model(service, body.model, caller)
     return {"prompt": service.text.decoded(body.tokens)}
 
 
@@ -85,11 +88,11 @@ async def tokenizer_info(request: Request) -> TokenizerInfo:
     return cast(TokenizerInfo, told)
 
 
-def _check_model(service: Service, name: str | None) -> None:
+def _check_model(service: Service, name: str | None, caller: Caller) -> None:
     """Check that there is such a model; all have the base's tokens.
 
     Raises:
         AdapterNotFound: there is not.
     """
     if name is not None:
-        resolve(service, name)
+        resolve(service, name, caller.space)

@@ -9,6 +9,7 @@ import pytest
 from registry.adapters.adapters import Adapters
 from registry.adapters.changes import Position
 from registry.adapters.directory import Directory, Following
+from registry.adapters.sharing import Sharing
 from registry.errors import AdapterNotFound, RegistryUnavailable
 from registry.redis import keys
 from registry.redis.client import open_client
@@ -112,6 +113,24 @@ def test_change_elsewhere_is_seen(follow, asked, adapters, client, put):
         assert is_gone(directory, "poet@1")
 
 
+def test_what_is_there_and_shared_is_answered_from_memory_until_it_changes(follow, client, put):
+    ops = []
+    adapters = Adapters(client, lambda op, seconds, answered: ops.append(op))
+    bob = Sharing(tenants=("bob",))
+    with follow(adapters, client) as directory:
+        for _ in range(3):
+            assert not directory.has("alice:poet")
+            assert directory.sharing("alice:poet") == Sharing()
+        assert sorted(ops) == ["has", "sharing"]
+        put(1, "alice:poet")
+        until(lambda: directory.has("alice:poet"))
+        Adapters(client).share("alice:poet", bob)
+        until(lambda: directory.sharing("alice:poet") == bob)
+        Adapters(client).delete("alice:poet")
+        until(lambda: not directory.has("alice:poet"))
+        until(lambda: directory.sharing("alice:poet") == Sharing())
+
+
 def is_gone(directory, reference):
     try:
         directory.resolve(reference)
@@ -187,7 +206,7 @@ def test_references_of_one_name_are_bounded(asked, client, put):
     for i in range(150):
         directory.resolve(f"poet@{i + 1}")
 
-    assert len(directory._names["poet"]) <= 64
+    assert len(directory._records._names["poet"]) <= 64
 
 
 def test_gap_in_the_news_forgets_everything(follow, asked, client, put):

@@ -4,110 +4,27 @@ The cases are made from the document, so a new route is among them. Their paths 
 there, so that a request which should have been refused would be seen in the registry or the store.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 
-import spectra
-from api_contract import api_document
-from batches_made import lines, request
-from live import BASE, Live
+from access_scene import GUARDED, LINES, OPERATIONS, Json, Scene, code_of, things_of
+from live import Live
 from raw_http import head, wire
-from registry import NewKey, Scope
 from registry.access.record import SCOPES
 
-Json = dict[str, Any]
-
 ROOT = "root-of-the-tests"
-OPERATIONS = [
-    (method.upper(), path, operation)
-    for path, operations in api_document()["paths"].items()
-    for method, operation in operations.items()
-]
-GUARDED = [each for each in OPERATIONS if each[2]["security"]]
 named = pytest.mark.parametrize(
     ("method", "path", "operation"), GUARDED, ids=[op["operationId"] for *_, op in GUARDED]
 )
-LINES = b'{"prompt": "a", "completion": "b"}\n' * 10
-
-
-@dataclass
-class Scene:
-    """A server with one of everything, and the keys that are tried."""
-
-    live: Live
-    known: dict[str, str]
-    keys: dict[str, str]
-
-    def send(self, method: str, path: str, operation: Json, key: str | None) -> httpx2.Response:
-        """Send a request that would do something, if it were let in."""
-        body = {"json": example_of(operation)} if "requestBody" in operation else {}
-        if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
-            body = {"data": {"purpose": "fine-tune", "name": "more"}, "files": {"file": LINES}}
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return self.live.http.request(method, self.path(path), headers=headers, **body)
-
-    def path(self, path: str) -> str:
-        return path.format_map(self.known)
-
-    def key_of(self, *scopes: Scope, life_s: float | None = None) -> str:
-        api_keys = self.live.service.registry.api_keys
-        new = NewKey("alice", scopes, expires_in_s=life_s)
-        return api_keys.create(new, now=time.time())[1].reveal()
-
-    def state(self) -> dict[str, str]:
-        """Return a digest of everything that the registry, the store and the memory hold."""
-        client, service = self.live.service.registry.client, self.live.service
-        found = {key.decode(): _digest(client.dump(key) or b"") for key in client.keys("*")}
-        store = Path(self.live.settings.data) / "blobs"
-        for path in sorted(store.rglob("*")):
-            found[str(path)] = str(path.stat().st_size)
-        found["pins"] = repr(service.pins.digest_of("known"))
-        return found
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def example_of(operation: Json) -> Json:
-    """Return the example of an operation's JSON body."""
-    content = operation["requestBody"]["content"].get("application/json", {"schema": {}})
-    schema = content["schema"]
-    schema = schema.get("anyOf", [schema])[0]
-    if "$ref" not in schema:
-        return {}
-    body: Json = api_document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return dict(body["examples"][0])
 
 
 @pytest.fixture(scope="module")
 def scene(serve_all: Callable[..., Live]) -> Scene:
     live = serve_all(api_keys=f"alice={ROOT}", run_batches=False, calibration_s=0)
-    live.http.headers["Authorization"] = f"Bearer {ROOT}"
-    for seed in (0, 1):
-        assert live.upload("known", spectra.files(seed), alias="prod").status_code == 201
-    files = [
-        live.http.post("/v1/files", data={"purpose": purpose}, files={"file": ("a.jsonl", content)})
-        for purpose, content in (("fine-tune", LINES), ("batch", lines(request(1))))
-    ]
-    file, requests = (answer.json()["id"] for answer in files)
-    body = {"model": BASE, "training_file": file}
-    job = live.http.post("/v1/fine_tuning/jobs", json=body).json()["id"]
-    body = {"input_file_id": requests, "endpoint": "/v1/completions", "completion_window": "24h"}
-    batch = live.http.post("/v1/batches", json=body).json()["id"]
-    asked = {"tenant": "alice", "scopes": ["infer"]}
-    key = live.http.post("/v1/keys", json=asked).json()["id"]
-    del live.http.headers["Authorization"]
-    known = {"name": "known", "alias": "prod", "version": "1", "model": "known"}
-    known |= {"file_id": file, "job_id": job, "batch_id": batch, "key_id": key, "tenant": "alice"}
-    made = Scene(live, known, {})
+    made = Scene(live, things_of(live, ROOT))
+    made.known |= {"key_id": made.key_of("infer").split("_")[1], "tenant": "alice"}
     made.keys["wrong"] = made.key_of("admin")[:-4] + "AAAA"
     made.keys["unknown"] = f"ovt_{'0' * 16}_{'a' * 43}"
     made.keys["expired"] = made.key_of(*SCOPES, life_s=0.001)
@@ -122,10 +39,6 @@ def scene(serve_all: Callable[..., Live]) -> Scene:
 
 def scopes_of(operation: Json) -> set[str]:
     return {scope for way in operation["security"] for scope in way["apiKey"]}
-
-
-def code_of(answer: httpx2.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
 
 
 @named

@@ -5,18 +5,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from live import Live
+from live import Live, running, settings_of
 from raw_http import head, wire
 from registry import KeyRecord, NewKey, RegistryUnavailable
 from registry.access.record import SCOPES, Scope
 from registry.access.secret import Secret, digest_of
 from server.api import callers
 from server.api.callers import ANY_CALLER, Authentication, Caller
-from server.errors import InvalidApiKey, NotReady
+from server.errors import InsufficientScope, InvalidApiKey, InvalidRequest, NotReady
 from waiting import until
 
 ID = "0123456789abcdef"
@@ -67,7 +68,7 @@ def caller_of(authentication: Authentication, sent: bytes | None) -> Caller:
 
 def test_a_key_of_the_registry_has_its_tenant_and_scopes() -> None:
     found = caller_of(of(Mirror(record_of("infer", "train"))), SENT)
-    assert found == Caller("alice", ("infer", "train"), ID)
+    assert found == Caller("alice", ("infer", "train"), ID, "alice")
     assert found.may(("upload", "train"))
     assert not found.may(("upload", "admin"))
     assert not found.may(())
@@ -148,7 +149,7 @@ def test_one_lookup_is_for_all_requests_that_wait_for_it() -> None:
 
     gone, *found = asyncio.run(ask())
     assert isinstance(gone, asyncio.CancelledError)
-    assert found == [Caller("alice", ("infer",), ID)] * 999
+    assert found == [Caller("alice", ("infer",), ID, "alice")] * 999
     assert mirror.num_asked == 1
     assert not authentication._asked
 
@@ -176,9 +177,31 @@ def test_a_flood_of_unknown_keys_is_bounded_and_known_keys_pass_it() -> None:
 
 def test_a_caller_behind_a_gateway_is_a_tenant_of_its_own_and_no_operator() -> None:
     gateway = Caller("gate", SCOPES, ID)
-    assert gateway.of_gateway(b"bob") == Caller("gate/bob", ("infer", "upload", "train"), ID)
+    scopes = ("infer", "upload", "train")
+    assert gateway.of_gateway(b"bob") == Caller("gate/bob", scopes, ID, "gate/bob")
     assert len(gateway.of_gateway(b"b" * 1000).tenant) == len("gate/") + 128
     assert gateway.of_gateway(b"\xff\xfe").tenant == "gate/ÿþ"
+
+
+def test_an_operator_acts_for_a_tenant_with_its_own_key_and_scopes() -> None:
+    operator = Caller("alice", SCOPES, ID, "alice")
+    assert operator.acting_for(b"bob") == Caller("bob", SCOPES, ID, "bob")
+    assert operator.acting_for(b"gate/b b") == Caller("gate/b b", SCOPES, ID, "gate/b b")
+    assert operator.acting_for(b"-") == Caller("", SCOPES, ID, "")
+    for named in (b"b:b", b"-b", b"b/", b"b\xff", b"a" * 65):
+        with pytest.raises(InvalidRequest, match="no tenant's name"):
+            operator.acting_for(named)
+    for other in (operator.of_gateway(b"bob"), Caller("alice", ("infer",), ID, "alice")):
+        with pytest.raises(InsufficientScope):
+            other.acting_for(b"bob")
+
+
+def test_before_the_registry_is_open_only_a_key_of_the_setting_is_let_in() -> None:
+    for sent in (None, b"", b"x", SENT):
+        with pytest.raises(NotReady, match="starting"):
+            caller_of(of(None), sent)
+    assert of(None).is_open  # so pages of other sites are refused as without keys
+    assert caller_of(of(None, "bob=one"), b"one").tenant == "bob"
 
 
 # Over a real connection.
@@ -297,3 +320,32 @@ def test_a_known_key_is_looked_up_in_memory(guarded: Live) -> None:
     for _ in range(20):
         asked()
     assert asked() == before
+
+
+def test_a_starting_server_lets_nothing_through_but_open_paths_and_the_settings_keys(
+    base_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Whether keys are needed is in the registry, and that is not open yet."""
+    for given in ("", f"alice={KEY}"):
+        may_start = threading.Event()
+
+        def start(metrics: object, may_start: threading.Event = may_start) -> Any:
+            assert may_start.wait(30)
+            raise NotReady("this test's start ends here")
+
+        settings = settings_of(base_folder("llama"), tmp_path, api_keys=given)
+        with running(settings, start) as live:
+            try:
+                answers = {
+                    path: live.http.get(path)
+                    for path in ("/metrics", "/metrics/load", "/v1/models", "/v1/keys", "/version")
+                }
+                codes = {answer.json()["error"]["code"] for answer in answers.values()}
+                assert codes == ({"invalid_api_key"} if given else {"not_ready"})
+                assert live.http.get("/health/live").status_code == 200
+                own = {"Authorization": f"Bearer {KEY}"}
+                wanted = 200 if given else 503
+                assert live.http.get("/metrics", headers=own).status_code == wanted
+                assert live.http.get("/v1/models", headers=own).status_code == 503
+            finally:
+                may_start.set()

@@ -30,24 +30,24 @@ def run(data: Path, *words: str) -> Result:
 def test_tenants_are_listed_and_handed_over(data: Path) -> None:
     listed = run(data, "list")
     assert listed.output.split() == [
-        *("tenant", "files", "jobs", "batches"),
-        *("-", "1", "1", "1"),
-        *("9f86d081884c7d65", "1", "1", "1"),
+        *("tenant", "adapters", "files", "jobs", "batches"),
+        *("-", "0", "1", "1", "1"),
+        *("9f86d081884c7d65", "0", "1", "1", "1"),
     ]
 
     assert run(data, "rename", "9f86d081884c7d65", "alice").exit_code == 0
     assert run(data, "rename", "-", "bob").exit_code == 0
 
     assert json.loads(run(data, "list", "--json").output) == [
-        {"tenant": "alice", "num_files": 1, "num_jobs": 1, "num_batches": 1},
-        {"tenant": "bob", "num_files": 1, "num_jobs": 1, "num_batches": 1},
+        {"tenant": name, "num_files": 1, "num_jobs": 1, "num_batches": 1, "num_adapters": 0}
+        for name in ("alice", "bob")
     ]
 
 
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
-        (["rename", "nobody", "alice"], "no files, jobs or batches belong to 'nobody'", 1),
+        (["rename", "nobody", "alice"], "nothing belongs to 'nobody'", 1),
         (["rename", "-", "a/b"], "cannot be a tenant's name", 2),
         (["rename", "-", ""], "cannot be a tenant's name", 2),
     ],

@@ -74,6 +74,41 @@ def test_a_fault_of_the_job_fails_it_at_once(
     assert registry.adapters.list(10) == []
 
 
+def test_a_tenants_job_publishes_under_its_own_name_and_moves_its_own_alias(
+    registry: Registry,
+) -> None:
+    attempt(registry, claimed(registry, file_job(registry, alias="prod")))
+    gate = PublishGate("eval_loss", "alias:prod")
+    jobs = [
+        file_job(
+            registry, alias="prod", publish_if=gate, seed=seed, space="alice", created_by="alice"
+        )
+        for seed in (1, 2)
+    ]
+    ends = [attempt(registry, claimed(registry, spec)) for spec in jobs]
+    assert [end.state for end in ends] == ["succeeded", "succeeded"]
+    assert [end.result and end.result.reference for end in ends] == ["poet@1", "poet@2"]
+    view = registry.adapters_of("alice")
+    assert view.resolve("poet@prod").name == "alice:poet"
+    assert len(registry.adapters.versions("poet")) == 1
+    assert registry.adapters_of("bob").resolve("poet").name == "poet"
+    told = texts(registry, jobs[1].id)
+    assert "Published as poet@2" in told
+    assert "alice:" not in told
+
+
+def test_a_job_whose_tenant_is_renamed_while_it_runs_publishes_for_the_new_one(
+    registry: Registry,
+) -> None:
+    spec = file_job(registry, space="alice", created_by="alice")
+    held = claimed(registry, spec)
+    registry.tenants.rename("alice", "anna")
+    end = attempt(registry, held)
+    assert end.state == "succeeded"
+    assert registry.adapters_of("anna").resolve("poet").name == "anna:poet"
+    assert registry.adapters.list(10, space="alice") == []
+
+
 def test_details_that_a_record_cannot_keep_are_left_out(registry: Registry) -> None:
     spec = file_job(registry, metadata={"fake": {"details": 70_000}})
 
