@@ -88,14 +88,20 @@ class Adapters:
 
         Raises:
             FenceLost: the job does not run, or under another claim.
+            QuotaExceeded: the tenant would have more than it may.
         """
         facts = [new.description.digest, new.description.method, new.stored, new.alias or ""]
         held = [] if new.fence is None else [keys.job(new.fence.job)]
         facts += ["" if new.fence is None else str(new.fence.number)]
         facts += ["1" if new.keeps_latest else ""]
+        size_bytes = new.description.size_bytes
+        facts += [keys.records(""), str(size_bytes), *new.limits.words("adapters", "adapter_bytes")]
         version, *rest = self._write("publish", new.name, *facts, also=held)
         if version == b"fenced":
             raise FenceLost(f"the job is {rest[0].decode()}, or another attempt holds it now")
+        if version == b"full":
+            name, used = rest[0].decode(), int(rest[1])
+            raise new.limits.exceeded(name, used, 1 if name == "adapters" else size_bytes)
         return _record(new.name, version, rest[1]), bool(rest[0])
 
     def resolve(self, reference: str | Reference) -> Record:

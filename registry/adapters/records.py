@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from adapters_core.format.description import AdapterDescription
 from registry.common.fence import Fence
+from registry.common.limits import UNLIMITED, Limits
 from registry.common.names import (
     DIGEST,
     METHOD,
@@ -94,6 +95,7 @@ class NewVersion:
         alias: moved to this version, if given.
         keeps_latest: whether `latest` stays where it is, if the name has one.
         fence: a training job's claim, checked in the transaction that writes the record.
+        limits: of what the tenant may have, checked there, too.
 
     Raises:
         InvalidName: the name, the alias, the digest or the method breaks its rule.
@@ -109,6 +111,7 @@ class NewVersion:
     alias: str | None = None
     keeps_latest: bool = False
     fence: Fence | None = None
+    limits: Limits = UNLIMITED
 
     def __post_init__(self) -> None:
         check_stored(self.name)

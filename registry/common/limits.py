@@ -20,6 +20,8 @@ class Limits:
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, that are open at a time.
+        adapters: names.
+        adapter_bytes: of coefficients, in all versions.
         files: uploaded, and results of batches.
         file_bytes: of them.
         jobs: of training, that have not ended.
@@ -28,6 +30,8 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     running_requests: int | None = None
+    adapters: int | None = None
+    adapter_bytes: int | None = None
     files: int | None = None
     file_bytes: int | None = None
     jobs: int | None = None
@@ -81,6 +85,8 @@ WORDS = {
     "requests_per_minute": "requests a minute",
     "tokens_per_minute": "tokens a minute",
     "running_requests": "running requests",
+    "adapters": "adapters",
+    "adapter_bytes": "bytes of adapters",
     "files": "files",
     "file_bytes": "bytes of files",
     "jobs": "training jobs that have not ended",

@@ -52,7 +52,7 @@ class Jobs:
 
         Raises:
             FileNotFound: a file of it is not uploaded.
-            QuotaExceeded: the tenant has as many jobs as its limits allow.
+            QuotaExceeded: the tenant has as many jobs, or adapters, as its limits allow.
             InvalidName: the adapter's name or alias breaks its rule.
             InvalidArgument: the spec is too large, or not JSON.
         """
@@ -62,12 +62,14 @@ class Jobs:
             check_alias(spec.alias)
         files = [each for each in (spec.training_file, spec.validation_file) if each]
         touched = [keys.job(spec.id), keys.job_events(spec.id), keys.JOBS, keys.FILES]
+        touched += [keys.names(spec.space)]
         prefixes = [keys.JOBS_IN_STATE, keys.JOBS_OF, keys.FILE_USERS]
         facts = [repr(now), STATES[0], spec.created_by, _stored(spec)]
-        args = [spec.id, *prefixes, *facts, *limits.words("jobs"), *files]
+        args = [spec.id, *prefixes, *facts, spec.stored_name]
+        args += [*limits.words("jobs", "adapters"), *files]
         state, found, *used = self._scripts.run("job_create", touched, args)
         if state == b"full":
-            raise limits.exceeded("jobs", int(used[0]))
+            raise limits.exceeded(found.decode(), int(used[0]))
         if state == b"no_file":
             raise FileNotFound(f"no file {found.decode()!r}; upload it first, or name another")
         return record_of(spec.id, found)

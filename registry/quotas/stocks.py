@@ -1,4 +1,4 @@
-"""How much a tenant has of what limits count; checked where it grows: files, jobs."""
+"""How much a tenant has of what limits count; checked where it grows: adapters, files, jobs."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,15 @@ class Held:
     """What a tenant has, by the names of its limits.
 
     Args:
+        adapters: names.
+        adapter_bytes: of coefficients, in all versions.
         files: uploaded, and results of batches.
         file_bytes: of them.
         jobs: of training, that have not ended.
     """
 
+    adapters: int
+    adapter_bytes: int
     files: int
     file_bytes: int
     jobs: int
@@ -34,11 +38,12 @@ class Stocks:
     def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
         self._scripts = Scripts(client, observer)
 
-    def of(self, tenant: str) -> Held:
-        """Return what a tenant has.
+    def of(self, tenant: str, space: str) -> Held:
+        """Return what a tenant has, with the adapters of its space of names.
 
         Raises:
             RegistryUnavailable: the registry does not answer.
         """
-        touched = [keys.FILES, keys.FILES_OF + tenant, keys.JOBS_OF + tenant]
-        return Held(*map(int, self._scripts.run("stocks", touched, [keys.JOBS_IN_STATE])))
+        touched = [keys.FILES, keys.FILES_OF + tenant, keys.JOBS_OF + tenant, keys.names(space)]
+        args = [keys.JOBS_IN_STATE, keys.records("")]
+        return Held(*map(int, self._scripts.run("stocks", touched, args)))

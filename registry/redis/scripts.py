@@ -57,7 +57,7 @@ SCRIPTS = (
 )
 
 #: Scripts that count what a tenant has, with the functions of held.lua before their own lines.
-_COUNTING = ("job_create", "file_put", "stocks")
+_COUNTING = ("publish", "job_create", "file_put", "stocks")
 
 
 class Scripts:

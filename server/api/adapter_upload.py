@@ -15,6 +15,7 @@ from adapters_core.contract.peft_config import MAX_CONFIG_BYTES
 from adapters_core.contract.safetensors_header import DEFAULT_MAX_FILE_BYTES
 from adapters_core.strict_json import UnclearJson, strict_json
 from registry import NewVersion, Record, Sharing, publish
+from registry.common.limits import UNLIMITED, Limits
 from registry.common.spaces import OPERATORS
 from server.api.callers import Caller
 from server.api.content_digest import check_content_digest
@@ -149,6 +150,7 @@ def publish_upload(
     Raises:
         NotOwner, AdapterNotFound: the name is another tenant's.
         AdapterError: the file is not what the base takes.
+        QuotaExceeded: the tenant would have more than it may.
         InvalidRequest: the name is the base's; or what all tenants use must not be shared.
     """
     if upload.name == service.base.spec.name:
@@ -167,12 +169,19 @@ def publish_upload(
         created_by="upload",
         metadata=with_labels(upload.metadata, adapter),
         alias=upload.alias,
+        limits=_limits(service, caller),
     )
     made = publish(registry.adapters, registry.blobs, new, folder / "file", upload.config)
     if upload.shared is not None and caller.space != OPERATORS:
         before = registry.adapters.sharing(name)
         registry.adapters.share(name, Sharing(upload.shared, before.tenants))
     return made
+
+
+def _limits(service: Service, caller: Caller) -> Limits:
+    """Return what limits the adapters of a space; the operators' are not limited."""
+    is_limited = caller.space != OPERATORS
+    return service.tenant_limits.of(caller.tenant) if is_limited else UNLIMITED
 
 
 def check_sharing(caller: Caller, is_shared: bool) -> None:

@@ -24,6 +24,8 @@ class LimitsRequest(RequestBody):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at a time.
+        adapters: names of its own.
+        adapter_bytes: of their coefficients, in all versions.
         files: uploaded, and results of batches.
         file_bytes: of them.
         jobs: of training, that have not ended.
@@ -34,6 +36,8 @@ class LimitsRequest(RequestBody):
     requests_per_minute: Limit = None
     tokens_per_minute: Limit = None
     running_requests: Limit = None
+    adapters: Limit = None
+    adapter_bytes: Limit = None
     files: Limit = None
     file_bytes: Limit = None
     jobs: Limit = None

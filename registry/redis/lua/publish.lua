@@ -2,16 +2,20 @@
 --
 -- KEYS  records versions by_digest aliases | names digests counters changes sequence | job
 -- ARGV  name max_changes method_prefix digest method body alias('' for none) fence keeps_latest
+--       records_prefix size_bytes; limits('' for none): adapters adapter_bytes
 --       job and fence: only of a training job; it publishes once, and only while it holds the job
 --       keeps_latest: '1' leaves `latest` where it is, if the name has one
--- Returns {version, 1 if created else 0, body} | {'fenced', state of the job}.
--- Work: constant but for the logarithm of the ordered indexes.
+-- Returns {version, 1 if created else 0, body} | {'fenced', state of the job} |
+-- {'full', limit, used}.
+-- Work: constant but for the logarithm of the ordered indexes; see held.lua for a limit of bytes.
 local records, versions, by_digest, aliases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local names, digests, counters, changes, sequence = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local name, max_changes, method_prefix = ARGV[1], ARGV[2], ARGV[3]
 local digest, method, body, alias = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local job, fence = KEYS[10], ARGV[8]
 local keeps_latest = ARGV[9] == '1' and redis.call('HEXISTS', aliases, 'latest') == 1
+local records_prefix, size_bytes = ARGV[10], tonumber(ARGV[11])
+local max_adapters, max_bytes = ARGV[12], ARGV[13]
 
 local function announce(kind, version)
   redis.call('XADD', changes, 'MAXLEN', '~', max_changes, '*',
@@ -41,6 +45,16 @@ end
 
 local version = made or redis.call('HGET', by_digest, digest)
 local created = 0
+if not version and not redis.call('ZSCORE', names, name) then
+  local used = held.adapters(names)
+  if is_over(max_adapters, used, 1) then return {'full', 'adapters', used} end
+end
+if not version and max_bytes ~= '' then
+  local used = held.adapter_bytes(names, records_prefix)
+  if is_over(max_bytes, used, size_bytes) then
+    return {'full', 'adapter_bytes', string.format('%.0f', used)}
+  end
+end
 if not version then
   created = 1
   if not keeps_latest then leave_index_of_latest() end

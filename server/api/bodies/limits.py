@@ -12,6 +12,8 @@ class OwnLimits(TypedDict, total=False):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at a time.
+        adapters: names of its own.
+        adapter_bytes: of their coefficients, in all versions.
         files: uploaded, and results of batches.
         file_bytes: of them.
         jobs: of training, that have not ended.
@@ -20,6 +22,8 @@ class OwnLimits(TypedDict, total=False):
     requests_per_minute: int | Literal["unlimited"]
     tokens_per_minute: int | Literal["unlimited"]
     running_requests: int | Literal["unlimited"]
+    adapters: int | Literal["unlimited"]
+    adapter_bytes: int | Literal["unlimited"]
     files: int | Literal["unlimited"]
     file_bytes: int | Literal["unlimited"]
     jobs: int | Literal["unlimited"]
@@ -32,6 +36,8 @@ class HeldLimits(TypedDict):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at a time.
+        adapters: names of its own.
+        adapter_bytes: of their coefficients, in all versions.
         files: uploaded, and results of batches.
         file_bytes: of them.
         jobs: of training, that have not ended.
@@ -40,6 +46,8 @@ class HeldLimits(TypedDict):
     requests_per_minute: int | None
     tokens_per_minute: int | None
     running_requests: int | None
+    adapters: int | None
+    adapter_bytes: int | None
     files: int | None
     file_bytes: int | None
     jobs: int | None
@@ -79,6 +87,8 @@ class Uses(TypedDict):
         requests_per_minute: of inference.
         tokens_per_minute: of prompts and answers.
         running_requests: of inference, open at all servers.
+        adapters: names of its own.
+        adapter_bytes: of their coefficients, in all versions.
         files: uploaded, and results of batches.
         file_bytes: of them.
         jobs: of training, that have not ended.
@@ -87,6 +97,8 @@ class Uses(TypedDict):
     requests_per_minute: Use
     tokens_per_minute: Use
     running_requests: Use
+    adapters: Use
+    adapter_bytes: Use
     files: Use
     file_bytes: Use
     jobs: Use

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request
 from registry.access.record import TENANT
 from registry.common.limits import account_of
 from server.api.bodies.limits import TenantLimits, TenantUsage
+from server.api.callers import Caller
 from server.api.describe import ADMIN, ASKS_REGISTRY, READS, WRITES, answer, describe
 from server.api.limit_schemas import LimitsRequest, limits_object, usage_object
 from server.api.request import check_room, json_body, service_of
@@ -55,7 +56,7 @@ async def put(request: Request, tenant: Tenant) -> TenantLimits:
 )
 async def usage(request: Request, tenant: Tenant) -> TenantUsage:
     """Show what a tenant uses of what it may, over all servers of the registry."""
-    return await _usage(service_of(request), _checked(tenant))
+    return await _usage(service_of(request), _checked(tenant), tenant)
 
 
 @router.get(
@@ -64,7 +65,8 @@ async def usage(request: Request, tenant: Tenant) -> TenantUsage:
 )
 async def own_usage(request: Request) -> TenantUsage:
     """Show what the caller's tenant uses of what it may."""
-    return await _usage(service_of(request), request.state.tenant)
+    caller: Caller = request.state.caller
+    return await _usage(service_of(request), caller.tenant, caller.space)
 
 
 async def _limits(service: Service, tenant: str) -> TenantLimits:
@@ -73,11 +75,11 @@ async def _limits(service: Service, tenant: str) -> TenantLimits:
     return limits_object(tenant, own, service.tenant_limits.of(tenant))
 
 
-async def _usage(service: Service, tenant: str) -> TenantUsage:
+async def _usage(service: Service, tenant: str, space: str) -> TenantUsage:
     limits = service.tenant_limits.of(tenant)
     registry = service.registry
     rates = await asyncio.to_thread(registry.rates.state, account_of(tenant), limits)
-    held = await asyncio.to_thread(registry.stocks.of, tenant)
+    held = await asyncio.to_thread(registry.stocks.of, tenant, space)
     return usage_object(tenant, limits, rates, held)
 
 

@@ -5,10 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobs_made import spec_for, upload
+from registry.adapters.records import NewVersion
 from registry.common.limits import Limits
 from registry.errors import QuotaExceeded
 from registry.quotas.stocks import Held, Stocks
 from registry.redis import keys
+
+
+@pytest.fixture
+def put_adapter(adapters, describe):
+    """Return what publishes an adapter of `8 * number` bytes."""
+
+    def put_adapter(number, name, space="alice", **more):
+        stored = f"{space}:{name}"
+        new = NewVersion(name=stored, description=describe(number), created_at=1, **more)
+        return adapters.publish(new)
+
+    return put_adapter
 
 
 def put(files, tenant="alice", size=100):
@@ -20,13 +33,13 @@ def put(files, tenant="alice", size=100):
 
 def test_files_are_counted_with_their_bytes_and_tenant_by_tenant(client, files):
     stocks = Stocks(client)
-    assert stocks.of("alice") == Held(0, 0, 0)
+    assert stocks.of("alice", "alice") == Held(0, 0, 0, 0, 0)
     kept = [put(files, size=size) for size in (100, 250)]
     put(files, "bob", 7)
-    assert stocks.of("alice") == Held(2, 350, 0)
-    assert stocks.of("bob") == Held(1, 7, 0)
+    assert stocks.of("alice", "alice") == Held(0, 0, 2, 350, 0)
+    assert stocks.of("bob", "bob") == Held(0, 0, 1, 7, 0)
     files.delete(kept[0].id)
-    assert stocks.of("alice") == Held(1, 250, 0)
+    assert stocks.of("alice", "alice") == Held(0, 0, 1, 250, 0)
 
 
 def test_one_file_more_than_allowed_is_refused_and_leaves_nothing(client, files):
@@ -41,7 +54,7 @@ def test_one_file_more_than_allowed_is_refused_and_leaves_nothing(client, files)
     assert len(list(files.all())) == 2
     put(limited, "bob")  # others have their own
     put(files)  # without limits there are none
-    assert Stocks(client).of("alice").files == 3
+    assert Stocks(client).of("alice", "alice").files == 3
 
 
 def test_bytes_are_limited_to_the_last_one(client, files):
@@ -52,7 +65,7 @@ def test_bytes_are_limited_to_the_last_one(client, files):
     put(limited, size=400)
     files.delete(kept.id)
     put(limited, size=600)
-    assert Stocks(client).of("alice") == Held(2, 1000, 0)
+    assert Stocks(client).of("alice", "alice") == Held(0, 0, 2, 1000, 0)
 
 
 def test_two_at_once_do_not_both_get_the_last_place(client, files):
@@ -66,7 +79,7 @@ def test_two_at_once_do_not_both_get_the_last_place(client, files):
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(tried, range(16))) == 3
-    assert Stocks(client).of("alice") == Held(3, 300, 0)
+    assert Stocks(client).of("alice", "alice") == Held(0, 0, 3, 300, 0)
 
 
 def test_only_jobs_that_have_not_ended_count(client, files, jobs):
@@ -83,5 +96,61 @@ def test_only_jobs_that_have_not_ended_count(client, files, jobs):
     jobs.create(other, now=4.0, limits=limits)
     jobs.cancel(second.id, now=5.0)
     jobs.create(specs[2], now=6.0, limits=limits)
-    assert Stocks(client).of("alice").jobs == 2
-    assert Stocks(client).of("bob").jobs == 1
+    assert Stocks(client).of("alice", "alice").jobs == 2
+    assert Stocks(client).of("bob", "bob").jobs == 1
+
+
+def test_adapters_are_names_and_their_bytes_those_of_all_versions(client, adapters, put_adapter):
+    for number, name in ((1, "a"), (2, "a"), (3, "b")):
+        put_adapter(number, name)
+    put_adapter(9, "a", "bob")
+    put_adapter(3, "b")  # the same bytes again
+    assert Stocks(client).of("alice", "alice") == Held(2, 48, 0, 0, 0)
+    assert Stocks(client).of("bob", "bob") == Held(1, 72, 0, 0, 0)
+    adapters.delete("alice:a", 1)
+    assert Stocks(client).of("alice", "alice") == Held(2, 40, 0, 0, 0)
+    adapters.delete("alice:a")
+    assert Stocks(client).of("alice", "alice") == Held(1, 24, 0, 0, 0)
+
+
+def test_a_new_name_is_refused_and_a_new_version_is_not(client, put_adapter):
+    limits = Limits(adapters=1)
+    put_adapter(1, "a", limits=limits)
+    before = {key: client.dump(key) for key in client.keys("*")}
+    with pytest.raises(QuotaExceeded, match="1 of 1 adapters are used, and this needs 1 more"):
+        put_adapter(2, "b", limits=limits)
+    assert {key: client.dump(key) for key in client.keys("*")} == before
+    put_adapter(2, "a", limits=limits)
+    put_adapter(1, "b", "bob", limits=limits)
+
+
+def test_bytes_of_adapters_are_limited_to_the_last_one(client, put_adapter):
+    limits = Limits(adapter_bytes=80)
+    put_adapter(6, "a", limits=limits)
+    with pytest.raises(QuotaExceeded, match="48 of 80 bytes of adapters .* needs 40 more"):
+        put_adapter(5, "a", limits=limits)
+    put_adapter(4, "b", limits=limits)
+    put_adapter(6, "a", limits=limits)  # is there already
+    assert Stocks(client).of("alice", "alice") == Held(2, 80, 0, 0, 0)
+
+
+def test_uploads_at_once_do_not_share_the_last_place(put_adapter):
+    limits = Limits(adapters=3)
+
+    def tried(number):
+        try:
+            return put_adapter(1, f"name-{number}", limits=limits)[1]
+        except QuotaExceeded:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(tried, range(16))) == 3
+
+
+def test_a_job_for_a_new_adapter_needs_a_place_for_it(files, jobs, put_adapter):
+    limits = Limits(adapters=1)
+    put_adapter(1, "poet")
+    owned = {"created_by": "alice", "space": "alice"}
+    jobs.create(spec_for(upload(files), **owned), now=1.0, limits=limits)  # a version of poet
+    with pytest.raises(QuotaExceeded, match="1 of 1 adapters"):
+        jobs.create(spec_for(upload(files), name="new", **owned), now=1.0, limits=limits)

@@ -9,8 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
+import spectra
 import tiny_encoders as te
-from live import Live, error_of, serving, settings_of
+from live import Live, error_of, parts, serving, settings_of
 from registry.common.limits import NAMES
 from waiting import until
 
@@ -288,3 +289,31 @@ def test_files_and_jobs_are_refused_with_what_is_used_and_allowed(guarded: Live)
     path = f"/v1/fine_tuning/jobs/{job.json()['id']}/cancel"
     assert guarded.http.post(path, headers=key).status_code == 200
     assert train().status_code == 200
+
+
+def test_adapters_are_refused_with_what_is_used_and_allowed(guarded: Live) -> None:
+    key = key_of(guarded, "owner", "upload")
+    limit(guarded, "owner", adapters=1)
+
+    def upload(name: str, seed: int, key: dict[str, str] = key) -> httpx2.Response:
+        files = parts(spectra.files(seed))
+        return guarded.http.post("/v1/adapters", data={"name": name}, files=files, headers=key)
+
+    assert upload("first", 0).status_code == 201
+    refused = upload("second", 1)
+    assert (refused.status_code, error_of(refused)["code"]) == (403, "quota_exceeded")
+    assert error_of(refused)["message"].startswith(
+        "1 of 1 adapters are used, and this needs 1 more"
+    )
+    assert upload("first", 1).status_code == 201
+    assert upload("first", 0).status_code == 200  # these bytes are there
+    found = used(guarded, "owner")
+    assert found["adapters"] == {"used": 1, "allowed": 1}
+    size = found["adapter_bytes"]["used"]
+    limit(guarded, "owner", adapter_bytes=size)
+    refused = upload("second", 2)
+    assert refused.status_code == 403
+    assert f"{size} of {size} bytes of adapters are used" in error_of(refused)["message"]
+    limit(guarded, "owner", adapter_bytes=2 * size)
+    assert upload("second", 2).status_code == 201
+    assert upload("shared-by-all", 3, bearer(ROOT)).status_code == 201  # the operators' own
