@@ -37,6 +37,9 @@ PROGRAMS = {
         "programs.cliff",
         "1 to 10,000 adapters in the traffic, even and Zipf: tokens/s, first tokens.",
     ),
+    "endurance": Program(
+        "programs.endurance", "A thousand streams at once, and memory over 200,000 requests."
+    ),
     "scale": Program("programs.scale", "10 to 10,000 registered adapters, two servers in turns."),
     "simulate": Program(
         "programs.simulate",
