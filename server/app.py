@@ -43,6 +43,7 @@ from server.api.routes import (
 )
 from server.api.validation import invalid_parameter
 from server.base.load_errors import BaseNotLoadable
+from server.base.phases import Phases
 from server.batches.runner import BatchRunner
 from server.encoding.check import UnsupportedBase
 from server.engine.mask_patterns import UnsupportedAttention
@@ -97,7 +98,7 @@ _ROUTES = (
 def create_app(
     settings: Settings,
     metrics: Metrics,
-    start: Callable[[], Service],
+    start: Callable[[Phases], Service],
     on_ready: Callable[[Service], None] = lambda service: None,
     on_failure: Callable[[Exception], None] = lambda error: None,
     traces: Traces | None = None,
@@ -109,7 +110,8 @@ def create_app(
     Args:
         settings: of the server.
         metrics: of this process.
-        start: loads the base and starts the service; takes seconds to minutes.
+        start: loads the base and starts the service, in phases that it names; takes seconds to
+            minutes.
         on_ready: called from another thread as soon as requests are served.
         on_failure: called if `start` fails, unless the canary has failed: then the server stays
             up, not ready, and /health/ready says why.
@@ -158,7 +160,8 @@ def _set_state(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.state.curves = Curves()
     app.state.num_job_streams = 0
     app.state.num_evaluations = 0
-    app.state.why_not_ready = "the base is still loading; try again in a moment"
+    app.state.phases = Phases()
+    app.state.why_not_ready = partial(_what_it_does, app.state.phases)
     app.state.metrics = metrics
     secrets = [key.get_secret_value() for key in settings.api_keys]
     app.state.authentication = Authentication(
@@ -173,12 +176,12 @@ def _key_mirror(app: FastAPI) -> KeyMirror | None:
 
 async def _start(
     app: FastAPI,
-    start: Callable[[], Service],
+    start: Callable[[Phases], Service],
     on_ready: Callable[[Service], None],
     on_failure: Callable[[Exception], None],
 ) -> None:
     try:
-        app.state.service = await asyncio.to_thread(start)
+        app.state.service = await asyncio.to_thread(start, app.state.phases)
         app.state.service.meter.start()
         _LOG.info("ready: serving %s", app.state.service.base.spec.name)
     except Exception as error:
@@ -187,9 +190,10 @@ async def _start(
             on_failure(error)
             return
         _LOG.error("the server cannot serve: %s", error, exc_info=not isinstance(error, _EXPECTED))
-        app.state.why_not_ready = "the server cannot serve; its log has the reason"
-        if isinstance(error, CanaryFailed):
-            app.state.why_not_ready = str(error)
+        is_canary = isinstance(error, CanaryFailed)
+        why = str(error) if is_canary else "the server cannot serve; its log has the reason"
+        app.state.why_not_ready = lambda: why
+        if is_canary:
             app.state.metrics.on_canary(False)
         else:
             on_failure(error)
@@ -202,6 +206,11 @@ async def _start(
         except Exception:
             if not app.state.is_stopping():  # a stopping server may refuse it
                 _LOG.exception("the server serves, but a task after its start failed")
+
+
+def _what_it_does(phases: Phases) -> str:
+    """Return what /health/ready and the API say while the server starts."""
+    return f"the server is starting: {phases.now}; try again in a moment"
 
 
 def _run_batches(app: FastAPI, service: Service) -> None:

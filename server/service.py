@@ -9,7 +9,7 @@ import torch
 import adapters_core.methods  # noqa: F401  (registers the methods)
 from adapters_core.base.spec import weights_of
 from adapters_core.layers.basis_cache import BasisCache
-from adapters_core.layers.canary import CanaryReport, run_canary, usual_methods
+from adapters_core.layers.canary import CanaryReport
 from adapters_core.layers.inject import inject
 from adapters_core.malloc import keep_freed_memory
 from registry import Registry
@@ -24,6 +24,7 @@ from server.base.loading import Base
 from server.base.resident import ResidentBase
 from server.base.room import Room, give_back, room_on
 from server.base.sampling_defaults import SamplingDefaults, sampling_defaults
+from server.base.starts import Starts
 from server.constraints.compiler import Constraints
 from server.encoding.build import Encoding, encoding_of
 from server.encoding.head_switch import plain_heads
@@ -39,7 +40,8 @@ from server.generation.tokenizing import Tokenizing
 from server.planning.build import ModeOptions, placement_of
 from server.planning.calibration import Calibration
 from server.planning.placement import Placement
-from server.processor.row_check import RowReport, check_products, check_steps, unchecked
+from server.processor.kept_checks import KeptChecks
+from server.processor.row_check import RowReport
 from server.rates.meter import Meter
 from server.scheduling.page_pool import PagePool
 from server.scheduling.scheduler import Scheduler
@@ -48,6 +50,8 @@ from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
 PAGE_SIZE = 32
+#: More pages of the cache change nothing that a start checks.
+_PAGES_OF_CHECKS = 4096
 _LOG = logging.getLogger("overtone")
 
 
@@ -163,8 +167,12 @@ class Service:
         give_back(_device_of(self.base))
 
 
-def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) -> Service:
+def build(
+    settings: Settings, base: Base, registry: Registry, metrics: Metrics, starts: Starts
+) -> Service:
     """Return a started service.
+
+    What takes long is found out once for a machine, its versions and a base (`starts`).
 
     Raises:
         NoRoom: the device's memory is too small.
@@ -179,9 +187,10 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     room = _room(settings, base)
     processes = BasisProcesses(settings.data / "bases", _device_of(base))
     resident = _resident(base, room, processes)
-    canary = run_canary(usual_methods(), set(base.spec.targets.values()), resident.basis_cache)
+    checks = _checks(settings, base, room, starts)
+    canary = checks.canary(resident.basis_cache)
     metrics.on_canary(True)
-    rows = _checked_products(base, resident)
+    rows = checks.products(resident.basis_cache)
     tenant_limits = LimitsMirror(
         registry.tenant_limits, registry.directory, settings.default_limits
     )
@@ -196,14 +205,14 @@ def build(settings: Settings, base: Base, registry: Registry, metrics: Metrics) 
     )
     serving: Generating | Encoding
     if base.kind == "causal LM":
-        serving = _generating(settings, base, resident, room, loader, metrics)
+        serving = _generating(_Start(settings, base, room, metrics, checks), resident, loader)
         serving.runtime.tell_generated(meter.spend)
     else:
         limits = _limits(settings, room)
         serving = encoding_of(base, resident.injection, forms, loader, metrics, limits)
     if rows.holds:
         computes = serving.engine if isinstance(serving, Generating) else serving.encoder
-        rows = check_steps(rows, computes, base)
+        rows = checks.steps(rows, computes)
     metrics.on_rows(rows.holds)
     registry.key_mirror.refresh()
     tenant_limits.catch_up()
@@ -263,32 +272,42 @@ def _resident(base: Base, room: Room, processes: BasisProcesses) -> ResidentBase
     return ResidentBase(base.spec, injection, basis_cache)
 
 
-def _checked_products(base: Base, resident: ResidentBase) -> RowReport:
-    """Return whether the products of steps keep a row's bits; measured on a CPU alone."""
-    basis_cache = resident.basis_cache
-    if basis_cache.device.type != "cpu":
-        return unchecked(basis_cache.device)
-    shapes = base.spec.targets.values()
-    return check_products(base.model, usual_methods(), shapes, basis_cache)
+@dataclass(frozen=True)
+class _Start:
+    """What is given where the parts of a service are made."""
+
+    settings: Settings
+    base: Base
+    room: Room
+    metrics: Metrics
+    checks: KeptChecks
 
 
-def _generating(
-    settings: Settings,
-    base: Base,
-    resident: ResidentBase,
-    room: Room,
-    loader: Loader,
-    metrics: Metrics,
-) -> Generating:
+def _checks(settings: Settings, base: Base, room: Room, starts: Starts) -> KeptChecks:
+    """Return the checks of this start; settings that change none of them are left out."""
+    pages = _num_pages(settings, base, room) if base.kind == "causal LM" else 0
+    given = (base.kind, settings.deterministic, settings.calibration_s)
+    return KeptChecks(
+        base,
+        starts.findings_of(base.model, base.spec, base.max_length),
+        repr((*given, min(pages, _PAGES_OF_CHECKS))),
+        starts.phases.progress,
+    )
+
+
+def _generating(start: _Start, resident: ResidentBase, loader: Loader) -> Generating:
     """Return what serves a causal LM; its loop is not started."""
+    settings, base, room, metrics = start.settings, start.base, start.room, start.metrics
     pool = PagePool(_num_pages(settings, base, room), PAGE_SIZE)
     deliveries = Deliveries()
-    engine = Engine(resident.injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
+    given = (resident.injection, pool.num_pages, PAGE_SIZE, settings.deterministic)
+    engine = start.checks.engine(lambda is_proven: Engine(*given, is_proven=is_proven))
     engine.tell_recording(metrics.on_recording)
     recordings = recordings_on(_device_of(base))
     record = None if recordings is None else recordings.record
     options = _mode_options(settings, base, room, is_recorded=record is not None)
-    placement, calibration = placement_of(loader, resident, options, metrics, record)
+    keep = start.checks.calibration
+    placement, calibration = placement_of(loader, resident, options, metrics, record, keep)
     if recordings is not None:
         recordings.retire()  # those of the measuring, before the engine has any
     runtime = Runtime(

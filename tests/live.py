@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from api_contract import checking_client
 from server.app import create_app
+from server.base.phases import Phases
 from server.generation.runtime import SequenceRequest
 from server.process.http_server import http_config
 from server.process.launch import start_service
@@ -127,7 +128,7 @@ def settings_of(base: Path, data: Path, **changes: Any) -> Settings:
 @contextmanager
 def running(
     settings: Settings,
-    start: Callable[[Metrics], Service] | None = None,
+    start: Callable[[Metrics, Phases], Service] | None = None,
     traces: Traces | None = None,
 ) -> Iterator[Live]:
     """Run the application without waiting until it is ready.

@@ -1,4 +1,4 @@
-"""Which linears of a causal LM may be adapted row by row: found out at every start.
+"""Which linears of a causal LM may be adapted row by row: found out by running it.
 
 A step holds the rows of several sequences, and an adapter changes those of its own. That is right
 where a linear sees one row for each token of the step, in order, or one for each token whose
@@ -8,7 +8,7 @@ positions, and linears whose weights are read without a call are left to the bas
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -51,14 +51,41 @@ def keeps_rows(model: nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> BaseSpec:
+@dataclass(frozen=True)
+class CausalTargets:
+    """What running a causal LM shows: fields of `BaseSpec`."""
+
+    targets: Mapping[str, Shape]
+    left_out: Mapping[str, str]
+    kept: frozenset[str]
+    outputs: Mapping[str, Shape]
+    lookups: Mapping[str, Shape]
+    stacks: Mapping[str, Stack]
+
+
+#: Given a spec and what runs the model: returns what it shows, or what an earlier run has shown.
+Keep = Callable[[BaseSpec, Callable[[], CausalTargets]], CausalTargets]
+
+
+def with_causal_targets(
+    spec: BaseSpec, model: nn.Module, max_length: int, keep: Keep = lambda spec, run: run()
+) -> BaseSpec:
     """Return `spec` with the targets that may be adapted row by row; the others are left out.
 
     Args:
         spec: of the model.
         model: a causal LM, before anything is injected into it.
         max_length: the most tokens that it takes; it is shown at most 24.
+        keep: may know the result without running the model.
     """
+    found = keep(spec, partial(causal_targets, spec, model, max_length))
+    for path, reason in found.left_out.items():
+        _LOG.warning("no adapter may change %s: %s", path, reason)
+    return replace(spec, **vars(found))
+
+
+def causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> CausalTargets:
+    """Return what running a model shows; arguments as for `with_causal_targets`."""
     seen = _Runs.of(model, min(_TOKENS, max_length))
     reasons: dict[str, str] = dict(spec.left_out)
     kept = set()
@@ -72,11 +99,8 @@ def with_causal_targets(spec: BaseSpec, model: nn.Module, max_length: int) -> Ba
             kept.add(path)
         elif not seen.is_in_order(path):
             reasons[path] = _OTHER_ROWS
-    for path in reasons:
-        _LOG.warning("no adapter may change %s: %s", path, reasons[path])
     good = {path: shape for path, shape in spec.targets.items() if path not in reasons}
-    return replace(
-        spec,
+    return CausalTargets(
         targets=good,
         left_out=reasons,
         kept=frozenset(kept),

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from adapters_core.base.causal_probe import with_causal_targets
+from adapters_core.base.causal_probe import Keep, with_causal_targets
 from adapters_core.base.encoder_probe import probed_images, probed_texts
 from adapters_core.base.heads import clear_untrained, head_spec_of
 from adapters_core.base.kinds import Kind
@@ -72,7 +72,13 @@ def load_model(source: str, kind: Kind, dtype: torch.dtype) -> LoadedModel:
     return LoadedModel(model, reader, untrained)
 
 
-def freeze_causal_lm(model: nn.Module, tokenizer: Any, name: str, max_length: int) -> BaseSpec:
+def freeze_causal_lm(
+    model: nn.Module,
+    tokenizer: Any,
+    name: str,
+    max_length: int,
+    keep: Keep = lambda spec, run: run(),
+) -> BaseSpec:
     """Freeze a causal LM for adapters and return what they may know of it.
 
     Args:
@@ -80,6 +86,7 @@ def freeze_causal_lm(model: nn.Module, tokenizer: Any, name: str, max_length: in
         tokenizer: its own.
         name: in requests and jobs.
         max_length: the most tokens of a text.
+        keep: may know what the probe finds.
 
     Raises:
         ValueError: its tokenizer cannot write answers, or its rotations have several borders.
@@ -87,7 +94,7 @@ def freeze_causal_lm(model: nn.Module, tokenizer: Any, name: str, max_length: in
     check_generates(tokenizer)
     border_of(model)
     model.eval().requires_grad_(False)
-    return with_causal_targets(spec_of(model, name), model, max_length)
+    return with_causal_targets(spec_of(model, name), model, max_length, keep)
 
 
 def freeze_encoder(

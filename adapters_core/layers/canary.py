@@ -7,7 +7,7 @@ defining sum, on this device and with this number of threads.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +43,10 @@ def usual_methods() -> list[Method]:
 
 @torch.inference_mode()
 def run_canary(
-    probes: Iterable[Method], shapes: Iterable[Shape], bases: BasisCache
+    probes: Iterable[Method],
+    shapes: Iterable[Shape],
+    bases: BasisCache,
+    report: Callable[[float], None] = lambda share: None,
 ) -> CanaryReport:
     """Check every probe on every shape; routes are entered into `bases`.
 
@@ -51,6 +54,7 @@ def run_canary(
         probes: one method of each kind, such as `usual_methods()`.
         shapes: the base's.
         bases: the cache whose routes are tested and, where needed, changed.
+        report: told which share of the checks is done, 0..1.
 
     Raises:
         CanaryFailed: a method is wrong on every route; names method, shape and error. Or there is
@@ -59,9 +63,11 @@ def run_canary(
     probes, rerouted, checked = list(probes), [], 0
     if not probes:
         raise CanaryFailed("no method is registered, so no transform was checked")
-    for shape in sorted(set(shapes)):
+    shapes = sorted(set(shapes))
+    for shape in shapes:
         for probe in probes:
             method = probe.fitted(shape)
+            report(checked / (len(shapes) * len(probes)))
             checked += 1
             if worst_error(method, shape, bases) <= _TOLERANCE:
                 continue

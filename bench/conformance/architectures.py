@@ -68,7 +68,7 @@ most 1e-4 of their norm apart).
 - *not built*: no tiny base of that type could be made here (its sizes hang together in another way,
   or it wants inputs beside text); it is held against transformers when it is served, like any base.
 
-A server repeats the essence of it with the real base at every start
+A server repeats the essence of it with the real base at its first start
 (server/engine/start_check.py), so a type that is not in this table is served rightly or refused,
 too. Layers that no adapter may change are listed with their reasons in `overtone.left_out` of
 `GET /v1/models/BASE`.

@@ -46,7 +46,7 @@ def service_of(request: Request) -> Service:
     if state.draining:
         raise Draining("the server is going down; send the request to another one")
     if state.service is None:
-        raise NotReady(state.why_not_ready)
+        raise NotReady(state.why_not_ready())
     service: Service = state.service
     return service
 

@@ -4,15 +4,17 @@ A causal LM generates; a text classifier, an image classifier and an embedder an
 pass (server/encoding). The kind comes from config.json, or from the setting `task`.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 from transformers import AutoConfig
 
+from adapters_core.base.causal_probe import CausalTargets, Keep
 from adapters_core.base.loading import (
     device_of,
     dtype_of,
@@ -29,6 +31,9 @@ from server.base.kv_bytes import kv_token_bytes
 from server.base.load_errors import BaseNotLoadable, words_for
 from server.base.pooling import Pooling, has_modules_file, pooling_of
 from server.base.room import NoRoom, check_fits
+from server.base.starts import Starts
+
+_TARGETS = TypeAdapter(CausalTargets)
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,18 @@ class Base:
 
 
 def load_base(
-    source: str, name: str | None, device: str, dtype: str, task: ServingTask = "auto"
+    source: str,
+    name: str | None,
+    device: str,
+    dtype: str,
+    task: ServingTask = "auto",
+    starts: Starts | None = None,
 ) -> Base:
     """Load `source` (a folder or a hub id) for inference.
 
     Without a GPU `auto` means float32 on the CPU, with one bfloat16 on it, or float16 if it has no
-    bfloat16. No code that comes with a model is ever run.
+    bfloat16. No code that comes with a model is ever run. What `starts` has kept of a causal LM is
+    not found out again.
 
     Raises:
         BaseNotLoadable: it is missing, of no kind that is served, or too large for the device.
@@ -82,7 +93,7 @@ def load_base(
         check_fits(sum(p.nbytes for p in loaded.model.parameters()), chosen)
         model = nn.Module.to(loaded.model, chosen)
         if kind == "causal LM":
-            return make_base(model, loaded.reader, called)
+            return make_base(model, loaded.reader, called, starts)
         pooling = pooling_of(source) if kind == "embedder" else None
         return make_encoder(model, loaded.reader, called, kind, pooling, loaded.untrained)
     except NoRoom:
@@ -99,7 +110,7 @@ def _dtype(setting: str, device: torch.device) -> torch.dtype:
     return dtype_of(setting, device)
 
 
-def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
+def make_base(model: nn.Module, tokenizer: Any, name: str, starts: Starts | None = None) -> Base:
     """Return the base around a causal LM that is in memory.
 
     Raises:
@@ -111,12 +122,24 @@ def make_base(model: nn.Module, tokenizer: Any, name: str) -> Base:
     return Base(
         model=model,
         tokenizer=tokenizer,
-        spec=freeze_causal_lm(model, tokenizer, name, longest),
+        spec=freeze_causal_lm(model, tokenizer, name, longest, _keep(starts, model, longest)),
         max_length=longest,
         vocabulary=text.vocab_size,
         eos_ids=end_ids(model, tokenizer),
         kv_token_bytes=kv_token_bytes(text, next(model.parameters()).element_size()),
     )
+
+
+def _keep(starts: Starts | None, model: nn.Module, max_length: int) -> Keep:
+    """Return what asks earlier starts which layers of a causal LM adapters may change."""
+
+    def keep(spec: BaseSpec, run: Callable[[], CausalTargets]) -> CausalTargets:
+        if starts is None:
+            return run()
+        findings = starts.findings_of(model, spec, max_length)
+        return findings.found("finding out which layers adapters may change", _TARGETS, run)
+
+    return keep
 
 
 def make_encoder(

@@ -1,10 +1,11 @@
 """Compares this engine's logits for this base with transformers' own forward pass.
 
-At every start, before anything is served: a text longer than the base's windows and chunks where
-that takes seconds (mask_patterns.py evaluates the masks' own functions at the borders of longer
-ones), in pieces and token by token; in the same steps, shorter texts with two different adapters on
-every linear and the input embedding, factored, and one that is merged. The adapters are random and
-large. The reference is transformers' forward pass with the updates added to each layer's output.
+At the first start with a base, before anything is served: a text longer than the base's windows and
+chunks where that takes seconds (mask_patterns.py evaluates the masks' own functions at the borders
+of longer ones), in pieces and token by token; in the same steps, shorter texts with two different
+adapters on every linear and the input embedding, factored, and one that is merged. The adapters are
+random and large. The reference is transformers' forward pass with the updates added to each layer's
+output.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,5 +1,6 @@
 """Puts the planner together: measures this device and base where `auto` will ask for it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from adapters_core.contract.method import Method
@@ -50,6 +51,7 @@ def placement_of(
     options: ModeOptions,
     observer: Observer,
     record: Record | None = None,
+    keep: Callable[[Callable[[], Calibration]], Calibration] = lambda measure: measure(),
 ) -> tuple[Placement, Calibration | None]:
     """Return what gives requests their modes, and what was measured for it.
 
@@ -59,12 +61,14 @@ def placement_of(
         options: that decide about modes.
         observer: receives every decision.
         record: records on the base's device, where steps are recorded.
+        keep: returns what was measured before, or measures.
     """
     if not options.plans:
         fixed = Placement(loader, options.setting, None, None, options.deterministic, observer)
         return fixed, None
     methods = sorted(usual_methods(), key=_usual_first)
-    measured = calibrate(base.injection, base.basis_cache, methods, options.calibration_s, record)
+    most_s = options.calibration_s
+    measured = keep(lambda: calibrate(base.injection, base.basis_cache, methods, most_s, record))
     item_bytes = next(iter(base.injection.linears.values())).golden().element_size()
     placement = Placement(
         loader,

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,12 +16,15 @@ from registry import Registry, connect
 from server.api_keys import read_keys
 from server.app import create_app
 from server.base.loading import Base, load_base
+from server.base.phases import Phases
 from server.base.room import start_on
+from server.base.starts import Starts
 from server.process.exposure import check_exposure
 from server.process.http_server import http_config
 from server.process.listening import open_listeners, url_of
 from server.process.shutdown import GracefulServer
 from server.process.worker_process import WorkerProcess
+from server.processor.choice import machine_parts
 from server.processor.row_check import NeedsSearch, require_own_rows
 from server.processor.search import can_search, search_and_restart
 from server.service import Service, build
@@ -121,11 +125,12 @@ class _Starting:
     is_over: bool = False
     registry: Registry | None = None
 
-    def run(self) -> Service:
+    def run(self, phases: Phases) -> Service:
         try:
             may_search = can_search(self.settings)
-            service = start_service(self.settings, self.metrics, self._opened, may_search)
+            service = start_service(self.settings, self.metrics, phases, self._opened, may_search)
             freeze_gc()
+            phases.finish()
             return service
         finally:
             self.is_over = True
@@ -149,6 +154,7 @@ class _Starting:
 def start_service(
     settings: Settings,
     metrics: Metrics,
+    phases: Phases,
     on_registry: Callable[[Registry], None] = lambda registry: None,
     may_search: bool = False,
 ) -> Service:
@@ -157,34 +163,48 @@ def start_service(
     Args:
         settings: what to serve.
         metrics: of this process.
+        phases: of this start.
         on_registry: called with the registry as soon as it is open.
         may_search: end with `NeedsSearch` where another setting of the matrix library may help.
 
     Raises:
         NeedsSearch, NotInvariant: answers depend on their neighbours (row_check.py).
     """
-    registry = connect(
-        settings.registry_url,
-        settings.data,
-        store=settings.store,
-        cache_bytes=settings.store_cache_bytes,
-        observer=metrics.on_registry,
-        key_grace_s=settings.key_grace_s,
-    )
+    with phases.phase("opening the registry"):
+        registry = connect(
+            settings.registry_url,
+            settings.data,
+            store=settings.store,
+            cache_bytes=settings.store_cache_bytes,
+            observer=metrics.on_registry,
+            key_grace_s=settings.key_grace_s,
+        )
     on_registry(registry)
+    starts = Starts(settings.data / "starts", tuple(machine_parts(os.environ)), phases)
     try:
         registry.open_store()
         with start_on(settings.device):
-            base = load_base(
-                settings.base, settings.base_name, settings.device, settings.dtype, settings.task
-            )
-            service = build(settings, base, registry, metrics)
+            base = _loaded(settings, starts)
+            with phases.phase("preparing to serve"):
+                service = build(settings, base, registry, metrics, starts)
         metrics.set_build(_build_info(base))
         _require_own_rows(service, may_search)
         return service
     except BaseException:
         registry.close()
         raise
+
+
+def _loaded(settings: Settings, starts: Starts) -> Base:
+    with starts.phases.phase("loading the base"):
+        return load_base(
+            settings.base,
+            settings.base_name,
+            settings.device,
+            settings.dtype,
+            settings.task,
+            starts,
+        )
 
 
 def _require_own_rows(service: Service, may_search: bool) -> None:

@@ -119,18 +119,25 @@ class Choices:
             return {}
 
 
-def key_of(base: str, dtype: str, environment: Mapping[str, str]) -> str:
-    """Return what a choice depends on: processor, threads, torch, the base's shapes."""
+def machine_parts(environment: Mapping[str, str]) -> list[str]:
+    """Return what a result of this machine depends on: processor, cores, libraries' settings."""
     processor = this_processor()
-    config = Path(base) / "config.json"
-    parts = [
+    return [
         processor.name,
         " ".join(sorted(processor.flags)),
         str(_num_cores()),
+        *(f"{name}={environment.get(name)}" for name in _INFLUENCES),
+    ]
+
+
+def key_of(base: str, dtype: str, environment: Mapping[str, str]) -> str:
+    """Return what a choice depends on: the machine, torch, the base's shapes."""
+    config = Path(base) / "config.json"
+    parts = [
+        *machine_parts(environment),
         version("torch"),
         dtype,
         config.read_text() if config.is_file() else base,
-        *(f"{name}={environment.get(name)}" for name in _INFLUENCES),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

@@ -1,4 +1,4 @@
-"""Measures at every start whether answers depend on their neighbours on this machine.
+"""Measures at a first start whether answers depend on their neighbours on this machine.
 
 First the products of a step (adapters_core/layers/invariance.py), then whole steps: sequences alone
 and in one piece, together and in pieces; an encoder's texts alone and in one batch.

@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import spectra
-from live import FILE, Live, running, settings_of
+from live import FILE, Live, running, serving, settings_of
 from registry.connect import connect
 from server.service import log_unknown
+from server.settings import Settings
 from waiting import until
 
 
@@ -81,3 +84,57 @@ def stored(folder: Path) -> dict[str, bytes]:
         os.utime(path.parent, (old, old))
         found[str(path.relative_to(folder))] = path.read_bytes()
     return found
+
+
+CHECKS = (
+    "finding out which layers adapters may change",
+    "checking the transforms",
+    "checking that rows keep their bits",
+    "comparing logits with transformers' own",
+    "measuring rows' costs",
+    "checking that steps keep their bits",
+)
+
+
+def test_the_second_start_uses_what_the_first_found_out(
+    base_folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "overtone")
+    settings = settings_of(base_folder("llama"), tmp_path / "data", calibration_s=0.1)
+    first = _started(settings, caplog)
+    assert first.checks == list(CHECKS)
+    second = _started(settings, caplog)
+    assert not second.checks
+    assert (second.said, second.tokens) == (first.said, first.tokens)
+    assert len([*(tmp_path / "data" / "starts").iterdir()]) == 1
+
+
+@pytest.mark.slow
+def test_a_damaged_file_or_another_base_is_found_out_again(
+    base_folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "overtone")
+    settings = settings_of(base_folder("llama"), tmp_path / "data", calibration_s=0.1)
+    first = _started(settings, caplog)
+    (file,) = (tmp_path / "data" / "starts").iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    assert _started(settings, caplog).checks == first.checks
+    other = settings_of(base_folder("gpt2"), tmp_path / "data", calibration_s=0.1)
+    assert _started(other, caplog).checks == first.checks
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start: the checks that it made, what it says of itself, and an answer's tokens."""
+
+    checks: list[str]
+    said: dict[str, Any]
+    tokens: list[int]
+
+
+def _started(settings: Settings, caplog: pytest.LogCaptureFixture) -> Start:
+    caplog.clear()
+    with serving(settings) as live:
+        begun = [each.getMessage().removeprefix("start: ") for each in caplog.records]
+        said = live.http.get("/version").json()
+        return Start([check for check in CHECKS if check in begun], said, live.tokens("tiny"))

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import spectra
 from adapters_core.errors import CanaryFailed
 from live import Live, running, settings_of
+from server.base.phases import Phases
 from server.generation.runtime import SequenceRequest
 from server.scheduling.sequence import Sampling
 from server.service import Service
@@ -26,19 +27,23 @@ def code_of(answer: httpx2.Response) -> str:
 
 
 def test_a_loading_server_lives_and_says_why_it_is_not_ready(live: Live) -> None:
-    go = threading.Event()
+    go, told = threading.Event(), threading.Event()
 
-    def slow(metrics: Metrics) -> Service:
-        go.wait(60)
+    def slow(metrics: Metrics, phases: Phases) -> Service:
+        with phases.phase("loading the base"):
+            phases.progress(0.4)
+            told.set()
+            go.wait(60)
         return live.service
 
     # The service is the other server's: it is taken away again before this one ends it.
     with running(live.settings, slow) as server:
         try:
             assert server.http.get("/health/live").status_code == 200
+            assert told.wait(60)
             answer = server.http.get(READY)
             assert (answer.status_code, code_of(answer)) == (503, "not_ready")
-            assert "loading" in answer.json()["error"]["message"]
+            assert "starting: loading the base, 40% done, for" in answer.json()["error"]["message"]
             for path in ("/v1/models", "/v1/adapters", "/version"):
                 assert code_of(server.http.get(path)) == "not_ready"
             assert code_of(server.complete("tiny")) == "not_ready"
@@ -54,7 +59,7 @@ def test_a_loading_server_lives_and_says_why_it_is_not_ready(live: Live) -> None
 
 
 def test_a_server_that_cannot_serve_goes_on_saying_so(live: Live) -> None:
-    def fails(metrics: Metrics) -> Service:
+    def fails(metrics: Metrics, phases: Phases) -> Service:
         raise CanaryFailed("the transforms are wrong here")
 
     with running(live.settings, fails) as server:
