@@ -1,6 +1,7 @@
 """Open everything that processes share, by one URL and one folder."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from registry.adapters.view import AdapterView
 from registry.batches.batches import Batches
 from registry.batches.claims import BatchClaims
 from registry.batches.segments import BatchFolders
+from registry.errors import RegistryUnusable
 from registry.files import Files
 from registry.jobs.claims import Claims
 from registry.jobs.folders import JobFolders
@@ -39,6 +41,9 @@ from registry.store.ownership import Ownership
 from registry.store.places import BucketPlace, FolderPlace, StorePlace
 from registry.store.unknown import UnknownBytes
 from registry.tenants import Tenants
+
+#: A registry that has not answered by then is said to be waited for.
+_FIRST_LOOK_S = 0.7
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,31 @@ def check_store(store: str | None) -> None:
         check_folder("store", place)
     else:
         Bucket(place)
+
+
+def check_answers(url: str, tell: Callable[[str], None], patience_s: float = PATIENCE_S) -> None:
+    """Check that a registry answers; the embedded one does not run yet.
+
+    Args:
+        url: as for `connect`.
+        tell: called at once with the reason if it does not answer and is waited for.
+        patience_s: how long one that is started at the same time is waited for.
+
+    Raises:
+        RegistryUnusable: it does not answer; the message says why.
+    """
+    if url == EMBEDDED:
+        return
+    shown = masked(url)
+    try:
+        with open_client(url, _FIRST_LOOK_S) as client:
+            reach(client, shown)
+    except RegistryUnusable as error:
+        if not error.may_pass:
+            raise
+        tell(f"{error.message}; it is waited for, {patience_s:g} s at most")
+        with open_client(url) as client:
+            reach(client, shown, patience_s)
 
 
 def connect(

@@ -46,7 +46,7 @@ def open_client(
     common: dict[str, Any] = {
         "protocol": 2,  # replies have the same shape with every version of redis-py
         "socket_timeout": timeout_s,
-        "socket_connect_timeout": TIMEOUT_S,
+        "socket_connect_timeout": min(timeout_s, TIMEOUT_S),
         "retry": Retry(NoBackoff(), 0),
     }
     if shape.kind == "cluster":

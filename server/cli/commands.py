@@ -4,6 +4,7 @@ Loaded by entry point when they are called; torch and transformers are imported 
 `--help` answers at once.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -118,7 +119,7 @@ def _ready_to_load(settings: "Settings") -> "list[socket.socket]":
         CannotStart: this machine cannot serve what is set.
     """
     from adapters_core.starting import check_base, check_device, check_folder
-    from registry.connect import check_store, check_url
+    from registry.connect import check_answers, check_store, check_url
     from server.process.exposure import check_exposure
     from server.process.listening import open_listeners
     from server.processor.search import prepare
@@ -136,6 +137,7 @@ def _ready_to_load(settings: "Settings") -> "list[socket.socket]":
     close_audit_log(open_audit_log(settings.audit_log))  # `launch` opens it for good
     listeners = open_listeners(settings)
     configure_logging(settings.log_format)
+    check_answers(settings.registry_url, logging.getLogger("overtone").warning)
     prepare(settings)
     return listeners
 

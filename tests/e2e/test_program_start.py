@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from disks import small_disk
 from program import environment, free_port
+from registry.redis.embedded import find_binary
 from waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +70,63 @@ def test_what_cannot_work_is_said_before_anything_heavy_is_imported(
     done = run(command, *flags, *data, **unloadable)
     assert done.returncode == 1, done.stderr
     assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a registry that wants a password."""
+    folder = tmp_path_factory.mktemp("registry")
+    words = ["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--requirepass", "geheim"]
+    command = [str(find_binary()), *words]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        until((folder / "redis.sock").exists)
+        yield folder / "redis.sock"
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("password", "words"),
+    [("", "wants one and none is set"), (":wrong@", "refuses the user or the password")],
+)
+def test_a_wrong_password_is_said_before_anything_heavy_is_imported(
+    guarded: Path, password: str, words: str, unloadable: dict[str, str], tmp_path: Path
+) -> None:
+    variables = {"OVERTONE_REGISTRY": f"unix://{password}{guarded}", **unloadable}
+    done = run("serve", f"--base={BASE}", f"--data={tmp_path}", "--port=0", **variables)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "wrong@" not in done.stderr
+
+
+def test_a_registry_that_does_not_answer_is_said_before_anything_heavy_is_imported(
+    unloadable: dict[str, str], tmp_path: Path
+) -> None:
+    """Nothing listens there: it may be starting, and is waited for."""
+    place = f"redis://127.0.0.1:{free_port()}"
+    flags = [f"--base={BASE}", f"--data={tmp_path}", "--port=0", f"--registry={place}"]
+    with subprocess.Popen(
+        [*PROGRAM, "serve", *flags],
+        env={**environment(), **PATHS, **unloadable},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.kill()
+    assert f"the registry {place} cannot be used: nothing listens at its address" in line
+    assert "it is waited for, 5 s at most" in line
+
+
+def test_a_data_folder_that_cannot_be_written_is_said_before_anything_heavy_is_imported(
+    unloadable: dict[str, str], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", "1m") as folder:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        done = run("serve", f"--base={BASE}", f"--data={folder}", "--port=0", **unloadable)
+    assert done.returncode == 1
+    assert f"data folder '{folder}': Read-only file system" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

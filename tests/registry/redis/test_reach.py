@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from registry.connect import connect
+from registry.connect import check_answers, connect
 from registry.errors import RegistryUnusable
+from registry.redis.address import EMBEDDED
 from registry.redis.client import TIMEOUT_S, open_client
 from registry.redis.embedded import find_binary
 from registry.redis.reach import reach, reason_of
@@ -142,6 +143,37 @@ def test_what_may_pass_is_waited_for_and_what_will_not_is_not():
     with pytest.raises(RegistryUnusable, match="the password"):
         reach(Starting(redis.AuthenticationError()), "x", 5.0, lambda: now[0], wait)
     assert waits == []
+
+
+def test_a_look_before_a_start_tells_at_once_of_a_registry_that_it_waits_for(port):
+    told: list[str] = []
+    check_answers(EMBEDDED, told.append)
+    check_answers(f"redis://:{PASSWORD}@127.0.0.1:{port}", told.append)
+    with pytest.raises(RegistryUnusable, match="the user or the password"):
+        check_answers(f"redis://:wr0ng@127.0.0.1:{port}", told.append)
+    assert told == []
+    with pytest.raises(RegistryUnusable, match="nothing listens"):
+        check_answers("redis://:correct@127.0.0.1:1", told.append, patience_s=0.1)
+    (line,) = told
+    assert line.startswith("the registry redis://:***@127.0.0.1:1 cannot be used: nothing listens")
+
+
+def test_a_registry_that_starts_meanwhile_is_found(tmp_path):
+    place = tmp_path / "redis.sock"
+    words = ["--port", "0", "--unixsocket", str(place), "--dir", str(tmp_path), "--save", ""]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(line: str) -> None:
+        command = [str(find_binary()), *words]
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+
+    try:
+        check_answers(f"unix://{place}", start, patience_s=30)
+        assert len(started) == 1
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_a_reason_holds_no_address(tmp_path):
