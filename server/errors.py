@@ -18,8 +18,9 @@ ServingError                 the root of the server's own errors
 ├── DeadlineExceeded         the request's own time is over
 ├── AdapterTooLarge          the adapter does not fit its cache at all
 │   └── PinLimit             pins would leave too little of a cache for other adapters
+├── OutOfMemory              there was no memory for the request just now
 ├── StorageFull              the server's disk has no room for what is to be written
-├── NotReady                 the base is still loading, or the canary failed
+├── NotReady                 the server is starting, or the canary failed
 ├── Draining                 the server is going down
 └── InternalError            a fault of the server; the answer shows no internals
 """
@@ -143,6 +144,12 @@ class PinLimit(AdapterTooLarge):
     """Pinning one adapter more would leave too little of its cache for all the others."""
 
 
+class OutOfMemory(ServingError):
+    """The device has no memory for the request, though what was not in use has been evicted."""
+
+    code = "out_of_memory"
+
+
 class StorageFull(ServingError):
     """The server's disk has no room for what is to be written; nothing of it was kept."""
 
@@ -179,6 +186,7 @@ STATUS: dict[type[Exception], int] = {
     Overloaded: 429,
     DeadlineExceeded: 504,
     AdapterTooLarge: 413,
+    OutOfMemory: 503,
     StorageFull: 507,
     NotReady: 503,
     Draining: 503,
@@ -216,6 +224,7 @@ FAMILIES: tuple[type[Exception], ...] = (
 
 #: Seconds after which to try again, where the error itself does not know them.
 RETRY_AFTER_S: dict[type[Exception], int] = {
+    OutOfMemory: 1,
     NotReady: 5,
     Draining: 1,
     registry.RegistryUnavailable: 5,

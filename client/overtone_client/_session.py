@@ -43,6 +43,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "overloaded": TRY_LATER,
     "quota_exceeded": "`overtone tenants usage` shows what is used",
     "rate_limit_exceeded": "`overtone tenants usage` shows what is used",
+    "out_of_memory": f"{TRY_LATER}, or send a shorter prompt",
     "registry_unavailable": f"{TRY_LATER}; the server's operator can run `overtone doctor`",
     "draining": f"{TRY_LATER}: the server is restarting",
     "not_ready": f"{TRY_LATER}: the server is starting",

@@ -30,6 +30,7 @@ OvertoneError                    the root: catch this to catch all of them
 │   ├── InternalError            500  the server's own fault; `request_id` finds it in its log
 │   ├── Unavailable              503  the server cannot serve just now
 │   │   ├── RegistryUnavailable       its registry does not answer
+│   │   ├── OutOfMemory               its device has no memory for the request
 │   │   ├── Draining                  it is shutting down
 │   │   └── NotReady                  it is still starting
 │   ├── DeadlineExceeded         504  no end within the time the request has
@@ -268,6 +269,12 @@ class RegistryUnavailable(Unavailable):
     """The server's registry does not answer."""
 
     code = "registry_unavailable"
+
+
+class OutOfMemory(Unavailable):
+    """The server's device has no memory for the request just now."""
+
+    code = "out_of_memory"
 
 
 class Draining(Unavailable):

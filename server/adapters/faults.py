@@ -2,7 +2,8 @@
 
 A failing batch is halved and run again, half by half, down to the items that fail alone: those are
 at fault, and all others have their results. Running an item again must change nothing: keys and
-values go into the same cells, and the next random number follows from seed and length alone.
+values go into the same cells, and the next random number follows from seed and length alone. Where
+memory runs out, room is made once and the same items are run again before they are halved.
 """
 
 import logging
@@ -11,10 +12,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import torch
-
+from server.adapters.out_of_memory import is_out_of_memory
 from server.adapters.residency import Entry
-from server.errors import FAMILIES, InternalError
+from server.errors import FAMILIES, InternalError, OutOfMemory
 
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
@@ -34,24 +34,33 @@ class Outcome(Generic[T, R]):
     faults: Mapping[T, Exception]
 
 
-def run_apart(items: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]]) -> Outcome[T, R]:
+def run_apart(
+    items: Sequence[T],
+    run: Callable[[Sequence[T]], Sequence[R]],
+    make_room: Callable[[], None] = lambda: None,
+) -> Outcome[T, R]:
     """Run items together; where that raises, in ever smaller parts.
 
     Args:
         items: of one batch; those that are likely to fail together are neighbours.
         run: returns a result for each item that it is given, in order; called at most
-            `2 * len(items) - 1` times.
+            `2 * len(items) - 1` times, and once more where memory runs out.
+        make_room: gives memory back; called at most once.
     """
     results: dict[T, R] = {}
     faults: dict[T, Exception] = {}
-    parts = [items]
+    parts, has_made_room = [items], False
     while parts:
         part = parts.pop()
         try:
             results.update(zip(part, run(part), strict=True))
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # frames keep the failed run's tensors
-            if len(part) == 1:
+            if is_out_of_memory(error) and not has_made_room:
+                has_made_room = True
+                make_room()
+                parts.append(part)
+            elif len(part) == 1:
                 faults[part[0]] = error
             else:
                 half = len(part) // 2
@@ -71,8 +80,9 @@ def errors_to_report(outcome: Outcome[T, R], lease_of: Callable[[T], object]) ->
     _log(outcome.faults.values(), len(outcome.results))
     leases = {id(lease): lease for lease in map(lease_of, outcome.faults)}
     is_one_adapter = len(leases) == 1 and None not in leases.values()
-    count = len(outcome.results)
-    if count or is_one_adapter or len(outcome.faults) == 1:
+    count, faults = len(outcome.results), outcome.faults.values()
+    is_of_memory = all(map(is_out_of_memory, faults))
+    if count or is_one_adapter or is_of_memory or len(faults) == 1:
         return {i: _to_report(error, lease_of(i), count) for i, error in outcome.faults.items()}
     message = (
         f"the engine failed on all {len(outcome.faults)} inputs of a step: the base or this "
@@ -88,18 +98,15 @@ def _to_report(error: Exception, lease: object, num_answered: int) -> Exception:
     adapter = ""
     if isinstance(lease, Entry):
         adapter = f" with adapter {lease.digest} ({lease.mode})"
-    if _is_of_memory(error):
-        return InternalError(f"there is not enough memory for this request, even alone{adapter}")
+    if is_out_of_memory(error):
+        return OutOfMemory(
+            f"there is not enough memory for this request now, even alone{adapter}; try again, or "
+            "send a shorter prompt"
+        )
     others = f"; the {num_answered} others of its step are well" if num_answered else ""
     return InternalError(
         f"the engine failed on this request{adapter}{others}. The server's log has the cause"
     )
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out; on a CPU torch raises a plain RuntimeError for that."""
-    is_one = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_one or "can't allocate memory" in str(error)
 
 
 def _log(faults: Iterable[Exception], num_answered: int) -> None:

@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from adapters_core.errors import BasisPending
 from adapters_core.layers.merge_threads import MergeThreads
 from registry import BlobDamaged, BlobMissing, BlobPaths
-from server.adapters.materializer import Materializer
+from server.adapters.materializer import Materialized, Materializer
 from server.adapters.memory import Abandoned, Capacities, DeviceMemory
 from server.adapters.modes import Mode
+from server.adapters.out_of_memory import is_out_of_memory
 from server.adapters.residency import Entry
 from server.base.resident import ResidentBase
+from server.errors import OutOfMemory
 from server.telemetry.observer import LoadFault, LoadStats, Observer
 
 _LOG = logging.getLogger("overtone.loader")
@@ -131,11 +133,32 @@ class Loader:
 
     def _materialize(self, entry: Entry) -> None:
         started = time.perf_counter()
-        made = self._materializer.materialize(entry)
+        made = self._made(entry)
         entry.ready_at = time.monotonic()
         entry.payload = made.payload
         seconds = time.perf_counter() - started
         self._observer.on_load(LoadStats(made.method, seconds, made.materialise_s))
+
+    def _made(self, entry: Entry) -> Materialized:
+        """Return what an entry holds; where memory runs out, once more after making room.
+
+        Raises:
+            OutOfMemory: there was no room the second time either.
+        """
+        try:
+            return self._materializer.materialize(entry)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self.memory.refund(entry)
+        self.memory.make_room()
+        try:
+            return self._materializer.materialize(entry)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            message = f"there is no memory for adapter {entry.digest} now; try again"
+            raise OutOfMemory(message) from error
 
     def _observe(self, mode: Mode) -> None:
         for stats in self.memory.stats(mode):

@@ -5,6 +5,7 @@ back, or is abandoned if it has no lease holder. Evicted coefficients stay in th
 far as that has room.
 """
 
+import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +21,13 @@ from adapters_core.layers.basis_cache import BasisCache
 from server.adapters.banks import Banks
 from server.adapters.host_cache import HostCache, HostCopy
 from server.adapters.modes import Mode
+from server.adapters.out_of_memory import give_back_cached
 from server.adapters.payload import Factored, Merged
 from server.adapters.residency import Entry, Residency
 from server.errors import AdapterTooLarge, Draining
 from server.telemetry.observer import CacheStats
 
+_LOG = logging.getLogger("overtone.memory")
 #: Of a new bank on a GPU.
 _FIRST_BYTES, _MOST_FIRST_SLOTS = 16 << 20, 512
 Tier = Literal["merged", "device", "host"]
@@ -215,6 +218,24 @@ class DeviceMemory:
         with self._room:
             return self._host.take(digest)
 
+    def make_room(self) -> None:
+        """Evict all that is not in use, since an allocation failed: more is used than was counted.
+
+        The device's allocator gives back what it keeps for later.
+        """
+        with self._room:
+            count = sum(self._evict_all(cache) for cache in self._caches.values())
+            self._old.clear()
+            self._room.notify_all()
+        give_back_cached(self._basis_cache.device)
+        _LOG.warning("memory ran out; %d adapters that were not in use are evicted", count)
+
+    def refund(self, entry: Entry) -> None:
+        """Take a load's charge back: it failed, and is tried again."""
+        with self._room:
+            self._caches[entry.mode].refund(entry)
+            self._room.notify_all()
+
     def end_load(self, entry: Entry, error: Exception | None = None) -> None:
         """Note that a load is over: the entry is ready, or failed with `error` and is dropped."""
         with self._room:
@@ -222,6 +243,13 @@ class DeviceMemory:
                 entry.error = error
                 self._caches[entry.mode].drop(entry)
             self._room.notify_all()  # an entry without lease and pin can be evicted from here on
+
+    def _evict_all(self, cache: Residency) -> int:
+        count = 0
+        while (victim := cache.evict_one()) is not None:
+            self._free(victim)
+            count += 1
+        return count
 
     def _has_charged(self, entry: Entry, cache: Residency, size_bytes: int) -> bool:
         self._check(cache, size_bytes)

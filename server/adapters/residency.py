@@ -142,6 +142,12 @@ class Residency:
         self.pinned_bytes += size_bytes if entry.pins else 0
         return True, victims
 
+    def refund(self, entry: Entry) -> None:
+        """Take a charge back: what the entry was charged for was not allocated after all."""
+        self.used_bytes -= entry.size_bytes
+        self.pinned_bytes -= entry.size_bytes if entry.pins else 0
+        entry.size_bytes, entry.is_charged = 0, False
+
     def evict_one(self) -> Entry | None:
         """Drop and return the least recently used idle entry; None if there is none.
 

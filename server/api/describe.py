@@ -33,6 +33,7 @@ from server.errors import (
     InvalidApiKey,
     InvalidRequest,
     NotReady,
+    OutOfMemory,
     Overloaded,
     PayloadTooLarge,
     PromptTooLong,
@@ -75,7 +76,7 @@ READS_ADAPTER: Errors = (
     adapter.NoEffect,
     AdapterTooLarge,
 )
-LOADS: Errors = (*RESOLVES, *READS_ADAPTER, Overloaded)
+LOADS: Errors = (*RESOLVES, *READS_ADAPTER, Overloaded, OutOfMemory)
 #: The request is counted by its tenant's limits.
 LIMITED: Errors = (RateLimited, registry.QuotaExceeded)
 ANSWERS: Errors = (*LOADS, *LIMITED, UnsupportedParameter, PromptTooLong, DeadlineExceeded)

@@ -125,7 +125,9 @@ class Batcher(BatchThread):
         started = time.monotonic()
         # Inputs of one adapter are neighbours: a failing one is found in few halvings.
         ordered = sorted(parts, key=lambda part: id(part.request.lease))
-        outcome = run_apart(ordered, lambda some: self._computed(some, group))
+        outcome = run_apart(
+            ordered, lambda some: self._computed(some, group), self._loader.memory.make_room
+        )
         for part, error in errors_to_report(outcome, lambda part: part.request.lease).items():
             self._close(part.request, error)
         done = [part for part in parts if part in outcome.results]

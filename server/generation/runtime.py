@@ -214,7 +214,11 @@ class Runtime(BatchThread):
         started = time.monotonic()
         # Works of one adapter are neighbours: a failing one is found in few halvings.
         works = sorted(batch.works, key=lambda work: id(work.sequence.lease))
-        outcome = run_apart(works, lambda some: self._computed(batch.only(some), some))
+        outcome = run_apart(
+            works,
+            lambda some: self._computed(batch.only(some), some),
+            self._placement.make_room,
+        )
         for work, error in errors_to_report(outcome, lambda work: work.sequence.lease).items():
             self._fail(self._generations[work.sequence], error)
         done = batch.only(outcome.results)

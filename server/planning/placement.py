@@ -110,6 +110,10 @@ class Placement:
         """Return whether an adapter's load waits until leases are given back."""
         return self._loader.memory.is_short_of_room
 
+    def make_room(self) -> None:
+        """Evict the adapters that are not in use: a step has found too little memory."""
+        self._loader.memory.make_room()
+
     def release(self, entry: Entry) -> None:
         """Give a lease back; safe for an entry that failed."""
         self._loader.release(entry)

@@ -32,7 +32,7 @@ CODES = {  # the table of the API's specification
     422: ["invalid_adapter", "unknown_method", "unused_tensors", "no_effect", "non_finite"],
     429: ["overloaded"],
     500: ["internal_error"],
-    503: ["registry_unavailable", "draining", "not_ready"],
+    503: ["registry_unavailable", "draining", "not_ready", "out_of_memory"],
     504: ["deadline_exceeded"],
 }
 ROWS = [(status, code) for status, codes in CODES.items() for code in codes]

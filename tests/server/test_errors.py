@@ -29,7 +29,7 @@ TABLE = {
     431: {"too_large"},
     500: {"internal_error"},
     504: {"deadline_exceeded"},
-    503: {"registry_unavailable", "draining", "not_ready"},
+    503: {"registry_unavailable", "draining", "not_ready", "out_of_memory"},
     507: {"storage_full"},
 }
 CODES = sorted(set(itertools.chain.from_iterable(TABLE.values())))

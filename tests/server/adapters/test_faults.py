@@ -73,6 +73,28 @@ def test_one_bad_item_of_many_is_found_in_a_few_halvings() -> None:
     assert len(calls) == 1 + 2 * 6
 
 
+@pytest.mark.parametrize("most", [1, 3, 8, 20])
+def test_room_is_made_once_and_the_same_items_are_run_again_before_they_are_halved(
+    most: int,
+) -> None:
+    room, calls = [most], list[int]()
+
+    def run(items: Sequence[int]) -> list[int]:
+        calls.append(len(items))
+        if len(items) > room[0]:
+            raise torch.OutOfMemoryError("full")
+        return list(items)
+
+    def make_room() -> None:
+        room[0] += 8
+
+    outcome = run_apart(range(16), run, make_room)
+    assert sorted(outcome.results) == list(range(16))
+    assert calls[:2] == ([16, 16] if most < 16 else [16])
+    assert room[0] == (most + 8 if most < 16 else most)
+    assert len(calls) == {1: 4, 3: 4, 8: 2, 20: 1}[most]
+
+
 def test_what_raised_holds_no_memory_of_the_failed_run() -> None:
     held: list[Any] = []
 

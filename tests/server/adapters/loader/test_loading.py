@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from adapters_core.errors import AdapterError
+from adapters_core.layers.bank import Bank
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.inject import Injection
 from adapters_core.layers.merge import materialise
 from loader_place import Place
+from server.adapters import materializer
+from server.adapters.modes import Mode
 from server.adapters.payload import Factored, Merged
-from server.errors import Draining
+from server.errors import Draining, OutOfMemory
 from server.telemetry.observer import CacheStats
 from server_parts import CPU, FOURIERFT, Store, eventually, weights_sha256
 
@@ -114,6 +117,38 @@ def test_a_failure_after_the_charge_gives_the_bytes_back(
     monkeypatch.undo()
     entry = p.loader.acquire("a", "merged")
     assert p.next().is_ready
+
+
+@pytest.mark.parametrize(("mode", "place_of"), [("factored", "bank"), ("merged", "materialise")])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_load_that_finds_no_memory_evicts_what_is_idle_and_tries_once_more(
+    store: Store,
+    place: Callable[..., Place],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Mode,
+    place_of: str,
+    times: int,
+) -> None:
+    for digest in "ab":
+        store.write(digest, FOURIERFT, 1)
+    p = place(factored=4, merged=4)
+    p.loader.release(p.load("a", mode))
+    home, name = (Bank, "add") if place_of == "bank" else (materializer, "materialise")
+    own, fails = getattr(home, name), [torch.OutOfMemoryError("CUDA out of memory")] * times
+
+    def full(*args: object, **named: object) -> object:
+        if fails:
+            raise fails.pop()
+        return own(*args, **named)
+
+    monkeypatch.setattr(home, name, full)
+    entry = p.load("b", mode)
+    assert p.loader.memory.modes_of("a") == []
+    assert entry.is_ready == (times == 1)
+    if times == 2:
+        assert isinstance(entry.error, OutOfMemory)
+        assert p.load("b", mode).is_ready
+    p.check_integrity()
 
 
 def test_the_observer_sees_the_cache_as_it_stands(
