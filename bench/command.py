@@ -40,6 +40,9 @@ PROGRAMS = {
     "endurance": Program(
         "programs.endurance", "A thousand streams at once, and memory over 200,000 requests."
     ),
+    "start": Program(
+        "programs.start", "A first and a second start, beside the imports and the weights alone."
+    ),
     "scale": Program("programs.scale", "10 to 10,000 registered adapters, two servers in turns."),
     "simulate": Program(
         "programs.simulate",
