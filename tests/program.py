@@ -15,7 +15,7 @@ from live import BASE, Files, parts
 from waiting import until
 
 PROGRAM = str(Path(sys.executable).with_name("overtone"))
-_START_S = 90
+_START_S = 200
 
 
 def environment() -> dict[str, str]:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,13 @@ sys.exit(run_worker(WorkerSettings.model_validate_json(sys.argv[1])))
 """
 
 
-def start_worker(registry: Registry, data: Path, name: str, **changes: Any) -> psutil.Popen:
+def start_worker(
+    registry: Registry,
+    data: Path,
+    name: str,
+    environment: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> psutil.Popen:
     """Start a worker that notices a dead one after a second or two."""
     assert registry.server is not None
     words = {
@@ -47,7 +54,7 @@ def start_worker(registry: Registry, data: Path, name: str, **changes: Any) -> p
         "run": "fake_training:run_job",
         "load": "fake_training:load",
     }
-    env = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", **(environment or {})}
     return psutil.Popen([sys.executable, "-c", PROGRAM, json.dumps({**words, **changes})], env=env)
 
 

@@ -32,7 +32,7 @@ FOREIGN_FLAGS = {
 #: Files that users, programs or other projects make.
 MADE = re.compile(
     r"yours|OUT|DIR|\.venv|docker-compose\.override\.yml|config\.json|modules\.json|store\.json|"
-    r"processor\.json|manifest\.json|bases/|labels\.|LABEL|train/|test/|torch/version\.py"
+    r"processor\.json|manifest\.json|bases/|starts/|labels\.|LABEL|train/|test/|torch/version\.py"
 )
 #: Paths of fields in requests and answers.
 FIELDS = r"^(?:overtone|method|usage|training)\."
@@ -57,7 +57,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """The application, which is not started."""
     folder = tmp_path_factory.mktemp("app")
-    return create_app(settings_of(folder, folder), Metrics(), lambda: pytest.fail("started"))
+    return create_app(settings_of(folder, folder), Metrics(), lambda _: pytest.fail("started"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

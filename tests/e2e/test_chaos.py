@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.redis,
     pytest.mark.skipif(not REDIS.exists(), reason="needs redis-server"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 QUICK = {"calibration_s": 0, "kv_bytes": 1 << 26}
 FILE = "adapter_model.safetensors"
