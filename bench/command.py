@@ -52,6 +52,10 @@ PROGRAMS = {
         "programs.followers",
         "Ten servers' mirrors on one registry of 100,000 adapters: memory, time, news.",
     ),
+    "ray": Program(
+        "programs.ray_affinity",
+        "Affinity on Ray Serve beside power of two choices: hit rate and first token.",
+    ),
     "training": Program("programs.training", "A training step beside PEFT's: time and memory."),
     "training_text": Program(
         "studies.text", "MiniLM sorts Debian's packages: every method by its preset alone."

@@ -57,7 +57,7 @@ LAYERS = {
         "errors starting malloc strict_json",
     ),
     "server": (
-        "cli tools",
+        "cli cluster tools",
         "process",
         "app",
         "api.routes",
@@ -96,6 +96,9 @@ LAYERS = {
 #: Third party -> the only modules (or packages, with all below them) that may import it.
 HOMES = {
     "fastapi": ("server.app", "server.api", "server.errors", "bench"),
+    "ray": ("server.cluster", "bench.lib.ray_cluster"),
+    "aiohttp": ("server.cluster.server_client",),
+    "yarl": ("server.cluster.server_client",),
     "starlette": ("server", "bench"),
     "uvicorn": ("server", "trainer", "bench"),
     "redis": ("registry",),
