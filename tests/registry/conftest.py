@@ -75,13 +75,13 @@ def _start(kind, folder):
 _SERVERS = ["embedded", pytest.param("redis", marks=pytest.mark.redis)]
 _QUICK = [pytest.param(kind, marks=pytest.mark.redis) for kind in SHAPES]
 _SLOW = [pytest.param(kind, marks=[pytest.mark.redis, pytest.mark.slow]) for kind in SHAPES]
-#: The tests of all that is in Redis; the others need it beside something else, or databases by
-#: number, which a cluster does not have. What all shapes must do in short is test_contract's.
+#: The tests of all that is in Redis, in every shape; in short they are test_contract's. The others
+#: need it beside something else, may empty it, or count databases, which a cluster has none of.
 _SHAPES = {
     "test_contract": _QUICK,
     **dict.fromkeys(("test_adapters", "test_changes", "test_claims", "test_jobs"), _SLOW),
     **dict.fromkeys(("test_queue", "test_batches", "test_workers", "test_tenants"), _SLOW),
-    **dict.fromkeys(("test_api_keys", "test_mirror", "test_files", "test_log"), _SLOW),
+    **dict.fromkeys(("test_api_keys", "test_files", "test_log"), _SLOW),
 }
 
 
