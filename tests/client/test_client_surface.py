@@ -43,7 +43,7 @@ def is_error(value: object) -> bool:
 
 def test_twins_have_the_same_methods() -> None:
     assert {name for name in vars(AsyncClient) if not name.startswith("_")} == set(METHODS)
-    assert len(METHODS) == 23
+    assert len(METHODS) == 24
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -61,7 +61,7 @@ def tokens_in(answer: httpx2.Response) -> list[int]:
 
 @pytest.fixture(scope="module")
 def server(serve_all: Callable[..., Live]) -> Live:
-    return serve_all(api_keys=f"root={ROOT}", tenant_header="X-Gateways")
+    return serve_all(api_keys=f"root={ROOT}", tenant_header="X-Gateways", mode="factored")
 
 
 @pytest.fixture(scope="module")
