@@ -35,6 +35,9 @@ OPEN_PATHS = frozenset(
         "/docs/swagger-ui.css",
     }
 )
+#: Paths of the metrics. Before the service is up they tell nothing of any tenant, and only there
+#: can be read that a server cannot serve.
+METRIC_PATHS = frozenset({"/metrics", "/metrics/load"})
 #: Of a key that a caller behind a gateway, which shares the gateway's key, does not have.
 _NOT_SHARED: frozenset[Scope] = frozenset({"metrics", ADMIN})
 #: Unknown keys that are asked for at a time: a flood of wrong ones must not take all threads.
@@ -102,6 +105,8 @@ class Caller:
 
 #: Of a request to an open path.
 OPEN_CALLER = Caller("", (), None)
+#: Of a request for metrics before it can be known whether a key is needed.
+EARLY_CALLER = Caller("", ("metrics",), None)
 #: Of any request where no key is needed.
 ANY_CALLER = Caller("", SCOPES, None)
 

@@ -3,7 +3,15 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry import RegistryUnavailable
-from server.api.callers import ACTING_FOR, OPEN_CALLER, OPEN_PATHS, Authentication, Caller
+from server.api.callers import (
+    ACTING_FOR,
+    EARLY_CALLER,
+    METRIC_PATHS,
+    OPEN_CALLER,
+    OPEN_PATHS,
+    Authentication,
+    Caller,
+)
 from server.api.middleware.messages import header, send_error
 from server.errors import InsufficientScope, InvalidApiKey, InvalidRequest, NotReady
 
@@ -42,7 +50,12 @@ class ApiKeys:
         if scope["path"] in OPEN_PATHS:
             return OPEN_CALLER
         sent = _key_in(header(scope, b"authorization"))
-        caller = await self._authentication.caller_of(sent)
+        try:
+            caller = await self._authentication.caller_of(sent)
+        except NotReady:
+            if scope["path"] not in METRIC_PATHS:
+                raise
+            return EARLY_CALLER
         named = header(scope, self._tenant_header) if self._tenant_header else b""
         caller = caller.of_gateway(named) if named else caller
         asked = header(scope, _ACTING_FOR)

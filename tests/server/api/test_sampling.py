@@ -11,6 +11,7 @@ import pytest
 import spectra
 import tiny
 from live import BASE, Live
+from server.api.callers import ANY_CALLER
 from server.api.calls import completion_call
 from server.api.completion_schemas import CompletionRequest
 from server.api.sampling import samplings
@@ -57,7 +58,7 @@ def test_equal_prompts_without_a_seed_have_different_answers(live: Live) -> None
 def test_the_choices_of_a_prompt_share_what_is_scored_of_it(live: Live) -> None:
     """A prompt of a hundred thousand tokens would cost seconds and gigabytes for 128 of them."""
     body = {"model": BASE, "prompt": [[5, 6, 7], [8, 9]], "n": 3, "prompt_logprobs": 1}
-    call = completion_call(live.service, checked(CompletionRequest, body), "")
+    call = completion_call(live.service, checked(CompletionRequest, body), ANY_CALLER)
     scored = [one.scored for one in samplings(call, live.service)]
     assert scored == [{0: 6, 1: 7}] * 3 + [{0: 9}] * 3
     assert len(set(map(id, scored))) == 2

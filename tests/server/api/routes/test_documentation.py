@@ -29,8 +29,10 @@ from server.api.encoding_schemas import (
 )
 from server.api.job_schemas import HyperparametersRequest, JobRequest
 from server.api.key_schemas import KeyRequest
+from server.api.limit_schemas import LimitsRequest
 from server.api.responses.schemas import ResponsesRequest
 from server.api.routes.evaluations import EvaluationRequest
+from server.api.sharing_schemas import SharingRequest
 from server.api.token_schemas import DetokenizeRequest, TokenizeRequest
 
 ASSETS = ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/start.js")
@@ -147,6 +149,8 @@ def test_every_json_body_has_an_example_that_is_taken() -> None:
         DetokenizeRequest,
         AliasRequest,
         KeyRequest,
+        LimitsRequest,
+        SharingRequest,
     ]
     contents = [_content(op) for *_, op in OPERATIONS]
     bodies = [each["application/json"]["schema"] for each in contents if "application/json" in each]

@@ -153,10 +153,10 @@ def test_a_list_that_breaks_off_does_not_look_whole(
     adapters = server.service.registry.adapters
     read = adapters.list
 
-    def away_soon(limit: int, after: str | None = None) -> Any:
+    def away_soon(limit: int, after: str | None = None, *more: Any) -> Any:
         if after is not None:
             raise RegistryUnavailable("the registry does not answer; try again shortly")
-        return read(limit, after)
+        return read(limit, after, *more)
 
     monkeypatch.setattr(adapters, "list", away_soon)
     with pytest.raises(httpx2.RemoteProtocolError):
