@@ -233,7 +233,7 @@ def test_a_worker_trains_what_is_asked_for(made: Scene) -> None:
         found: dict[str, Any] = made.http.get(f"/v1/fine_tuning/jobs/{job['id']}").json()
         return found
 
-    until(lambda: state()["status"] in ended, DEADLINE_S)
+    until(lambda: state()["status"] in ended, 2 * DEADLINE_S)
     assert state()["status"] == "succeeded", state()
     model = state()["fine_tuned_model"]
     assert made.http.post("/v1/completions", json=completion(model)).status_code == 200
