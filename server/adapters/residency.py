@@ -144,6 +144,7 @@ class Residency:
 
     def refund(self, entry: Entry) -> None:
         """Take a charge back: what the entry was charged for was not allocated after all."""
+        self.num_charged -= entry.is_charged
         self.used_bytes -= entry.size_bytes
         self.pinned_bytes -= entry.size_bytes if entry.pins else 0
         entry.size_bytes, entry.is_charged = 0, False

@@ -16,7 +16,7 @@ from server.errors import FAMILIES, STATUS, InternalError, ServingError, body_of
 TABLE = {
     400: {"invalid_request", "unsupported_parameter", "context_length_exceeded"},
     401: {"invalid_api_key"},
-    403: {"insufficient_scope", "forbidden_origin"},
+    403: {"insufficient_scope", "forbidden_origin", "not_owner", "quota_exceeded"},
     404: {"model_not_found", "not_found"},
     405: {"invalid_request"},
     408: {"request_timeout"},
@@ -25,7 +25,7 @@ TABLE = {
     413: {"too_large"},
     415: {"unsupported_media_type"},
     422: {"invalid_adapter", "unknown_method", "unused_tensors", "no_effect", "non_finite"},
-    429: {"overloaded"},
+    429: {"overloaded", "rate_limit_exceeded"},
     431: {"too_large"},
     500: {"internal_error"},
     504: {"deadline_exceeded"},
