@@ -1,4 +1,4 @@
-"""Which tenant has which adapters, files, jobs and batches, and how they are handed over."""
+"""Which tenant has which keys, adapters, files, jobs and batches, and how they are handed over."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -7,10 +7,12 @@ from typing import Any
 
 import redis
 
+from registry.access.api_keys import ApiKeys
 from registry.adapters.adapters import Adapters
 from registry.adapters.sharing import Sharing
 from registry.common.spaces import in_space, plain, space_of
 from registry.errors import InvalidArgument, NameConflict
+from registry.quotas.tenant_limits import TenantLimits
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
 
@@ -28,6 +30,7 @@ class Holdings:
     num_jobs: int
     num_batches: int = 0
     num_adapters: int = 0
+    num_keys: int = 0
 
 
 class Tenants:
@@ -41,10 +44,12 @@ class Tenants:
     def __init__(self, client: redis.Redis, observer: Observer | None = None) -> None:
         self._client = client
         self._adapters = Adapters(client, observer)
+        self._api_keys = ApiKeys(client, observer)
+        self._limits = TenantLimits(client, observer)
         self._scripts = Scripts(client, observer)
 
     def all(self) -> list[Holdings]:
-        """Return every tenant that has an adapter, a file, a job or a batch, by name.
+        """Return every tenant that has a key, an adapter, a file, a job or a batch, by name.
 
         Raises:
             RegistryUnavailable: the registry does not answer.
@@ -57,6 +62,8 @@ class Tenants:
     def rename(self, old: str, new: str) -> list[Holdings]:
         """Hand all that is a tenant's to another one, and what its gateway's callers have.
 
+        Its keys last, so that their callers find what they had; limits of its own go along unless
+        the new tenant has some.
         Each is handed over by itself, and twice is harmless: what an interrupted call left behind
         the next one takes. What the new tenant has already stays its own. The operators' adapters,
         which all tenants use, stay where they are.
@@ -98,6 +105,9 @@ class Tenants:
             counts.append(sum(self._move(place(id_), id_, index, (old, new)) for id_ in ids))
         counts.append(sum(self._move_adapter(name, new) for name in self._adapter_names(old)))
         self._move_grants(old, new)
+        if old:
+            self._limits.hand_over(old, new)
+            counts.append(self._api_keys.hand_over(old, new))
         return Holdings(old, *counts)
 
     def _adapter_names(self, space: str) -> list[str]:
@@ -143,6 +153,7 @@ class Tenants:
 
     def _holdings(self, tenant: str) -> Holdings:
         indexes = [*(prefix + tenant for prefix in _PLACES), keys.names(tenant)]
+        indexes.append(keys.API_KEYS_OF + tenant)
         counts: list[Any] = [self._client.zcard(index) for index in indexes]
         return Holdings(tenant, *map(int, counts))
 
@@ -168,7 +179,7 @@ _PLACES: Mapping[str, Callable[[str], Place]] = {
 
 
 #: The same of all that a tenant has.
-_INDEXES = (*_PLACES, keys.NAMES_OF)
+_INDEXES = (*_PLACES, keys.NAMES_OF, keys.API_KEYS_OF)
 
 
 def _of(tenant: str, stored: bytes) -> str:

@@ -83,8 +83,9 @@ LAYERS = {
     "registry": (
         "backup",
         "connect",
+        "tenants",
         "store quotas",
-        "access batches tenants",
+        "access batches",
         "adapters files jobs",
         "redis examples objects",
         "common training_data",

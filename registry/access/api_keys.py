@@ -113,6 +113,17 @@ class ApiKeys:
             raise KeyNotFound(f"no API key {id_!r}")
         return _record(id_, found[0])
 
+    def hand_over(self, old: str, new: str) -> int:
+        """Give all keys of a tenant to another one, with their secrets; return how many."""
+        indexes = [keys.API_KEYS_OF + old, keys.API_KEYS_OF + new]
+        with self._scripts.asking("keys"):
+            found: Any = self._client.zrange(indexes[0], 0, -1)
+        given = 0
+        for id_ in [each.decode() for each in found]:
+            touched = [keys.api_key(id_), *indexes, *_NEWS]
+            given += self._scripts.run("key_move", touched, [id_, keys.MAX_CHANGES, old, new])
+        return given
+
     def get(self, id_: str) -> KeyRecord:
         """Return a key as it stands."""
         with self._scripts.asking("key"):

@@ -48,6 +48,14 @@ class TenantLimits:
             stored: Any = self._client.hget(keys.LIMITS, tenant)
         return {} if stored is None else _read(tenant, stored)
 
+    def hand_over(self, old: str, new: str) -> None:
+        """Give a tenant's own limits to another one that has none of its own."""
+        mine = self.of(old)
+        if mine and not self.of(new):
+            self.put(new, mine)
+        if mine:
+            self.put(old, {})
+
     def all(self) -> dict[str, dict[str, int | None]]:
         """Return all tenants that have limits of their own, with them."""
         with self._scripts.asking("limits"):

@@ -46,6 +46,7 @@ SCRIPTS = (
     "known",
     "key_create",
     "key_rotate",
+    "key_move",
     "key_revoke",
     "limits_put",
     "rates",

@@ -87,8 +87,8 @@ def _show(found: Sequence[Holdings], as_json: bool) -> None:
         typer.echo(jsonlib.dumps([asdict(each) for each in found]))
         return
     width = max([6, *(len(each.tenant) for each in found)])
-    typer.echo(f"{'tenant':{width}}  adapters  files  jobs  batches")
+    typer.echo(f"{'tenant':{width}}  adapters  files  jobs  batches  keys")
     for each in found:
         counts = f"{each.num_adapters:8}  {each.num_files:5}  {each.num_jobs:4}"
-        counts += f"  {each.num_batches:7}"
+        counts += f"  {each.num_batches:7}  {each.num_keys:4}"
         typer.echo(f"{each.tenant or NO_TENANT:{width}}  {counts}")

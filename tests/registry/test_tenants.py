@@ -6,9 +6,13 @@ import pytest
 
 from batches_made import create
 from jobs_made import spec_for, upload
+from registry.access.api_keys import ApiKeys
+from registry.access.record import NewKey, is_secret_of
+from registry.access.secret import digest_of
 from registry.adapters.sharing import Sharing
 from registry.batches.batches import Batches
 from registry.errors import AdapterNotFound, InvalidArgument, NameConflict
+from registry.quotas.tenant_limits import TenantLimits
 from registry.redis import keys
 from registry.tenants import Holdings, Tenants
 
@@ -54,6 +58,36 @@ def test_files_and_jobs_are_the_new_tenants_and_otherwise_as_they_were(
     assert files.get(theirs[0].id).created_by == "older"
     files.list(10)
     assert tenants.rename("old", "new") == []
+
+
+def test_keys_and_limits_of_its_own_go_along(client, tenants):
+    api_keys, limits = ApiKeys(client), TenantLimits(client)
+    kept, secret = api_keys.create(NewKey("old", ("infer",)), now=1.0)
+    ended, _ = api_keys.create(NewKey("old", ("infer",)), now=2.0)
+    api_keys.revoke(ended.id, now=3.0)
+    hers, _ = api_keys.create(NewKey("older", ("infer",)), now=4.0)
+    limits.put("old", {"tokens_per_minute": 7})
+    assert [held.num_keys for held in tenants.all() if held.tenant == "old"] == [2]
+
+    assert tenants.rename("old", "new") == [Holdings("old", 0, 0, num_keys=2)]
+
+    assert [each.id for each in api_keys.list(10, tenant="new")] == [ended.id, kept.id]
+    assert api_keys.list(10, tenant="old") == []
+    now = api_keys.get(kept.id)
+    assert now.tenant == "new"
+    assert is_secret_of(now, digest_of(secret.reveal().encode()), 5.0)
+    assert api_keys.get(ended.id).revoked_at == 3.0
+    assert api_keys.get(hers.id).tenant == "older"
+    assert limits.all() == {"new": {"tokens_per_minute": 7}}
+    assert tenants.rename("old", "new") == []
+
+
+def test_limits_that_the_new_tenant_has_stay(client, tenants):
+    limits = TenantLimits(client)
+    limits.put("old", {"tokens_per_minute": 7})
+    limits.put("new", {"tokens_per_minute": 9})
+    tenants.rename("old", "new")
+    assert limits.all() == {"new": {"tokens_per_minute": 9}}
 
 
 def _with_more(client, id_):

@@ -30,16 +30,23 @@ def run(data: Path, *words: str) -> Result:
 def test_tenants_are_listed_and_handed_over(data: Path) -> None:
     listed = run(data, "list")
     assert listed.output.split() == [
-        *("tenant", "adapters", "files", "jobs", "batches"),
-        *("-", "0", "1", "1", "1"),
-        *("9f86d081884c7d65", "0", "1", "1", "1"),
+        *("tenant", "adapters", "files", "jobs", "batches", "keys"),
+        *("-", "0", "1", "1", "1", "0"),
+        *("9f86d081884c7d65", "0", "1", "1", "1", "0"),
     ]
 
     assert run(data, "rename", "9f86d081884c7d65", "alice").exit_code == 0
     assert run(data, "rename", "-", "bob").exit_code == 0
 
     assert json.loads(run(data, "list", "--json").output) == [
-        {"tenant": name, "num_files": 1, "num_jobs": 1, "num_batches": 1, "num_adapters": 0}
+        {
+            "tenant": name,
+            "num_files": 1,
+            "num_jobs": 1,
+            "num_batches": 1,
+            "num_adapters": 0,
+            "num_keys": 0,
+        }
         for name in ("alice", "bob")
     ]
 
