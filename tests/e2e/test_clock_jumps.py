@@ -119,7 +119,7 @@ def test_no_job_is_taken_from_a_worker_because_a_clock_was_set(
 ) -> None:
     """Neither where the worker's own clock jumps, nor where the other one's does."""
     with connect("embedded", tmp_path) as registry:
-        scene = Scene(registry, tmp_path)
+        scene = Scene(registry, tmp_path, patience_s=300.0)
         try:
             scene.start(environment=clock.of_python(f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"))
             spec = scene.file(400)

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     with connect("embedded", tmp_path) as registry:
-        opened = Scene(registry, tmp_path)
+        opened = Scene(registry, tmp_path, patience_s=300.0)
         yield opened
         opened.close()
 
