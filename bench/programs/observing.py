@@ -2,7 +2,7 @@
 
 What: (scrapes) tokens/s of one server while GET /metrics is asked every five seconds, and twenty
 times as often, against rounds without, in turns; each round's are the same requests, nothing of
-which is cached, and the page is as large as it gets. The ratio is the median of the rounds',
+which is cached, for adapters with the longest names. The ratio is the median of the rounds',
 `cpu_ratio` that of tokens for a second of the server's processor time. (traces) processor time of a
 request's spans, made and sent to a collector, against all that the request takes of the server's;
 two servers, one with traces, differ by more than that without any.
