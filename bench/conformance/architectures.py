@@ -24,7 +24,6 @@ from bench.lib.timing import machine
 from overtone_client import InvalidArgument
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-logging.getLogger("adapters_core").setLevel(logging.ERROR)
 
 _SECONDS = 120.0
 VERDICTS = ("equal", "refused", "wrong", "broken", "not built")
@@ -35,6 +34,7 @@ def examined(types: Sequence[str], jobs: int = 1, seconds: float = _SECONDS) -> 
     from bench.conformance import architecture_case  # once, before the processes part
 
     def examine(name: str) -> Row:
+        logging.getLogger("adapters_core").setLevel(logging.ERROR)  # of this process alone
         return asdict(architecture_case.examine(name))
 
     return apart.examined(types, examine, seconds, jobs)

@@ -71,6 +71,8 @@ def test_versions_name_libraries_and_our_own_source() -> None:
 def test_the_second_load_does_not_run_the_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING", "adapters_core")
+
     def made() -> Base:
         caplog.clear()
         return make_base(tiny.model("llama4"), tiny.tokenizer(), "tiny", kept(tmp_path))
