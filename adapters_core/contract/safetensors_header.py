@@ -217,7 +217,8 @@ def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
 def _at_once(data: bytearray, header: Header) -> dict[str, Tensor] | None:
     """Return the tensors if all have one floating dtype and every number is finite, else None.
 
-    Two calls of torch instead of two a tensor, of which a file may have hundreds.
+    Two calls of torch instead of two a tensor, of which a file may have hundreds. Each has memory
+    of its own: a head that stays must not keep the rest of its file.
     """
     dtypes = {entry.dtype for entry in header.tensors.values()}
     if len(dtypes) > 1 or not next(iter(dtypes)).is_floating_point:
@@ -228,7 +229,9 @@ def _at_once(data: bytearray, header: Header) -> dict[str, Tensor] | None:
     in_order = sorted(header.tensors.values(), key=lambda entry: entry.start)
     pieces = torch.split(flat, [entry.count for entry in in_order])
     at = {entry.start: piece for entry, piece in zip(in_order, pieces, strict=True)}
-    return {name: at[entry.start].view(entry.shape) for name, entry in header.tensors.items()}
+    return {
+        name: at[entry.start].clone().view(entry.shape) for name, entry in header.tensors.items()
+    }
 
 
 def _in_file(data: bytearray, entry: TensorEntry) -> Tensor:

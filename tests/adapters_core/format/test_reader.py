@@ -147,6 +147,14 @@ def test_a_digest_that_is_given_is_the_descriptions(
     assert found.description.digest == "sha256:given"
 
 
+def test_a_tensor_that_stays_keeps_nothing_else_of_its_file(
+    fourierft_folder: Path, llama_spec: BaseSpec
+) -> None:
+    layers = alone(fourierft_folder, llama_spec).layers
+    read = [tensor for layer in layers.values() for tensor in layer.values()]
+    assert [t.untyped_storage().nbytes() for t in read] == [t.nbytes for t in read]
+
+
 def test_numbers_of_two_dtypes_are_read_as_each_alone(
     fourierft_folder: Path, llama_spec: BaseSpec
 ) -> None:
