@@ -6,8 +6,8 @@ The keys are the paths of a store in a folder (blobs.py), so that one can be cop
 blob is there when its file is, which is put last and deleted first.
 
 S3 has no locks. Where a folder's lock keeps a blob from being removed between its bytes and its
-record, here both sides look again afterwards: who publishes looks for the bytes once the record is
-written, and puts them once more if they are gone; who removes asks for a record once the bytes are
+record, here both sides look again afterwards: a publication looks for the bytes once the record is
+written, and puts them once more if they are gone; a removal asks for a record once the bytes are
 gone, and puts them back if there is one. In every order of these four steps one of the two sees the
 other's.
 """

@@ -238,8 +238,8 @@ class Ownership:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    whose = "another" if own else "the"
+                    which = "another" if own else "the"
                     raise ForeignStore(
-                        f"programs of {whose} registry {path.name[:8]}… have the store "
+                        f"programs of {which} registry {path.name[:8]}… have the store "
                         f"{self._folder} open; stop them first"
                     ) from error

@@ -245,9 +245,9 @@ class Meter:
         """Return why what is needed is not let through: by which limit, and until when."""
         now, share = self._clock(), account.share
         name = share.blocked_by(limits, needed, now) or share.short_of(limits, needed) or RATES[0]
-        whose = f" by tenant {account.tenant!r}" if account.tenant else ""
+        counted = f" by tenant {account.tenant!r}" if account.tenant else ""
         used, need = share.used(limits, name, now), int(needed.each[RATES.index(name)])
-        told = f"{used} of {getattr(limits, name)} {WORDS[name]} are used{whose}, and this needs"
+        told = f"{used} of {getattr(limits, name)} {WORDS[name]} are used{counted}, and this needs"
         wait_s = share.wait_s(limits, name, needed, now)
         if wait_s is None:
             return QuotaExceeded(
