@@ -45,7 +45,7 @@ def machine() -> dict[str, Any]:
         "processor": this_processor().name,
         "matrix_setting": os.environ.get(VARIABLE),
         "cores": os.cpu_count(),
-        "commit": _commit(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
     if torch is not None:
@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
     return found
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the checkout this runs from, with a `+` if it was changed."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():  # installed: a checkout around it is another project's

@@ -1,10 +1,11 @@
 """The program of every study: its options, its runs, its table and its JSON."""
 
 import json
-from collections.abc import Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,13 +17,36 @@ from bench.studies.runs import Contender, Study, run_elsewhere, run_one, summed_
 from overtone_client import InvalidArgument
 
 
-def study_main(study: Study, about: str, arguments: Sequence[str] | None) -> None:
+class Look(NamedTuple):
+    """What makes the picture of a table, and the table as a page has it."""
+
+    draw: Callable[[Study, Sequence[dict[str, Any]], Path], None]
+    markdown: Callable[[Study, Sequence[dict[str, Any]]], str]
+
+
+PLAIN = Look(draw, markdown)
+
+
+def study_main(
+    study: Study,
+    about: str,
+    arguments: Sequence[str] | None,
+    look: Look = PLAIN,
+    own: ArgumentParser | None = None,
+) -> None:
     """Run a study's contenders, one process each, and report them.
+
+    Args:
+        study: of the program.
+        about: its docstring.
+        arguments: of its command line.
+        look: of its table.
+        own: further options of the program, which it has read.
 
     Raises:
         InvalidArgument: an option is wrong.
     """
-    options = _options(study, about, arguments)
+    options = _options(study, about, arguments, own)
     names = [one.what for one in study.contenders]
     unknown = [name for name in options.only or () if name not in names]
     if unknown:
@@ -36,9 +60,9 @@ def study_main(study: Study, about: str, arguments: Sequence[str] | None) -> Non
         check_picture(options.picture)
     table = summed_up(study, _rows(study, chosen, options))
     if options.picture:
-        draw(study, table, options.picture)
+        look.draw(study, table, options.picture)
     if options.markdown:
-        options.markdown.write_text(markdown(study, table))
+        options.markdown.write_text(look.markdown(study, table))
     report(study.name, table)
 
 
@@ -80,10 +104,12 @@ def _told(row: dict[str, Any], metric: str) -> dict[str, Any]:
     return row
 
 
-def _options(study: Study, about: str, arguments: Sequence[str] | None) -> Any:
-    prog = f"overtone bench {study.name}"
-    parser = Parser(prog=prog, description=about.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each contender")
+def _options(
+    study: Study, about: str, arguments: Sequence[str] | None, own: ArgumentParser | None
+) -> Any:
+    prog, parents = f"overtone bench {study.name}", [own] if own else []
+    parser = Parser(prog=prog, description=about.splitlines()[0], parents=parents)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each contender; 0 runs none")
     parser.add_argument("--seed", type=int, default=0, help="the first of them")
     parser.add_argument("--only", action="append", help="a contender, by its name; may be repeated")
     parser.add_argument("--examples", type=int, help="read so many only")

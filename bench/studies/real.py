@@ -1,97 +1,57 @@
 """A real base: every method at its preset on a language model of the reader's own, on two texts.
 
-What: held-out loss before and after twelve steps of eight examples. The texts are the docstrings of
-Python's standard library as chats (a function's code, then the first line of its docstring) and
-the licences of the installed packages, in pieces of some hundred characters. Both are read from
-the machine that the program runs on.
-Why: presets are found on small bases; a rate that is right there may diverge on a wider one.
+What: `docstrings`, the first line of a docstring from the function's code: held-out loss, ROUGE-L
+and exact lines of greedy answers; `subjects`, the subject of a line of documentation: held-out loss
+and the share whose likeliest label word is right. Both texts are read from the installed packages,
+held-out examples are of other packages (docstrings) or modules (subjects). Forty steps of eight
+examples. Beside `main` there are parts with the papers' pictures on the cheap text, one seed each,
+and `presets`, on data apart, with which presets are searched for.
+Why: presets are found on small bases; this shows what they reach on one that answers.
 
-    overtone bench training_real --base FOLDER [--seeds 1] [--only NAME] [--json FILE]
+    overtone bench training_real --base FOLDER [--part main] [--seeds 3] [--only NAME]
+        [--json FILE] [--markdown FILE] [--picture FILE]
+
+Each run is appended to the JSON; those there are kept, so that the program goes on where it was
+ended. `--seeds 0` runs none and renders what the JSON has.
 """
 
-import argparse
-import ast
 import json
-import random
-import sysconfig
-import warnings
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from torch import nn
 
 from bench.lib.program import Parser
-from bench.studies.main import study_main
+from bench.studies.answers import asked, label_figures, line_figures
+from bench.studies.main import Look, study_main
+from bench.studies.real_contenders import PARTS, every
+from bench.studies.real_tables import draw, markdown
+from bench.studies.real_texts import write_texts
 from bench.studies.runs import Contender, Study
 from overtone_client import InvalidArgument
 from registry.jobs.spec import Hyperparameters
 from trainer.base import LoadedBase, load
-from trainer.demo_build import demo_data
 from trainer.interfaces import JobFiles
-from trainer.training.preset_values import PRESETS
 
-TEXTS = ("docstrings", "licences")
-_TRAIN, _HELD = 320, 32  # examples of each text
-_PIECE = 160  # characters of a piece of a licence
-_HYPER = Hyperparameters(
-    n_epochs=1, max_steps=12, batch_size=8, max_length=128, packing=False, checkpoint_every_s=1e9
-)
-
-CONTENDERS = tuple(
-    Contender(f"{text}: {method}", method, group=text) for text in TEXTS for method in PRESETS
-)
+_HYPER = Hyperparameters(n_epochs=1, batch_size=8, max_length=192, checkpoint_every_s=1e9)
+_SETTINGS = "settings.json"
 
 
-def prepare(work: Path, examples: int | None, base: Path) -> None:
-    """Write both texts, and say where the base is.
+def prepare(work: Path, most: int | None, base: Path, dtype: str, groups: Sequence[str]) -> None:
+    """Write the texts of some groups, and where the base is and how it is loaded.
 
     Raises:
-        InvalidArgument: a text is too short on this machine.
+        InvalidArgument: the base is not there, or too few texts are.
     """
-    (work / "base").symlink_to(base.resolve(), target_is_directory=True)
-    for name, rows in {"docstrings": _docstrings(), "licences": _licences()}.items():
-        found = sorted(rows, key=json.dumps)
-        random.Random(1).shuffle(found)
-        if len(found) < _TRAIN + _HELD:
-            raise InvalidArgument(f"{name}: {len(found)} examples here, {_TRAIN + _HELD} are read")
-        _write(work / f"{name}.jsonl", found[_HELD:][: min(examples or _TRAIN, _TRAIN)])
-        _write(work / f"{name}-held.jsonl", found[:_HELD][:examples])
-
-
-def _docstrings() -> Iterator[dict[str, Any]]:
-    """Yield a chat for each short function of the standard library that has a docstring."""
-    system = {"role": "system", "content": "You write docstrings."}
-    seen = set[str]()
-    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old escapes in old modules
-            tree = ast.parse(file.read_bytes())
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.FunctionDef) or len(node.body) < 2:
-                continue
-            first = (ast.get_docstring(node) or "").partition("\n")[0].strip()
-            node.body = node.body[1:]
-            code = ast.unparse(node)
-            if 15 < len(first) < 80 and 40 < len(code) < 240 and first not in seen:
-                seen.add(first)
-                answer = {"role": "assistant", "content": first}
-                yield {"messages": [system, {"role": "user", "content": code}, answer]}
-
-
-def _licences() -> Iterator[dict[str, Any]]:
-    """Yield pieces of the installed packages' licences, cut between words."""
-    for document in demo_data.adapter_documents()["legalese"].train:
-        words = document.text.split()
-        piece = list[str]()
-        for word in words:
-            piece.append(word)
-            if sum(map(len, piece)) + len(piece) >= _PIECE:
-                yield {"text": " ".join(piece)}
-                piece = []
-
-
-def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if not (base / "config.json").is_file():
+        raise InvalidArgument(f"--base {base}: no folder of a model, it has no config.json")
+    for name, digest in write_texts(work, groups, most).items():
+        print(f"{name}: {digest}", flush=True)
+    kept = base.resolve().with_name(f"{base.name}.bases")
+    settings = {"base": str(base.resolve()), "dtype": dtype, "kept": str(kept)}
+    (work / _SETTINGS).write_text(json.dumps(settings))
 
 
 def files_in(work: Path, contender: Contender) -> JobFiles:
@@ -100,25 +60,54 @@ def files_in(work: Path, contender: Contender) -> JobFiles:
 
 
 def real_base(work: Path) -> LoadedBase:
-    """Load the base that `prepare` was told of."""
-    return load(work / "base", "causal_lm", "real", device="cpu")
+    """Load the base that `prepare` was told of; what is computed from it is kept beside it."""
+    settings = json.loads((work / _SETTINGS).read_text())
+    kept = Path(settings["kept"])
+    return load(settings["base"], "causal_lm", "real", "cpu", settings["dtype"], kept)
 
 
-def _no_base(work: Path, examples: int | None) -> None:
+def answers(model: nn.Module, base: LoadedBase, files: JobFiles, text: str) -> Mapping[str, float]:
+    """Return what the trained model answers to the held-out chats."""
+    assert files.validation is not None
+    chats = asked(files.validation, base.reader)
+    figures = label_figures if text.startswith("subjects") else line_figures
+    return figures(model.eval(), base.reader, chats)
+
+
+def _no_base(work: Path, most: int | None) -> None:
     raise InvalidArgument("--base FOLDER is needed: a causal language model's folder")
 
 
 STUDY = Study(
-    "training_real", "causal_lm", _HYPER, "eval_loss", CONTENDERS, _no_base, real_base, files_in
+    "training_real",
+    "causal_lm",
+    _HYPER,
+    "eval_loss",
+    every(),
+    _no_base,
+    real_base,
+    files_in,
+    answers,
+    ("right", "rouge_l", "exact"),
 )
+
+
+def _parser() -> ArgumentParser:
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--base", type=Path, help="a causal language model's folder")
+    parser.add_argument("--part", action="append", choices=sorted(PARTS), help="instead of main")
+    parser.add_argument("--dtype", default="float32", help="of the base: float32 or bfloat16")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = Parser(prog="overtone bench training_real", add_help=False, allow_abbrev=False)
-    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    parser = _parser()
     own, rest = parser.parse_known_args(arguments)
-    study = STUDY
+    contenders = [one for part in own.part or ["main"] for one in PARTS[part]]
+    is_run = any(argument.startswith("--run") for argument in rest)  # one of any part
+    study = STUDY if is_run else replace(STUDY, contenders=contenders)
     if own.base is not None:
-        study = replace(STUDY, prepare=lambda work, n: prepare(work, n, own.base))
-    study_main(study, str(__doc__), rest)
+        groups = sorted({one.group for one in contenders})
+        study = replace(study, prepare=lambda w, n: prepare(w, n, own.base, own.dtype, groups))
+    study_main(study, str(__doc__), arguments, Look(draw, markdown), parser)

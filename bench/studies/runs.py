@@ -17,8 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import safe_open
+from torch import nn
 
 from adapters_core.format.write import WEIGHTS_NAME
+from bench.lib.timing import commit
+from bench.studies.answers import with_update
 from bench.studies.references import Reference
 from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
@@ -40,7 +43,7 @@ class Contender:
 
     Args:
         what: as the table shows it.
-        method: one of ours, by its name; or `head`, `full`, `peft`.
+        method: one of ours, by its name; or `base` (nothing is trained), `head`, `full`, `peft`.
         config: fields of adapter_config.json; for PEFT, the whole of it.
         hyper: fields of Hyperparameters that differ from the study's; none, for presets alone.
         group: which of the study's budgets or texts it is for, where there are several.
@@ -55,7 +58,7 @@ class Contender:
     @property
     def is_ours(self) -> bool:
         """Return whether the product trains it."""
-        return self.method not in ("head", "full", "peft")
+        return self.method not in ("base", "head", "full", "peft")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Study:
             only so many examples, where a number is given.
         base: loads the base, given that folder.
         files: finds a contender's data there.
+        answers: further figures of the trained model on a contender's held-out file.
+        more: the names of those that the table has.
     """
 
     name: str
@@ -82,6 +87,8 @@ class Study:
     prepare: Callable[[Path, int | None], object]
     base: Callable[[Path], LoadedBase]
     files: Callable[[Path, Contender], JobFiles]
+    answers: Callable[[nn.Module, LoadedBase, JobFiles, str], Mapping[str, float]] | None = None
+    more: Sequence[str] = ()
 
 
 def run_one(study: Study, contender: Contender, seed: int, work: Path) -> dict[str, Any]:
@@ -94,9 +101,11 @@ def run_one(study: Study, contender: Contender, seed: int, work: Path) -> dict[s
     with TemporaryDirectory() as folder:
         before, started = _reset_peak(), time.process_time()
         run = _ours if contender.is_ours else _reference
-        row = run(spec, base, files, Path(folder) / "job")
+        row, model = run(spec, base, files, Path(folder) / "job")
         row |= {"cpu_s": time.process_time() - started, "peak_mib": (_peak() - before) / _MIB}
-    return {"what": contender.what, "seed": seed} | row
+        if study.answers is not None:
+            row["after"] |= study.answers(model(), base, files, contender.group)
+    return {"what": contender.what, "seed": seed, "commit": commit()} | row
 
 
 def _spec(study: Study, contender: Contender, seed: int, base: LoadedBase) -> JobSpec:
@@ -114,17 +123,27 @@ def _spec(study: Study, contender: Contender, seed: int, base: LoadedBase) -> Jo
     )
 
 
-def _ours(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> dict[str, Any]:
+#: A run's row, and what gives the model as it was trained.
+_Run = tuple[dict[str, Any], Callable[[], nn.Module]]
+
+
+def _ours(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> _Run:
     trained = run_job(spec, base, files, folder, Reporter())
     size = (folder / WEIGHTS_NAME).stat().st_size
     numbers = coefficients_in(folder / WEIGHTS_NAME, base)
     rates = trained.details["learning_rates"]
-    found = {"coefficients": numbers, "bytes": size, "rate": rates["coefficients"]}
-    config = trained.method_config
-    return found | {"before": trained.base_metrics, "after": trained.metrics, "config": config}
+    found: dict[str, Any] = {"coefficients": numbers, "bytes": size}
+    found |= {
+        "rate": rates["coefficients"],
+        "steps": trained.steps,
+        "data": trained.data_digest,
+        "config": trained.method_config,
+    }
+    found |= {"before": trained.base_metrics, "after": trained.metrics}
+    return found, lambda: with_update(base, folder)
 
 
-def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> dict[str, Any]:
+def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> _Run:
     folder.mkdir(parents=True)
     task = task_of(spec.task, base, spec.hyperparameters, Reporter())
     data = open_data(files, task, spec.seed, folder / "data.json")
@@ -134,11 +153,18 @@ def _reference(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -
     before = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
     rates = Rates(rate, rate, head)
     job = JobContext(spec, base, task, data, folder)
-    Trainer(job, trainable, rates, fits={}).run()
-    after = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None)
+    steps = 0 if spec.method == "base" else Trainer(job, trainable, rates, fits={}).run().step
+    after = evaluate(trainable, data.held_out, EVAL_BATCH, lambda: None) if steps else dict(before)
     numbers = trainable.num_coefficients
-    size = 4 * (numbers + trainable.num_head)
-    return {"coefficients": numbers, "bytes": size, "rate": rate, "before": before, "after": after}
+    row: dict[str, Any] = {"coefficients": numbers, "rate": rate}
+    row |= {
+        "bytes": 4 * (numbers + trainable.num_head),
+        "steps": steps,
+        "data": data.facts.digest,
+        "before": before,
+        "after": after,
+    }
+    return row, lambda: trainable.model
 
 
 def coefficients_in(file: Path, base: LoadedBase) -> int:
@@ -172,21 +198,31 @@ def summed_up(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, An
         if not own:
             continue
         values = [row["after"][study.metric] for row in own]
-        table.append(
-            {
-                "what": contender.what,
-                "coefficients": own[0]["coefficients"],
-                "bytes": own[0]["bytes"],
-                study.metric: statistics.mean(values),
-                "least": min(values),
-                "most": max(values),
-                "before": own[0]["before"][study.metric],
-                "cpu_s": statistics.median(row["cpu_s"] for row in own),
-                "peak_mib": statistics.median(row["peak_mib"] for row in own),
-                "seeds": len(own),
-            }
-        )
+        found = {
+            "what": contender.what,
+            "coefficients": own[0]["coefficients"],
+            "bytes": own[0]["bytes"],
+            study.metric: statistics.mean(values),
+            "least": min(values),
+            "most": max(values),
+            "before": own[0]["before"][study.metric],
+            "cpu_s": statistics.median(row["cpu_s"] for row in own),
+            "peak_mib": statistics.median(row["peak_mib"] for row in own),
+            "seeds": len(own),
+        }
+        table.append(found | _more_of(study, own))
     return table
+
+
+def _more_of(study: Study, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean, least and most of the study's further figures, where the rows have them."""
+    found = dict[str, Any]()
+    for name in study.more:
+        values = [row["after"][name] for row in rows if name in row["after"]]
+        if values:
+            found[name] = statistics.mean(values)
+            found |= {f"{name}_least": min(values), f"{name}_most": max(values)}
+    return found
 
 
 def _reset_peak() -> int:

@@ -67,6 +67,11 @@ def as_chat(line: SubjectLine) -> dict[str, Any]:
     }
 
 
+def as_completion(line: SubjectLine) -> dict[str, Any]:
+    """Return a line as a record without a chat: half as many tokens."""
+    return {"prompt": f"{line.text}\nSubject:", "completion": f" {line.subject}"}
+
+
 def _new_lines(subject: str, part: Part, seen: set[str]) -> Iterator[SubjectLine]:
     """Yield a subject's lines, a few of each module, and put their texts to `seen`."""
     for package in SUBJECTS[subject]:

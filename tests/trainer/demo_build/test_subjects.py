@@ -46,3 +46,5 @@ def test_a_chat_asks_for_the_subject() -> None:
     assert system == {"role": "system", "content": subjects.SYSTEM}
     assert user == {"role": "user", "content": "Draw a table."}
     assert answer == {"role": "assistant", "content": "terminals"}
+    asked = {"prompt": "Draw a table.\nSubject:", "completion": " terminals"}
+    assert subjects.as_completion(line) == asked

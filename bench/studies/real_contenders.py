@@ -1,0 +1,131 @@
+"""The contenders of the study on a real base, part by part; each on one text or on both.
+
+`main` is every method by its preset beside LoRA and PEFT's defaults. PEFT has no default learning
+rate: 1e-4 is what its own comparison of methods uses where a method's run does not say otherwise.
+The other parts have the papers' pictures: quality over one setting, on the cheap text.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Any
+
+from bench.studies.runs import Contender
+
+_QV = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+_PEFT_RATE = {"learning_rate": 1e-4}
+
+#: Label, method, config. As many numbers as LoRA r=1 has on SmolLM2-135M, or no more: 57,600.
+_MAIN: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("base alone", "base", {}),
+    ("LoRA r=8", "lora", {"r": 8}),
+    ("LoRA r=1", "lora", {"r": 1}),
+    ("WaveletFT n=960", "waveletft", {"n_frequency": 960}),
+    ("LoCA n=960", "loca", {"n_frequency": 960}),
+    ("FourierFT n=960", "fourierft", {"n_frequency": 960}),
+    ("CLoRA r=4 K=4", "clora", {"r": 4, "num_spaces": 4}),
+    ("FRoD s=0.00116", "frod", {"sparse_rate": 0.00116}),
+    ("VeRA r=256", "vera", {"r": 256}),
+    ("PEFT LoRA r=8", "peft", {"peft_type": "LORA", "r": 8}),
+    ("PEFT FourierFT n=1000", "peft", {"peft_type": "FOURIERFT"}),
+    ("PEFT WaveFT n=2592", "peft", {"peft_type": "WAVEFT"}),
+    ("CLoRA r=4 K=9", "clora", {"r": 4, "num_spaces": 9}),
+    ("FRoD s=0.01", "frod", {"sparse_rate": 0.01}),
+    ("DoRA r=1", "dora", {"r": 1}),
+    ("C3A b=64", "c3a", {"block_size": 64}),
+    ("SHiRA r=1", "shira", {"r": 1}),
+    ("TinyLoRA", "tinylora", {}),
+)
+_SPECTRAL = {"FourierFT": "fourierft", "LoCA": "loca", "WaveletFT": "waveletft"}
+_OF_RATES = _SPECTRAL | {"CLoRA": "clora", "LoRA": "lora"}
+_TIMES = (0.1, 0.3, 3.0, 10.0)
+#: FRoD's preset is bounded on a wide base, and so is a multiple of it: these are absolute.
+_FROD_RATES = (4e-4, 1.2e-3, 3.6e-3, 7e-3, 1.2e-2)
+#: Positions are learned in runs of more than a hundred steps: these have 240.
+_LONG = {"n_epochs": 6}
+
+
+def _main() -> Iterable[Contender]:
+    for what, method, config in _MAIN:
+        own = {**_QV, **config} if method == "peft" else config
+        hyper = _PEFT_RATE if method == "peft" else {}
+        for text in ("subjects", "docstrings"):
+            yield Contender(f"{text}: {what}", method, own, hyper, text)
+
+
+def _one(what: str, method: str, config: Mapping[str, Any], **hyper: Any) -> Contender:
+    return Contender(f"subjects: {what}", method, config, hyper, "subjects")
+
+
+def _numbers() -> Iterable[Contender]:
+    for n in (50, 200, 960, 5000):
+        for name, method in _SPECTRAL.items():
+            yield _one(f"{name} n={n}", method, {"n_frequency": n})
+
+
+def _rates() -> Iterable[Contender]:
+    for name, method in _OF_RATES.items():
+        yield _one(name, method, {})
+        for times in _TIMES:
+            yield _one(f"{name} rate x{times:g}", method, {}, learning_rate_multiplier=times)
+    for rate in _FROD_RATES:
+        yield _one(f"FRoD rate {rate:g}", "frod", {}, learning_rate=rate)
+
+
+def _places() -> Iterable[Contender]:
+    for n in (50, 960):
+        yield _one(f"LoCA n={n}, places learned", "loca", {"n_frequency": n}, **_LONG)
+        yield _one(f"LoCA n={n}, places fixed", "loca", {"n_frequency": n}, **_LONG)
+
+
+def _levels() -> Iterable[Contender]:
+    for levels in (1, 2, 3, 5, 7):
+        config: dict[str, Any] = {"n_frequency": 960, "num_levels": levels}
+        yield _one(f"WaveletFT {levels} level{'s' * (levels > 1)}", "waveletft", config)
+    for family in ("db2", "db4", "sym4"):
+        own: dict[str, Any] = {"n_frequency": 960, "wavelet_family": family}
+        yield _one(f"WaveletFT {family}", "waveletft", own)
+
+
+def _sparsity() -> Iterable[Contender]:
+    for rate in (0.0001, 0.00116, 0.004, 0.01, 0.03):
+        yield _one(f"FRoD s={rate:g}", "frod", {"sparse_rate": rate})
+
+
+def _clora() -> Iterable[Contender]:
+    for spaces in (1, 2, 4, 9):
+        yield _one(f"CLoRA r=4 K={spaces}", "clora", {"r": 4, "num_spaces": spaces})
+    for weight in (0.0, 1.0):
+        config = {"r": 4, "num_spaces": 4, "sade_weight": weight}
+        yield _one(f"CLoRA r=4 K=4, SADE {weight:g}", "clora", config)
+
+
+def _presets() -> Iterable[Contender]:
+    """Yield what presets are searched for with, on data that no other part sees."""
+    for text in ("subjects-tuning", "docstrings-tuning"):
+        for times in (0.3, 1.0, 2.0, 4.0, 8.0):
+            what = f"{text}: FourierFT n=960 rate x{times:g}"
+            hyper = {"learning_rate_multiplier": times}
+            yield Contender(what, "fourierft", {"n_frequency": 960}, hyper, text)
+        for part, rate in product((0.00116, 0.01), _FROD_RATES):
+            what = f"{text}: FRoD s={part:g} rate {rate:g}"
+            hyper = {"learning_rate": rate}
+            yield Contender(what, "frod", {"sparse_rate": part}, hyper, text)
+
+
+#: Name of a part -> its contenders.
+PARTS: Mapping[str, tuple[Contender, ...]] = {
+    "main": tuple(_main()),
+    "numbers": tuple(_numbers()),
+    "rates": tuple(_rates()),
+    "places": tuple(_places()),
+    "levels": tuple(_levels()),
+    "sparsity": tuple(_sparsity()),
+    "clora": tuple(_clora()),
+    "presets": tuple(_presets()),
+}
+
+
+def every() -> tuple[Contender, ...]:
+    """Return the contenders of all parts, one that is in several once."""
+    found = {one.what: one for own in PARTS.values() for one in own}
+    return tuple(found.values())
