@@ -17,6 +17,7 @@ from adapters_core.errors import CanaryFailed
 from registry import KeyMirror
 from server.api.callers import Authentication, check_scope
 from server.api.job_plot import Curves
+from server.api.layer_pictures import LayerPictures
 from server.api.middleware.plain_methods import allowed_methods
 from server.api.middleware.rates import inference_paths
 from server.api.middleware.stack import add_middleware
@@ -26,12 +27,14 @@ from server.api.routes import (
     batches,
     compare,
     completions,
+    console,
     documentation,
     encoding,
     evaluations,
     files,
     fine_tuning,
     keys,
+    layers,
     limits,
     models,
     ops,
@@ -81,6 +84,7 @@ _ROUTES = (
     tokens,
     evaluations,
     adapters,
+    layers,
     residency,
     files,
     batches,
@@ -91,6 +95,7 @@ _ROUTES = (
     models,
     ops,
     activity,
+    console,
     documentation,
 )
 
@@ -158,6 +163,7 @@ def _set_state(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.state.closers = []  # called before the service is closed
     app.state.wake_batches = lambda: None
     app.state.curves = Curves()
+    app.state.pictures = LayerPictures()
     app.state.num_job_streams = 0
     app.state.num_evaluations = 0
     app.state.phases = Phases()

@@ -84,6 +84,7 @@ def things_of(live: Live, secret: str) -> dict[str, str]:
     batch = post("/v1/batches", json=body)["id"]
     return {
         **{"name": "known", "alias": "prod", "version": "1", "model": "known"},
+        "layer": spectra.TARGETS[0],
         **{"file_id": files[0], "requests_id": files[1], "job_id": job, "batch_id": batch},
     }
 

@@ -18,6 +18,7 @@ from registry import KeyMirror, KeyRecord, RegistryUnavailable, Scope
 from registry.access.record import ADMIN, SCOPES, is_secret_of
 from registry.access.secret import digest_of, id_in
 from registry.common.spaces import OPERATORS, is_space
+from server.api.console_files import console_names
 from server.api_keys import key_of, read_keys
 from server.errors import InsufficientScope, InvalidApiKey, InvalidRequest, NotReady
 
@@ -33,6 +34,7 @@ OPEN_PATHS = frozenset(
         "/docs/start.js",
         "/docs/swagger-ui-bundle.js",
         "/docs/swagger-ui.css",
+        *(f"/console/{name}" for name in console_names()),
     }
 )
 #: Paths of the metrics. Before the service is up they tell nothing of any tenant, and only there

@@ -4,19 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from adapters_core.transforms.cosine import cosine_table, dct
+from adapters_core.interchange.spectra import cosine_magnitudes, fourier_magnitudes, pooled
 from server.tools.adapter_folder import BadFolder
 
 #: Most layers of one picture: with more it is illegible.
 MAX_PLOTTED = 8
 SUFFIXES = (".png", ".pdf", ".svg")
-#: Cells of a picture along one side; larger matrices show the largest magnitude of a square.
-_MAX_CELLS = 512
 _DECADES = 6.0
 
 
@@ -80,27 +77,6 @@ def _bar(axes: Axes, image: object, label: str) -> None:
     figure = axes.figure
     assert isinstance(figure, Figure)
     figure.colorbar(image, ax=axes, label=label)  # type: ignore[arg-type]
-
-
-def cosine_magnitudes(delta: Tensor) -> Tensor:
-    """Return the magnitudes of the orthonormal two-dimensional DCT-II, `[out, in]`."""
-    rows, cols = (cosine_table(size, torch.device("cpu"), delta.dtype) for size in delta.shape)
-    return dct(dct(delta.T, rows).T, cols).abs()
-
-
-def fourier_magnitudes(delta: Tensor) -> Tensor:
-    """Return the magnitudes of the Fourier transform, `[out, in]`, frequency zero in the middle."""
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.fft(delta), dim=0).abs())
-
-
-def pooled(matrix: Tensor) -> Tensor:
-    """Return at most 512 x 512 cells: of each square the entry with the largest magnitude."""
-    height, width = (-(-size // _MAX_CELLS) for size in matrix.shape)
-    if height == width == 1:
-        return matrix
-    grid = matrix.abs()[None, None]
-    _, where = F.max_pool2d(grid, (height, width), ceil_mode=True, return_indices=True)
-    return matrix.flatten()[where[0, 0]]
 
 
 def _extent(delta: Tensor) -> tuple[float, float, float, float]:

@@ -4,6 +4,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from adapters_core.base.kinds import Kind
 from server.api.bodies.files import ListPage
 
 
@@ -115,6 +116,8 @@ class BaseFacts(TypedDict):
     """What the base takes.
 
     Args:
+        kind: what the base is for.
+        chats: it has a chat template, so that it answers conversations.
         left_out: linears that no adapter may change.
         shared: linears that see what all inputs of a batch share.
         pads: texts of different lengths may be one batch.
@@ -123,6 +126,8 @@ class BaseFacts(TypedDict):
         sampling_defaults: of a base that generates.
     """
 
+    kind: Kind
+    chats: bool
     left_out: list[LeftOut]
     shared: list[str]
     pads: bool

@@ -75,7 +75,10 @@ def _base_model(service: Service) -> Model:
 
 def _base_facts(service: Service) -> BaseFacts:
     spec, pooling = service.base.spec, service.base.pooling
+    tokenizer = service.base.tokenizer if service.base.kind == "causal LM" else None
     facts: BaseFacts = {
+        "kind": service.base.kind,
+        "chats": bool(getattr(tokenizer, "chat_template", None)),
         "left_out": [{"module": path, "reason": reason} for path, reason in spec.left_out.items()],
         "shared": [path for path in spec.targets if path in spec.shared],
         "pads": spec.pads,

@@ -1,12 +1,11 @@
-"""The console, health, metrics and version."""
+"""Health, metrics and version."""
 
 import asyncio
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from server.api.bodies.ops import Live, Ready, Version
 from server.api.describe import OPEN, READS, SERVES, answer, describe, raw
@@ -16,14 +15,6 @@ from server.errors import NotReady, body_of, headers_of, status_of
 from server.service import Service
 
 router = APIRouter(tags=["operations"])
-
-_CONSOLE = Path(__file__).parent.parent.parent / "console"
-
-
-@router.get("/", include_in_schema=False)
-async def page() -> FileResponse:
-    """Return the console: one static page that uses the public API only."""
-    return FileResponse(_CONSOLE / "index.html", media_type="text/html")
 
 
 @router.get("/health/live", **describe("getLiveness", answer(Live), scopes=OPEN))

@@ -1,0 +1,35 @@
+"""The live page in a real browser: it follows what the server does."""
+
+import threading
+
+import pytest
+
+from browser import Watched
+from program import Program
+
+pytestmark = pytest.mark.slow
+
+
+def test_rates_queue_and_adapters_follow_the_traffic(demo: Program, console: Watched) -> None:
+    page = console.go("live")
+    page.get_by_role("region", name="By adapter").wait_for()
+    over = threading.Event()
+
+    def traffic() -> None:
+        body = {"model": "legalese", "prompt": "You may", "max_tokens": 200, "ignore_eos": True}
+        while not over.is_set():
+            demo.http.post("/v1/completions", json=body)
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    try:
+        page.wait_for_function(
+            "() => Number([...document.querySelectorAll('.tiles dd')][0]?.textContent) > 1"
+        )
+        page.get_by_role("row").filter(has_text="legalese").first.wait_for()
+        page.get_by_role("img", name="Tokens per second, now").wait_for()
+        tiles = page.locator(".tiles dd").all_text_contents()
+    finally:
+        over.set()
+        thread.join(60)
+    assert tiles[4].endswith(" of 32") or " of " in tiles[4]
