@@ -132,6 +132,20 @@ class ApiKeys:
             raise KeyNotFound(f"no API key {id_!r}")
         return KeyRecord.read(id_, stored)
 
+    def next_expiry(self, now: float) -> float | None:
+        """Return when the next key expires, in seconds since 1970; None if none of them will."""
+        with self._scripts.asking("key_expiry"):
+            found: Any = self._client.zrange(
+                keys.API_KEYS_ENDED,
+                f"({now!r}",
+                "+inf",
+                byscore=True,
+                offset=0,
+                num=1,
+                withscores=True,
+            )
+        return float(found[0][1]) if found else None
+
     def list(self, limit: int, after: str | None = None, tenant: str | None = None) -> Records:
         """Return up to `limit` keys, the newest first, with those that have ended.
 

@@ -18,6 +18,10 @@ NAMES = PREFIX + "names"  # ZSET, all scores 0: the names in lexical order
 NAMES_OF = NAMES + ":of:"  # + space, ZSET: the same of a tenant's
 METHOD_NAMES = PREFIX + "method:"  # + method, ZSET: the names whose latest version has this method
 
+# For an hour after they were counted (held.lua): sums of bytes, STRING each, under the key of their
+# index (NAMES, NAMES_OF, FILES_OF) with `bytes:` behind the hash tag.
+BYTES = PREFIX + "bytes:"
+
 # While the adapter is shared with other tenants.
 SHARING = PREFIX + "sharing"  # HASH: name -> tenants, one a line; `*` is all of them
 SHARED_WITH = PREFIX + "sharing:with:"  # + tenant or `*`, ZSET: names shared with it

@@ -18,6 +18,8 @@ from registry.redis.client import FAULTS, EmbeddedClient
 _FULL = ("MISCONF", "OOM")
 #: How it does where it has too few replicas; the embedded one: on a full disk (embedded.py).
 _NO_REPLICAS = "NOREPLICAS"
+#: How it does where the user or its ACL was changed.
+_REFUSED = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
 
 Observer = Callable[[str, float, bool], None]
 
@@ -57,8 +59,20 @@ SCRIPTS = (
     "workers",
 )
 
-#: Scripts that count what a tenant has, with the functions of held.lua before their own lines.
-_COUNTING = ("publish", "job_create", "file_put", "stocks")
+#: Scripts that count or change what a tenant has; the functions of held.lua stand before their own
+#: lines.
+_COUNTING = frozenset(
+    {
+        "publish",
+        "delete",
+        "job_create",
+        "file_put",
+        "batch_move",
+        "stocks",
+        "tenant_move",
+        "adapter_move",
+    }
+)
 
 
 class Scripts:
@@ -116,6 +130,13 @@ def _named(error: Exception, full: tuple[str, ...]) -> RegistryUnavailable:
         return RegistryUnavailable(
             "the registry takes no writes while too few of its replicas are connected, and nothing "
             "was written; try again shortly"
+        )
+    if (
+        isinstance(error, _REFUSED) or "NOPERM" in said
+    ):  # within a script it has no class of its own
+        return RegistryUnavailable(
+            "the registry refuses this program's user, or something that it needs: its operator "
+            "finds in docs/operations.md what the user's ACL has to allow"
         )
     return RegistryUnavailable("the registry does not answer; try again shortly")
 

@@ -8,6 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from server.api.callers import ACTING_FOR
+
 Json = dict[str, Any]
 
 _SUMMARY = "Thousands of tiny adapters on one resident base, behind OpenAI's API."
@@ -19,7 +21,8 @@ An unknown or unusable adapter is an error, never the base's answer.
 
 A server with API keys wants `Authorization: Bearer KEY`; one that was started without keys, and
 whose registry never had one, wants none. A key has scopes, and every operation names those of which
-it needs one; `admin` has all.
+it needs one; `admin` has all. A key with `admin` acts for a tenant with the header
+`X-Overtone-Tenant: NAME`, on any operation that needs a key.
 
 A parameter that is not supported is refused by name, never ignored; so is one that stands twice.
 """
@@ -40,6 +43,13 @@ _REQUEST_ID: Json = {
     "in": "header",
     "description": "The caller's own id of the request, at most 128 printable ASCII characters.",
     "schema": {"type": "string", "maxLength": 128},
+}
+_ACTING_FOR: Json = {
+    "name": ACTING_FOR,
+    "in": "header",
+    "description": "A tenant's name: the operation is done with that tenant's names and things. "
+    "Needs a key with the scope `admin`; `-` stands for what belongs to callers without keys.",
+    "schema": {"type": "string"},
 }
 _HEADERS = {
     "X-Request-Id": "The caller's own id of the request, or a new one; the server's log has it.",
@@ -76,7 +86,7 @@ def document(app: FastAPI) -> Json:
     made["paths"] = _hoisted(made["paths"], schemas)
     made["components"] = {
         "schemas": dict(sorted(schemas.items())),
-        "parameters": {"RequestId": _REQUEST_ID},
+        "parameters": {"ActingFor": _ACTING_FOR, "RequestId": _REQUEST_ID},
         "headers": {
             name: {"description": text, "schema": {"type": "string"}, "required": True}
             for name, text in _HEADERS.items()
@@ -103,7 +113,9 @@ def _tidy(operation: Json) -> None:
     parameters = operation.get("parameters", [])
     for parameter in parameters:
         parameter["schema"] = _plain(parameter["schema"])
-    operation["parameters"] = [*parameters, {"$ref": "#/components/parameters/RequestId"}]
+    shared = [*(["ActingFor"] if operation.get("security") else []), "RequestId"]
+    more = [{"$ref": f"#/components/parameters/{name}"} for name in shared]
+    operation["parameters"] = [*parameters, *more]
 
 
 def _plain(schema: Json) -> Json:

@@ -1,4 +1,4 @@
-"""The metrics of training jobs and batches, read from the registry at each `GET /metrics`.
+"""The metrics of jobs, batches and API keys, read from the registry at each `GET /metrics`.
 
 Jobs run in workers, which may be on other machines and serve no metrics; the registry has their
 sums, so every server shows the same. One series a state: few series, whatever is trained.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from registry import Batches, Jobs, RegistryError
+from registry import ApiKeys, Batches, Jobs, RegistryError
 from registry.jobs.workers import Workers
 
 _FRESH_S = 1.0
@@ -22,18 +22,23 @@ class JobMetrics(Collector):
 
     Args:
         clock: a monotonic clock in seconds.
+        date: seconds since 1970.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, date: Callable[[], float] = time.time
+    ) -> None:
         self._clock = clock
+        self._date = date
         self._lock = threading.Lock()
         self._read_at = float("-inf")
         self._counts: Mapping[str, int] = {}
         self._totals: Mapping[str, float] = {}
         self._num_workers: int | None = None
         self._batches: Mapping[str, int] = {}
+        self._key_expiry: float | None = None
 
-    def refresh(self, jobs: Jobs, workers: Workers, batches: Batches) -> None:
+    def refresh(self, jobs: Jobs, workers: Workers, batches: Batches, api_keys: ApiKeys) -> None:
         """Read the registry, at most once a second, however often it is scraped."""
         with self._lock:
             if self._clock() < self._read_at + _FRESH_S:
@@ -43,9 +48,10 @@ class JobMetrics(Collector):
                 self._totals = jobs.totals()
                 self._num_workers = len(workers.alive())
                 self._batches = {str(state): n for state, n in batches.counts().items()}
+                self._key_expiry = api_keys.next_expiry(self._date())
             except RegistryError:  # old numbers would look like current ones
                 self._counts, self._totals, self._num_workers = {}, {}, None
-                self._batches = {}
+                self._batches, self._key_expiry = {}, None
             self._read_at = self._clock()
 
     def collect(self) -> Iterator[Metric]:
@@ -62,6 +68,12 @@ class JobMetrics(Collector):
         if self._num_workers is not None:
             workers.add_metric([], self._num_workers)
         yield workers
+        expiry = GaugeMetricFamily(
+            "overtone_api_key_expiry_timestamp_seconds", "When the next API key expires."
+        )
+        if self._key_expiry is not None:
+            expiry.add_metric([], self._key_expiry)
+        yield expiry
         totals = self._totals
         yield _counter("steps", "Optimiser steps of all jobs.", totals.get("steps"))
         yield _counter("tokens", "Tokens trained on by all jobs.", totals.get("tokens"))

@@ -17,6 +17,8 @@ for i = 1, 4 do redis.call('RENAME', KEYS[i], KEYS[i + 4]) end
 local digest, method = string.match(redis.call('HGET', KEYS[5], latest), '^(%S+) (%S+)\n')
 redis.call('ZREM', old_names, old)
 redis.call('ZADD', new_names, 0, new)
+held.forget_sum(old_names)
+held.forget_sum(new_names)
 redis.call('ZREM', old_method_prefix .. method, old)
 redis.call('ZADD', new_method_prefix .. method, 0, new)
 

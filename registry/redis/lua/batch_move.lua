@@ -31,6 +31,7 @@ for _ = 1, tonumber(ARGV[11]) do
   redis.call('ZADD', files_of, ARGV[at + 1], ARGV[at])
   at = at + 3
 end
+if at > 12 then held.forget_sum(files_of) end
 for i = at, #ARGV, 2 do redis.call('HSET', batch, ARGV[i], ARGV[i + 1]) end
 redis.call('ZREM', state_prefix .. state, id)
 redis.call('ZADD', state_prefix .. to, redis.call('HGET', batch, 'created_at'), id)

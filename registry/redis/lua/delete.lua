@@ -30,6 +30,7 @@ end
 
 local function forget(gone)
   local digest = head(gone)
+  held.grow(names, -held.record_bytes(redis.call('HGET', records, gone)))
   redis.call('HDEL', records, gone)
   redis.call('ZREM', versions, gone)
   redis.call('HDEL', by_digest, digest)

@@ -19,11 +19,14 @@ if op == 'put' then
   redis.call('HSET', files, id, ARGV[6])
   redis.call('ZADD', order, ARGV[5], id)
   redis.call('ZADD', tenant_index, ARGV[5], id)
+  held.grow(tenant_index, size_bytes)
   return {'done'}
 end
-if redis.call('HEXISTS', files, id) == 0 then return {'missing'} end
+local body = redis.call('HGET', files, id)
+if not body then return {'missing'} end
 if redis.call('SCARD', users) > 0 then return {'in_use', unpack(redis.call('SMEMBERS', users))} end
 redis.call('HDEL', files, id)
 redis.call('ZREM', order, id)
 redis.call('ZREM', tenant_index, id)
+held.grow(tenant_index, -cjson.decode(body).size_bytes)
 return {'done'}

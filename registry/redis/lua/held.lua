@@ -1,21 +1,55 @@
 -- How much a tenant has of what limits count: the one place where that is counted. Stands before
 -- scripts that check a limit or tell what is used.
 --
--- Work: of bytes the tenant's files, or its adapters' versions; of all else constant.
+-- Sums of bytes are kept for an hour after they were counted, and follow what is added and removed
+-- meanwhile: only the count that begins such an hour reads every file, or every version.
+--
+-- Work: constant, but for that count.
 local OPEN_JOBS = {'validating_files', 'queued', 'running', 'paused'}
+local KEPT_SUM_S = 3600
 local held = {}
+
+-- The key of an index's sum: the index's own with `bytes:` behind the hash tag.
+local function sum_of(index)
+  return (string.gsub(index, '}:', '}:bytes:', 1))
+end
+
+local function kept(index, count)
+  local sum = redis.call('GET', sum_of(index))
+  if sum then return tonumber(sum) end
+  sum = count()
+  redis.call('SET', sum_of(index), string.format('%.0f', sum), 'EX', KEPT_SUM_S)
+  return sum
+end
+
+-- Add to what an index's entries hold; `bytes` is below zero where something was removed.
+function held.grow(index, bytes)
+  local key = sum_of(index)
+  if redis.call('EXISTS', key) == 1 then redis.call('INCRBY', key, string.format('%.0f', bytes)) end
+end
+
+-- Count an index's bytes anew when they are asked for next.
+function held.forget_sum(index)
+  redis.call('DEL', sum_of(index))
+end
+
+function held.record_bytes(record)
+  return cjson.decode(string.match(record, '\n(.*)$')).size_bytes
+end
 
 function held.files(files_of_tenant)
   return redis.call('ZCARD', files_of_tenant)
 end
 
 function held.file_bytes(files_of_tenant, files)
-  local sum = 0
-  for _, id in ipairs(redis.call('ZRANGE', files_of_tenant, 0, -1)) do
-    local body = redis.call('HGET', files, id)
-    if body then sum = sum + cjson.decode(body).size_bytes end
-  end
-  return sum
+  return kept(files_of_tenant, function()
+    local sum = 0
+    for _, id in ipairs(redis.call('ZRANGE', files_of_tenant, 0, -1)) do
+      local body = redis.call('HGET', files, id)
+      if body then sum = sum + cjson.decode(body).size_bytes end
+    end
+    return sum
+  end)
 end
 
 function held.adapters(names)
@@ -24,13 +58,15 @@ end
 
 -- Of coefficients, in all versions.
 function held.adapter_bytes(names, records_prefix)
-  local sum = 0
-  for _, name in ipairs(redis.call('ZRANGE', names, 0, -1)) do
-    for _, record in ipairs(redis.call('HVALS', records_prefix .. name)) do
-      sum = sum + cjson.decode(string.match(record, '\n(.*)$')).size_bytes
+  return kept(names, function()
+    local sum = 0
+    for _, name in ipairs(redis.call('ZRANGE', names, 0, -1)) do
+      for _, record in ipairs(redis.call('HVALS', records_prefix .. name)) do
+        sum = sum + held.record_bytes(record)
+      end
     end
-  end
-  return sum
+    return sum
+  end)
 end
 
 function held.jobs(jobs_of_tenant, state_prefix)

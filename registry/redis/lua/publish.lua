@@ -7,7 +7,8 @@
 --       keeps_latest: '1' leaves `latest` where it is, if the name has one
 -- Returns {version, 1 if created else 0, body} | {'fenced', state of the job} |
 -- {'full', limit, used}.
--- Work: constant but for the logarithm of the ordered indexes; see held.lua for a limit of bytes.
+-- Work: constant but for the logarithm of the ordered indexes and for held.lua's count where bytes
+-- are limited.
 local records, versions, by_digest, aliases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local names, digests, counters, changes, sequence = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local name, max_changes, method_prefix = ARGV[1], ARGV[2], ARGV[3]
@@ -69,6 +70,7 @@ if not version then
   end
   announce('published', version)
   redis.call('HSET', records, version, body)
+  held.grow(names, size_bytes)
 end
 if alias ~= '' and redis.call('HGET', aliases, alias) ~= version then
   redis.call('HSET', aliases, alias, version)

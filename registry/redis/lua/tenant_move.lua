@@ -16,4 +16,6 @@ if stored ~= was then return 0 end
 redis.call('HSET', hash, field, body)
 redis.call('ZADD', new, score, id)
 redis.call('ZREM', old, id)
+held.forget_sum(old)
+held.forget_sum(new)
 return 1

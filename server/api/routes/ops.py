@@ -82,7 +82,7 @@ async def metrics(request: Request) -> Response:
 def _refresh(service: Service) -> None:
     """Read what is read at a scrape: the registry's jobs, and the disk's room."""
     metrics, registry = service.metrics, service.registry
-    metrics.training.refresh(registry.jobs, registry.workers, registry.batches)
+    metrics.training.refresh(registry.jobs, registry.workers, registry.batches, registry.api_keys)
     try:
         free: int | None = registry.free_bytes()
     except OSError:

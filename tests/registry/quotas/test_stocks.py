@@ -1,15 +1,19 @@
 """What a tenant may have: counted and checked in one transaction, over both programs."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jobs_made import spec_for, upload
 from registry.adapters.records import NewVersion
 from registry.common.limits import Limits
-from registry.errors import QuotaExceeded
+from registry.errors import AdapterNotFound, NameConflict, QuotaExceeded
 from registry.quotas.stocks import Held, Stocks
 from registry.redis import keys
+from registry.tenants import Tenants
 
 
 @pytest.fixture
@@ -154,3 +158,61 @@ def test_a_job_for_a_new_adapter_needs_a_place_for_it(files, jobs, put_adapter):
     jobs.create(spec_for(upload(files), **owned), now=1.0, limits=limits)  # a version of poet
     with pytest.raises(QuotaExceeded, match="1 of 1 adapters"):
         jobs.create(spec_for(upload(files), name="new", **owned), now=1.0, limits=limits)
+
+
+def sums(client):
+    """The keys of sums that are kept."""
+    return sorted(client.scan_iter(f"{keys.BYTES}*"))
+
+
+def test_sums_of_bytes_are_kept_for_an_hour_and_only_where_they_were_asked_for(
+    client, files, put_adapter
+):
+    put_adapter(1, "a")
+    put(files)
+    assert sums(client) == []
+    Stocks(client).of("alice", "alice")
+    assert len(sums(client)) == 2
+    assert all(0 < client.ttl(key) <= 3600 for key in sums(client))
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["publish", "delete", "put", "remove", "rename"]), st.integers(1, 4)
+        ),
+        max_size=12,
+    )
+)
+def test_a_kept_sum_is_what_counting_anew_finds(client, adapters, files, put_adapter, steps):
+    tenants = ["alice", "bob"]
+    for each in client.scan_iter(f"{keys.PREFIX}*"):
+        client.delete(each)
+    for op, number in steps:
+        before = [Stocks(client).of(tenant, tenant) for tenant in tenants]  # keeps the sums
+        assert len(before) == 2
+        change(op, number, client, adapters, files, put_adapter)
+        kept = [Stocks(client).of(tenant, tenant) for tenant in tenants]
+        for key in sums(client):
+            client.delete(key)
+        assert [Stocks(client).of(tenant, tenant) for tenant in tenants] == kept
+
+
+def change(op, number, client, adapters, files, put_adapter):
+    """Do one thing to what alice and bob have; what cannot be done is left."""
+    if op == "publish":
+        put_adapter(number, f"name-{number % 2}")
+    elif op == "delete":
+        with suppress(AdapterNotFound):
+            adapters.delete(f"alice:name-{number % 2}", number if number > 2 else None)
+    elif op == "put":
+        put(files, size=number)
+    elif op == "remove":
+        for record in list(files.all())[:1]:
+            files.delete(record.id)
+    else:
+        with suppress(NameConflict):
+            Tenants(client).rename(*(("alice", "bob") if number % 2 else ("bob", "alice")))

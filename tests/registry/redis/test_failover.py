@@ -81,6 +81,19 @@ def test_a_user_without_the_keys_is_told_at_the_start(running):
     assert keys.IDENTITY.startswith("overtone:{registry}:")
 
 
+@pytest.mark.parametrize("running", [Acl], indirect=True)
+def test_a_user_that_may_do_less_than_before_is_told_so(running):
+    with open_client(running.admin_url) as admin, open_client(running.url) as client:
+        adapters = Adapters(client)
+        adapters.digest_is_live("sha256:" + "0" * 64)
+        user = running.url.split("//")[1].split(":")[0]
+        for denied in ("-evalsha", "-hexists"):  # the script, and a command within it
+            admin.execute_command("ACL SETUSER", user, denied)
+            with pytest.raises(RegistryUnavailable, match="ACL has to allow"):
+                adapters.digest_is_live("sha256:" + "0" * 64)
+            admin.execute_command("ACL SETUSER", user, denied.replace("-", "+"))
+
+
 def _tried(call):
     try:
         return call()

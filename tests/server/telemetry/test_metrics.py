@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from registry import Batches, Jobs, RegistryUnavailable
+from registry import ApiKeys, Batches, Jobs, RegistryUnavailable
 from registry.jobs.workers import Workers
 from server.telemetry.job_metrics import JobMetrics
 from server.telemetry.metrics import BuildInfo, Metrics
@@ -77,6 +77,7 @@ EXPECTED = [
     ("overtone_steps_recorded", "gauge", set()),
     ("overtone_jobs", "gauge", {"state"}),
     ("overtone_workers", "gauge", set()),
+    ("overtone_api_key_expiry_timestamp_seconds", "gauge", set()),
     ("overtone_train_steps", "counter", set()),
     ("overtone_train_tokens", "counter", set()),
     ("overtone_train_loss", "gauge", set()),
@@ -159,6 +160,13 @@ class OneJob:
         return ["one", "two"]
 
 
+class OneKey:
+    """What the registry says of API keys."""
+
+    def next_expiry(self, now: float) -> float:
+        return now + 60.0
+
+
 class OneBatch:
     """What the registry says of batches."""
 
@@ -166,14 +174,18 @@ class OneBatch:
         return {"in_progress": 3}
 
 
+def refresh(training: JobMetrics, jobs: OneJob) -> None:
+    """Read this registry."""
+    batches, api_keys = cast(Batches, OneBatch()), cast(ApiKeys, OneKey())
+    training.refresh(cast(Jobs, jobs), cast(Workers, jobs), batches, api_keys)
+
+
 def fed() -> Metrics:
     metrics = built()
     fill(metrics)
     metrics.on_adapter("poet")
     metrics.load.take(LOAD)
-    metrics.training.refresh(
-        cast(Jobs, OneJob()), cast(Workers, OneJob()), cast(Batches, OneBatch())
-    )
+    refresh(metrics.training, OneJob())
     return metrics
 
 
@@ -217,16 +229,17 @@ def test_build_info_is_replaced_once_the_base_is_known(metrics: Metrics) -> None
 
 def test_jobs_are_asked_for_once_a_second_and_forgotten_when_nobody_answers() -> None:
     now, jobs = [0.0], OneJob()
-    training = JobMetrics(lambda: now[0])
+    training = JobMetrics(lambda: now[0], lambda: 1_000.0)
     for _ in range(5):
-        training.refresh(cast(Jobs, jobs), cast(Workers, jobs), cast(Batches, OneBatch()))
+        refresh(training, jobs)
     assert jobs.asked == 1
     samples = {s.name: s.value for family in training.collect() for s in family.samples}
     assert samples["overtone_train_steps_total"] == 5
     assert samples["overtone_workers"] == 2
     assert samples["overtone_batches"] == 3
+    assert samples["overtone_api_key_expiry_timestamp_seconds"] == 1_060
     now[0], jobs.is_down = 1.5, True
-    training.refresh(cast(Jobs, jobs), cast(Workers, jobs), cast(Batches, OneBatch()))
+    refresh(training, jobs)
     assert jobs.asked == 2
     assert [s for family in training.collect() for s in family.samples] == []
 
