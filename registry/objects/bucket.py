@@ -197,8 +197,9 @@ _REASONS = (
     ("redirect without LOCATION", "it is in another region: set AWS_REGION", False),
     ("AccessDenied", "the credentials may not list, read, write and delete below it", False),
     ("Forbidden", "the credentials may not list, read, write and delete below it", False),
-    ("403", _CREDENTIALS, False),
-    ("401", _CREDENTIALS, False),
+    # Not the number alone: a port or a time may hold it.
+    ("status code: 403", _CREDENTIALS, False),
+    ("status code: 401", _CREDENTIALS, False),
     ("dns error", "the endpoint's name cannot be resolved: see AWS_ENDPOINT_URL", True),
     ("onnection refused", "nothing listens at the endpoint: see AWS_ENDPOINT_URL", True),
     ("error sending request", "the endpoint cannot be reached: see AWS_ENDPOINT_URL", True),

@@ -18,8 +18,10 @@ from registry.redis.client import FAULTS, EmbeddedClient
 _FULL = ("MISCONF", "OOM")
 #: How it does where it has too few replicas; the embedded one: on a full disk (embedded.py).
 _NO_REPLICAS = "NOREPLICAS"
-#: How it does where the user or its ACL was changed.
+#: How it does where the user or its ACL was changed; of a command within a script in words alone,
+#: those of Redis 7 and later, and those before.
 _REFUSED = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
+_REFUSED_WITHIN = ("ACL failure in script", "can't run this command")
 
 Observer = Callable[[str, float, bool], None]
 
@@ -131,9 +133,7 @@ def _named(error: Exception, full: tuple[str, ...]) -> RegistryUnavailable:
             "the registry takes no writes while too few of its replicas are connected, and nothing "
             "was written; try again shortly"
         )
-    if (
-        isinstance(error, _REFUSED) or "NOPERM" in said
-    ):  # within a script it has no class of its own
+    if isinstance(error, _REFUSED) or any(part in said for part in _REFUSED_WITHIN):
         return RegistryUnavailable(
             "the registry refuses this program's user, or something that it needs: its operator "
             "finds in docs/operations.md what the user's ACL has to allow"

@@ -163,3 +163,16 @@ def _pass_on(source, target):
     for each in (source, target):
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("GET http://127.0.0.1:40389/b in 401.2ms - HTTP error: error sending request", "reached"),
+        ("PUT http://127.0.0.1:9000/403 - HTTP error: error sending request", "reached"),
+        ("Server returned non-2xx status code: 401 Unauthorized: ", "credentials"),
+        ("Server returned non-2xx status code: 403 Nothing: ", "credentials"),
+    ],
+)
+def test_a_refusal_is_told_by_its_status_and_not_by_a_port_or_a_time(text, told):
+    assert told in _reason_of(RuntimeError(text))[0]

@@ -211,7 +211,7 @@ def change(op, number, client, adapters, files, put_adapter):
     elif op == "put":
         put(files, size=number)
     elif op == "remove":
-        for record in list(files.all())[:1]:
+        for record in files.list(1):
             files.delete(record.id)
     else:
         with suppress(NameConflict):
