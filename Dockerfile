@@ -44,7 +44,7 @@ COPY registry registry
 COPY server server
 COPY trainer trainer
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ./client '.[s3,otel]'
+    pip install --constraint constraints.txt ./client '.[gguf,s3,otel]'
 
 FROM python:3.12-slim AS runtime
 ARG APT_PACKAGES=""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / ".venv" / "log"
-PROJECT = {"run": ["-e", "./client", "-e", "."], "dev": ["-e", "./client", "-e", ".[dev]"]}
+PROJECT = {"run": ["-e", "./client", "-e", ".[gguf]"], "dev": ["-e", "./client", "-e", ".[dev]"]}
 CONSTRAINTS = ["-c", "constraints.txt"]
 #: pip's version from which on `--progress-bar raw` is there.
 RAW_PROGRESS = (24, 1)

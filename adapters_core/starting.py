@@ -25,11 +25,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from adapters_core.gguf_faults import NoBase, check_gguf
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|(mps|xpu)(:\d+)?")
 _WANTED = (
-    "Give a folder with config.json, model.safetensors and tokenizer.json, or a hub id that this "
-    "machine can reach, with --base or OVERTONE_BASE"
+    "Give a folder with config.json, model.safetensors and tokenizer.json, a GGUF file, or a hub "
+    "id that this machine can reach, with --base or OVERTONE_BASE"
 )
 _DEVICES = "Give auto, cpu, cuda, cuda:1 … with --device or OVERTONE_DEVICE"
 #: For the hub to answer at all; one that is slower is left to the loader.
@@ -99,7 +101,7 @@ def end_now(words: str, number: int) -> None:
 
 
 def check_base(source: str) -> None:
-    """Check that a base is there: a folder, or a hub id that was or can be downloaded.
+    """Check that a base is there: a folder, a GGUF file, or a hub id that was or can be downloaded.
 
     Raises:
         CannotStart: it is not, or nothing of the kind.
@@ -109,7 +111,7 @@ def check_base(source: str) -> None:
         if not (folder / "config.json").is_file():
             raise _no_base(source, "the folder has no config.json")
     elif folder.exists():
-        raise _no_base(source, "it is a file")
+        _check_file(source, folder)
     elif not _HUB_ID.fullmatch(source):
         raise _no_base(source, f"there is no such folder{_like(folder)}")
     else:
@@ -180,6 +182,13 @@ def _has_nvidia_driver() -> bool:
 
 def _no_base(source: str, why: str) -> CannotStart:
     return CannotStart(f"base {source!r} cannot be loaded: {why}", _WANTED)
+
+
+def _check_file(source: str, file: Path) -> None:
+    try:
+        check_gguf(file)
+    except NoBase as error:
+        raise CannotStart(f"base {source!r} cannot be loaded: {error.why}", error.step) from error
 
 
 def _like(folder: Path) -> str:

@@ -30,9 +30,9 @@ class Settings(BaseSettings):
     )
 
     base: str
-    """Folder or hub id of the base."""
+    """Folder, GGUF file or hub id of the base."""
     base_name: str | None = None
-    """What requests call the base; its folder's name if not given."""
+    """What requests call the base; its folder's or file's name if not given."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000

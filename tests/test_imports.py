@@ -51,10 +51,13 @@ LAYERS = {
         "frod",
         "transforms",
         "layers kernels positions",
+        "gguf",
         "base gpu_kernels",
         "contract tokens",
         "calls",
         "errors starting malloc strict_json",
+        "gguf_faults",
+        "gguf_header",
     ),
     "server": (
         "cli cluster tools",

@@ -72,6 +72,31 @@ A server repeats the essence of it with the real base at its first start
 (server/engine/start_check.py), so a type that is not in this table is served rightly or refused,
 too. Layers that no adapter may change are listed with their reasons in `overtone.left_out` of
 `GET /v1/models/BASE`.
+
+## GGUF files
+
+`--base FILE.gguf` serves a model in llama.cpp's format: `serve`, `worker`, `doctor`, `convert` and
+`inspect` take one wherever they take a folder, with the extra `gguf` (`./run` installs it).
+transformers reads it (llama, mistral, qwen2, qwen3, their mixtures, phi3, gemma2 to gemma4, falcon,
+gpt2, starcoder2, stablelm and others); what it does not read is refused with the reason.
+
+The first start converts the file into `gguf/` in the data folder: weights as safetensors, config,
+tokenizer, chat template. Later starts find it there. Its name is the file's SHA-256, so the same
+file is one base whatever it is called; the digest is computed once and kept with the file's size
+and time of change. Remove a folder in `gguf/` to convert anew.
+
+- **Nothing is lost.** Weights are kept in the smallest of bfloat16, float16 and float32 that holds
+  every number exactly: an unquantised file's own type, float32 for a quantised one (a weight of Q4
+  is a float16 times an integer plus another float16, which bfloat16 would round once more). It
+  takes four bytes a weight on the disk then, and computes as quickly as any other base: quantised
+  weights save no memory here.
+- **Identity.** The fingerprint is that of the converted weights, so servers, workers and adapters
+  agree wherever each has converted the file. Requests call the base by the file's name without
+  `.gguf`, if `--base-name` does not say otherwise.
+- **Refused before anything is loaded**: a file of another format, one that is cut off, a part of
+  several (llama.cpp joins them), an adapter or a projector, one without a tokenizer, a disk without
+  room for the weights.
+- A file without a chat template continues texts; its chats are refused.
 """
 
 

@@ -26,6 +26,8 @@ APPLICATION = {  # shown in the help without importing anything, installed or no
     "bench": "Run the product's own benchmarks.",
     "convert": "Turn an adapter into another format or another method.",
     "inspect": "Show what an adapter holds and what it does to each layer.",
+    "backup": "Copy the registry and what it names to a folder, while servers run.",
+    "restore": "Make the registry and the store what they were at a backup.",
     "gc": "List or remove what lies in the store and no record names.",
     "store": "Show to which registry a store belongs, or give it to another one.",
     "tenant": "List tenants, or hand what a tenant has to another name.",

@@ -5,12 +5,13 @@ Loaded by entry point when they are called; torch and transformers are imported 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.cli.demo_commands import DemoBase
 from server.cli.serve_flags import with_flags
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 BaseOption = Annotated[
-    str | None, typer.Option(help="Folder or hub id of the base (or OVERTONE_BASE).")
+    str | None, typer.Option(help="Folder, GGUF file or hub id of the base (or OVERTONE_BASE).")
 ]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int | None, typer.Option(help="Port to listen on.")]
@@ -55,7 +56,7 @@ def serve(
         if check:
             typer.echo(settings.model_dump_json(indent=2))
             return
-        listeners = _ready_to_load(settings)
+        settings, listeners = _ready_to_load(settings)
         with uncollected_imports():
             from server.process.launch import launch
 
@@ -63,17 +64,22 @@ def serve(
 
 
 def demo(
+    base: Annotated[
+        DemoBase,
+        typer.Option(help="tiny is shipped; smollm2, a real model, is downloaded once: 93 MB."),
+    ] = "tiny",
     host: HostOption = None,
     port: PortOption = None,
     data: DataOption = None,
     mode: ModeOption = None,
 ) -> None:
-    """Serve the shipped demo base with its adapters, and print what to try."""
-    from server.cli.demo import demo_settings, run_demo
+    """Serve a base with adapters that were trained on it, and print what to try."""
+    from server.cli.demo import demo_settings, fetch_base, run_demo
 
     with _one_line_ends():
-        settings = demo_settings(host=host, port=port, data=data, mode=mode)
-        _exit_with(run_demo(settings, _ready_to_load(settings)))
+        settings = demo_settings(host=host, port=port, data=data, mode=mode, base=base)
+        settings, listeners = _ready_to_load(settings, fetch_base)
+        _exit_with(run_demo(settings, listeners))
 
 
 def doctor(  # noqa: PLR0913 (the options of a command)
@@ -102,6 +108,7 @@ def doctor(  # noqa: PLR0913 (the options of a command)
             store=store,
             device=device,
         )
+        settings = _with_base_that_can_be(settings)
         prepare(settings)
         from server.cli.doctor import examine, print_findings
 
@@ -110,10 +117,19 @@ def doctor(  # noqa: PLR0913 (the options of a command)
         _exit_with(0 if all(finding.is_good for finding in findings) else 1)
 
 
-def _ready_to_load(settings: "Settings") -> "list[socket.socket]":
-    """Check what can be checked before torch is imported; return the listening sockets.
+def _ready_to_load(
+    settings: "Settings", fetch: "Callable[[Settings], None] | None" = None
+) -> "tuple[Settings, list[socket.socket]]":
+    """Check what can be checked before torch is imported, and convert a base that needs it.
 
     Afterwards the setting of the matrix library is in the environment.
+
+    Args:
+        settings: to serve with.
+        fetch: brings the base, once all else is found to be right; without it, it must be there.
+
+    Returns:
+        the settings with the base to load, and the listening sockets.
 
     Raises:
         CannotStart: this machine cannot serve what is set.
@@ -129,7 +145,8 @@ def _ready_to_load(settings: "Settings") -> "list[socket.socket]":
 
     check_exposure(settings)
     check_url(settings.registry_url)
-    check_base(settings.base)
+    if fetch is None:
+        check_base(settings.base)
     check_device(settings.device)
     check_traces(settings.traces)
     check_folder("data", settings.data)
@@ -138,8 +155,36 @@ def _ready_to_load(settings: "Settings") -> "list[socket.socket]":
     listeners = open_listeners(settings)
     configure_logging(settings.log_format)
     check_answers(settings.registry_url, logging.getLogger("overtone").warning)
+    if fetch is not None:
+        fetch(settings)
+    settings = _with_local_base(settings, logging.getLogger("overtone").info)
     prepare(settings)
-    return listeners
+    return settings, listeners
+
+
+def _with_local_base(settings: "Settings", say: Callable[[str], object]) -> "Settings":
+    """Return the settings with a base that can be loaded: a GGUF file becomes a folder.
+
+    Raises:
+        CannotStart: it cannot.
+    """
+    from adapters_core.gguf.conversion import base_name_of, local_base
+
+    name = settings.base_name or base_name_of(settings.base)
+    base = local_base(settings.base, settings.data, say)
+    return settings.model_copy(update={"base": base, "base_name": name})
+
+
+def _with_base_that_can_be(settings: "Settings") -> "Settings":
+    """Return the settings with a local base, or as they are if it cannot be: a check tells why."""
+    from adapters_core.starting import CannotStart
+
+    if not settings.base:
+        return settings
+    try:
+        return _with_local_base(settings, lambda line: typer.echo(line, err=True))
+    except CannotStart:
+        return settings
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The demo: the shipped base and adapters, served by the ordinary server, with commands to try."""
+"""The demo: a base and adapters that were trained on it, served by the ordinary server.
+
+The tiny base is shipped, and needs no download; the other one is a real model, downloaded once.
+"""
 
 import importlib.util
 import json
@@ -10,13 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters_core.starting import uncollected_imports
+from server.cli import demo_commands
+from server.cli.demo_commands import DemoBase
+from server.cli.demo_download import SMOLLM2, fetch, kept_file
 from server.process.listening import url_of
 from server.settings import BadSetting, Settings, read_settings
 
 if TYPE_CHECKING:
     from registry import Registry
 
-_BASE_NAME = "demo"
+#: Base -> what requests call it, and its data folder, below `~/.overtone`.
+_NAMES = {"tiny": "demo", "smollm2": "smollm2"}
+_FOLDERS = {"tiny": "demo", "smollm2": "demo-smollm2"}
 
 
 def demo_settings(
@@ -24,21 +32,34 @@ def demo_settings(
     port: int | None = None,
     data: str | None = None,
     mode: str | None = None,
+    base: DemoBase = "tiny",
 ) -> Settings:
-    """Return the demo's settings.
+    """Return the demo's settings; the larger base may not be there yet, see `fetch_base`.
 
     Raises:
         BadSetting: one cannot be used, or the demo's files are not installed.
     """
+    folder = Path(data).expanduser() if data else Path.home() / ".overtone" / _FOLDERS[base]
+    source = demo_folder() / "base" if base == "tiny" else kept_file(SMOLLM2, folder)
     return read_settings(
-        base=str(demo_folder() / "base"),
-        base_name=_BASE_NAME,
+        base=str(source),
+        base_name=_NAMES[base],
         host=host,
         port=port,
-        data=data or str(Path.home() / ".overtone" / "demo"),
+        data=str(folder),
         mode=mode,
         with_worker=True,
     )
+
+
+def fetch_base(settings: Settings) -> None:
+    """Download the base of these settings, unless it is there.
+
+    Raises:
+        CannotStart: it cannot be had.
+    """
+    if settings.base == str(kept_file(SMOLLM2, settings.data)):
+        fetch(SMOLLM2, settings.data, _say)
 
 
 def run_demo(settings: Settings, listeners: Sequence[socket.socket]) -> int:
@@ -46,7 +67,7 @@ def run_demo(settings: Settings, listeners: Sequence[socket.socket]) -> int:
     with uncollected_imports():
         from server.process.launch import launch
 
-    _say(f"Loading the demo base; data under {settings.data}")
+    _say(f"Loading the base {settings.base_name}; data under {settings.data}")
     url = url_of(listeners[0])
     return launch(settings, lambda service: _begin(settings, url, service.registry), listeners)
 
@@ -68,7 +89,8 @@ def demo_folder() -> Path:
 def _begin(settings: Settings, url: str, registry: "Registry") -> None:
     """Publish the demo's adapters; without a key for that say what is missing, and serve."""
     if registry.key_mirror.has_any and not settings.api_keys:
-        _say(_KEY_NEEDED.format(url=url, data=settings.data))
+        flags = "" if settings.base_name == _NAMES["tiny"] else f" --base {settings.base_name}"
+        _say(demo_commands.KEY_NEEDED.format(url=url, data=settings.data, flags=flags))
     else:
         _welcome(settings, url)
 
@@ -78,44 +100,26 @@ def _welcome(settings: Settings, url: str) -> None:
     from overtone_client import Client
 
     keys = [key.get_secret_value() for key in settings.api_keys]
-    adapters = sorted(path for path in (demo_folder() / "adapters").iterdir() if path.is_dir())
     with Client(url, api_key=keys[0] if keys else None) as client:
-        for adapter in adapters:
+        for adapter in _adapters(settings):
             metrics = json.loads((adapter / "metrics.json").read_text())
             client.upload(adapter, name=adapter.name, metadata=metrics)
-            _say(
-                f"  adapter {adapter.name:<10} held-out loss {metrics['loss']:.2f}, "
-                f"the base alone {metrics['base_loss']:.2f} nats/token"
-            )
-    ask = _BY_CURL if shutil.which("curl") else _BY_PROGRAM
-    _say(_WHAT_TO_TRY.format(ask=ask.format(url=url), url=url))
+            _say(demo_commands.adapter_line(adapter, metrics))
+    _say(
+        demo_commands.what_to_try(
+            str(settings.base_name), url, has_curl=bool(shutil.which("curl")), asks_key=bool(keys)
+        )
+    )
+
+
+def _adapters(settings: Settings) -> list[Path]:
+    """Return the folders of the base's adapters."""
+    folder = demo_folder()
+    if settings.base_name != _NAMES["tiny"]:
+        folder /= str(settings.base_name)
+    return sorted(path.parent for path in folder.glob("adapters/*/metrics.json"))
 
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-_BY_CURL = """\
-  curl {url}/v1/completions -H 'Content-Type: application/json' \\
-       -d '{{"model": "shouting", "prompt": "The list", "max_tokens": 40, "temperature": 0}}'"""
-#: Where there is no curl.
-_BY_PROGRAM = """\
-  ./run overtone --url {url} complete shouting "The list" --temperature 0 --max-tokens 40"""
-_KEY_NEEDED = """
-Overtone is ready at {url}, and serves what is there. The demo's adapters were not uploaded: the
-registry in {data} has API keys, and the demo has none. End it with Ctrl-C, then give it one of its
-own, or another folder:
-
-  OVERTONE_API_KEYS=root=SECRET overtone demo
-  overtone demo --data FOLDER
-"""
-_WHAT_TO_TRY = """
-Overtone is ready at {url}. Three things to try in another terminal:
-
-{ask}
-  ./run overtone --url {url} complete legalese "You may" --temperature 0 --max-tokens 40
-  {url}/ in a browser
-
-Ctrl-C ends it and everything it started.
-"""

@@ -18,6 +18,7 @@ from rich.text import Text
 
 import adapters_core.methods  # noqa: F401  # registers what the canary checks
 from adapters_core.contract.method import Shape
+from adapters_core.gguf.conversion import local_base
 from adapters_core.layers.basis_cache import BasisCache
 from adapters_core.layers.canary import run_canary, usual_methods
 from adapters_core.layers.invariance import RowProduct, linear_product, products_of_methods
@@ -96,7 +97,7 @@ def _checks(settings: Settings) -> list[Check]:
     shapes: set[Shape] = set()  # of the base, once it is loaded
     base = Check(
         "base",
-        "give another folder or hub id with --base or OVERTONE_BASE",
+        "give another folder, GGUF file or hub id with --base or OVERTONE_BASE",
         lambda: _base(settings, shapes),
     )
     room = "make room on its disk: 1 GiB at least"
@@ -190,7 +191,8 @@ def _base(settings: Settings, shapes: set[Shape]) -> str:
     from server.base.loading import load_base
 
     check_base(settings.base)
-    base = load_base(settings.base, settings.base_name, "cpu", "float32", settings.task)
+    source = local_base(settings.base, settings.data, lambda line: None)  # tells why not
+    base = load_base(source, settings.base_name, "cpu", "float32", settings.task)
     shapes.update(base.spec.targets.values())
     return f"{settings.base}: a {base.kind} with {len(base.spec.targets)} linears"
 

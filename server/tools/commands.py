@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from server.base.loading import Base
 
 SourceArgument = Annotated[Path, typer.Argument(help="Folder with the adapter's two files.")]
-BaseOption = Annotated[str, typer.Option(help="Folder or hub id of the base.")]
+BaseOption = Annotated[str, typer.Option(help="Folder, GGUF file or hub id of the base.")]
 DtypeOption = Annotated[str, typer.Option(help="Of the base: float32, bfloat16 or float16.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 
@@ -67,7 +67,7 @@ def convert(  # noqa: PLR0913 (the options of a command)
 def inspect(
     source: SourceArgument,
     base: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the base; without it, the file alone.")
+        str | None, typer.Option(help="Folder, GGUF file or hub id; without it, the file alone.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the updates to this .png, .pdf or .svg.")
@@ -107,14 +107,18 @@ def inspect(
 
 def _loaded(base: str, dtype: str) -> "Base":
     """Load the base on the CPU."""
+    from adapters_core.gguf.conversion import base_name_of, local_base
     from adapters_core.starting import check_base
     from server.base.loading import load_base
+    from server.settings import read_settings_of_machine
     from server.tools.adapter_folder import BadFolder
 
-    check_base(base)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise BadFolder(f"--dtype {dtype[:80]} is not float32, bfloat16 or float16")
-    return load_base(base, None, "cpu", dtype)
+    check_base(base)
+    data = read_settings_of_machine(base=base).data
+    source = local_base(base, data, lambda line: typer.echo(line, err=True))
+    return load_base(source, base_name_of(base), "cpu", dtype)
 
 
 @contextmanager

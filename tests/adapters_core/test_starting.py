@@ -61,7 +61,7 @@ def test_a_folder_without_a_config_and_a_file_are_named_as_such(tmp_path: Path) 
     file = tmp_path / "model.gguf"
     file.write_text("")
     assert "has no config.json" in refusal(str(tmp_path))
-    assert "it is a file" in refusal(str(file))
+    assert "it is a file, and not in GGUF's format" in refusal(str(file))
 
 
 @pytest.mark.usefixtures("_no_hub")

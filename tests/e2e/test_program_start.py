@@ -53,6 +53,10 @@ def unloadable(tmp_path: Path) -> dict[str, str]:
     [
         (("--base=/nowhere/llama",), "there is no such folder: / holds no nowhere. Give a folder"),
         (("--base=some-one/some-model",), "HF_HUB_OFFLINE forbids asking the hub"),
+        (
+            (f"--base={ROOT / 'README.md'}",),
+            "it is a file, and not in GGUF's format. Give a folder",
+        ),
         ((f"--base={BASE}", "--device=cuda"), "torch, 2.0+cpu, computes on CPUs only"),
         ((f"--base={BASE}", "--data=/dev/null/data"), "--data or OVERTONE_DATA"),
         ((f"--base={BASE}", "--registry=http://h"), "registry's URL is not 'embedded', redis://"),

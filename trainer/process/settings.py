@@ -12,6 +12,7 @@ from typing import Annotated, Self
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from adapters_core.gguf.conversion import base_name_of
 from registry.adapters.blob_cache import CACHE_BYTES
 from trainer.process.devices import devices_of, threads_of
 
@@ -28,8 +29,8 @@ class WorkerSettings(BaseModel):
     """How a worker runs.
 
     Args:
-        base: folder or hub id.
-        base_name: its name in jobs; the folder's name if empty.
+        base: folder, GGUF file or hub id.
+        base_name: its name in jobs; the folder's or file's name if empty.
         registry, data, store, store_cache_bytes: as for `registry.connect`; the URL may hold a
             password.
         device: `auto`, `cpu` or `cuda:1`, one worker each; a list runs one job on all of them.
@@ -52,7 +53,8 @@ class WorkerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base: Annotated[
-        str, typer.Option(envvar="OVERTONE_BASE", help="Folder or hub id, as the server has it.")
+        str,
+        typer.Option(envvar="OVERTONE_BASE", help="Folder, GGUF file or hub id, as the server."),
     ]
     base_name: Annotated[
         str,
@@ -122,7 +124,7 @@ class WorkerSettings(BaseModel):
     @field_validator("base_name")
     @classmethod
     def _folder_name(cls, value: str, info: ValidationInfo) -> str:
-        return value or Path(info.data.get("base", "")).name
+        return value or base_name_of(info.data.get("base", ""))
 
     @model_validator(mode="after")
     def _check_devices(self) -> Self:

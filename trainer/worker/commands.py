@@ -41,7 +41,7 @@ def _run(flags: dict[str, Any], password_file: Path | None, registry_is_flag: bo
     with ended_at_once("stopped while starting; no job was taken"):
         from registry import RegistryError
         from registry.redis.address import FLAG_WARNING, has_password
-        from trainer.worker.worker import check, run_worker
+        from trainer.worker.worker import check, run_worker, with_local_base
 
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -51,7 +51,7 @@ def _run(flags: dict[str, Any], password_file: Path | None, registry_is_flag: bo
         settings = _settings(flags, password_file)
         try:
             check(settings)
-            return run_worker(settings)
+            return run_worker(with_local_base(settings))
         except (RegistryError, CannotStart) as error:
             typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
             return 1

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
+from adapters_core.gguf.conversion import local_base
 from adapters_core.starting import check_base, check_device, check_folder
 from registry.common.fence import Fence
 from registry.connect import Registry, check_store, check_url, connect
@@ -195,6 +196,15 @@ def check(settings: WorkerSettings) -> None:
         check_device(device)
     check_folder("data", settings.data)
     check_store(settings.store)
+
+
+def with_local_base(settings: WorkerSettings) -> WorkerSettings:
+    """Return the settings with a base that jobs can load: a GGUF file is converted.
+
+    Raises:
+        CannotStart: it cannot be.
+    """
+    return settings.model_copy(update={"base": local_base(settings.base, settings.data, log.info)})
 
 
 def run_worker(settings: WorkerSettings) -> int:
