@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import redis
+
 from registry.redis.client import open_client
 from waiting import until
 
@@ -49,9 +51,8 @@ class RedisSite:
             command, stdout=subprocess.DEVNULL, env={**os.environ, **self._variables}
         )
         try:
-            until(self.place.exists)
             with open_client(self.url) as client:
-                until(lambda: client.info("persistence")["loading"] == 0)
+                until(lambda: _has_loaded(client))
         except BaseException:
             self.kill()
             raise
@@ -77,3 +78,11 @@ class RedisSite:
         self.process.kill()
         self.process.wait(30)
         self.place.unlink(missing_ok=True)
+
+
+def _has_loaded(client: redis.Redis) -> bool:
+    """Whether it answers with its data; its socket is there before it listens."""
+    try:
+        return bool(client.info("persistence")["loading"] == 0)
+    except redis.ConnectionError:
+        return False

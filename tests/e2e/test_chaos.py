@@ -16,7 +16,7 @@ import spectra
 from program import Program
 from registry.redis.client import open_client
 from stalling_proxy import StallingProxy
-from waiting import until
+from waiting import listens, until
 
 REDIS = Path("/usr/bin/redis-server")
 pytestmark = [
@@ -71,7 +71,7 @@ def scene(
     place = folder / "redis.sock"
     flags = ["--port", "0", "--unixsocket", str(place), "--dir", str(folder), "--save", ""]
     process = subprocess.Popen([str(REDIS), *flags], stdout=subprocess.DEVNULL)
-    until(place.exists)
+    until(lambda: listens(place))
     network = StallingProxy(place)
     url = f"redis://127.0.0.1:{network.port}"
     program = Program(base_folder("llama"), folder / "data", folder / "log", url, QUICK)

@@ -17,7 +17,7 @@ import pytest
 from disks import small_disk
 from program import environment, free_port
 from registry.redis.embedded import find_binary
-from waiting import until
+from waiting import listens, until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "overtone"]
@@ -84,7 +84,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     words = ["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--requirepass", "geheim"]
     command = [str(find_binary()), *words]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
-        until((folder / "redis.sock").exists)
+        until(lambda: listens(folder / "redis.sock"))
         yield folder / "redis.sock"
         process.kill()
 
