@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-PAGES += [ROOT / "client" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [ROOT / "client" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Pages that say what was: names and commands in them need not exist any more.
 OF_THE_PAST = {"history.md"}
 CURRENT = [page for page in PAGES if page.name not in OF_THE_PAST]
@@ -45,8 +45,8 @@ class Block:
         Raises:
             AssertionError: none does.
         """
-        if self.language == "yaml":
-            return "compose"
+        if self.language in ("yaml", "math"):
+            return {"yaml": "compose", "math": "equation"}[self.language]
         if self.language == "python":
             return "python"
         if self.language == "sh":
