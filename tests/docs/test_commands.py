@@ -28,6 +28,7 @@ FOREIGN_FLAGS = {
     "--model-server-metrics-path": "the Gateway API's endpoint picker",
     "--model-server-metrics-port": "the Gateway API's endpoint picker",
     "--share_entry": "the FourierFT authors' code",
+    "--serve": "./run docs",
 }
 #: Files that users, programs or other projects make.
 MADE = re.compile(
@@ -37,7 +38,15 @@ MADE = re.compile(
 #: Paths of fields in requests and answers.
 FIELDS = r"^(?:overtone|method|usage|training)\."
 #: Names of other programs' settings.
-FOREIGN_NAMES = {"terminationGracePeriodSeconds", "OTEL_TRACES_SAMPLER"}
+FOREIGN_NAMES = {
+    "terminationGracePeriodSeconds",
+    "OTEL_TRACES_SAMPLER",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "max_loras",
+    "max_loras_per_batch",
+    "_mixed_batch_forward",
+}
 COMMANDS = [command for block in blocks() for command in block.commands]
 GENERATED = {
     "bases.md",

@@ -14,10 +14,10 @@ def test_readme_begins_with_the_demo() -> None:
 
 def test_every_other_command_of_readme_works_while_the_demo_runs(demo: Demo) -> None:
     outputs = [demo.run(block) for block in README[1:] if block.reason is None]
-    assert '"shouting"' in outputs[0]
-    assert '"method"' not in outputs[1]
-    assert '"adapter":"shouting"' in outputs[1]
-    assert "legalese" in outputs[2]
+    assert '"method"' not in outputs[0]
+    assert '"adapter":"shouting"' in outputs[0]
+    assert "my-adapter" in outputs[1]
+    assert "recipes" in outputs[2]
 
 
 def test_the_demos_own_examples_work(demo: Demo) -> None:
