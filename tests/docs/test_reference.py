@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters_core.contract.method_registry import registered
+from adapters_core import methods
 
 from .pages import ROOT
 
 PARTS = ("Size", "What is proved", "When to choose it", "What is a reading")
-METHODS = sorted({method.name for method in registered().values()})
+METHODS = sorted({getattr(methods, name).name for name in methods.__all__})
 
 
 def made(program: str, *arguments: str) -> str:
