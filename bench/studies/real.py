@@ -8,7 +8,7 @@ examples. Beside `main` there are parts with the papers' pictures on the cheap t
 and `presets`, on data apart, with which presets are searched for.
 Why: presets are found on small bases; this shows what they reach on one that answers.
 
-    overtone bench training_real --base FOLDER [--part main] [--seeds 3] [--only NAME]
+    overtone bench training_real --base FOLDER [--part main] [--text subjects] [--seeds 3] [--only NAME]
         [--json FILE] [--markdown FILE] [--picture FILE]
 
 Each run is appended to the JSON; those there are kept, so that the program goes on where it was
@@ -28,7 +28,7 @@ from bench.studies.answers import asked, label_figures, line_figures
 from bench.studies.main import Look, study_main
 from bench.studies.real_contenders import PARTS, every
 from bench.studies.real_tables import draw, markdown
-from bench.studies.real_texts import write_texts
+from bench.studies.real_texts import TEXTS, write_texts
 from bench.studies.runs import Contender, Study
 from overtone_client import InvalidArgument
 from registry.jobs.spec import Hyperparameters
@@ -96,6 +96,7 @@ def _parser() -> ArgumentParser:
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--base", type=Path, help="a causal language model's folder")
     parser.add_argument("--part", action="append", choices=sorted(PARTS), help="instead of main")
+    parser.add_argument("--text", action="append", choices=sorted(TEXTS), help="of the part, only")
     parser.add_argument("--dtype", default="float32", help="of the base: float32 or bfloat16")
     return parser
 
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     own, rest = parser.parse_known_args(arguments)
     contenders = [one for part in own.part or ["main"] for one in PARTS[part]]
+    contenders = [one for one in contenders if one.group in (own.text or TEXTS)]
     is_run = any(argument.startswith("--run") for argument in rest)  # one of any part
     study = STUDY if is_run else replace(STUDY, contenders=contenders)
     if own.base is not None:

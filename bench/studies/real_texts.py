@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from overtone_client import InvalidArgument
-from trainer.demo_build import code_pairs, subjects
+from trainer.demo_build import code_pairs
 from trainer.demo_build.code_pairs import HELD_OUT, LEARNED, TUNING, CodePair
 from trainer.demo_build.package_sources import digest_of, hash_of
+from trainer.demo_build.subjects import as_completion, subject_lines
 
 Rows = Sequence[dict[str, Any]]
 #: Characters of code; and so many times as many pairs are read, to find as many short ones.
 _SHORT, _READ = 160, 6
+_SUBJECTS = ("algebra", "graphs", "plots", "databases", "fonts")
 
 
 @dataclass(frozen=True)
@@ -63,24 +65,23 @@ def _pairs(
 
 
 def _subjects(num_learned: int, num_held: int) -> tuple[Rows, Rows]:
-    count = len(subjects.SUBJECTS)
-    learned = subjects.subject_lines("learned", num_learned // count)
-    held = subjects.subject_lines("held_out", num_held // count, learned)
-    return _mixed(map(subjects.as_completion, learned)), _mixed(map(subjects.as_completion, held))
+    learned = subject_lines("learned", num_learned // len(_SUBJECTS), (), _SUBJECTS)
+    held = subject_lines("held_out", num_held // len(_SUBJECTS), learned, _SUBJECTS)
+    return _mixed(map(as_completion, learned)), _mixed(map(as_completion, held))
 
 
 def _subjects_to_tune(num_learned: int, num_held: int) -> tuple[Rows, Rows]:
     """Split the part apart once more, mixed: lines of one module may be on both sides."""
-    each = (num_learned + num_held) // len(subjects.SUBJECTS)
-    found = _mixed(map(subjects.as_completion, subjects.subject_lines("tuning", each)))
+    each = (num_learned + num_held) // len(_SUBJECTS)
+    found = _mixed(map(as_completion, subject_lines("tuning", each, (), _SUBJECTS)))
     return found[num_held:], found[:num_held]
 
 
 #: Name of a group -> its examples.
 TEXTS: Mapping[str, Text] = {
-    "subjects": Text(320, 200, _subjects),
+    "subjects": Text(320, 150, _subjects),
     "docstrings": Text(320, 48, _docstrings),
-    "subjects-tuning": Text(240, 120, _subjects_to_tune),
+    "subjects-tuning": Text(240, 100, _subjects_to_tune),
     "docstrings-tuning": Text(160, 32, _docstrings_to_tune),
 }
 

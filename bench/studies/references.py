@@ -1,15 +1,32 @@
-"""References for the trainer's methods: the head alone, all weights, PEFT's own adapters."""
+"""References for the trainer's methods: the head alone, all weights, PEFT's own, LoCA at rest."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adapters_core.methods import LoCA
 from trainer.base import LoadedBase
 from trainer.tasks.task import TrainingTask
 from trainer.training.trainable import Tracked, TrainableAdapter
+
+
+@contextmanager
+def fixed_places() -> Iterator[None]:
+    """While the block runs, LoCA's positions stay, and every step is one of the spectrum."""
+    learned = LoCA.training_schedule
+
+    def spectrum_alone(self: LoCA, step: int, num_steps: int) -> Collection[str]:
+        return {"loca_spectrum"}
+
+    LoCA.training_schedule = spectrum_alone  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        LoCA.training_schedule = learned  # type: ignore[method-assign]
 
 
 class _NoPlan:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ from torch import nn
 from adapters_core.format.write import WEIGHTS_NAME
 from bench.lib.timing import commit
 from bench.studies.answers import with_update
-from bench.studies.references import Reference
+from bench.studies.references import Reference, fixed_places
 from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
 from trainer.interfaces import JobFiles, Reporter
@@ -47,6 +48,7 @@ class Contender:
         config: fields of adapter_config.json; for PEFT, the whole of it.
         hyper: fields of Hyperparameters that differ from the study's; none, for presets alone.
         group: which of the study's budgets or texts it is for, where there are several.
+        is_fixed: whether LoCA's positions stay where they start, and every step moves its spectrum.
     """
 
     what: str
@@ -54,6 +56,7 @@ class Contender:
     config: Mapping[str, Any] = field(default_factory=dict)
     hyper: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
+    is_fixed: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -101,7 +104,8 @@ def run_one(study: Study, contender: Contender, seed: int, work: Path) -> dict[s
     with TemporaryDirectory() as folder:
         before, started = _reset_peak(), time.process_time()
         run = _ours if contender.is_ours else _reference
-        row, model = run(spec, base, files, Path(folder) / "job")
+        with fixed_places() if contender.is_fixed else nullcontext():
+            row, model = run(spec, base, files, Path(folder) / "job")
         row |= {"cpu_s": time.process_time() - started, "peak_mib": (_peak() - before) / _MIB}
         if study.answers is not None:
             row["after"] |= study.answers(model(), base, files, contender.group)

@@ -1,4 +1,4 @@
-"""Lines to sort: what a docstring's first line is about, as the subject of the library it is from.
+"""Lines to sort: what a name and its docstring's first line are about, as their library's subject.
 
 Ten subjects of a word each, as many lines of each. Lines that name their library or their subject
 are left out, and so are lines that two libraries have. A module's lines are all held out, or none.
@@ -33,24 +33,30 @@ _A_MODULE = 4  # lines of one module: others say nearly the same
 
 
 class SubjectLine(NamedTuple):
-    """A docstring's first line, its subject, and the module it is from."""
+    """A name with its docstring's first line, its subject, and the module it is from."""
 
     source: str
     text: str
     subject: str
 
 
-def subject_lines(part: Part, each: int, without: Sequence[SubjectLine] = ()) -> list[SubjectLine]:
-    """Return lines of every subject in turns, in a fixed order.
+def subject_lines(
+    part: Part,
+    each: int,
+    without: Sequence[SubjectLine] = (),
+    subjects: Sequence[str] = tuple(SUBJECTS),
+) -> list[SubjectLine]:
+    """Return lines of some subjects in turns, in a fixed order.
 
     Args:
         part: `learned`, `held_out`, or `tuning` for what presets are searched for on.
         each: lines of a subject; fewer where its packages have no more, or are not installed.
         without: no text of these.
+        subjects: all, or some of them.
     """
     seen = {line.text.lower() for line in without}
     found = list[list[SubjectLine]]()
-    for subject in SUBJECTS:
+    for subject in subjects:
         found.append(list(islice(_new_lines(subject, part, seen), each)))
     turns = chain.from_iterable(zip_longest(*found))
     return [line for line in turns if line is not None]
@@ -86,9 +92,10 @@ def _new_lines(subject: str, part: Part, seen: set[str]) -> Iterator[SubjectLine
 
 def _texts(module: ast.Module, package: str, subject: str) -> Iterator[str]:
     names = re.compile(rf"{package}|{subject.removesuffix('s')}", re.IGNORECASE)
-    for _, line in documented(module):
-        if len(line) in _LENGTH and " " in line and not names.search(line):
-            yield line
+    for node, line in documented(module):
+        text = f"{node.name}: {line}"
+        if len(line) in _LENGTH and " " in line and not names.search(text):
+            yield text
 
 
 def _part_of(path: str) -> Part:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 import tiny
+from adapters_core.methods import LoCA
 from bench.studies import real as training_real
 from bench.studies import real_texts
 from bench.studies.real_contenders import PARTS, every
 from bench.studies.real_tables import draw, markdown
 from bench.studies.real_texts import Text, write_texts
+from bench.studies.references import fixed_places
 from bench.studies.runs import run_one, summed_up
 from overtone_client import InvalidArgument
 
@@ -89,6 +91,16 @@ def test_the_base_alone_is_measured_and_not_trained(work: Path) -> None:
     row = run_one(STUDY, CONTENDERS["subjects: base alone"], 0, work)
     assert (row["steps"], row["coefficients"]) == (0, 0)
     assert row["after"]["eval_loss"] == row["before"]["eval_loss"]
+
+
+def test_fixed_places_stay_while_learned_ones_move() -> None:
+    method, learned = LoCA(4), {step: LoCA(4).training_schedule(step, 240) for step in range(240)}
+    assert {"loca_positions"} in [set(names) for names in learned.values()]
+    with fixed_places():
+        assert all(
+            set(method.training_schedule(step, 240)) == {"loca_spectrum"} for step in learned
+        )
+    assert {step: method.training_schedule(step, 240) for step in learned} == learned
 
 
 def test_the_table_and_the_picture_have_both_texts(tmp_path: Path) -> None:

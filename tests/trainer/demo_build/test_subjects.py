@@ -1,18 +1,16 @@
 """Lines and their subjects: balanced, apart by module, and never naming the answer."""
 
 from collections import Counter
-
-import pytest
+from collections.abc import Sequence
 
 from trainer.demo_build import subjects
-from trainer.demo_build.subjects import SUBJECTS, SubjectLine, subject_lines
+from trainer.demo_build.subjects import SUBJECTS, Part, SubjectLine
 
-FEW = {"terminals": SUBJECTS["terminals"], "pictures": SUBJECTS["pictures"]}
+FEW = ("terminals", "pictures")
 
 
-@pytest.fixture(autouse=True)
-def few_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subjects, "SUBJECTS", FEW)
+def subject_lines(part: Part, each: int, without: Sequence[SubjectLine] = ()) -> list[SubjectLine]:
+    return subjects.subject_lines(part, each, without, FEW)
 
 
 def modules(lines: list[SubjectLine]) -> set[str]:
@@ -36,15 +34,15 @@ def test_parts_share_no_module_and_no_line() -> None:
 
 def test_no_line_names_its_library_or_its_subject() -> None:
     for line in subject_lines("learned", 20):
-        names = [*FEW[line.subject], line.subject, line.subject.removesuffix("s")]
+        names = [*SUBJECTS[line.subject], line.subject, line.subject.removesuffix("s")]
         assert not [name for name in names if name.lower() in line.text.lower()]
 
 
 def test_a_chat_asks_for_the_subject() -> None:
-    line = SubjectLine("rich/table.py", "Draw a table.", "terminals")
+    line = SubjectLine("rich/table.py", "draw: Draw a table.", "terminals")
     system, user, answer = subjects.as_chat(line)["messages"]
     assert system == {"role": "system", "content": subjects.SYSTEM}
-    assert user == {"role": "user", "content": "Draw a table."}
+    assert user == {"role": "user", "content": "draw: Draw a table."}
     assert answer == {"role": "assistant", "content": "terminals"}
-    asked = {"prompt": "Draw a table.\nSubject:", "completion": " terminals"}
+    asked = {"prompt": "draw: Draw a table.\nSubject:", "completion": " terminals"}
     assert subjects.as_completion(line) == asked
