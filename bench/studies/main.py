@@ -13,8 +13,10 @@ from bench.lib.picture import check_picture
 from bench.lib.program import Parser
 from bench.lib.timing import report
 from bench.studies.picture import draw, markdown
-from bench.studies.runs import Contender, Study, run_elsewhere, run_one, summed_up
+from bench.studies.runs import Contender, Study, run_elsewhere, run_one
+from bench.studies.sums import summed_up
 from overtone_client import InvalidArgument
+from trainer.checkpoint import write_whole
 
 
 class Look(NamedTuple):
@@ -78,9 +80,10 @@ def _rows(study: Study, chosen: Sequence[Contender], options: Any) -> list[dict[
             study.prepare(work, options.examples)
         for one, seed in wanted:
             row = run_elsewhere(study, one, seed, work, options.threads)
+            _check_data(rows, row)
             rows.append(_told(row, study.metric))
             if options.json:
-                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+                write_whole(options.json, (json.dumps(rows, indent=1) + "\n").encode())
     return rows
 
 
@@ -98,9 +101,23 @@ def _kept(file: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
+def _check_data(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Refuse to put a run beside those of other data: texts follow from what is installed.
+
+    Raises:
+        InvalidArgument: the rows of the same group have another digest.
+    """
+    others = {one.get("data") for one in rows if one.get("group") == row.get("group")}
+    if others - {row.get("data")}:
+        message = f"{row['what']} was run on {row.get('data')}, the JSON's rows on {others}"
+        raise InvalidArgument(f"{message}; name another file")
+
+
 def _told(row: dict[str, Any], metric: str) -> dict[str, Any]:
-    value, before = row["after"][metric], row["before"][metric]
-    print(f"{row['what']}, seed {row['seed']}: {metric} {before:.3f} -> {value:.3f}", flush=True)
+    figures = {name: f"{value:.3f}" for name, value in row["after"].items()}
+    told = row.get("diverged") or f"{metric} {row['before'][metric]:.3f} -> {figures.pop(metric)}"
+    more = "".join(f", {name} {value}" for name, value in figures.items())
+    print(f"{row['what']}, seed {row['seed']}: {told}{more}", flush=True)
     return row
 
 

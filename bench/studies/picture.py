@@ -16,6 +16,7 @@ def draw(study: Study, table: Sequence[dict[str, Any]], file: Path) -> None:
 
     A line a contender: mean and range of its seeds, and how many numbers it trains.
     """
+    table = [row for row in table if row["seeds"]]  # others diverged
     figure = Figure(figsize=(8.0, 1.2 + 0.28 * len(table)), layout="constrained")
     axes = figure.subplots()
     for height, row in enumerate(table):
@@ -44,7 +45,7 @@ def markdown(study: Study, table: Sequence[dict[str, Any]]) -> str:
         f"| contender | trained numbers | file, bytes | {study.metric} | least - most | s | MiB |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in table:
+    for row in (row for row in table if row["seeds"]):
         spread = f"{row['least']:.3f} - {row['most']:.3f}"
         lines.append(
             f"| {row['what']} | {row['coefficients']:,} | {row['bytes']:,} | "

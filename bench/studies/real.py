@@ -3,13 +3,13 @@
 What: `docstrings`, the first line of a docstring from the function's code: held-out loss, ROUGE-L
 and exact lines of greedy answers; `subjects`, the subject of a line of documentation: held-out loss
 and the share whose likeliest label word is right. Both texts are read from the installed packages,
-held-out examples are of other packages (docstrings) or modules (subjects). Forty steps of eight
-examples. Beside `main` there are parts with the papers' pictures on the cheap text, one seed each,
-and `presets`, on data apart, with which presets are searched for.
+held-out examples are of other packages (docstrings) or modules (subjects). Steps are of eight
+examples, forty for docstrings, eighty for subjects. Beside `main` there are parts with the papers'
+pictures on the cheap text, and `presets`, on data apart, with which presets are searched for.
 Why: presets are found on small bases; this shows what they reach on one that answers.
 
-    overtone bench training_real --base FOLDER [--part main] [--text subjects] [--seeds 3] [--only NAME]
-        [--json FILE] [--markdown FILE] [--picture FILE]
+    overtone bench training_real --base FOLDER [--dtype bfloat16] [--part main] [--text subjects]
+        [--seeds 3] [--only NAME] [--json FILE] [--markdown FILE] [--picture FILE]
 
 Each run is appended to the JSON; those there are kept, so that the program goes on where it was
 ended. `--seeds 0` runs none and renders what the JSON has.

@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 _COLUMNS = {"eval_loss": "loss", "right": "right", "rouge_l": "ROUGE-L", "exact": "exact"}
 #: What the picture shows of a text: the first of these that its rows have.
 _QUALITY = ("right", "rouge_l", "eval_loss")
+_NOTHING: Row = {"coefficients": 0, "bytes": 0}
 _GREY = ("lora", "peft", "base")
 
 
@@ -27,7 +28,7 @@ def markdown(study: Study, table: Sequence[Row]) -> str:
     lines.append("|" + " -- |" * (4 + len(columns)))
     for label in dict.fromkeys(_label(row) for row in table):
         own = {text: _row_of(rows, label) for text, rows in texts.items()}
-        first = next(row for row in own.values() if row)
+        first = next((row for row in own.values() if row and row["seeds"]), _NOTHING)
         values = [_value(own[text], name) for text, name in columns]
         seeds = "/".join(dict.fromkeys(str(row["seeds"]) for row in own.values() if row))
         size = f"{first['coefficients']:,} | {first['bytes']:,}"
@@ -40,7 +41,7 @@ def draw(study: Study, table: Sequence[Row], file: Path) -> None:
 
     Points of one method are joined; the base alone is a level.
     """
-    texts = _texts(table)
+    texts = _texts([row for row in table if row["seeds"]])
     figure = Figure(figsize=(1.0 + 5.6 * len(texts), 5.0), layout="constrained")
     methods = {one.what: one.method for one in study.contenders}
     panels = figure.subplots(1, len(texts), squeeze=False)[0]
@@ -105,7 +106,7 @@ def _end(row: Row, name: str, which: int) -> float:
 def _value(row: Row | None, name: str) -> str:
     """Return mean and range, the range only of several seeds."""
     if row is None or name not in row:
-        return ""
+        return "diverged" if row and not row["seeds"] else ""
     if row["seeds"] == 1:
         return f"{row[name]:.3f}"
     return f"{row[name]:.3f} ({_end(row, name, 0):.3f} - {_end(row, name, 1):.3f})"

@@ -6,7 +6,6 @@ same loop over the same examples in the same order, so that nothing differs but 
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from bench.studies.answers import with_update
 from bench.studies.references import Reference, fixed_places
 from registry.jobs.spec import Hyperparameters, JobSpec, Task
 from trainer.base import LoadedBase
+from trainer.errors import LossDiverged, LossNotFinite
 from trainer.interfaces import JobFiles, Reporter
 from trainer.tasks.choice import task_of
 from trainer.training.context import JobContext
@@ -99,17 +99,21 @@ def run_one(study: Study, contender: Contender, seed: int, work: Path) -> dict[s
 
     Seconds are the processor's, not the clock's: with one thread, and less disturbed by others.
     """
+    about = {"what": contender.what, "group": contender.group, "seed": seed, "commit": commit()}
     base, files = study.base(work), study.files(work, contender)
     spec = _spec(study, contender, seed, base)
     with TemporaryDirectory() as folder:
         before, started = _reset_peak(), time.process_time()
         run = _ours if contender.is_ours else _reference
-        with fixed_places() if contender.is_fixed else nullcontext():
-            row, model = run(spec, base, files, Path(folder) / "job")
+        try:
+            with fixed_places() if contender.is_fixed else nullcontext():
+                row, model = run(spec, base, files, Path(folder) / "job")
+        except (LossDiverged, LossNotFinite) as error:
+            return about | {"diverged": error.message, "before": {}, "after": {}}
         row |= {"cpu_s": time.process_time() - started, "peak_mib": (_peak() - before) / _MIB}
         if study.answers is not None:
             row["after"] |= study.answers(model(), base, files, contender.group)
-    return {"what": contender.what, "seed": seed, "commit": commit()} | row
+    return about | row
 
 
 def _spec(study: Study, contender: Contender, seed: int, base: LoadedBase) -> JobSpec:
@@ -192,41 +196,6 @@ def run_elsewhere(
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
-
-
-def summed_up(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row a contender: the mean and the range of its seeds."""
-    table = []
-    for contender in study.contenders:
-        own = [row for row in rows if row["what"] == contender.what]
-        if not own:
-            continue
-        values = [row["after"][study.metric] for row in own]
-        found = {
-            "what": contender.what,
-            "coefficients": own[0]["coefficients"],
-            "bytes": own[0]["bytes"],
-            study.metric: statistics.mean(values),
-            "least": min(values),
-            "most": max(values),
-            "before": own[0]["before"][study.metric],
-            "cpu_s": statistics.median(row["cpu_s"] for row in own),
-            "peak_mib": statistics.median(row["peak_mib"] for row in own),
-            "seeds": len(own),
-        }
-        table.append(found | _more_of(study, own))
-    return table
-
-
-def _more_of(study: Study, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean, least and most of the study's further figures, where the rows have them."""
-    found = dict[str, Any]()
-    for name in study.more:
-        values = [row["after"][name] for row in rows if name in row["after"]]
-        if values:
-            found[name] = statistics.mean(values)
-            found |= {f"{name}_least": min(values), f"{name}_most": max(values)}
-    return found
 
 
 def _reset_peak() -> int:

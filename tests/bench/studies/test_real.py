@@ -10,13 +10,16 @@ import pytest
 import tiny
 from adapters_core.methods import LoCA
 from bench.studies import real as training_real
-from bench.studies import real_texts
+from bench.studies import real_texts, runs
+from bench.studies.main import _check_data
 from bench.studies.real_contenders import PARTS, every
 from bench.studies.real_tables import draw, markdown
 from bench.studies.real_texts import Text, write_texts
 from bench.studies.references import fixed_places
-from bench.studies.runs import run_one, summed_up
+from bench.studies.runs import run_one
+from bench.studies.sums import summed_up
 from overtone_client import InvalidArgument
+from trainer.errors import LossDiverged
 
 STUDY = dataclasses.replace(
     training_real.STUDY,
@@ -93,6 +96,25 @@ def test_the_base_alone_is_measured_and_not_trained(work: Path) -> None:
     assert row["after"]["eval_loss"] == row["before"]["eval_loss"]
 
 
+def test_a_run_that_diverges_is_a_row_without_figures(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*given: Any) -> None:
+        raise LossDiverged(7, 0.1, 50.0, 12.0)
+
+    monkeypatch.setattr(runs, "run_job", diverges)
+    row = run_one(STUDY, CONTENDERS["subjects: LoRA r=1"], 0, work)
+    assert "step 7" in row["diverged"]
+    assert row["after"] == {}
+
+
+def test_rows_of_other_data_are_not_mixed() -> None:
+    known = [{"what": "a", "group": "subjects", "data": "sha256:1"}]
+    _check_data(known, {"what": "b", "group": "docstrings", "data": "sha256:2"})
+    with pytest.raises(InvalidArgument, match="b was run on sha256:2"):
+        _check_data(known, {"what": "b", "group": "subjects", "data": "sha256:2"})
+
+
 def test_fixed_places_stay_while_learned_ones_move() -> None:
     method, learned = LoCA(4), {step: LoCA(4).training_schedule(step, 240) for step in range(240)}
     assert {"loca_positions"} in [set(names) for names in learned.values()]
@@ -110,10 +132,12 @@ def test_the_table_and_the_picture_have_both_texts(tmp_path: Path) -> None:
         {"what": "subjects: LoRA r=1", "after": {"eval_loss": 3.0, "right": 0.7}, **row},
         {"what": "docstrings: LoRA r=1", "after": {"eval_loss": 1.0, "rouge_l": 0.25}, **row},
     ]
-    table = summed_up(training_real.STUDY, rows)
-    line = markdown(training_real.STUDY, table).splitlines()[-1]
+    gone = {"what": "subjects: VeRA r=256", "after": {}, "diverged": "the loss is not finite"}
+    table = summed_up(training_real.STUDY, [*rows, gone])
+    line = markdown(training_real.STUDY, table).splitlines()[2]
     subjects = "2.500 (2.000 - 3.000) | 0.600 (0.500 - 0.700)"
     assert line == f"| LoRA r=1 | 3 | 12 | {subjects} | 1.000 | 0.250 | 2/1 |"
+    assert "| diverged | diverged |" in markdown(training_real.STUDY, table).splitlines()[3]
     draw(training_real.STUDY, table, tmp_path / "real.svg")
     assert "<svg" in (tmp_path / "real.svg").read_text()
 
