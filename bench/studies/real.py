@@ -19,10 +19,13 @@ import json
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
+from adapters_core.gguf.conversion import local_base
+from adapters_core.starting import CannotStart
 from bench.lib.program import Parser
 from bench.studies.answers import asked, label_figures, line_figures
 from bench.studies.main import Look, study_main
@@ -43,15 +46,24 @@ def prepare(work: Path, most: int | None, base: Path, dtype: str, groups: Sequen
     """Write the texts of some groups, and where the base is and how it is loaded.
 
     Raises:
-        InvalidArgument: the base is not there, or too few texts are.
+        InvalidArgument: the base is not there or cannot be converted, or too few texts are.
     """
-    if not (base / "config.json").is_file():
+    folder = _folder_of(base)
+    if not (folder / "config.json").is_file():
         raise InvalidArgument(f"--base {base}: no folder of a model, it has no config.json")
     for name, digest in write_texts(work, groups, most).items():
         print(f"{name}: {digest}", flush=True)
-    kept = base.resolve().with_name(f"{base.name}.bases")
-    settings = {"base": str(base.resolve()), "dtype": dtype, "kept": str(kept)}
+    kept = folder.resolve().with_name(f"{folder.name}.bases")
+    settings = {"base": str(folder.resolve()), "dtype": dtype, "kept": str(kept)}
     (work / _SETTINGS).write_text(json.dumps(settings))
+
+
+def _folder_of(base: Path) -> Path:
+    """Return the base's folder; a GGUF file is converted beside itself, once."""
+    try:
+        return Path(local_base(str(base), base.parent, partial(print, flush=True)))
+    except CannotStart as error:
+        raise InvalidArgument(f"--base {base}: {error.what}; {error.step}") from error
 
 
 def files_in(work: Path, contender: Contender) -> JobFiles:
@@ -75,7 +87,7 @@ def answers(model: nn.Module, base: LoadedBase, files: JobFiles, text: str) -> M
 
 
 def _no_base(work: Path, most: int | None) -> None:
-    raise InvalidArgument("--base FOLDER is needed: a causal language model's folder")
+    raise InvalidArgument("--base FOLDER is needed: a causal language model's folder or GGUF file")
 
 
 STUDY = Study(
@@ -94,7 +106,7 @@ STUDY = Study(
 
 def _parser() -> ArgumentParser:
     parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--base", type=Path, help="a causal language model's folder")
+    parser.add_argument("--base", type=Path, help="a causal LM's folder or GGUF file")
     parser.add_argument("--part", action="append", choices=sorted(PARTS), help="instead of main")
     parser.add_argument("--text", action="append", choices=sorted(TEXTS), help="of the part, only")
     parser.add_argument("--dtype", default="float32", help="of the base: float32 or bfloat16")

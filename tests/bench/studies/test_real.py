@@ -150,3 +150,9 @@ def test_without_a_base_it_says_so() -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"no folder of a model, it has no config\.json"):
         training_real.main([f"--base={tmp_path}", "--only=docstrings: LoRA r=1"])
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.gguf").write_bytes(b"nothing of a model")
+    with pytest.raises(InvalidArgument, match=r"--base .*base\.gguf"):
+        training_real.main([f"--base={tmp_path / 'base.gguf'}", "--only=docstrings: LoRA r=1"])
