@@ -39,7 +39,7 @@ def _is_error(one: Any) -> bool:
 def _class(name: str, one: Any) -> Iterator[str]:
     yield f"### {name}\n"
     yield from _documented(one)
-    if _is_error(one) or dataclasses.is_dataclass(one):
+    if _is_error(one):
         return
     for method, function in inspect.getmembers(one, inspect.isfunction):
         if not method.startswith("_"):

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from markdown import head, plain, shown, table, wrapped
 
+from overtone_client._examples import EXAMPLES
 from overtone_client.cli import app
 
 #: What an option takes that names nothing itself.
@@ -50,6 +51,8 @@ def _command(command: Any, words: str) -> Iterator[str]:
     yield from wrapped(_prose(command.help or ""))
     if hasattr(command, "list_commands"):
         return
+    if example := EXAMPLES.get(words.removeprefix("overtone ")):
+        yield f"`{example}`\n"
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     rows = [(f"`{_shown(p)}`", _said(p)) for p in arguments]
     yield from table(("argument", "means"), rows)

@@ -143,6 +143,11 @@ def _told(message: str, seconds: float, before: str) -> str:
     return said
 
 
+def _client(server: Served) -> Client:
+    """Return a client that does not wait by itself while a basis is computed."""
+    return Client(server.url, max_retries=0)
+
+
 def measured(scratch: Path, width: int, layers: int, tokens: int) -> dict[str, Any]:
     """Return one row."""
     base, data = scratch / "base", scratch / "data"
@@ -151,13 +156,13 @@ def measured(scratch: Path, width: int, layers: int, tokens: int) -> dict[str, A
     bases = BasisCache(torch.device("cpu"))
     write_adapter(scratch / "other", *random_adapter(FourierFT(), shapes, bases, 0), spec)
     row: dict[str, Any] = {"width": width, "layers": layers}
-    with served(base, data, dtype="bfloat16") as server, Client(server.url) as client:
+    with served(base, data, dtype="bfloat16") as server, _client(server) as client:
         client.upload(scratch / "other", "other")
         row |= computed(server, client, write_frod(scratch / "none", spec, None), tokens)
     kept = next(data.glob("bases/*"))
     row["disk_gb"] = sum(file.stat().st_size for file in kept.iterdir()) / 1e9
     folder = write_frod(scratch / "mine", spec, kept)
-    with served(base, data, dtype="bfloat16") as server, Client(server.url) as client:
+    with served(base, data, dtype="bfloat16") as server, _client(server) as client:
         started = time.perf_counter()
         client.upload(folder, "mine")
         row["from_disk_s"] = time.perf_counter() - started

@@ -7,15 +7,21 @@
 `AsyncClient` is its asyncio twin; every failure is an `OvertoneError`.
 """
 
+from ._async.batches import AsyncBatches
+from ._async.client import AsyncClient
+from ._async.jobs import AsyncJob
+from ._async.keys import AsyncKeys
+from ._async.tenants import AsyncTenants
+from ._async.training import AsyncTraining
+from ._sync.batches import Batches
+from ._sync.client import Client
+from ._sync.jobs import Job
+from ._sync.keys import Keys
+from ._sync.tenants import Tenants
+from ._sync.training import Training
 from .activity_types import Activity, AdapterActivity, CacheActivity, Counts
-from .async_batches import AsyncBatches
-from .async_client import AsyncClient
-from .async_keys import AsyncKeys
-from .async_tenants import AsyncTenants
-from .async_training import AsyncTraining
 from .batch_types import Batch, BatchFault, BatchResult
-from .batches import Batches
-from .client import Client
+from .encoding_types import Classification, Embeddings, Label, Tokens
 from .errors import (
     AdapterInUse,
     APIError,
@@ -34,6 +40,7 @@ from .errors import (
     InvalidArgument,
     InvalidRequest,
     InvalidResponse,
+    JobFailed,
     ModelNotFound,
     NameConflict,
     NoEffect,
@@ -59,22 +66,20 @@ from .errors import (
     UnusedTensors,
 )
 from .key_types import ApiKey
-from .keys import Keys
 from .tenant_types import TenantLimits, TenantUsage, Use
-from .tenants import Tenants
-from .training import Training
 from .training_types import (
     CurvePoint,
     Evaluation,
-    Job,
     JobCheckpoint,
     JobEvent,
+    JobFacts,
     JobFault,
     TrainingFile,
     Worker,
 )
 from .types import (
     Adapter,
+    AdapterLayer,
     Alias,
     AnsweredBy,
     Base,
@@ -95,6 +100,7 @@ from .types import (
     Scores,
     ToolCall,
     Usage,
+    Version,
 )
 
 __all__ = [
@@ -103,11 +109,13 @@ __all__ = [
     "Adapter",
     "AdapterActivity",
     "AdapterInUse",
+    "AdapterLayer",
     "Alias",
     "ApiKey",
     "AnsweredBy",
     "AsyncBatches",
     "AsyncClient",
+    "AsyncJob",
     "AsyncKeys",
     "AsyncTenants",
     "AsyncTraining",
@@ -121,6 +129,7 @@ __all__ = [
     "ChatChoice",
     "ChatChunk",
     "ChatCompletion",
+    "Classification",
     "Choice",
     "Client",
     "ComparedAnswer",
@@ -136,6 +145,7 @@ __all__ = [
     "Counts",
     "DeadlineExceeded",
     "Draining",
+    "Embeddings",
     "Evaluation",
     "Health",
     "ForbiddenOrigin",
@@ -149,8 +159,11 @@ __all__ = [
     "Job",
     "JobCheckpoint",
     "JobEvent",
+    "JobFacts",
+    "JobFailed",
     "JobFault",
     "Keys",
+    "Label",
     "Message",
     "Model",
     "ModelNotFound",
@@ -176,6 +189,7 @@ __all__ = [
     "TenantUsage",
     "Tenants",
     "Timeout",
+    "Tokens",
     "TooLarge",
     "ToolCall",
     "Training",
@@ -187,5 +201,6 @@ __all__ = [
     "UnusedTensors",
     "Usage",
     "Use",
+    "Version",
     "Worker",
 ]

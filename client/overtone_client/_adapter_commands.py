@@ -16,14 +16,20 @@ from rich.table import Table
 from rich.text import Text
 
 from . import _upload
+from ._completion import adapter_names
 from ._session import API_ERROR, Session, facts, printable
 from ._versions import found as found_version
 from ._versions import numbered
 from .errors import InvalidArgument
 from .types import Adapter
 
-Name = Annotated[str, typer.Argument(help="The adapter's name.")]
-Reference = Annotated[str, typer.Argument(metavar="NAME", help="The adapter's name, or NAME@3.")]
+Name = Annotated[str, typer.Argument(help="The adapter's name.", autocompletion=adapter_names)]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The adapter's name, or NAME@3.", autocompletion=adapter_names
+    ),
+]
 
 
 def upload(  # noqa: PLR0913 (the options of a command)
@@ -82,7 +88,7 @@ def list_adapters(
 
 
 def show(ctx: typer.Context, name: Reference) -> None:
-    """Show one adapter: its newest version or the one named, its aliases and all versions."""
+    """Show one adapter: a version, its aliases, all versions."""
     session: Session = ctx.obj
     with session.client() as client:
         adapter, versions = found_version(client, name)
@@ -169,9 +175,9 @@ def _adapter_table(adapters: list[Adapter]) -> Table:
     for title in ("NAME", "VERSION", "METHOD", "SIZE", "ALIASES", "CREATED"):
         table.add_column(title, overflow="fold")
     for adapter in adapters:
-        cells = (adapter.name, adapter.version, adapter.method, _size(adapter.size_bytes))
-        created = f"{adapter.created_at:%Y-%m-%d %H:%M}" if adapter.created_at else None
-        table.add_row(*map(_cell, (*cells, _aliases(adapter), created)))
+        cells = (adapter.name, adapter.version, adapter.method, size(adapter.size_bytes))
+        created = f"{adapter.created_at:%Y-%m-%d}" if adapter.created_at else None
+        table.add_row(*map(_cell, (*cells, _notable(adapter), created)))
     return table
 
 
@@ -187,7 +193,7 @@ def _facts(adapter: Adapter, versions: list[Adapter]) -> Text:
             "method": adapter.method,
             "base": base,
             "coefficients": adapter.num_coefficients,
-            "size": _size(adapter.size_bytes),
+            "size": size(adapter.size_bytes),
             "aliases": _aliases(adapter),
             "created": adapter.created_at,
             "created by": adapter.created_by,
@@ -205,6 +211,13 @@ def _facts(adapter: Adapter, versions: list[Adapter]) -> Text:
 
 def _aliases(adapter: Adapter) -> str:
     return ", ".join(f"{alias}={version}" for alias, version in sorted(adapter.aliases.items()))
+
+
+def _notable(adapter: Adapter) -> str:
+    """The aliases; `latest` only where it is not the newest version, which the line is about."""
+    is_back = adapter.aliases.get("latest") != adapter.version
+    shown = {name: v for name, v in adapter.aliases.items() if name != "latest" or is_back}
+    return ", ".join(f"{alias}={version}" for alias, version in sorted(shown.items()))
 
 
 def _sharing(adapter: Adapter) -> str:
@@ -234,12 +247,13 @@ def _cell(value: Any) -> Text:
     return Text("" if value is None else printable(str(value)))
 
 
-def _size(size_bytes: int | None) -> str | None:
+def size(size_bytes: int | None) -> str | None:
+    """A number of bytes for people."""
     if size_bytes is None:
         return None
-    size, unit = float(size_bytes), "B"
+    number, unit = float(size_bytes), "B"
     for larger in ("KiB", "MiB", "GiB"):
-        if size < 1024:
+        if number < 1024:
             break
-        size, unit = size / 1024, larger
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        number, unit = number / 1024, larger
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

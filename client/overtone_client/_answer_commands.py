@@ -1,23 +1,27 @@
 """The commands that ask a model: chat, complete, and the list of models."""
 
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form, json_of
-from ._session import API_ERROR, Session, is_interactive, printable, report
-from .client import Client
-from .errors import InvalidArgument, OvertoneError
-from .types import AnsweredBy, ChatChoice, ChatChunk, Comparison, CompletionChunk
+from ._answer_print import print_all
+from ._chat import Chat
+from ._completion import model_names
+from ._session import Session, is_interactive, printable
+from .errors import InvalidArgument
 
 ModelName = Annotated[
-    str, typer.Argument(metavar="NAME", help="NAME, NAME@3, NAME@prod, NAME@sha256:… or the base.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="NAME, NAME@3, NAME@prod, NAME@sha256:… or the base.",
+        autocompletion=model_names,
+    ),
 ]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="At most so many new tokens.")]
 Temperature = Annotated[
@@ -46,15 +50,24 @@ ToolChoice = Annotated[
 ]
 
 
-def models(ctx: typer.Context) -> None:
+def models(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Only this one, by any of its names.", autocompletion=model_names),
+    ] = None,
+) -> None:
     """List what can be asked: the base and its adapters."""
     session: Session = ctx.obj
     with session.client() as client:
-        found = client.models()
+        found = client.models() if name is None else [client.model(name)]
     table = Table("MODEL", "BASE", box=None, pad_edge=False, header_style="bold")
     for model in found:
         table.add_row(Text(printable(model.id)), Text(printable(model.parent or "")))
-    session.emit_list([model.raw for model in found], table)
+    if name is None:
+        session.emit_list([model.raw for model in found], table)
+    else:
+        session.emit(found[0].raw, table)
 
 
 def complete(  # noqa: PLR0913 (the options of a command)
@@ -90,7 +103,7 @@ def complete(  # noqa: PLR0913 (the options of a command)
         if session.as_json:
             session.emit(client.complete(name, text, **params).raw, "")
         else:
-            _print_all(client.stream_complete(name, text, **params))
+            print_all(client.stream_complete(name, text, **params))
 
 
 def chat(  # noqa: PLR0913 (the options of a command)
@@ -114,7 +127,11 @@ def chat(  # noqa: PLR0913 (the options of a command)
     choice: Choices = None,
     grammar: GrammarFile = None,
 ) -> None:
-    """Chat with a model; without --message, turn by turn until Ctrl-D."""
+    """Chat with a model, turn by turn or --message alone.
+
+    In a chat, /help lists what else can be typed, the arrow keys bring back what was asked, and
+    Ctrl-C stops an answer.
+    """
     session: Session = ctx.obj
     asks = message is None and is_interactive() and not session.as_json
     if tools is not None and asks:
@@ -130,86 +147,16 @@ def chat(  # noqa: PLR0913 (the options of a command)
         **_tool_params(tools, tool_choice),
         **answer_form(json_schema, regex, choice, grammar),
     }
-    messages = [] if system is None else [_turn("system", system)]
     with session.client() as client:
         if asks:
-            _converse(client, name, messages, params)
+            Chat(client, name, system, params).run()
             return
-        messages.append(_turn("user", _given(message)))
+        messages = [] if system is None else [{"role": "system", "content": system}]
+        messages.append({"role": "user", "content": _given(message)})
         if session.as_json:
             session.emit(client.chat(name, messages, **params).raw, "")
         else:
-            _print_all(client.stream_chat(name, messages, **params))
-
-
-def compare(  # noqa: PLR0913 (the options of a command)
-    ctx: typer.Context,
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME…", help="Up to 16 names as in complete.")
-    ],
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="The text to continue; - reads it.")
-    ] = None,
-    message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Ask this in a chat instead.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="What they are told beforehand.")] = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = None,
-    seed: Annotated[int | None, typer.Option(help="Of all; one is drawn if it is missing.")] = None,
-) -> None:
-    """Ask several models the same, side by side in one batch; exit code 1 if one of them fails."""
-    session: Session = ctx.obj
-    params = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    if (prompt is None) == (message is None) or (system is not None and message is None):
-        raise InvalidArgument("give --prompt, or --message with or without --system")
-    text = sys.stdin.read() if prompt == "-" else prompt
-    turns = [] if system is None else [_turn("system", system)]
-    messages = None if message is None else [*turns, _turn("user", message)]
-    with session.client() as client:
-        found = client.compare(names, text, messages=messages, **params)
-    session.emit(found.raw, _side_by_side(found))
-    if any(each.error for each in found.answers):
-        raise typer.Exit(API_ERROR)
-
-
-def _side_by_side(found: Comparison) -> Text:
-    """Each model's name above what it said."""
-    text = Text()
-    for each in found.answers:
-        text.append(f"{printable(each.model)}\n", "bold")
-        if each.error is None:
-            text.append(f"{printable(each.text)}\n\n")
-        else:
-            text.append(f"error: {each.error.code}: {printable(each.error.message)}\n\n", "red")
-    text.rstrip()
-    return text
-
-
-def _converse(
-    client: Client, name: str, messages: list[dict[str, str]], params: dict[str, Any]
-) -> None:
-    """Turn by turn; a failed turn is reported and left out of the conversation."""
-    for question in _questions():
-        asked = [*messages, _turn("user", question)]
-        try:
-            answer = _print_all(client.stream_chat(name, asked, **params))
-        except OvertoneError as error:
-            report(error, as_json=False)
-        else:
-            messages[:] = [*asked, _turn("assistant", answer)]
-
-
-def _questions() -> Iterator[str]:
-    """What the person types, until Ctrl-D."""
-    while True:
-        try:
-            question = input("> ").strip()
-        except EOFError:
-            typer.echo()
-            return
-        if question:
-            yield question
+            print_all(client.stream_chat(name, messages, **params))
 
 
 def _given(message: str | None) -> str:
@@ -218,29 +165,6 @@ def _given(message: str | None) -> str:
     if sys.stdin.isatty():
         raise InvalidArgument("this is not a terminal, so it cannot ask: give --message")
     return sys.stdin.read()
-
-
-def _print_all(chunks: Iterable[CompletionChunk | ChatChunk]) -> str:
-    """Print an answer as it arrives, say what answered, and return the text."""
-    pieces: list[str] = []
-    answered_by: AnsweredBy | None = None
-    for chunk in chunks:
-        answered_by = chunk.answered_by or answered_by
-        pieces.append(chunk.text)
-        typer.echo(printable(chunk.text + _calls_in(chunk)), nl=False)
-        sys.stdout.flush()
-    typer.echo()
-    if answered_by and answered_by.adapter and sys.stderr.isatty():
-        answered = f"[{answered_by.adapter}@{answered_by.version} {answered_by.mode}]"
-        Console(stderr=True, highlight=False, markup=False).print(printable(answered), style="dim")
-    return "".join(pieces)
-
-
-def _calls_in(chunk: CompletionChunk | ChatChunk) -> str:
-    """What a chunk has of calls: each on a line of its own, its name before its arguments."""
-    calls = [call for c in chunk.choices if isinstance(c, ChatChoice) for call in c.tool_calls]
-    names = ["" if call.name is None else f"\n{call.name} " for call in calls]
-    return "".join(name + call.arguments for name, call in zip(names, calls, strict=True))
 
 
 def _tool_params(tools: Path | None, choice: str | None) -> dict[str, Any]:
@@ -253,7 +177,3 @@ def _tool_params(tools: Path | None, choice: str | None) -> dict[str, Any]:
     if choice in (None, "auto", "none", "required"):
         return params | {"tool_choice": choice}
     return params | {"tool_choice": {"type": "function", "function": {"name": choice}}}
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}

@@ -13,15 +13,15 @@ from ._adapter_commands import _pairs as pairs
 from ._adapter_commands import upload_progress
 from ._batch_follow import follow
 from ._job_report import shortened, whole_id
-from ._session import Session, facts, is_terminal, printable
+from ._session import Session, facts, is_terminal, plain_table, printable
+from ._sync.client import Client
 from ._uploaded_files import kept_if_filed
 from .batch_types import Batch
-from .client import Client
 from .errors import InvalidArgument, OvertoneError
 from .training_types import TrainingFile
 
 batch = typer.Typer(
-    no_args_is_help=True, help="Many requests at once: create, list, show, cancel, results."
+    no_args_is_help=True, help="Many requests: create, list, show, cancel, results."
 )
 BatchId = Annotated[
     str, typer.Argument(metavar="BATCH", help="Its id, batch_…, or how that begins.")
@@ -196,13 +196,16 @@ def _words(batch: Batch) -> str:
 
 
 def _table(batches: list[Batch]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("BATCH", "STATUS", "ENDPOINT", "ANSWERED", "FAILED", "CREATED"):
-        table.add_column(title, overflow="fold", no_wrap=title == "BATCH")
     ids = [one.id for one in batches]
-    for id, one in zip(shortened(ids) if is_terminal() else ids, batches, strict=True):
-        created = f"{one.created_at:%Y-%m-%d %H:%M}" if one.created_at else ""
-        answered = f"{one.completed}/{one.total}"
-        cells = (id, one.status, one.endpoint, answered, str(one.failed), created)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table
+    rows = [
+        (
+            id,
+            one.status,
+            one.endpoint.removeprefix("/v1/"),
+            f"{one.completed}/{one.total}",
+            str(one.failed or ""),
+            f"{one.created_at:%m-%d %H:%M}" if one.created_at else "",
+        )
+        for id, one in zip(shortened(ids) if is_terminal() else ids, batches, strict=True)
+    ]
+    return plain_table(("BATCH", "STATUS", "ENDPOINT", "ANSWERED", "FAILED", "CREATED"), rows)

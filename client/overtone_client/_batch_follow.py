@@ -6,12 +6,13 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ._follow import _AGAIN_S, _PASSING, _PATIENCE_S
 from ._session import Session, printable
+from ._sync.client import Client
 from .batch_types import Batch
-from .client import Client
+from .errors import PASSING
 
 _LOOK_S = 1.0
+_AGAIN_S, _PATIENCE_S = 1.0, 120.0
 
 
 def follow(client: Client, session: Session, batch: Batch) -> Batch:
@@ -51,7 +52,7 @@ def _looked_up(client: Client, batch: Batch) -> Batch:
     while True:
         try:
             return client.batches.get(batch.id)
-        except _PASSING:
+        except PASSING:
             if time.monotonic() > since + _PATIENCE_S:
                 raise
             time.sleep(_AGAIN_S)

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ._answer_commands import ModelName
 from ._session import Session, facts, printable
+from ._sync.client import Client
 from ._training_commands import uploaded
-from .client import Client
 from .errors import InvalidResponse
 from .training_types import Evaluation
 
@@ -26,7 +26,10 @@ def evaluate(
         int | None, typer.Option(min=2, help="Cut texts to so many tokens, as a job was told to.")
     ] = None,
 ) -> None:
-    """Compute loss, accuracy … of the served answers on a file, as a training job reports them."""
+    """Compute loss, accuracy … of what is served, on a file.
+
+    The figures are those that a training job reports.
+    """
     session: Session = ctx.obj
     with session.client() as client:
         file = uploaded(client, session, data)

@@ -1,25 +1,25 @@
-"""A job at the terminal, from its first event to its end: progress, loss, time left."""
+"""A job at the terminal, from its first event to its end: progress, losses, time left."""
 
 import sys
-import time
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ._loss_chart import drawn
 from ._session import Session, printable
+from ._sync.client import Client
+from ._sync.jobs import Job
 from ._worker_commands import warning_of
-from .client import Client
-from .errors import ConnectionFailed, Draining, OvertoneError, RegistryUnavailable, Timeout
-from .training_types import Job, JobEvent
+from .errors import OvertoneError
+from .training_types import JobEvent
 
 #: States in which a job waits for a worker.
 _WAITING = frozenset({"validating_files", "queued"})
-_BARS = "▁▂▃▄▅▆▇█"
-_WIDTH = 24
-_AGAIN_S, _PATIENCE_S = 1.0, 120.0
-#: Errors after which the stream is opened again; the job is not affected.
-_PASSING = (ConnectionFailed, Timeout, Draining, RegistryUnavailable)
+_PER_SECOND = 4  # pictures
 
 
 def follow(client: Client, session: Session, job: Job) -> Job:
@@ -31,83 +31,83 @@ def follow(client: Client, session: Session, job: Job) -> Job:
     if job.status in _WAITING and (warning := warning_of(client, job.model)):
         screen.say(f"{'warn':5} {warning}")
     try:
-        with screen.progress:
-            _follow(client, screen)
-        return client.training.job(job.id)
+        with screen.live():
+            for event in job.events(on_lost=screen.lose):
+                screen.take(event)
+        screen.leave()
+        return job.refresh()
     except KeyboardInterrupt:
         screen.say(f"{job.id} goes on; `overtone job {job.id} --follow` shows it again")
         raise
 
 
 class _Screen:
-    """What is shown, and how far it has come."""
+    """What is shown of a job."""
 
     def __init__(self, job: Job, is_quiet: bool) -> None:
-        self.job, self._is_quiet = job, is_quiet
-        self.after: str | None = None
-        self.after_step: int | None = None
-        self._losses: list[float] = []
+        self._is_quiet = is_quiet
+        self._is_live = not is_quiet and sys.stderr.isatty()
         self._console = Console(stderr=True, highlight=False, markup=False)
-        columns = (
+        self._losses: list[tuple[int, float]] = []
+        self._held_out: list[tuple[int, float]] = []
+        self._num_steps = 0
+        self._bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(20),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}", markup=False),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=self._console,
         )
-        is_hidden = is_quiet or not sys.stderr.isatty()
-        self.progress = Progress(*columns, console=self._console, disable=is_hidden, transient=True)
-        self._task = self.progress.add_task(printable(job.name or job.id), total=None, loss="")
+        self._task = self._bar.add_task(printable(job.name or job.id), total=None, words="")
+
+    def live(self) -> AbstractContextManager[Any]:
+        """What keeps the picture moving, where there is a terminal."""
+        if not self._is_live:
+            return nullcontext()
+        return Live(
+            get_renderable=self._picture,
+            console=self._console,
+            refresh_per_second=_PER_SECOND,
+            transient=True,
+        )
 
     def take(self, event: JobEvent) -> None:
-        """Show an event, or move the bar by a step's numbers."""
+        """Show an event, or move bar and curve by a step's numbers."""
         if event.type != "metrics":
-            self.after = event.id
             self.say(f"{event.level:5} {event.message}")
             return
-        self.after_step = step = int(event.data["step"])
+        step = int(event.data["step"])
+        self._num_steps = int(event.data.get("num_steps") or 0)
         if "train_loss" in event.data:
-            self._losses.append(float(event.data["train_loss"]))
-        total = event.data.get("num_steps") or None
-        self.progress.update(self._task, completed=step, total=total, loss=self._curve())
+            self._losses.append((step, float(event.data["train_loss"])))
+        words = self._words(event.data.get("seconds_left"))
+        self._bar.update(self._task, completed=step, total=self._num_steps or None, words=words)
         held = event.data.get("eval_loss")
         if held is not None:
+            self._held_out.append((step, float(held)))
             self.say(f"{'info':5} step {step}: held-out loss {float(held):.4f}")
 
     def say(self, line: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the picture."""
         if not self._is_quiet:
             self._console.print(printable(line), soft_wrap=True)
 
-    def _curve(self) -> str:
-        return f"loss {self._losses[-1]:.4f} {sparkline(self._losses)}" if self._losses else ""
+    def lose(self, error: OvertoneError) -> None:
+        """Say that the stream broke."""
+        self.say(f"{'warn':5} {error.message}; trying again")
 
+    def leave(self) -> None:
+        """Leave the curve on the terminal."""
+        if self._is_live and self._losses:
+            self._console.print(self._curve())
 
-def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
-    """The values as a row of bars; of many, the means of neighbours."""
-    size = -(-len(values) // width) or 1
-    groups = [values[start : start + size] for start in range(0, len(values), size)]
-    means = [sum(group) / len(group) for group in groups]
-    low, span = min(means), (max(means) - min(means)) or 1.0
-    return "".join(_BARS[int((mean - low) / span * (len(_BARS) - 1))] for mean in means)
+    def _picture(self) -> RenderableType:
+        return Group(self._curve(), self._bar)
 
+    def _curve(self) -> RenderableType:
+        return drawn(self._losses, self._held_out, self._num_steps, self._console.width)
 
-def _follow(client: Client, screen: _Screen) -> None:
-    since = time.monotonic()
-    while True:
-        try:
-            for event in client.training.stream(
-                screen.job.id, after=screen.after, after_step=screen.after_step
-            ):
-                since = time.monotonic()
-                screen.take(event)
-            return
-        except _PASSING as error:
-            if time.monotonic() > since + _PATIENCE_S:
-                raise
-            _wait(screen, error)
-
-
-def _wait(screen: _Screen, error: OvertoneError) -> None:
-    screen.say(f"{'warn':5} {error.message}; trying again")
-    time.sleep(_AGAIN_S)
+    def _words(self, seconds_left: float | None) -> str:
+        loss = f"loss {self._losses[-1][1]:.4f}" if self._losses else ""
+        left = "" if seconds_left is None else f"{timedelta(seconds=round(seconds_left))} left"
+        return "  ".join(word for word in (loss, left) if word)

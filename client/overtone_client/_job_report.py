@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ._session import facts, is_terminal, printable
-from .client import Client
+from ._sync.client import Client
+from ._sync.jobs import Job
 from .errors import InvalidArgument
-from .training_types import Job
 
 _MARK = "ftjob-"
 _WHOLE = len(_MARK) + 24
@@ -67,10 +67,11 @@ def job_table(jobs: Sequence[Job]) -> Table:
         table.add_column(title, overflow="fold", no_wrap=title == "JOB")
     ids = [job.id for job in jobs]
     for id, job in zip(shortened(ids) if is_terminal() else ids, jobs, strict=True):
-        created = f"{job.created_at:%Y-%m-%d %H:%M}" if job.created_at else ""
+        created = f"{job.created_at:%m-%d %H:%M}" if job.created_at else ""
         adapter = job.fine_tuned_model or job.name or ""
         steps = f"{job.step}/{job.num_steps}" if job.num_steps else ""
-        cells = (id, job.status, adapter, job.method or "", steps, created)
+        status = job.status.removesuffix("_files")  # the longest, which would break the line
+        cells = (id, status, adapter, job.method or "", steps, created)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 
-from ._requests import Call, Walk
+from ._requests import Call
 from ._requests import _present as present
 from ._requests import _segment as segment
 from ._responses import _time as moment
@@ -27,12 +27,6 @@ def create(
     """A new key."""
     more = present({"label": label, "expires_in_s": expires_in_s})
     return Call("POST", KEYS, json={"tenant": tenant, "scopes": list(scopes), **more})
-
-
-def of_tenant(left: Walk, tenant: str | None) -> Call:
-    """The next page of a walk over keys, or over one tenant's."""
-    call = left.call()
-    return replace(call, params={**(call.params or {}), **present({"tenant": tenant})})
 
 
 def rotate(id_: str, grace_s: float) -> Call:

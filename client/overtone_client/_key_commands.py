@@ -1,4 +1,4 @@
-"""The commands about API keys: keys create, list, rotate, revoke."""
+"""The commands about API keys: keys create, list, show, rotate, revoke."""
 
 import re
 from datetime import datetime
@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ._job_report import shortened, whole_id
-from ._session import Session, facts, is_terminal, printable
-from .client import Client
+from ._session import Session, facts, is_terminal, plain_table, printable
+from ._sync.client import Client
 from .errors import InvalidArgument
 from .key_types import ApiKey
 
 keys = typer.Typer(
     no_args_is_help=True,
-    help="API keys of the server's callers: create, list, rotate, revoke. Needs an admin's key.",
+    help="API keys: create, list, show, rotate, revoke. Needs an admin's.",
 )
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Its id, or how that begins.")]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -63,6 +63,15 @@ def list_keys(
 
 
 @keys.command()
+def show(ctx: typer.Context, key: KeyId) -> None:
+    """Show a key as it stands, without its secret."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        found = client.keys.get(_key_id(client, key))
+    session.emit(found.raw, facts(_facts(found)))
+
+
+@keys.command()
 def rotate(
     ctx: typer.Context,
     key: KeyId,
@@ -89,18 +98,21 @@ def revoke(ctx: typer.Context, key: KeyId) -> None:
 
 
 def _show_secret(session: Session, made: ApiKey) -> None:
-    rows = {
-        "key": made.id,
-        "tenant": made.tenant,
-        "scopes": ",".join(made.scopes),
-        "label": made.label,
-        "expires": _shown(made.expires_at),
-        "old secret until": _shown(made.old_secret_until),
-        "secret": made.secret,
-    }
-    session.emit(made.raw, facts(rows))
+    session.emit(made.raw, facts(_facts(made) | {"secret": made.secret}))
     if not session.as_json:
         typer.echo(_ONCE, err=True)
+
+
+def _facts(key: ApiKey) -> dict[str, str | None]:
+    return {
+        "key": key.id,
+        "tenant": key.tenant,
+        "scopes": ",".join(key.scopes),
+        "label": key.label,
+        "expires": _shown(key.expires_at),
+        "revoked": _shown(key.revoked_at),
+        "old secret until": _shown(key.old_secret_until),
+    }
 
 
 def _key_id(client: Client, given: str) -> str:
@@ -125,13 +137,20 @@ def _shown(moment: datetime | None) -> str:
 
 
 def _table(found: list[ApiKey]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("KEY", "TENANT", "SCOPES", "ENDS IN", "CREATED", "EXPIRES", "STATE", "LABEL"):
-        table.add_column(title, overflow="fold", no_wrap=title == "KEY")
+    """The keys, one a line, in days: `keys show` has the rest."""
+    titles = ("KEY", "TENANT", "SCOPES", "ENDS", "CREATED", "EXPIRES", "STATE", "LABEL")
     ids = [one.id for one in found]
-    for id, one in zip(shortened(ids) if is_terminal() else ids, found, strict=True):
-        state = f"revoked {_shown(one.revoked_at)}" if one.revoked_at else ""
-        times = (_shown(one.created_at), _shown(one.expires_at))
-        cells = (id, one.tenant, ",".join(one.scopes), f"…{one.ends_in}", *times, state, one.label)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table
+    rows = [
+        (
+            id,
+            one.tenant,
+            ",".join(one.scopes),
+            f"…{one.ends_in}",
+            f"{one.created_at:%Y-%m-%d}" if one.created_at else "",
+            f"{one.expires_at:%Y-%m-%d}" if one.expires_at else "",
+            "revoked" if one.revoked_at else "",
+            one.label,
+        )
+        for id, one in zip(shortened(ids) if is_terminal() else ids, found, strict=True)
+    ]
+    return plain_table(titles, rows)

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ._examples import attach, epilog
 from ._session import INTERRUPTED, USAGE_ERROR, report, report_interruption, report_usage
 from .errors import OvertoneError
 
@@ -22,14 +23,14 @@ PANEL = "The application: server and trainer"
 APPLICATION = {  # shown in the help without importing anything, installed or not
     "serve": "Start the inference server.",
     "worker": "Start a trainer worker.",
-    "demo": "Start everything with a small base and a few adapters, and say what to try.",
+    "demo": "Start everything with a small base, and say what to try.",
     "bench": "Run the product's own benchmarks.",
     "convert": "Turn an adapter into another format or another method.",
     "inspect": "Show what an adapter holds and what it does to each layer.",
-    "backup": "Copy the registry and what it names to a folder, while servers run.",
-    "restore": "Make the registry and the store what they were at a backup.",
+    "backup": "Copy the registry and all that it names to a folder.",
+    "restore": "Put back what a backup has.",
     "gc": "List or remove what lies in the store and no record names.",
-    "store": "Show to which registry a store belongs, or give it to another one.",
+    "store": "Show to which registry a store belongs, or change it.",
     "tenant": "List tenants, or hand what a tenant has to another name.",
     "doctor": "Check whether this machine is fit, and say what to do.",
 }
@@ -127,9 +128,9 @@ def _loaded(name: str) -> Any:
             "Install the application again with: pip install --upgrade overtone"
         ) from error
     if isinstance(function, typer.Typer):
-        return typer.main.get_command(function)
+        return typer.main.get_command(attach(function, name, is_ours=False))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(function)
+    single.command(name, epilog=epilog(name, is_ours=False))(function)
     return typer.main.get_command(single)
 
 

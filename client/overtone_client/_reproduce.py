@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ._sync.client import Client
+from ._sync.jobs import Job
 from ._uploaded_files import Note
 from ._versions import found
-from .client import Client
 from .errors import InvalidArgument, NotFound
-from .training_types import Job, TrainingFile
+from .training_types import TrainingFile
 
 #: What a job's spec calls what a request calls so too.
 _SAME = ("task", "seed")

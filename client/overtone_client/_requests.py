@@ -1,11 +1,10 @@
 """One pure builder per endpoint: from arguments to the parts of an HTTP request."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
-from ._responses import Page
 from .errors import InvalidArgument
 from .types import Messages, Prompt, Texts
 
@@ -32,33 +31,6 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """A walk over the adapters, page by page; `limit` counts what is still wanted, None is all."""
-
-    limit: int | None
-    after: str | None
-    method: str | None
-    prefix: str | None
-
-    def call(self) -> Call:
-        """The request for the next page."""
-        limit = MAX_PAGE if self.limit is None else min(self.limit, MAX_PAGE)
-        wanted = {
-            "limit": limit,
-            "after": self.after,
-            "method": self.method,
-            "prefix": self.prefix,
-        }
-        return Call("GET", "/v1/adapters", params=_present(wanted))
-
-    def following(self, page: Page) -> "Listing | None":
-        """The walk after `page`, None when it is over."""
-        left = None if self.limit is None else self.limit - len(page.adapters)
-        is_over = not page.has_more or not page.adapters or (left is not None and left <= 0)
-        return None if is_over else replace(self, limit=left, after=page.last_id)
-
-
-@dataclass(frozen=True)
 class Walk:
     """A walk over a list, page by page.
 
@@ -67,17 +39,20 @@ class Walk:
         limit: how much is still wanted; None is all.
         after: id of the last entry so far.
         page: entries asked for in one request.
+        more: other parameters of the query.
     """
 
     url: str
     limit: int | None
     after: str | None
     page: int = MAX_PAGE
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def call(self) -> Call:
         """The request for the next page."""
         size = self.page if self.limit is None else min(self.limit, self.page)
-        return Call("GET", self.url, params=_present({"limit": size, "after": self.after}))
+        params = {"limit": size, "after": self.after, **self.more}
+        return Call("GET", self.url, params=_present(params))
 
     def following(self, body: Mapping[str, Any]) -> "Walk | None":
         """The walk after the page with this body, None when it is over."""
@@ -89,20 +64,18 @@ class Walk:
         return replace(self, limit=left, after=str(body.get("last_id") or body["data"][-1]["id"]))
 
 
-def walk(url: str, limit: int | None, after: str | None = None, page: int = MAX_PAGE) -> Walk:
-    """The walk from its beginning."""
+def walk(
+    url: str, limit: int | None, after: str | None = None, page: int = MAX_PAGE, **more: Any
+) -> Walk:
+    """The walk from its beginning; what of `more` is None is left out of the query."""
     if limit is not None and limit < 1:
         raise InvalidArgument(f"limit must be at least 1, not {limit}")
-    return Walk(url, limit, after, page)
+    return Walk(url, limit, after, page, more)
 
 
-def listing(
-    limit: int | None, after: str | None, method: str | None, prefix: str | None
-) -> Listing:
-    """The walk from its beginning."""
-    if limit is not None and limit < 1:
-        raise InvalidArgument(f"limit must be at least 1, not {limit}")
-    return Listing(limit, after, method, prefix)
+def listing(limit: int | None, after: str | None, method: str | None, prefix: str | None) -> Walk:
+    """The newest records of the adapters."""
+    return walk("/v1/adapters", limit, after, method=method, prefix=prefix)
 
 
 def show(name: str) -> Call:
@@ -118,6 +91,11 @@ def versions(name: str) -> Walk:
 def content(name: str, version: int) -> Call:
     """The coefficient file of one version."""
     return Call("GET", adapter_path(name, "versions", version, "content"))
+
+
+def layers(name: str, version: int) -> Call:
+    """The layers that one version changes."""
+    return Call("GET", adapter_path(name, "versions", version, "layers"))
 
 
 def delete(name: str, version: int | None) -> Call:
@@ -168,6 +146,16 @@ def unpin(name: str) -> Call:
 def models(limit: int | None, after: str | None) -> Walk:
     """The base and its adapters, in OpenAI's shape: their entries are short, so many at once."""
     return walk("/v1/models", limit, after, page=1000)
+
+
+def model(name: str) -> Call:
+    """One of them, by any name that a request may use."""
+    return Call("GET", "/".join(["/v1/models", *(_segment(part) for part in name.split("/"))]))
+
+
+def version() -> Call:
+    """What runs there."""
+    return Call("GET", "/version")
 
 
 def health() -> Call:

@@ -1,7 +1,6 @@
 """One pure parser per answer: from an HTTP response to a value of types.py or an error."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import httpx2
 from .errors import APIError, InvalidResponse, api_error_class
 from .types import (
     Adapter,
+    AdapterLayer,
     Alias,
     AnsweredBy,
     Base,
@@ -26,19 +26,11 @@ from .types import (
     Scores,
     ToolCall,
     Usage,
+    Version,
 )
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some adapters of a longer list; `last_id` is where the next page begins."""
-
-    adapters: tuple[Adapter, ...]
-    has_more: bool
-    last_id: str | None
 
 
 def checked(response: httpx2.Response) -> httpx2.Response:
@@ -81,11 +73,6 @@ def understood(url: str, build: Callable[[Any], T], body: Callable[[], Any]) -> 
 def parse_adapter(response: httpx2.Response) -> Adapter:
     """One record."""
     return understood(str(response.url), to_adapter, response.json)
-
-
-def parse_page(response: httpx2.Response) -> Page:
-    """Some records and where they go on."""
-    return understood(str(response.url), _to_page, response.json)
 
 
 def parse_items(response: httpx2.Response, build: Callable[[Any], T]) -> tuple[Sequence[T], Json]:
@@ -150,10 +137,31 @@ def to_adapter(body: Json) -> Adapter:
     )
 
 
+def to_layer(body: Json) -> AdapterLayer:
+    """A layer that an adapter changes, from its JSON."""
+    target, method, shape = str(body["target"]), str(body["method"]), tuple(map(int, body["shape"]))
+    return AdapterLayer(target, method, shape, int(body["num_coefficients"]), body)
+
+
 def to_model(body: Json) -> Model:
     """What can be named as `model`, from its JSON."""
     optional = ("created", "owned_by", "root", "parent")
     return Model(id=str(body["id"]), **{name: body.get(name) for name in optional}, raw=body)
+
+
+def parse_model(response: httpx2.Response) -> Model:
+    """One that can be named as `model`."""
+    return understood(str(response.url), to_model, response.json)
+
+
+def parse_version(response: httpx2.Response) -> Version:
+    """What runs on the server."""
+    return understood(str(response.url), _to_version, response.json)
+
+
+def _to_version(body: Json) -> Version:
+    base = Base(str(body["base"]["name"]), str(body["base"]["fingerprint"]), True)
+    return Version(str(body["version"]), base, int(body["max_length"]), body)
 
 
 def to_completion(body: Json) -> Completion:
@@ -176,16 +184,6 @@ def to_chat_chunk(body: Json) -> ChatChunk:
     return ChatChunk(**_answer(body), choices=tuple(map(_chat_choice, body["choices"])))
 
 
-def _to_records(body: Json) -> list[Adapter]:
-    return [to_adapter(record) for record in body["data"]]
-
-
-def _to_page(body: Json) -> Page:
-    adapters = tuple(_to_records(body))
-    last_id = body.get("last_id") or (adapters[-1].name if adapters else None)
-    return Page(adapters, bool(body["has_more"]), last_id)
-
-
 def _to_reranking(body: Json) -> Reranking:
     found = tuple(
         RankedDocument(
@@ -195,15 +193,15 @@ def _to_reranking(body: Json) -> Reranking:
         )
         for one in body["results"]
     )
-    return Reranking(str(body["model"]), found, *_about(body), body)
+    return Reranking(str(body["model"]), found, *about(body), body)
 
 
 def _to_scores(body: Json) -> Scores:
     scores = tuple(float(one["score"]) for one in body["data"])
-    return Scores(str(body["model"]), scores, *_about(body), body)
+    return Scores(str(body["model"]), scores, *about(body), body)
 
 
-def _about(body: Json) -> tuple[Usage | None, AnsweredBy | None]:
+def about(body: Json) -> tuple[Usage | None, AnsweredBy | None]:
     """What an answer to inputs says of itself; nothing was generated."""
     usage, answered_by = body.get("usage"), body.get("overtone")
     counted = usage and Usage(int(usage["prompt_tokens"]), 0, int(usage["total_tokens"]))

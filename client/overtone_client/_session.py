@@ -1,20 +1,24 @@
 """What all commands share: global options, output for people or as JSON, and errors."""
 
 import json
+import logging
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import category
 
 import typer
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from .client import Client
-from .errors import APIError, InvalidArgument, OvertoneError
+from ._near_names import near_names
+from ._sync.client import Client
+from .errors import APIError, InvalidArgument, ModelNotFound, OvertoneError
 
 API_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130  # exit codes
 
@@ -75,9 +79,17 @@ class Session:
     as_json: bool
     acting_for: str | None = None
 
-    def client(self) -> Client:
-        """A client for the server; the caller closes it."""
-        return Client(self.url, self.api_key, acting_for=self.acting_for)
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client for the server; of a name that is not there, similar ones are said."""
+        if not self.as_json and sys.stderr.isatty():
+            _tell_of_pauses()
+        with Client(self.url, self.api_key, acting_for=self.acting_for) as client:
+            try:
+                yield client
+            except ModelNotFound as error:
+                error.message += near_names(client, error.message)
+                raise
 
     def emit(self, document: Any, rendering: RenderableType) -> None:
         """Print the result: the document for a program, the rendering for a person."""
@@ -97,6 +109,14 @@ class Session:
         self.emit({"object": "list", "data": data, "has_more": has_more}, rendering)
         if has_more and not self.as_json:
             typer.echo(f"There are more than these {len(data)}: --limit", err=True)
+
+
+def _tell_of_pauses() -> None:
+    """Say on standard error that a busy server is asked again; a person would wonder."""
+    log = logging.getLogger("overtone_client")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
 
 
 def report(error: OvertoneError, as_json: bool) -> int:
@@ -150,6 +170,17 @@ def facts(rows: Mapping[str, Any]) -> Text:
         text.append(f"\n{' ' * indent}".join(lines) + "\n")
     text.rstrip()
     return text
+
+
+def plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without lines, and without the columns that are empty; the first is never broken."""
+    kept = [i for i in range(len(titles)) if any(row[i] for row in rows)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i in kept:
+        table.add_column(titles[i], overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*(Text(printable(row[i])) for i in kept))
+    return table
 
 
 def is_terminal() -> bool:

@@ -24,9 +24,9 @@ def share(
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No other tenant may use it.")] = False,
 ) -> None:
-    """Let other tenants use one of your adapters, as OWNER:NAME; they cannot change it.
+    """Let other tenants use one of your adapters.
 
-    For example: overtone share support --with bob
+    They name it OWNER:NAME, and cannot change it.
     """
     session: Session = ctx.obj
     if none and (tenants or everyone is not None):

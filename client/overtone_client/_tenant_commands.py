@@ -9,9 +9,7 @@ from ._session import Session, printable
 from .errors import InvalidArgument
 from .tenant_types import TenantLimits, TenantUsage
 
-tenants = typer.Typer(
-    no_args_is_help=True, help="What tenants may ask, and what they use: limits, usage."
-)
+tenants = typer.Typer(no_args_is_help=True, help="What tenants may ask, and use: limits, usage.")
 _VALUE = "NUMBER|unlimited|default"
 _DEFAULT, _UNLIMITED = "default", "unlimited"
 Value = Annotated[str | None, typer.Option(metavar=_VALUE)]

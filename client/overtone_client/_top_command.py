@@ -13,10 +13,10 @@ from rich.text import Text
 
 from ._keyboard import keyboard
 from ._session import Session, is_terminal
+from ._sync.client import Client
 from ._top_rates import SORTS, Picture, picture
 from ._top_view import NUM_OTHER_LINES, view
 from .activity_types import Activity
-from .client import Client
 from .errors import ConnectionFailed, InvalidArgument, Timeout, Unavailable
 
 #: The server's list of adapters that were used last, at most.

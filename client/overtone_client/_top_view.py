@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -63,7 +63,9 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(_COLUMNS):
         is_text = number in (0, 7, 8)
-        table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
+        width = len(title) if 0 < number < 8 else None  # names give way where there is no room
+        side: JustifyMethod = "left" if is_text else "right"
+        table.add_column(title, justify=side, no_wrap=True, min_width=width)
     for row in rows:
         style = "" if row.running or row.waiting or row.rates.requests_per_s else "dim"
         table.add_row(*map(Text, _cells(row)), style=style)

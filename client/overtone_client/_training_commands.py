@@ -8,16 +8,24 @@ import typer
 from rich.text import Text
 
 from ._adapter_commands import upload_progress
+from ._completion import job_ids
 from ._follow import follow
+from ._job_history import show_checkpoints, show_curve, show_events
 from ._job_report import job_id, job_table, shown
 from ._reproduce import Reproduction, reproduced
 from ._session import API_ERROR, Session, printable
+from ._sync.client import Client
+from ._sync.jobs import Job
 from ._uploaded_files import kept_if_filed
-from .client import Client
-from .errors import InvalidArgument, OvertoneError
-from .training_types import Job, TrainingFile
+from .errors import InvalidArgument, JobFailed, OvertoneError
+from .training_types import TrainingFile
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, ftjob-…, or how that begins.")]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="Its id, ftjob-…, or how that begins.", autocompletion=job_ids
+    ),
+]
 IsFollowed = Annotated[
     bool, typer.Option("--follow", help="Show progress, loss and time left, to the job's end.")
 ]
@@ -28,14 +36,6 @@ class BadTrainingFile(OvertoneError):
     """The server has looked at the file and cannot train on it."""
 
     code = "invalid_training_file"
-
-
-class JobFailed(OvertoneError):
-    """The job that was followed has failed; `code` is the job's own."""
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def train(  # noqa: PLR0913 (the options of a command)
@@ -75,7 +75,7 @@ def train(  # noqa: PLR0913 (the options of a command)
     is_followed: IsFollowed = False,
     plot: Plot = None,
 ) -> None:
-    """File a training job: upload the data, and let a worker make an adapter of it."""
+    """Upload data, and let a worker make an adapter of it."""
     session: Session = ctx.obj
     hyper = {"n_epochs": epochs, "batch_size": batch_size, **_values(option or [], "--set")}
     own = _values(config or [], "--config")
@@ -125,14 +125,26 @@ def job(  # noqa: PLR0913 (the options of a command)
     cancel: Annotated[bool, typer.Option("--cancel", help="End it for good.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Hold it.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Let it go on.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Show what happened to it.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Show from what it can resume.")
+    ] = False,
+    curve: Annotated[bool, typer.Option("--curve", help="Show each step's losses.")] = False,
     plot: Plot = None,
 ) -> None:
     """Show a training job; follow, cancel, pause or resume it."""
     session: Session = ctx.obj
     _check_plot(plot)
-    if cancel + pause + resume > 1:
-        raise InvalidArgument("give one of --cancel, --pause and --resume")
+    if cancel + pause + resume + events + checkpoints + curve > 1:
+        raise InvalidArgument(
+            "give one of --cancel, --pause, --resume, --events, --checkpoints and --curve"
+        )
+    histories = {show_events: events, show_checkpoints: checkpoints, show_curve: curve}
+    shown_history = next((show for show, is_wanted in histories.items() if is_wanted), None)
     with session.client() as client:
+        if shown_history:
+            shown_history(client, session, job_id(client, job))
+            return
         training = client.training
         moves = {training.cancel: cancel, training.pause: pause, training.resume: resume}
         act = next((move for move, is_wanted in moves.items() if is_wanted), training.job)
@@ -151,7 +163,7 @@ def reproduce(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep what was made again.")] = False,
 ) -> None:
-    """Run a version's training job again, and compare what comes out bit by bit."""
+    """Train a version again, and compare the two bit by bit."""
     session: Session = ctx.obj
     with session.client() as client:
         with kept_if_filed(client) as note:
@@ -197,10 +209,8 @@ def _check_plot(plot: Path | None) -> None:
 
 
 def _raise_if_failed(job: Job) -> None:
-    if job.status == "failed" and job.error:
-        raise JobFailed(f"{job.id}: {job.error.message}", job.error.code)
-    if job.status == "cancelled":
-        raise JobFailed(f"{job.id} was cancelled", "cancelled")
+    if job.status in ("failed", "cancelled"):
+        raise JobFailed.of(job)
 
 
 def _base_of(client: Client) -> str:

@@ -10,7 +10,6 @@ from ._responses import understood
 from .training_types import (
     CurvePoint,
     Evaluation,
-    Job,
     JobCheckpoint,
     JobEvent,
     JobFault,
@@ -42,27 +41,27 @@ def to_file(body: Json) -> TrainingFile:
     )
 
 
-def to_job(body: Json) -> Job:
-    """A job from its JSON."""
+def job_facts(body: Json) -> dict[str, Any]:
+    """The fields of a `JobFacts` from its JSON."""
     adapter, own = body.get("adapter") or {}, body.get("overtone") or {}
     progress, result = own.get("progress") or {}, own.get("result") or {}
     fault = body.get("error")
-    return Job(
-        id=str(body["id"]),
-        status=str(body["status"]),
-        model=str(body["model"]),
-        name=adapter.get("name"),
-        method=adapter.get("method"),
-        fine_tuned_model=body.get("fine_tuned_model"),
-        error=fault and JobFault(str(fault["code"]), str(fault["message"]), fault.get("param")),
-        step=int(progress.get("step", 0)),
-        num_steps=int(progress.get("num_steps", 0)),
-        seconds_left=progress.get("seconds_left"),
-        metrics=result.get("metrics") or {},
-        digest=result.get("digest"),
-        created_at=moment(body.get("created_at")),
-        raw=body,
-    )
+    return {
+        "id": str(body["id"]),
+        "status": str(body["status"]),
+        "model": str(body["model"]),
+        "name": adapter.get("name"),
+        "method": adapter.get("method"),
+        "fine_tuned_model": body.get("fine_tuned_model"),
+        "error": fault and JobFault(str(fault["code"]), str(fault["message"]), fault.get("param")),
+        "step": int(progress.get("step", 0)),
+        "num_steps": int(progress.get("num_steps", 0)),
+        "seconds_left": progress.get("seconds_left"),
+        "metrics": result.get("metrics") or {},
+        "digest": result.get("digest"),
+        "created_at": moment(body.get("created_at")),
+        "raw": body,
+    }
 
 
 def to_workers(body: Json) -> list[Worker]:

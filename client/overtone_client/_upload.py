@@ -1,4 +1,4 @@
-"""An adapter on disk as a multipart request: found, hashed, streamed, reported."""
+"""An adapter as a multipart request: found, hashed, streamed, reported."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from ._requests import Call
 from .errors import InvalidArgument
@@ -19,6 +19,20 @@ CONFIG = "adapter_config.json"
 Source: TypeAlias = str | PathLike[str]
 Config: TypeAlias = Source | Mapping[str, Any]
 Progress: TypeAlias = Callable[[int, int], None]
+
+
+class ReportedBytes(io.BytesIO):
+    """Bytes in memory that report as `ReportedFile` does."""
+
+    def __init__(self, data: bytes, on_progress: Progress | None) -> None:
+        super().__init__(data)
+        self._total_bytes, self._on_progress = len(data), on_progress
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        chunk = super().read(size)
+        if self._on_progress:
+            self._on_progress(self.tell(), self._total_bytes)
+        return chunk
 
 
 class ReportedFile(io.FileIO):
@@ -54,12 +68,34 @@ def opened(
     """
     coefficients, config_bytes = _found(Path(source), config)
     with _readable(coefficients), ReportedFile(coefficients, on_progress) as file:
-        headers = {"Content-Digest": _content_digest(coefficients)}
-        files = [
-            ("config", (CONFIG, config_bytes, "application/json")),
-            ("file", (COEFFICIENTS, file, "application/octet-stream", headers)),
-        ]
-        yield Call("POST", "/v1/adapters", data=fields, files=files)
+        with coefficients.open("rb") as read:
+            digest = hashlib.file_digest(read, "sha256").digest()
+        yield _call(file, digest, config_bytes, fields)
+
+
+def from_bytes(
+    data: bytes,
+    config: Mapping[str, Any],
+    fields: Mapping[str, str],
+    on_progress: Progress | None,
+) -> Call:
+    """The request that uploads a coefficient file that is in memory.
+
+    Raises:
+        InvalidArgument: the config is not JSON.
+    """
+    digest, config_bytes = hashlib.sha256(data).digest(), _json(config, "config").encode()
+    return _call(ReportedBytes(data, on_progress), digest, config_bytes, fields)
+
+
+def _call(file: BinaryIO, digest: bytes, config: bytes, fields: Mapping[str, str]) -> Call:
+    """The request; the digest is RFC 9530's, of the file's bytes."""
+    headers = {"Content-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:"}
+    files = [
+        ("config", (CONFIG, config, "application/json")),
+        ("file", (COEFFICIENTS, file, "application/octet-stream", headers)),
+    ]
+    return Call("POST", "/v1/adapters", data=fields, files=files)
 
 
 def upload_fields(
@@ -79,13 +115,6 @@ def upload_fields(
         "shared": None if shared is None else json.dumps(shared),
     }
     return {field: value for field, value in fields.items() if value}
-
-
-def _content_digest(path: Path) -> str:
-    """RFC 9530's value for the bytes of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    return f"sha-256=:{base64.b64encode(digest).decode()}:"
 
 
 @contextmanager

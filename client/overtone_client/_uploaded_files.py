@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
-from .client import Client
+from ._sync.client import Client
 from .errors import OvertoneError
 from .training_types import TrainingFile
 

@@ -1,6 +1,6 @@
 """Which version of an adapter a person means: NAME, NAME@3, NAME@prod, NAME@sha256:…."""
 
-from .client import Client
+from ._sync.client import Client
 from .errors import InvalidArgument
 from .types import Adapter
 

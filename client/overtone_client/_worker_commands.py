@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ._session import Session, printable
-from .client import Client
+from ._sync.client import Client
 from .errors import OvertoneError
 from .training_types import Worker
 

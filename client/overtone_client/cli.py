@@ -9,49 +9,78 @@ import typer
 from . import _adapter_commands as adapters
 from . import _answer_commands as answers
 from . import _batch_commands as batches
+from . import _encoder_commands as encoders
+from . import _file_commands as files
 from . import _key_commands as keys
 from . import _rerank_command as pairs
+from . import _residency_commands as residency
 from . import _tenant_commands as tenants
 from . import _training_commands as training
 from . import _worker_commands as workers
+from ._compare_command import compare
 from ._connection import DEFAULT_URL
 from ._evaluate_command import evaluate
+from ._examples import attach, epilog
+from ._layers_command import layers
 from ._plugins import CommandGroup
 from ._session import Session
 from ._share_command import share
+from ._status_command import status
 from ._top_command import top
 
 app = typer.Typer(cls=CommandGroup, pretty_exceptions_enable=False)
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "upload": adapters.upload,
-    "list": adapters.list_adapters,
-    "show": adapters.show,
-    "delete": adapters.delete,
-    "alias": adapters.alias,
-    "rollback": adapters.rollback,
-    "share": share,
-    "models": answers.models,
-    "chat": answers.chat,
-    "complete": answers.complete,
-    "compare": answers.compare,
-    "rerank": pairs.rerank,
-    "score": pairs.score,
-    "train": training.train,
-    "jobs": training.jobs,
-    "job": training.job,
-    "reproduce": training.reproduce,
-    "evaluate": evaluate,
-    "workers": workers.workers,
-    "top": top,
+#: Panel of the help -> its commands; a group of commands is one with a name of its own.
+COMMANDS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Ask": {
+        "chat": answers.chat,
+        "complete": answers.complete,
+        "compare": compare,
+        "classify": encoders.classify,
+        "embed": encoders.embed,
+        "rerank": pairs.rerank,
+        "score": pairs.score,
+        "models": answers.models,
+        "tokenize": encoders.tokenize,
+        "detokenize": encoders.detokenize,
+        "batch": batches.batch,
+    },
+    "Adapters": {
+        "upload": adapters.upload,
+        "list": adapters.list_adapters,
+        "show": adapters.show,
+        "layers": layers,
+        "download": residency.download,
+        "alias": adapters.alias,
+        "rollback": adapters.rollback,
+        "share": share,
+        "delete": adapters.delete,
+        "warm": residency.warm,
+        "pin": residency.pin,
+        "unpin": residency.unpin,
+    },
+    "Training": {
+        "train": training.train,
+        "jobs": training.jobs,
+        "job": training.job,
+        "evaluate": evaluate,
+        "reproduce": training.reproduce,
+        "workers": workers.workers,
+        "files": files.files,
+    },
+    "The server, its keys and tenants": {
+        "status": status,
+        "top": top,
+        "keys": keys.keys,
+        "tenants": tenants.tenants,
+    },
 }
-for name, command in COMMANDS.items():
-    app.command(name, epilog="--url, --api-key and --json may also stand after the command.")(
-        command
-    )
-app.add_typer(batches.batch, name="batch")
-app.add_typer(keys.keys, name="keys")
-app.add_typer(tenants.tenants, name="tenants")
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(attach(command, name), name=name, rich_help_panel=panel)
+        else:
+            app.command(name, epilog=epilog(name), rich_help_panel=panel)(command)
 
 
 def _print_version(is_wanted: bool) -> None:

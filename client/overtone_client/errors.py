@@ -39,11 +39,15 @@ OvertoneError                    the root: catch this to catch all of them
 │   └── ConnectionLost           the connection broke before the answer was complete
 ├── Timeout                      the server did not answer in time
 ├── InvalidResponse              the answer is not an Overtone server's
+├── JobFailed                    the job that was waited for has made nothing
 └── InvalidArgument              the call cannot be sent at all; nothing was sent
 """
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from .training_types import JobFacts
 
 
 class OvertoneError(Exception):
@@ -322,11 +326,38 @@ class InvalidResponse(OvertoneError):
     )
 
 
+class JobFailed(OvertoneError):
+    """The job that was waited for has failed or was cancelled; `code` is the job's own.
+
+    Args:
+        message: what happened to it.
+        code: why.
+        job: as it stands; None where it is not at hand.
+    """
+
+    code = "job_failed"
+
+    def __init__(self, message: str, code: str | None = None, job: "JobFacts | None" = None):
+        super().__init__(message)
+        self.code, self.job = code or self.code, job
+
+    @classmethod
+    def of(cls, job: "JobFacts") -> Self:
+        """The error of a job that is over and has not succeeded."""
+        if job.error is None:
+            return cls(f"{job.id} was {job.status}", job.status, job)
+        return cls(f"{job.id}: {job.error.message}", job.error.code, job)
+
+
 class InvalidArgument(OvertoneError, ValueError):
     """The call cannot be sent: an empty name, a missing file, a bad URL. Nothing was sent."""
 
     code = "invalid_argument"
     text: ClassVar[str] = "the request to {url} cannot be sent ({detail})"
+
+
+#: What passes by itself where something is looked at again and again.
+PASSING = (ConnectionFailed, Timeout, Draining, NotReady, RegistryUnavailable)
 
 
 def api_error_class(code: str | None, status: int) -> type[APIError]:

@@ -63,8 +63,8 @@ class JobFault:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A training job as it stands.
+class JobFacts:
+    """What is known of a training job; `Job` has it and what can be done.
 
     Args:
         id: `ftjob-…`.

@@ -87,6 +87,24 @@ class Alias:
 
 
 @dataclass(frozen=True)
+class AdapterLayer:
+    """A layer that an adapter changes.
+
+    Args:
+        target: path of the module in the base.
+        method: of this layer; `replaced` layers have none of the adapter's.
+        shape: `(out, in)` of its weight.
+        num_coefficients: numbers of its own.
+    """
+
+    target: str
+    method: str
+    shape: tuple[int, ...]
+    num_coefficients: int
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Model:
     """Something that can be named as `model`: the base (no `parent`) or an adapter."""
 
@@ -291,6 +309,22 @@ class Scores:
     scores: tuple[float, ...]
     usage: Usage | None
     answered_by: AnsweredBy | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What runs on the server.
+
+    Args:
+        version: the server's.
+        base: the base's name and fingerprint.
+        max_length: tokens that a prompt and its answer may have together.
+    """
+
+    version: str
+    base: Base
+    max_length: int
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 

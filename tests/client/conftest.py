@@ -8,7 +8,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from overtone_client import AsyncClient, Client
+from overtone_client import AsyncClient, Client, _pauses
 
 from .fake_overtone import State, create_app
 
@@ -24,6 +24,19 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(autouse=True)
+def paused(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each pause that a client made; none of them takes any time."""
+    pauses: list[float] = []
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(_pauses, "pause", pauses.append)
+    monkeypatch.setattr(_pauses, "async_pause", note)
+    return pauses
 
 
 @pytest.fixture(scope="session")

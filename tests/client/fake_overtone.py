@@ -43,6 +43,7 @@ class State:
     batches: Batches = field(default_factory=Batches)
     keys: Keys = field(default_factory=Keys)
     next_fault: Fault | None = None
+    lasting_fault: Fault | None = None
     needs_key: bool = False
 
     def add(self, name: str, data: bytes = b"coefficients", **more: Any) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def create_app(state: State) -> FastAPI:
     _answer_faults(app, state)
     _add_adapters(app, state)
     _add_aliases(app, state)
+    _add_models(app, state)
     _add_answers(app, state)
     _add_comparisons(app, state)
     _add_scores(app, state)
@@ -114,6 +116,8 @@ def _answer_faults(app: FastAPI, state: State) -> None:
         if state.next_fault:
             fault, state.next_fault = state.next_fault, None
             return await answer(request, fault)
+        if state.lasting_fault:
+            return await answer(request, state.lasting_fault)
         if state.needs_key and request.headers.get("authorization") != f"Bearer {API_KEY}":
             return await answer(request, Fault(401, "invalid_api_key", "no such key"))
         return await call_next(request)
@@ -234,7 +238,7 @@ def _add_scores(app: FastAPI, state: State) -> None:
         return {"id": "score-1", "object": "list", "data": data, **_about(body["model"])}
 
 
-def _add_answers(app: FastAPI, state: State) -> None:
+def _add_models(app: FastAPI, state: State) -> None:
     @app.get("/v1/models")
     async def models(limit: int = 1000, after: str = "") -> dict[str, Any]:
         base = {"id": "tiny", "object": "model", "created": 1, "owned_by": "overtone"}
@@ -244,10 +248,18 @@ def _add_answers(app: FastAPI, state: State) -> None:
         size = min(limit, 3)  # this server's pages are short
         return {"object": "list", "data": found[:size], "has_more": len(found) > size}
 
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        if name not in {"tiny", *state.adapters, "demo"}:
+            raise Fault(404, "model_not_found", f"no adapter {name!r}")
+        return {"id": name, "object": "model", "created": 1, "owned_by": "overtone"}
+
     @app.get("/health/ready")
     async def ready() -> dict[str, Any]:
         return {"status": "ready"}
 
+
+def _add_answers(app: FastAPI, state: State) -> None:
     @app.post("/v1/completions", response_model=None)
     async def complete(request: Request) -> JSONResponse | StreamingResponse:
         return answered(await request.json(), is_chat=False)

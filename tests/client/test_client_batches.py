@@ -1,6 +1,5 @@
 """Batches through the client and at the command line: created, followed, stopped, read."""
 
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from overtone_client import AsyncBatches, AsyncClient, Batches, Client, NotFound, _batch_follow
+from overtone_client import AsyncClient, Client, NotFound, _batch_follow
 from overtone_client.cli import app
 
 from .fake_overtone import State
 
-METHODS = sorted(name for name in vars(Batches) if not name.startswith("_"))
 Run = Callable[..., Result]
 GOOD = {
     "id": "batch_req_1",
@@ -55,14 +53,6 @@ def made(state: State, **more: Any) -> str:
 def with_results(state: State) -> None:
     lines = {"output": GOOD, "error": LATE}
     state.batches.lines = {kind: json.dumps(one).encode() + b"\n" for kind, one in lines.items()}
-
-
-def test_twins_have_the_same_methods_and_arguments() -> None:
-    assert {name for name in vars(AsyncBatches) if not name.startswith("_")} == set(METHODS)
-    for name in METHODS:
-        ours, theirs = getattr(Batches, name), getattr(AsyncBatches, name)
-        assert inspect.signature(ours).parameters == inspect.signature(theirs).parameters
-        assert ours.__doc__
 
 
 def test_a_batch_is_made_of_an_uploaded_file(client: Client, state: State, data: Path) -> None:

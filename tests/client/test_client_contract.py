@@ -1,20 +1,20 @@
 """The client and the OpenAPI document agree: routes, parameters, bodies, all fields it reads."""
 
 import inspect
-import json
-import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import httpx2
+import numpy as np
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import overtone_client as oc
-from api_contract import api_document, check_schema, operation_of
+from api_contract import api_document
 
-Json = dict[str, Any]
+from .documented_answers import Answers, Json, resolved
 
 FILE = "adapter_model.safetensors"
 HYPER = {"n_epochs": 2, "batch_size": 4}
@@ -40,6 +40,7 @@ PARAMS = {
         "json_schema": {"name": "any", "schema": {"type": "object"}, "strict": True},
     },
 }
+TENSOR = np.ones(2, dtype=np.float32)
 MESSAGES = [{"role": "user", "content": "Hello"}]
 TOOLS: Json = {
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
@@ -60,7 +61,7 @@ JOB: Json = {
     "metadata": {"team": "blue"},
 }
 
-Call = Callable[[oc.Client, Path], Any]
+Call = Callable[[Any, Path], Any]
 
 #: Method of the client -> a call of it with everything that it can send.
 CALLS: dict[str, Call] = {
@@ -68,6 +69,7 @@ CALLS: dict[str, Call] = {
     "list_adapters": lambda c, p: [*c.list_adapters(limit=1, after="a", method="b", prefix="c")],
     "show": lambda c, p: c.show("poet"),
     "versions": lambda c, p: c.versions("poet"),
+    "layers": lambda c, p: c.layers("poet", 1),
     "content": lambda c, p: c.content("poet", 1),
     "delete": lambda c, p: (c.delete("poet"), c.delete("poet", 1)),
     "alias": lambda c, p: c.alias("poet", "prod", 1, if_match=2),
@@ -76,8 +78,19 @@ CALLS: dict[str, Call] = {
     "warm": lambda c, p: c.warm("poet"),
     "pin": lambda c, p: c.pin("poet"),
     "unpin": lambda c, p: c.unpin("poet"),
+    "upload_peft": lambda c, p: c.upload_peft({"a": TENSOR}, "poet", config={}, alias="prod"),
     "models": lambda c, p: c.models(limit=1, after="a"),
+    "model": lambda c, p: c.model("poet"),
+    "version": lambda c, p: c.version(),
+    "classify": lambda c, p: c.classify("poet", ["a"], truncate=True),
+    "embed": lambda c, p: c.embed("poet", [[1, 2]], prompt_name="query", truncate=True),
+    "tokenize": lambda c, p: (
+        c.tokenize("Once", model="poet", add_special_tokens=False),
+        c.tokenize(messages=MESSAGES),
+    ),
+    "detokenize": lambda c, p: c.detokenize([1, 2], model="poet"),
     "health": lambda c, p: c.health(),
+    "wait_until_ready": lambda c, p: c.wait_until_ready(),
     "activity": lambda c, p: c.activity(limit=3),
     "complete": lambda c, p: c.complete("poet", "Once", **PARAMS, logprobs=2),
     "chat": lambda c, p: c.chat("poet", MESSAGES, **PARAMS, **TOOLS, logprobs=True, top_logprobs=2),
@@ -126,131 +139,36 @@ CALLS: dict[str, Call] = {
 }
 
 
-class Watched(dict[str, Any]):
-    """An object that notes which fields are read that its schema does not have."""
+class Awaited:
+    """A client for asyncio whose calls are made from a thread that does not await."""
 
-    def __init__(self, values: Json, known: set[str], where: str, unknown: list[str]) -> None:
-        super().__init__(values)
-        self.known, self._where, self._unknown = known, where, unknown
+    def __init__(self, owner: Any, portal: BlockingPortal) -> None:
+        self._owner, self._portal = owner, portal
 
-    def __getitem__(self, name: str) -> Any:
-        self._note(name)
-        return super().__getitem__(name)
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._owner, name)
+        return self._called(found) if callable(found) else Awaited(found, self._portal)
 
-    def get(self, name: str, default: Any = None) -> Any:
-        self._note(name)
-        return super().get(name, default)
+    def _called(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def collected(*values: Any, **options: Any) -> Any:
+            answer = method(*values, **options)
+            return await answer if inspect.isawaitable(answer) else [one async for one in answer]
 
-    def _note(self, name: str) -> None:
-        if name not in self.known:
-            self._unknown.append(f"{self._where}.{name}")
+        return lambda *values, **options: self._portal.call(partial(collected, *values, **options))
 
 
-class Answers:
-    """A transport that answers as the document says, and checks what it is asked."""
-
-    def __init__(self) -> None:
-        self.unknown: list[str] = []
-        self.num_asked = 0
-        self._samples: dict[str, Any] = {}
-
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.num_asked += 1
-        operation = operation_of(request.method, request.url.path)
-        assert operation, f"the client asks for {request.method} {request.url.path}"
-        check_request(operation, request)
-        status = min(code for code in operation["responses"] if code < "4")
-        content = operation["responses"][status]["content"]
-        own = {"content-type": "text/event-stream"}
-        if request_streams(request) and own["content-type"] in content:
-            events = self._events(content)
-            text = "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
-            return httpx2.Response(int(status), text=text, headers=own)
-        if "application/json" not in content or "application/octet-stream" in content:
-            return httpx2.Response(int(status), content=b"bytes")
-        text = self._told(content["application/json"]["schema"])
-        headers = {"content-type": "application/json", "etag": '"1"'}
-        return httpx2.Response(int(status), text=text, headers=headers)
-
-    def sample_of(self, text: str) -> Any:
-        return self._samples[text]
-
-    def _events(self, content: Json) -> list[str]:
-        """Return one event of each kind but an error; the client asks each which kind it is."""
-        _, told = content["text/event-stream"]["itemSchema"]["properties"]["data"]["anyOf"]
-        kinds = [one for one in told["contentSchema"]["anyOf"] if "ErrorBody" not in one["$ref"]]
-        events = [self._told(kind) for kind in kinds]
-        for event in events:
-            self._samples[event].known |= {"error"}.union(
-                *(resolved(k)["properties"] for k in kinds)
-            )
-        return events
-
-    def _told(self, schema: Json) -> str:
-        value = self._sample(schema, schema.get("$ref", "").rpartition("/")[2])
-        self._samples[json.dumps(value)] = value
-        return json.dumps(value)
-
-    def _sample(self, schema: Json, where: str) -> Any:
-        schema = resolved(schema)
-        if "anyOf" in schema:
-            return self._sample(schema["anyOf"][0], where)
-        if "const" in schema or "enum" in schema:
-            return schema.get("const", schema.get("enum", [None])[0])
-        kind = schema.get("type")
-        if kind == "object":
-            return self._object(schema, where)
-        if kind == "array":
-            return [self._sample(schema["items"], f"{where}[0]")] if "items" in schema else []
-        plain = {"string": "x", "integer": 1, "number": 0.5, "boolean": True, "null": None}
-        return plain[kind] if kind else None
-
-    def _object(self, schema: Json, where: str) -> Any:
-        fields = schema.get("properties", {})
-        values = {name: self._sample(field, f"{where}.{name}") for name, field in fields.items()}
-        values |= {"has_more": False} if "has_more" in fields else {}
-        if "properties" not in schema:  # a map, whose keys are the caller's
-            inner = schema.get("additionalProperties")
-            return {"key": self._sample(inner, f"{where}.*")} if isinstance(inner, dict) else {}
-        return Watched(values, set(fields), where, self.unknown)
-
-
-def resolved(schema: Json) -> Json:
-    while "$ref" in schema:
-        schema = api_document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return schema
-
-
-def request_streams(request: httpx2.Request) -> bool:
-    is_json = request.headers.get("content-type") == "application/json"
-    asked = json.loads(request.content) if is_json else request.url.params
-    return asked.get("stream") in (True, "true")
-
-
-def check_request(operation: Json, request: httpx2.Request) -> None:
-    parameters = [one for one in operation["parameters"] if "$ref" not in one]
-    query = {one["name"] for one in parameters if one["in"] == "query"}
-    assert set(parse_qs(request.url.query.decode())) <= query
-    if "if-match" in request.headers:
-        assert "if-match" in {one["name"] for one in parameters if one["in"] == "header"}
-    media_type = request.headers.get("content-type", "").partition(";")[0]
-    if not media_type:
-        assert "requestBody" not in operation
+@pytest.fixture(params=[oc.Client, oc.AsyncClient], ids=["plain", "awaited"])
+def client(request: pytest.FixtureRequest, answers: Answers) -> Iterator[Any]:
+    """Each of the two clients, used alike."""
+    made = request.param(transport=httpx2.MockTransport(answers))
+    if isinstance(made, oc.Client):
+        with made:
+            yield made
         return
-    media = operation["requestBody"]["content"][media_type]
-    if media_type == "application/json":
-        check_schema(media["schema"], json.loads(request.content), request.url.path)
-    else:
-        check_form(media, request.read())
-
-
-def check_form(media: Json, body: bytes) -> None:
-    sent = set(re.findall(rb'form-data; name="(\w+)"', body))
-    fields = resolved(media["schema"])
-    assert {name.decode() for name in sent} <= set(fields["properties"])
-    assert set(fields["required"]) <= {name.decode() for name in sent}
-    if b"Content-Digest" in body:
-        assert "Content-Digest" in media["encoding"]["file"]["headers"]
+    with start_blocking_portal() as portal:
+        awaited = Awaited(made, portal)
+        yield awaited
+        awaited.close()
 
 
 @pytest.fixture
@@ -284,12 +202,41 @@ def test_every_method_of_the_client_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", list(CALLS))
 def test_the_client_sends_and_reads_what_the_document_has(
-    name: str, answers: Answers, adapter: Path
+    name: str, answers: Answers, adapter: Path, client: Any
 ) -> None:
-    with oc.Client(transport=httpx2.MockTransport(answers)) as client:
-        CALLS[name](client, adapter)
-    assert answers.num_asked
+    CALLS[name](client, adapter)
+    assert answers.asked
     assert answers.unknown == []
+
+
+def lists() -> set[str]:
+    """Return the ids of the operations that answer a page of a list."""
+    found = set()
+    for operations in api_document()["paths"].values():
+        for operation in operations.values():
+            success = operation["responses"].get("200", {}).get("content", {})
+            schema = resolved(success.get("application/json", {}).get("schema", {}))
+            if "has_more" in schema.get("properties", {}):
+                found.add(operation["operationId"])
+    return found
+
+
+def test_every_list_is_walked_to_its_last_page(answers: Answers, client: Any) -> None:
+    answers.pages_left = dict.fromkeys(lists(), 2)
+    walks = {
+        "list_adapters": lambda: [*client.list_adapters()],
+        "versions": lambda: client.versions("poet"),
+        "models": lambda: client.models(),
+        "files": lambda: [*client.training.files()],
+        "jobs": lambda: [*client.training.jobs()],
+        "events": lambda: [*client.training.events("ftjob-1")],
+        "checkpoints": lambda: [*client.training.checkpoints("ftjob-1")],
+        "curve": lambda: [*client.training.curve("ftjob-1")],
+        "batches": lambda: [*client.batches.list()],
+        "keys": lambda: [*client.keys.list()],
+    }
+    assert {name: len(walk()) for name, walk in walks.items()} == dict.fromkeys(walks, 3)
+    assert set(answers.pages_left.values()) == {0}
 
 
 def test_a_field_that_the_document_does_not_have_is_noticed(answers: Answers) -> None:

@@ -19,6 +19,12 @@ CTRL_D = b"\x04"
 PROGRAM = [sys.executable, "-W", "error", "-c", "from overtone_client.cli import main; main()"]
 
 
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PROGRAM, *arguments], capture_output=True, text=True, timeout=30, check=False, **more
@@ -117,6 +123,15 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self._screen, keys)
 
+    def interrupt(self, wanted: bytes) -> None:
+        """Press Ctrl-C until it shows: a line editor misses one that comes as it begins to wait."""
+        for _ in range(30):
+            self.process.send_signal(signal.SIGINT)
+            if select.select([self._screen], [], [], 1)[0]:
+                self.see(wanted)
+                return
+        raise AssertionError(f"no {wanted!r}")
+
 
 def test_chat_at_a_terminal_goes_turn_by_turn(url: str, state: State) -> None:
     with Terminal("chat", "demo", "--url", url) as terminal:
@@ -144,13 +159,64 @@ def test_failed_turn_does_not_end_the_chat(url: str, state: State) -> None:
     assert len(state.bodies) == 1
 
 
-def test_ctrl_c_ends_a_chat_with_130(url: str) -> None:
+def test_ctrl_c_stops_an_answer_and_not_the_chat(url: str, state: State) -> None:
     with Terminal("chat", "hangs", "--url", url) as terminal:
-        terminal.see(b"> ")
+        terminal.see(b"hangs> ")
         terminal.type(b"first\n")
         terminal.see(b"Hello")
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(30) == 130
+        terminal.see(b"(stopped)")
+        terminal.see(b"hangs> ")
+        terminal.interrupt(b"Ctrl-D or /exit ends the chat")
+        terminal.type(b"/adapter demo\n")
+        terminal.see(b"demo> ")
+        terminal.type(b"second\n")
+        terminal.see(b"demo@1 factored")
+        terminal.type(b"/exit\n")
+        assert terminal.process.wait(30) == 0
+    turns = [message["content"] for message in state.bodies[-1]["messages"]]
+    assert turns == ["first", "Hello", "second"]  # what was said before it was stopped stays
+
+
+def test_a_chat_takes_commands(url: str, state: State) -> None:
+    state.add("demo")
+    state.add("poet")
+    with Terminal("chat", "demo", "--url", url) as terminal:
+        terminal.see(b"demo> ")
+        for typed, seen, prompt in (
+            (b"/help", b"/system   TEXT", b"demo> "),
+            (b"/poem", b"there is no /poem", b"demo> "),
+            (b"/adapter poets", b"did you mean 'poet'?", b"demo> "),
+            (b"/adapter", b"demo answers", b"demo> "),
+            (b"/adapter poet", b"/adapter poet", b"poet> "),
+            (b"first", b"poet@1 factored", b"poet> "),
+            (b"/reset", b"are forgotten", b"poet> "),
+            (b"/system be kind", b"told beforehand", b"poet> "),
+            (b"second", b"poet@1 factored", b"poet> "),
+        ):
+            terminal.type(typed + b"\n")
+            terminal.see(seen)
+            terminal.see(prompt)
+        terminal.type(CTRL_D)
+        assert terminal.process.wait(30) == 0
+    assert state.bodies[-1]["model"] == "poet"
+    assert state.bodies[-1]["messages"] == [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": "second"},
+    ]
+
+
+def test_what_was_asked_comes_back_in_the_next_chat(url: str, tmp_path: Path) -> None:
+    for asked in (b"first question\n", b"\x1b[A\n"):  # the arrow up
+        with Terminal("chat", "demo", "--url", url) as terminal:
+            terminal.see(b"demo> ")
+            terminal.type(asked)
+            assert b"first question" in terminal.see(b"demo@1 factored")
+            terminal.see(b"demo> ")
+            terminal.type(CTRL_D)
+            assert terminal.process.wait(30) == 0
+    (kept,) = tmp_path.glob("state/overtone/chat_history")
+    assert kept.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0), (CTRL_D, 130)])

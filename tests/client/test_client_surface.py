@@ -2,6 +2,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,9 +11,19 @@ import pytest
 import overtone_client
 from overtone_client import AsyncClient, Client
 
-METHODS = sorted(
-    name for name in vars(Client) if not name.startswith("_") and callable(getattr(Client, name))
-)
+ROOT = Path(__file__).parent.parent.parent
+#: Each class that calls the server, and the one whose calls are awaited.
+TWINS = [
+    (getattr(overtone_client, name.removeprefix("Async")), getattr(overtone_client, name))
+    for name in overtone_client.__all__
+    if name.startswith("Async")
+]
+METHODS = [
+    (ours, theirs, name)
+    for ours, theirs in TWINS
+    for name, _ in inspect.getmembers(ours, inspect.isfunction)
+    if not name.startswith("_")
+]
 
 
 def test_exported_names_are_the_real_ones() -> None:
@@ -41,17 +52,30 @@ def is_error(value: object) -> bool:
     return inspect.isclass(value) and issubclass(value, overtone_client.OvertoneError)
 
 
-def test_twins_have_the_same_methods() -> None:
-    assert {name for name in vars(AsyncClient) if not name.startswith("_")} == set(METHODS)
-    assert len(METHODS) == 24
+def test_the_client_without_await_is_as_made_of_the_other() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "sync_client.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_twins_take_the_same_arguments(name: str) -> None:
-    ours, theirs = getattr(Client, name), getattr(AsyncClient, name)
+@pytest.mark.parametrize(("ours", "theirs"), TWINS)
+def test_twins_have_the_same_methods(ours: type, theirs: type) -> None:
+    functions = [dict(inspect.getmembers(cls, inspect.isfunction)) for cls in (ours, theirs)]
+    public = [{name for name in each if not name.startswith("_")} for each in functions]
+    assert public[0] == public[1] != set()
+
+
+@pytest.mark.parametrize(("owner", "other", "name"), METHODS)
+def test_twins_take_the_same_arguments(owner: type, other: type, name: str) -> None:
+    ours, theirs = getattr(owner, name), getattr(other, name)
     assert parameters(ours) == parameters(theirs)
     assert result(ours) == result(theirs)
     assert inspect.iscoroutinefunction(theirs) or result(ours).startswith(("Iter", "Gen"))
+    assert ours.__doc__ == theirs.__doc__
 
 
 def test_twins_are_made_from_the_same_arguments() -> None:
@@ -67,13 +91,13 @@ def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def result(function: Callable[..., Any]) -> str:
     text = inspect.formatannotation(inspect.signature(function).return_annotation)
-    text = text.replace("collections.abc.", "").replace("Async", "")
+    text = text.replace("collections.abc.", "").replace("Async", "").replace("_async", "_sync")
     return text.replace(", None, None]", "]").replace(", None]", "]")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_is_described(name: str) -> None:
-    assert getattr(Client, name).__doc__
+@pytest.mark.parametrize(("owner", "other", "name"), METHODS)
+def test_every_method_is_described(owner: type, other: type, name: str) -> None:
+    assert getattr(owner, name).__doc__
 
 
 def test_package_imports_nothing_heavy() -> None:

@@ -1,6 +1,5 @@
 """Limits and usage of tenants through the client and at the command line, from a real server."""
 
-import inspect
 import json
 from collections.abc import Callable, Iterator
 
@@ -8,11 +7,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from live import Live
-from overtone_client import AsyncClient, AsyncTenants, Client, RateLimited, Tenants, Use
+from overtone_client import AsyncClient, Client, RateLimited, Use
 from overtone_client.cli import app
 
 ROOT = "root-of-the-tests"
-METHODS = sorted(name for name in vars(Tenants) if not name.startswith("_"))
 Run = Callable[..., Result]
 
 
@@ -32,14 +30,6 @@ def admin(guarded: Live) -> Iterator[Client]:
 def run(guarded: Live) -> Run:
     start = ["--url", guarded.url, "--api-key", ROOT]
     return lambda *arguments: CliRunner().invoke(app, [*start, *arguments])
-
-
-def test_twins_have_the_same_methods_and_arguments() -> None:
-    assert {name for name in vars(AsyncTenants) if not name.startswith("_")} == set(METHODS)
-    for name in METHODS:
-        ours, theirs = getattr(Tenants, name), getattr(AsyncTenants, name)
-        assert inspect.signature(ours).parameters == inspect.signature(theirs).parameters
-        assert ours.__doc__
 
 
 def test_limits_are_set_and_a_refusal_says_when_to_come_back(guarded: Live, admin: Client) -> None:

@@ -1,17 +1,14 @@
 """Training through the client: files, jobs, and both twins alike."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from overtone_client import AsyncClient, AsyncTraining, Client, InvalidArgument, NotFound, Training
+from overtone_client import AsyncClient, Client, InvalidArgument, NotFound
 
 from .fake_overtone import State
 from .fake_training import PNG
-
-METHODS = sorted(name for name in vars(Training) if not name.startswith("_"))
 
 
 @pytest.fixture
@@ -19,23 +16,6 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "lines.jsonl"
     path.write_text('{"text": "a"}\n')
     return path
-
-
-def test_twins_have_the_same_methods() -> None:
-    assert {name for name in vars(AsyncTraining) if not name.startswith("_")} == set(METHODS)
-    assert len(METHODS) == 18
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_twins_take_the_same_arguments_and_one_is_described(name: str) -> None:
-    ours, theirs = getattr(Training, name), getattr(AsyncTraining, name)
-    assert inspect.signature(ours).parameters == inspect.signature(theirs).parameters
-    kinds = [
-        inspect.formatannotation(inspect.signature(f).return_annotation) for f in (ours, theirs)
-    ]
-    ours_, theirs_ = (kind.replace("collections.abc.", "").replace("Async", "") for kind in kinds)
-    assert ours_.replace(", None, None]", "]") == theirs_.replace(", None]", "]")
-    assert ours.__doc__
 
 
 def test_a_file_goes_up_and_comes_back(client: Client, data: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from overtone_client import _follow, _job_report, _session
-from overtone_client._follow import sparkline
+from overtone_client import _job_report, _session
 from overtone_client._job_report import shortened
+from overtone_client._loss_chart import drawn
 from overtone_client.cli import app
 
 from .fake_overtone import State
 from .fake_training import PNG
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_follow, "_AGAIN_S", 0.0)
 
 
 @pytest.fixture
@@ -180,10 +176,27 @@ def test_a_job_can_be_held_and_ended(run: Run, state: State, data: Path, tmp_pat
     assert run("job", "ftjob-none").exit_code == 2
 
 
-def test_a_curve_fits_into_a_line() -> None:
-    assert sparkline([3.0, 2.0, 1.0]) == "█▄▁"
-    assert sparkline([1.0]) == "▁"
-    assert len(sparkline([float(n) for n in range(1000)])) <= 24
+def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
+    run("train", "--data", data, "--name", "poet")
+    (id_,) = state.training.jobs
+    events = run("job", id_, "--events").stdout.splitlines()
+    assert [line.split()[-1] for line in events] == ["EVENT", "1", "2", "3"]
+    assert run("job", id_, "--checkpoints").stdout.split()[:3] == ["CHECKPOINT", "STEP", "CREATED"]
+    curve = json.loads(run("job", id_, "--curve", "--json").stdout)["data"]
+    assert {"step": 3, "train_loss": 1 / 3} in curve
+    assert "loss" in run("job", id_, "--curve").stdout
+    assert "give one of" in run("job", id_, "--curve", "--events").stderr
+
+
+def test_losses_are_drawn_over_the_whole_job() -> None:
+    train = [(step, 4.0 - step / 50) for step in range(1, 101)]
+    picture = drawn(train, [(50, 3.1), (100, 2.1)], 200, width=80).plain
+    assert max(len(line) for line in picture.splitlines()) <= 80
+    assert "o held out: 2.1000" in picture
+    assert re.search(r"0 .* 200 *$", picture, re.MULTILINE)
+    assert sum("⠉" <= mark <= "⣿" for mark in picture) > 20
+    assert drawn(train[:1], [], 200, width=80).plain == ""
+    assert drawn(train, [], 0, width=20).plain == ""
 
 
 # reproduce

@@ -3,21 +3,18 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from demo_scene import PROGRAM, running_demo
+
 from .pages import ROOT, Block
 
-PROGRAM = Path(sys.executable).with_name("overtone")
-_START_S = 90
 _DOCUMENTED = "127.0.0.1:8000"
 
 
@@ -62,27 +59,11 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo, started as README says, on a free port with its data in a folder of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """The demo, with its data in a folder of its own, and files for the pages' commands."""
     data, folder = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("files")
     for name, adapter in (("my-adapter", "legalese"), ("another", "shouting")):
         shutil.copytree(ROOT / "trainer/demo/adapters" / adapter, folder / name)
     chat = [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "In drops."}]
     (folder / "chats.jsonl").write_text(f"{json.dumps({'messages': chat})}\n" * 16)
-    log = data / "log"
-    command = [str(PROGRAM), "demo", "--port", str(port), "--data", str(data)]
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-        try:
-            deadline = time.monotonic() + _START_S
-            while "Overtone is ready" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
-            yield Demo(port, log.read_text(), folder)
-        finally:
-            process.send_signal(signal.SIGINT)
-            code = process.wait(60)
-    assert code == 130, log.read_text()  # ended by Ctrl-C, as shells count
+    with running_demo(data) as (port, log):
+        yield Demo(port, log, folder)

@@ -1,46 +1,32 @@
-"""Training over REST, for ordinary programs: `Client.training`; its twin: async_training.py."""
+# Made of _async/training.py by `./run reference`: change that file.
+"""Training over REST: files, jobs, what they make."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import httpx2
 
-from . import _training_requests as requests
-from . import _training_responses as responses
-from ._requests import Call, Walk, walk
-from ._responses import parse_items
-from ._upload import Progress, Source
-from .training_types import (
+from .. import _training_requests as requests
+from .. import _training_responses as responses
+from .._requests import Call, walk
+from .._upload import Progress, Source
+from ..training_types import (
     CurvePoint,
     Evaluation,
-    Job,
     JobCheckpoint,
     JobEvent,
     TrainingFile,
     Worker,
 )
-
-T = TypeVar("T")
-
-
-class Streamer(Protocol):
-    """Sends a call and builds a value from each event of its answer."""
-
-    def __call__(
-        self, call: Call, build: Callable[[Any], T]
-    ) -> Generator[T, None, None]: ...  # pragma: no cover
+from .jobs import Job
+from .sender import Sender
 
 
 class Training:
-    """Files to train on, and jobs that make adapters; every method raises `OvertoneError`s only.
+    """Files to train on, and jobs that make adapters; every method raises `OvertoneError`s only."""
 
-    Args:
-        send: sends a call and returns the whole answer.
-        stream: sends a call that is answered in events.
-    """
-
-    def __init__(self, send: Callable[[Call], httpx2.Response], stream: Streamer) -> None:
-        self._send, self._stream = send, stream
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
 
     def upload(self, source: Source, *, on_progress: Progress | None = None) -> TrainingFile:
         """Upload a JSONL or CSV file, or a zip of images; look at `faults` of what comes back.
@@ -50,11 +36,11 @@ class Training:
             on_progress: called with the bytes sent and the bytes in all.
         """
         with requests.opened(source, on_progress) as call:
-            return responses.parse(self._send(call), responses.to_file)
+            return responses.parse(self._sender.send(call), responses.to_file)
 
     def files(self, *, limit: int | None = None) -> Iterator[TrainingFile]:
         """The uploaded files, the newest first, fetched page by page."""
-        return self._walk(walk(requests.FILES, limit), responses.to_file)
+        return self._sender.walk(walk(requests.FILES, limit), responses.to_file)
 
     def file(self, id: str) -> TrainingFile:
         """One uploaded file."""
@@ -62,11 +48,11 @@ class Training:
 
     def file_content(self, id: str) -> bytes:
         """A file's bytes, exactly as they were uploaded; all of them in memory."""
-        return self._get(requests.file_path(id, "content")).content
+        return (self._get(requests.file_path(id, "content"))).content
 
     def delete_file(self, id: str) -> None:
         """Delete a file that no unfinished job reads."""
-        self._send(Call("DELETE", requests.file_path(id)))
+        self._sender.send(Call("DELETE", requests.file_path(id)))
 
     def create(  # noqa: PLR0913 (the fields of the request)
         self,
@@ -85,7 +71,7 @@ class Training:
         move_latest: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Job:
-        """File a job; a worker takes it as soon as one is free.
+        """File a job; a worker takes it as soon as one is free. `wait` of what comes back waits.
 
         Args:
             model: the base's name.
@@ -115,15 +101,15 @@ class Training:
             seed=seed,
             metadata=metadata,
         )
-        return responses.parse(self._send(call), responses.to_job)
+        return responses.parse(self._sender.send(call), self._to_job)
 
     def jobs(self, *, limit: int | None = None) -> Iterator[Job]:
         """The jobs, the newest first, fetched page by page."""
-        return self._walk(walk(requests.JOBS, limit), responses.to_job)
+        return self._sender.walk(walk(requests.JOBS, limit), self._to_job)
 
     def job(self, id: str) -> Job:
         """One job as it stands."""
-        return responses.parse(self._get(requests.job_path(id)), responses.to_job)
+        return responses.parse(self._get(requests.job_path(id)), self._to_job)
 
     def cancel(self, id: str) -> Job:
         """End a job for good."""
@@ -139,7 +125,7 @@ class Training:
 
     def events(self, id: str, *, limit: int | None = None) -> Iterator[JobEvent]:
         """What happened to a job, the newest first, fetched page by page."""
-        return self._walk(walk(requests.job_path(id, "events"), limit), responses.to_event)
+        return self._sender.walk(walk(requests.job_path(id, "events"), limit), responses.to_event)
 
     def stream(
         self, id: str, *, after: str | None = None, after_step: int | None = None
@@ -151,7 +137,7 @@ class Training:
             after: id of an event of type `message`; only later ones are sent.
             after_step: only numbers of later steps are sent.
         """
-        return self._stream(requests.streamed(id, after, after_step), responses.to_event)
+        return self._sender.stream(requests.streamed(id, after, after_step), responses.to_event)
 
     def evaluate(
         self, model: str, file: str, *, max_length: int | None = None
@@ -163,36 +149,33 @@ class Training:
             file: an uploaded file's id.
             max_length: tokens that longer texts are cut to.
         """
-        return self._stream(requests.evaluation(model, file, max_length), responses.to_evaluation)
+        call = requests.evaluation(model, file, max_length)
+        return self._sender.stream(call, responses.to_evaluation)
 
     def checkpoints(self, id: str, *, limit: int | None = None) -> Iterator[JobCheckpoint]:
         """The checkpoints that a job can resume from, the newest first."""
         path = requests.job_path(id, "checkpoints")
-        return self._walk(walk(path, limit), responses.to_checkpoint)
+        return self._sender.walk(walk(path, limit), responses.to_checkpoint)
 
     def curve(self, id: str) -> Iterator[CurvePoint]:
         """Each step's numbers, from the first on."""
         path = requests.job_path(id, "metrics")
-        return self._walk(walk(path, None), responses.to_point)
+        return self._sender.walk(walk(path, None), responses.to_point)
 
     def plot(self, id: str) -> bytes:
         """The training curve so far, as a PNG."""
-        return self._get(requests.job_path(id, "plot.png")).content
+        return (self._get(requests.job_path(id, "plot.png"))).content
 
     def workers(self) -> list[Worker]:
         """The trainer workers that are alive; without one of a job's base the job waits."""
         return responses.parse(self._get(requests.WORKERS), responses.to_workers)
 
     def _get(self, path: str) -> httpx2.Response:
-        return self._send(Call("GET", path))
+        return self._sender.send(Call("GET", path))
 
     def _post(self, id_: str, move: str) -> Job:
-        answer = self._send(Call("POST", requests.job_path(id_, move)))
-        return responses.parse(answer, responses.to_job)
+        answer = self._sender.send(Call("POST", requests.job_path(id_, move)))
+        return responses.parse(answer, self._to_job)
 
-    def _walk(self, walk: Walk, build: Callable[[Any], T]) -> Iterator[T]:
-        left: Walk | None = walk
-        while left:
-            found, body = parse_items(self._send(left.call()), build)
-            yield from found
-            left = left.following(body)
+    def _to_job(self, body: Any) -> Job:
+        return Job.of(body, self._sender)

@@ -1,28 +1,23 @@
-"""API keys over REST, for ordinary programs; its twin: async_keys.py."""
+"""API keys over REST."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
-import httpx2
-
-from . import _key_calls as calls
-from ._requests import Call, Walk, walk
-from ._responses import parse_items
-from .key_types import ApiKey
+from .. import _key_calls as calls
+from .._requests import Call, walk
+from ..key_types import ApiKey
+from .sender import AsyncSender
 
 
-class Keys:
+class AsyncKeys:
     """The keys of a server's callers, for a client whose own key has the scope `admin`.
 
     Every method raises `OvertoneError`s only.
-
-    Args:
-        send: sends a call and returns the whole answer.
     """
 
-    def __init__(self, send: Callable[[Call], httpx2.Response]) -> None:
-        self._send = send
+    def __init__(self, sender: AsyncSender) -> None:
+        self._sender = sender
 
-    def create(
+    async def create(
         self,
         tenant: str,
         scopes: Sequence[str],
@@ -39,34 +34,30 @@ class Keys:
             expires_in_s: seconds from now on; None: for ever.
         """
         call = calls.create(tenant, scopes, label, expires_in_s)
-        return calls.parse_with_secret(self._send(call))
+        return calls.parse_with_secret(await self._sender.send(call))
 
-    def list(self, *, limit: int | None = None, tenant: str | None = None) -> Iterator[ApiKey]:
+    def list(self, *, limit: int | None = None, tenant: str | None = None) -> AsyncIterator[ApiKey]:
         """The keys, the newest first, with those that ended lately; fetched page by page.
 
         Args:
             limit: at most so many; None: every one.
             tenant: only this tenant's.
         """
-        left: Walk | None = walk(calls.KEYS, limit)
-        while left:
-            found, body = parse_items(self._send(calls.of_tenant(left, tenant)), calls.to_key)
-            yield from found
-            left = left.following(body)
+        return self._sender.walk(walk(calls.KEYS, limit, tenant=tenant), calls.to_key)
 
-    def get(self, id: str) -> ApiKey:
+    async def get(self, id: str) -> ApiKey:
         """One key as it stands, without its secret."""
-        return calls.parse(self._send(Call("GET", calls.path(id))))
+        return calls.parse(await self._sender.send(Call("GET", calls.path(id))))
 
-    def rotate(self, id: str, *, grace_s: float = 0) -> ApiKey:
+    async def rotate(self, id: str, *, grace_s: float = 0) -> ApiKey:
         """Give a key a new secret, valid at once and never shown again.
 
         Args:
             id: the key's.
             grace_s: seconds for which the old secret stays valid.
         """
-        return calls.parse_with_secret(self._send(calls.rotate(id, grace_s)))
+        return calls.parse_with_secret(await self._sender.send(calls.rotate(id, grace_s)))
 
-    def revoke(self, id: str) -> ApiKey:
+    async def revoke(self, id: str) -> ApiKey:
         """End a key for good, on all servers within a second. Safe to call twice."""
-        return calls.parse(self._send(Call("DELETE", calls.path(id))))
+        return calls.parse(await self._sender.send(Call("DELETE", calls.path(id))))

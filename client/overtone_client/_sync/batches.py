@@ -1,28 +1,23 @@
-"""Batches of requests over REST, for ordinary programs; its twin: async_batches.py."""
+# Made of _async/batches.py by `./run reference`: change that file.
+"""Batches of requests over REST."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-import httpx2
-
-from . import _batch_calls as calls
-from . import _training_requests as requests
-from . import _training_responses as responses
-from ._requests import Call, Walk, walk
-from ._responses import parse_items
-from ._upload import Progress, Source
-from .batch_types import Batch, BatchResult
-from .training_types import TrainingFile
+from .. import _batch_calls as calls
+from .. import _training_requests as requests
+from .. import _training_responses as responses
+from .._requests import Call, walk
+from .._upload import Progress, Source
+from ..batch_types import Batch, BatchResult
+from ..training_types import TrainingFile
+from .sender import Sender
 
 
 class Batches:
-    """Many requests at once, over uploaded files; every method raises `OvertoneError`s only.
+    """Many requests at once, over uploaded files; every method raises `OvertoneError`s only."""
 
-    Args:
-        send: sends a call and returns the whole answer.
-    """
-
-    def __init__(self, send: Callable[[Call], httpx2.Response]) -> None:
-        self._send = send
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
 
     def upload(self, source: Source, *, on_progress: Progress | None = None) -> TrainingFile:
         """Upload a JSONL file of requests; look at `faults` of what comes back.
@@ -32,7 +27,7 @@ class Batches:
             on_progress: called with the bytes sent and the bytes in all.
         """
         with requests.opened(source, on_progress, calls.PURPOSE) as call:
-            return responses.parse(self._send(call), responses.to_file)
+            return responses.parse(self._sender.send(call), responses.to_file)
 
     def create(
         self, input_file: str, endpoint: str, *, metadata: Mapping[str, str] | None = None
@@ -44,27 +39,24 @@ class Batches:
             endpoint: that all its lines name, such as `/v1/completions`.
             metadata: kept with the batch.
         """
-        return calls.parse(self._send(calls.create(input_file, endpoint, metadata)))
+        call = calls.create(input_file, endpoint, metadata)
+        return calls.parse(self._sender.send(call))
 
     def list(self, *, limit: int | None = None) -> Iterator[Batch]:
         """The batches, the newest first, fetched page by page."""
-        left: Walk | None = walk(calls.BATCHES, limit)
-        while left:
-            found, body = parse_items(self._send(left.call()), calls.to_batch)
-            yield from found
-            left = left.following(body)
+        return self._sender.walk(walk(calls.BATCHES, limit), calls.to_batch)
 
     def get(self, id: str) -> Batch:
         """One batch as it stands."""
-        return calls.parse(self._send(Call("GET", calls.path(id))))
+        return calls.parse(self._sender.send(Call("GET", calls.path(id))))
 
     def cancel(self, id: str) -> Batch:
         """Stop a batch; what is answered by then is in its files when it is `cancelled`."""
-        return calls.parse(self._send(Call("POST", calls.path(id, "cancel"))))
+        return calls.parse(self._sender.send(Call("POST", calls.path(id, "cancel"))))
 
     def results(self, batch: Batch) -> Iterator[BatchResult]:
         """The answers to a batch that is over, then its failed requests; a file at a time."""
         for file in (batch.output_file, batch.error_file):
             if file is not None:
                 path = requests.file_path(file, "content")
-                yield from calls.results(self._send(Call("GET", path)))
+                yield from calls.results(self._sender.send(Call("GET", path)))

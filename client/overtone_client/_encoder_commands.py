@@ -1,0 +1,93 @@
+"""The commands that ask an encoder, and the tokenizer: classify, embed, tokenize, detokenize."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ._answer_commands import ModelName
+from ._rerank_command import Truncate
+from ._session import Session, is_terminal, printable
+
+InputTexts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT…", help="None: one from each line of standard input."),
+]
+_SHOWN = 4  # numbers of a vector, for people
+
+
+def classify(
+    ctx: typer.Context, name: ModelName, texts: InputTexts = None, truncate: Truncate = False
+) -> None:
+    """Say which label each text has."""
+    session: Session = ctx.obj
+    given = _given(texts)
+    with session.client() as client:
+        found = client.classify(name, given, truncate=truncate or None)
+    table = Table("LABEL", "SCORE", "TEXT", box=None, pad_edge=False, header_style="bold")
+    for text, one in zip(given, found.labels, strict=True):
+        table.add_row(Text(printable(one.label)), f"{one.score:.4f}", Text(printable(text)))
+    session.emit(found.raw, table)
+
+
+def embed(
+    ctx: typer.Context,
+    name: ModelName,
+    texts: InputTexts = None,
+    prompt_name: Annotated[str | None, typer.Option(help="One of the base's prompts.")] = None,
+    truncate: Truncate = False,
+) -> None:
+    """Return one vector per text.
+
+    People see how each begins; --json has all of it.
+    """
+    session: Session = ctx.obj
+    given = _given(texts)
+    with session.client() as client:
+        found = client.embed(name, given, prompt_name=prompt_name, truncate=truncate or None)
+    lines = [_line(vector, text) for vector, text in zip(found.vectors, given, strict=True)]
+    session.emit(found.raw, Text(printable("\n".join(lines))))
+
+
+def tokenize(
+    ctx: typer.Context,
+    text: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    special: Annotated[
+        bool | None,
+        typer.Option("--special/--no-special", help="With the tokens that a prompt begins with."),
+    ] = None,
+) -> None:
+    """Show the tokens of a text as a prompt has them."""
+    session: Session = ctx.obj
+    read = sys.stdin.read() if text == "-" else text
+    with session.client() as client:
+        found = client.tokenize(read, add_special_tokens=special)
+    table = Table("ID", "TOKEN", box=None, pad_edge=False, header_style="bold")
+    for id_, shown in zip(found.ids, found.texts, strict=True):
+        table.add_row(str(id_), Text(repr(shown)))
+    session.emit(found.raw, table)
+    if not session.as_json and is_terminal():
+        typer.echo(f"{len(found.ids)} of {found.max_length} tokens", err=True)
+
+
+def detokenize(
+    ctx: typer.Context,
+    ids: Annotated[list[int], typer.Argument(metavar="ID…", min=0, help="Ids of tokens.")],
+) -> None:
+    """Show the text that tokens say."""
+    session: Session = ctx.obj
+    with session.client() as client:
+        text = client.detokenize(ids)
+    session.emit({"prompt": text}, Text(printable(text)))
+
+
+def _given(texts: list[str] | None) -> list[str]:
+    return texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+
+
+def _line(vector: Sequence[float], text: str) -> str:
+    begins = " ".join(f"{number:+.4f}" for number in vector[:_SHOWN])
+    return f"{len(vector)} numbers: {begins} …  {text}"

@@ -1,0 +1,1 @@
+"""`_async` without `await`, made of it by `./run reference`: do not edit."""

@@ -1,0 +1,114 @@
+# Made of _async/jobs.py by `./run reference`: change that file.
+"""A training job at hand: waited for, watched, ended."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Self
+
+from .. import _pauses as pauses
+from .. import _training_requests as requests
+from .. import _training_responses as responses
+from .._requests import Call
+from ..errors import PASSING, JobFailed, OvertoneError, Timeout
+from ..training_types import JobEvent, JobFacts
+from .sender import Sender
+
+#: A job is looked at again after this share of the time that it has taken so far.
+_SHARE, _LEAST_S, _GREATEST_S = 0.1, 0.2, 5.0
+_AGAIN_S, _PATIENCE_S = 1.0, 120.0
+
+
+@dataclass(frozen=True)
+class Job(JobFacts):
+    """A training job as it stood when the server was asked, and what can be done about it.
+
+    Its fields never change: methods return a new one.
+    """
+
+    _sender: Sender = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, body: Any, sender: Sender) -> Self:
+        """The job from its JSON."""
+        return cls(**responses.job_facts(body), _sender=sender)
+
+    def refresh(self) -> Self:
+        """The job as it stands now."""
+        return self._asked(Call("GET", requests.job_path(self.id)))
+
+    def cancel(self) -> Self:
+        """End the job for good."""
+        return self._asked(Call("POST", requests.job_path(self.id, "cancel")))
+
+    def pause(self) -> Self:
+        """Hold the job; it writes a checkpoint first."""
+        return self._asked(Call("POST", requests.job_path(self.id, "pause")))
+
+    def resume(self) -> Self:
+        """Resume the paused job from its checkpoint."""
+        return self._asked(Call("POST", requests.job_path(self.id, "resume")))
+
+    def wait(self, *, timeout_s: float | None = None, check: bool = True) -> Self:
+        """The job at its end; a server that restarts meanwhile is waited for.
+
+        Args:
+            timeout_s: how long to wait; the job goes on afterwards.
+            check: raise if the job has made nothing.
+
+        Raises:
+            JobFailed: the job has failed or was cancelled.
+            Timeout: it is not over yet.
+        """
+        began = seen = monotonic()
+        job = self
+        while not job.is_final:
+            waited = monotonic() - began
+            if timeout_s is not None and waited >= timeout_s:
+                raise Timeout(f"{self.id} is {job.status} after {waited:.0f} s; it goes on")
+            pauses.pause(min(max(_SHARE * waited, _LEAST_S), _GREATEST_S))
+            try:
+                job, seen = job.refresh(), monotonic()
+            except PASSING:
+                if monotonic() > seen + _PATIENCE_S:
+                    raise
+        if check and job.status != "succeeded":
+            raise JobFailed.of(job)
+        return job
+
+    def events(
+        self, *, on_lost: Callable[[OvertoneError], None] | None = None
+    ) -> Generator[JobEvent, None, None]:
+        """What happens to the job, from its first event on, as it comes, to the job's end.
+
+        A stream that breaks is opened again where it broke, so each event comes once.
+
+        Args:
+            on_lost: told of each error after which the stream is opened again.
+        """
+        after: str | None = None
+        step: int | None = None
+        seen = monotonic()
+        while True:
+            call = requests.streamed(self.id, after, step)
+            try:
+                with closing(self._sender.stream(call, responses.to_event)) as stream:
+                    for event in stream:
+                        seen = monotonic()
+                        if event.type == "metrics":
+                            step = int(event.data["step"])
+                        else:
+                            after = event.id
+                        yield event
+                return
+            except PASSING as error:
+                if monotonic() > seen + _PATIENCE_S:
+                    raise
+                if on_lost:
+                    on_lost(error)
+            pauses.pause(_AGAIN_S)
+
+    def _asked(self, call: Call) -> Self:
+        answer = self._sender.send(call)
+        return responses.parse(answer, lambda body: self.of(body, self._sender))
