@@ -114,7 +114,7 @@ def test_the_latest_version_is_rolled_back_and_versions_are_deleted(
 def test_a_layers_change_is_drawn_beside_its_spectrum_and_a_loras_size(console: Watched) -> None:
     page = console.go("adapters/shouting")
     own = page.get_by_role("region", name="Layers")
-    own.get_by_label("Layer").select_option("model.layers.1.mlp.up_proj")
+    own.get_by_label("Layer", exact=True).select_option("model.layers.1.mlp.up_proj")
     own.get_by_role("img", name="Spectrum of the change of model.layers.1.mlp.up_proj").wait_for()
     pixels = page.evaluate(
         "() => [...document.querySelectorAll('canvas')].map((one) => new Set("

@@ -3,14 +3,16 @@
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from browser import PHONE, Watched
-from live import Live, running
+from live import Live, running, settings_of
 from program import Program
 from server.base.phases import Phases
+from server.process.launch import start_service
 from server.service import Service
 from server.telemetry.metrics import Metrics
 
@@ -88,22 +90,24 @@ def test_the_key_is_asked_for_once_and_kept_out_of_addresses(
 
 
 def test_a_server_that_starts_is_shown_with_its_phase_and_served_when_ready(
-    live: Live, open_console: Callable[..., Watched]
+    base_folder: Callable[[str], Path], open_console: Callable[..., Watched], tmp_path: Path
 ) -> None:
-    go = threading.Event()
+    go, settings = threading.Event(), settings_of(base_folder("llama"), tmp_path, calibration_s=0)
 
     def slow(metrics: Metrics, phases: Phases) -> Service:
         with phases.phase("loading the base"):
             go.wait(60)
-        return live.service
+        return start_service(settings, metrics, phases)
 
-    with running(live.settings, slow) as server:
-        page = open_console(server.url).page
-        page.goto(server.url)
-        page.get_by_text("the server is starting: loading the base").wait_for()
-        go.set()
-        page.get_by_label("Text to go on from").wait_for()
-        server.app.state.service = None
+    with running(settings, slow) as server:
+        try:
+            page = open_console(server.url).page
+            page.goto(server.url)
+            page.get_by_text("the server is starting: loading the base").wait_for()
+            go.set()
+            page.get_by_label("Add an adapter").wait_for()
+        finally:
+            go.set()
 
 
 def test_what_the_console_weighs_and_how_soon_it_is_painted(

@@ -6,6 +6,7 @@ import pytest
 
 from browser import Watched
 from program import Program
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +33,8 @@ def answer_of(page: Any, model: str) -> Any:
 def test_the_base_and_adapters_answer_side_by_side_as_alone(
     demo: Program, console: Watched
 ) -> None:
-    page = console.go()
-    add(page, "shouting", "legalese")
+    page = console.go("playground?models=tiny,shouting")
+    add(page, "legalese")
     ask(page, "The list")
     page.get_by_text("All answers are there").wait_for(state="attached")
     for model in ("tiny", "shouting", "legalese"):
@@ -66,19 +67,18 @@ def test_a_chat_is_answered_with_its_system_message(demo: Program, console: Watc
 
 
 def test_a_long_answer_can_be_stopped_and_the_server_stops(demo: Program, console: Watched) -> None:
-    page = console.go()
-    ask(page, "The", 2000)
-    page.wait_for_function("document.querySelector('.answer .text')?.textContent.length > 20")
+    page = console.go("playground?models=tiny")
+    ask(page, "The", 400)
+    text = answer_of(page, "tiny").locator(".text")
+    until(lambda: len(text.text_content()) > 20)
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("stopped").wait_for()
+    page.get_by_text("stopped", exact=True).first.wait_for()
     assert page.get_by_role("button", name="Ask").is_enabled()
-    page.wait_for_function(
-        "async () => (await (await fetch('metrics/adapters')).json()).running === 0"
-    )
+    until(lambda: demo.http.get("/metrics/adapters").json()["running"] == 0)
 
 
 def test_one_unknown_model_is_said_and_markup_in_names_and_texts_is_text(console: Watched) -> None:
-    page = console.go()
+    page = console.go("playground?models=tiny")
     evil = "<img src=x onerror=alert(1)>"
     add(page, evil)
     ask(page, evil)
@@ -88,11 +88,12 @@ def test_one_unknown_model_is_said_and_markup_in_names_and_texts_is_text(console
 
 
 def test_suggestions_are_chosen_by_keyboard_and_taken_out_again(console: Watched) -> None:
-    page = console.go()
+    page = console.go("playground?models=tiny")
     field = page.get_by_label("Add an adapter")
     field.focus()
     page.get_by_role("option", name="legalese").wait_for()
-    page.keyboard.press("ArrowDown")
+    page.keyboard.type("sho")
+    page.get_by_role("option", name="legalese").wait_for(state="hidden")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Take shouting out").wait_for()
@@ -105,7 +106,7 @@ def test_suggestions_are_chosen_by_keyboard_and_taken_out_again(console: Watched
 
 
 def test_the_code_that_is_shown_does_the_same(demo: Program, console: Watched) -> None:
-    page = console.go()
+    page = console.go("playground?models=tiny")
     add(page, "shouting")
     ask(page, "The 'list'")
     page.get_by_text("All answers are there").wait_for(state="attached")
@@ -127,3 +128,11 @@ def run(command: list[str]) -> str:
         return " ".join(one["answer"]["choices"][0]["text"] for one in json.loads(shown)["data"])
     except ValueError:
         return shown
+
+
+def test_without_any_choice_the_first_adapters_are_asked_beside_the_base(console: Watched) -> None:
+    page = console.go()
+    tags = page.get_by_role("list", name="Models that are asked").get_by_role("listitem")
+    tags.nth(2).wait_for()
+    assert tags.count() == 3
+    assert tags.first.text_content().startswith("tiny (the base)")

@@ -8,10 +8,10 @@ import pytest
 from browser import Watched
 from program import Program
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 GOOD = '{"prompt": "Say it", "completion": " ALOUD"}\n' * 40
-LONG_MS = 120_000
+LONG_MS = 240_000
 
 
 def drop(page: Any, folder: Path, name: str, content: str) -> None:

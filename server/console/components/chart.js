@@ -30,11 +30,12 @@ export function Chart({ lines, told, x = "step", y = "", height = 240, ofTime = 
   useEffect(() => { plotter().then(() => setIsThere(true), () => {}); }, []);
   useEffect(() => {
     if (!isThere) return undefined;
-    const width = () => own.current.clientWidth;
-    const made = new globalThis.uPlot(optionsOf(lines, { x, y, height, ofTime, width: width() }), dataOf(lines), own.current);
+    const place = own.current;
+    const options = optionsOf(lines, { x, y, height, ofTime, width: place.clientWidth });
+    const made = new globalThis.uPlot(options, dataOf(lines), place);
     plot.current = made;
-    const watch = new ResizeObserver(() => made.setSize({ width: width(), height }));
-    watch.observe(own.current);
+    const watch = new ResizeObserver(() => made.setSize({ width: place.clientWidth, height }));
+    watch.observe(place);
     return () => {
       watch.disconnect();
       made.destroy();
@@ -87,7 +88,7 @@ function optionsOf(lines, { x, y, height, width, ofTime }) {
     ],
     series: [{}, ...lines.map((line) => ({
       stroke: colour(line.colour), width: 1.6, spanGaps: true,
-      ...(line.dots ? { points: { show: true, size: 7, fill: colour(line.colour) }, dash: [4, 4] } : { points: { show: false } }),
+      ...(line.dots ? { points: { show: true, size: 7, fill: colour(line.colour) }, paths: () => null } : { points: { show: false } }),
     }))],
   };
 }

@@ -43,8 +43,8 @@ function Tiles({ now, found }) {
   const tiles = [
     ["Tokens/s", figure(found.tokens)],
     ["Requests/s", figure(found.requests)],
-    ["First token, median", duration(found.median)],
-    ["First token, 95 %", duration(found.late)],
+    ["First token, p50", duration(found.median)],
+    ["First token, p95", duration(found.late)],
     ["Running", `${now.running} of ${now.max_running}`],
     ["Waiting", now.waiting],
     ["Cache in use", percent(now.kv_usage)],

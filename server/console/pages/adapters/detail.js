@@ -10,7 +10,7 @@ import { html, useState } from "../../view.js";
 import { Aliases } from "./aliases.js";
 import { Layers } from "./layers.js";
 import { Residency } from "./residency.js";
-import { Versions } from "./versions.js";
+import { Maker, Versions } from "./versions.js";
 
 export function Detail({ name }) {
   const { data, error, reload } = useLoad(() => read(name), [name]);
@@ -72,7 +72,7 @@ function Facts({ entry }) {
     ["Latest version", entry.version], ["Method", entry.method], ["Settings", config.join(", ") || "–"],
     ["Numbers of its own", count(entry.num_coefficients)], ["File", bytes(entry.size_bytes)],
     ["Layers", entry.target_modules.length], ["Base", `${entry.base.name}${entry.base.verified ? "" : " (the file does not name it)"}`],
-    ["Made by", entry.created_by || "–"], ["Registered", time(entry.created_at)],
+    ["Made by", html`<${Maker} by=${entry.created_by} />`], ["Registered", time(entry.created_at)],
     ["Shared", entry.shared ? "with all tenants" : entry.shared_with.join(", ") || "no"],
     ...metrics.map(([metric, value]) => [metric, value.toPrecision(4)]),
   ];

@@ -9,6 +9,7 @@ import { html, useState } from "../../view.js";
 
 const RANK = 8;
 const NUMBER_BYTES = 4;
+const SPECTRA = { fourier: "Fourier", cosine: "cosine" };
 
 export function Layers({ entry, versions }) {
   const [version, setVersion] = useState(String(entry.version));
@@ -43,7 +44,7 @@ function Pictures({ entry, version, layer }) {
       <${Picture} matrix=${data.delta} label="Change of ${layer.target}"
         caption="|ΔW|: ${out} rows, ${inner} columns; the brightest is ${figure(data.delta.largest)}" />
       <${Picture} matrix=${data.spectrum} label="Spectrum of the change of ${layer.target}"
-        caption="Its ${data.transform} spectrum, six decades; ${axes}" />
+        caption="Its ${SPECTRA[data.transform]} spectrum, six decades; ${axes}" />
     </div>`;
 }
 

@@ -3,7 +3,7 @@ import { bytes, shortDigest, time } from "../../format.js";
 import { linkTo } from "../../route.js";
 import { html } from "../../view.js";
 
-const HEAD = html`<tr><th>Version</th><th>Names</th><th>Method</th><th class="number">Size</th><th>Digest</th><th>Registered</th><th>Made by</th><th></th></tr>`;
+const HEAD = html`<tr><th>Version</th><th>Names</th><th>Method</th><th class="number">Size</th><th>Digest</th><th>Registered</th><th>Made by</th><th><span class="only-read">Actions</span></th></tr>`;
 
 export function Versions({ entry, versions, onDelete }) {
   return html`<section class="panel" aria-label="Versions">
@@ -14,14 +14,20 @@ export function Versions({ entry, versions, onDelete }) {
         <td data-label="Names">${namesOf(entry, one.version)}</td>
         <td data-label="Method">${one.method}</td>
         <td class="number" data-label="Size">${bytes(one.size_bytes)}</td>
-        <td data-label="Digest"><code>${shortDigest(one.digest)}</code></td>
+        <td class="whole" data-label="Digest"><code>${shortDigest(one.digest)}</code></td>
         <td data-label="Registered">${time(one.created_at)}</td>
-        <td data-label="Made by">${one.created_by || "–"}</td>
+        <td data-label="Made by"><${Maker} by=${one.created_by} /></td>
         <td class="acts">
           <a class="button" href=${linkTo("playground", [], { models: `${one.base.name},${one.name}@${one.version}` })} aria-label="Try version ${one.version}">Try</a>
           <button class="quiet danger" aria-label="Delete version ${one.version}" onClick=${() => onDelete(one.version)}>Delete</button>
         </td></tr>`)}</tbody></table>
   </section>`;
+}
+
+/** What made a version: an upload, or a training job, which has a page. */
+export function Maker({ by }) {
+  if (!by.startsWith("ftjob-")) return by || "–";
+  return html`<a href=${linkTo("training", [by])} title=${by}>a training job</a>`;
 }
 
 function namesOf({ aliases }, version) {

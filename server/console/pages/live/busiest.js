@@ -10,7 +10,7 @@ export function Busiest({ rows }) {
 
 function Table({ rows }) {
   return html`<table class="table"><thead><tr><th>Adapter</th><th>Mode</th><th>In memory</th><th class="number">Running</th>
-      <th class="number">Waiting</th><th class="number">Requests/s</th><th class="number">Tokens/s</th><th class="number">First token, 95 %</th></tr></thead>
+      <th class="number">Waiting</th><th class="number">Requests/s</th><th class="number">Tokens/s</th><th class="number">First token, p95</th></tr></thead>
     <tbody>${rows.map((one) => html`<tr key=${one.adapter ?? ""}>
       <td class="name">${one.adapter ? html`<a href=${linkTo("adapters", [one.adapter])}>${one.adapter}</a>` : "the base"}</td>
       <td data-label="Mode">${one.mode ?? "–"}</td>
@@ -19,5 +19,5 @@ function Table({ rows }) {
       <td class="number" data-label="Waiting">${one.waiting}</td>
       <td class="number" data-label="Requests/s">${figure(one.requests)}</td>
       <td class="number" data-label="Tokens/s">${figure(one.tokens)}</td>
-      <td class="number" data-label="First token, 95 %">${duration(one.late)}</td></tr>`)}</tbody></table>`;
+      <td class="number" data-label="First token, p95">${duration(one.late)}</td></tr>`)}</tbody></table>`;
 }

@@ -22,7 +22,7 @@ export function Sampling({ values, onValues, defaults = {} }) {
     <div class="grid">
       ${NUMBERS.map(([name, label, limits]) => html`
         <${Field} key=${name} type="number" label=${label} value=${values[name]} onValue=${set(name)}
-          placeholder=${defaults[name] ?? "default"} ...${limits} />`)}
+          placeholder=${defaults[name] ?? (name === "seed" ? "random" : "default")} ...${limits} />`)}
       <${Field} label="Stop at" value=${values.stop} onValue=${set("stop")} placeholder="no text" />
     </div>
   </details>`;

@@ -65,6 +65,6 @@ function Result({ job }) {
     <header><h2>${reference}</h2>${better !== null && html`<span class="badge ${better ? "succeeded" : "failed"}">${better ? "better than the base" : "no better than the base"}</span>`}</header>
     ${rows.length > 0 && html`<table class="table"><thead><tr><th>On held-out examples</th><th class="number">Adapter</th><th class="number">Base</th></tr></thead>
       <tbody>${rows.map(([name, value]) => html`<tr key=${name}><td class="name">${name}</td>
-        <td class="number" data-label="Adapter">${figure(value)}</td><td class="number" data-label="Base">${figure(base[name])}</td></tr>`)}</tbody></table>`}
+        <td class="number" data-label="Adapter">${figure(value, 4)}</td><td class="number" data-label="Base">${figure(base[name], 4)}</td></tr>`)}</tbody></table>`}
   </section>`;
 }

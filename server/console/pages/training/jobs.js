@@ -19,7 +19,7 @@ export function Jobs({ base }) {
   const { failed, move } = useMoves(reload);
   const jobs = data?.data ?? [];
   const isAnyOn = jobs.some((job) => !isOver(job));
-  usePoll(async () => { if (isAnyOn) await reload(); }, 2000, [isAnyOn]);
+  usePoll(async () => { if (isAnyOn) await Promise.all([reload(), workers.reload()]); }, 2000, [isAnyOn]);
   const [ticked, setTicked] = useState(null);
   const chosen = ticked ?? jobs.slice(0, 2).map((job) => job.id);
   const tick = (id) => setTicked(chosen.includes(id) ? chosen.filter((one) => one !== id) : [...chosen, id].slice(-MOST_FOLLOWED));
@@ -58,7 +58,7 @@ export function Losses({ jobs, onEnd }) {
 
 function Table({ jobs, chosen, onTick, move }) {
   return html`<table class="table">
-    <thead><tr><th>Adapter</th><th>State</th><th>Progress</th><th>Method</th><th>Filed</th><th></th></tr></thead>
+    <thead><tr><th>Adapter</th><th>State</th><th>Progress</th><th>Method</th><th>Filed</th><th><span class="only-read">Actions</span></th></tr></thead>
     <tbody>${jobs.map((job) => html`<tr key=${job.id}>
       <td class="name"><label class="tick"><input type="checkbox" checked=${chosen.includes(job.id)} onChange=${() => onTick(job.id)}
         aria-label="Chart ${job.adapter.name}" /></label> <a href=${linkTo("training", [job.id])}>${job.adapter.name}</a></td>
