@@ -16,6 +16,8 @@ from demo_scene import PROGRAM, running_demo
 from .pages import ROOT, Block
 
 _DOCUMENTED = "127.0.0.1:8000"
+#: A job of README's waits for those that other pages' blocks have filed.
+_COMMAND_S = 100
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Demo:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=_COMMAND_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from .conftest import Demo
 from .pages import blocks
 
@@ -12,6 +14,7 @@ def test_readme_begins_with_the_demo() -> None:
     assert README[0].text.strip() == "./run demo"
 
 
+@pytest.mark.timeout(240)
 def test_every_other_command_of_readme_works_while_the_demo_runs(demo: Demo) -> None:
     outputs = [demo.run(block) for block in README[1:] if block.reason is None]
     assert '"method"' not in outputs[0]
