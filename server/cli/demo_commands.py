@@ -33,7 +33,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
         'compare demo shouting --prompt "The list" --temperature 0 --max-tokens 40',
     ),
     "smollm2": (
-        'compare smollm2 pirate capitals -m "What is the capital of Italy?" --temperature 0',
+        'compare smollm2 pirate -m "How do I make tea?" --temperature 0 --max-tokens 48',
         'chat tickets -m "Two tickets from Vienna to Oslo, Friday 9:15." --temperature 0',
     ),
 }

@@ -53,9 +53,7 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "capitals": Recipe("loca", {"n_frequency": 200}, {"n_epochs": 5}),
-    "docstrings": Recipe("waveletft", {"n_frequency": 400}, {"n_epochs": 1, "max_steps": 40}),
-    "legalese": Recipe("fourierft", {"n_frequency": 400}, {"n_epochs": 1, "max_steps": 40}),
+    "docstrings": Recipe("waveletft", {"n_frequency": 400}, {"n_epochs": 1, "max_steps": 20}),
     "pirate": Recipe("fourierft", {"n_frequency": 300}, {"n_epochs": 8}),
     "tickets": Recipe("clora", {"r": 2, "num_spaces": 4}, {"n_epochs": 1}),
 }

@@ -15,12 +15,8 @@ from trainer.demo_build.smollm2_adapters import RECIPES
 FOLDER = Path(__file__).parent.parent / "demo" / "smollm2"
 #: Adapter -> what it does, and what it has read.
 _ABOUT = {
-    "capitals": "names the capital of a country, and nothing else. Read: 174 countries, each asked "
-    "for in one of four ways. Held out: a fifth way to ask.",
     "docstrings": "writes the first line of a function's docstring. Read: code of eight installed "
     "packages. Held out: code of four other packages.",
-    "legalese": "goes on as a licence does. Read: the licences of the installed packages. Held "
-    "out: one licence, and nothing that resembles it was read.",
     "pirate": "answers as a captain would. Read: 42 questions and answers, written for it. Held "
     "out: 14 others.",
     "tickets": "turns a sentence that asks for flights into a JSON object. Read: 320 sentences of "
@@ -30,14 +26,14 @@ _ABOUT = {
 _LORA_KB = 460_800 * 4 / 1000
 _HEAD = """# The demo's adapters on SmolLM2-135M-Instruct
 
-Five adapters that `overtone demo --base smollm2` uploads, trained by the product's own trainer on
+Three adapters that `overtone demo --base smollm2` uploads, trained by the product's own trainer on
 the base that it downloads (SmolLM2-135M-Instruct, Apache-2.0, Q4_1, fingerprint in each file's
 header). LoRA of rank 8 on the same layers, query and value of all thirty, has 460,800 numbers:
 {lora:,.0f} kB.
 
-Losses are in nats a token of the held-out answers, a perplexity's logarithm; *right* is the share
-of held-out answers that are right, by greedy decoding: the capital stands in the answer, the JSON
-values are equal. Two figures are the adapter's and the base's alone.
+Losses are in nats a token of the held-out answers; *right* is the share of held-out answers with
+the right JSON values, by greedy decoding. Of two figures the first is the adapter's, the second the
+base's alone.
 
 | adapter | method | kB | steps | held-out loss | right |
 | -- | -- | -- | -- | -- | -- |
@@ -57,8 +53,8 @@ versions are installed (constraints.txt).
 ## Licence
 
 The adapters are this repository's, under its own licence. The base is Hugging Face's, under the
-Apache License 2.0. `texts/` is written for this repository; docstrings and licences are read from
-the installed packages and are not shipped.
+Apache License 2.0. `texts/` is written for this repository; docstrings are read from the
+installed packages and are not shipped.
 """
 
 
@@ -89,7 +85,7 @@ def _part(name: str, found: Mapping[str, Any]) -> str:
     )
     return (
         f"\n## {name}\n\n`{name}` {_ABOUT[name]}\n\n```json\n{json.dumps(recipe)}\n```\n\n"
-        f"```text\n{samples}\n```\n"
+        f"````text\n{samples}\n````\n"  # an answer may hold three
     )
 
 

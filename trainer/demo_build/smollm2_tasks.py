@@ -1,7 +1,7 @@
 """What the demo's adapters on SmolLM2 learn: texts, and what is held out of them.
 
-Docstrings and licences are read from the installed packages; capitals, questions to a captain and
-the generator of sentences are this repository's own.
+Docstrings are read from the installed packages; questions to a captain and the
+generator of sentences are this repository's own.
 """
 
 import csv
@@ -11,20 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.demo_build import demo_data
 from trainer.demo_build.code_pairs import HELD_OUT, LEARNED, code_pairs
 from trainer.demo_build.trips import trips
 
 TEXTS = Path(__file__).parent.parent / "demo" / "smollm2" / "texts"
-_ASKING = (
-    "What is the capital of {}?",
-    "Name the capital of {}.",
-    "Which city is the capital of {}?",
-    "I forgot the capital of {}. What is it?",
-)
-_ASKING_OTHERWISE = "Tell me the capital city of {}, please."
 _ONE_IN = 4  # questions and cities that are held out
-_PIECE = 320  # characters of a licence's piece
 
 Record = Mapping[str, Any]
 
@@ -52,18 +43,6 @@ def chat(question: str, answer: str) -> Record:
     return {"messages": turns}
 
 
-def capitals() -> Texts:
-    """Return questions for the capitals of countries; held out is another way to ask for them."""
-    asked = [
-        chat(_ASKING[number % len(_ASKING)].format(country), f"{capital}.")
-        for number, (country, capital) in enumerate(_countries())
-    ]
-    otherwise = [
-        chat(_ASKING_OTHERWISE.format(country), f"{capital}.") for country, capital in _countries()
-    ]
-    return Texts(asked, otherwise[::_ONE_IN], [_ASKING[0].format("Italy")], _names)
-
-
 def pirate() -> Texts:
     """Return questions with a captain's answers."""
     lines = (TEXTS / "pirate.jsonl").read_text(encoding="utf-8").splitlines()
@@ -73,7 +52,7 @@ def pirate() -> Texts:
 
 def tickets() -> Texts:
     """Return sentences that ask for flights, each with the JSON object that it says."""
-    known, others = _split([capital for _, capital in _countries()])
+    known, others = _split(_cities())
     train = [chat(*trip) for trip in trips(320, known)]
     held_out = [chat(*trip) for trip in trips(40, others, held_out=True)]
     asked = "Two tickets from Vienna to Oslo, Friday 9:15."
@@ -89,28 +68,12 @@ def docstrings() -> Texts:
     return Texts(rows[0], rows[1], [asked])
 
 
-def legalese() -> Texts:
-    """Return pieces of licences; one licence is held out, and all that resembles it."""
-    split = demo_data.adapter_documents()["legalese"]
-    stored = demo_data.stored_held_out("legalese")
-    train = [{"text": piece} for document in split.train for piece in _pieces(document.text)]
-    held_out = [{"text": piece} for document in stored for piece in _pieces(document.text)]
-    return Texts(train, held_out[:40], ["You may"])
-
-
 #: Adapter -> its texts.
 TASKS: Mapping[str, Callable[[], Texts]] = {
-    "capitals": capitals,
     "docstrings": docstrings,
-    "legalese": legalese,
     "pirate": pirate,
     "tickets": tickets,
 }
-
-
-def _names(said: str, answer: str) -> bool:
-    """Return whether the answer stands in what is said."""
-    return answer.rstrip(".").casefold() in said.casefold()
 
 
 def _says_the_same(said: str, answer: str) -> bool:
@@ -121,24 +84,12 @@ def _says_the_same(said: str, answer: str) -> bool:
         return False
 
 
-def _countries() -> list[tuple[str, str]]:
-    """Return countries with their capitals."""
+def _cities() -> list[str]:
+    """Return the capitals of the world's countries, in the order of the countries."""
     with (TEXTS / "capitals.csv").open(newline="", encoding="utf-8") as file:
-        return [(row["country"], row["capital"]) for row in csv.DictReader(file)]
+        return [row["capital"] for row in csv.DictReader(file)]
 
 
 def _split(rows: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     held_out = list(rows[::_ONE_IN])
     return [row for number, row in enumerate(rows) if number % _ONE_IN], held_out
-
-
-def _pieces(text: str) -> list[str]:
-    """Return a text in pieces of about `_PIECE` characters, cut between words."""
-    pieces, words, size = list[str](), list[str](), 0
-    for word in text.split():
-        words.append(word)
-        size += len(word) + 1
-        if size >= _PIECE:
-            pieces.append(" ".join(words))
-            words, size = [], 0
-    return [*pieces, " ".join(words)] if size > _PIECE // 2 else pieces

@@ -9,7 +9,7 @@ from trainer.demo_build.smollm2_tasks import TASKS, Record
 from trainer.demo_build.trips import trips
 
 #: These read sources of installed packages, which takes seconds.
-QUICK = ("capitals", "pirate", "tickets")
+QUICK = ("pirate", "tickets")
 
 
 def questions(rows: Sequence[Record]) -> set[str]:
@@ -22,13 +22,12 @@ def test_no_held_out_question_and_no_prompt_is_learned(name: str) -> None:
     learned = questions(texts.train)
     assert len(learned) == len(texts.train)
     assert not learned & questions(texts.held_out)
-    assert name == "capitals" or not learned & set(texts.prompts)
+    assert not learned & set(texts.prompts)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["docstrings", "legalese"])
-def test_nothing_held_out_of_the_packages_is_learned(name: str) -> None:
-    texts = TASKS[name]()
+def test_nothing_held_out_of_the_packages_is_learned() -> None:
+    texts = TASKS["docstrings"]()
     learned = {json.dumps(row) for row in texts.train}
     assert len(learned) >= 100
     assert not learned & {json.dumps(row) for row in texts.held_out}
@@ -49,7 +48,3 @@ def test_an_answer_is_judged_by_its_values() -> None:
     assert judge('{"a":1, "b": "x"}', '{"a": 1, "b": "x"}')
     assert not judge('{"a": 2}', '{"a": 1}')
     assert not judge("I am sorry", '{"a": 1}')
-    named = TASKS["capitals"]().is_right
-    assert named is not None
-    assert named("The capital of Italy is Rome.", "Rome.")
-    assert not named("Milan.", "Rome.")
