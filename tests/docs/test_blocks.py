@@ -21,7 +21,7 @@ from .conftest import Demo
 from .pages import ROOT, Block, blocks, tracked
 
 #: Why blocks cannot run here -> how many.
-NOT_RUN = {"needs Docker": 1, "needs a cluster": 1, "needs a Ray cluster": 1, "downloads": 5}
+NOT_RUN = {"needs Docker": 1, "needs a cluster": 1, "needs a Ray cluster": 1, "downloads": 6}
 
 
 def checked_by(check: str) -> list[Block]:
