@@ -20,7 +20,7 @@ EXAMPLES = {
     "complete": 'overtone complete critic "Once upon a time" --max-tokens 32',
     "compare": 'overtone compare critic critic@prod --prompt "Once upon a time"',
     "classify": 'overtone classify reviews "Never again." "Well done!"',
-    "embed": 'overtone embed notes "A sentence." --json',
+    "embed": 'overtone embed notes "A sentence."',
     "rerank": 'overtone rerank judge "What is rain?" "Drops." "A plain in Spain."',
     "score": 'overtone score judge "What is rain?" "Drops."',
     "tokenize": 'overtone tokenize "Once upon a time"',

@@ -13,6 +13,7 @@ and what it needs a line in requirements.txt or package.json.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import pytest
 
 import spectra
 import tiny
+from demo_scene import running_demo
 from program import Program
 from waiting import until
 
@@ -224,6 +226,25 @@ def test_a_client_gets_what_the_server_answers(
     left_out = [*told.get("cannot", []), *(OF_LIBRARIES if raw else ())]
     wanted = {name: v for name, v in expected.items() if name not in left_out}
     assert raw | told.get("answers", {}) == wanted
+
+
+def test_the_example_of_frameworks_runs(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as (port, _):
+        example = ROOT / "examples" / "langchain_and_llamaindex.py"
+        done = subprocess.run(
+            [*COMMANDS[".py"], str(example)],
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            env={**os.environ, "OVERTONE_URL": f"http://127.0.0.1:{port}", "PYTHONPATH": ""},
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    chat, stream, strict, completed = done.stdout.splitlines()
+    said = chat.partition(": ")[2].strip()
+    assert said in stream
+    assert re.search(r"kind='(right|duty)' party='(tenant|landlord)'", strict)
+    assert len(completed.partition(": ")[2].strip()) > 2
 
 
 def test_no_client_leaves_anything_open(server: Program) -> None:
