@@ -7,7 +7,6 @@ The other parts have the papers' pictures: quality over one setting, on the chea
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 from bench.studies.runs import Contender
@@ -43,6 +42,17 @@ _OF_RATES = _SPECTRAL | {"CLoRA": "clora", "LoRA": "lora"}
 _TIMES = (0.1, 0.3, 3.0, 10.0)
 #: FRoD's preset is bounded on a wide base, and so is a multiple of it: these are absolute.
 _FROD_RATES = (4e-4, 1.2e-3, 3.6e-3, 7e-3, 1.2e-2)
+_SHORT: Mapping[str, Any] = {"max_steps": 16}
+_N: Mapping[str, Any] = {"n_frequency": 960}
+#: Label -> method, config, and rates that are compared with the preset's.
+_SEARCHED: Mapping[str, tuple[str, Mapping[str, Any], tuple[float, ...]]] = {
+    "FourierFT n=960": ("fourierft", _N, (0.0083, 0.0289, 0.05)),
+    "LoCA n=960": ("loca", _N, (0.0167,)),
+    "WaveletFT n=960": ("waveletft", _N, (0.001,)),
+    "LoRA r=1": ("lora", {"r": 1}, (0.0017,)),
+    "FRoD s=0.00116": ("frod", {"sparse_rate": 0.00116}, (8e-4, 7.6e-3)),
+    "FRoD s=0.01": ("frod", {"sparse_rate": 0.01}, (4e-4, 3.6e-3)),
+}
 #: Positions are learned in runs of more than a hundred steps: these have 240.
 _LONG = {"n_epochs": 6}
 
@@ -104,17 +114,13 @@ def _clora() -> Iterable[Contender]:
 
 
 def _presets() -> Iterable[Contender]:
-    """Yield what presets are searched for with, on data that no other part sees."""
-    texts: dict[str, Mapping[str, Any]] = {"subjects-tuning": _TWICE, "docstrings-tuning": {}}
-    for text, all_of in texts.items():
-        for times in (0.3, 1.0, 2.0, 4.0, 8.0):
-            what = f"{text}: FourierFT n=960 rate x{times:g}"
-            hyper = {**all_of, "learning_rate_multiplier": times}
-            yield Contender(what, "fourierft", {"n_frequency": 960}, hyper, text)
-        for part, rate in product((0.00116, 0.01), _FROD_RATES):
-            what = f"{text}: FRoD s={part:g} rate {rate:g}"
-            hyper = {**all_of, "learning_rate": rate}
-            yield Contender(what, "frod", {"sparse_rate": part}, hyper, text)
+    """Yield presets and rates beside them, in short runs on data that no other part sees."""
+    for text in ("subjects-tuning", "docstrings-tuning"):
+        for what, (method, config, rates) in _SEARCHED.items():
+            yield Contender(f"{text}: {what}", method, config, _SHORT, text)
+            for rate in rates:
+                hyper = {**_SHORT, "learning_rate": rate}
+                yield Contender(f"{text}: {what}, {rate:g}", method, config, hyper, text)
 
 
 #: Name of a part -> its contenders.
