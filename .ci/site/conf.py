@@ -17,6 +17,7 @@ copyright = "Apache-2.0"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "client/README.md", "docs/**.md", "examples/**.md"]
+include_patterns += ["trainer/demo/smollm2/README.md"]
 exclude_patterns = [".*", "site", "build", "tests", "**/node_modules"]
 
 extensions = ["myst_parser", "mathml"]

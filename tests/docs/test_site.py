@@ -33,7 +33,7 @@ def links() -> ModuleType:
 
 def test_the_navigation_has_every_page_once() -> None:
     named = [page for part in NAVIGATION for page in part["pages"]]
-    examples = [page for page in named if page.startswith("examples/")]
+    examples = [page for page in named if page.startswith(("examples/", "trainer/"))]
     assert all((ROOT / page).exists() for page in examples)
     pages = [title(page) for page in PAGES if title(page) != "docs/index.md"]
     assert sorted(set(named) - set(examples)) == sorted(pages)
