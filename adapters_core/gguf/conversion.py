@@ -123,10 +123,10 @@ def _convert(file: Path, folder: Path, say: Say) -> None:
             "Make room there, or choose another folder with --data or OVERTONE_DATA",
         )
     say(f"converting {file.name}, {numbers / 1e6:,.0f} million numbers, once, into {folder}")
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent))
+    # Made by the process that writes, which removes it when this one ends at any moment.
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         _written(file, part, say)
-        part.chmod(0o755)  # as a folder that this user makes, not as a temporary one
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Converts one GGUF file; a process of its own, see conversion.py.
 
-    python -m adapters_core.gguf.writing FILE FOLDER
+    python -m adapters_core.gguf.writing FILE FOLDER      (makes the folder)
 
 transformers reads the file. Weights are written in the smallest of bfloat16, float16 and float32
 that holds every one of them exactly, so nothing is lost: for an unquantised file that is its own
@@ -132,6 +132,7 @@ def _end_with_input(folder: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[2])
+    target.mkdir()
     threading.Thread(target=_end_with_input, args=(target,), daemon=True).start()
     try:
         main(Path(sys.argv[1]), target)

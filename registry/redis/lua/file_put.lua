@@ -11,7 +11,7 @@ if op == 'put' then
   local count = held.files(tenant_index)
   if is_over(max_files, count, 1) then return {'full', 'files', count} end
   if max_bytes ~= '' then
-    local used = held.file_bytes(tenant_index, files)
+    local used = held.file_bytes(tenant_index, files, true)
     if is_over(max_bytes, used, size_bytes) then
       return {'full', 'file_bytes', string.format('%.0f', used)}
     end

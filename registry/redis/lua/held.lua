@@ -14,11 +14,12 @@ local function sum_of(index)
   return (string.gsub(index, '}:', '}:bytes:', 1))
 end
 
-local function kept(index, count)
+-- Return an index's sum; `keeps` it if it was counted: not where something is only read.
+local function kept(index, keeps, count)
   local sum = redis.call('GET', sum_of(index))
   if sum then return tonumber(sum) end
   sum = count()
-  redis.call('SET', sum_of(index), string.format('%.0f', sum), 'EX', KEPT_SUM_S)
+  if keeps then redis.call('SET', sum_of(index), string.format('%.0f', sum), 'EX', KEPT_SUM_S) end
   return sum
 end
 
@@ -41,8 +42,8 @@ function held.files(files_of_tenant)
   return redis.call('ZCARD', files_of_tenant)
 end
 
-function held.file_bytes(files_of_tenant, files)
-  return kept(files_of_tenant, function()
+function held.file_bytes(files_of_tenant, files, keeps)
+  return kept(files_of_tenant, keeps, function()
     local sum = 0
     for _, id in ipairs(redis.call('ZRANGE', files_of_tenant, 0, -1)) do
       local body = redis.call('HGET', files, id)
@@ -57,8 +58,8 @@ function held.adapters(names)
 end
 
 -- Of coefficients, in all versions.
-function held.adapter_bytes(names, records_prefix)
-  return kept(names, function()
+function held.adapter_bytes(names, records_prefix, keeps)
+  return kept(names, keeps, function()
     local sum = 0
     for _, name in ipairs(redis.call('ZRANGE', names, 0, -1)) do
       for _, record in ipairs(redis.call('HVALS', records_prefix .. name)) do

@@ -51,7 +51,7 @@ if not version and not redis.call('ZSCORE', names, name) then
   if is_over(max_adapters, used, 1) then return {'full', 'adapters', used} end
 end
 if not version and max_bytes ~= '' then
-  local used = held.adapter_bytes(names, records_prefix)
+  local used = held.adapter_bytes(names, records_prefix, true)
   if is_over(max_bytes, used, size_bytes) then
     return {'full', 'adapter_bytes', string.format('%.0f', used)}
   end

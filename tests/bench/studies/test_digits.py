@@ -9,7 +9,8 @@ import torch
 
 from bench.studies import digits as training_digits
 from bench.studies.main import study_main
-from bench.studies.runs import Contender, run_one, summed_up
+from bench.studies.runs import Contender, run_one
+from bench.studies.sums import summed_up
 from overtone_client import InvalidArgument
 from registry.examples.images import ZipImages
 

@@ -165,13 +165,18 @@ def sums(client):
     return sorted(client.scan_iter(f"{keys.BYTES}*"))
 
 
-def test_sums_of_bytes_are_kept_for_an_hour_and_only_where_they_were_asked_for(
+MANY = Limits(adapter_bytes=10**9, file_bytes=10**9)
+
+
+def test_sums_of_bytes_are_kept_for_an_hour_and_only_where_they_are_limited(
     client, files, put_adapter
 ):
     put_adapter(1, "a")
     put(files)
-    assert sums(client) == []
     Stocks(client).of("alice", "alice")
+    assert sums(client) == []
+    put_adapter(2, "a", limits=MANY)
+    put(files.within(MANY))
     assert len(sums(client)) == 2
     assert all(0 < client.ttl(key) <= 3600 for key in sums(client))
 
@@ -192,8 +197,9 @@ def test_a_kept_sum_is_what_counting_anew_finds(client, adapters, files, put_ada
     for each in client.scan_iter(f"{keys.PREFIX}*"):
         client.delete(each)
     for op, number in steps:
-        before = [Stocks(client).of(tenant, tenant) for tenant in tenants]  # keeps the sums
-        assert len(before) == 2
+        put_adapter(4 + number, "kept", limits=MANY)
+        put(files.within(MANY))
+        assert sums(client)
         change(op, number, client, adapters, files, put_adapter)
         kept = [Stocks(client).of(tenant, tenant) for tenant in tenants]
         for key in sums(client):
