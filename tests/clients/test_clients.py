@@ -13,7 +13,6 @@ and what it needs a line in requirements.txt or package.json.
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -240,10 +239,10 @@ def test_the_example_of_frameworks_runs(tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    chat, stream, strict, completed = done.stdout.splitlines()
+    chat, stream, held, completed = done.stdout.splitlines()
     said = chat.partition(": ")[2].strip()
     assert said in stream
-    assert re.search(r"kind='(right|duty)' party='(tenant|landlord)'", strict)
+    assert held.partition(": ")[2].strip() in ("'a right'", "'a duty'")
     assert len(completed.partition(": ")[2].strip()) > 2
 
 
