@@ -64,7 +64,7 @@ def main() -> None:
         print("two lines alone: worse, so the alias stays where it is:")
         learn(client, LEARNED[:2], held_out, 1, f"alias:{ALIAS}")
         say(client)
-        print("back to the first, if nobody moved the alias meanwhile:")
+        print("back to the first, if the alias was not moved meanwhile:")
         version = int(first.fine_tuned_model.rpartition("@")[2])
         now = client.show(NAME).aliases[ALIAS]
         client.alias(NAME, ALIAS, version, if_match=now)

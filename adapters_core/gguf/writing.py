@@ -132,9 +132,9 @@ def _end_with_input(folder: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[2])
-    target.mkdir()
-    threading.Thread(target=_end_with_input, args=(target,), daemon=True).start()
     try:
+        target.mkdir()
+        threading.Thread(target=_end_with_input, args=(target,), daemon=True).start()
         main(Path(sys.argv[1]), target)
     except NoBase as fault:
         _tell({"why": fault.why, "step": fault.step})

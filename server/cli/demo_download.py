@@ -71,7 +71,7 @@ _FAULTS = {
     ),
     r"DO NOT MATCH THE HASHES": (
         "the package index gave another file than the one that is known",
-        "Ask whoever runs the index, or set PIP_INDEX_URL to another one",
+        "Ask its operator, or set PIP_INDEX_URL to another one",
     ),
     _INDEX_AWAY: (
         "the package index cannot be reached",
