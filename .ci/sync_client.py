@@ -63,11 +63,15 @@ def main() -> None:
         if names:
             sys.exit(f"not as made of _async: {', '.join(names)}; ./run reference makes them")
         return
+    texts = {
+        path.name: made(path.name) for path in SOURCE.glob("*.py")
+    }  # all, or nothing is changed
     MADE.mkdir(exist_ok=True)
     for path in MADE.glob("*.py"):
-        path.unlink()
-    for path in SOURCE.glob("*.py"):
-        (MADE / path.name).write_text(made(path.name))
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        (MADE / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ def main() -> int:
 
 def build(out: Path) -> int:
     """Write the site to an empty folder; return Sphinx's exit code, which a warning makes 1."""
+    if out.exists() and any(out.iterdir()) and not (out / ".buildinfo").exists():
+        print(f"{out} holds something else than a site: give another --out", file=sys.stderr)
+        return 2
     if out.exists():
         shutil.rmtree(out)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]

@@ -77,5 +77,8 @@ def _saved(tensors: Mapping[str, Any]) -> bytes:
 
 def _fields(config: Any) -> dict[str, Any]:
     given = config if isinstance(config, Mapping) else config.to_dict()
-    fields = {key: list(value) if isinstance(value, set) else value for key, value in given.items()}
+    # Sorted: a set's order differs between processes, and the config belongs to the digest.
+    fields = {
+        key: sorted(value) if isinstance(value, set) else value for key, value in given.items()
+    }
     return {**fields, "inference_mode": True}

@@ -1,7 +1,9 @@
 """One pure parser per answer: from an HTTP response to a value of types.py or an error."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -286,8 +288,17 @@ def _time(given: Any) -> datetime | None:
 
 
 def _seconds(given: str | None) -> float | None:
-    """Seconds of a Retry-After; the header's other form, a date, is not used by the server."""
+    """Seconds from now of a Retry-After, in either form; a proxy may send a date."""
     try:
-        return None if given is None else float(given)
+        seconds = float(given or "nan")
     except ValueError:
-        return None
+        seconds = _seconds_until(given or "")
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        then = parsedate_to_datetime(date)
+    except ValueError:
+        return math.nan
+    return (then.astimezone(UTC) - datetime.now(UTC)).total_seconds()

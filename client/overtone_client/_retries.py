@@ -2,8 +2,9 @@
 
 The server has said 429 or 503. A 429, and a 503 of a server that is starting or going down, mean
 that nothing was done: any call may be sent again. After another 503 only calls are sent again that
-can be repeated without harm: those that read, those whose method HTTP calls idempotent, questions
-to a model, and an upload, which gives the same version for the same bytes.
+can be repeated without harm: those that read, those that set something to a value, questions to a
+model, and an upload, which gives the same version for the same bytes. A DELETE and a change under a
+condition are not: what the first one has done would make the second one's answer an error.
 """
 
 import random
@@ -33,7 +34,7 @@ REPEATABLE = frozenset(
         "/detokenize",
     }
 )
-_IDEMPOTENT = frozenset({"GET", "PUT", "PATCH", "DELETE"})  # our PATCH says what holds afterwards
+_REPEATABLE_METHODS = frozenset({"GET", "PUT", "PATCH"})  # our PATCH says what holds afterwards
 
 
 def pause_before_retry(
@@ -63,6 +64,8 @@ def _may_repeat(call: Call, error: APIError) -> bool:
 
 
 def _is_repeatable(call: Call) -> bool:
-    if call.method in _IDEMPOTENT or call.url in REPEATABLE:
+    if "If-Match" in (call.headers or {}):
+        return False
+    if call.method in _REPEATABLE_METHODS or call.url in REPEATABLE:
         return True
     return call.url.endswith("/warm")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import load
 
-from overtone_client import Adapter, AsyncClient, Client, InvalidArgument
+from overtone_client import Adapter, AsyncClient, Client, InvalidAdapter, InvalidArgument
+from overtone_client._peft import _fields
 
 from .fake_overtone import Fault, State
 
@@ -104,6 +105,21 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(
     ) as caught:
         client.upload_peft(adapted(), "poet")
     assert getattr(caught.value, "code", None) == code
+
+
+@pytest.mark.parametrize("code", ["no_effect", "non_finite"])
+def test_what_is_wrong_with_an_adapters_values_says_nothing_of_bases(
+    client: Client, state: State, code: str
+) -> None:
+    state.next_fault = Fault(422, code, "q_proj has no effect")
+    with pytest.raises(InvalidAdapter) as caught:
+        client.upload_peft(adapted(), "poet")
+    assert "made on" not in str(caught.value)
+
+
+def test_a_config_is_the_same_whatever_order_a_set_has() -> None:
+    names = {"v_proj", "q_proj", "k_proj", "o_proj", "up_proj", "gate_proj", "down_proj"}
+    assert _fields({"target_modules": names})["target_modules"] == sorted(names)
 
 
 @pytest.mark.anyio

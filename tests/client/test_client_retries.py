@@ -1,6 +1,8 @@
 """Calls that the server is too busy for: which are sent again, after how long, and which not."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx2
@@ -19,6 +21,7 @@ from overtone_client import (
     Unavailable,
 )
 from overtone_client._requests import Call
+from overtone_client._responses import _seconds
 from overtone_client._retries import FIRST_S, GREATEST_S, PATIENCE_S, pause_before_retry
 
 RECORD = {"name": "demo", "version": 1, "digest": "sha256:0"}
@@ -96,11 +99,12 @@ ONCE = [
     Call("POST", "/v1/files"),
     Call("POST", "/v1/keys"),
     Call("POST", "/v1/adapters/poet/rollback"),
+    Call("DELETE", "/v1/adapters/poet"),  # a second one's 404 would hide that the first was done
+    Call("PUT", "/v1/adapters/poet/aliases/prod", headers={"If-Match": '"3"'}),  # likewise its 412
 ]
 REPEATABLE = [
     Call("GET", "/v1/models"),
     Call("PUT", "/v1/adapters/poet/aliases/prod"),
-    Call("DELETE", "/v1/adapters/poet"),
     Call("PATCH", "/v1/adapters/poet"),
     Call("POST", "/v1/adapters"),
     Call("POST", "/v1/chat/completions"),
@@ -188,3 +192,27 @@ async def test_the_awaited_client_waits_too(paused: list[float]) -> None:
 def test_negative_retries_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="max_retries"):
         Client(max_retries=-1)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, None),
+        ("3", 3.0),
+        ("-5", 0.0),
+        ("inf", None),
+        ("soon", None),
+        ("Fri, 31 Jul 1998 00:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_read_in_both_forms_and_never_below_zero(
+    given: str | None, told: float | None
+) -> None:
+    assert _seconds(given) == told
+
+
+def test_a_date_in_retry_after_is_that_far_away() -> None:
+    then = datetime.now(UTC) + timedelta(seconds=20)
+    seconds = _seconds(format_datetime(then, usegmt=True))
+    assert seconds is not None
+    assert 18 < seconds <= 20

@@ -8,7 +8,7 @@ from .. import _requests as requests
 from .. import _responses as responses
 from .._peft import PeftModelLike, taken
 from .._upload import Config, Progress, Source, from_bytes, opened, upload_fields
-from ..errors import BaseMismatch, InvalidAdapter
+from ..errors import BaseMismatch, InvalidAdapter, NoEffect, NonFinite, OvertoneError
 from ..types import Adapter, AdapterLayer, Alias
 from .sender import Sender
 
@@ -79,13 +79,19 @@ class AdapterCalls:
         try:
             return responses.parse_adapter(self._sender.send(call))
         except (BaseMismatch, InvalidAdapter) as error:
-            served = self._sender.all(requests.models(1, None), responses.to_model)
-            error.message += (
-                f" (made on {made.get('base_model_name_or_path')!r}; "
-                f"this server's base is {served[0].id!r})"
-            )
-            error.args = (error.message,)
+            if not isinstance(error, NoEffect | NonFinite):  # those are of its values
+                error.message += self._bases(made.get("base_model_name_or_path"))
+                error.args = (error.message,)
             raise
+
+    def _bases(self, named: str | None) -> str:
+        """What to say behind the message of an adapter that does not fit."""
+        try:
+            served = self._sender.all(requests.models(1, None), responses.to_model)
+        except OvertoneError:  # the first error is the one to report
+            served = []
+        here = f"; this server's base is {served[0].id!r}" if served else ""
+        return f" (made on {named!r}{here})"
 
     def list_adapters(
         self,
