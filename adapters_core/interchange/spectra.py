@@ -22,9 +22,10 @@ def half_fourier_magnitudes(delta: Tensor) -> Tensor:
     """Return the half of them that tells all, `[out, in // 2 + 1]`.
 
     Rows are frequencies along out, zero in the middle; columns those along in, from zero on. The
-    other half is this one turned round, since the update is real.
+    other half is this one turned round, since the update is real. One axis after the other, as
+    two-dimensional transforms of some builds are wrong (adapters_core/layers/canary.py).
     """
-    return torch.fft.fftshift(torch.fft.rfft2(delta).abs(), dim=0)
+    return torch.fft.fftshift(torch.fft.fft(torch.fft.rfft(delta), dim=0).abs(), dim=0)
 
 
 def pooled(matrix: Tensor, most: int = 512) -> Tensor:
