@@ -56,7 +56,7 @@ LAYERS = {
         "contract tokens",
         "calls",
         "errors starting malloc strict_json",
-        "gguf_faults",
+        "gguf_faults part_files",
         "gguf_header",
     ),
     "server": (

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from adapters_core.part_files import part_of
+
 _ORIGIN, _CONTENT = "made_from", "sha256"
 _ONLY = "tensor"
 
@@ -73,7 +75,7 @@ class DerivedFiles:
         whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
         said = {_ORIGIN: origin, _CONTENT: digest_of_tensors(sorted(whole.items()))}
         path = self._path(name)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = part_of(path)
         try:
             save_file(whole, part, metadata=said)
             with part.open("rb") as file:
@@ -88,7 +90,7 @@ class DerivedFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._path(name).with_suffix(".lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for part in self._folder.glob(f"{name}.safetensors.*.part"):
+            for part in self._folder.glob(f".{name}.safetensors.*.part"):
                 part.unlink(missing_ok=True)  # of a process that was killed
             yield
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters_core.gguf_faults import NoBase, check_gguf
+from adapters_core.part_files import part_of
 from adapters_core.starting import CannotStart, check_base, check_folder
 
 #: Of the format of what is kept; a conversion that is done differently gets other folders.
@@ -88,7 +89,7 @@ def _digest(file: Path, kept: Path, say: Say) -> str:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     kept.mkdir(exist_ok=True)
-    part = note.with_name(f"{note.name}.{os.getpid()}.part")
+    part = part_of(note)
     part.write_text(json.dumps(stamp | {"sha256": digest}))
     part.replace(note)
     return digest
@@ -114,7 +115,7 @@ def _convert(file: Path, folder: Path, say: Say) -> None:
         OSError: the disk is full or may not be written.
     """
     numbers = check_gguf(file).numbers
-    for part in folder.parent.glob(f"{folder.name}.*.part"):
+    for part in folder.parent.glob(f".{folder.name}.*.part"):
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     needed, free = _NUMBER * numbers + _REST, shutil.disk_usage(folder.parent).free
     if free < needed:
@@ -124,7 +125,7 @@ def _convert(file: Path, folder: Path, say: Say) -> None:
         )
     say(f"converting {file.name}, {numbers / 1e6:,.0f} million numbers, once, into {folder}")
     # Made by the process that writes, which removes it when this one ends at any moment.
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part = part_of(folder)
     try:
         _written(file, part, say)
         part.rename(folder)

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from adapters_core.part_files import part_of
 from registry.adapters.blobs import BlobStore
 from registry.backup.manifest import Content, Manifest, content_of, copied
 from registry.common.whole_files import sync
@@ -63,7 +64,7 @@ def _begin(opened: Registry, destination: Path) -> Path:
         raise BackupUnusable(f"{destination} exists already: name a folder that does not")
     if destination.resolve().is_relative_to(opened.store.resolve()):
         raise BackupUnusable(f"{destination} is in the store itself: name a folder outside")
-    making = destination.with_name(f".{destination.name}.{os.getpid()}.part")
+    making = part_of(destination)
     making.parent.mkdir(parents=True, exist_ok=True)
     making.mkdir(mode=0o700)  # API keys are in it, hashed, and what tenants uploaded
     return making

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from adapters_core.part_files import part_of
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file by one with `data`, or leave it as it is.
@@ -10,7 +12,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         write_synced(part, data)
         os.replace(part, path)

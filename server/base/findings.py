@@ -9,7 +9,6 @@ is found out again.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from adapters_core.part_files import part_of
 from server.base.phases import Phases
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Findings:
     def _keep(self, name: str, entry: dict[str, Any]) -> None:
         """Write all findings; a folder that cannot be written costs the next start its time."""
         self._found[name] = entry
-        part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
+        part = part_of(self._file)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             whole = {"sha256": self._digest(self._found), "found": self._found}

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from adapters_core.part_files import part_of
+
 VARIABLE = "MKL_CBWR"
 #: The slowest setting: kernels without vector instructions of later processors.
 LAST_RESORT = "COMPATIBLE"
@@ -108,7 +110,7 @@ class Choices:
     def keep(self, key: str, choice: Choice) -> None:
         """Keep a choice, beside those of other bases."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
+        part = part_of(self._file)
         part.write_bytes(_KEPT.dump_json({**self._all(), key: choice}, indent=1))
         part.replace(self._file)
 

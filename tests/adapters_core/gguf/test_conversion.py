@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -114,6 +115,24 @@ def test_a_file_that_has_changed_is_another_base(
 
 
 @pytest.mark.usefixtures("_here")
+def test_two_threads_keep_one_digest_each_whole(
+    tmp_path: Path, file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Barrier(2)
+    replace = Path.replace
+
+    def together(part: Path, place: Path) -> Path:
+        if place.parent.name == "digests":
+            both.wait(timeout=30)  # both have written their part
+        return replace(part, place)
+
+    monkeypatch.setattr(Path, "replace", together)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(local_base, str(file), tmp_path, lambda line: None) for _ in range(2)]
+    assert {Path(each.result()).name for each in found} == {folder.name}
+
+
+@pytest.mark.usefixtures("_here")
 def test_two_at_once_convert_once(tmp_path: Path, file: Path) -> None:
     said = list[str]()
     with ThreadPoolExecutor(2) as pool:
@@ -148,7 +167,7 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(tmp_path: Path, file: P
 def test_what_a_killed_conversion_has_left_is_removed(
     tmp_path: Path, file: Path, folder: Path
 ) -> None:
-    stale = tmp_path / "gguf" / f"{folder.name}.abc.part"
+    stale = tmp_path / "gguf" / f".{folder.name}.abc.part"
     stale.mkdir(parents=True)
     (stale / "model.safetensors").write_text("half of it")
     local_base(str(file), tmp_path, lambda line: None)
