@@ -154,18 +154,24 @@ def _add_jobs(app: FastAPI, state: Any, missing: Any) -> None:
         if "stream" not in query:
             return _page([_line(n) for n in (1, 2, 3)], int(query["limit"]), query.get("after"))
         state.training.streams.append(query)
-        return StreamingResponse(_told(state.training, id_), media_type="text/event-stream")
+        told = _told(state.training, id_, query)
+        return StreamingResponse(told, media_type="text/event-stream")
 
 
-async def _told(training: Training, id_: str) -> AsyncIterator[str]:
-    yield _event(_line(1))
-    for step in (1, 2):
+async def _told(training: Training, id_: str, query: dict[str, str]) -> AsyncIterator[str]:
+    """What comes after what the query says is known, as the server's own streams."""
+    if "after" not in query:
+        yield _event(_line(1))
+    for step in range(int(query.get("after_step", 0)) + 1, 3):
         data = {"step": step, "num_steps": 2, "seconds_left": 2.0 - step, "train_loss": 3.0 - step}
         yield _event({**_line(step), "type": "metrics", "data": data})
         if training.breaks:
             training.breaks -= 1
             return
     yield ": alive\n\n"
+    if training.breaks:
+        training.breaks -= 1
+        return
     training.end(id_)
     yield _event(_line(9))
     yield "data: [DONE]\n\n"

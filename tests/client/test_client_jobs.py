@@ -76,8 +76,9 @@ def test_events_come_once_each_over_a_stream_that_breaks(
 ) -> None:
     state.training.breaks = 1
     lost: list[OvertoneError] = []
-    seen = [event.message for event in job.events(on_lost=lost.append)]
-    assert seen[-1] == "word 9"
+    seen = [(event.type, event.message) for event in job.events(on_lost=lost.append)]
+    first, last = ("message", "word 1"), ("message", "word 9")
+    assert seen == [first, ("metrics", "word 1"), ("metrics", "word 2"), last]
     assert [type(error) for error in lost] == [ConnectionLost]
     again = {"stream": "true", "after": "ftevent-1-0", "after_step": "1"}
     assert state.training.streams == [{"stream": "true"}, again]
