@@ -1,18 +1,18 @@
 """A batch at the terminal, to its end: a bar of answered requests on standard error."""
 
 import sys
-import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from . import _pauses as pauses
+from ._patience import Patience
 from ._session import Session, printable
 from ._sync.client import Client
 from .batch_types import Batch
 from .errors import PASSING
 
-_LOOK_S = 1.0
-_AGAIN_S, _PATIENCE_S = 1.0, 120.0
+_LOOK_S, _AGAIN_S = 1.0, 1.0
 
 
 def follow(client: Client, session: Session, batch: Batch) -> Batch:
@@ -37,7 +37,7 @@ def follow(client: Client, session: Session, batch: Batch) -> Batch:
                 done = batch.completed + batch.failed
                 progress.update(task, description=batch.status, total=batch.total, failed=failed)
                 progress.update(task, completed=done)
-                time.sleep(_LOOK_S)
+                pauses.pause(_LOOK_S)
                 batch = _looked_up(client, batch)
     except KeyboardInterrupt:
         if not session.as_json:
@@ -48,11 +48,9 @@ def follow(client: Client, session: Session, batch: Batch) -> Batch:
 
 
 def _looked_up(client: Client, batch: Batch) -> Batch:
-    since = time.monotonic()
+    patience = Patience()
     while True:
         try:
             return client.batches.get(batch.id)
-        except PASSING:
-            if time.monotonic() > since + _PATIENCE_S:
-                raise
-            time.sleep(_AGAIN_S)
+        except PASSING as error:
+            pauses.pause(patience.pause_s(error, _AGAIN_S))

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -55,6 +56,15 @@ def built(http: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.Reques
         return http.build_request(**call.arguments())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"the request cannot be written: {error}") from error
+
+
+def within(call: Call, own: httpx2.Timeout, seconds: float) -> Call:
+    """The call, with none of the client's own timeouts longer than so many seconds."""
+    limits = {
+        name: seconds if limit is None else min(limit, seconds)
+        for name, limit in own.as_dict().items()
+    }
+    return replace(call, timeout=httpx2.Timeout(**limits))
 
 
 def options(

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .errors import InvalidArgument
 from .types import Messages, Prompt, Texts
+
+if TYPE_CHECKING:
+    import httpx2
 
 MAX_PAGE = 100  # records asked for in one request
 #: Words behind an adapter's name in the API's paths: ORG/versions would be another resource.
@@ -24,6 +27,7 @@ class Call:
     json: Mapping[str, Any] | None = None
     data: Mapping[str, str] | None = None
     files: Sequence[tuple[str, Any]] | None = None
+    timeout: "httpx2.Timeout | None" = None
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for `build_request` and `stream`."""

@@ -17,7 +17,7 @@ from ._sync.client import Client
 from ._top_rates import SORTS, Picture, picture
 from ._top_view import NUM_OTHER_LINES, view
 from .activity_types import Activity
-from .errors import ConnectionFailed, InvalidArgument, Timeout, Unavailable
+from .errors import PASSING, InvalidArgument
 
 #: The server's list of adapters that were used last, at most.
 _MAX_ADAPTERS = 1000
@@ -26,8 +26,6 @@ _KEYS = {
     **{"u": "running", "w": "waiting", "n": "name"},
 }
 _HINT = "sort: r requests, t tokens, f first token, u running, w waiting, n name; q ends"
-#: A server that is started again, or is away for a moment, is asked again.
-_PASSING = (ConnectionFailed, Timeout, Unavailable)
 
 
 def top(
@@ -103,7 +101,7 @@ class _Screen:
         try:
             self._looks.append(self._client.activity(limit=_MAX_ADAPTERS))
             self._fault = ""
-        except _PASSING as error:
+        except PASSING as error:  # it is asked again
             self._fault = f"{error.code}: {error.message}"
 
     def _show(self, live: Live) -> None:

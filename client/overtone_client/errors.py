@@ -357,7 +357,7 @@ class InvalidArgument(OvertoneError, ValueError):
 
 
 #: What passes by itself where something is looked at again and again.
-PASSING = (ConnectionFailed, Timeout, Draining, NotReady, RegistryUnavailable)
+PASSING = (ConnectionFailed, Timeout, Unavailable, Overloaded)
 
 
 def api_error_class(code: str | None, status: int) -> type[APIError]:

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from overtone_client import AsyncClient, Client, ConnectionLost, JobFailed, OvertoneError, Timeout
-from overtone_client._sync import jobs as jobs_module
 
 from .fake_overtone import State
 
@@ -83,16 +82,6 @@ def test_events_come_once_each_over_a_stream_that_breaks(
     again = {"stream": "true", "after": "ftevent-1-0", "after_step": "1"}
     assert state.training.streams == [{"stream": "true"}, again]
     assert len(paused) == 1
-
-
-def test_a_stream_that_stays_broken_is_given_up(
-    job: Any, state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state.training.breaks = 99
-    clock = iter(range(0, 100_000, 200))
-    monkeypatch.setattr(jobs_module, "monotonic", lambda: next(clock))
-    with pytest.raises(ConnectionLost):
-        list(job.events())
 
 
 @pytest.mark.anyio

@@ -3,12 +3,12 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Self
 
 from .. import _pauses as pauses
 from .. import _training_requests as requests
 from .. import _training_responses as responses
+from .._patience import Deadline, Patience
 from .._requests import Call
 from ..errors import PASSING, JobFailed, OvertoneError, Timeout
 from ..training_types import JobEvent, JobFacts
@@ -16,7 +16,7 @@ from .sender import AsyncSender
 
 #: A job is looked at again after this share of the time that it has taken so far.
 _SHARE, _LEAST_S, _GREATEST_S = 0.1, 0.2, 5.0
-_AGAIN_S, _PATIENCE_S = 1.0, 120.0
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AsyncJob(JobFacts):
 
     async def refresh(self) -> Self:
         """The job as it stands now."""
-        return await self._asked(Call("GET", requests.job_path(self.id)))
+        return await self._looked_at(None)
 
     async def cancel(self) -> Self:
         """End the job for good."""
@@ -60,18 +60,19 @@ class AsyncJob(JobFacts):
             JobFailed: the job has failed or was cancelled.
             Timeout: it is not over yet.
         """
-        began = seen = monotonic()
-        job = self
+        deadline, patience = Deadline(timeout_s), Patience()
+        job, pause_s, reason = self, _LEAST_S, ""
         while not job.is_final:
-            waited = monotonic() - began
-            if timeout_s is not None and waited >= timeout_s:
-                raise Timeout(f"{self.id} is {job.status} after {waited:.0f} s; it goes on")
-            await pauses.async_pause(min(max(_SHARE * waited, _LEAST_S), _GREATEST_S))
+            await pauses.async_pause(deadline.pause_s(pause_s))
+            if deadline.left_s == 0:
+                waited = f"{deadline.waited_s:.0f} s"
+                raise Timeout(f"{self.id} is {job.status} after {waited}; it goes on{reason}")
+            pause_s = min(max(_SHARE * deadline.waited_s, _LEAST_S), _GREATEST_S)
             try:
-                job, seen = await job.refresh(), monotonic()
-            except PASSING:
-                if monotonic() > seen + _PATIENCE_S:
-                    raise
+                job, reason = await self._looked_at(deadline.left_s), ""
+                patience.renew()
+            except PASSING as error:
+                pause_s, reason = patience.pause_s(error, pause_s), f" ({error.message})"
         if check and job.status != "succeeded":
             raise JobFailed.of(job)
         return job
@@ -88,13 +89,14 @@ class AsyncJob(JobFacts):
         """
         after: str | None = None
         step: int | None = None
-        seen = monotonic()
+        patience = Patience()
         while True:
             call = requests.streamed(self.id, after, step)
+            told = self._sender.stream(call, responses.to_event, patience.note_open)
             try:
-                async with aclosing(self._sender.stream(call, responses.to_event)) as stream:
+                async with aclosing(told) as stream:
                     async for event in stream:
-                        seen = monotonic()
+                        patience.renew()
                         if event.type == "metrics":
                             step = int(event.data["step"])
                         else:
@@ -102,12 +104,14 @@ class AsyncJob(JobFacts):
                         yield event
                 return
             except PASSING as error:
-                if monotonic() > seen + _PATIENCE_S:
-                    raise
+                pause_s = patience.pause_s(error, _AGAIN_S)
                 if on_lost:
                     on_lost(error)
-            await pauses.async_pause(_AGAIN_S)
+            await pauses.async_pause(pause_s)
 
-    async def _asked(self, call: Call) -> Self:
-        answer = await self._sender.send(call)
+    async def _looked_at(self, within_s: float | None) -> Self:
+        return await self._asked(Call("GET", requests.job_path(self.id)), within_s)
+
+    async def _asked(self, call: Call, within_s: float | None = None) -> Self:
+        answer = await self._sender.send(call, within_s=within_s)
         return responses.parse(answer, lambda body: self.of(body, self._sender))

@@ -9,7 +9,7 @@ import httpx2
 
 from .. import _pauses as pauses
 from .. import _responses as responses
-from .._connection import built, translated
+from .._connection import built, translated, within
 from .._requests import Call, Walk
 from .._retries import pause_before_retry
 from .._stream import Decoder
@@ -31,20 +31,38 @@ class AsyncSender:
     def __init__(self, http: httpx2.AsyncClient, max_retries: int) -> None:
         self._http, self._max_retries = http, max_retries
 
-    async def send(self, call: Call, *, max_retries: int | None = None) -> httpx2.Response:
+    async def send(
+        self, call: Call, *, max_retries: int | None = None, within_s: float | None = None
+    ) -> httpx2.Response:
         """The whole answer, if it is a success.
 
         Args:
             call: what is sent.
             max_retries: instead of the client's own.
+            within_s: seconds that are left for it: it is sent once, and given up after these.
         """
+        if within_s is not None:
+            call, max_retries = within(call, self._http.timeout, within_s), 0
         return await self._answered(call, max_retries, is_streamed=False)
 
-    async def stream(self, call: Call, build: Callable[[Any], T]) -> AsyncGenerator[T, None]:
-        """A value of each event of the answer; a stream that has begun is never begun again."""
+    async def stream(
+        self,
+        call: Call,
+        build: Callable[[Any], T],
+        on_open: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """A value of each event of the answer; a stream that has begun is never begun again.
+
+        Args:
+            call: what is sent.
+            build: makes a value of an event's JSON.
+            on_open: called when the server has answered, before the first event.
+        """
         with translated(str(self._http.base_url)):
             answered = await self._answered(call, None, is_streamed=True)
             async with aclosing(answered) as response:
+                if on_open:
+                    on_open()
                 decoder = Decoder(response, build)
                 async for event in httpx2.EventSource(response):
                     for value in decoder.values(event):

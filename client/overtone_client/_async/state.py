@@ -1,13 +1,12 @@
 """What is asked of the server itself: what it serves, whether it is ready, what it does."""
 
-from time import monotonic
-
 from .. import _activity_calls as activity_calls
 from .. import _pauses as pauses
 from .. import _requests as requests
 from .. import _responses as responses
+from .._patience import Deadline
 from ..activity_types import Activity
-from ..errors import ConnectionFailed, Timeout, Unavailable
+from ..errors import PASSING, Timeout, Unavailable
 from ..types import Health, Model, Version
 from .sender import AsyncSender
 
@@ -34,11 +33,7 @@ class AsyncStateCalls:
 
     async def health(self) -> Health:
         """Whether the server takes requests; a server that is starting or draining says why."""
-        try:
-            await self._sender.send(requests.health(), max_retries=0)
-        except Unavailable as error:
-            return Health(is_ready=False, code=error.code, reason=error.message)
-        return Health(is_ready=True, code=None, reason=None)
+        return await self._health(None)
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> None:
         """Return as soon as the server takes requests, also one that is not there yet.
@@ -46,18 +41,17 @@ class AsyncStateCalls:
         Raises:
             Timeout: it does not, after so many seconds; the message says why.
         """
-        end = monotonic() + timeout_s
-        reason = ""
-        while monotonic() < end:
+        deadline, reason = Deadline(timeout_s), "there was no time to ask it"
+        while left_s := deadline.left_s:
             try:
-                health = await self.health()
-            except ConnectionFailed as error:
+                health = await self._health(left_s)
+            except PASSING as error:
                 reason = error.message
             else:
                 if health.is_ready:
                     return
                 reason = str(health.reason)
-            await pauses.async_pause(_LOOK_S)
+            await pauses.async_pause(deadline.pause_s(_LOOK_S))
         raise Timeout(f"the server is not ready after {timeout_s:g} s: {reason}")
 
     async def version(self) -> Version:
@@ -71,3 +65,10 @@ class AsyncStateCalls:
             limit: of the adapters that were used last; None: the server's own.
         """
         return activity_calls.parse(await self._sender.send(activity_calls.activity(limit)))
+
+    async def _health(self, within_s: float | None) -> Health:
+        try:
+            await self._sender.send(requests.health(), max_retries=0, within_s=within_s)
+        except Unavailable as error:
+            return Health(is_ready=False, code=error.code, reason=error.message)
+        return Health(is_ready=True, code=None, reason=None)
