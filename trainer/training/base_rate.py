@@ -6,7 +6,8 @@ the rate is first lowered until a step adds at most the preset's share of any we
 norm, and then tried: a few steps at the full rate from the fresh start, after which the loss on
 the last step's own examples must not be larger than before. Else a third of it is tried.
 
-A rate in the job's own settings is used as it is.
+A rate in the job's own settings is used as it is; a multiple in them is of the bounded rate, and
+is not tried.
 """
 
 import json
@@ -51,10 +52,12 @@ def rates_for(job: JobContext, trainable: TrainableAdapter, setting: Setting) ->
     known = json.loads(path.read_text()) if path.exists() else {}
     name = f"{setting.method.name} {setting.rates.coefficients!r}"
     if name not in known:
-        rates = _bounded(trainable, setting, job.report)
+        times = job.hyper.learning_rate_multiplier
+        preset = replace(setting.rates, coefficients=setting.rates.coefficients / times)
+        rates = _bounded(trainable, replace(setting, rates=preset), job.report)
         if setting.is_preset:
             rates = _tried(_Trial(job, trainable), rates, job.report)
-        known[name] = rates.coefficients
+        known[name] = rates.coefficients * times
         write_whole(path, json.dumps(known).encode())
     return replace(setting.rates, coefficients=known[name])
 

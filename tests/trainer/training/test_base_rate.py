@@ -72,6 +72,19 @@ def test_a_rate_that_would_add_more_than_a_weight_is_lowered_and_the_run_gets_be
     assert "v_proj" in said
 
 
+def test_a_multiple_is_of_the_rate_that_was_lowered(
+    thin_base: LoadedBase, files: JobFiles, tmp_path: Path
+) -> None:
+    def rate(**hyper: Any) -> float:
+        spec = job(thin_base, method="frod", method_config={}, max_steps=1, **hyper)
+        done = run_job(spec, thin_base, files, tmp_path / str(hyper), Watcher())
+        return float(done.details["learning_rates"]["coefficients"])
+
+    twice = rate(learning_rate_multiplier=2.0)
+    assert twice == pytest.approx(4 * rate(learning_rate_multiplier=0.5), rel=1e-9)
+    assert twice < PRESETS["frod"].rate / 4
+
+
 def test_presets_on_a_usual_base_are_not_lowered(files: JobFiles, tmp_path: Path) -> None:
     base = lm_base()
     for method in sorted(PRESETS):
