@@ -6,6 +6,9 @@ assistant's messages; registry/examples/lm_texts.py decides which tokens these a
 Short texts are packed into one row: positions restart with each, and transformers then keeps
 attention within a text. `keeps_texts_apart` measures whether this base does. Texts beyond the
 border of rotations (adapters_core) run apart from the others, and are the batch's first rows.
+The head computes only positions at which a row has a token to learn, where the base can be told so:
+of a prompt with its completion those are few, and a head over a large vocabulary is most of a small
+base's work and memory. `keeps_positions` measures whether it can.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapters_core.base.causal_probe import keeps_rows
 from registry.examples.lm_texts import LearnedText, LMTexts
 from registry.examples.scores import text_figures
 from trainer.tasks.task import Batch, Example, Score, TextLimits, TrainingTask
@@ -37,6 +41,7 @@ class CausalLM(TrainingTask):
         limits: of its texts.
         packs: whether short examples share a row.
         ends: tokens that end an answer in serving, in addition to the tokenizer's.
+        keeps_positions: whether the base can be told which positions' logits are wanted.
     """
 
     peft_task: ClassVar[str | None] = "CAUSAL_LM"
@@ -47,9 +52,11 @@ class CausalLM(TrainingTask):
         limits: TextLimits,
         packs: bool,
         ends: frozenset[int] = frozenset(),
+        keeps_positions: bool = False,
     ) -> None:
         self._texts = LMTexts(tokenizer, ends)
         self._limits, self._packs = limits, packs
+        self._keeps_positions = keeps_positions
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """Return the tokens and their targets."""
@@ -120,9 +127,18 @@ class CausalLM(TrainingTask):
         several = list[Tensor]()
         for rows in self._alike(batch):
             inputs = {name: tensor[rows] for name, tensor in batch.inputs.items()}
-            several.append(model(**inputs, use_cache=False).logits[learned[rows]].float())
+            several.append(self._logits(model, inputs, learned[rows]).float())
         logits = torch.cat(several)
         return F.cross_entropy(logits, batch.expected[learned], reduction="sum"), logits
+
+    def _logits(self, model: nn.Module, inputs: Mapping[str, Tensor], learned: Tensor) -> Tensor:
+        """Return the logits `[n, V]` of the tokens that `learned` `[B, T]` marks."""
+        kept: dict[str, Tensor] = {}
+        if self._keeps_positions:
+            positions = learned.any(0).nonzero()[:, 0]
+            kept, learned = {"logits_to_keep": positions}, learned[:, positions]
+        logits: Tensor = model(**inputs, **kept, use_cache=False).logits
+        return logits[learned]
 
     def _alike(self, batch: Batch) -> list[slice]:
         """Return the batch's rows in parts, in each of which all texts have the same rotations."""
@@ -180,3 +196,17 @@ def keeps_texts_apart(model: nn.Module, vocabulary: int) -> bool:
     packed = model(input_ids=both, position_ids=positions, use_cache=False).logits[0, 6:]
     tolerance = 1e-3 if alone.dtype == torch.float32 else 0.1
     return bool((packed - alone).norm() <= tolerance * alone.norm())
+
+
+@torch.no_grad()
+def keeps_positions(model: nn.Module, vocabulary: int) -> bool:
+    """Return whether the model gives the logits of some positions only, and the same ones."""
+    if not keeps_rows(model):
+        return False
+    device = next(model.parameters()).device
+    ids = ((5 + 3 * torch.arange(14, device=device)) % vocabulary).view(2, 7)
+    some = torch.tensor([1, 2, 5], device=device)
+    whole = model(input_ids=ids, use_cache=False).logits[:, some]
+    kept = model(input_ids=ids, logits_to_keep=some, use_cache=False).logits
+    tolerance = 1e-5 if whole.dtype == torch.float32 else 0.02
+    return bool(kept.shape == whole.shape and (kept - whole).norm() <= tolerance * whole.norm())

@@ -8,7 +8,7 @@ from registry.jobs.spec import TASKS, Hyperparameters
 from trainer.base import LoadedBase
 from trainer.errors import InvalidHyperparameter
 from trainer.interfaces import Reporter
-from trainer.tasks.causal_lm import CausalLM, keeps_texts_apart
+from trainer.tasks.causal_lm import CausalLM, keeps_positions, keeps_texts_apart
 from trainer.tasks.labels import ImageClasses, Regression, TextClasses
 from trainer.tasks.task import TextLimits, TrainingTask
 
@@ -27,7 +27,8 @@ def task_of(name: str, base: LoadedBase, hyper: Hyperparameters, report: Reporte
     limits = _limits(base, hyper)
     if name == "causal_lm":
         packs = hyper.packing and _packs(base, report)
-        return CausalLM(base.reader, limits, packs, end_ids(base.model, base.reader))
+        ends, keeps = end_ids(base.model, base.reader), _keeps_positions(base)
+        return CausalLM(base.reader, limits, packs, ends, keeps)
     kind = Regression if name == "regression" else TextClasses
     config: Any = base.model.config
     return kind(base.reader, limits, config.pad_token_id, base.spec.pads)
@@ -48,6 +49,11 @@ def _max_length(base: LoadedBase, hyper: Hyperparameters) -> int:
             "max_length",
         )
     return hyper.max_length or base.max_length
+
+
+def _keeps_positions(base: LoadedBase) -> bool:
+    config: Any = base.model.config
+    return keeps_positions(base.model, config.get_text_config().vocab_size)
 
 
 def _packs(base: LoadedBase, report: Reporter) -> bool:

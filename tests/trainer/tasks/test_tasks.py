@@ -22,7 +22,7 @@ from small_jobs import Watcher, files_of, job, lines, lm_base
 from trainer.base import LoadedBase, load, make
 from trainer.errors import BaseNotLoadable, InvalidMethod, InvalidTrainingFile
 from trainer.interfaces import JobFiles, Reporter
-from trainer.tasks.causal_lm import IGNORED, CausalLM, keeps_texts_apart
+from trainer.tasks.causal_lm import IGNORED, CausalLM, keeps_positions, keeps_texts_apart
 from trainer.tasks.choice import task_of
 from trainer.tasks.task import Example, Score, TextLimits
 from trainer.training.run import run_job
@@ -178,6 +178,51 @@ def test_a_base_that_mixes_packed_texts_is_not_packed(monkeypatch: pytest.Monkey
     batch = task.batch([task.example({"text": "a"})] * 3, CPU)
     assert batch.inputs["input_ids"].shape[0] == 3
     assert "not packed" in watcher.events[0][1]
+
+
+@pytest.mark.parametrize("shape", tiny.SHAPES)
+def test_the_head_computes_only_positions_with_something_to_learn(shape: str) -> None:
+    model = tiny.model(shape).requires_grad_(False)
+    assert keeps_positions(model, tiny.VOCABULARY)
+    rows = [
+        {"prompt": "a long prompt of many", "completion": "x"},
+        {"prompt": "b", "completion": "yz"},
+        {"text": "all of it"},
+        {"prompt": "c" * 30, "completion": "d"},
+    ]
+    whole = lm(packs=False)
+    some = CausalLM(tiny.tokenizer(), TextLimits(100), False, keeps_positions=True)
+    batch = whole.batch([whole.example(row) for row in rows], CPU)
+    seen = list[tuple[int, ...]]()
+    head = model.get_output_embeddings()
+    with_hook = head.register_forward_pre_hook(lambda head, given: seen.append(given[0].shape))
+    losses = [task.loss(model, batch) for task in (whole, some)]
+    with_hook.remove()
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
+    learned = int((batch.expected != IGNORED).any(0).sum())
+    assert seen[0][1] == batch.expected.shape[1]
+    assert seen[1][1] == learned < seen[0][1]
+
+
+def test_a_base_that_cannot_be_told_positions_computes_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = lm_base()
+    forward = base.model.forward
+
+    def without(input_ids: Any, position_ids: Any = None, use_cache: bool = False) -> Any:
+        return forward(input_ids=input_ids, position_ids=position_ids, use_cache=use_cache)
+
+    expected = _loss_of(base)
+    monkeypatch.setattr(base.model, "forward", without)
+    assert not keeps_positions(base.model, tiny.VOCABULARY)
+    assert _loss_of(base) == pytest.approx(expected, rel=1e-5)
+
+
+def _loss_of(base: LoadedBase) -> float:
+    task = task_of("causal_lm", base, Hyperparameters(), Reporter())
+    example = task.example({"prompt": "hello there", "completion": "you"})
+    return float(task.loss(base.model, task.batch([example], CPU))[0])
 
 
 def test_the_loss_is_transformers_own() -> None:
