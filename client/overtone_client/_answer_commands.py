@@ -1,6 +1,7 @@
 """The commands that ask a model: chat, complete, and the list of models."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.text import Text
 from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form, json_of
 from ._answer_print import print_all
 from ._chat import Chat
-from ._completion import model_names
+from ._completion import adapter_names_of, model_names
 from ._session import Session, is_interactive, printable
 from .errors import InvalidArgument
 
@@ -149,7 +150,7 @@ def chat(  # noqa: PLR0913 (the options of a command)
     }
     with session.client() as client:
         if asks:
-            Chat(client, name, system, params).run()
+            Chat(client, name, system, params, partial(adapter_names_of, session)).run()
             return
         messages = [] if system is None else [{"role": "system", "content": system}]
         messages.append({"role": "user", "content": _given(message)})

@@ -15,7 +15,6 @@ from ._sync.client import Client
 from .errors import ModelNotFound, OvertoneError
 
 _KEPT_LINES = 1000
-_MOST = 100
 _ENDS = "Ctrl-D or /exit ends the chat; /help shows what else there is"
 
 
@@ -27,12 +26,19 @@ class Chat:
         name: the model that answers first.
         system: what it is told beforehand.
         params: of every request.
+        offered: names of adapters that begin so, for a Tab.
     """
 
     def __init__(
-        self, client: Client, name: str, system: str | None, params: Mapping[str, Any]
+        self,
+        client: Client,
+        name: str,
+        system: str | None,
+        params: Mapping[str, Any],
+        offered: Callable[[str], list[str]],
     ) -> None:
         self._client, self._name, self._system, self._params = client, name, system, params
+        self._offered = offered
         self._turns: list[dict[str, str]] = []
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/adapter": ("NAME: let another model go on", self._switch),
@@ -117,11 +123,7 @@ class Chat:
         """What the line that is typed may become."""
         if not line.startswith("/adapter "):
             return [word for word in self._commands if word.startswith(line)]
-        prefix = line.removeprefix("/adapter ")
-        with suppress(OvertoneError):
-            found = self._client.list_adapters(limit=_MOST, prefix=prefix or None)
-            return [adapter.name for adapter in found]
-        return []
+        return self._offered(line.removeprefix("/adapter "))
 
 
 @contextmanager
@@ -141,8 +143,11 @@ def _history(complete: Callable[[str], list[str]]) -> Iterator[None]:
     readline.set_history_length(_KEPT_LINES)
     readline.set_completer_delims(" ")
 
+    found: list[str] = []
+
     def completer(_: str, number: int) -> str | None:
-        found = complete(readline.get_line_buffer())
+        if number == 0:  # it is called for one number after another, until None
+            found[:] = complete(readline.get_line_buffer())
         return found[number] if number < len(found) else None
 
     readline.set_completer(completer)

@@ -1,9 +1,10 @@
-"""What the shell offers behind a command: names that the server has, if it answers at once."""
+"""What a Tab offers, in a shell or a chat: names that the server has, if it answers at once."""
 
 from collections.abc import Callable
 
 import typer
 
+from ._session import Session
 from ._sync.client import Client
 from .errors import OvertoneError
 
@@ -13,12 +14,21 @@ _PATIENCE_S = 1.0
 
 def adapter_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of adapters that begin so."""
-    return _asked(ctx, lambda client: _adapters(client, incomplete))
+    return adapter_names_of(_session(ctx), incomplete)
+
+
+def adapter_names_of(session: Session, prefix: str) -> list[str]:
+    """Names of the adapters of a session's server that begin so."""
+    return _asked(session, lambda client: _adapters(client, prefix))
 
 
 def model_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """The same, and the base."""
-    return _asked(ctx, lambda client: [*_base(client, incomplete), *_adapters(client, incomplete)])
+
+    def names(client: Client) -> list[str]:
+        return [*_base(client, incomplete), *_adapters(client, incomplete)]
+
+    return _asked(_session(ctx), names)
 
 
 def job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -27,7 +37,7 @@ def job_ids(ctx: typer.Context, incomplete: str) -> list[str]:
     def ids(client: Client) -> list[str]:
         return [job.id for job in client.training.jobs(limit=_MOST)]
 
-    return [id for id in _asked(ctx, ids) if id.startswith(incomplete)]
+    return [id for id in _asked(_session(ctx), ids) if id.startswith(incomplete)]
 
 
 def _adapters(client: Client, prefix: str) -> list[str]:
@@ -39,17 +49,24 @@ def _base(client: Client, prefix: str) -> list[str]:
     return [model.id for model in client.models(limit=1) if model.id.startswith(prefix)]
 
 
-def _asked(ctx: typer.Context, ask: Callable[[Client], list[str]]) -> list[str]:
-    """What the server of the command line says; nothing where it does not."""
+def _session(ctx: typer.Context) -> Session:
+    """The global options of a command line that is still being typed."""
     given = ctx.find_root().params
+    return Session(
+        given["url"], given.get("api_key") or None, False, given.get("acting_for") or None
+    )
+
+
+def _asked(session: Session, ask: Callable[[Client], list[str]]) -> list[str]:
+    """What the server says; nothing where it does not."""
     try:
         with Client(
-            given["url"],
-            given.get("api_key"),
+            session.url,
+            session.api_key,
             timeout=_PATIENCE_S,
-            acting_for=given.get("acting_for"),
+            acting_for=session.acting_for,
             max_retries=0,
         ) as client:
             return ask(client)
-    except OvertoneError:  # a shell has no place for errors
+    except OvertoneError:  # a line that is typed has no place for errors
         return []

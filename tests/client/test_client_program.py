@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from .fake_overtone import State
+from .fake_overtone import Fault, State
 
 CTRL_D = b"\x04"
 PROGRAM = [sys.executable, "-W", "error", "-c", "from overtone_client.cli import main; main()"]
@@ -233,3 +233,29 @@ def test_upload_at_a_terminal_shows_its_progress(url: str, folder: Path) -> None
     with Terminal("upload", str(folder), "--name", "demo", "--url", url) as terminal:
         assert b"uploading" in terminal.see(b"demo@1 is ready")
         assert terminal.process.wait(30) == 0
+
+
+def test_one_tab_asks_the_server_once(url: str, state: State) -> None:
+    for number in (6, 7):
+        state.add(f"poet-{number}")
+    with Terminal("chat", "poet-6", "--url", url) as terminal:
+        terminal.see(b"poet-6> ")
+        terminal.type(b"/adapter po\t")
+        terminal.see(b"et-")
+        assert state.calls == ["GET /v1/adapters"]
+        terminal.type(b"7\n")
+        terminal.see(b"poet-7> ")
+        terminal.type(CTRL_D)
+
+
+def test_a_tab_does_not_ask_a_busy_server_again(url: str, state: State) -> None:
+    state.lasting_fault = Fault(503, "registry_unavailable", "away")
+    with Terminal("chat", "demo", "--url", url) as terminal:
+        terminal.see(b"demo> ")
+        terminal.type(b"/adapter po\t")
+        terminal.type(b"et\n")
+        terminal.see(b"et\r\n")
+        terminal.see(b"registry_unavailable")
+        tries = state.calls.index("GET /v1/models/poet")
+        assert state.calls[:tries] == ["GET /v1/adapters"]
+        terminal.type(CTRL_D)
