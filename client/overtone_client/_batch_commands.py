@@ -13,6 +13,7 @@ from ._adapter_commands import _pairs as pairs
 from ._adapter_commands import upload_progress
 from ._batch_follow import follow
 from ._job_report import shortened, whole_id
+from ._output_files import written
 from ._session import Session, facts, is_terminal, plain_table, printable
 from ._sync.client import Client
 from ._uploaded_files import kept_if_filed
@@ -133,10 +134,7 @@ def _write(session: Session, batch: Batch, content: bytes, output: Path | None) 
         else:
             typer.echo(content, nl=False)
         return
-    try:
-        output.write_bytes(content)
-    except OSError as error:
-        raise InvalidArgument(f"cannot write {output}: {error.strerror}") from error
+    written(output, content)
     count = content.count(b"\n")
     document = {"id": batch.id, "lines": count, "output": str(output)}
     session.emit(document, Text(printable(f"{count} lines are in {output}")))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ._adapter_commands import size, upload_progress
-from ._residency_commands import written
+from ._output_files import written
 from ._session import Session, facts, printable
 from .errors import InvalidArgument
 from .training_types import TrainingFile

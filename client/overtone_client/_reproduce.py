@@ -46,13 +46,16 @@ class Reproduction:
         """The plan; files that are given are uploaded and noted, others must still be there.
 
         Raises:
-            InvalidArgument: the version was not trained here, or its data are not at hand.
+            InvalidArgument: the version was not trained here, its data are not at hand, or other
+                files are given than it was trained on.
         """
         adapter, _ = found(client, reference)
         made = adapter.metadata.get("training")
         if not isinstance(made, Mapping) or not isinstance(made.get("spec"), Mapping):
             raise InvalidArgument(f"{reference} was uploaded, not trained here: nothing to repeat")
         spec = made["spec"]
+        if validation is not None and not spec.get("validation_file"):
+            raise InvalidArgument(f"{reference} was trained without a validation file")
         first = _file(client, spec["training_file"], data, "--data", note)
         second = None
         if spec.get("validation_file"):

@@ -7,9 +7,9 @@ import typer
 from rich.text import Text
 
 from ._adapter_commands import Name, Reference
+from ._output_files import written
 from ._session import Session, printable
 from ._versions import found as found_version
-from .errors import InvalidArgument
 
 
 def warm(ctx: typer.Context, name: Reference) -> None:
@@ -49,11 +49,3 @@ def download(
     written(output, data)
     told = f"{adapter.name}@{adapter.version}: {len(data)} bytes are in {output}"
     session.emit({**adapter.raw, "output": str(output)}, Text(printable(told)))
-
-
-def written(path: Path, data: bytes) -> None:
-    """Write a file. Raises InvalidArgument where that cannot be done."""
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise InvalidArgument(f"cannot write {path}: {error.strerror}") from error

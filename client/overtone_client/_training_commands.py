@@ -1,6 +1,7 @@
 """The commands about training: train, jobs, job, reproduce."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from ._completion import job_ids
 from ._follow import follow
 from ._job_history import show_checkpoints, show_curve, show_events
 from ._job_report import job_id, job_table, shown
+from ._output_files import check_writable, written
 from ._reproduce import Reproduction, reproduced
 from ._session import API_ERROR, Session, printable
 from ._sync.client import Client
@@ -29,6 +31,12 @@ JobId = Annotated[
 IsFollowed = Annotated[
     bool, typer.Option("--follow", help="Show progress, loss and time left, to the job's end.")
 ]
+#: What is shown instead of a job.
+_HISTORIES = {
+    "--events": show_events,
+    "--checkpoints": show_checkpoints,
+    "--curve": show_curve,
+}
 Plot = Annotated[Path | None, typer.Option(help="Write the training curve there, as PNG.")]
 
 
@@ -67,7 +75,9 @@ def train(  # noqa: PLR0913 (the options of a command)
     better_than: Annotated[
         str | None, typer.Option(help="base or alias:NAME; else the alias stays where it is.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="Which must be better.")] = "eval_loss",
+    metric: Annotated[
+        str | None, typer.Option(help="Which must be better; else eval_loss.")
+    ] = None,
     move_latest: Annotated[
         str | None,
         typer.Option("--latest", help="always or if_better: when the bare name means it."),
@@ -79,8 +89,11 @@ def train(  # noqa: PLR0913 (the options of a command)
     session: Session = ctx.obj
     hyper = {"n_epochs": epochs, "batch_size": batch_size, **_values(option or [], "--set")}
     own = _values(config or [], "--config")
-    _check_plot(plot)
-    gate = {"metric": metric, "better_than": better_than} if better_than else None
+    if metric is not None and not better_than:
+        raise InvalidArgument("--metric needs --better-than: what it is compared with")
+    if plot is not None:
+        check_writable(plot)
+    gate = {"metric": metric or "eval_loss", "better_than": better_than} if better_than else None
     with session.client() as client:
         base = _base_of(client)
         with kept_if_filed(client) as note:
@@ -134,21 +147,22 @@ def job(  # noqa: PLR0913 (the options of a command)
 ) -> None:
     """Show a training job; follow, cancel, pause or resume it."""
     session: Session = ctx.obj
-    _check_plot(plot)
-    if cancel + pause + resume + events + checkpoints + curve > 1:
-        raise InvalidArgument(
-            "give one of --cancel, --pause, --resume, --events, --checkpoints and --curve"
-        )
-    histories = {show_events: events, show_checkpoints: checkpoints, show_curve: curve}
-    shown_history = next((show for show, is_wanted in histories.items() if is_wanted), None)
+    moves = {"--cancel": cancel, "--pause": pause, "--resume": resume}
+    given = _only({**moves, "--events": events, "--checkpoints": checkpoints, "--curve": curve})
+    if given in _HISTORIES and (is_followed or plot is not None):
+        other = "--follow" if is_followed else "--plot"
+        raise InvalidArgument(f"{given} and {other} exclude each other")
+    if plot is not None:
+        check_writable(plot)
     with session.client() as client:
-        if shown_history:
-            shown_history(client, session, job_id(client, job))
+        id = job_id(client, job)
+        if given in _HISTORIES:
+            _HISTORIES[given](client, session, id)
             return
         training = client.training
-        moves = {training.cancel: cancel, training.pause: pause, training.resume: resume}
-        act = next((move for move, is_wanted in moves.items() if is_wanted), training.job)
-        _finish(client, session, act(job_id(client, job)), is_followed, plot)
+        acts = {"--cancel": training.cancel, "--pause": training.pause, "--resume": training.resume}
+        act = acts.get(given or "", training.job)
+        _finish(client, session, act(id), is_followed, plot)
 
 
 def reproduce(
@@ -186,26 +200,19 @@ def _finish(
     if is_followed:
         job = follow(client, session, job)
     if plot is not None:
-        try:
-            plot.write_bytes(client.training.plot(job.id))
-        except OSError as error:
-            raise InvalidArgument(f"cannot write {plot}: {error.strerror}") from error
+        written(plot, client.training.plot(job.id))
     if is_followed:
         _raise_if_failed(job)
     session.emit(job.raw, shown(job))
 
 
-def _check_plot(plot: Path | None) -> None:
-    """Refuse a picture that cannot be written, before a job is filed and waited for."""
-    if plot is None:
-        return
-    try:
-        with plot.open("ab"):
-            pass
-        if plot.stat().st_size == 0:
-            plot.unlink()
-    except OSError as error:
-        raise InvalidArgument(f"cannot write {plot}: {error.strerror}") from error
+def _only(wanted: Mapping[str, bool]) -> str | None:
+    """The flag that is given, if one is. Raises InvalidArgument where several are."""
+    given = [flag for flag, is_wanted in wanted.items() if is_wanted]
+    if len(given) > 1:
+        *others, last = wanted
+        raise InvalidArgument(f"give one of {', '.join(others)} and {last}")
+    return given[0] if given else None
 
 
 def _raise_if_failed(job: Job) -> None:

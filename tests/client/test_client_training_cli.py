@@ -189,6 +189,26 @@ def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
     assert "give one of" in run("job", id_, "--curve", "--events").stderr
 
 
+@pytest.mark.parametrize("history", ["--events", "--checkpoints", "--curve"])
+@pytest.mark.parametrize("option", [["--follow"], ["--plot", "curve.png"]])
+def test_what_a_history_does_not_take_is_refused(
+    run: Run, state: State, tmp_path: Path, history: str, option: list[str]
+) -> None:
+    words = [tmp_path / word if word.endswith(".png") else word for word in option]
+    done = run("job", "ftjob-1", history, *words)
+    assert done.exit_code == 2
+    assert f"{history} and {option[0]}" in done.stderr
+    assert state.calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_metric_without_something_to_beat_is_refused(run: Run, state: State, data: Path) -> None:
+    done = run("train", "--data", data, "--name", "poet", "--metric", "accuracy")
+    assert done.exit_code == 2
+    assert "--metric needs --better-than" in done.stderr
+    assert state.calls == []
+
+
 def test_losses_are_drawn_over_the_whole_job() -> None:
     train = [(step, 4.0 - step / 50) for step in range(1, 101)]
     picture = drawn(train, [(50, 3.1), (100, 2.1)], 200, width=80).plain
@@ -254,6 +274,17 @@ def test_reproduce_takes_the_file_again_if_it_is_the_same(
     assert "these are other data" in other.stderr
 
 
+def test_reproduce_refuses_a_validation_file_where_there_was_none(
+    run: Run, state: State, data: Path
+) -> None:
+    trained(state, data, state.training.digest)
+    before = set(state.training.files)
+    done = run("reproduce", "poet@1", "--keep", "--validation", data)
+    assert done.exit_code == 2
+    assert "poet@1 was trained without a validation file" in done.stderr
+    assert set(state.training.files) == before
+
+
 def test_what_was_uploaded_cannot_be_reproduced(run: Run, state: State) -> None:
     state.add("poet")
     assert "nothing to repeat" in run("reproduce", "poet@1").stderr
@@ -316,3 +347,18 @@ def test_a_picture_that_cannot_be_written_is_said_before_the_job_is_filed(
     there = tmp_path / "curve.png"
     assert run("job", "ftjob-" + "f" * 24, "--plot", there).exit_code == 1
     assert not there.exists()
+
+
+def test_a_file_where_a_picture_is_to_go_stays_until_it_is_written(
+    run: Run, tmp_path: Path
+) -> None:
+    missing = "ftjob-" + "f" * 24
+    empty, full, link = tmp_path / "empty.png", tmp_path / "full.png", tmp_path / "link.png"
+    empty.touch()
+    full.write_bytes(b"old")
+    link.symlink_to(tmp_path / "target.png")
+    for path in (empty, full, link):
+        assert run("job", missing, "--plot", path).exit_code == 1
+    assert (empty.read_bytes(), full.read_bytes()) == (b"", b"old")
+    assert link.is_symlink()
+    assert not link.exists()
