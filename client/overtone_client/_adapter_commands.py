@@ -65,7 +65,7 @@ def upload(  # noqa: PLR0913 (the options of a command)
             shared=shared,
             on_progress=on_progress,
         )
-    session.emit(adapter.raw, Text(f"{_reference(adapter)} is ready ({adapter.digest})"))
+    session.emit(adapter.raw, Text(printable(f"{_reference(adapter)} is ready ({adapter.digest})")))
 
 
 def list_adapters(
@@ -110,7 +110,9 @@ def delete(
         _confirm(f"Delete {printable(what)}?", session)
     with session.client() as client:
         client.delete(name, version)
-    session.emit({"name": name, "version": version, "deleted": True}, Text(f"Deleted {what}."))
+    session.emit(
+        {"name": name, "version": version, "deleted": True}, Text(printable(f"Deleted {what}."))
+    )
 
 
 def alias(
@@ -126,8 +128,8 @@ def alias(
     session: Session = ctx.obj
     with session.client() as client:
         moved = client.alias(name, alias, version, if_match=if_version)
-    text = Text(f"{moved.adapter}@{moved.alias} is now version {moved.version}")
-    session.emit(vars(moved), text)
+    text = f"{moved.adapter}@{moved.alias} is now version {moved.version}"
+    session.emit(vars(moved), Text(printable(text)))
 
 
 def rollback(ctx: typer.Context, name: Name) -> None:
@@ -135,7 +137,8 @@ def rollback(ctx: typer.Context, name: Name) -> None:
     session: Session = ctx.obj
     with session.client() as client:
         adapter = client.rollback(name)
-    session.emit(adapter.raw, Text(f"{adapter.name} is now {_reference(adapter)}"))
+    text = f"{adapter.name} is now {_reference(adapter)}"
+    session.emit(adapter.raw, Text(printable(text)))
 
 
 @contextmanager
@@ -167,7 +170,7 @@ def _confirm(question: str, session: Session) -> None:
 
 
 def _reference(adapter: Adapter) -> str:
-    return printable(f"{adapter.name}@{adapter.version}")
+    return f"{adapter.name}@{adapter.version}"
 
 
 def _adapter_table(adapters: list[Adapter]) -> Table:

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form, json_of
 from ._answer_print import print_all
 from ._chat import Chat
 from ._completion import adapter_names_of, model_names
-from ._session import Session, is_interactive, printable
+from ._session import Session, is_interactive, plain_table
 from .errors import InvalidArgument
 
 ModelName = Annotated[
@@ -62,9 +60,7 @@ def models(
     session: Session = ctx.obj
     with session.client() as client:
         found = client.models() if name is None else [client.model(name)]
-    table = Table("MODEL", "BASE", box=None, pad_edge=False, header_style="bold")
-    for model in found:
-        table.add_row(Text(printable(model.id)), Text(printable(model.parent or "")))
+    table = plain_table(("MODEL", "BASE"), [(one.id, one.parent or "") for one in found])
     if name is None:
         session.emit_list([model.raw for model in found], table)
     else:

@@ -132,7 +132,8 @@ def _write(session: Session, batch: Batch, content: bytes, output: Path | None) 
         if session.as_json:
             session.emit_list([json.loads(line) for line in content.splitlines()], "")
         else:
-            typer.echo(content, nl=False)
+            shown = printable(content.decode(errors="replace")) if is_terminal() else content
+            typer.echo(shown, nl=False)
         return
     written(output, content)
     count = content.count(b"\n")

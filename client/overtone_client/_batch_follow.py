@@ -35,7 +35,9 @@ def follow(client: Client, session: Session, batch: Batch) -> Batch:
             while not batch.is_final:
                 failed = f"{batch.failed} failed" if batch.failed else ""
                 done = batch.completed + batch.failed
-                progress.update(task, description=batch.status, total=batch.total, failed=failed)
+                progress.update(
+                    task, description=printable(batch.status), total=batch.total, failed=failed
+                )
                 progress.update(task, completed=done)
                 pauses.pause(_LOOK_S)
                 batch = _looked_up(client, batch)

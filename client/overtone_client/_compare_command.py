@@ -87,4 +87,4 @@ def _stacked(answers: Sequence[ComparedAnswer]) -> Text:
 def _told(each: ComparedAnswer) -> Text:
     if each.error is None:
         return Text(printable(each.text))
-    return Text(f"error: {each.error.code}: {printable(each.error.message)}", "red")
+    return Text(printable(f"error: {each.error.code}: {each.error.message}"), "red")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from ._answer_commands import ModelName
+from ._encoding_calls import paired
 from ._rerank_command import Truncate
-from ._session import Session, is_terminal, printable
+from ._session import Session, is_terminal, plain_table, printable
 
 InputTexts = Annotated[
     list[str] | None,
@@ -27,10 +27,8 @@ def classify(
     given = _given(texts)
     with session.client() as client:
         found = client.classify(name, given, truncate=truncate or None)
-    table = Table("LABEL", "SCORE", "TEXT", box=None, pad_edge=False, header_style="bold")
-    for text, one in zip(given, found.labels, strict=True):
-        table.add_row(Text(printable(one.label)), f"{one.score:.4f}", Text(printable(text)))
-    session.emit(found.raw, table)
+    rows = [(one.label, f"{one.score:.4f}", text) for text, one in paired(given, found.labels)]
+    session.emit(found.raw, plain_table(("LABEL", "SCORE", "TEXT"), rows))
 
 
 def embed(
@@ -48,7 +46,7 @@ def embed(
     given = _given(texts)
     with session.client() as client:
         found = client.embed(name, given, prompt_name=prompt_name, truncate=truncate or None)
-    lines = [_line(vector, text) for vector, text in zip(found.vectors, given, strict=True)]
+    lines = [_line(vector, text) for text, vector in paired(given, found.vectors)]
     session.emit(found.raw, Text(printable("\n".join(lines))))
 
 
@@ -65,10 +63,8 @@ def tokenize(
     read = sys.stdin.read() if text == "-" else text
     with session.client() as client:
         found = client.tokenize(read, add_special_tokens=special)
-    table = Table("ID", "TOKEN", box=None, pad_edge=False, header_style="bold")
-    for id_, shown in zip(found.ids, found.texts, strict=True):
-        table.add_row(str(id_), Text(repr(shown)))
-    session.emit(found.raw, table)
+    rows = [(str(id_), repr(shown)) for id_, shown in paired(found.ids, found.texts)]
+    session.emit(found.raw, plain_table(("ID", "TOKEN"), rows))
     if not session.as_json and is_terminal():
         typer.echo(f"{len(found.ids)} of {found.max_length} tokens", err=True)
 

@@ -1,7 +1,7 @@
 """Requests to an encoder and to a tokenizer, and the parsers of their answers."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -9,8 +9,11 @@ from ._requests import Call
 from ._requests import _present as present
 from ._responses import Json, about, understood
 from .encoding_types import Classification, Embeddings, Inputs, Label, Tokens
-from .errors import InvalidArgument
+from .errors import InvalidArgument, InvalidResponse
 from .types import Messages
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 def classify(model: str, inputs: Inputs, truncate: bool | None) -> Call:
@@ -54,6 +57,13 @@ def parse_tokens(response: httpx2.Response) -> Tokens:
 def parse_text(response: httpx2.Response) -> str:
     """The text of tokens."""
     return _read(response, lambda body: str(body["prompt"]))
+
+
+def paired(asked: Sequence[Asked], answers: Sequence[Answer]) -> Iterator[tuple[Asked, Answer]]:
+    """What was asked, each with its answer. Raises InvalidResponse where the server lost some."""
+    if len(asked) != len(answers):
+        raise InvalidResponse(f"the server sent {len(answers)} of {len(asked)} answers")
+    return zip(asked, answers, strict=True)
 
 
 def _read(response: httpx2.Response, build: Callable[[Any], Any]) -> Any:

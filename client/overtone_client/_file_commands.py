@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ._adapter_commands import size, upload_progress
 from ._output_files import written
-from ._session import Session, facts, printable
+from ._session import Session, facts, plain_table, printable
 from .errors import InvalidArgument
 from .training_types import TrainingFile
 
@@ -102,10 +102,8 @@ def _shown(file: TrainingFile) -> Text:
 
 
 def _table(found: Sequence[TrainingFile]) -> Table:
-    table = Table("FILE", "NAME", "SIZE", "STATE", box=None, pad_edge=False, header_style="bold")
-    table.columns[0].no_wrap = True
-    for one in found:
-        state = "faults" if one.faults else "good"
-        cells = (one.id, one.filename, size(one.size_bytes) or "", state)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table
+    rows = [
+        (one.id, one.filename, size(one.size_bytes) or "", "faults" if one.faults else "good")
+        for one in found
+    ]
+    return plain_table(("FILE", "NAME", "SIZE", "STATE"), rows)

@@ -1,13 +1,13 @@
 """What happened to a training job: its events, checkpoints and losses."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
 from ._loss_chart import drawn
-from ._session import Session, is_terminal, printable
+from ._session import Session, is_terminal, plain_table
 from ._sync.client import Client
 from .training_types import CurvePoint
 
@@ -17,20 +17,16 @@ _WIDTH = 80  # of a picture where no terminal says it
 def show_events(client: Client, session: Session, id: str) -> None:
     """Print what happened, the oldest first."""
     found = list(client.training.events(id))[::-1]
-    table = _table("TIME", "LEVEL", "EVENT")
-    for one in found:
-        time = f"{one.created_at:%Y-%m-%d %H:%M:%S}" if one.created_at else ""
-        table.add_row(time, one.level, Text(printable(one.message)))
-    session.emit_list([one.raw for one in found], table)
+    rows = [(_time(one.created_at), one.level, one.message) for one in found]
+    table = plain_table(("TIME", "LEVEL", "EVENT"), rows)
+    session.emit_list([one.raw for one in found], table if found else Text("There are no events."))
 
 
 def show_checkpoints(client: Client, session: Session, id: str) -> None:
     """Print what the job can resume from, the newest first."""
     found = list(client.training.checkpoints(id))
-    table = _table("CHECKPOINT", "STEP", "CREATED")
-    for one in found:
-        created = f"{one.created_at:%Y-%m-%d %H:%M:%S}" if one.created_at else ""
-        table.add_row(Text(printable(one.id)), str(one.step), created)
+    rows = [(one.id, str(one.step), _time(one.created_at)) for one in found]
+    table = plain_table(("CHECKPOINT", "STEP", "CREATED"), rows)
     shown = table if found else Text("There are no checkpoints.")
     session.emit_list([one.raw for one in found], shown)
 
@@ -49,5 +45,5 @@ def _losses(points: Sequence[CurvePoint], name: str) -> list[tuple[int, float]]:
     return [(point.step, point.values[name]) for point in points if name in point.values]
 
 
-def _table(*titles: str) -> Table:
-    return Table(*titles, box=None, pad_edge=False, header_style="bold")
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""

@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ._session import facts, is_terminal, printable
+from ._session import facts, is_terminal, plain_table, printable
 from ._sync.client import Client
 from ._sync.jobs import Job
 from .errors import InvalidArgument
@@ -62,18 +62,19 @@ def shortened(ids: Sequence[str]) -> list[str]:
 
 def job_table(jobs: Sequence[Job]) -> Table:
     """The jobs, one a line; ids are whole where no terminal limits the line."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("JOB", "STATUS", "ADAPTER", "METHOD", "STEP", "CREATED"):
-        table.add_column(title, overflow="fold", no_wrap=title == "JOB")
     ids = [job.id for job in jobs]
-    for id, job in zip(shortened(ids) if is_terminal() else ids, jobs, strict=True):
-        created = f"{job.created_at:%m-%d %H:%M}" if job.created_at else ""
-        adapter = job.fine_tuned_model or job.name or ""
-        steps = f"{job.step}/{job.num_steps}" if job.num_steps else ""
-        status = job.status.removesuffix("_files")  # the longest, which would break the line
-        cells = (id, status, adapter, job.method or "", steps, created)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table
+    rows = [
+        (
+            id,
+            job.status.removesuffix("_files"),  # the longest, which would break the line
+            job.fine_tuned_model or job.name or "",
+            job.method or "",
+            f"{job.step}/{job.num_steps}" if job.num_steps else "",
+            f"{job.created_at:%m-%d %H:%M}" if job.created_at else "",
+        )
+        for id, job in zip(shortened(ids) if is_terminal() else ids, jobs, strict=True)
+    ]
+    return plain_table(("JOB", "STATUS", "ADAPTER", "METHOD", "STEP", "CREATED"), rows)
 
 
 def shown(job: Job) -> RenderableType:

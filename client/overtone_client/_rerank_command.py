@@ -4,11 +4,11 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from ._answer_commands import ModelName
-from ._session import Session, printable
+from ._encoding_calls import paired
+from ._session import Session, plain_table, printable
 
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that are too long instead of refusing them.")
@@ -31,10 +31,8 @@ def rerank(
     texts = documents or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     with session.client() as client:
         found = client.rerank(name, query, texts, top_n=top, truncate=truncate or None)
-    table = Table("SCORE", "INDEX", "DOCUMENT", box=None, pad_edge=False, header_style="bold")
-    for one in found.results:
-        table.add_row(f"{one.score:.4f}", str(one.index), Text(printable(one.text or "")))
-    session.emit(found.raw, table)
+    rows = [(f"{one.score:.4f}", str(one.index), one.text or "") for one in found.results]
+    session.emit(found.raw, plain_table(("SCORE", "INDEX", "DOCUMENT"), rows))
 
 
 def score(
@@ -48,5 +46,5 @@ def score(
     session: Session = ctx.obj
     with session.client() as client:
         found = client.score(name, text_1, text_2, truncate=truncate or None)
-    lines = [f"{score:.4f}  {text}" for score, text in zip(found.scores, text_2, strict=True)]
+    lines = [f"{score:.4f}  {text}" for text, score in paired(text_2, found.scores)]
     session.emit(found.raw, Text(printable("\n".join(lines))))

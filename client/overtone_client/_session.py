@@ -115,8 +115,15 @@ def _tell_of_pauses() -> None:
     """Say on standard error that a busy server is asked again; a person would wonder."""
     log = logging.getLogger("overtone_client")
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(_PrintableFormatter())
+        log.addHandler(handler)
         log.setLevel(logging.INFO)
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def report(error: OvertoneError, as_json: bool) -> int:

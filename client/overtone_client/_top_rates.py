@@ -125,7 +125,8 @@ def quantile(counts: Sequence[int], bounds: Sequence[float], share: float) -> fl
 def _rates(start: Counts, end: Counts, seconds: float, bounds: Sequence[float]) -> Rates:
     if start.requests > end.requests:  # the server was started, or had forgotten the adapter
         start = _NONE
-    earlier = start.first_tokens or [0] * len(end.first_tokens)
+    is_alike = len(start.first_tokens) == len(end.first_tokens)  # else another version's bounds
+    earlier = start.first_tokens if is_alike else [0] * len(end.first_tokens)
     first = [max(0, b - a) for a, b in zip(earlier, end.first_tokens, strict=True)]
     return Rates(
         (end.requests - start.requests) / seconds,

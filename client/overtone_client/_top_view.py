@@ -28,7 +28,7 @@ def view(picture: Picture, sort: str, max_rows: int | None, hint: str = "") -> G
     left = len(picture.rows) - len(rows)
     parts: list[RenderableType] = [*_head(picture, sort), _table(rows)]
     parts += [Text(f"and {left} more", "dim")] if left else []
-    parts += [Text(hint, "dim")] if hint else []
+    parts += [Text(printable(hint), "dim")] if hint else []
     return Group(*parts)
 
 
@@ -82,8 +82,8 @@ def _cells(row: Row) -> list[str]:
         _seconds(rates.first_token_p95_s),
         str(row.running),
         str(row.waiting),
-        row.mode or "",
-        "" if row.adapter is None else ", ".join(row.tiers) or "disk",
+        printable(row.mode or ""),
+        "" if row.adapter is None else printable(", ".join(row.tiers)) or "disk",
     ]
 
 

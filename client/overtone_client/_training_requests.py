@@ -8,7 +8,7 @@ from typing import Any
 from ._requests import Call
 from ._requests import _present as present
 from ._requests import _segment as segment
-from ._upload import Progress, ReportedFile, Source
+from ._upload import Progress, ReportedFile, Source, readable
 from .errors import InvalidArgument
 
 FILES, JOBS, WORKERS = "/v1/files", "/v1/fine_tuning/jobs", "/v1/workers"
@@ -18,9 +18,9 @@ FILES, JOBS, WORKERS = "/v1/files", "/v1/fine_tuning/jobs", "/v1/workers"
 def opened(
     source: Source, on_progress: Progress | None, purpose: str = "fine-tune"
 ) -> Iterator[Call]:
-    """The request that uploads a file, sendable once, as long as the block lasts.
+    """The request that uploads a file; it may be sent again as long as the block lasts.
 
-    The file is read while it is sent; it is never wholly in memory.
+    The file is read each time the request is sent; it is never wholly in memory.
 
     Raises:
         InvalidArgument: there is no such file, or it cannot be read.
@@ -28,12 +28,9 @@ def opened(
     path = Path(source)
     if not path.is_file():
         raise InvalidArgument(f"there is no file {path}")
-    try:
-        with ReportedFile(path, on_progress) as file:
-            part = (path.name, file, "application/octet-stream")
-            yield Call("POST", FILES, data={"purpose": purpose}, files=[("file", part)])
-    except OSError as error:
-        raise InvalidArgument(f"cannot read {path}: {error.strerror}") from error
+    with readable(path), ReportedFile(path, on_progress) as file:
+        part = (path.name, file, "application/octet-stream")
+        yield Call("POST", FILES, data={"purpose": purpose}, files=[("file", part)])
 
 
 def file_path(id_: str, *tail: str) -> str:

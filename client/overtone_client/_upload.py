@@ -57,17 +57,17 @@ def opened(
     config: Config | None,
     on_progress: Progress | None,
 ) -> Iterator[Call]:
-    """The request that uploads `source`, sendable once, as long as the block lasts.
+    """The request that uploads `source`; it may be sent again as long as the block lasts.
 
-    The file is read twice: for its `Content-Digest`, which stands among the headers of the file's
-    own part, and while it is sent. It is never wholly in memory.
+    The file is read for its `Content-Digest`, which stands among the headers of the file's own
+    part, and each time the request is sent. It is never wholly in memory.
 
     Raises:
         InvalidArgument: there is no coefficient file or no config, or it cannot be read; or the
             config is not JSON.
     """
     coefficients, config_bytes = _found(Path(source), config)
-    with _readable(coefficients), ReportedFile(coefficients, on_progress) as file:
+    with readable(coefficients), ReportedFile(coefficients, on_progress) as file:
         with coefficients.open("rb") as read:
             digest = hashlib.file_digest(read, "sha256").digest()
         yield _call(file, digest, config_bytes, fields)
@@ -118,7 +118,8 @@ def upload_fields(
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Let the system's errors leave the block as InvalidArgument, which names the file."""
     try:
         yield
     except OSError as error:
@@ -135,7 +136,7 @@ def _found(source: Path, config: Config | None) -> tuple[Path, bytes]:
     path = coefficients.parent / CONFIG if config is None else Path(config)
     if not path.is_file():
         raise InvalidArgument(f"there is no config {path}")
-    with _readable(path):
+    with readable(path):
         return coefficients, path.read_bytes()
 
 

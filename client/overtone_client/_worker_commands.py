@@ -1,11 +1,10 @@
 """The command about trainer workers, and what is said where there is none."""
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ._session import Session, printable
+from ._session import Session, plain_table
 from ._sync.client import Client
 from .errors import OvertoneError
 from .training_types import Worker
@@ -41,11 +40,5 @@ def warning_of(client: Client, base: str) -> str | None:
 
 
 def _table(found: list[Worker]) -> Table:
-    table = Table("worker", "base", "device", "", box=SIMPLE_HEAD, pad_edge=False)
-    for worker in found:
-        state = "busy" if worker.is_busy else "idle"
-        words = (worker.id, worker.model, worker.device, state)
-        table.add_row(*(Text(printable(word)) for word in words))
-    for column in table.columns:
-        column.overflow = "fold"
-    return table
+    rows = [(one.id, one.model, one.device, "busy" if one.is_busy else "idle") for one in found]
+    return plain_table(("WORKER", "BASE", "DEVICE", "STATE"), rows)

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 import server.api.parameters  # noqa: F401  (the path converter `adapter`)
 
 from .fake_batches import Batches, add_batches
+from .fake_encoders import add_encoders
 from .fake_keys import Keys, add_keys
 from .fake_training import Training, add_training
 
@@ -45,6 +46,7 @@ class State:
     next_fault: Fault | None = None
     lasting_fault: Fault | None = None
     needs_key: bool = False
+    left_out: int = 0  # texts that an encoder does not answer
 
     def add(self, name: str, data: bytes = b"coefficients", **more: Any) -> dict[str, Any]:
         versions = self.adapters.setdefault(name, [])
@@ -93,7 +95,7 @@ def create_app(state: State) -> FastAPI:
     _add_models(app, state)
     _add_answers(app, state)
     _add_comparisons(app, state)
-    _add_scores(app, state)
+    add_encoders(app, state)
     add_training(app, state, _missing)
     add_batches(app, state, _missing)
     add_keys(app, state, _missing)
@@ -215,27 +217,6 @@ def _add_aliases(app: FastAPI, state: State) -> None:
     @app.delete("/v1/adapters/{name:adapter}/pin")
     async def accept(name: str) -> dict[str, Any]:
         return state.record(name)
-
-
-def _add_scores(app: FastAPI, state: State) -> None:
-    @app.post("/v1/rerank")
-    async def rerank(request: Request) -> dict[str, Any]:
-        body = await request.json()
-        state.bodies.append(body)
-        found = [(len(text), index, text) for index, text in enumerate(body["documents"])]
-        results = [
-            {"index": index, "relevance_score": score / 10, "document": {"text": text}}
-            for score, index, text in sorted(found, reverse=True)[: body.get("top_n")]
-        ]
-        return {"id": "rerank-1", "results": results, **_about(body["model"])}
-
-    @app.post("/v1/score")
-    async def score(request: Request) -> dict[str, Any]:
-        body = await request.json()
-        state.bodies.append(body)
-        others = [body["text_2"]] if isinstance(body["text_2"], str) else body["text_2"]
-        data = [{"index": i, "score": len(text) / 10} for i, text in enumerate(others)]
-        return {"id": "score-1", "object": "list", "data": data, **_about(body["model"])}
 
 
 def _add_models(app: FastAPI, state: State) -> None:
@@ -365,14 +346,6 @@ async def _mischief(model: str) -> AsyncIterator[str]:
 
 def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body)}\n\n"
-
-
-def _about(model: str) -> dict[str, Any]:
-    return {
-        "model": model,
-        "usage": {"prompt_tokens": 3, "total_tokens": 3},
-        "overtone": {"adapter": model, "version": 1, "digest": "sha256:0", "mode": "factored"},
-    }
 
 
 def _answer(model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from overtone_client import _session
+from overtone_client import _batch_commands, _session
 from overtone_client.cli import app
 
 from .fake_overtone import API_KEY, Fault, State
@@ -56,6 +56,37 @@ def test_list_is_a_table_for_people(run: Run, state: State) -> None:
     assert lines[1].split()[0] == "[red]evil[2J"
     assert lines[2].split()[:5] == ["demo", "1", "fourierft", "12", "B"]
     assert "latest" not in lines[2]  # as it is the version that the line is about
+
+
+EVIL = "evil\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rollback", EVIL],
+        ["alias", EVIL, "prod", 1],
+        ["delete", EVIL, "--yes"],
+        ["upload", Path, "--name", EVIL],
+        ["batch", "results", "batch_" + "0" * 24],
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_a_server_says_does_not_steer_the_terminal(
+    run: Run, state: State, folder: Path, words: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_batch_commands, "is_terminal", lambda: True)
+    state.add(EVIL)
+    state.add(EVIL, digest="sha256:\x1b[2J")
+    id_ = state.batches.add(
+        {"endpoint": "/v1/completions", "input_file_id": "f", "completion_window": "24h"}
+    )["id"]
+    state.batches.batches[id_] |= {"status": "completed", "output_file_id": "file-1"}
+    state.training.contents["file-1"] = b'{"text": "evil\x1b[2J"}\n'
+    done = run(*(folder if word is Path else word for word in words))
+    assert done.exit_code == 0, done.output
+    assert "evil[2J" in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_list_is_one_document_for_programs(run: Run, state: State) -> None:
@@ -143,20 +174,6 @@ def test_models_names_the_base_of_each(run: Run, state: State) -> None:
         ["demo", "tiny"],
     ]
     assert len(document(run("models", "--json"))["data"]) == 2
-
-
-def test_rerank_and_score_print_scores_with_their_texts(run: Run, state: State) -> None:
-    lines = run("rerank", "judge", "long?", "aa", "a\x1b[2Jaa", "--top", "1").stdout.splitlines()
-    assert [line.split() for line in lines] == [
-        ["SCORE", "INDEX", "DOCUMENT"],
-        ["0.7000", "1", "a[2Jaa"],
-    ]
-    assert run("score", "judge", "q", "a", "bb").stdout == "0.1000  a\n0.2000  bb\n"
-    assert document(run("score", "judge", "q", "a", "--json", "--truncate"))["id"] == "score-1"
-    assert state.bodies[-1]["truncate"] is True
-    read = run("rerank", "judge", "long?", text="one\n\nthree\n")
-    assert [line.split()[1] for line in read.stdout.splitlines()[1:]] == ["1", "0"]
-    assert state.bodies[-1]["documents"] == ["one", "three"]
 
 
 def test_answers_are_streamed_without_control_characters(run: Run, state: State) -> None:

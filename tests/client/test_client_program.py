@@ -259,3 +259,12 @@ def test_a_tab_does_not_ask_a_busy_server_again(url: str, state: State) -> None:
         tries = state.calls.index("GET /v1/models/poet")
         assert state.calls[:tries] == ["GET /v1/adapters"]
         terminal.type(CTRL_D)
+
+
+def test_a_pause_is_told_without_steering_the_terminal(url: str, state: State) -> None:
+    state.next_fault = Fault(503, "registry_unavailable", "away\x1b[2J")
+    with Terminal("list", "--url", url) as terminal:
+        seen = terminal.see(b"asking again")
+        assert terminal.process.wait(30) == 0
+    assert b"away[2J" in seen
+    assert b"\x1b" not in seen

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from overtone_client import Activity, AdapterActivity, CacheActivity, Counts
 from overtone_client._top_rates import SORTS, picture, quantile
+from overtone_client._top_view import view
 
 BOUNDS = (0.1, 1.0, 10.0)
 
@@ -57,6 +59,22 @@ def test_a_server_that_was_started_again_begins_anew() -> None:
     assert made.rates.requests_per_s > 0
     assert made.rows[0].rates.generated_tokens_per_s > 0
     assert made.hit_shares == {"coefficients": None}
+
+
+def test_a_server_with_other_bounds_begins_anew() -> None:
+    """Another version counts times by more bounds, and more was asked of it than before."""
+    before = look(10, counts(1, 10, (0, 1, 0)))
+    made = picture(before, look(14, counts(9, 90, (0, 0, 4, 0))), "requests")
+    assert made.rates.first_token_p95_s == pytest.approx(1 + 9 * 0.95)
+
+
+def test_words_of_the_server_do_not_steer_the_terminal() -> None:
+    evil = "evil\x1b[2J"
+    before, now = look(10, counts()), look(14, counts(), adapter("a", counts(), mode=evil))
+    with (console := Console(width=200)).capture() as shown:
+        console.print(view(picture(before, now, "requests"), "requests", None, evil))
+    assert shown.get().count("evil[2J") == 2
+    assert "\x1b[2J" not in shown.get()
 
 
 def test_rows_are_sorted_by_what_is_asked_for() -> None:
