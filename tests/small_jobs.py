@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from registry.jobs.samples import Samples
 from registry.jobs.spec import Hyperparameters, JobSpec
 from trainer.base import LoadedBase, make
 from trainer.interfaces import Reporter, Wanted
 
 #: Small, quick, and with several evaluations' worth of steps.
-QUICK = Hyperparameters(n_epochs=2, batch_size=4, checkpoint_every_steps=3, checkpoint_every_s=1e9)
+QUICK = Hyperparameters(
+    n_epochs=2,
+    batch_size=4,
+    checkpoint_every_steps=3,
+    checkpoint_every_s=1e9,
+    checkpoint_samples=0,
+)
 
 
 def lm_base(shape: str = "llama") -> LoadedBase:
@@ -58,6 +65,7 @@ class Watcher(Reporter):
     events: list[tuple[str, str]] = field(default_factory=list)
     values: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
+    sampled: list[Samples] = field(default_factory=list)
     places: list[tuple[int, int, float | None]] = field(default_factory=list)
     asked: int = 0
 
@@ -73,6 +81,9 @@ class Watcher(Reporter):
 
     def checkpoint(self, step: int, name: str) -> None:
         self.checkpoints.append((step, name))
+
+    def samples(self, given: Samples) -> None:
+        self.sampled.append(given)
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
         self.places.append((step, num_steps, seconds_left))

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from registry.jobs.samples import Samples
+
 Wanted = Literal["go", "pause", "cancel"]
 
 
@@ -24,6 +26,9 @@ class Reporter:
 
     def checkpoint(self, step: int, name: str) -> None:
         """Take the name of a checkpoint that is complete on disk."""
+
+    def samples(self, given: Samples) -> None:
+        """Take what the adapter answered at a checkpoint, or why it answered nothing."""
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
         """Take the number of finished steps; the time left is None while it is unknown."""

@@ -20,8 +20,13 @@ from adapters_core.tokens.chats import Chat, ChatTemplate
 from adapters_core.tokens.ends import turn_end
 from adapters_core.tokens.messages import Message, Tool, plain_messages, plain_tools
 from adapters_core.tokens.prompts import ChatRefused, Prompt, prompt_of
+from adapters_core.tokens.token_texts import TokenTexts
+from adapters_core.tokens.written import written
 from registry.training_data.checks import form_of
 from registry.training_data.messages import is_learned
+
+#: Tokens of a text without a prompt that stand for one, at most.
+_MOST_BEGUN = 64
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,25 @@ class LearnedText:
 
 
 @dataclass(frozen=True)
+class LMQuestion:
+    """A prompt of a record as serving would see it, and the answer that the record has.
+
+    Args:
+        ids: the prompt's tokens.
+        prompt: what they say, special tokens included.
+        expected: the answer.
+        stops: tokens at which serving ends an answer.
+        shown: special tokens that a caller is sent as text.
+    """
+
+    ids: list[int]
+    prompt: str
+    expected: str
+    stops: frozenset[int]
+    shown: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class _End:
     """What ends answers of one route: the token that is learned, and all at which serving stops."""
 
@@ -75,6 +99,7 @@ class LMTexts:
             self._end.token if turn is None else turn, self._end.stops | _some(turn)
         )
         self._answers = Answers(tokenizer, self._turn_end.stops)
+        self._written = TokenTexts(tokenizer.backend_tokenizer)
         self._template = ChatTemplate(tokenizer)
 
     @property
@@ -96,6 +121,33 @@ class LMTexts:
         if form == "label":
             raise ValueError("has a `label`, which a causal LM does not learn; remove it")
         return [self._text(row["text"])]
+
+    def question(self, row: Mapping[str, Any]) -> LMQuestion | None:
+        """Return the prompt of a record's first answer; of a text without one, how it begins.
+
+        None if nothing of it can be asked for.
+
+        Raises:
+            ValueError: as `of`.
+        """
+        text = self.of(row)[0]
+        first = next((place for place, learned in enumerate(text.learned) if learned), 0)
+        first = first or min(len(text.ids) // 2, _MOST_BEGUN)
+        if not first:
+            return None
+        places = range(first, len(text.ids))
+        end = next((place for place in places if not text.learned[place]), len(text.ids))
+        is_chat = form_of(row) == "chat"
+        stops = (self._turn_end if is_chat else self._end).stops
+        shown = frozenset(self._template.call_tokens.values() if row.get("tools") else ())
+        ids, wanted = text.ids[:first], text.ids[first:end]
+        wanted = wanted[:-1] if wanted[-1] in stops else wanted
+        expected = written(self._written, ids, wanted, shown)
+        return LMQuestion(ids, self._written.decode(ids), expected, stops, shown)
+
+    def said(self, question: LMQuestion, ids: Sequence[int]) -> str:
+        """Return the text that a caller is sent for these tokens of an answer."""
+        return written(self._written, question.ids, ids, question.shown)
 
     def _text(self, text: str) -> LearnedText:
         ids = list(prompt_of(self._tokenizer, text).ids)

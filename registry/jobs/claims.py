@@ -19,6 +19,7 @@ from registry.jobs.jobs import Jobs
 from registry.jobs.log import Entry, flat
 from registry.jobs.moves import Move, Moves, failed, record_of
 from registry.jobs.record import HELD, JobError, JobRecord, State, check_job_id
+from registry.jobs.samples import MAX_SAMPLED
 from registry.redis import keys
 from registry.redis.scripts import Observer, Scripts
 
@@ -79,7 +80,7 @@ class Claims:
         """
         touched = [keys.job(fence.job), *keys.job_logs(fence.job), keys.TOTALS]
         counted = "" if number is None else str(number)
-        limits = [keys.MAX_EVENTS, keys.MAX_METRICS]
+        limits = [keys.MAX_EVENTS, keys.MAX_METRICS, MAX_SAMPLED]
         args: list[str | int] = [str(fence.number), counted, *limits, *flat(entries)]
         reply = self._scripts.run("job_report", touched, args)
         if not reply:

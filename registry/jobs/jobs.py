@@ -19,6 +19,7 @@ from registry.errors import FileNotFound, InvalidArgument, JobNotFound
 from registry.jobs.log import Checkpoint, Event, MetricPoint
 from registry.jobs.moves import Move, Moves, failed, record_of
 from registry.jobs.record import STATES, JobError, JobRecord, State, check_job_id
+from registry.jobs.samples import MAX_SAMPLED, Samples
 from registry.jobs.spec import JobSpec
 from registry.redis import hashes, keys
 from registry.redis.scripts import Observer, Scripts
@@ -198,6 +199,12 @@ class Jobs:
         """Return up to `limit` checkpoints after the one of that id, by their steps."""
         key = keys.job_checkpoints(check_job_id(id_))
         return [Checkpoint.read(*e) for e in self._entries("job_checkpoints", key, limit, after)]
+
+    def samples(self, id_: str) -> dict[int, Samples]:
+        """Return what the adapter answered at the latest checkpoints, by their steps."""
+        key = keys.job_samples(check_job_id(id_))
+        found = [Samples.read(*e) for e in self._entries("job_samples", key, MAX_SAMPLED, None)]
+        return {one.step: one for one in found}
 
     def _entries(self, op: str, key: str, limit: int, after: str | None) -> Any:
         start = f"({_place(after)}" if after else "-"

@@ -53,6 +53,7 @@ class Hyperparameters:
         early_stopping_patience: evaluations without a better loss; None never stops early.
         eval_every: steps between evaluations; None evaluates before and after.
         checkpoint_every_steps, checkpoint_every_s: whichever comes first.
+        checkpoint_samples: held-out prompts that are answered at each checkpoint, 0 to 4.
         gradient_checkpointing: less memory, more time.
     """
 
@@ -74,6 +75,7 @@ class Hyperparameters:
     eval_every: int | None = None
     checkpoint_every_steps: int = 100
     checkpoint_every_s: float = 60.0
+    checkpoint_samples: int = 2
     gradient_checkpointing: bool = False
 
 

@@ -113,9 +113,14 @@ def job_checkpoints(id_: str) -> str:
     return f"{PREFIX}job-checkpoints:{id_}"
 
 
+def job_samples(id_: str) -> str:
+    """STREAM of what a job's adapter answered at its latest checkpoints, placed by their step."""
+    return f"{PREFIX}job-samples:{id_}"
+
+
 def job_logs(id_: str) -> list[str]:
     """Return the keys of a job's history, in the order in which every script takes them."""
-    return [job_events(id_), job_metrics(id_), job_checkpoints(id_)]
+    return [job_events(id_), job_metrics(id_), job_checkpoints(id_), job_samples(id_)]
 
 
 def batch(id_: str) -> str:

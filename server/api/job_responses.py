@@ -2,16 +2,17 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, TypeVar
 
 from registry import Checkpoint, Event, FileRecord, JobRecord, MetricPoint
 from registry.jobs.comparison import is_better_than_base
+from registry.jobs.samples import Samples
 from server.api.bodies.files import File
 from server.api.bodies.jobs import Checkpoint as CheckpointBody
+from server.api.bodies.jobs import CheckpointFacts, Job, JobAdapter, JobFacts
 from server.api.bodies.jobs import Event as EventBody
-from server.api.bodies.jobs import Job, JobAdapter, JobFacts
 from server.errors import InvalidRequest
 
 Json = dict[str, Any]
@@ -121,8 +122,16 @@ def metrics_event(point: MetricPoint, job: JobRecord) -> EventBody:
     }
 
 
-def checkpoint_object(checkpoint: Checkpoint, job: JobRecord) -> CheckpointBody:
-    """Return a checkpoint: a state that the job goes on from, no version that answers."""
+def checkpoint_object(
+    checkpoint: Checkpoint, job: JobRecord, samples: Mapping[int, Samples]
+) -> CheckpointBody:
+    """Return a checkpoint: a state that the job goes on from, no version that answers.
+
+    Args:
+        checkpoint: of the job.
+        job: its record.
+        samples: of the job's checkpoints, by their steps.
+    """
     return {
         "id": f"ftckpt-{job.id.removeprefix('ftjob-')}-{checkpoint.step}",
         "object": "fine_tuning.job.checkpoint",
@@ -131,6 +140,19 @@ def checkpoint_object(checkpoint: Checkpoint, job: JobRecord) -> CheckpointBody:
         "fine_tuned_model_checkpoint": f"{job.spec.name}:step-{checkpoint.step}",
         "step_number": checkpoint.step,
         "metrics": {"step": checkpoint.step},
+        "overtone": _sampled(samples.get(checkpoint.step), job),
+    }
+
+
+def _sampled(samples: Samples | None, job: JobRecord) -> CheckpointFacts:
+    if samples is None:
+        is_off = not job.spec.hyperparameters.checkpoint_samples
+        why: Literal["off", "not_made"] = "off" if is_off else "not_made"
+        return {"samples": [], "samples_source": None, "samples_left_out": why}
+    return {
+        "samples": [_fields(one) for one in samples.samples],
+        "samples_source": samples.source,
+        "samples_left_out": samples.left_out,
     }
 
 

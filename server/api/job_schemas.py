@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
 
+from registry.jobs.samples import MAX_SAMPLES
 from registry.jobs.spec import AUTO, Hyperparameters, MoveLatest, PublishGate, Task
 from server.api.request_body import RequestBody
 from server.api.validation import unsupported
@@ -58,6 +59,8 @@ class HyperparametersRequest(_Request):
         early_stopping_patience: evaluations without a better loss; missing: never stops early.
         eval_every: steps between evaluations; missing: before and after training.
         checkpoint_every_steps, checkpoint_every_s: whichever comes first.
+        checkpoint_samples: held-out prompts that the adapter answers at each checkpoint; missing:
+            2, and 0 for none.
         gradient_checkpointing: less memory, more time.
     """
 
@@ -79,6 +82,7 @@ class HyperparametersRequest(_Request):
     eval_every: Whole | None = None
     checkpoint_every_steps: Whole | None = None
     checkpoint_every_s: Annotated[float, Field(ge=0, le=1e9, strict=True)] | None = None
+    checkpoint_samples: Annotated[int, Field(ge=0, le=MAX_SAMPLES, strict=True)] | None = None
     gradient_checkpointing: StrictBool | None = None
 
     @model_validator(mode="after")

@@ -131,6 +131,12 @@ def test_events_checkpoints_and_lists_are_walked_by_openais_pages(
     steps = [one.step_number for one in checkpoints]
     assert steps == sorted(steps, reverse=True)
     assert len(steps) >= 1
+    assert checkpoints[0].fine_tuning_job_id == poet.id
+    own = [one.model_extra["overtone"] for one in checkpoints if one.model_extra]
+    assert len(own) == len(steps)
+    (found, *_) = [one for one in own if one["samples"]]
+    assert found["samples_source"] == "training_file"
+    assert "Say" in found["samples"][0]["prompt"]
     assert poet.id in {job.id for job in client.fine_tuning.jobs.list(limit=1)}
 
 

@@ -20,6 +20,7 @@ from registry.errors import FenceLost, RegistryError, RegistryUnavailable
 from registry.jobs import log as job_log
 from registry.jobs.claims import Claims
 from registry.jobs.record import HELD, State
+from registry.jobs.samples import Samples, samples_entry
 from trainer.interfaces import Reporter, Wanted
 from trainer.job.journal import Journal
 from trainer.process.retry import LAST_WAIT_S
@@ -94,6 +95,9 @@ class Reporting(Reporter):
 
     def checkpoint(self, step: int, name: str) -> None:
         self._keep(self._news, job_log.checkpoint_entry(step, name, self._clock()))
+
+    def samples(self, given: Samples) -> None:
+        self._keep(self._news, samples_entry(given))
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
         self._heartbeat()

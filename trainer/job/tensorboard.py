@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from registry.jobs.samples import Samples
 from trainer.interfaces import Reporter, Wanted
 
 
@@ -69,6 +70,9 @@ class EventFiles(Reporter):
 
     def checkpoint(self, step: int, name: str) -> None:
         self._report.checkpoint(step, name)
+
+    def samples(self, given: Samples) -> None:
+        self._report.samples(given)
 
     def progress(self, step: int, num_steps: int, seconds_left: float | None) -> None:
         self._report.progress(step, num_steps, seconds_left)

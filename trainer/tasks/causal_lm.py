@@ -11,7 +11,7 @@ of a prompt with its completion those are few, and a head over a large vocabular
 base's work and memory. `keeps_positions` measures whether it can.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any, ClassVar
 
@@ -20,11 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters_core.base.causal_probe import keeps_rows
-from registry.examples.lm_texts import LearnedText, LMTexts
+from registry.examples.lm_texts import LearnedText, LMQuestion, LMTexts
 from registry.examples.scores import text_figures
-from trainer.tasks.task import Batch, Example, Score, TextLimits, TrainingTask
+from registry.jobs.samples import Ending
+from trainer.tasks.greedy import greedy
+from trainer.tasks.task import Batch, Example, Question, Score, TextLimits, TrainingTask
 
 IGNORED = -100
+#: Tokens of a sample's answer.
+MOST_NEW_TOKENS = 48
 #: The length of a row, packed or not, is padded to a multiple of this.
 _ROW_MULTIPLE = 8
 
@@ -160,6 +164,28 @@ class CausalLM(TrainingTask):
         """Return loss, perplexity and the share of correctly predicted tokens."""
         right = int(torch.stack(score.predicted).sum()) if score.predicted else 0
         return text_figures(score.loss, score.count, right)
+
+    def question(self, row: Mapping[str, Any]) -> Question | None:
+        """Return a prompt as serving would see it; None if the base has no room for an answer."""
+        asked = self._texts.question(row)
+        if asked is None or len(asked.ids) >= self._limits.max_length:
+            return None
+        return Question(asked.prompt, asked.expected, asked)
+
+    def answer(
+        self,
+        model: nn.Module,
+        question: Question,
+        device: torch.device,
+        goes_on: Callable[[], bool],
+    ) -> tuple[str, Ending]:
+        """Return the greedy answer, as a caller would be sent it."""
+        asked: LMQuestion = question.given
+        border, size = self._limits.border, len(asked.ids)
+        longest = border if border and size <= border else self._limits.max_length
+        most = min(MOST_NEW_TOKENS, max(1, longest - size))
+        ids, ending = greedy(model, asked.ids, asked.stops, most, goes_on)
+        return self._texts.said(asked, ids), ending
 
 
 def _texts_of(example: Example) -> list[_Text]:

@@ -1,7 +1,7 @@
 """Classification of texts and images, and regression: one label an example."""
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,8 +14,9 @@ from adapters_core.base.padding import by_length, padded
 from adapters_core.tokens.texts import cut, text_ids
 from registry.examples.labels import class_of, number_of
 from registry.examples.scores import class_figures, number_figures
+from registry.jobs.samples import Ending
 from trainer.errors import Fault, InvalidTrainingFile
-from trainer.tasks.task import Batch, Example, Score, TextLimits, TrainingTask
+from trainer.tasks.task import Batch, Example, Question, Score, TextLimits, TrainingTask
 
 #: Of all labels as JSON: they are part of the version's record.
 _MAX_LABELS_BYTES = 24 * 1024
@@ -40,6 +41,30 @@ class _Labelled(TrainingTask):
         score.count += len(logits)
         score.predicted.append(self._answers(logits).cpu())
         score.expected.append(batch.expected.cpu())
+
+    def question(self, row: Mapping[str, Any]) -> Question | None:
+        """Return the text, or the image's name, and its label."""
+        example = self.example(row)
+        label = example.label
+        expected = label if isinstance(label, str) else f"{label:g}"
+        return Question(str(row.get("text") or row.get("file") or ""), expected, example)
+
+    def answer(
+        self,
+        model: nn.Module,
+        question: Question,
+        device: torch.device,
+        goes_on: Callable[[], bool],
+    ) -> tuple[str, Ending]:
+        """Return the predicted label; one forward pass."""
+        if not goes_on():
+            return "", "time"
+        batch = self.batch([question.given], device)
+        return self._named(self._answers(self._logits(model, batch.inputs))[0]), "stop"
+
+    def _named(self, answer: Tensor) -> str:
+        """Return a prediction in words."""
+        raise NotImplementedError
 
     def _answers(self, logits: Tensor) -> Tensor:
         return logits.argmax(-1)
@@ -88,6 +113,9 @@ class _Classes(_Labelled):
 
     def _expected(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([self._numbers[str(example.label)] for example in examples])
+
+    def _named(self, answer: Tensor) -> str:
+        return self._labels[int(answer)]
 
     def metrics(self, score: Score) -> dict[str, float]:
         got, true = torch.cat(score.predicted), torch.cat(score.expected)
@@ -162,6 +190,9 @@ class Regression(_Texts):
 
     def _answers(self, logits: Tensor) -> Tensor:
         return logits[:, 0]
+
+    def _named(self, answer: Tensor) -> str:
+        return f"{float(answer):.4g}"
 
     def metrics(self, score: Score) -> dict[str, float]:
         got, true = torch.cat(score.predicted), torch.cat(score.expected)

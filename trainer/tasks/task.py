@@ -1,12 +1,14 @@
 """The interface of a task: from records to examples, batches, losses and metrics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from registry.jobs.samples import Ending
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,21 @@ class Example:
     def num_trained(self) -> int:
         """Return the number of targets in the loss."""
         return sum(target >= 0 for target in self.targets) if self.targets else 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a sample asks.
+
+    Args:
+        prompt: in words.
+        expected: the file's answer, in words.
+        given: what the task needs to answer it.
+    """
+
+    prompt: str
+    expected: str
+    given: Any
 
 
 @dataclass(frozen=True)
@@ -132,6 +149,31 @@ class TrainingTask(ABC):
     @abstractmethod
     def metrics(self, score: Score) -> dict[str, float]:
         """Return the metrics of an evaluation by name."""
+
+    @abstractmethod
+    def question(self, row: Mapping[str, Any]) -> Question | None:
+        """Return what a sample asks of a record; None if nothing can be asked.
+
+        Raises:
+            ValueError: as `example`.
+        """
+
+    @abstractmethod
+    def answer(
+        self,
+        model: nn.Module,
+        question: Question,
+        device: torch.device,
+        goes_on: Callable[[], bool],
+    ) -> tuple[str, Ending]:
+        """Return the model's answer in words, and how it ended.
+
+        Args:
+            model: in evaluation mode.
+            question: made by `question`.
+            device: of the model.
+            goes_on: asked before each forward pass; after a False there is none.
+        """
 
     @property
     def num_outputs(self) -> int | None:

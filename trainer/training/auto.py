@@ -42,7 +42,8 @@ def with_best_method(job: JobContext, train: Callable[[JobContext], Trained]) ->
 
 def _trial(job: JobContext, method: str, steps: int) -> JobContext:
     """Return the context of one short run, in a folder of its own."""
-    hyper = replace(job.hyper, max_steps=steps, early_stopping_patience=None, eval_every=None)
+    hyper = replace(job.hyper, max_steps=steps, checkpoint_samples=0)
+    hyper = replace(hyper, early_stopping_patience=None, eval_every=None)
     spec = replace(job.spec, method=method, method_config={}, hyperparameters=hyper)
     folder = job.folder / "auto" / method
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ from torch import Tensor
 
 from registry.examples.lines import Rows
 from registry.examples.rows import rows_of
+from registry.jobs.samples import Source
 from registry.training_data.lines import MAX_FAULTS, Unreadable
 from trainer.checkpoint import write_whole
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.interfaces import JobFiles
-from trainer.tasks.task import Example, TrainingTask
+from trainer.tasks.task import Example, Question, TrainingTask
 
 #: Without a validation file one in so many examples is held out, at most `MAX_HELD_OUT`.
 HELD_OUT_PART = 10
 #: Examples of one evaluation; of a longer file, as many are drawn by the seed.
 MAX_HELD_OUT = 2000
+#: Examples among which the prompts of samples are looked for.
+_LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Examples:
     """Some records of a file, as examples of the task."""
 
     def __init__(
-        self, rows: Rows, ids: Sequence[int] | Tensor, task: TrainingTask, param: str
+        self, rows: Rows, ids: Sequence[int] | Tensor, task: TrainingTask, param: Source
     ) -> None:
         self._rows, self._ids, self._task, self._param = rows, ids, task, param
 
@@ -70,6 +74,17 @@ class Examples:
         except ValueError as error:
             fault = Fault(self._rows.line(number), str(error))
             raise InvalidTrainingFile([fault], self._param) from error
+
+    @property
+    def param(self) -> Source:
+        """Return the job's field that names the file."""
+        return self._param
+
+    def questions(self, count: int) -> list[Question]:
+        """Return what samples ask: the first `count` examples that have a prompt."""
+        rows = (self._rows.row(int(number)) for number in self._ids[:_LOOKED_AT])
+        asked = (self._task.question(row) for row in rows)
+        return list(islice((one for one in asked if one is not None), count))
 
     def batches(self, size: int) -> Iterator[list[Example]]:
         """Yield the examples in order."""
@@ -109,7 +124,8 @@ def open_data(
     held = open_rows(files.validation, "validation_file") if files.validation else None
     digest = _digest(files)
     train_ids, held_ids = _split(len(train), len(held) if held else None, seed)
-    held_rows, held_param = (held, "validation_file") if held else (train, "training_file")
+    held_rows = held or train
+    held_param: Source = "validation_file" if held else "training_file"
     facts = _known(known, digest)
     if facts is None:
         found = _checked(train, task, "training_file", still_wanted)

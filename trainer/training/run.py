@@ -138,6 +138,7 @@ def _train(job: JobContext) -> Trained:
 
 def _fits(job: JobContext, setting: Setting) -> dict[str, Any]:
     """Return the values that a checkpoint must have for the run to resume from it."""
+    hyper = {k: v for k, v in asdict(job.hyper).items() if k != "checkpoint_samples"}
     others = {t: str(own) for t, own in setting.methods.items() if own != setting.method}
     more = setting.training_fields | others
     return {
@@ -145,7 +146,7 @@ def _fits(job: JobContext, setting: Setting) -> dict[str, Any]:
         "data": job.data.facts.digest,
         "base": job.base.spec.fingerprint,
         "method": str(setting.method) + (json.dumps(more, sort_keys=True) if more else ""),
-        "hyper": json.dumps(asdict(job.hyper), sort_keys=True),
+        "hyper": json.dumps(hyper, sort_keys=True),
     }
 
 

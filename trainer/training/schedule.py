@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from registry.jobs.samples import MAX_SAMPLES
 from registry.jobs.spec import Hyperparameters
 from trainer.errors import InvalidHyperparameter
 
@@ -20,6 +21,7 @@ _INTEGERS: Mapping[str, tuple[float, float]] = {
     "early_stopping_patience": (1, 1000),
     "eval_every": (1, 10_000_000),
     "checkpoint_every_steps": (1, 10_000_000),
+    "checkpoint_samples": (0, MAX_SAMPLES),
 }
 _NUMBERS: Mapping[str, tuple[float, float]] = {
     "warmup_ratio": (0.0, 1.0),

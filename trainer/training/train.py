@@ -20,6 +20,7 @@ from trainer.training.gradients import Gradients
 from trainer.training.optimizer import optimizer_of
 from trainer.training.presets import Rates
 from trainer.training.run_state import Progress, RunState
+from trainer.training.samples import Sampler
 from trainer.training.trainable import TrainableAdapter
 
 #: Evaluations of a job without `eval_every` that may stop early.
@@ -54,6 +55,7 @@ class Trainer:
         self._gradients = Gradients(trainable, job.data.train, job.schedule, job.hyper, job.ranks)
         self._optimizer = optimizer_of(self._trained, rates, job.hyper.weight_decay)
         self._state = RunState(trainable, self._optimizer, job.folder / "checkpoints", fits)
+        self._sampler = Sampler(job, trainable)
         known = math.isfinite(base_loss)
         self._most = _TIMES * max(base_loss, _SMALL) if known else math.inf
 
@@ -203,16 +205,20 @@ class Trainer:
     def _save_if_due(self) -> None:
         is_due = self._state.steps_since_save >= self._hyper.checkpoint_every_steps
         is_late = self._state.seconds_since_save >= self._hyper.checkpoint_every_s
-        if (is_due or is_late) and self._progress.step < self._schedule.num_steps:
-            self._save()
-
-    def _save(self) -> None:
-        if not self._state.steps_since_save:
+        if not (is_due or is_late) or self._progress.step >= self._schedule.num_steps:
             return
+        if self._save():
+            self._sampler.take(self._progress.step)
+
+    def _save(self) -> bool:
+        """Write a checkpoint and return whether there is a new one."""
+        if not self._state.steps_since_save:
+            return False
         step = self._progress.step
         try:
             name = self._state.save()
         except StorageFull as error:  # training continues: a later interruption costs more steps
             self._report.event("warn", f"no checkpoint at step {step}: {error.message}")
-            return
+            return False
         self._report.checkpoint(step, name)
+        return True

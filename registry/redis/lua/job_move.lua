@@ -1,6 +1,6 @@
 -- Move a job to another state, if its present one allows it and the fence is the holder's.
 --
--- KEYS  job events metrics checkpoints
+-- KEYS  job events metrics checkpoints samples
 -- ARGV  id state_prefix users_prefix now to from(comma-separated) fence('' for any)
 --       beats('' for any) kept_s max_events level message('' for no event)
 --       then field, value...: set beside it
@@ -38,6 +38,6 @@ if final then
     local file = redis.call('HGET', job, field)
     if file then redis.call('SREM', users_prefix .. file, id) end
   end
-  for i = 2, 4 do redis.call('EXPIRE', KEYS[i], kept_s) end
+  for i = 2, 5 do redis.call('EXPIRE', KEYS[i], kept_s) end
 end
 return {'moved', redis.call('HGETALL', job)}

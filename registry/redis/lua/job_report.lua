@@ -1,14 +1,17 @@
 -- Store a report of a job's process or its worker; return the job's state.
 --
--- KEYS  job events metrics checkpoints totals
--- ARGV  fence number('' for a heartbeat alone) max_events max_metrics
+-- KEYS  job events metrics checkpoints samples totals
+-- ARGV  fence number('' for a heartbeat alone) max_events max_metrics max_sampled
 --       then entries: kind, number of words, words...
 --         event: created_at level message type data   metrics: step name value...
 --         checkpoint: step name created_at            progress: step num_steps seconds_left
+--         samples: step json
 -- Reports of one fence are numbered from 1: one that was taken already is not taken twice.
 -- Returns {state, fence}, or {} if there is no such job. Nothing is taken from an older fence.
-local job, events, metrics, checkpoints, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local job, events, metrics, checkpoints = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local samples, totals = KEYS[5], KEYS[6]
 local fence, number, max_events, max_metrics = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local max_sampled = ARGV[5]
 local take = {}
 
 function take.event(words)
@@ -48,6 +51,11 @@ function take.checkpoint(words)
   redis.call('HSET', job, 'failures', 0)
 end
 
+-- What an earlier attempt has answered at a step stays.
+function take.samples(words)
+  redis.pcall('XADD', samples, 'MAXLEN', max_sampled, words[1] .. '-1', 'samples', words[2])
+end
+
 function take.progress(words)
   local top = tonumber(redis.call('HGET', job, 'top_step') or '0')
   if tonumber(words[1]) > top then
@@ -67,7 +75,7 @@ if number == '' or tonumber(number) <= tonumber(redis.call('HGET', job, 'reports
 end
 redis.call('HSET', job, 'reports', number)
 
-local at = 5
+local at = 6
 while at <= #ARGV do
   local kind, count = ARGV[at], tonumber(ARGV[at + 1])
   local words = {}

@@ -44,6 +44,7 @@ class AllHyperparameters(JobHyperparameters):
     eval_every: int | None
     checkpoint_every_steps: int
     checkpoint_every_s: float
+    checkpoint_samples: int
     gradient_checkpointing: bool
 
 
@@ -204,6 +205,42 @@ class CheckpointMetrics(TypedDict):
     step: int
 
 
+class CheckpointSample(TypedDict):
+    """A held-out prompt, and what the adapter answered as it was at the checkpoint.
+
+    Args:
+        prompt: its last 400 characters, as the base reads it; a classifier's text, or the name of
+            an image's file.
+        expected: the answer in the file, or the label; its first 400 characters.
+        answer: greedy, of at most 48 tokens; the predicted label or number of a classifier.
+        finish_reason: `length` at 48 tokens, `time` where the samples' time was over.
+    """
+
+    prompt: str
+    expected: str
+    answer: str
+    finish_reason: Literal["stop", "length", "time"]
+
+
+class CheckpointFacts(TypedDict):
+    """What OpenAI's checkpoint has no field for.
+
+    Args:
+        samples: in the order of their file, `checkpoint_samples` at most.
+        samples_source: the file of the prompts. The job does not learn them: of a training file
+            they are among the examples that are held out.
+        samples_left_out: why there are none. `off`: the job has `checkpoint_samples` 0. `time`:
+            they have had a second and a tenth of the attempt's time. `failed`: see the job's
+            events. `no_prompts`: no example has a prompt for which the base has room. `not_made`:
+            not yet, not any more (only the latest 100 are kept), or not at all, as when a job is
+            paused.
+    """
+
+    samples: list[CheckpointSample]
+    samples_source: Literal["validation_file", "training_file"] | None
+    samples_left_out: Literal["off", "time", "failed", "no_prompts", "not_made"] | None
+
+
 class Checkpoint(TypedDict):
     """A state that a job can resume from; no version that answers."""
 
@@ -214,6 +251,7 @@ class Checkpoint(TypedDict):
     fine_tuned_model_checkpoint: str
     step_number: int
     metrics: CheckpointMetrics
+    overtone: CheckpointFacts
 
 
 class CheckpointPage(ListPage):

@@ -182,12 +182,17 @@ async def checkpoints(
     limit: Limit = 10,
     after: After = None,
 ) -> dict[str, Any]:
-    """List the checkpoints that the job can resume from, the newest first."""
+    """List the checkpoints that the job can resume from, the newest first.
+
+    `overtone.samples` has what the adapter answered to held-out prompts as it was at each.
+    """
     step = checkpoint_step(after)
     job = await _own_job(request, job_id)
-    known = await _call(_all_checkpoints, service_of(request).registry, job)
+    registry = service_of(request).registry
+    known = await _call(_all_checkpoints, registry, job)
+    samples = await _call(registry.jobs.samples, job.id)
     newest = [one for one in reversed(known) if step is None or one.step < step]
-    shape = partial(checkpoint_object, job=job)
+    shape = partial(checkpoint_object, job=job, samples=samples)
     return page_object(newest, shape, limit)
 
 

@@ -341,3 +341,34 @@ def test_without_tools_nothing_is_read_as_a_call() -> None:
     text = '{"name": "weather", "parameters": {}}'
     like = [ASKING[0], {"role": "assistant", "content": text}]
     assert LMTexts(tool_templates.tokenizer("llama"), frozenset()).of({"messages": like})
+
+
+def test_a_question_is_the_prompt_of_the_first_answer() -> None:
+    tokenizer = kinds.tokenizer("byte fallback, old", kinds.TEMPLATES["turn end is eos"])
+    texts = LMTexts(tokenizer, frozenset({tokenizer.eos_token_id}))
+    chat = [
+        {"role": "user", "content": "key0?"},
+        {"role": "assistant", "content": "v0", "weight": 0},
+        {"role": "user", "content": "key1?"},
+        {"role": "assistant", "content": "v1"},
+    ]
+    asked = texts.question({"messages": chat})
+    assert asked is not None
+    prompt = ChatTemplate(tokenizer).prompt(Chat(plain_messages(chat[:3])))
+    assert (asked.ids, asked.expected) == (list(prompt.ids), "v1")
+    assert turn_end(tokenizer) in asked.stops
+
+    plain = texts.question({"prompt": "key0=", "completion": "v0"})
+    assert plain is not None
+    assert plain.expected == "v0"
+    assert "key0=" in plain.prompt
+
+
+def test_a_text_is_asked_for_by_its_beginning_if_it_has_one() -> None:
+    tokenizer = kinds.tokenizer("byte-level")
+    texts = LMTexts(tokenizer, frozenset({tokenizer.eos_token_id}))
+    asked = texts.question({"text": "key0 " * 60})
+    assert asked is not None
+    assert len(asked.ids) <= 64
+    assert asked.prompt + asked.expected == "key0 " * 60
+    assert texts.question({"text": tokenizer.eos_token}) is None

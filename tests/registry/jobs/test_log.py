@@ -5,10 +5,9 @@ import json
 import pytest
 
 from jobs_made import claim, fence_of
-from registry.errors import (
-    InvalidArgument,
-)
+from registry.errors import CorruptRecord, InvalidArgument
 from registry.jobs import log as job_log
+from registry.jobs.samples import MAX_SAMPLES, Sample, Samples, samples_entry
 from registry.redis import keys
 
 
@@ -102,9 +101,56 @@ def test_a_place_that_is_none_is_refused(jobs, create, bad):
             read(made.id, 10, after=bad)
 
 
-def test_what_an_ended_job_said_goes_after_a_while(client, jobs, running):
+def test_a_checkpoints_samples_are_kept_once_and_cut(jobs, claims, running):
     held = running()
+    long, odd = "p" * 500 + "end", "lone \ud800, 'quoted', ☃"
+    given = Samples(
+        5, "validation_file", (Sample(long, odd, "a" * 500, "length"), Sample("q", "e", "", "stop"))
+    )
+    claims.report(
+        fence_of(held),
+        1,
+        [samples_entry(given), samples_entry(Samples(9, "training_file", (), "time"))],
+    )
+    later = Samples(5, "validation_file", (Sample("other", "e", "a", "stop"),))
+    claims.report(fence_of(held), 2, [samples_entry(later)])  # of an attempt that repeats a step
+
+    found = jobs.samples(held.id)
+    assert sorted(found) == [5, 9]
+    first, second = found[5].samples
+    assert (first.prompt, first.answer) == ("…" + long[-399:], "a" * 399 + "…")
+    assert (first.expected, first.finish_reason) == ("lone ?, 'quoted', ☃", "length")
+    assert second == Sample("q", "e", "", "stop")
+    assert (found[9].samples, found[9].left_out, found[9].source) == ((), "time", "training_file")
+
+
+def test_the_samples_of_the_latest_checkpoints_are_kept(jobs, claims, running):
+    held = running()
+    many = (Sample("p" * 999, "e" * 999, "a" * 999, "stop"),) * 9
+    entries = [samples_entry(Samples(step, "training_file", many)) for step in range(1, 251)]
+    claims.report(fence_of(held), 1, entries)
+
+    found = jobs.samples(held.id)
+    assert sorted(found) == list(range(151, 251))
+    assert len(found[250].samples) == MAX_SAMPLES
+    stored = sum(
+        len(entry[1][b"samples"]) for entry in jobs._client.xrange(keys.job_samples(held.id))
+    )
+    assert stored < 2 << 20
+
+
+def test_samples_that_are_none_are_a_corrupt_record(client, jobs, running):
+    held = running()
+    client.xadd(keys.job_samples(held.id), {"samples": "{}"}, id="3-1")
+    with pytest.raises(CorruptRecord, match="samples"):
+        jobs.samples(held.id)
+
+
+def test_what_an_ended_job_said_goes_after_a_while(client, jobs, claims, running):
+    held = running()
+    claims.report(fence_of(held), 1, [samples_entry(Samples(1, "training_file", (), "time"))])
     jobs.cancel(held.id, now=4)
 
-    assert 0 < client.ttl(keys.job_events(held.id)) <= keys.KEPT_LOG_S
+    for key in (keys.job_events(held.id), keys.job_samples(held.id)):
+        assert 0 < client.ttl(key) <= keys.KEPT_LOG_S
     assert client.ttl(keys.job(held.id)) == -1

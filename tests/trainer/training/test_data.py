@@ -50,6 +50,12 @@ class Letters(TrainingTask):
     def metrics(self, score: Score) -> dict[str, float]:
         raise NotImplementedError
 
+    def question(self, row: Mapping[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def answer(self, *args: Any) -> Any:
+        raise NotImplementedError
+
 
 def opened(folder: Path, training: Path, validation: Path | None = None, seed: int = 0) -> Data:
     return open_data(JobFiles(training, validation), Letters(), seed, folder / "data.json")

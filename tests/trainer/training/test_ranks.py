@@ -122,6 +122,18 @@ class TestTwoRanks:
         assert (alone.details["ranks"], done.details["ranks"]) == (1, 2)
         assert "by 2 processes" in " ".join(message for _, message in shared.events)
 
+    def test_the_first_rank_makes_samples_while_the_others_wait(
+        self, place: Place, pool: RankPool, tmp_path: Path
+    ) -> None:
+        plain = job(place.base, max_steps=8)
+        sampled = job(place.base, max_steps=8, checkpoint_samples=1)
+        watcher = Watcher()
+        run_job(plain, place.base, place.files, tmp_path / "plain", Watcher(), pool)
+        run_job(sampled, place.base, place.files, tmp_path / "sampled", watcher, pool)
+        assert [one.step for one in watcher.sampled] == [3, 6]
+        assert watcher.sampled[0].samples
+        assert files_of(tmp_path / "sampled") == files_of(tmp_path / "plain")
+
 
 def test_a_rank_that_dies_ends_the_attempt_and_the_next_goes_on_from_its_checkpoint(
     place: Place, tmp_path: Path

@@ -130,6 +130,7 @@ def test_auto_trains_the_best_of_its_short_runs(
         ({"learning_rate": -1.0}, InvalidHyperparameter, "learning_rate"),
         ({"max_length": 5000}, InvalidHyperparameter, "max_length"),
         ({"schedule": "steps"}, InvalidHyperparameter, "schedule"),
+        ({"checkpoint_samples": 5}, InvalidHyperparameter, "checkpoint_samples"),
         ({"gradient_accumulation": 5}, InvalidHyperparameter, "gradient_accumulation"),
         ({"warmup_ratio": float("nan")}, InvalidHyperparameter, "warmup_ratio"),
         ({"task": "poetry"}, InvalidHyperparameter, "task"),

@@ -11,6 +11,7 @@ import pytest
 from live import Live, error_of
 from registry import JobError
 from registry.jobs import log as job_log
+from registry.jobs.samples import Sample, Samples, samples_entry
 from server.api import event_stream, job_stream
 from training_parts import JOBS, claimed, job_told, new_job, post_job, report, taken
 from waiting import until
@@ -141,6 +142,43 @@ def test_checkpoints_are_listed_the_newest_first(server: Live, running: Any) -> 
     assert [one["step_number"] for one in rest["data"]] == [5]
     wrong = server.http.get(f"{JOBS}/{record.id}/checkpoints", params={"after": "x"})
     assert wrong.status_code == 400
+
+
+def test_a_checkpoint_has_what_its_adapter_answered(server: Live, running: Any) -> None:
+    record, fence = running
+    marks = [job_log.checkpoint_entry(n, f"step-{n}", 9.0) for n in (5, 10, 15)]
+    made = Samples(5, "validation_file", (Sample("2+2=", "4", "5", "stop"),))
+    none = Samples(10, "training_file", (), "time")
+    report(server, fence, 1, *marks, samples_entry(made), samples_entry(none))
+    newest, middle, oldest = (
+        one["overtone"] for one in job_told(server, record.id, "/checkpoints")["data"]
+    )
+    assert newest == {"samples": [], "samples_source": None, "samples_left_out": "not_made"}
+    assert (middle["samples"], middle["samples_left_out"]) == ([], "time")
+    sample = {"prompt": "2+2=", "expected": "4", "answer": "5", "finish_reason": "stop"}
+    assert oldest["samples"] == [sample]
+    assert (oldest["samples_source"], oldest["samples_left_out"]) == ("validation_file", None)
+
+
+def test_how_many_samples_are_made_is_the_jobs_to_say(server: Live) -> None:
+    def hyper(count: Any) -> dict[str, Any]:
+        values = {"checkpoint_samples": count}
+        return {"method": {"type": "supervised", "supervised": {"hyperparameters": values}}}
+
+    for wrong in (5, -1, 1.5, True):
+        answer = post_job(server, **hyper(wrong))
+        assert answer.status_code == 400
+        assert error_of(answer)["param"] == "method.supervised.hyperparameters.checkpoint_samples"
+    usual, none = new_job(server), new_job(server, **hyper(0))
+    for made, count in ((usual, 2), (none, 0)):
+        found = made["method"]["supervised"]["hyperparameters"]["checkpoint_samples"]
+        assert found == count
+        server.http.post(f"{JOBS}/{usual['id']}/cancel")
+    _, fence = claimed(server, none["id"])
+    report(server, fence, 1, job_log.checkpoint_entry(5, "step-5", 9.0))
+    (one,) = job_told(server, none["id"], "/checkpoints")["data"]
+    assert one["overtone"]["samples_left_out"] == "off"
+    server.http.post(f"{JOBS}/{none['id']}/cancel")
 
 
 @pytest.mark.parametrize("what", ["files", "jobs", "events", "metrics", "checkpoints"])
