@@ -68,6 +68,7 @@ from .errors import (
 from .key_types import ApiKey
 from .tenant_types import TenantLimits, TenantUsage, Use
 from .training_types import (
+    CheckpointSample,
     CurvePoint,
     Evaluation,
     JobCheckpoint,
@@ -131,6 +132,7 @@ __all__ = [
     "ChatCompletion",
     "Classification",
     "Choice",
+    "CheckpointSample",
     "Client",
     "ComparedAnswer",
     "ComparedChunk",

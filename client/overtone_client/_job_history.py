@@ -1,17 +1,19 @@
 """What happened to a training job: its events, checkpoints and losses."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Console, Group
 from rich.text import Text
 
 from ._loss_chart import drawn
-from ._session import Session, is_terminal, plain_table
+from ._session import Session, facts, is_terminal, plain_table
 from ._sync.client import Client
-from .training_types import CurvePoint
+from .training_types import CurvePoint, JobCheckpoint
 
 _WIDTH = 80  # of a picture where no terminal says it
+_CUT = {"length": " (cut at 48 tokens)", "time": " (cut: the samples' time was over)"}
 
 
 def show_events(client: Client, session: Session, id: str) -> None:
@@ -23,11 +25,12 @@ def show_events(client: Client, session: Session, id: str) -> None:
 
 
 def show_checkpoints(client: Client, session: Session, id: str) -> None:
-    """Print what the job can resume from, the newest first."""
+    """Print what the job can resume from and what it answered there, the newest first."""
     found = list(client.training.checkpoints(id))
     rows = [(one.id, str(one.step), _time(one.created_at)) for one in found]
     table = plain_table(("CHECKPOINT", "STEP", "CREATED"), rows)
-    shown = table if found else Text("There are no checkpoints.")
+    samples = [line for one in found for line in _sampled(one)]
+    shown = Group(table, *samples) if found else Text("There are no checkpoints.")
     session.emit_list([one.raw for one in found], shown)
 
 
@@ -39,6 +42,23 @@ def show_curve(client: Client, session: Session, id: str) -> None:
     last = Text(f"\nstep {train[-1][0]}: loss {train[-1][1]:.4f}" if train else "no step yet")
     shown = Group(drawn(train, held_out, 0, width), last)
     session.emit_list([{"step": point.step, **point.values} for point in found], shown)
+
+
+def _sampled(checkpoint: JobCheckpoint) -> Iterator[Text]:
+    """Yield a checkpoint's samples: prompt, the file's answer and the adapter's, each in a line."""
+    for sample in checkpoint.samples:
+        cut = _CUT.get(sample.finish_reason, "")
+        texts = {
+            "prompt": _quoted(sample.prompt),
+            "expected": _quoted(sample.expected),
+            "answer": _quoted(sample.answer) + cut,
+        }
+        yield Text(f"\nstep {checkpoint.step}, of the {checkpoint.samples_source}", style="bold")
+        yield facts(texts)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _losses(points: Sequence[CurvePoint], name: str) -> list[tuple[int, float]]:

@@ -140,7 +140,8 @@ def job(  # noqa: PLR0913 (the options of a command)
     resume: Annotated[bool, typer.Option("--resume", help="Let it go on.")] = False,
     events: Annotated[bool, typer.Option("--events", help="Show what happened to it.")] = False,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Show from what it can resume.")
+        bool,
+        typer.Option("--checkpoints", help="Show from what it can resume, and samples of each."),
     ] = False,
     curve: Annotated[bool, typer.Option("--curve", help="Show each step's losses.")] = False,
     plot: Plot = None,

@@ -8,6 +8,7 @@ import httpx2
 from ._responses import _time as moment
 from ._responses import understood
 from .training_types import (
+    CheckpointSample,
     CurvePoint,
     Evaluation,
     JobCheckpoint,
@@ -94,8 +95,25 @@ def to_event(body: Json) -> JobEvent:
 
 def to_checkpoint(body: Json) -> JobCheckpoint:
     """A checkpoint from its JSON."""
-    step, made = int(body["step_number"]), moment(body.get("created_at"))
-    return JobCheckpoint(str(body["id"]), step, made, body)
+    own = body.get("overtone") or {}
+    return JobCheckpoint(
+        id=str(body["id"]),
+        step=int(body["step_number"]),
+        created_at=moment(body.get("created_at")),
+        samples=[_sample(each) for each in own.get("samples") or ()],
+        samples_source=own.get("samples_source"),
+        samples_left_out=own.get("samples_left_out"),
+        raw=body,
+    )
+
+
+def _sample(body: Json) -> CheckpointSample:
+    return CheckpointSample(
+        prompt=str(body["prompt"]),
+        expected=str(body["expected"]),
+        answer=str(body["answer"]),
+        finish_reason=str(body["finish_reason"]),
+    )
 
 
 def to_point(body: Json) -> CurvePoint:

@@ -1,6 +1,6 @@
 """What the server's answers about training become; as types.py, with the JSON under `raw`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -117,12 +117,42 @@ class JobEvent:
 
 
 @dataclass(frozen=True)
+class CheckpointSample:
+    """A held-out prompt, and what the adapter answered as it was at a checkpoint.
+
+    Args:
+        prompt: its end, as the base reads it.
+        expected: the answer, or the label, that the file has.
+        answer: the adapter's, of at most 48 tokens.
+        finish_reason: `stop`, `length`, or `time` where it was cut.
+    """
+
+    prompt: str
+    expected: str
+    answer: str
+    finish_reason: str
+
+
+@dataclass(frozen=True)
 class JobCheckpoint:
-    """A state of a job from which it can resume."""
+    """A state of a job from which it can resume.
+
+    Args:
+        id: `ftckpt-…`.
+        step: after which it was written.
+        created_at: in UTC.
+        samples: what the adapter answered then to a few held-out prompts.
+        samples_source: the prompts' file, `validation_file` or `training_file`.
+        samples_left_out: why there are no samples: `off`, `time`, `failed`, `no_prompts` or
+            `not_made`.
+    """
 
     id: str
     step: int
     created_at: datetime | None
+    samples: Sequence[CheckpointSample]
+    samples_source: str | None
+    samples_left_out: str | None
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 

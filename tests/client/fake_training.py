@@ -146,7 +146,19 @@ def _add_jobs(app: FastAPI, state: Any, missing: Any) -> None:
 
     @app.get(jobs + "/{id_}/checkpoints")
     async def checkpoints(limit: int) -> dict[str, Any]:
-        return _page([{"id": "ftckpt-1", "step_number": 5, "created_at": 1}], limit, None)
+        cut = {
+            "prompt": "3+3=\x1b[2J",
+            "expected": "6",
+            "answer": "7\n7",
+            "finish_reason": "length",
+        }
+        own = {
+            "samples": [{**cut, "prompt": "2+2=", "answer": "4", "finish_reason": "stop"}, cut],
+            "samples_source": "validation_file",
+            "samples_left_out": None,
+        }
+        found = {"id": "ftckpt-1", "step_number": 5, "created_at": 1}
+        return _page([found, {**found, "id": "ftckpt-2", "overtone": own}], limit, None)
 
     @app.get(jobs + "/{id_}/events", response_model=None)
     async def events(request: Request, id_: str) -> dict[str, Any] | StreamingResponse:

@@ -48,9 +48,19 @@ def test_lists_are_walked_page_by_page(client: Client, state: State, data: Path)
         "word 1",
     ]
     assert [point.step for point in client.training.curve(jobs[0])] == [1, 2, 3]
-    assert [one.step for one in client.training.checkpoints(jobs[0])] == [5]
+    assert [one.step for one in client.training.checkpoints(jobs[0])] == [5, 5]
     with pytest.raises(InvalidArgument, match="at least 1"):
         client.training.jobs(limit=0)
+
+
+def test_a_checkpoint_has_its_samples(client: Client, data: Path) -> None:
+    id_ = client.training.create("tiny", client.training.upload(data).id).id
+    newest, oldest = client.training.checkpoints(id_)
+    first, second = newest.samples
+    assert (first.prompt, first.expected, first.answer) == ("2+2=", "6", "4")
+    assert (first.finish_reason, second.finish_reason) == ("stop", "length")
+    assert (newest.samples_source, newest.samples_left_out) == ("validation_file", None)
+    assert (oldest.samples, oldest.samples_source) == ([], None)  # of an earlier server
 
 
 def test_a_job_says_all_that_was_given_and_nothing_else(client: Client, state: State) -> None:

@@ -182,7 +182,13 @@ def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
     (id_,) = state.training.jobs
     events = run("job", id_, "--events").stdout.splitlines()
     assert [line.split()[-1] for line in events] == ["EVENT", "1", "2", "3"]
-    assert run("job", id_, "--checkpoints").stdout.split()[:3] == ["CHECKPOINT", "STEP", "CREATED"]
+    checkpoints = run("job", id_, "--checkpoints").stdout
+    assert checkpoints.split()[:3] == ["CHECKPOINT", "STEP", "CREATED"]
+    assert "step 5, of the validation_file" in checkpoints
+    assert 'answer    "7\\n7" (cut at 48 tokens)' in checkpoints
+    assert "\x1b" not in checkpoints
+    (found, _) = json.loads(run("job", id_, "--checkpoints", "--json").stdout)["data"]
+    assert found["overtone"]["samples"][0]["expected"] == "6"
     curve = json.loads(run("job", id_, "--curve", "--json").stdout)["data"]
     assert {"step": 3, "train_loss": 1 / 3} in curve
     assert "loss" in run("job", id_, "--curve").stdout
