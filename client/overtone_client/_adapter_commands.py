@@ -80,9 +80,11 @@ def list_adapters(
         wanted = limit and limit + 1
         found = list(client.list_adapters(limit=wanted, method=method, prefix=prefix))
     listed = found[:limit]
+    is_part = method is not None or prefix is not None
+    nothing = "such adapters; `overtone list` shows all." if is_part else "adapters."
     session.emit_list(
         [adapter.raw for adapter in listed],
-        _adapter_table(listed) if listed else Text("There are no adapters."),
+        _adapter_table(listed) if listed else Text(f"There are no {nothing}"),
         has_more=len(found) > len(listed),
     )
 

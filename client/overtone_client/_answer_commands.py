@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form, json_of
+from ._answer_form import Choices, GrammarFile, Regex, SchemaFile, answer_form
 from ._answer_print import print_all
 from ._chat import Chat
 from ._completion import adapter_names_of, model_names
+from ._input_texts import json_of, whole_input
 from ._session import Session, is_interactive, plain_table
 from .errors import InvalidArgument
 
@@ -126,8 +127,7 @@ def chat(  # noqa: PLR0913 (the options of a command)
 ) -> None:
     """Chat with a model, turn by turn or --message alone.
 
-    In a chat, /help lists what else can be typed, the arrow keys bring back what was asked, and
-    Ctrl-C stops an answer.
+    In a chat, /help lists what else can be typed, and Ctrl-C stops an answer.
     """
     session: Session = ctx.obj
     asks = message is None and is_interactive() and not session.as_json
@@ -160,8 +160,9 @@ def _given(message: str | None) -> str:
     if message is not None:
         return message
     if sys.stdin.isatty():
-        raise InvalidArgument("this is not a terminal, so it cannot ask: give --message")
-    return sys.stdin.read()
+        told = "a chat needs a terminal for what is typed and what is said, and no --json"
+        raise InvalidArgument(f"{told}: give --message")
+    return whole_input()
 
 
 def _tool_params(tools: Path | None, choice: str | None) -> dict[str, Any]:

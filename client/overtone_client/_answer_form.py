@@ -1,12 +1,11 @@
 """The options that say what an answer must be like, and the parameters that they stand for."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .errors import InvalidArgument
+from ._input_texts import json_of, text_of
 
 SchemaFile = Annotated[
     Path | None, typer.Option("--json-schema", help="A file: answer in JSON that it accepts.")
@@ -34,24 +33,9 @@ def answer_form(
         "response_format": None if schema is None else _format(schema),
         "guided_regex": regex,
         "guided_choice": choices or None,
-        "guided_grammar": None if grammar is None else _text(grammar),
+        "guided_grammar": None if grammar is None else text_of(grammar),
     }
 
 
 def _format(file: Path) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": file.stem, "schema": json_of(file)}}
-
-
-def json_of(file: Path) -> Any:
-    """What a file of JSON holds. Raises InvalidArgument where it cannot be read."""
-    try:
-        return json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{file} cannot be read as JSON: {error}") from error
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{file} cannot be read: {error}") from error

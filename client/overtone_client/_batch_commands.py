@@ -119,11 +119,13 @@ def results(
         found = client.batches.get(_batch_id(client, batch))
         if not found.is_final:
             raise InvalidArgument(f"{found.id} is {found.status}: results come when it is over")
-        contents = [
-            client.training.file_content(id)
-            for id in (found.output_file, found.error_file)
-            if id is not None
-        ]
+        ids = [id for id in (found.output_file, found.error_file) if id is not None]
+        if not ids:
+            words = f": {_words(found)}" if found.faults else ""
+            raise BatchFailed(
+                f"{found.id} is {found.status} and has no results{words}", found.status
+            )
+        contents = [client.training.file_content(id) for id in ids]
     _write(session, found, b"".join(contents), output)
 
 

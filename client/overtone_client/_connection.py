@@ -47,6 +47,8 @@ def translated(url: str) -> Iterator[None]:
     except httpx2.RequestError as error:
         ours = next(_OURS[cls] for cls in type(error).__mro__ if cls in _OURS)
         detail = str(error) or type(error).__name__
+        if "WRONG_VERSION_NUMBER" in detail:  # OpenSSL's words for an answer in plain HTTP
+            detail = "it does not speak TLS: an http:// URL may do"
         raise ours(ours.text.format(url=url, detail=detail)) from error
 
 

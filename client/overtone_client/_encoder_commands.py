@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ._answer_commands import ModelName
 from ._encoding_calls import paired
+from ._input_texts import lines_given
 from ._rerank_command import Truncate
 from ._session import Session, is_terminal, plain_table, printable
 
@@ -24,7 +25,7 @@ def classify(
 ) -> None:
     """Say which label each text has."""
     session: Session = ctx.obj
-    given = _given(texts)
+    given = lines_given(texts)
     with session.client() as client:
         found = client.classify(name, given, truncate=truncate or None)
     rows = [(one.label, f"{one.score:.4f}", text) for text, one in paired(given, found.labels)]
@@ -43,7 +44,7 @@ def embed(
     People see how each begins; --json has all of it.
     """
     session: Session = ctx.obj
-    given = _given(texts)
+    given = lines_given(texts)
     with session.client() as client:
         found = client.embed(name, given, prompt_name=prompt_name, truncate=truncate or None)
     lines = [_line(vector, text) for text, vector in paired(given, found.vectors)]
@@ -78,10 +79,6 @@ def detokenize(
     with session.client() as client:
         text = client.detokenize(ids)
     session.emit({"prompt": text}, Text(printable(text)))
-
-
-def _given(texts: list[str] | None) -> list[str]:
-    return texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
 
 
 def _line(vector: Sequence[float], text: str) -> str:

@@ -9,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ._adapter_commands import size, upload_progress
+from ._job_report import whole_id
 from ._output_files import written
 from ._session import Session, facts, plain_table, printable
+from ._sync.client import Client
 from .errors import InvalidArgument
 from .training_types import TrainingFile
 
@@ -18,7 +20,7 @@ files = typer.Typer(
     no_args_is_help=True,
     help="Uploaded files: upload, list, show, download, delete.",
 )
-FileId = Annotated[str, typer.Argument(metavar="FILE", help="Its id, file-….")]
+FileId = Annotated[str, typer.Argument(metavar="FILE", help="Its id, file-…, or how that begins.")]
 
 
 @files.command()
@@ -59,7 +61,7 @@ def show(ctx: typer.Context, file: FileId) -> None:
     """Show an uploaded file."""
     session: Session = ctx.obj
     with session.client() as client:
-        found = client.training.file(file)
+        found = client.training.file(_file_id(client, file))
     session.emit(found.raw, _shown(found))
 
 
@@ -72,9 +74,10 @@ def download(
     """Write an uploaded file's bytes, exactly as they were uploaded."""
     session: Session = ctx.obj
     with session.client() as client:
-        data = client.training.file_content(file)
+        id = _file_id(client, file)
+        data = client.training.file_content(id)
     written(output, data)
-    document = {"id": file, "bytes": len(data), "output": str(output)}
+    document = {"id": id, "bytes": len(data), "output": str(output)}
     session.emit(document, Text(printable(f"{len(data)} bytes are in {output}")))
 
 
@@ -83,8 +86,14 @@ def delete(ctx: typer.Context, file: FileId) -> None:
     """Delete an uploaded file that no unfinished job reads."""
     session: Session = ctx.obj
     with session.client() as client:
-        client.training.delete_file(file)
-    session.emit({"id": file, "deleted": True}, Text(printable(f"Deleted {file}.")))
+        id = _file_id(client, file)
+        client.training.delete_file(id)
+    session.emit({"id": id, "deleted": True}, Text(printable(f"Deleted {id}.")))
+
+
+def _file_id(client: Client, given: str) -> str:
+    ids = (one.id for one in client.training.files())
+    return whole_id(given, "file-", ids, ("file", "`overtone files list`"))
 
 
 def _shown(file: TrainingFile) -> Text:

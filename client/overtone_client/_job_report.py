@@ -12,7 +12,8 @@ from ._sync.jobs import Job
 from .errors import InvalidArgument
 
 _MARK = "ftjob-"
-_WHOLE = len(_MARK) + 24
+_DIGITS = 24  # behind the mark of a job, a batch or a file
+_WHOLE = len(_MARK) + _DIGITS
 _SHORTEST = len(_MARK) + 8
 
 
@@ -36,11 +37,14 @@ def whole_id(given: str, mark: str, ids: Iterable[str], words: tuple[str, str]) 
         words: what they are of, and the command that lists them.
 
     Raises:
-        InvalidArgument: none begins so, or several do.
+        InvalidArgument: none begins so, or several do; also where nothing stands behind the mark,
+            as an empty variable of a shell gives, and there is one only.
     """
     what, command = words
+    if mark.startswith(given):
+        raise InvalidArgument(f"{given!r} is how every {what}'s id begins: {command} lists them")
     start = given if given.startswith(mark) else mark + given
-    if len(start) >= _WHOLE:
+    if len(start) >= len(mark) + _DIGITS:
         return start
     found = [id for id in ids if id.startswith(start)]
     if len(found) == 1:

@@ -55,9 +55,10 @@ def list_keys(
     with session.client() as client:
         found = list(client.keys.list(limit=limit and limit + 1, tenant=tenant))
     listed = found[:limit]
+    place = "in the registry" if tenant is None else f"of {tenant}"
     session.emit_list(
         [one.raw for one in listed],
-        _table(listed) if listed else Text("There are no keys in the registry."),
+        _table(listed) if listed else Text(printable(f"There are no keys {place}.")),
         has_more=len(found) > len(listed),
     )
 

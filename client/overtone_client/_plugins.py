@@ -89,22 +89,27 @@ class CommandGroup(TyperGroup):
 def hoisted(args: list[str], commands: set[str]) -> list[str]:
     """The arguments with the global options that follow one of our commands moved before it.
 
-    Commands of the application are left alone: their own `--json` or `--url` is theirs.
+    Commands of the application are left alone: their own `--json` or `--url` is theirs. Where a
+    global option lacks its value, it is all that is left, so that this is what is said: before the
+    command it would take the command's name.
     """
     front: list[str] = []
     back: list[str] = []
     rest = iter(args)
+    lacking: list[str] = []
     for argument in rest:
         if argument == "--":
             back += [argument, *rest]
         elif argument == "--json" or argument.startswith(("--url=", "--api-key=", "--acting-for=")):
             front.append(argument)
         elif argument in ("--url", "--api-key", "--acting-for"):
-            front += [argument, *islice(rest, 1)]
+            value = list(islice(rest, 1))
+            lacking = [] if value else [argument]
+            front += [argument, *value]
         else:
             back.append(argument)
     is_ours = bool(back) and back[0] in commands
-    return front + back if is_ours else args
+    return (lacking or front + back) if is_ours else args
 
 
 def _application() -> dict[str, EntryPoint | None]:

@@ -1,6 +1,5 @@
 """The commands that ask a cross-encoder: rerank and score."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ from rich.text import Text
 
 from ._answer_commands import ModelName
 from ._encoding_calls import paired
+from ._input_texts import lines_given
 from ._session import Session, plain_table, printable
 
 Truncate = Annotated[
@@ -28,7 +28,7 @@ def rerank(
 ) -> None:
     """Order documents by how well they answer a query."""
     session: Session = ctx.obj
-    texts = documents or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    texts = lines_given(documents)
     with session.client() as client:
         found = client.rerank(name, query, texts, top_n=top, truncate=truncate or None)
     rows = [(f"{one.score:.4f}", str(one.index), one.text or "") for one in found.results]

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,15 +33,14 @@ NEXT_STEPS: Mapping[str, str] = {
     "not_owner": "upload one of your own name, or ask its owner",
     "insufficient_scope": "ask the server's operator for a key that may do this",
     "model_not_found": "`overtone list` and `overtone models` show what is there",
-    "job_not_found": "`overtone jobs` lists them",
     "not_found": "`overtone list` shows what is there; `overtone show NAME` its versions",
     "base_mismatch": "`overtone models` shows this server's base; train the adapter for it",
     "name_conflict": "see `overtone show NAME`; for an upload, choose another --name",
     "adapter_in_use": "move its aliases with `overtone alias` first",
     "precondition_failed": "another caller moved it: see `overtone show NAME` and try again",
     "too_large": "the server's operator can raise the limit",
-    "invalid_adapter": "check the file against its config and the base",
-    "unknown_method": "the server may be older than the adapter",
+    "invalid_adapter": "check file and config against the method and the base",
+    "unknown_method": "name one of these; or the server is older than the adapter",
     "unused_tensors": "save it again for this base's modules",
     "no_effect": "train it first: this one changes nothing",
     "non_finite": "training diverged: train again with a smaller learning rate",
@@ -61,6 +61,14 @@ NEXT_STEPS: Mapping[str, str] = {
     "storage_full": "delete files that are not needed, or ask the server's operator",
     "invalid_response": "check --url or OVERTONE_URL",
 }
+#: What the server does not find -> the command that lists what there is.
+LISTS: Mapping[str, str] = {
+    "API key": "keys list",
+    "batch": "batch list",
+    "file": "files list",
+    "job": "jobs",
+}
+_NOT_FOUND = re.compile(f"no (?:fine-tuning )?({'|'.join(LISTS)}) ")
 
 
 @dataclass(frozen=True)
@@ -217,10 +225,9 @@ def _next_step(error: OvertoneError) -> str | None:
         return f"tell the server's operator the request id {error.request_id}"
     if error.code == "invalid_request" and "chat template" in error.message.lower():
         return "this base has no chat template: use `overtone complete NAME PROMPT`"
-    if error.code == "not_found" and "API key" in error.message:
-        return "`overtone keys list` shows them"
-    if error.code == "not_found" and "job" in error.message:
-        return NEXT_STEPS["job_not_found"]
+    what = _NOT_FOUND.match(error.message)
+    if error.code == "not_found" and what:
+        return f"`overtone {LISTS[what[1]]}` lists them"
     if TRY_LATER in error.message:
         return None  # the server has said it
     return NEXT_STEPS.get(error.code) or NEXT_STEPS.get(type(error).code)

@@ -1,6 +1,6 @@
 """The commands about tenants: tenants limits, usage."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -10,23 +10,25 @@ from .errors import InvalidArgument
 from .tenant_types import TenantLimits, TenantUsage
 
 tenants = typer.Typer(no_args_is_help=True, help="What tenants may ask, and use: limits, usage.")
-_VALUE = "NUMBER|unlimited|default"
 _DEFAULT, _UNLIMITED = "default", "unlimited"
-Value = Annotated[str | None, typer.Option(metavar=_VALUE)]
+
+
+def _value_option(what: str) -> Any:
+    return typer.Option(metavar="LIMIT", help=f"{what}: a number, unlimited or default.")
 
 
 @tenants.command()
 def limits(  # noqa: PLR0913 (an option for each limit)
     ctx: typer.Context,
     tenant: Annotated[str, typer.Argument(metavar="NAME", help="The tenant; need not be known.")],
-    requests_per_minute: Value = None,
-    tokens_per_minute: Value = None,
-    running_requests: Value = None,
-    adapters: Value = None,
-    adapter_bytes: Value = None,
-    files: Value = None,
-    file_bytes: Value = None,
-    jobs: Value = None,
+    requests_per_minute: Annotated[str | None, _value_option("Requests in a minute")] = None,
+    tokens_per_minute: Annotated[str | None, _value_option("Tokens in a minute")] = None,
+    running_requests: Annotated[str | None, _value_option("Requests at once")] = None,
+    adapters: Annotated[str | None, _value_option("Names of adapters")] = None,
+    adapter_bytes: Annotated[str | None, _value_option("Their files together")] = None,
+    files: Annotated[str | None, _value_option("Uploaded files")] = None,
+    file_bytes: Annotated[str | None, _value_option("Uploaded files together")] = None,
+    jobs: Annotated[str | None, _value_option("Unfinished training jobs")] = None,
 ) -> None:
     """Show a tenant's limits, or change those that are given. Needs an admin's key."""
     session: Session = ctx.obj

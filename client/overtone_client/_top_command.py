@@ -42,12 +42,13 @@ def top(
     limit: Annotated[
         int | None, typer.Option(min=1, max=_MAX_ADAPTERS, help="Adapters; else all that fit.")
     ] = None,
-    once: Annotated[bool, typer.Option(help="Look twice, print what happened, and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Look twice, print what happened, and end.")
+    ] = False,
 ) -> None:
     """Show what is hot, resident and slow on a server, live.
 
-    The key needs the scope `metrics`. Example: overtone top --sort tokens; for a program:
-    overtone top --once --json --interval 5
+    The key needs the scope `metrics`. For a program: overtone top --once --json --interval 5
     """
     session: Session = ctx.obj
     if sort not in SORTS:

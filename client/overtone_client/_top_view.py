@@ -6,6 +6,7 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ._adapter_commands import size
 from ._session import printable
 from ._top_rates import Picture, Row
 
@@ -46,7 +47,7 @@ def _head(picture: Picture, sort: str) -> list[Text]:
         Text(
             f"{rates.requests_per_s:.1f} requests/s, {rates.generated_tokens_per_s:.1f} tokens/s, "
             f"{rates.prompt_tokens_per_s:.1f} prompt tokens/s, first token p95 {first}, "
-            f"over {picture.seconds:.0f} s"
+            f"over {picture.seconds:.3g} s"
         ),
         Text("adapters in memory: " + "; ".join(caches)),
         Text(f"sorted by {sort}", "dim"),
@@ -56,7 +57,7 @@ def _head(picture: Picture, sort: str) -> list[Text]:
 def _cache(picture: Picture, name: str) -> str:
     cache, share = picture.now.caches[name], picture.hit_shares[name]
     hits = "" if share is None else f", {share:.0%} hits"
-    return f"{printable(name)} {cache.entries} ({_bytes(cache.bytes)}{hits})"
+    return f"{printable(name)} {cache.entries} ({size(cache.bytes)}{hits})"
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -91,11 +92,3 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

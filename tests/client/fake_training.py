@@ -127,7 +127,7 @@ def _add_jobs(app: FastAPI, state: Any, missing: Any) -> None:
 
     @app.get(jobs + "/{id_}")
     async def show(id_: str) -> dict[str, Any]:
-        return state.training.jobs.get(id_) or missing("job", id_)
+        return state.training.jobs.get(id_) or missing("fine-tuning job", id_)
 
     @app.post(jobs + "/{id_}/{move}")
     async def move(id_: str, move: str) -> dict[str, Any]:

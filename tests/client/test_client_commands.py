@@ -44,9 +44,9 @@ COMMANDS = {
     "unpinAdapter": "unpin poet",
     "createFile": "files upload FILE",
     "listFiles": "files list",
-    "getFile": "files show file-1",
-    "getFileContent": "files download file-1 --output OUT",
-    "deleteFile": "files delete file-1",
+    "getFile": "files show FID",
+    "getFileContent": "files download FID --output OUT",
+    "deleteFile": "files delete FID",
     "createBatch": "batch create FILE --endpoint /v1/completions",
     "listBatches": "batch list",
     "getBatch": "batch show batch_000000000000000000000000",
@@ -114,7 +114,8 @@ def test_every_operation_has_a_command_or_a_reason_for_none() -> None:
 
 @pytest.mark.parametrize("operation", list(COMMANDS))
 def test_the_command_asks_for_it_and_prints_one_document(operation: str, answers: Answers) -> None:
-    words = COMMANDS[operation].replace("JOB", f"ftjob-{'0' * 24}").split()
+    ids = {"JOB": f"ftjob-{'0' * 24}", "FID": f"file-{'0' * 24}"}
+    words = [ids.get(word, word) for word in COMMANDS[operation].split()]
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
     assert operation in answers.asked

@@ -118,7 +118,7 @@ def test_a_key_is_named_by_its_id_or_its_beginning(run: Run, state: State) -> No
     assert "no key's id begins with 'f'" in run("keys", "revoke", "f").stderr
     missing = run("keys", "revoke", "f" * 16)
     assert missing.exit_code == 1
-    assert "`overtone keys list` shows them" in missing.stderr
+    assert "`overtone keys list` lists them" in missing.stderr
 
 
 def test_a_secret_in_the_place_of_an_id_is_not_sent(run: Run, state: State) -> None:

@@ -116,7 +116,7 @@ def test_command_that_cannot_be_imported_says_why_when_called(name: str, reason:
         (["list", "--url", "x", "--limit", "2"], ["--url", "x", "list", "--limit", "2"]),
         (["--json", "list", "--url=x"], ["--json", "--url=x", "list"]),
         (["list", "--", "--json"], ["list", "--", "--json"]),
-        (["list", "--api-key"], ["--api-key", "list"]),
+        (["list", "--api-key"], ["--api-key"]),
         (["serve", "--json"], ["serve", "--json"]),
         (["--json", "serve", "--url", "x"], ["--json", "serve", "--url", "x"]),
         ([], []),
