@@ -1,6 +1,7 @@
 """A batch at the terminal, to its end: a bar of answered requests on standard error."""
 
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +22,11 @@ def follow(client: Client, session: Session, batch: Batch) -> Batch:
     Ctrl-C ends the looking on, not the batch.
     """
     console = Console(stderr=True, highlight=False, markup=False)
+
+    def say(line: str) -> None:
+        if not session.as_json:
+            console.print(printable(line), soft_wrap=True)
+
     is_hidden = session.as_json or not sys.stderr.isatty()
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -40,19 +46,21 @@ def follow(client: Client, session: Session, batch: Batch) -> Batch:
                 )
                 progress.update(task, completed=done)
                 pauses.pause(_LOOK_S)
-                batch = _looked_up(client, batch)
+                batch = _looked_up(client, batch, say)
     except KeyboardInterrupt:
-        if not session.as_json:
-            words = f"{batch.id} goes on; `overtone batch show {batch.id} --follow` shows it again"
-            console.print(printable(words), soft_wrap=True)
+        say(f"{batch.id} goes on; `overtone batch show {batch.id} --follow` shows it again")
         raise
     return batch
 
 
-def _looked_up(client: Client, batch: Batch) -> Batch:
-    patience = Patience()
+def _looked_up(client: Client, batch: Batch, say: Callable[[str], None]) -> Batch:
+    patience, told = Patience(), ""
     while True:
         try:
             return client.batches.get(batch.id)
         except PASSING as error:
-            pauses.pause(patience.pause_s(error, _AGAIN_S))
+            pause_s = patience.pause_s(error, _AGAIN_S)
+            if error.message != told:
+                say(f"{'warn':5} {error.message}; trying again")
+            told = error.message
+            pauses.pause(pause_s)

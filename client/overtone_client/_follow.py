@@ -51,6 +51,7 @@ class _Screen:
         self._losses: list[tuple[int, float]] = []
         self._held_out: list[tuple[int, float]] = []
         self._num_steps = 0
+        self._lost = ""
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(20),
@@ -73,6 +74,7 @@ class _Screen:
 
     def take(self, event: JobEvent) -> None:
         """Show an event, or move bar and curve by a step's numbers."""
+        self._lost = ""
         if event.type != "metrics":
             self.say(f"{event.level:5} {event.message}")
             return
@@ -93,8 +95,10 @@ class _Screen:
             self._console.print(printable(line), soft_wrap=True)
 
     def lose(self, error: OvertoneError) -> None:
-        """Say that the stream broke."""
-        self.say(f"{'warn':5} {error.message}; trying again")
+        """Say that the stream broke; the same again and again is said once."""
+        if error.message != self._lost:
+            self.say(f"{'warn':5} {error.message}; trying again")
+        self._lost = error.message
 
     def leave(self) -> None:
         """Leave the curve on the terminal."""

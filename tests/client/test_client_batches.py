@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from overtone_client import AsyncClient, Client, NotFound, _batch_follow
+from overtone_client._session import Session
 from overtone_client.cli import app
 
-from .fake_overtone import State
+from .fake_overtone import Fault, State
 
 Run = Callable[..., Result]
 GOOD = {
@@ -146,6 +147,20 @@ def test_a_followed_batch_that_does_not_complete_is_an_error(
     done = run("batch", "show", made(state), "--follow")
     assert done.exit_code == 1
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_server_that_is_away_is_waited_for_and_told_once(
+    url: str, state: State, capfd: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    session = Session(url, None, as_json)
+    id_ = made(state)
+    with Client(url, max_retries=0) as client:
+        batch = client.batches.get(id_)
+        state.next_fault = Fault(503, "registry_unavailable", "the registry is away")
+        assert _batch_follow.follow(client, session, batch).status == "completed"
+    told = "" if as_json else "warn  the registry is away; trying again\n"
+    assert capfd.readouterr().err == told
 
 
 def test_a_file_with_faults_is_deleted_again_and_its_lines_are_said(

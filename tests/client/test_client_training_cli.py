@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from overtone_client import _job_report, _session
+from overtone_client import Client, ConnectionFailed, Unavailable, _job_report, _session
+from overtone_client._follow import _Screen
 from overtone_client._job_report import shortened
 from overtone_client._loss_chart import drawn
 from overtone_client.cli import app
@@ -103,6 +104,22 @@ def test_a_stream_that_breaks_is_taken_up_where_it_broke(
     again = {"stream": "true", "after": "ftevent-1-0"}
     steps = [{**again, "after_step": step} for step in ("1", "2")]
     assert state.training.streams == [{"stream": "true"}, *steps]
+
+
+def test_a_server_that_stays_away_is_told_once(
+    client: Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = client.training.create("tiny", "file-1", name="poet")
+    screen = _Screen(job, is_quiet=False)
+    (first, *_) = job.events()
+    away, busy = ConnectionFailed("cannot reach it"), Unavailable("draining")
+    for error in (away, away, busy, busy, away):
+        screen.lose(error)
+    screen.take(first)
+    screen.lose(away)
+    told = [line.removeprefix("warn  ") for line in capfd.readouterr().err.splitlines()]
+    lost, refused = "cannot reach it; trying again", "draining; trying again"
+    assert told == [lost, refused, lost, "info  word 1", lost]
 
 
 def test_as_json_it_is_the_job_alone(run: Run, data: Path) -> None:
