@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from registry.jobs.samples import Sample, Samples
+from registry.jobs.samples import Sample, Samples, Source
 from trainer.errors import TrainerError
 from trainer.tasks.task import Question
 from trainer.training.context import JobContext
@@ -21,7 +21,9 @@ from trainer.training.trainable import TrainableAdapter
 
 log = logging.getLogger(__name__)
 
-#: All samples of a run may take so long, and this share of the run's time.
+#: All samples of a run may take so long, and this share of the run's time. A checkpoint for which
+#: less is left than the ones before it took has none: whole answers now and then say more than the
+#: first words of all.
 FREE_S, SHARE = 1.0, 0.1
 #: Seconds between questions whether the job is still wanted.
 _ASKED_EVERY_S = 1.0
@@ -44,7 +46,7 @@ class Sampler:
     ) -> None:
         self._job, self._trainable, self._clock = job, trainable, clock
         self._started = self._asked_at = clock()
-        self._spent_s, self._since = 0.0, 0.0
+        self._spent_s, self._cost_s, self._since = 0.0, 0.0, 0.0
         self._is_wanted, self._is_broken = True, False
 
     def take(self, step: int) -> None:
@@ -52,13 +54,18 @@ class Sampler:
         if not self._job.hyper.checkpoint_samples or self._is_broken:
             return
         self._since = self._clock()
+        if self._left_s(self._since) < self._cost_s:
+            self._job.report.samples(Samples(step, self._source, left_out="time"))
+            return
         taken = self._tried(step)
-        self._spent_s += self._clock() - self._since
+        took_s = self._clock() - self._since
+        self._spent_s += took_s
+        is_cut = any(one.finish_reason == "time" for one in taken.samples)
+        self._cost_s = 2 * took_s if is_cut else took_s
         if self._is_wanted:
             self._job.report.samples(taken)
 
     def _tried(self, step: int) -> Samples:
-        source = self._job.data.held_out.param
         try:
             samples = self._answered()
         except TrainerError:
@@ -70,10 +77,10 @@ class Sampler:
             self._job.report.event(
                 "warn", f"no more samples, since one failed at step {step}: {kind}"
             )
-            return Samples(step, source, left_out="failed")
+            return Samples(step, self._source, left_out="failed")
         if samples:
-            return Samples(step, source, tuple(samples))
-        return Samples(step, source, left_out="time" if self._questions else "no_prompts")
+            return Samples(step, self._source, tuple(samples))
+        return Samples(step, self._source, left_out="time" if self._questions else "no_prompts")
 
     @torch.no_grad()
     def _answered(self) -> list[Sample]:
@@ -99,5 +106,12 @@ class Sampler:
         if now - self._asked_at >= _ASKED_EVERY_S:
             self._asked_at = now
             self._is_wanted = self._job.report.wanted() == "go"
-        spent = self._spent_s + now - self._since
-        return self._is_wanted and spent < FREE_S + SHARE * (now - self._started)
+        return self._is_wanted and now - self._since < self._left_s(now)
+
+    def _left_s(self, now: float) -> float:
+        """Return the seconds that samples may still take, those of this checkpoint included."""
+        return FREE_S + SHARE * (now - self._started) - self._spent_s
+
+    @property
+    def _source(self) -> Source:
+        return self._job.data.held_out.param

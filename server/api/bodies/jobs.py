@@ -230,7 +230,7 @@ class CheckpointFacts(TypedDict):
         samples_source: the file of the prompts. The job does not learn them: of a training file
             they are among the examples that are held out.
         samples_left_out: why there are none. `off`: the job has `checkpoint_samples` 0. `time`:
-            they have had a second and a tenth of the attempt's time. `failed`: see the job's
+            a second and a tenth of the attempt's time would be over. `failed`: see the job's
             events. `no_prompts`: no example has a prompt for which the base has room. `not_made`:
             not yet, not any more (only the latest 100 are kept), or not at all, as when a job is
             paused.

@@ -235,10 +235,12 @@ def test_samples_take_no_more_than_their_share_of_a_runs_time(
     finally:
         trainable.undo()
         slow.remove()
-    assert spent >= SHARE * 8 * 20.0
+    assert spent >= 0.5 * SHARE * 8 * 20.0
     reasons = [[one.finish_reason for one in found.samples] for found in watcher.sampled]
-    assert ["time"] in reasons
-    assert {found.left_out for found in watcher.sampled} <= {None, "time"}
+    assert "time" in reasons[0]  # nothing was known of its cost
+    assert ([], "time") in [
+        ([one.finish_reason for one in found.samples], found.left_out) for found in watcher.sampled
+    ]
 
 
 def test_where_the_time_is_over_that_is_said(
