@@ -1,5 +1,6 @@
 """Training in a real browser: a file is checked, jobs run, are drawn, held, ended and tried."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ def drop(page: Any, folder: Path, name: str, content: str) -> None:
     file = folder / name
     file.write_text(content)
     page.get_by_label("Drop a training file").set_input_files([file])
+
+
+def job_of(demo: Program, name: str, **hyper: int) -> str:
+    """File a job by the API, since the page has no field for every hyper-parameter."""
+    files = {"file": ("good.jsonl", GOOD.encode())}
+    file = demo.http.post("/v1/files", data={"purpose": "fine-tune"}, files=files).json()["id"]
+    body = {
+        "model": "tiny",
+        "training_file": file,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": hyper}},
+        "adapter": {"name": name},
+    }
+    answer = demo.http.post("/v1/fine_tuning/jobs", json=body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
 
 
 def start(page: Any, folder: Path, name: str, epochs: int) -> None:
@@ -89,3 +105,39 @@ def test_a_job_is_paused_resumed_and_cancelled(console: Watched, tmp_path: Path)
     page.get_by_role("region", name="Checkpoints").get_by_text("step ").first.wait_for()
     page.get_by_role("button", name="Cancel long").click()
     page.get_by_role("region", name="Job").get_by_text("cancelled").wait_for(timeout=LONG_MS)
+
+
+def test_a_jobs_checkpoints_show_what_the_adapter_answered_there(
+    demo: Program, console: Watched
+) -> None:
+    id_ = job_of(demo, "sampled", n_epochs=400, checkpoint_every_steps=60)
+    page = console.go(f"training/{id_}")
+    region = page.get_by_role("region", name="Checkpoints")
+    region.get_by_text("Prompts of the part of the training file").wait_for(timeout=LONG_MS)
+    newest = region.locator("details").first
+    assert newest.get_by_role("definition").nth(0).text_content() == "Say it"
+    assert newest.get_by_role("definition").nth(1).text_content() == " ALOUD"
+    demo.http.post(f"/v1/fine_tuning/jobs/{id_}/cancel")
+    page.get_by_role("region", name="Job").get_by_text("cancelled").wait_for(timeout=LONG_MS)
+    page.reload()
+    newest.get_by_role("definition").first.wait_for()
+    path = f"/v1/fine_tuning/jobs/{id_}/checkpoints"
+    found = demo.http.get(path).json()["data"]
+    told = {f"step {one['step_number']}": one["overtone"]["samples"] for one in found}
+    sampled = region.locator("details")
+    assert sampled.count() > 0
+    for item in sampled.all()[:3]:
+        if not item.get_by_role("definition").first.is_visible():
+            item.locator("summary").click()
+        step = re.match(r"step \d+", item.locator("summary").text_content())
+        assert step is not None
+        shown = item.get_by_role("definition").all_text_contents()[2::3]
+        for answer, sample in zip(shown, told[step[0]], strict=True):
+            assert answer.startswith(sample["answer"] or "nothing")
+    assert_accessible(page)
+
+
+def assert_accessible(page: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []

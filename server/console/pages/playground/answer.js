@@ -7,8 +7,10 @@ import { rate } from "./comparing.js";
 
 const REASONS = { stop: "ended by itself", length: "cut at max tokens", tool_calls: "calls a tool" };
 
-export function Answer({ answer, number, isOn }) {
+/** `turn`: the message's number where it is not the newest; such an answer is shown without figures. */
+export function Answer({ answer, number, isOn, turn = null }) {
   const { by, error } = answer;
+  if (turn) return html`<${Earlier} answer=${answer} number=${number} turn=${turn} />`;
   return html`<section class="panel answer s${number}" aria-label="Answer of ${answer.model}">
     <header><h2>${answer.model}</h2>${by && html`<span class="badge">${by.mode}</span>`}</header>
     <p class="hint mono">${by ? identity(by) : "\u00a0"}</p>
@@ -23,6 +25,14 @@ export function Answer({ answer, number, isOn }) {
       <span class="hint">${REASONS[answer.reason] ?? ""}</span>
       <span class="push">${answer.text && html`<${Copy} text=${answer.text} />`}</span>
     </div>
+  </section>`;
+}
+
+function Earlier({ answer, number, turn }) {
+  return html`<section class="panel answer earlier s${number}" aria-label="Answer of ${answer.model} to message ${turn}">
+    <h2>${answer.model}</h2>
+    <${Notice} error=${answer.error && { status: 1, ...answer.error }} />
+    <div class="text" dir="auto">${answer.text}</div>
   </section>`;
 }
 

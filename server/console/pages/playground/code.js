@@ -1,37 +1,38 @@
-// The request that the page sends, as a program would send it.
+// The requests that the page sends, as a program would send them.
 import { hasKey } from "../../api.js";
 import { Copy } from "../../components/copy.js";
-import { Choice } from "../../components/field.js";
+import { Choice, Field } from "../../components/field.js";
 import { html, useState } from "../../view.js";
+import { plain } from "./comparing.js";
 
 const FORMS = { curl: asCurl, Python: asPython };
 
-export function Code({ body }) {
+/** Models with different histories have a request each, of which one is shown. */
+export function Code({ requests }) {
   const [form, setForm] = useState("curl");
-  const text = FORMS[form](body);
+  const [chosen, setChosen] = useState("");
+  const asked = requests.map((one) => one.models.join(", "));
+  const which = Math.max(0, asked.indexOf(chosen));
+  const text = FORMS[form](requests[which]);
   return html`<details class="panel">
     <summary>The same as code</summary>
     <div class="row">
       <${Choice} label="Language" value=${form} onValue=${setForm} options=${[["curl", "curl"], ["Python", "Python"]]} />
       <${Copy} text=${text} label="Copy as ${form}" />
     </div>
+    ${requests.length > 1 && html`<${Field} label="Request to" value=${asked[which]} onValue=${setChosen} options=${asked}
+      hint="They have different histories by now, and a request each." />`}
     <pre tabindex="0" aria-label="Request as ${form}">${text}</pre>
   </details>`;
 }
 
 const server = () => new URL(".", location.href.split("#")[0]).href.replace(/\/$/, "");
 
-/** Returns route and body: a request to one model is one of OpenAI's. */
-function plain({ models, ...body }) {
-  if (models.length > 1) return ["/v1/compare", { models, ...body }];
-  return [body.messages ? "/v1/chat/completions" : "/v1/completions", { model: models[0], ...body }];
-}
-
 export function asCurl(given) {
   const [path, body] = plain(given);
   const quoted = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
   const lines = [
-    `curl ${server()}${path}`,
+    `curl ${server()}/${path}`,
     "  -H 'Content-Type: application/json'",
     ...(hasKey() ? ['  -H "Authorization: Bearer $OVERTONE_API_KEY"'] : []),
     `  -d '${quoted}'`,

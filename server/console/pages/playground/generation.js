@@ -1,12 +1,14 @@
-// One prompt, answered by the base and adapters side by side, as the tokens come.
+// The base and adapters side by side, as the tokens come: one text to go on from, or a chat in which
+// each has a history of its own.
 import { Choice, Field } from "../../components/field.js";
 import { Notice } from "../../components/notice.js";
 import { html, useEffect, useRef, useState } from "../../view.js";
-import { Answer } from "./answer.js";
 import { Chosen } from "./chosen.js";
-import { compared } from "./comparing.js";
 import { Code } from "./code.js";
+import { Answers, Conversation } from "./conversation.js";
+import { chatRequests } from "./history.js";
 import { Sampling, sampled, DEFAULTS } from "./sampling.js";
+import { useTurns } from "./turns.js";
 
 const KINDS = [["chat", "Chat"], ["completion", "Completion"]];
 const KEPT = "overtone.prompt";
@@ -18,75 +20,83 @@ export function Generation({ base, models: given }) {
   const [prompt, setPrompt] = useState(sessionStorage.getItem(KEPT) ?? "");
   const [system, setSystem] = useState("");
   const [sampling, setSampling] = useState(DEFAULTS);
-  const run = useRun();
+  const all = { chat: useTurns(), completion: useTurns() };
   useEffect(() => sessionStorage.setItem(KEPT, prompt), [prompt]);
 
-  const body = bodyOf({ models, kind, prompt, system, sampling });
-  const ask = (event) => {
-    event?.preventDefault();
-    if (prompt && models.length) run.start(body);
+  const run = all[kind];
+  const isChat = kind === "chat";
+  const last = run.turns.at(-1);
+  const requestsOf = (before, said) => (isChat
+    ? chatRequests(models, before, said, system, sampled(sampling))
+    : [{ models, prompt: said, ...sampled(sampling) }]);
+  const send = async (before, said) => {
+    const isAsked = await run.ask(before, said, models, requestsOf(before, said));
+    if (!isAsked && isChat) setPrompt((now) => now || said); // it can be mended and sent again
   };
-  const press = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask(event);
+  const ask = () => {
+    if (!prompt || !models.length || (isChat && run.isOn)) return;
+    send(isChat ? run.turns : [], prompt);
+    if (isChat) setPrompt("");
   };
+  const takeBack = () => {
+    setPrompt(last.said);
+    run.takeBack();
+  };
+  const shown = models.length > 0 && codeOf(isChat, run.turns, prompt, requestsOf);
   return html`
-    <form class="panel" onSubmit=${ask}>
+    <section class="panel" aria-label="What is asked">
       <div class="row">
         ${chats
           ? html`<${Choice} label="Kind of request" value=${kind} onValue=${setKind} options=${KINDS} />`
           : html`<span class="hint">This base has no chat template: it completes texts.</span>`}
       </div>
       <${Chosen} base=${base.id} models=${models} onModels=${setModels} />
-      ${kind === "chat" && html`<${Field} label="System message" value=${system} onValue=${setSystem} placeholder="none" />`}
-      <${Field} area label=${kind === "chat" ? "Message" : "Text to go on from"} value=${prompt} onValue=${setPrompt} onKeyDown=${press} required />
+      ${isChat && html`<${Field} label="System message" value=${system} onValue=${setSystem} placeholder="none" />`}
       <${Sampling} values=${sampling} onValues=${setSampling} defaults=${base.overtone.sampling_defaults} />
-      <div class="row">
-        <button class="main" disabled=${run.isOn || !models.length}>${models.length > 1 ? `Ask ${models.length} models` : "Ask"}</button>
-        <button type="button" disabled=${!run.isOn} onClick=${run.stop}>Stop</button>
-        <span class="hint">Ctrl + Enter asks</span>
-      </div>
-    </form>
+    </section>
+    <div class="chat">
+      ${isChat && html`<${Conversation} run=${run} />`}
+      <${Composer} key="composer" isChat=${isChat} run=${run} count=${models.length} value=${prompt} onValue=${setPrompt} onAsk=${ask}
+        onAgain=${() => send(run.turns.slice(0, -1), last.said)} onTakeBack=${takeBack} />
+    </div>
     <${Notice} error=${run.error} />
-    <${Answers} run=${run} />
-    ${prompt && models.length > 0 && html`<${Code} body=${body} />`}
+    ${!isChat && last && html`<${Answers} answers=${last.answers} isOn=${run.isOn} />`}
+    ${!last && !run.error && html`<div class="empty"><p>Each model's answer comes here, token by token.</p>
+      <p>All are asked in one request, and answered in one batch.</p></div>`}
+    ${shown && html`<${Code} requests=${shown} />`}
     <div class="only-read" role="status">${run.told}</div>`;
 }
 
-function Answers({ run }) {
-  if (!run.answers.length) {
-    return !run.error && html`<div class="empty"><p>Each model's answer comes here, token by token.</p>
-      <p>All are asked in one request, and answered in one batch.</p></div>`;
-  }
-  return html`<div class="answers" aria-busy=${run.isOn}>
-    ${run.answers.map((one, i) => html`<${Answer} key=${i} number=${i} answer=${one} isOn=${run.isOn} />`)}
-  </div>`;
+/** Returns the requests of what is being written, else of the last message; null for neither. */
+function codeOf(isChat, turns, prompt, requestsOf) {
+  const said = prompt || (isChat && turns.at(-1)?.said);
+  return said ? requestsOf(prompt ? turns : turns.slice(0, -1), said) : null;
 }
 
-/** One comparison at a time: { start, stop, isOn, answers, error, told }. */
-function useRun() {
-  const [state, setState] = useState({ isOn: false, answers: [], error: null, told: "" });
-  const control = useRef(null);
-  useEffect(() => () => control.current?.abort(), []);
-  const start = async (body) => {
-    control.current?.abort();
-    const mine = new AbortController();
-    control.current = mine;
-    const show = (change) => control.current === mine && setState((old) => ({ ...old, ...change }));
-    show({ isOn: true, answers: [], error: null, told: "" });
-    try {
-      await compared(body, mine.signal, (answers) => show({ answers }));
-      show({ told: "All answers are there" });
-    } catch (error) {
-      if (error.name === "AbortError") show({ told: "Stopped" });
-      else show({ error });
-    }
-    show({ isOn: false });
+function Composer({ isChat, run, count, value, onValue, onAsk, onAgain, onTakeBack }) {
+  const own = useRef(null);
+  const isBegun = isChat && run.turns.length > 0;
+  const submit = (event) => {
+    event.preventDefault();
+    onAsk();
   };
-  return { ...state, start, stop: () => control.current?.abort() };
-}
-
-function bodyOf({ models, kind, prompt, system, sampling }) {
-  const user = { role: "user", content: prompt };
-  const messages = system ? [{ role: "system", content: system }, user] : [user];
-  return { models, ...(kind === "chat" ? { messages } : { prompt }), ...sampled(sampling) };
+  const press = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
+  };
+  const thenWrite = (act) => () => {
+    act();
+    own.current.querySelector("textarea").focus();
+  };
+  return html`<form class=${isBegun ? "panel composer" : "panel"} ref=${own} onSubmit=${submit} aria-label="Ask">
+    <${Field} area label=${isChat ? (isBegun ? "Next message" : "Message") : "Text to go on from"} value=${value} onValue=${onValue} onKeyDown=${press} required />
+    <div class="row">
+      <button class="main" disabled=${run.isOn || !count}>${count > 1 ? `Ask ${count} models` : "Ask"}</button>
+      <button type="button" disabled=${!run.isOn} onClick=${run.stop}>Stop</button>
+      ${isBegun && html`
+        <button type="button" disabled=${run.isOn || !count} onClick=${onAgain}>Answer again</button>
+        <button type="button" disabled=${run.isOn} onClick=${thenWrite(onTakeBack)}>Take back</button>
+        <button type="button" onClick=${thenWrite(run.clear)}>New chat</button>`}
+      <span class="hint">Ctrl + Enter asks</span>
+    </div>
+  </form>`;
 }

@@ -5,10 +5,13 @@ import { figure, time } from "../../format.js";
 import { useLoad, usePoll } from "../../loading.js";
 import { linkTo } from "../../route.js";
 import { html } from "../../view.js";
+import { Checkpoints } from "./checkpoints.js";
 import { isOver } from "./curves.js";
 import { Losses } from "./jobs.js";
 import { Moves, useMoves } from "./moves.js";
 import { Progress } from "./progress.js";
+
+const CHECKPOINTS = 20;
 
 export function Job({ id }) {
   const { data, error, reload } = useLoad(() => read(id), [id]);
@@ -29,18 +32,15 @@ export function Job({ id }) {
     </section>
     ${job.overtone.result && html`<${Result} job=${job} />`}
     <div class="two">
+      <${Checkpoints} checkpoints=${checkpoints} />
       <section class="panel" aria-label="Events"><header><h2>What happened</h2></header>
         <ul class="events" tabindex="0">${events.map((event) => html`<li key=${event.id} class=${event.level}><time>${time(event.created_at)}</time> ${event.message}</li>`)}</ul></section>
-      <section class="panel" aria-label="Checkpoints"><header><h2>Checkpoints</h2></header>
-        ${checkpoints.length
-          ? html`<ul class="events" tabindex="0">${checkpoints.map((one) => html`<li key=${one.id}><time>${time(one.created_at)}</time> step ${one.step_number}</li>`)}</ul>`
-          : html`<p class="hint">None are kept: a job writes them while it runs, and goes on from the last one.</p>`}</section>
     </div>`;
 }
 
 async function read(id) {
   const path = `v1/fine_tuning/jobs/${encodeURIComponent(id)}`;
-  const [job, events, checkpoints] = await Promise.all([get(path), get(`${path}/events?limit=50`), get(`${path}/checkpoints`)]);
+  const [job, events, checkpoints] = await Promise.all([get(path), get(`${path}/events?limit=50`), get(`${path}/checkpoints?limit=${CHECKPOINTS}`)]);
   return { job, events: events.data, checkpoints: checkpoints.data };
 }
 
