@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ._job_report import how_to_resume
 from ._loss_chart import drawn
 from ._session import Session, printable
 from ._sync.client import Client
@@ -30,6 +31,8 @@ def follow(client: Client, session: Session, job: Job) -> Job:
     screen = _Screen(job, is_quiet=session.as_json)
     if job.status in _WAITING and (warning := warning_of(client, job.model)):
         screen.say(f"{'warn':5} {warning}")
+    if job.status == "paused":
+        screen.say(f"{'warn':5} {how_to_resume(job)}")
     try:
         with screen.live():
             for event in job.events(on_lost=screen.lose):

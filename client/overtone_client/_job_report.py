@@ -82,8 +82,10 @@ def job_table(jobs: Sequence[Job]) -> Table:
 
 
 def shown(job: Job) -> RenderableType:
-    """One job: how to follow it while it is under way, its results afterwards."""
-    if not job.is_final and job.status != "paused":
+    """One job: how to follow it or to let it go on, its results afterwards."""
+    if job.status == "paused":
+        return Text(printable(how_to_resume(job)))
+    if not job.is_final:
         short = shortened([job.id])[0]
         text = f"{job.id} is {job.status}; `overtone job {short} --follow` shows how it goes"
         return Text(printable(text))
@@ -92,6 +94,7 @@ def shown(job: Job) -> RenderableType:
             "job": job.id,
             "status": job.status,
             "made": job.fine_tuned_model,
+            "adapter": None if job.fine_tuned_model else job.name,
             "digest": job.digest,
             "method": job.method,
             "error": job.error.message if job.error else None,
@@ -100,6 +103,12 @@ def shown(job: Job) -> RenderableType:
             "base alone": _numbers((job.metrics.get("base") or {}).items()),
         }
     )
+
+
+def how_to_resume(job: Job) -> str:
+    """What to say of a job that is paused."""
+    short = shortened([job.id])[0]
+    return f"{job.id} is paused; `overtone job {short} --resume` lets it go on"
 
 
 def _numbers(metrics: Iterable[tuple[str, object]]) -> str:

@@ -106,6 +106,23 @@ def test_a_stream_that_breaks_is_taken_up_where_it_broke(
     assert state.training.streams == [{"stream": "true"}, *steps]
 
 
+def test_a_paused_job_says_how_it_goes_on(run: Run, state: State, data: Path) -> None:
+    run("train", "--data", data, "--name", "poet")
+    (id_,) = state.training.jobs
+    step = f"is paused; `overtone job {id_[:14]} --resume` lets it go on"
+    assert step in run("job", id_, "--pause").stdout
+    assert step in run("job", id_).stdout
+    assert f"warn  {id_} {step}" in run("job", id_, "--follow").stderr
+
+
+def test_a_job_that_made_nothing_names_its_adapter(run: Run, state: State, data: Path) -> None:
+    run("train", "--data", data, "--name", "poet")
+    (id_,) = state.training.jobs
+    assert ["adapter", "poet"] in [
+        line.split() for line in run("job", id_, "--cancel").stdout.splitlines()
+    ]
+
+
 def test_a_server_that_stays_away_is_told_once(
     client: Client, capfd: pytest.CaptureFixture[str]
 ) -> None:
