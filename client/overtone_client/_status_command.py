@@ -38,6 +38,6 @@ def _shown(session: Session, health: Health, version: Version | None) -> Text:
             "version": version.version,
             "base": version.base.name,
             "fingerprint": version.base.fingerprint,
-            "longest": f"{version.max_length} tokens of prompt and answer",
+            "context": f"{version.max_length} tokens",
         }
     )

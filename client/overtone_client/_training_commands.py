@@ -112,6 +112,7 @@ def train(  # noqa: PLR0913 (the options of a command)
                 publish_if=gate,
                 move_latest=move_latest,
             )
+            _raise_if_failed(job)  # some are, as they are filed
         _finish(client, session, job, is_followed or plot is not None, plot)
 
 

@@ -24,6 +24,7 @@ class Training:
     ending: str = "succeeded"
     workers: list[dict[str, Any]] = field(default_factory=list)
     breaks: int = 0  # streams that end in the middle
+    ends_at_once: bool = False  # a job, as it is filed
 
     def add_file(self, name: str, data: bytes, purpose: str = "fine-tune") -> dict[str, Any]:
         id_ = f"file-{len(self.files):024x}"
@@ -55,6 +56,8 @@ class Training:
             "fine_tuned_model": None,
             "overtone": {"progress": {"step": 0, "num_steps": 0}, "result": None},
         }
+        if self.ends_at_once:
+            self.end(id_)
         return self.jobs[id_]
 
     def end(self, id_: str) -> None:

@@ -106,6 +106,16 @@ def test_a_stream_that_breaks_is_taken_up_where_it_broke(
     assert state.training.streams == [{"stream": "true"}, *steps]
 
 
+def test_a_job_that_fails_as_it_is_filed_is_an_error_and_leaves_no_file(
+    run: Run, state: State, data: Path
+) -> None:
+    state.training.ends_at_once, state.training.ending = True, "failed"
+    done = run("train", "--data", data, "--name", "poet")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "error: loss_not_finite: ftjob-" in done.stderr
+    assert state.training.files == {}
+
+
 def test_a_paused_job_says_how_it_goes_on(run: Run, state: State, data: Path) -> None:
     run("train", "--data", data, "--name", "poet")
     (id_,) = state.training.jobs
