@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from ._loss_chart import drawn
-from ._session import Session, facts, is_terminal, plain_table
+from ._session import Session, facts, is_terminal, plain_table, printable
 from ._sync.client import Client
 from .training_types import CurvePoint, JobCheckpoint
 
@@ -53,7 +53,8 @@ def _sampled(checkpoint: JobCheckpoint) -> Iterator[Text]:
             "expected": _quoted(sample.expected),
             "answer": _quoted(sample.answer) + cut,
         }
-        yield Text(f"\nstep {checkpoint.step}, of the {checkpoint.samples_source}", style="bold")
+        title = f"\nstep {checkpoint.step}, of the {checkpoint.samples_source}"
+        yield Text(printable(title), style="bold")
         yield facts(texts)
 
 

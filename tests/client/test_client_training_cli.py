@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from overtone_client import Client, ConnectionFailed, Unavailable, _job_report, _session
 from overtone_client._follow import _Screen
+from overtone_client._job_history import _sampled
 from overtone_client._job_report import shortened
 from overtone_client._loss_chart import drawn
 from overtone_client.cli import app
@@ -237,6 +239,13 @@ def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
     assert {"step": 3, "train_loss": 1 / 3} in curve
     assert "loss" in run("job", id_, "--curve").stdout
     assert "give one of" in run("job", id_, "--curve", "--events").stderr
+
+
+def test_the_source_of_samples_does_not_steer_the_terminal(client: Client) -> None:
+    job = client.training.create("tiny", "file-1", name="poet")
+    newest = next(client.training.checkpoints(job.id))
+    title, _ = _sampled(replace(newest, samples_source="evil\x1b[2J"))
+    assert title.plain == "\nstep 5, of the evil[2J"
 
 
 @pytest.mark.parametrize("history", ["--events", "--checkpoints", "--curve"])
