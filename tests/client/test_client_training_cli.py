@@ -244,7 +244,7 @@ def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
 def test_the_source_of_samples_does_not_steer_the_terminal(client: Client) -> None:
     job = client.training.create("tiny", "file-1", name="poet")
     newest = next(client.training.checkpoints(job.id))
-    title, _ = _sampled(replace(newest, samples_source="evil\x1b[2J"))
+    title, *_ = _sampled(replace(newest, samples_source="evil\x1b[2J"))
     assert title.plain == "\nstep 5, of the evil[2J"
 
 
