@@ -24,7 +24,7 @@ _PIECE = 300  # characters: of capitals, as many tokens
 _PIECES = 640  # of each text, of the training half
 _BASE = Path(demo_data.__file__).parent.parent / "demo" / "base"
 _PEFT = {"target_modules": ["q_proj", "v_proj"], "task_type": None}
-_HYPER = Hyperparameters(n_epochs=2, batch_size=8, checkpoint_every_s=1e9)
+_HYPER = Hyperparameters(n_epochs=2, batch_size=8, checkpoint_every_s=1e9, checkpoint_samples=0)
 
 _EACH = (
     Contender("LoRA r=1", "lora", {"r": 1}),

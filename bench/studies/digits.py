@@ -34,7 +34,7 @@ _STEPS, _BATCH = 400, 64
 
 _QV = ["q_proj", "v_proj"]
 _PEFT = {"target_modules": _QV, "task_type": None}
-_HYPER = Hyperparameters(n_epochs=20, batch_size=16, checkpoint_every_s=1e9)
+_HYPER = Hyperparameters(n_epochs=20, batch_size=16, checkpoint_every_s=1e9, checkpoint_samples=0)
 
 CONTENDERS = (
     Contender("head alone", "head"),
