@@ -259,12 +259,15 @@ def test_a_job_that_is_to_end_makes_no_samples(
 ) -> None:
     clock, watcher = Hand(), Watcher(lambda asked: wanted)
     sampler, trainable = sampling(base, files, tmp_path, clock, watcher)
+    slow = base.model.register_forward_pre_hook(clock.forward)
     try:
         clock.now += 1000.0
         sampler.take(3)
     finally:
         trainable.undo()
+        slow.remove()
     assert (watcher.asked, watcher.sampled) == (1, [])
+    assert clock.now == 1000.0  # not one token
 
 
 def encoder(folder: Path, task: Task) -> LoadedBase:
