@@ -104,7 +104,12 @@ def filed(client: Client, file_id: str, name: str, targets: str, **hyper: Any) -
     """File a job of FourierFT on `qv` or all `seven` linears of every layer; return its record."""
     config = {"target_modules": ENDINGS[targets]}
     return client.training.create(
-        "bench", file_id, name=name, config=config, hyperparameters=hyper, seed=0
+        "bench",
+        file_id,
+        name=name,
+        config=config,
+        hyperparameters={"checkpoint_samples": 0, **hyper},
+        seed=0,
     )
 
 
