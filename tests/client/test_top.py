@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,21 +38,29 @@ def guarded(serve_all: Callable[..., Live]) -> Live:
 
 
 @contextmanager
-def busy(live: Live) -> Iterator[None]:
-    """Have three callers ask without a pause: twice as often of one adapter as of the next."""
-    stop = threading.Event()
+def busy(live: Live) -> Iterator[str]:
+    """Have three callers ask without a pause: twice as often of one adapter as of the next.
+
+    Yields:
+        seconds in which each of them is answered several times, however slow the machine is.
+    """
+    stop, answered = threading.Event(), threading.Semaphore(0)
 
     def ask() -> None:
         with Client(live.url, ROOT) as client:
             while not stop.is_set():
                 for name in ("hot", "hot", "warm", "tiny"):
                     client.complete(name, "Once", max_tokens=8, ignore_eos=True)
+                    answered.release()
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        yield
+        began = time.monotonic()
+        for _ in range(48):
+            assert answered.acquire(timeout=60)
+        yield str(max(0.5, time.monotonic() - began))
     finally:
         stop.set()
         for thread in threads:
@@ -62,14 +71,14 @@ def top(live: Live, *arguments: str) -> list[str]:
     return [*PROGRAM, "top", "--url", live.url, "--api-key", ROOT, *arguments]
 
 
-def once(live: Live, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = top(live, "--once", "--interval", "0.5", *arguments)
+def once(live: Live, *arguments: str, interval: str = "0.5") -> subprocess.CompletedProcess[str]:
+    command = top(live, "--once", "--interval", interval, *arguments)
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_program_gets_what_happened_between_two_looks(guarded: Live) -> None:
-    with busy(guarded):
-        done = once(guarded, "--json", "--sort", "tokens")
+    with busy(guarded) as interval:
+        done = once(guarded, "--json", "--sort", "tokens", interval=interval)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert found["base"] == "tiny"
@@ -123,8 +132,8 @@ async def test_only_keys_for_metrics_see_it(guarded: Live) -> None:
 
 
 def test_a_table_is_printed_where_there_is_no_terminal(guarded: Live) -> None:
-    with busy(guarded):
-        done = once(guarded, "--limit", "1")
+    with busy(guarded) as interval:
+        done = once(guarded, "--limit", "1", interval=interval)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
