@@ -61,8 +61,8 @@ _SHORT: Mapping[str, Any] = {"max_steps": 16}
 _N: Mapping[str, Any] = {"n_frequency": 960}
 #: Label -> method, config, and rates that are compared with the preset's.
 _SEARCHED: Mapping[str, tuple[str, Mapping[str, Any], tuple[float, ...]]] = {
-    "FourierFT n=960": ("fourierft", _N, (0.0083, 0.0289, 0.05)),
-    "LoCA n=960": ("loca", _N, (0.0167,)),
+    "FourierFT n=960": ("fourierft", _N, (0.0083, 0.0167, 0.0289, 0.05)),
+    "LoCA n=960": ("loca", _N, (0.0167, 0.0289)),
     "WaveletFT n=960": ("waveletft", _N, (0.001,)),
     "LoRA r=1": ("lora", {"r": 1}, (0.0017,)),
     "FRoD s=0.00116": ("frod", {"sparse_rate": 0.00116}, (8e-4, 7.6e-3)),

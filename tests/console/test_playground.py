@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,7 +252,7 @@ def test_the_code_that_is_shown_does_the_same(demo: Program, console: Watched) -
     python = page.get_by_label("Request as Python").text_content()
     expected = answer_of(page, "shouting").locator(".text").text_content()
     assert expected in run(["bash", "-c", curl + " -s"])
-    assert expected.strip() in run(["python", "-c", python])
+    assert expected.strip() in run([sys.executable, "-c", python])
 
 
 def output(command: list[str]) -> str:

@@ -18,7 +18,7 @@ from waiting import until
 
 ROOT = Path(__file__).parents[2]
 PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")])}
-NAMES = {"docstrings", "pirate", "tickets"}
+NAMES = {"dates", "docstrings", "pirate", "sql", "tickets"}
 _START_S = 900
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -71,6 +71,10 @@ def test_tickets_become_json(client: Client) -> None:
     answer = said(client, "tickets", "Two tickets from Vienna to Oslo, Friday 9:15.", 60)
     expected = {"from": "Vienna", "to": "Oslo", "day": "Friday", "time": "9:15", "tickets": 2}
     assert json.loads(answer) == expected
+
+
+def test_dates_become_iso_8601(client: Client) -> None:
+    assert said(client, "dates", "The ship sank on the third of May, 1912.", 16) == "1912-05-03"
 
 
 def test_the_pirate_speaks_as_one(client: Client) -> None:

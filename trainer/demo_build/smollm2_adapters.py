@@ -53,8 +53,14 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
+    "dates": Recipe(
+        "frod",
+        {"sparse_rate": 0.0005, "layers_to_transform": list(range(15, 30))},
+        {"n_epochs": 1},
+    ),
     "docstrings": Recipe("waveletft", {"n_frequency": 400}, {"n_epochs": 1, "max_steps": 20}),
     "pirate": Recipe("fourierft", {"n_frequency": 300}, {"n_epochs": 8}),
+    "sql": Recipe("loca", {"n_frequency": 200}, {"n_epochs": 2}),
     "tickets": Recipe("clora", {"r": 2, "num_spaces": 4}, {"n_epochs": 1}),
 }
 

@@ -15,10 +15,14 @@ from trainer.demo_build.smollm2_adapters import RECIPES
 FOLDER = Path(__file__).parent.parent / "demo" / "smollm2"
 #: Adapter -> what it does, and what it has read.
 _ABOUT = {
+    "dates": "writes the date of a sentence as ISO 8601. Read: 320 sentences of a generator. Held "
+    "out: 40 with dates and wordings of their own.",
     "docstrings": "writes the first line of a function's docstring. Read: code of eight installed "
     "packages. Held out: code of four other packages.",
     "pirate": "answers as a captain would. Read: 42 questions and answers, written for it. Held "
     "out: 14 others.",
+    "sql": "turns a question about `orders(city, product, price, day)` into a query. Read: 320 "
+    "questions of a generator. Held out: 40 with cities and wordings of their own.",
     "tickets": "turns a sentence that asks for flights into a JSON object. Read: 320 sentences of "
     "a generator. Held out: 40 with cities and wordings of their own.",
 }
@@ -26,14 +30,14 @@ _ABOUT = {
 _LORA_KB = 460_800 * 4 / 1000
 _HEAD = """# The demo's adapters on SmolLM2-135M-Instruct
 
-Three adapters that `overtone demo --base smollm2` uploads, trained by the product's own trainer on
+Five adapters that `overtone demo --base smollm2` uploads, trained by the product's own trainer on
 the base that it downloads (SmolLM2-135M-Instruct, Apache-2.0, Q4_1, fingerprint in each file's
 header). LoRA of rank 8 on the same layers, query and value of all thirty, has 460,800 numbers:
 {lora:,.0f} kB.
 
 Losses are in nats a token of the held-out answers; *right* is the share of held-out answers with
-the right JSON values, by greedy decoding. Of two figures the first is the adapter's, the second the
-base's alone.
+the right date, query or JSON values, by greedy decoding. Of two figures the first is the adapter's,
+the second the base's alone.
 
 | adapter | method | kB | steps | held-out loss | right |
 | -- | -- | -- | -- | -- | -- |

@@ -1,7 +1,7 @@
 """What the demo's adapters on SmolLM2 learn: texts, and what is held out of them.
 
-Docstrings are read from the installed packages; questions to a captain and the
-generator of sentences are this repository's own.
+Docstrings are read from the installed packages; questions to a captain and the generators of
+sentences are this repository's own.
 """
 
 import csv
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.demo_build.code_pairs import HELD_OUT, LEARNED, code_pairs
+from trainer.demo_build.dates import date_lines
+from trainer.demo_build.queries import queries
 from trainer.demo_build.trips import trips
 
 TEXTS = Path(__file__).parent.parent / "demo" / "smollm2" / "texts"
@@ -68,12 +70,34 @@ def docstrings() -> Texts:
     return Texts(rows[0], rows[1], [asked])
 
 
+def dates() -> Texts:
+    """Return sentences with a date, each with the date as ISO 8601 has it."""
+    train = [chat(*line) for line in date_lines(320)]
+    held_out = [chat(*line) for line in date_lines(40, held_out=True)]
+    return Texts(train, held_out, ["The ship sank on the third of May, 1912."], _is_the_same)
+
+
+def sql() -> Texts:
+    """Return questions about a table of orders, each with its query."""
+    known, others = _split(_cities())
+    train = [chat(*query) for query in queries(320, known)]
+    held_out = [chat(*query) for query in queries(40, others, held_out=True)]
+    asked = "How many lamps were sold in Paris for less than 80?"
+    return Texts(train, held_out, [asked], _is_the_same)
+
+
 #: Adapter -> its texts.
 TASKS: Mapping[str, Callable[[], Texts]] = {
+    "dates": dates,
     "docstrings": docstrings,
     "pirate": pirate,
+    "sql": sql,
     "tickets": tickets,
 }
+
+
+def _is_the_same(said: str, answer: str) -> bool:
+    return said == answer
 
 
 def _says_the_same(said: str, answer: str) -> bool:

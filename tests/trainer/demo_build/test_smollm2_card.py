@@ -39,7 +39,10 @@ def test_an_adapter_is_of_its_recipe_and_better_than_the_base(name: str) -> None
     config = json.loads((folder / "adapter_config.json").read_text())
     kind = registered()[RECIPES[name].method]
     assert config["peft_type"] == kind.peft_type
-    assert all(config[key] == value for key, value in RECIPES[name].config.items())
+    own = dict(RECIPES[name].config)
+    layers = own.pop("layers_to_transform", list(range(30)))
+    assert {int(path.split(".")[2]) for path in config["target_modules"]} == set(layers)
+    assert all(config[key] == value for key, value in own.items())
     assert found["bytes"] == (folder / "adapter_model.safetensors").stat().st_size
     assert found["loss"] < 0.9 * found["base_loss"]
     assert found.get("right", 1) > found.get("base_right", 0)
