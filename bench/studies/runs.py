@@ -145,7 +145,8 @@ def _ours(spec: JobSpec, base: LoadedBase, files: JobFiles, folder: Path) -> _Ru
         "rate": rates["coefficients"],
         "steps": trained.steps,
         "data": trained.data_digest,
-        "config": trained.method_config,
+        "config": {k: v for k, v in trained.method_config.items() if k != "target_modules"},
+        "targets": len(trained.method_config.get("target_modules", ())),
     }
     found |= {"before": trained.base_metrics, "after": trained.metrics}
     return found, lambda: with_update(base, folder)

@@ -68,6 +68,7 @@ def test_a_fault_is_neither_equal_nor_refused(monkeypatch: pytest.MonkeyPatch) -
     assert examine("llama").verdict == "broken"
 
 
+@pytest.mark.slow
 def test_a_type_whose_process_dies_or_hangs_ends_itself_alone(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_an_unknown_contender_is_refused_with_those_that_there_are() -> None:
         study_main(STUDY, "about", ["--only", "LoRA r=1", "--only", "nothing"])
 
 
+@pytest.mark.slow
 def test_the_program_prints_one_json_object_and_draws(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def test_held_out_losses_are_as_stated_and_clearly_below_the_base(name: str, mod
     assert stated["loss"] < 0.9 * stated["base_loss"]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_base_alone(model: Any) -> None:
     model.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

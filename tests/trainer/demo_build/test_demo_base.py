@@ -134,6 +134,7 @@ def test_chat_template_renders_what_the_base_was_trained_on(tokenizer):
 # -- the texts
 
 
+@pytest.mark.slow
 def test_no_text_and_no_source_is_in_both_halves(splits):
     for split in splits.values():
         for field in ("text", "source"):
