@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters_core.gguf_faults import NoBase, check_gguf
-from adapters_core.part_files import part_of
+from adapters_core.part_files import part_of, replacing
 from adapters_core.starting import CannotStart, check_base, check_folder
 
 #: Of the format of what is kept; a conversion that is done differently gets other folders.
@@ -89,9 +89,8 @@ def _digest(file: Path, kept: Path, say: Say) -> str:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     kept.mkdir(exist_ok=True)
-    part = part_of(note)
-    part.write_text(json.dumps(stamp | {"sha256": digest}))
-    part.replace(note)
+    with replacing(note) as part:
+        part.write_text(json.dumps(stamp | {"sha256": digest}))
     return digest
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from adapters_core.part_files import part_of
+from adapters_core.part_files import replacing
 
 VARIABLE = "MKL_CBWR"
 #: The slowest setting: kernels without vector instructions of later processors.
@@ -110,9 +110,8 @@ class Choices:
     def keep(self, key: str, choice: Choice) -> None:
         """Keep a choice, beside those of other bases."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(self._file)
-        part.write_bytes(_KEPT.dump_json({**self._all(), key: choice}, indent=1))
-        part.replace(self._file)
+        with replacing(self._file) as part:
+            part.write_bytes(_KEPT.dump_json({**self._all(), key: choice}, indent=1))
 
     def _all(self) -> dict[str, Choice]:
         try:

@@ -114,6 +114,19 @@ def test_a_file_that_has_changed_is_another_base(
     assert json.loads((Path(second) / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_a_digest_that_cannot_be_kept_leaves_no_part(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CannotStart, match="No space left"):
+        local_base(str(file), tmp_path, lambda line: None)
+    assert not list((tmp_path / "gguf").rglob("*.part"))
+
+
 @pytest.mark.usefixtures("_here")
 def test_two_threads_keep_one_digest_each_whole(
     tmp_path: Path, file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
