@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.studies.labels import Label, place
 from bench.studies.runs import Study
 
 Row = Mapping[str, Any]
@@ -45,14 +46,19 @@ def draw(study: Study, table: Sequence[Row], file: Path) -> None:
     figure = Figure(figsize=(1.0 + 5.6 * len(texts), 5.0), layout="constrained")
     methods = {one.what: one.method for one in study.contenders}
     panels = figure.subplots(1, len(texts), squeeze=False)[0]
+    labels = list[list[Label]]()
     for axes, (text, rows) in zip(panels, texts.items(), strict=True):
         name = next(name for name in _QUALITY if name in rows[0])
-        _panel(axes, rows, name, methods)
         axes.set_title(f"{text}: {_COLUMNS[name]}", fontsize=10)
+        labels.append(_panel(axes, rows, name, methods))
+    for axes, own in zip(panels, labels, strict=True):
+        place(figure, axes, own)
     figure.savefig(file, dpi=110)
 
 
-def _panel(axes: Axes, rows: Sequence[Row], name: str, methods: Mapping[str, str]) -> None:
+def _panel(axes: Axes, rows: Sequence[Row], name: str, methods: Mapping[str, str]) -> list[Label]:
+    """Draw one text's points, and return their labels."""
+    labels = list[Label]()
     axes.set_xscale("log")
     axes.set_xlabel("bytes of the adapter's file")
     axes.grid(alpha=0.3)
@@ -69,12 +75,9 @@ def _panel(axes: Axes, rows: Sequence[Row], name: str, methods: Mapping[str, str
         line = "none" if method == "peft" else "-"
         sizes = [row["bytes"] for row in own]
         axes.errorbar(sizes, values, spread, fmt="o", ls=line, color=color, ms=4, capsize=2, lw=0.8)
-        for row in own:
-            place = (row["bytes"], row[name])
-            axes.annotate(
-                _label(row), place, (5, 3), textcoords="offset points", fontsize=7, color=color
-            )
-    axes.margins(x=0.2)
+        labels += [Label(_label(row), row["bytes"], row[name], color) for row in own]
+    axes.margins(x=0.25)
+    return labels
 
 
 def _texts(table: Sequence[Row]) -> dict[str, list[Row]]:
