@@ -14,6 +14,8 @@ from registry.errors import CorruptRecord
 MAX_MESSAGE_CHARS = 4000
 MAX_DATA_BYTES = 16 * 1024
 LEVELS = ("debug", "info", "warn", "error")
+#: A point's time beside its values, as `job_report.lua` stores it.
+_CREATED_AT = "created_at"
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,25 @@ class Event:
 
 @dataclass(frozen=True)
 class MetricPoint:
-    """What was measured at one step; `id` is its place, from which reading goes on."""
+    """What was measured at one step.
+
+    Args:
+        id: its place, from which reading goes on.
+        step: of the training.
+        created_at: seconds since 1970; 0 where an older version has stored the point.
+        values: by their names.
+    """
 
     id: str
     step: int
+    created_at: float
     values: dict[str, float]
 
     @classmethod
     def read(cls, id_: bytes, entry: Mapping[bytes, bytes]) -> Self:
         """Read one stream entry, whose place is its step."""
         values = {name.decode(): float(value) for name, value in entry.items()}
-        return cls(id_.decode(), _step(id_), values)
+        return cls(id_.decode(), _step(id_), values.pop(_CREATED_AT, 0.0), values)
 
 
 @dataclass(frozen=True)
@@ -95,14 +105,14 @@ def event_entry(
     return "event", (repr(now), known, shown(message), type_, raw)
 
 
-def metrics_entry(step: int, values: Mapping[str, float]) -> Entry:
+def metrics_entry(step: int, values: Mapping[str, float], now: float) -> Entry:
     """Return a step's measurements to report; its `tokens` are added to the job's.
 
     NaN and infinities have no place in JSON and are left out.
     """
     finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     words = [word for name, value in finite.items() for word in (name, repr(value))]
-    return "metrics", (str(step), *words)
+    return "metrics", (str(step), repr(now), *words)
 
 
 def checkpoint_entry(step: int, name: str, now: float) -> Entry:

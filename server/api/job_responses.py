@@ -114,7 +114,7 @@ def metrics_event(point: MetricPoint, job: JobRecord) -> EventBody:
     return {
         "id": f"ftmetrics-{point.id}",
         "object": "fine_tuning.job.event",
-        "created_at": int(time.time()),
+        "created_at": int(point.created_at or time.time()),
         "level": "info",
         "message": f"Step {point.step}/{progress.num_steps}: {words}",
         "type": "metrics",

@@ -1,16 +1,19 @@
 """A job's events and numbers as they come, to the job's end."""
 
 import asyncio
+import heapq
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, TypeVar
 
 from fastapi import Request
 
-from registry import JobRecord, RegistryUnavailable
+from registry import Event, JobRecord, MetricPoint, RegistryUnavailable
 from registry.common.pages import MAX_PAGE
 from registry.jobs.jobs import Jobs
-from server.api.bodies.jobs import Event
+from server.api.bodies.jobs import Event as EventBody
 from server.api.job_responses import event_object, metrics_event
 from server.errors import Draining, Overloaded
 
@@ -19,6 +22,7 @@ _FIRST_WAIT_S, _LAST_WAIT_S = 0.2, 1.0
 #: Every stream polls the registry.
 MAX_STREAMS = 64
 _PATIENCE_S = 60.0
+_Entry = TypeVar("_Entry", Event, MetricPoint)
 
 
 @dataclass
@@ -31,21 +35,30 @@ class _Reader:
     point: str | None
     is_over: bool = False
 
-    def news(self) -> list[Event]:
-        """Return what is new; the latest event, perhaps the job's last, comes after all numbers."""
+    def news(self) -> list[EventBody]:
+        """Return what is new, in the order of time; each kind in the order of its own places."""
         # Read first: where it is final, all its events are written.
         self.job = self.jobs.get(self.job.id)
         events = self.jobs.events(self.job.id, MAX_PAGE, self.event)
         points = self.jobs.metrics(self.job.id, MAX_PAGE, self.point)
         is_all = len(events) < MAX_PAGE and len(points) < MAX_PAGE
-        if len(points) == MAX_PAGE:  # more numbers come first
-            events = events[:-1]
+        events, points = _until_more(events, points), _until_more(points, events)
         self.event = events[-1].id if events else self.event
         self.point = points[-1].id if points else self.point
         self.is_over = self.job.is_final and is_all
-        numbers = [metrics_event(point, self.job) for point in points]
-        shaped = [event_object(event) for event in events]
-        return [*shaped[:-1], *numbers, *shaped[-1:]]
+        merged = heapq.merge(points, events, key=lambda one: one.created_at)
+        return [self._shaped(one) for one in merged]
+
+    def _shaped(self, one: Event | MetricPoint) -> EventBody:
+        return metrics_event(one, self.job) if isinstance(one, MetricPoint) else event_object(one)
+
+
+def _until_more(own: Sequence[_Entry], others: Sequence[Any]) -> list[_Entry]:
+    """Return the first entries, up to one that is later than all others where these have more."""
+    if len(others) < MAX_PAGE:
+        return list(own)
+    latest = max(one.created_at for one in others)
+    return list(takewhile(lambda one: one.created_at <= latest, own))
 
 
 def check_streams(request: Request) -> None:
@@ -61,7 +74,7 @@ def check_streams(request: Request) -> None:
 
 async def job_events(
     request: Request, jobs: Jobs, job: JobRecord, after: str | None, after_step: int
-) -> AsyncGenerator[Event]:
+) -> AsyncGenerator[EventBody]:
     """Yield a job's events and numbers.
 
     Args:
@@ -87,7 +100,7 @@ async def job_events(
         state.num_job_streams -= 1
 
 
-async def _all(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncIterator[Event]:
+async def _all(reader: _Reader, is_stopping: Callable[[], bool]) -> AsyncIterator[EventBody]:
     heard = time.monotonic()
     wait_s = _FIRST_WAIT_S
     while not reader.is_over:

@@ -51,7 +51,7 @@ class Traffic:
         assert uploaded.status_code == 201, uploaded.text
         for model in (name, name, "adapter-0", "tiny"):
             self._server.tokens(model)
-        step = job_log.metrics_entry(number + 1, {"train_loss": 1.5, "tokens": 700})
+        step = job_log.metrics_entry(number + 1, {"train_loss": 1.5, "tokens": 700}, 4.0)
         progress = job_log.progress_entry(number + 1, 1000, None)
         report(self._server, self._fence, number + 1, step, progress)
         assert self._server.complete("nobody").status_code == 404

@@ -74,7 +74,7 @@ class Reporting(Reporter):
         """
         self._journal = Journal(folder)
         for step, values in self._journal.read():
-            self._keep(self._metrics, job_log.metrics_entry(step, values))
+            self._keep(self._metrics, job_log.metrics_entry(step, values, self._clock()))
 
     @property
     def state(self) -> State | None:
@@ -91,7 +91,7 @@ class Reporting(Reporter):
     def metrics(self, step: int, values: dict[str, float]) -> None:
         if self._journal is not None:
             self._journal.add(step, values)
-        self._keep(self._metrics, job_log.metrics_entry(step, values))
+        self._keep(self._metrics, job_log.metrics_entry(step, values, self._clock()))
 
     def checkpoint(self, step: int, name: str) -> None:
         self._keep(self._news, job_log.checkpoint_entry(step, name, self._clock()))

@@ -3,7 +3,7 @@
 -- KEYS  job events metrics checkpoints samples totals
 -- ARGV  fence number('' for a heartbeat alone) max_events max_metrics max_sampled
 --       then entries: kind, number of words, words...
---         event: created_at level message type data   metrics: step name value...
+--         event: created_at level message type data   metrics: step created_at name value...
 --         checkpoint: step name created_at            progress: step num_steps seconds_left
 --         samples: step json
 -- Reports of one fence are numbered from 1: one that was taken already is not taken twice.
@@ -26,14 +26,15 @@ function take.metrics(words)
   for _, entry in ipairs(redis.call('XRANGE', metrics, step, step)) do
     for i = 1, #entry[2], 2 do known[entry[2][i]] = true end
   end
-  for i = 2, #words, 2 do
+  for i = 3, #words, 2 do
     if not known[words[i]] then
       new[#new + 1] = words[i]
       new[#new + 1] = words[i + 1]
     end
   end
   if #new == 0 then return end
-  local done = redis.pcall('XADD', metrics, 'MAXLEN', '~', max_metrics, step .. '-*', unpack(new))
+  local done = redis.pcall('XADD', metrics, 'MAXLEN', '~', max_metrics, step .. '-*',
+    'created_at', words[2], unpack(new))
   if type(done) == 'table' and done.err then return end -- behind the end of what is there
   for i = 1, #new, 2 do
     if new[i] == 'train_loss' then redis.call('HSET', totals, 'loss', new[i + 1]) end

@@ -49,7 +49,7 @@ def test_a_later_claim_shuts_the_earlier_one_out(jobs, claims, running, adapters
         claims.fail(fence_of(old), FAULT, now=5)
     with pytest.raises(FenceLost):
         claims.give_back(fence_of(old), "bye", now=5)
-    assert claims.report(fence_of(old), 1, [job_log.metrics_entry(1, {"loss": 1.0})]) is None
+    assert claims.report(fence_of(old), 1, [job_log.metrics_entry(1, {"loss": 1.0}, 4.0)]) is None
     assert claims.beat(fence_of(old)) is None
     assert jobs.metrics(old.id, 10) == []
     assert adapters.list(10) == []

@@ -17,7 +17,7 @@ def test_reports_are_taken_once(jobs, claims, running):
     news = [
         job_log.event_entry("warn", "two lines were cut", {"lines": 2}, 4.5),
         job_log.progress_entry(3, 10, 7.5),
-        job_log.metrics_entry(3, {"train_loss": 2.5, "tokens": 900.0}),
+        job_log.metrics_entry(3, {"train_loss": 2.5, "tokens": 900.0}, 4.0),
         job_log.checkpoint_entry(3, "step-3", 4.5),
     ]
     before = len(jobs.events(held.id, 100))
@@ -41,7 +41,7 @@ def test_a_resumed_attempt_repeats_nothing(jobs, claims, running):
     held = running()
     for step in (1, 2, 3):
         entries = [
-            job_log.metrics_entry(step, {"loss": float(step)}),
+            job_log.metrics_entry(step, {"loss": float(step)}, float(step)),
             job_log.progress_entry(step, 9, None),
         ]
         claims.report(fence_of(held), step, entries)
@@ -49,11 +49,11 @@ def test_a_resumed_attempt_repeats_nothing(jobs, claims, running):
     held = claim(claims)
     for number, step in enumerate((2, 3, 4), 1):
         entries = [
-            job_log.metrics_entry(step, {"loss": -1.0}),
+            job_log.metrics_entry(step, {"loss": -1.0}, 6.0),
             job_log.progress_entry(step, 9, None),
         ]
         claims.report(fence_of(held), number, entries)
-    claims.report(fence_of(held), 9, [job_log.metrics_entry(4, {"eval_loss": 0.5})])
+    claims.report(fence_of(held), 9, [job_log.metrics_entry(4, {"eval_loss": 0.5}, 7.0)])
 
     points = jobs.metrics(held.id, 100)
     assert [(p.step, p.values) for p in points] == [
@@ -63,13 +63,14 @@ def test_a_resumed_attempt_repeats_nothing(jobs, claims, running):
         (4, {"loss": -1.0}),
         (4, {"eval_loss": 0.5}),
     ]
+    assert [point.created_at for point in points] == [1.0, 2.0, 3.0, 6.0, 7.0]
     assert jobs.metrics(held.id, 100, after=points[2].id) == points[3:]
     assert jobs.totals()["steps"] == 4
 
 
 def test_numbers_that_json_has_no_word_for_are_left_out(jobs, claims, running):
     held = running()
-    entries = [job_log.metrics_entry(0, {"loss": float("nan"), "rate": 1.0})]
+    entries = [job_log.metrics_entry(0, {"loss": float("nan"), "rate": 1.0}, 4.0)]
     claims.report(fence_of(held), 1, entries)
 
     assert [point.values for point in jobs.metrics(held.id, 10)] == [{"rate": 1.0}]

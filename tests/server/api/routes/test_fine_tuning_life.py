@@ -77,7 +77,7 @@ def test_what_one_tenant_trains_no_other_sees(serve: Callable[..., Live]) -> Non
 
 def test_progress_and_the_time_left_are_shown_while_it_runs(server: Live, running: Any) -> None:
     record, fence = running
-    tokens = job_log.metrics_entry(5, {"tokens": 400})
+    tokens = job_log.metrics_entry(5, {"tokens": 400}, 4.0)
     report(server, fence, 1, job_log.progress_entry(5, 20, 30.0), tokens)
     job = job_told(server, record.id)
     assert job["status"] == "running"
@@ -188,7 +188,7 @@ def test_a_page_that_is_just_full_is_not_said_to_have_more(
     record, fence = running
     server.http.post(f"{JOBS}/{new_job(server)['id']}/cancel")
     steps = range(1, 4)
-    points = [job_log.metrics_entry(step, {"train_loss": 1.0}) for step in steps]
+    points = [job_log.metrics_entry(step, {"train_loss": 1.0}, 4.0) for step in steps]
     marks = [job_log.checkpoint_entry(step, f"step-{step}", 1.0) for step in steps]
     report(server, fence, 1, *points, *marks)
     paths = {"files": "/v1/files", "jobs": JOBS}
@@ -211,7 +211,7 @@ def test_the_curve_comes_as_numbers_and_as_a_picture(server: Live, running: Any)
     path = f"{JOBS}/{record.id}/plot.png"
     empty = server.http.get(path)
     assert empty.content.startswith(b"\x89PNG\r\n\x1a\n")
-    points = [job_log.metrics_entry(n, {"train_loss": 4.0 / n}) for n in range(1, 2001)]
+    points = [job_log.metrics_entry(n, {"train_loss": 4.0 / n}, 4.0) for n in range(1, 2001)]
     report(server, fence, 1, *points)
     page = job_told(server, record.id, "/metrics", limit=2)
     assert [(point["step"], point["train_loss"]) for point in page["data"]] == [(1, 4.0), (2, 2.0)]
@@ -252,7 +252,7 @@ def test_a_stream_tells_all_as_it_comes_and_ends_with_the_job(server: Live, runn
     heard: list[Any] = []
     listener = threading.Thread(target=lambda: heard.extend(told(server, record.id)))
     listener.start()
-    step = job_log.metrics_entry(1, {"train_loss": 2.5})
+    step = job_log.metrics_entry(1, {"train_loss": 2.5}, 4.0)
     report(server, fence, 2, job_log.progress_entry(1, 4, 9.0), step)
     until(lambda: job_told(server, record.id)["overtone"]["progress"]["step"] == 1)
     server.http.post(f"{JOBS}/{record.id}/cancel")
@@ -267,9 +267,27 @@ def test_a_stream_tells_all_as_it_comes_and_ends_with_the_job(server: Live, runn
     assert numbers["data"] == {"step": 1, "num_steps": 4, "seconds_left": 9.0, "train_loss": 2.5}
 
 
+@pytest.mark.parametrize("count", [3, 2500])
+def test_an_ended_job_is_told_in_the_order_of_time(server: Live, running: Any, count: int) -> None:
+    record, fence = running
+    now = time.time()
+    points = [job_log.metrics_entry(n, {"train_loss": 1.0}, now + n) for n in range(1, count + 1)]
+    late = [job_log.event_entry("info", text, None, now + count + 9) for text in ("one", "two")]
+    report(server, fence, 1, job_log.event_entry("info", "amid", None, now + 2.5), *late, *points)
+    claims = server.service.registry.claims
+    claims.fail(fence, JobError("loss_not_finite", "NaN", "x"), now=now + count + 10)
+    whole: list[Any] = told(server, record.id)[:-1]
+    texts = [e["data"].get("step", e["message"]) for e in whole]
+    after = texts.index(1)
+    assert texts[after:-1] == [1, 2, "amid", *range(3, count + 1), "one", "two"]
+    assert [e["created_at"] for e in whole if e["data"].get("step") == 2] == [int(now + 2)]
+
+
 def test_a_stream_goes_on_where_its_reader_left_it(server: Live, running: Any) -> None:
     record, fence = running
-    report(server, fence, 1, *(job_log.metrics_entry(n, {"train_loss": 1.0}) for n in (1, 2, 3)))
+    report(
+        server, fence, 1, *(job_log.metrics_entry(n, {"train_loss": 1.0}, 4.0) for n in (1, 2, 3))
+    )
     server.http.post(f"{JOBS}/{record.id}/cancel")
     whole: list[Any] = told(server, record.id)
     first = next(event for event in whole if event["type"] == "message")
@@ -324,7 +342,7 @@ def test_metrics_count_jobs_by_state_and_what_was_trained(serve: Callable[..., L
     server = serve()
     record, fence = claimed(server, new_job(server)["id"])
     new_job(server)
-    point = job_log.metrics_entry(7, {"train_loss": 1.5, "tokens": 700})
+    point = job_log.metrics_entry(7, {"train_loss": 1.5, "tokens": 700}, 4.0)
     report(server, fence, 1, point, job_log.progress_entry(7, 9, None))
     assert server.metric('overtone_jobs{state="running"}') == 1
     assert server.metric('overtone_jobs{state="queued"}') == 1
