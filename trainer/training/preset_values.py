@@ -6,7 +6,7 @@ docs/training.md has the results.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +22,9 @@ class Preset:
         config: fields of adapter_config.json that differ from the method's own defaults.
         head_rate: of a head beside the coefficients.
         positions_rate: of learned positions.
-        step: rate times the norm of one atom, where a layer has few coefficients for its width;
-            None if the scale does not depend on the base.
-        count: the config's field with the coefficients of a layer; None if the step does not
+        step: rate times the norm of one atom, where coefficients are few; None if the scale does
+            not depend on the base.
+        few: the coefficients of all layers together that count as few; None if the step does not
             depend on their number.
         scale: the config's field to which an atom's norm is proportional.
         atom: shape -> the norm of one atom at scale 1.
@@ -36,21 +36,27 @@ class Preset:
     head_rate: float = 5e-3
     positions_rate: float = 1e-4
     step: float | None = None
-    count: str | None = None
+    few: int | None = None
     scale: str = "scaling"
     atom: Callable[[Shape], float] = lambda shape: 1.0
     most: float = 0.5
 
-    def step_on(self, shape: Shape, config: Mapping[str, Any]) -> float | None:
-        """Return the step on a layer; it decreases with many coefficients.
+    def step_on(self, shape: Shape, counts: Sequence[int]) -> float | None:
+        """Return the step; it decreases with many coefficients.
 
-        All of them move at once with independent signs, and change the weight by a spectral norm
-        of about step times sqrt(count / width). Beyond two per row this norm is kept constant.
+        All of them move at once with independent signs, and change a layer's weight by a spectral
+        norm of about step times sqrt(count / width), and all weights together by a Frobenius norm
+        of step times sqrt(sum of counts). Beyond two coefficients a row, and beyond `few` in all,
+        these norms are kept constant.
+
+        Args:
+            shape: of the largest layer.
+            counts: the coefficients of each layer.
         """
-        count = None if self.count is None else config.get(self.count)
-        if self.step is None or not isinstance(count, int) or count < 1:
+        if self.step is None or self.few is None:
             return self.step
-        return self.step * min(1.0, math.sqrt(2 * min(shape) / count))
+        crowded, many = 2 * min(shape) / max(counts), self.few / sum(counts)
+        return self.step * math.sqrt(min(1.0, crowded, many))
 
 
 def fourier_atom(shape: Shape) -> float:
@@ -59,9 +65,7 @@ def fourier_atom(shape: Shape) -> float:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "fourierft": Preset(
-        5e-2, {"n_frequency": 1000}, step=5e-2, count="n_frequency", atom=fourier_atom
-    ),
+    "fourierft": Preset(5e-2, {"n_frequency": 1000}, step=5e-2, few=19_000, atom=fourier_atom),
     "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=7e-2),
     "loca": Preset(5e-2, {"n_frequency": 1000}, step=5e-2),
     "frod": Preset(2e-2, {"sparse_rate": 0.01}, most=0.25),

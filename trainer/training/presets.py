@@ -9,7 +9,8 @@ presets themselves are in trainer/training/preset_values.py.
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,55 +105,47 @@ def setting_of(
         known = ", ".join(sorted(kinds))
         raise InvalidMethod(f"method {name[:80]!r} is not known; give one of {known}", "method")
     kind, preset = kinds[name], PRESETS.get(name, PLAIN)
+    own = dict(preset.config) | {k: v for k, v in config.items() if v is not None}
     try:
         targets = trained_layers(job_config(kind, _json(config), task_type), base)
         shapes = {target: base.targets[target] for target in targets}
         shape = max(shapes.values(), key=lambda s: s.out * s.in_)
-        own = _scaled(preset, config, shape)
-        given = job_config(kind, own, task_type)
-        methods = {target: kind.from_peft(given, target, {}) for target in targets}
-        _check_writable(methods, shapes)
+        methods = _methods(kind, own, targets, task_type)
+        step = preset.step_on(shape, _counts(methods, shapes))
+        if step is not None and own.get(preset.scale) is None:
+            own[preset.scale] = float(f"{step / (preset.rate * preset.atom(shape)):.4g}")
+            methods = _methods(kind, own, targets, task_type)
     except AdapterError as error:
         raise InvalidMethod(error.message, error.param) from error
-    rate = _rate(preset, shape, own)
+    rate = preset.rate
+    if step is not None:
+        rate = step / (abs(float(own[preset.scale])) * preset.atom(shape))
     is_preset = hyper.learning_rate is None and hyper.learning_rate_multiplier == 1.0
     rates = _rates(preset, rate, hyper)
     return Setting(methods, rates, dropout_of(kind, own), is_preset)
 
 
-def _scaled(preset: Preset, config: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
-    """Return the job's config over the preset's, with the scale that gives the preset's step."""
-    own = dict(preset.config) | {k: v for k, v in config.items() if v is not None}
-    step = preset.step_on(shape, _densest(preset, own))
-    if step is not None and own.get(preset.scale) is None:
-        exact = step / (preset.rate * preset.atom(shape))
-        own[preset.scale] = float(f"{exact:.4g}")
-    return own
+def _methods(
+    kind: type[Method], own: Mapping[str, Any], targets: Sequence[str], task_type: str | None
+) -> dict[str, Method]:
+    """Return target -> its method as a job's config has it."""
+    given = job_config(kind, own, task_type)
+    return {target: kind.from_peft(given, target, {}) for target in targets}
 
 
-def _densest(preset: Preset, own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the config of the layer with the most coefficients."""
-    pattern = own.get(f"{preset.count}_pattern")
-    counts = pattern.values() if isinstance(pattern, dict) else ()
-    known = [own.get(preset.count or ""), *counts]
-    whole = [one for one in known if isinstance(one, int) and not isinstance(one, bool)]
-    return own if preset.count is None or not whole else {**own, preset.count: max(whole)}
+def _counts(methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> list[int]:
+    """Return how many numbers of each layer are trained.
 
-
-def _rate(preset: Preset, shape: Shape, own: Mapping[str, Any]) -> float:
-    """Return the coefficients' rate that moves the weight by the preset's step."""
-    step = preset.step_on(shape, _densest(preset, own))
-    if step is None:
-        return preset.rate
-    return step / (abs(float(own[preset.scale])) * preset.atom(shape))
-
-
-def _check_writable(methods: Mapping[str, Method], shapes: Mapping[str, Shape]) -> None:
-    """Refuse methods that do not fit a layer, or that one config cannot describe."""
+    Raises:
+        InvalidAdapter: methods do not fit a layer, or one config cannot describe them.
+    """
     fitted = laid_out(methods, shapes)
+    counts = list[int]()
     for target, own in fitted.items():
-        own.tensors(shapes[target])
+        tensors = own.tensors(shapes[target]).values()
+        counts.append(sum(math.prod(one.shape) for one in tensors if one.trained))
     type(next(iter(fitted.values()))).config_of(fitted)
+    return counts
 
 
 def _json(config: Mapping[str, Any]) -> Mapping[str, Any]:

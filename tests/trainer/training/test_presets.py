@@ -24,8 +24,10 @@ HYPER = Hyperparameters()
 SCALED = sorted(name for name, preset in PRESETS.items() if preset.step is not None)
 
 
-def base_of(width: int, names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")) -> BaseSpec:
-    targets = {f"layers.{i}.{name}": Shape(width, width) for i in range(2) for name in names}
+def base_of(
+    width: int, names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj"), depth: int = 2
+) -> BaseSpec:
+    targets = {f"layers.{i}.{name}": Shape(width, width) for i in range(depth) for name in names}
     return BaseSpec("made", "sha256:0", targets)
 
 
@@ -46,7 +48,7 @@ def atom_norm(method: Method, shape: Shape) -> float:
 def test_every_method_has_a_preset_and_auto_tries_known_ones() -> None:
     assert set(PRESETS) == set(registered())
     assert set(CANDIDATES) <= set(PRESETS)
-    assert [name for name in SCALED if PRESETS[name].count] == ["fourierft"]
+    assert [name for name in SCALED if PRESETS[name].few] == ["fourierft"]
 
 
 @pytest.mark.parametrize("width", [64, 96, 256])
@@ -62,8 +64,31 @@ def test_a_step_moves_the_weight_as_much_at_any_width(name: str, width: int) -> 
 def test_many_coefficients_move_less_each_where_they_crowd(name: str) -> None:
     few, many = (setting(name, 64, n_frequency=n) for n in (128, 512))
     moved = [s.rates.coefficients * atom_norm(s.method, Shape(64, 64)) for s in (few, many)]
-    share = 0.5 if PRESETS[name].count else 1.0
+    share = 0.5 if PRESETS[name].few else 1.0
     assert moved[1] == pytest.approx(share * moved[0], rel=1e-3)
+
+
+def _moved(name: str, width: int, depth: int, **config: object) -> float:
+    found = setting_of(name, config, HYPER, base_of(width, depth=depth))
+    return found.rates.coefficients * atom_norm(found.method, Shape(width, width))
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_coefficients_of_many_layers_move_less_each(name: str) -> None:
+    few, many = (_moved(name, 64, depth, n_frequency=100) for depth in (2, 380))  # query and value
+    share = 0.5 if PRESETS[name].few else 1.0  # of 76,000 for the 19,000 that count as few
+    assert few == pytest.approx(PRESETS[name].step, rel=1e-3)
+    assert many == pytest.approx(share * few, rel=1e-3)
+
+
+def test_what_one_layer_has_more_is_counted_once() -> None:
+    pattern = {"layers.0.q_proj": 128}
+    plain, more = (
+        _moved("fourierft", 64, 190, n_frequency=100, n_frequency_pattern=own)
+        for own in ({}, pattern)
+    )
+    assert more == pytest.approx(plain * math.sqrt(38_000 / 38_028), rel=1e-3)
+    assert plain == pytest.approx(0.05 / math.sqrt(2), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", SCALED)
