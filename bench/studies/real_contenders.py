@@ -107,6 +107,8 @@ def _places() -> Iterable[Contender]:
 def _levels() -> Iterable[Contender]:
     for levels in (1, 2, 3, 5, 7):
         config: dict[str, Any] = {"n_frequency": 960, "num_levels": levels}
+        if levels > 1:  # PEFT's WAVEFT has one
+            config["peft_type"] = "WAVELETFT"
         yield _one(f"WaveletFT {levels} level{'s' * (levels > 1)}", "waveletft", config)
     for family in ("db4", "sym4"):
         own: dict[str, Any] = {"n_frequency": 960, "wavelet_family": family}

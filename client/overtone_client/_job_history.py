@@ -13,6 +13,12 @@ from ._sync.client import Client
 from .training_types import CurvePoint, JobCheckpoint
 
 _WIDTH = 80  # of a picture where no terminal says it
+_LEFT_OUT = {
+    "time": "none: they have a tenth of the job's time",
+    "failed": "none: --events says why",
+    "no_prompts": "none: no example has a prompt",
+    "not_made": "not made",
+}
 _CUT = {"length": " (cut at 48 tokens)", "time": " (cut: the samples' time was over)"}
 
 
@@ -27,8 +33,8 @@ def show_events(client: Client, session: Session, id: str) -> None:
 def show_checkpoints(client: Client, session: Session, id: str) -> None:
     """Print what the job can resume from and what it answered there, the newest first."""
     found = list(client.training.checkpoints(id))
-    rows = [(one.id, str(one.step), _time(one.created_at)) for one in found]
-    table = plain_table(("CHECKPOINT", "STEP", "CREATED"), rows)
+    rows = [(one.id, str(one.step), _time(one.created_at), _count(one)) for one in found]
+    table = plain_table(("CHECKPOINT", "STEP", "CREATED", "SAMPLES"), rows)
     samples = [line for one in found for line in _sampled(one)]
     shown = Group(table, *samples) if found else Text("There are no checkpoints.")
     session.emit_list([one.raw for one in found], shown)
@@ -42,6 +48,14 @@ def show_curve(client: Client, session: Session, id: str) -> None:
     last = Text(f"\nstep {train[-1][0]}: loss {train[-1][1]:.4f}" if train else "no step yet")
     shown = Group(drawn(train, held_out, 0, width), last)
     session.emit_list([{"step": point.step, **point.values} for point in found], shown)
+
+
+def _count(checkpoint: JobCheckpoint) -> str:
+    """Return how many samples there are, or why there are none."""
+    if checkpoint.samples:
+        return str(len(checkpoint.samples))
+    why = checkpoint.samples_left_out or ""
+    return printable(_LEFT_OUT.get(why, why))
 
 
 def _sampled(checkpoint: JobCheckpoint) -> Iterator[Text]:

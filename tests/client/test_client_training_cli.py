@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from overtone_client import Client, ConnectionFailed, Unavailable, _job_report, _session
 from overtone_client._follow import _Screen
-from overtone_client._job_history import _sampled
+from overtone_client._job_history import _count, _sampled
 from overtone_client._job_report import shortened
 from overtone_client._loss_chart import drawn
 from overtone_client.cli import app
@@ -229,7 +229,9 @@ def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
     events = run("job", id_, "--events").stdout.splitlines()
     assert [line.split()[-1] for line in events] == ["EVENT", "1", "2", "3"]
     checkpoints = run("job", id_, "--checkpoints").stdout
-    assert checkpoints.split()[:3] == ["CHECKPOINT", "STEP", "CREATED"]
+    heads, newest, *_ = checkpoints.splitlines()
+    assert heads.split() == ["CHECKPOINT", "STEP", "CREATED", "SAMPLES"]
+    assert newest.split()[-1] == "2"
     assert "step 5, of the validation_file" in checkpoints
     assert 'answer    "7\\n7" (cut at 48 tokens)' in checkpoints
     assert "\x1b" not in checkpoints
@@ -239,6 +241,27 @@ def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
     assert {"step": 3, "train_loss": 1 / 3} in curve
     assert "loss" in run("job", id_, "--curve").stdout
     assert "give one of" in run("job", id_, "--curve", "--events").stderr
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("time", "none: they have a tenth of the job's time"),
+        ("failed", "none: --events says why"),
+        ("no_prompts", "none: no example has a prompt"),
+        ("off", "off"),
+        ("not_made", "not made"),
+        ("later\x1b[2J", "later[2J"),
+        (None, ""),
+    ],
+)
+def test_it_is_said_why_a_checkpoint_has_no_samples(
+    client: Client, why: str | None, told: str
+) -> None:
+    job = client.training.create("tiny", "file-1", name="poet")
+    newest = next(client.training.checkpoints(job.id))
+    assert _count(newest) == "2"
+    assert _count(replace(newest, samples=[], samples_left_out=why)) == told
 
 
 def test_the_source_of_samples_does_not_steer_the_terminal(client: Client) -> None:

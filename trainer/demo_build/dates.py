@@ -3,7 +3,6 @@
 Drawn by a seed. Sentences that are held out have wordings of their own and other dates.
 """
 
-import calendar
 import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
@@ -32,6 +31,11 @@ _OTHER_WORDINGS = (
     "The concert of {day} had to be moved.",
     "Your contract ends on {day}, as agreed.",
     "They met for the first time on {day}.",
+)
+#: Not calendar's, which follow a locale that a program sets.
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August", "September"),
+    *("October", "November", "December"),
 )
 _FIRST, _MANY, _ONE_IN = date(1950, 1, 1), 30_000, 4
 
@@ -69,7 +73,7 @@ def _ordinal(day: int) -> str:
 
 
 def _month(day: date) -> str:
-    return calendar.month_name[day.month]
+    return _MONTHS[day.month - 1]
 
 
 #: How a date is written.

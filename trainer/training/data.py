@@ -1,12 +1,9 @@
 """A job's examples: opened, all checked, split by the seed, read one by one."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +11,11 @@ from torch import Tensor
 from registry.examples.lines import Rows
 from registry.examples.rows import rows_of
 from registry.jobs.samples import Source
-from registry.training_data.lines import MAX_FAULTS, Unreadable
-from trainer.checkpoint import write_whole
+from registry.training_data.lines import Unreadable
 from trainer.errors import Fault, InvalidTrainingFile
 from trainer.interfaces import JobFiles
 from trainer.tasks.task import Example, Question, TrainingTask
+from trainer.training.data_facts import Facts, checked, digest_of, keep_facts, known_facts
 
 #: Without a validation file one in so many examples is held out, at most `MAX_HELD_OUT`.
 HELD_OUT_PART = 10
@@ -26,34 +23,6 @@ HELD_OUT_PART = 10
 MAX_HELD_OUT = 2000
 #: Examples among which the prompts of samples are looked for.
 _LOOKED_AT = 32
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The counts and labels of all examples.
-
-    Args:
-        digest: `sha256:…` over the files' bytes.
-        num_train, num_held_out: examples.
-        num_tokens: of the training examples after cuts; images count as one each.
-        num_trained_tokens: of these, those in the loss.
-        num_cut: training examples that were cut at `max_length`.
-        num_cut_tokens: tokens that were cut off.
-        labels: of a classification, sorted; None for other tasks.
-        num_rewritten: training examples whose answer the base's tokenizer cannot reproduce.
-        rewritten: the first of them, and the tokenizer's form of it.
-    """
-
-    digest: str
-    num_train: int
-    num_held_out: int
-    num_tokens: int
-    num_trained_tokens: int
-    num_cut: int
-    num_cut_tokens: int
-    labels: tuple[str, ...] | None
-    num_rewritten: int = 0
-    rewritten: str = ""
 
 
 class Examples:
@@ -122,18 +91,18 @@ def open_data(
     """
     train = open_rows(files.training, "training_file")
     held = open_rows(files.validation, "validation_file") if files.validation else None
-    digest = _digest(files)
+    digest = digest_of(files)
     train_ids, held_ids = _split(len(train), len(held) if held else None, seed)
     held_rows = held or train
     held_param: Source = "validation_file" if held else "training_file"
-    facts = _known(known, digest)
+    facts = known_facts(known, digest)
     if facts is None:
-        found = _checked(train, task, "training_file", still_wanted)
+        found = checked(train, task, "training_file", still_wanted)
         if held is not None:
-            _checked(held, task, "validation_file", still_wanted, found.labels)
+            checked(held, task, "validation_file", still_wanted, found.labels)
         labels = task.labels_of(frozenset(found.labels))
         facts = Facts(digest, len(train_ids), len(held_ids), labels=labels, **found.counts)
-        _keep(known, facts)
+        keep_facts(known, facts)
     task.use_labels(facts.labels)
     return Data(
         Examples(train, train_ids, task, "training_file"),
@@ -171,90 +140,3 @@ def _split(
     order = torch.randperm(num_train, generator=generator)
     count = min(MAX_HELD_OUT, max(1, num_train // HELD_OUT_PART))
     return order[count:].sort().values, order[:count].sort().values
-
-
-@dataclass
-class _Found:
-    """The sums over the checked examples of one file."""
-
-    labels: set[str] = field(default_factory=set)
-    counts: dict[str, Any] = field(
-        default_factory=lambda: {
-            "num_tokens": 0,
-            "num_trained_tokens": 0,
-            "num_cut": 0,
-            "num_cut_tokens": 0,
-            "num_rewritten": 0,
-            "rewritten": "",
-        }
-    )
-
-    def add(self, example: Example, line: int) -> None:
-        """Add one example."""
-        counts = self.counts
-        counts["num_tokens"] += example.num_tokens
-        counts["num_trained_tokens"] += example.num_trained
-        counts["num_cut"] += example.num_cut > 0
-        counts["num_cut_tokens"] += example.num_cut
-        counts["num_rewritten"] += example.note != ""
-        if example.note and not counts["rewritten"]:
-            counts["rewritten"] = f"line {line}: {example.note}"
-        self.labels |= {example.label} if isinstance(example.label, str) else set()
-
-
-def _checked(
-    rows: Rows,
-    task: TrainingTask,
-    param: str,
-    still_wanted: Callable[[], None],
-    labels: Set[str] | None = None,
-) -> _Found:
-    """Check all examples and return their sums.
-
-    Args:
-        rows: of the file.
-        task: makes examples of records.
-        param: the field of error messages.
-        still_wanted: called now and then.
-        labels: of the training file; None if this is that file.
-    """
-    faults: list[Fault] = []
-    found = _Found()
-    for index in range(len(rows)):
-        if index % 256 == 0:
-            still_wanted()
-        try:
-            example = task.example(rows.row(index))
-            task.check_label(example, labels)
-        except ValueError as error:
-            faults.append(Fault(rows.line(index), str(error)))
-            if len(faults) == MAX_FAULTS:
-                break
-            continue
-        found.add(example, rows.line(index))
-    if faults:
-        raise InvalidTrainingFile(faults, param)
-    return found
-
-
-def _digest(files: JobFiles) -> str:
-    digest = hashlib.sha256()
-    for path in (files.training, files.validation):
-        if path is not None:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return "sha256:" + digest.hexdigest()
-
-
-def _known(path: Path, digest: str) -> Facts | None:
-    """Return the facts of an earlier run over the same bytes."""
-    if not path.exists():
-        return None
-    raw: dict[str, Any] = json.loads(path.read_text())
-    labels = raw["labels"]
-    facts = Facts(**raw | {"labels": None if labels is None else tuple(labels)})
-    return facts if facts.digest == digest else None
-
-
-def _keep(path: Path, facts: Facts) -> None:
-    write_whole(path, json.dumps(asdict(facts)).encode())

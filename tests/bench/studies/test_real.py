@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 import tiny
+from adapters_core.base.spec import BaseSpec
+from adapters_core.contract.layer import Shape
+from adapters_core.contract.method_registry import registered
 from adapters_core.methods import LoCA
 from bench.studies import real as training_real
 from bench.studies import real_texts, runs
@@ -20,6 +23,7 @@ from bench.studies.runs import run_one
 from bench.studies.sums import summed_up
 from overtone_client import InvalidArgument
 from trainer.errors import LossDiverged
+from trainer.training.presets import setting_of
 
 STUDY = dataclasses.replace(
     training_real.STUDY,
@@ -72,6 +76,20 @@ def test_a_contender_of_one_name_is_the_same_in_every_part() -> None:
     found = {one.what: one for one in every()}
     for own in PARTS.values():
         assert all(found[one.what] == one for one in own)
+
+
+@pytest.mark.parametrize("what", [one.what for one in every() if one.method in registered()])
+def test_every_contender_is_a_job_on_the_base_of_the_figures(what: str) -> None:
+    widths = {"q_proj": 576, "v_proj": 192}
+    targets = {
+        f"layers.{layer}.{name}": Shape(out, 576)
+        for layer in range(30)
+        for name, out in widths.items()
+    }
+    one = CONTENDERS[what]
+    hyper = dataclasses.replace(STUDY.hyper, **one.hyper)
+    found = setting_of(one.method, one.config, hyper, BaseSpec("made", "sha256:0", targets))
+    assert len(found.targets) == 60
 
 
 def test_parts_that_search_presets_see_no_text_of_the_others() -> None:
