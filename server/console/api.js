@@ -18,7 +18,8 @@ export function onKeyWanted(ask) {
 }
 
 export const hasKey = () => Boolean(sessionStorage.getItem(STORED));
-export const forgetKey = () => sessionStorage.removeItem(STORED);
+/** With the key goes all that was kept: the next reader may be another one. */
+export const forgetKey = () => sessionStorage.clear();
 
 const bearer = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 

@@ -85,8 +85,11 @@ def test_the_key_is_asked_for_once_and_kept_out_of_addresses(
     page.get_by_text("No adapters yet.").wait_for()
     assert not [address for address in addresses if "sesame" in address]
     assert page.evaluate("() => [localStorage.length, document.cookie]") == [0, ""]
+    page.get_by_role("link", name="Playground").click()
+    page.get_by_label("System message").fill("a secret")
     page.get_by_role("button", name="Forget the key").click()
     page.get_by_role("dialog").wait_for()
+    assert "secret" not in page.evaluate("() => JSON.stringify(sessionStorage)")
 
 
 def test_a_server_that_starts_is_shown_with_its_phase_and_served_when_ready(

@@ -142,6 +142,44 @@ def test_a_turn_is_taken_back_answered_again_and_the_chat_begun_anew(console: Wa
     assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
 
 
+def test_a_chat_is_there_again_after_another_page_and_a_reload(
+    demo: Program, console: Watched
+) -> None:
+    page = console.go("playground?models=tiny,shouting")
+    page.get_by_label("System message").fill("Be short")
+    say(page, "Hello")
+    first = shown_of(page, "shouting")
+    page.get_by_label("Next message").fill("not sent yet")
+    page.get_by_role("link", name="Adapters").click()
+    page.get_by_role("heading", name="Adapters").wait_for()
+    page.go_back()
+    page.get_by_role("article", name="Message 1").wait_for()
+    page.reload()
+    page.get_by_role("article", name="Message 1").wait_for()
+    assert shown_of(page, "shouting") == first
+    assert page.get_by_label("Next message").input_value() == "not sent yet"
+    say(page, "And then?")
+    history = [{"role": "system", "content": "Be short"}, user("Hello")]
+    history += [{"role": "assistant", "content": first}, user("And then?")]
+    assert shown_of(page, "shouting") == chat_of(demo, "shouting", history)
+    console.go("playground?models=tiny")
+    page.get_by_label("Message", exact=True).wait_for()
+    assert page.get_by_role("article").count() == 0  # of other models
+
+
+def test_an_answer_that_was_left_is_there_as_far_as_it_came(console: Watched) -> None:
+    page = console.go("playground?models=tiny")
+    ask(page, "The", 400)
+    text = answer_of(page, "tiny").locator(".text")
+    until(lambda: len(text.text_content()) > 20)
+    page.get_by_role("link", name="Adapters").click()
+    page.get_by_role("heading", name="Adapters").wait_for()
+    page.go_back()
+    assert len(text.text_content()) > 20
+    assert "stopped" in answer_of(page, "tiny").text_content()
+    assert page.get_by_role("button", name="Ask").is_enabled()
+
+
 def test_a_chats_code_has_all_messages_of_the_chosen_side(console: Watched) -> None:
     page = console.go("playground?models=tiny,shouting")
     say(page, "Hello")

@@ -15,7 +15,8 @@ export function Page({ route, base }) {
   if (!data || data.given !== given) return html`<${Notice} error=${error} retry=${reload} />`;
   const kind = base.overtone.kind;
   const View = kind === "causal LM" ? Generation : Encoding;
-  return html`<${View} key=${given ?? ""} base=${base} kind=${kind} models=${data.models} />`;
+  const place = given ?? "";
+  return html`<${View} key=${place} base=${base} kind=${kind} models=${data.models} place=${place} />`;
 }
 
 async function chosen(given, base) {

@@ -2,7 +2,8 @@
 // each has a history of its own.
 import { Choice, Field } from "../../components/field.js";
 import { Notice } from "../../components/notice.js";
-import { html, useEffect, useRef, useState } from "../../view.js";
+import { useKept } from "../../kept.js";
+import { html, useRef } from "../../view.js";
 import { Chosen } from "./chosen.js";
 import { Code } from "./code.js";
 import { Answers, Conversation } from "./conversation.js";
@@ -11,20 +12,20 @@ import { Sampling, sampled, DEFAULTS } from "./sampling.js";
 import { useTurns } from "./turns.js";
 
 const KINDS = [["chat", "Chat"], ["completion", "Completion"]];
-const KEPT = "overtone.prompt";
 
-export function Generation({ base, models: given }) {
+/** `place`: the models that the address names; what was asked there is kept for it. */
+export function Generation({ base, models: given, place }) {
   const chats = base.overtone.chats;
-  const [models, setModels] = useState(given);
-  const [kind, setKind] = useState(chats ? "chat" : "completion");
-  const [prompt, setPrompt] = useState(sessionStorage.getItem(KEPT) ?? "");
-  const [system, setSystem] = useState("");
-  const [sampling, setSampling] = useState(DEFAULTS);
-  const all = { chat: useTurns(), completion: useTurns() };
-  useEffect(() => sessionStorage.setItem(KEPT, prompt), [prompt]);
+  const of = (name) => `${name} of ${base.id}: ${place}`;
+  const [models, setModels] = useKept(of("models"), given);
+  const [kind, setKind] = useKept("kind", "chat");
+  const [prompt, setPrompt] = useKept("prompt", "");
+  const [system, setSystem] = useKept(of("system"), "");
+  const [sampling, setSampling] = useKept("sampling", DEFAULTS);
+  const all = { chat: useTurns(of("chat")), completion: useTurns(of("completion")) };
 
-  const run = all[kind];
-  const isChat = kind === "chat";
+  const run = all[chats ? kind : "completion"];
+  const isChat = run === all.chat;
   const last = run.turns.at(-1);
   const requestsOf = (before, said) => (isChat
     ? chatRequests(models, before, said, system, sampled(sampling))

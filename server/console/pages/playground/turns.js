@@ -1,14 +1,25 @@
 // What was said and answered so far, turn by turn; one is asked at a time.
+import { keep, read } from "../../kept.js";
 import { useEffect, useRef, useState } from "../../view.js";
 import { answered } from "./comparing.js";
 
 const NOTHING = { turns: [], isOn: false, error: null, told: "" };
 
-/** Returns { turns, isOn, error, told, ask, stop, clear, takeBack }; a turn is { said, answers }. */
-export function useTurns() {
-  const [state, setState] = useState(NOTHING);
+/**
+ * Returns { turns, isOn, error, told, ask, stop, clear, takeBack }; a turn is { said, answers }. The
+ * turns are kept under a name, an answer that was left before its end as far as it was.
+ */
+export function useTurns(name) {
+  const [state, setState] = useState(() => ({ ...NOTHING, turns: read(name) ?? [] }));
   const control = useRef(null);
-  useEffect(() => () => control.current?.abort(), []);
+  const latest = useRef();
+  latest.current = state.turns;
+  const keepAll = () => keep(name, latest.current.map(ended));
+  useEffect(() => { if (!state.isOn) keepAll(); }, [state.isOn, state.turns]);
+  useEffect(() => () => {
+    control.current?.abort();
+    keepAll();
+  }, []);
   const stop = () => control.current?.abort();
   const put = (turns, told = "") => {
     stop();
@@ -46,3 +57,5 @@ export function useTurns() {
     takeBack: () => put(state.turns.slice(0, -1), "The last message is taken back"),
   };
 }
+
+const ended = ({ said, answers }) => ({ said, answers: answers.map((one) => ({ ...one, isOver: true })) });
