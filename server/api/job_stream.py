@@ -46,7 +46,8 @@ class _Reader:
         self.event = events[-1].id if events else self.event
         self.point = points[-1].id if points else self.point
         self.is_over = self.job.is_final and is_all
-        merged = heapq.merge(points, events, key=lambda one: one.created_at)
+        both: tuple[Sequence[Event | MetricPoint], ...] = points, events
+        merged = heapq.merge(*both, key=lambda one: one.created_at)
         return [self._shaped(one) for one in merged]
 
     def _shaped(self, one: Event | MetricPoint) -> EventBody:

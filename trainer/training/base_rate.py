@@ -3,8 +3,10 @@
 A preset's rate was found on other bases. Where the update consists of the base's own weights (FRoD)
 or the base is of another kind, the same rate may move a weight by more than the weight itself. So
 the rate is first lowered until a step adds at most the preset's share of any weight's spectral
-norm, and then tried: a few steps at the full rate from the fresh start, after which the loss on
-the last step's own examples must not be larger than before. Else a third of it is tried.
+norm, and then tried: a few steps at the full rate from the fresh start, and as many at a third of
+it. Where the loss is larger than before, or the third leaves a smaller one, the third is compared
+with its own in the same way. The loss is that of the last step's examples and of those that come
+next: a rate that is too large may lower the one and raise the other.
 
 A rate in the job's own settings is used as it is; a multiple in them is of the bounded rate, and
 is not tried.
@@ -33,6 +35,8 @@ _PART, _LEAST, _MOST, _TRIALS = 20, 1, 4, 4
 _LOWER = 3.0
 #: A loss up to this factor larger counts as equal.
 _SAME = 1.02
+#: The steps after a trial whose examples judge it, beside its last step's.
+_NEXT = 2
 #: Layers of each name whose weights are measured, spread over the base's depth.
 _MEASURED = 3
 _ITERATIONS = 12
@@ -122,13 +126,14 @@ class _Trial:
         self._job, self._trainable = job, trainable
         self._trained = trainable.trained_tensors()
         self._fresh = [one.tensor.detach().clone() for one in self._trained]
-        self._seen = job.schedule.examples(self.num_steps - 1)
+        steps = range(self.num_steps - 1, self.num_steps + _NEXT)
+        self._judges = [number for step in steps for number in job.schedule.examples(step)]
 
     def loss(self) -> float:
-        """Return the loss of the last step's examples with the adapter as it is now."""
+        """Return the loss of the last and of the next steps' examples with the adapter as it is."""
         trainable, task = self._trainable, self._trainable.task
         model, size = trainable.model.eval(), self._job.evaluation_batch
-        examples = [self._job.data.train[number] for number in self._seen]
+        examples = [self._job.data.train[number] for number in self._judges]
         total = 0.0
         for start in range(0, len(examples), size):
             batch = task.batch(examples[start : start + size], trainable.base.device)
@@ -166,18 +171,23 @@ class _Trial:
 
 
 def _tried(trial: _Trial, rates: Rates, report: Reporter) -> Rates:
-    """Return the rates with the first of a few rates that does not make the loss larger."""
+    """Return the rates with the first of a few rates that a third of it does not improve on."""
     before = trial.loss()
     found = list[tuple[float, float]]()
     for number in range(_TRIALS):
         rate = float(f"{rates.coefficients / _LOWER**number:.3g}") if number else rates.coefficients
-        after = trial.run(replace(rates, coefficients=rate))
-        found.append((after, rate))
-        if after <= _SAME * before:
+        found.append((trial.run(replace(rates, coefficients=rate)), rate))
+        if number and _suffices(found, before):
             break
-    _, rate = found[-1] if found[-1][0] <= _SAME * before else min(found)
+    _, rate = found[-2] if _suffices(found, before) else min(found)
     _report(trial, before, found, rate, report)
     return replace(rates, coefficients=rate)
+
+
+def _suffices(found: list[tuple[float, float]], before: float) -> bool:
+    """Return whether the last rate but one does no harm, and is as good as its third."""
+    (loss, _), (lower, _) = found[-2:]
+    return loss <= _SAME * min(before, lower)
 
 
 def _report(
@@ -187,7 +197,7 @@ def _report(
     is_lower = min(found)[0] <= _SAME * before
     losses = ", ".join(f"{tried:.3g}: {loss:.3f}" for loss, tried in found)
     report.event(
-        "info" if is_lower and len(found) == 1 else "warn",
+        "info" if is_lower and rate == found[0][1] else "warn",
         f"learning rate {rate:.3g}: {trial.num_steps * len(found)} steps of trial for a run of "
         f"{trial.of_all}; loss {before:.3f} before, after {trial.num_steps} at each rate: {losses}"
         + ("" if is_lower else "; none of them lowers it"),

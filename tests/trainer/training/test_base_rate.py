@@ -1,6 +1,7 @@
 """A preset's rate on a base: what a step adds to a weight bounds it, and a few steps try it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainer.base import LoadedBase, make
 from trainer.interfaces import JobFiles
 from trainer.training import base_rate
 from trainer.training.preset_values import PRESETS, Preset
+from trainer.training.presets import Rates
 from trainer.training.run import run_job
 
 
@@ -94,6 +96,48 @@ def test_presets_on_a_usual_base_are_not_lowered(files: JobFiles, tmp_path: Path
         rate = done.details["learning_rates"]["coefficients"]
         assert rate == pytest.approx(PRESETS[method].rate, rel=1e-3), method
         assert len(told(watcher, "learning rate")) == 1
+
+
+class Losses:
+    """A trial whose losses are known: those after each rate, from the full one on."""
+
+    num_steps, of_all = 4, 80
+
+    def __init__(self, before: float, *after: float) -> None:
+        self.before, self.after, self.rates = before, after, list[float]()
+
+    def loss(self) -> float:
+        return self.before
+
+    def run(self, rates: Rates) -> float:
+        self.rates.append(rates.coefficients)
+        return self.after[len(self.rates) - 1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "chosen", "level"),
+    [
+        (3.0, (2.0, 2.5), 0, "info"),  # the third is worse
+        (3.0, (2.0, 1.99), 0, "info"),  # and no better
+        (3.0, (2.0, 1.5, 1.7), 1, "warn"),
+        (3.0, (2.0, 1.5, 1.2, 1.0), 3, "warn"),
+        (3.0, (9.0, 9.1, 2.0, 2.5), 2, "warn"),  # as good as its third, and harmful
+        (3.0, (math.inf, math.inf, 4.0, 2.9), 3, "warn"),
+        (3.0, (9.0, 8.0, 7.0, 7.5), 2, "warn"),  # none lowers it: the least harmful
+        (0.0, (0.0, 0.0), 0, "info"),
+    ],
+)
+def test_the_largest_rate_is_taken_that_is_as_good_as_its_third(
+    before: float, after: tuple[float, ...], chosen: int, level: str
+) -> None:
+    trial, watcher = Losses(before, *after), Watcher()
+    found = base_rate._tried(trial, Rates(0.81, 0.1, 0.2), watcher)  # type: ignore[arg-type]
+    assert trial.rates == pytest.approx([0.81 / 3**number for number in range(len(after))])
+    assert found == Rates(trial.rates[chosen], 0.1, 0.2)
+    ((told_level, said),) = watcher.events
+    assert told_level == level
+    assert said.startswith(f"learning rate {trial.rates[chosen]:.3g}: ")
+    assert ("none of them lowers it" in said) == (min(after) > before)
 
 
 @pytest.fixture
