@@ -59,9 +59,22 @@ _TIMES = {
 }
 _SHORT: Mapping[str, Any] = {"max_steps": 16}
 _N: Mapping[str, Any] = {"n_frequency": 960}
+
+
+def _spectral(count: int, scaling: float) -> Mapping[str, Any]:
+    """Return FourierFT's config with a scale, so that rates are those of the same steps."""
+    return {"n_frequency": count, "scaling": scaling}
+
+
 #: Label -> method, config, and rates that are compared with the preset's.
 _SEARCHED: Mapping[str, tuple[str, Mapping[str, Any], tuple[float, ...]]] = {
-    "FourierFT n=960": ("fourierft", _N, (0.0083, 0.0167, 0.0289, 0.05)),
+    "FourierFT n=200": ("fourierft", _spectral(200, 814.6), (0.0228, 0.05)),
+    "FourierFT n=960": (
+        "fourierft",
+        _spectral(960, 814.6),
+        (0.0083, 0.0167, 0.0228, 0.0289, 0.05),
+    ),
+    "FourierFT n=5000": ("fourierft", _spectral(5000, 391.0), (0.0208, 0.0289, 0.05)),
     "LoCA n=960": ("loca", _N, (0.0167, 0.0289)),
     "WaveletFT n=960": ("waveletft", _N, (0.001,)),
     "LoRA r=1": ("lora", {"r": 1}, (0.0017,)),
