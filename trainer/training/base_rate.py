@@ -4,9 +4,9 @@ A preset's rate was found on other bases. Where the update consists of the base'
 or the base is of another kind, the same rate may move a weight by more than the weight itself. So
 the rate is first lowered until a step adds at most the preset's share of any weight's spectral
 norm, and then tried: a few steps at the full rate from the fresh start, and as many at a third of
-it. Where the loss is larger than before, or the third leaves a smaller one, the third is compared
-with its own in the same way. The loss is that of the last step's examples and of those that come
-next: a rate that is too large may lower the one and raise the other.
+it. Where the loss is larger than before, or the third leaves a much smaller one, the third is
+compared with its own in the same way. The loss is that of the last step's examples and of those
+that come next: a rate that is too large may lower the one and raise the other.
 
 A rate in the job's own settings is used as it is; a multiple in them is of the bounded rate, and
 is not tried.
@@ -35,6 +35,9 @@ _PART, _LEAST, _MOST, _TRIALS = 20, 1, 4, 4
 _LOWER = 3.0
 #: A loss up to this factor larger counts as equal.
 _SAME = 1.02
+#: A lower rate is taken for a loss that is smaller by this factor. By less it is no better in the
+#: end: a long run makes good what its first steps are too large for, if they are not by much.
+_MUCH = 1.1
 #: The steps after a trial whose examples judge it, beside its last step's.
 _NEXT = 2
 #: Layers of each name whose weights are measured, spread over the base's depth.
@@ -185,9 +188,9 @@ def _tried(trial: _Trial, rates: Rates, report: Reporter) -> Rates:
 
 
 def _suffices(found: list[tuple[float, float]], before: float) -> bool:
-    """Return whether the last rate but one does no harm, and is as good as its third."""
+    """Return whether the last rate but one does no harm, and is about as good as its third."""
     (loss, _), (lower, _) = found[-2:]
-    return loss <= _SAME * min(before, lower)
+    return loss <= min(_SAME * before, _MUCH * lower)
 
 
 def _report(
