@@ -141,7 +141,7 @@ def test_a_rank_that_dies_ends_the_attempt_and_the_next_goes_on_from_its_checkpo
     spec = job(place.base)
     with place.pool(tmp_path / "pool") as cut:
         run_job(spec, place.base, place.files, tmp_path / "whole", Watcher(), cut)
-        killing = Watcher(_once(11, lambda: os.kill(newest_rank(), signal.SIGKILL)))
+        killing = Watcher(_once(12, lambda: os.kill(newest_rank(), signal.SIGKILL)))
         with pytest.raises(RankLost, match="rank 1 of the job's 2 ended with SIGKILL"):
             run_job(spec, place.base, place.files, tmp_path / "cut", killing, cut)
     assert killing.checkpoints

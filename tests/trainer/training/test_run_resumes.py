@@ -58,10 +58,10 @@ def test_a_job_stops_within_a_step_and_goes_on_from_there(
     wanted: str,
     raised: type[Exception],
 ) -> None:
-    watcher = Watcher(lambda asked: "go" if asked < 9 else wanted)  # type: ignore[arg-type,return-value]
+    watcher = Watcher(lambda asked: "go" if asked < 10 else wanted)  # type: ignore[arg-type,return-value]
     with pytest.raises(raised):
         run_job(job(base), base, files, tmp_path, watcher)
-    assert watcher.asked == 9
+    assert watcher.asked == 10
     assert watcher.checkpoints[-1][0] == watcher.places[-1][0]
     run_job(job(base), base, files, tmp_path, Watcher())
     assert files_of(tmp_path) == undisturbed
@@ -76,7 +76,7 @@ def test_every_method_learns_by_its_preset_and_resumes_exactly(
     done = run_job(spec, base, files, tmp_path / "whole", Watcher())
     assert done.metrics["eval_loss"] < done.base_metrics["eval_loss"]
     with pytest.raises(Killed):
-        run_job(spec, base, files, tmp_path / "cut", Watcher(killing_at(11)))
+        run_job(spec, base, files, tmp_path / "cut", Watcher(killing_at(12)))
     run_job(spec, base, files, tmp_path / "cut", Watcher())
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
 

@@ -151,7 +151,7 @@ def test_samples_change_nothing_of_the_training_also_where_it_resumes(
     assert len(states.sampled) == 4
     assert states.random[::2] == states.random[1::2]
     with pytest.raises(Killed):
-        run_job(sampled, base, files, tmp_path / "cut", Watcher(killing_at(11)))
+        run_job(sampled, base, files, tmp_path / "cut", Watcher(killing_at(12)))
     again = Watcher()
     run_job(spec, base, files, tmp_path / "cut", again)  # the option is not the training's
     assert any("going on from the checkpoint" in message for _, message in again.events)
