@@ -113,7 +113,8 @@ def test_a_jobs_checkpoints_show_what_the_adapter_answered_there(
     id_ = job_of(demo, "sampled", n_epochs=400, checkpoint_every_steps=60)
     page = console.go(f"training/{id_}")
     region = page.get_by_role("region", name="Checkpoints")
-    region.get_by_text("Prompts of the part of the training file").wait_for(timeout=LONG_MS)
+    told = region.get_by_text("Prompts of the part of the training file")
+    told.first.wait_for(timeout=LONG_MS)  # the newest's; more may be there by now
     newest = region.locator("details").first
     assert newest.get_by_role("definition").nth(0).text_content() == "Say it"
     assert newest.get_by_role("definition").nth(1).text_content() == " ALOUD"
@@ -123,7 +124,7 @@ def test_a_jobs_checkpoints_show_what_the_adapter_answered_there(
     newest.get_by_role("definition").first.wait_for()
     path = f"/v1/fine_tuning/jobs/{id_}/checkpoints"
     found = demo.http.get(path).json()["data"]
-    told = {f"step {one['step_number']}": one["overtone"]["samples"] for one in found}
+    samples = {f"step {one['step_number']}": one["overtone"]["samples"] for one in found}
     sampled = region.locator("details")
     assert sampled.count() > 0
     for item in sampled.all()[:3]:
@@ -132,7 +133,7 @@ def test_a_jobs_checkpoints_show_what_the_adapter_answered_there(
         step = re.match(r"step \d+", item.locator("summary").text_content())
         assert step is not None
         shown = item.get_by_role("definition").all_text_contents()[2::3]
-        for answer, sample in zip(shown, told[step[0]], strict=True):
+        for answer, sample in zip(shown, samples[step[0]], strict=True):
             assert answer.startswith(sample["answer"] or "nothing")
     assert_accessible(page)
 
