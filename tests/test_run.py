@@ -48,3 +48,17 @@ def test_what_it_does_not_know_ends_with_2_and_says_what_there_is(
     assert words in done.stderr
     assert not done.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+def test_docs_are_built_with_the_environment_of_the_site(tmp_path: Path) -> None:
+    wanted = tmp_path / ".ci" / "site" / "requirements.txt"
+    python = tmp_path / ".venv" / "site" / "bin" / "python"
+    for file in (wanted, python, tmp_path / ".venv" / "bin" / "python"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('#!/bin/sh\necho "$0" "$@"\n')
+        file.chmod(0o755)
+    made = subprocess.run(["cksum"], input=wanted.read_bytes(), capture_output=True, check=True)
+    (tmp_path / ".venv" / "site" / "stamp").write_bytes(made.stdout)
+    done = run(tmp_path, "docs", "--out", "here")
+    assert done.stdout.split()[1:] == [str(tmp_path / ".ci" / "site" / "build.py"), "--out", "here"]
+    assert "/site/bin/python" in done.stdout
