@@ -17,7 +17,7 @@ export function keep(name, value) {
   }
 }
 
-/** useState whose value is kept under a name. */
+/** useState with a value that is kept under a name. */
 export function useKept(name, initial) {
   const [value, setValue] = useState(() => read(name) ?? initial);
   useEffect(() => keep(name, value), [value]);

@@ -1,10 +1,7 @@
 """train, jobs, job and reproduce at the command line."""
 
-import hashlib
 import json
-import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,7 @@ from typer.testing import CliRunner, Result
 
 from overtone_client import Client, ConnectionFailed, Unavailable, _job_report, _session
 from overtone_client._follow import _Screen
-from overtone_client._job_history import _count, _sampled
 from overtone_client._job_report import shortened
-from overtone_client._loss_chart import drawn
 from overtone_client.cli import app
 
 from .fake_overtone import State
@@ -223,67 +218,6 @@ def test_a_job_can_be_held_and_ended(run: Run, state: State, data: Path, tmp_pat
     assert run("job", "ftjob-none").exit_code == 2
 
 
-def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:
-    run("train", "--data", data, "--name", "poet")
-    (id_,) = state.training.jobs
-    events = run("job", id_, "--events").stdout.splitlines()
-    assert [line.split()[-1] for line in events] == ["EVENT", "1", "2", "3"]
-    checkpoints = run("job", id_, "--checkpoints").stdout
-    heads, newest, *_ = checkpoints.splitlines()
-    assert heads.split() == ["CHECKPOINT", "STEP", "CREATED", "SAMPLES"]
-    assert newest.split()[-1] == "2"
-    assert "step 5, of the validation_file" in checkpoints
-    assert 'answer    "7\\n7" (cut at 48 tokens)' in checkpoints
-    assert "\x1b" not in checkpoints
-    (found, _) = json.loads(run("job", id_, "--checkpoints", "--json").stdout)["data"]
-    assert found["overtone"]["samples"][0]["expected"] == "6"
-    curve = json.loads(run("job", id_, "--curve", "--json").stdout)["data"]
-    assert {"step": 3, "train_loss": 1 / 3} in curve
-    assert "loss" in run("job", id_, "--curve").stdout
-    assert "give one of" in run("job", id_, "--curve", "--events").stderr
-
-
-@pytest.mark.parametrize(
-    ("why", "told"),
-    [
-        ("time", "none: they have a tenth of the job's time"),
-        ("failed", "none: --events says why"),
-        ("no_prompts", "none: no example has a prompt"),
-        ("off", "off"),
-        ("not_made", "not made"),
-        ("later\x1b[2J", "later[2J"),
-        (None, ""),
-    ],
-)
-def test_it_is_said_why_a_checkpoint_has_no_samples(
-    client: Client, why: str | None, told: str
-) -> None:
-    job = client.training.create("tiny", "file-1", name="poet")
-    newest = next(client.training.checkpoints(job.id))
-    assert _count(newest) == "2"
-    assert _count(replace(newest, samples=[], samples_left_out=why)) == told
-
-
-def test_the_source_of_samples_does_not_steer_the_terminal(client: Client) -> None:
-    job = client.training.create("tiny", "file-1", name="poet")
-    newest = next(client.training.checkpoints(job.id))
-    title, *_ = _sampled(replace(newest, samples_source="evil\x1b[2J"))
-    assert title.plain == "\nstep 5, of the evil[2J"
-
-
-@pytest.mark.parametrize("history", ["--events", "--checkpoints", "--curve"])
-@pytest.mark.parametrize("option", [["--follow"], ["--plot", "curve.png"]])
-def test_what_a_history_does_not_take_is_refused(
-    run: Run, state: State, tmp_path: Path, history: str, option: list[str]
-) -> None:
-    words = [tmp_path / word if word.endswith(".png") else word for word in option]
-    done = run("job", "ftjob-1", history, *words)
-    assert done.exit_code == 2
-    assert f"{history} and {option[0]}" in done.stderr
-    assert state.calls == []
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_metric_without_something_to_beat_is_refused(run: Run, state: State, data: Path) -> None:
     done = run("train", "--data", data, "--name", "poet", "--metric", "accuracy")
     assert done.exit_code == 2
@@ -291,98 +225,10 @@ def test_a_metric_without_something_to_beat_is_refused(run: Run, state: State, d
     assert state.calls == []
 
 
-def test_losses_are_drawn_over_the_whole_job() -> None:
-    train = [(step, 4.0 - step / 50) for step in range(1, 101)]
-    picture = drawn(train, [(50, 3.1), (100, 2.1)], 200, width=80).plain
-    assert max(len(line) for line in picture.splitlines()) <= 80
-    assert "o held out: 2.1000" in picture
-    assert re.search(r"0 .* 200 *$", picture, re.MULTILINE)
-    assert sum("⠉" <= mark <= "⣿" for mark in picture) > 20
-    assert drawn(train[:1], [], 200, width=80).plain == ""
-    assert drawn(train, [], 0, width=20).plain == ""
-
-
 # reproduce
 
 
-def trained(state: State, data: Path, digest: str) -> None:
-    """A version that a job has made of the file, as its record says."""
-    content = data.read_bytes()
-    file = state.training.add_file(data.name, content)
-    whole = hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()
-    spec: dict[str, Any] = {"base_name": "tiny", "training_file": file["id"], "seed": 5}
-    spec |= {"method": "loca", "method_config": {"n_frequency": 4}, "task": "causal_lm"}
-    spec |= {"hyperparameters": {"n_epochs": 2, "max_steps": None}, "validation_file": None}
-    made = {"spec": spec, "data_digest": f"sha256:{whole}"}
-    state.add("poet", metadata={"training": made}, digest=digest)
-
-
-def test_reproduce_files_the_same_job_and_compares(run: Run, state: State, data: Path) -> None:
-    trained(state, data, state.training.digest)
-    state.adapters["poet-again-000000"] = []
-    done = run("reproduce", "poet@1", "--keep")
-    assert done.exit_code == 0, done.output
-    assert "poet@1: trained again, the same bytes" in done.stdout
-    (body,) = state.training.bodies
-    assert body["adapter"].pop("name").startswith("poet-again-")
-    assert body == {
-        "model": "tiny",
-        "training_file": next(iter(state.training.files)),
-        "seed": 5,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
-        "adapter": {"method": "loca", "config": {"n_frequency": 4}, "task": "causal_lm"},
-    }
-
-
-def test_reproduce_says_when_other_bytes_come_out(run: Run, state: State, data: Path) -> None:
-    trained(state, data, "sha256:" + "2" * 64)
-    done = run("reproduce", "poet", "--keep", "--json")
-    assert done.exit_code == 1
-    assert json.loads(done.stdout)["same"] is False
-
-
-def test_reproduce_takes_the_file_again_if_it_is_the_same(
-    run: Run, state: State, data: Path
-) -> None:
-    trained(state, data, state.training.digest)
-    state.training.files.clear()
-    refused = run("reproduce", "poet@1", "--keep")
-    assert refused.exit_code == 2
-    assert "--data" in refused.stderr
-    assert run("reproduce", "poet@1", "--keep", "--data", data).exit_code == 0
-    data.write_text('{"text": "b"}\n')
-    other = run("reproduce", "poet@1", "--keep", "--data", data)
-    assert other.exit_code == 2
-    assert "these are other data" in other.stderr
-
-
-def test_reproduce_refuses_a_validation_file_where_there_was_none(
-    run: Run, state: State, data: Path
-) -> None:
-    trained(state, data, state.training.digest)
-    before = set(state.training.files)
-    done = run("reproduce", "poet@1", "--keep", "--validation", data)
-    assert done.exit_code == 2
-    assert "poet@1 was trained without a validation file" in done.stderr
-    assert set(state.training.files) == before
-
-
-def test_what_was_uploaded_cannot_be_reproduced(run: Run, state: State) -> None:
-    state.add("poet")
-    assert "nothing to repeat" in run("reproduce", "poet@1").stderr
-    assert run("reproduce", "poet@7").exit_code == 2
-    assert run("reproduce", "nobody").exit_code == 1
-
-
 # What people read
-
-
-def test_reproduce_that_is_refused_takes_its_file_back(run: Run, state: State, data: Path) -> None:
-    trained(state, data, state.training.digest)
-    before = set(state.training.files)
-    data.write_text('{"text": "b"}\n')
-    assert run("reproduce", "poet@1", "--data", data).exit_code == 2
-    assert set(state.training.files) == before
 
 
 def test_an_id_is_cut_where_it_still_differs_from_all_others() -> None:

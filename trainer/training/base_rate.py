@@ -38,7 +38,7 @@ _SAME = 1.02
 #: A lower rate is taken for a loss that is smaller by this factor. By less it is no better in the
 #: end: a long run makes good what its first steps are too large for, if they are not by much.
 _MUCH = 1.1
-#: The steps after a trial whose examples judge it, beside its last step's.
+#: The steps after a trial that judge it with their examples, beside its last one.
 _NEXT = 2
 #: Layers of each name whose weights are measured, spread over the base's depth.
 _MEASURED = 3

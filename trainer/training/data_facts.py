@@ -27,7 +27,7 @@ class Facts:
         num_cut: training examples that were cut at `max_length`.
         num_cut_tokens: tokens that were cut off.
         labels: of a classification, sorted; None for other tasks.
-        num_rewritten: training examples whose answer the base's tokenizer cannot reproduce.
+        num_rewritten: training examples with an answer that the base's tokenizer cannot reproduce.
         rewritten: the first of them, and the tokenizer's form of it.
     """
 

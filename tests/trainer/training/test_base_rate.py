@@ -99,7 +99,7 @@ def test_presets_on_a_usual_base_are_not_lowered(files: JobFiles, tmp_path: Path
 
 
 class Losses:
-    """A trial whose losses are known: those after each rate, from the full one on."""
+    """A trial with known losses: those after each rate, from the full one on."""
 
     num_steps, of_all = 4, 80
 
