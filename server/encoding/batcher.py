@@ -78,10 +78,10 @@ class Batcher(BatchThread):
             Draining: the server is going down.
         """
         size = len(inputs)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._counted_apart(size) if is_background else self._counted(tenant, size):
             lease = self._loader.acquire(digest, self._mode) if digest else None
         mode = self._mode if digest else None
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         request = PendingRequest(tenant, deadline, mode, lease, [None] * size)
         request.is_background = is_background
         for number, given in enumerate(inputs):

@@ -142,12 +142,13 @@ class Runtime(BatchThread):
         Raises:
             Overloaded, Draining: as `submit` does.
         """
+        now = time.monotonic()  # before a lease begins to load its adapter
         made: list[Generation] = []
         modes: dict[str | None, Mode | None] = {}
         try:
             for request, sink in requests:
                 mode = modes.get(request.digest, request.mode)
-                made.append(self._placed(replace(request, mode=mode), sink))
+                made.append(self._placed(replace(request, mode=mode), sink, now))
                 modes[request.digest] = made[-1].mode
         except Exception:
             self._post(lambda: self._withdraw(made))
@@ -155,7 +156,7 @@ class Runtime(BatchThread):
         self._post(lambda: self._accept(made))
         return made
 
-    def _placed(self, request: SequenceRequest, sink: Sink) -> Generation:
+    def _placed(self, request: SequenceRequest, sink: Sink, now: float) -> Generation:
         """Count a sequence as open, and take its lease."""
         prompt, sampling, constraint = request.prompt, request.sampling, None
         if request.constraint is not None:
@@ -168,7 +169,6 @@ class Runtime(BatchThread):
                 placed = self._placement.place(
                     request.digest, len(prompt), sampling.max_tokens, num_open, request.mode
                 )
-        now = time.monotonic()
         deadline = None if request.timeout_s is None else now + request.timeout_s
         sequence = TokenSequence(prompt, sampling, placed.lease, now, request.tenant, deadline)
         sequence.border = self._engine.border

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from running import Running
+from server.adapters.modes import Mode
+from server.adapters.residency import Entry
 from server.errors import DeadlineExceeded, Overloaded
 from server_parts import eventually
 
@@ -93,6 +95,27 @@ def test_what_has_no_end_by_its_deadline_fails_and_gives_back(
         lambda: all(e.users == 0 for e in r.loader.memory._caches["factored"].entries.values())
     )
     r.check_all_given_back()
+
+
+def test_a_sequence_has_arrived_before_its_adapter_is_loaded(
+    running: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = running()
+    acquire = r.loader.acquire
+
+    def acquired(digest: str, mode: Mode) -> Entry:
+        """Return a lease after its load, as if the caller's thread had waited for its turn."""
+        entry = acquire(digest, mode)
+        eventually(lambda: entry.is_ready)
+        return entry
+
+    monkeypatch.setattr(r.loader, "acquire", acquired)
+    generation, heard = r.submit(5, digest="good3")
+    assert len(heard.tokens()) == 4
+    sequence = generation.sequence
+    assert isinstance(sequence.lease, Entry)
+    assert sequence.lease.ready_at is not None
+    assert sequence.arrived < sequence.lease.ready_at
 
 
 def test_a_place_is_given_back_when_nothing_came_of_it(
