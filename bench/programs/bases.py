@@ -37,7 +37,7 @@ from overtone_client import Client, InvalidAdapter, NotReady
 
 _PAUSE_S = 1.0
 _STEPS = 3
-_CATEGORIES = 2  # query and value
+_CATEGORIES = ("q_proj", "v_proj")
 
 
 def save_base(folder: Path, width: int, layers: int) -> BaseSpec:
@@ -61,11 +61,15 @@ def save_base(folder: Path, width: int, layers: int) -> BaseSpec:
     return spec_of(model, "bench")
 
 
-def write_frod(folder: Path, spec: BaseSpec, kept: Path | None) -> Path:
-    """Write an adapter in the form without V, on the basis in `kept`; None: on none that is."""
-    methods = FRoD(sparse_rate=0.0).of_layers(
-        {target: spec.targets[target] for target in targets_of(spec, "qv")}
-    )
+def write_frod(
+    folder: Path, spec: BaseSpec, kept: Path | None, ends: tuple[str, ...] = _CATEGORIES
+) -> Path:
+    """Write an adapter of the layers with these ends in the form without V.
+
+    It is on the basis in `kept`; None: on none that is.
+    """
+    shapes = {target: shape for target, shape in spec.targets.items() if target.endswith(ends)}
+    methods = FRoD(sparse_rate=0.0).of_layers(shapes)
     layers, digests = {}, {}
     for target in methods:
         category = category_of(target)
@@ -108,23 +112,26 @@ class Meter:
                 continue
 
 
-def computed(server: Served, client: Client, folder: Path, tokens: int) -> dict[str, Any]:
-    """Upload until the basis is there; return what it took, and what the others had meanwhile."""
+def computed(server: Served, client: Client, folders: list[Path], tokens: int) -> dict[str, Any]:
+    """Upload until the bases are there; return what it took, and what the others had meanwhile.
+
+    Args:
+        server: computes them.
+        client: of the server.
+        folders: an adapter for each basis, with the digest of none: refused once it is there.
+        tokens: of a request.
+    """
     alone = [rate(client, tokens) for _ in range(_STEPS)]
     meter, beside, started, told = Meter(server), list[float](), time.perf_counter(), ""
-    while True:
-        try:
-            client.upload(folder, "mine")
-        except NotReady as error:
-            meter.look()
+    waiting = folders
+    while waiting:
+        said = {folder: _said(client, folder) for folder in waiting}
+        waiting = [folder for folder in waiting if said[folder]]
+        meter.look()
+        if waiting:
             if len(beside) < _STEPS:
                 beside.append(rate(client, tokens))
-            told = _told(str(error), time.perf_counter() - started, told)
-            time.sleep(_PAUSE_S)
-        except InvalidAdapter:  # its digests are of no basis: refused as soon as the first is there
-            if len(list(server.data.glob("bases/*/frod-*.safetensors"))) == _CATEGORIES:
-                break
-            meter.look()
+            told = _told(said[waiting[0]], time.perf_counter() - started, told)
             time.sleep(_PAUSE_S)
     return {
         "seconds": time.perf_counter() - started,
@@ -133,6 +140,17 @@ def computed(server: Served, client: Client, folder: Path, tokens: int) -> dict[
         "alone_tokens_s": sorted(alone)[_STEPS // 2],
         "beside_tokens_s": sorted(beside)[len(beside) // 2] if beside else None,
     }
+
+
+def _said(client: Client, folder: Path) -> str:
+    """Return why an upload must wait; empty once the basis is there."""
+    try:
+        client.upload(folder, "mine")
+    except NotReady as error:
+        return str(error)
+    except InvalidAdapter:
+        return ""
+    raise AssertionError("no basis has the digest of none")
 
 
 def _told(message: str, seconds: float, before: str) -> str:
@@ -158,7 +176,8 @@ def measured(scratch: Path, width: int, layers: int, tokens: int) -> dict[str, A
     row: dict[str, Any] = {"width": width, "layers": layers}
     with served(base, data, dtype="bfloat16") as server, _client(server) as client:
         client.upload(scratch / "other", "other")
-        row |= computed(server, client, write_frod(scratch / "none", spec, None), tokens)
+        none = [write_frod(scratch / end, spec, None, (end,)) for end in _CATEGORIES]
+        row |= computed(server, client, none, tokens)
     kept = next(data.glob("bases/*"))
     row["disk_gb"] = sum(file.stat().st_size for file in kept.iterdir()) / 1e9
     folder = write_frod(scratch / "mine", spec, kept)
