@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 DEMO = Path(__file__).parents[2] / "trainer" / "demo"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
+    """The browser of this folder: while it runs, no other test may run an event loop."""
     with chromium() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """The demo, as `overtone demo` serves it: two adapters, and a worker."""
     from program import Program

@@ -194,7 +194,7 @@ def test_a_chats_code_has_all_messages_of_the_chosen_side(console: Watched) -> N
     expected = shown_of(page, "shouting")
     answer = json.loads(output(["bash", "-c", curl + " -s"]))
     assert answer["choices"][0]["message"]["content"] == expected
-    assert expected.strip() in output(["python", "-c", python])
+    assert expected.strip() in output([sys.executable, "-c", python])
     page.get_by_label("Next message").fill("what is written counts")
     assert "what is written counts" in page.get_by_label("Request as Python").text_content()
 

@@ -35,6 +35,8 @@ DEADLINE_S = 100.0
 CHANGING = re.compile(r'"(id|created|created_at)":\s*("[^"]*"|\d+)|\bresp_\w+|\bmsg_\w+')
 #: Of the connection, or of one answer.
 OF_ONE_ANSWER = {"date", "server", "connection", "transfer-encoding", "openai-processing-ms"}
+#: The time until an answer's own place in the queue is free again: none or a second.
+OF_ONE_ANSWER |= {"x-ratelimit-reset-requests"}
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def test_python_works_while_the_demo_runs(block: Block, demo: Demo) -> None:
 
 @pytest.mark.slow
 def test_the_job_of_the_example_comes_to_the_version_that_it_says(demo: Demo) -> None:
-    [example] = [block for block in checked_by("python") if "fine_tuning" in block.text]
+    [example] = [block for block in checked_by("python") if ".fine_tuned_model)" in block.text]
     demo.run(example)
     latest = json.loads(demo.shell("overtone jobs --limit 1 --json", demo.folder))["data"][0]["id"]
     demo.shell(f"overtone job {latest} --follow", demo.folder)

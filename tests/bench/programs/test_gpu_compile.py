@@ -51,6 +51,7 @@ def test_the_largest_of_each_kernel_fits_a_hopper_card() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_shape_fits_a_hopper_and_an_ampere_card() -> None:
     rows = compiled("90", "80", "--every")
     check(rows)
