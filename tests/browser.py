@@ -59,13 +59,17 @@ class Watched:
         assert self.faults == []
 
 
+def need_chromium() -> Any:
+    """Skip the test where there is no browser; return playwright's module."""
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium")
+    return pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """Run the browser; the test is skipped where there is none."""
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as playwright:
+    with need_chromium().sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=_FLAGS, chromium_sandbox=False
         )

@@ -1,4 +1,4 @@
-"""One browser, one server with the demo's base, its adapters and a worker, for all these tests."""
+"""One server with the demo's base, its adapters and a worker for all these tests, and a browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browser import Watched, chromium, opened
+from browser import Watched, chromium, need_chromium, opened
 
 if TYPE_CHECKING:
     from program import Program
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 DEMO = Path(__file__).parents[2] / "trainer" / "demo"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The browser of this folder: while it runs, no other test may run an event loop."""
+    """A browser for one file: while it is open, playwright's event loop counts as running."""
     with chromium() as started:
         yield started
 
 
-@pytest.fixture(scope="package")
-def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """The demo, as `overtone demo` serves it: two adapters, and a worker."""
     from program import Program
 
+    need_chromium()
     folder = tmp_path_factory.mktemp("demo")
     settings = {"with_worker": "true", "calibration_s": 0}
     server = Program(DEMO / "base", folder / "data", folder / "log", settings=settings)
