@@ -71,7 +71,9 @@ def rates_for(job: JobContext, trainable: TrainableAdapter, setting: Setting) ->
 
 def _bounded(trainable: TrainableAdapter, setting: Setting, report: Reporter) -> Rates:
     """Return the rates with a step that adds no more to a weight than the preset allows."""
-    most = PRESETS.get(setting.method.name, PLAIN).most
+    trained = [one for one in trainable.trained_tensors() if one.role == "coefficients"]
+    count = sum(one.tensor.numel() for one in trained)
+    most = PRESETS.get(setting.method.name, PLAIN).most_on(count)
     rate = setting.rates.coefficients
     shares = {path: _share(trainable, path, rate) for path in _measured(setting.targets)}
     worst = max(shares, key=lambda path: shares[path])

@@ -24,11 +24,12 @@ class Preset:
         positions_rate: of learned positions.
         step: rate times the norm of one atom, where coefficients are few; None if the scale does
             not depend on the base.
-        few: the coefficients of all layers together that count as few; None if the step does not
-            depend on their number.
+        few: the coefficients of all layers together that count as few; beyond them `step` is
+            smaller, or `most` where there is no step. None if neither depends on their number.
         scale: the config's field to which an atom's norm is proportional.
         atom: shape -> the norm of one atom at scale 1.
-        most: the largest update of a step, as a share of the weight's spectral norm.
+        most: the largest update of a step where coefficients are few, as a share of the weight's
+            spectral norm.
     """
 
     rate: float
@@ -58,6 +59,21 @@ class Preset:
         crowded, many = 2 * min(shape) / max(counts), self.few / sum(counts)
         return self.step * math.sqrt(min(1.0, crowded, many))
 
+    def most_on(self, count: int) -> float:
+        """Return the largest update of a step; without a step of its own it decreases with many.
+
+        A step moves all coefficients by the same amount, and lowers the loss by about that times
+        the sum of the gradient's absolute values. The sum increases with the number of
+        coefficients, the update's norm with its root alone. So a bound on the norm lets many
+        coefficients lower the loss by too much at once, and decreases with that root as well.
+
+        Args:
+            count: the coefficients of all layers.
+        """
+        if self.step is not None or self.few is None:
+            return self.most
+        return self.most * math.sqrt(min(1.0, self.few / count))
+
 
 def fourier_atom(shape: Shape) -> float:
     """Return the norm of the cosine that one Fourier coefficient adds, at scale 1."""
@@ -68,7 +84,7 @@ PRESETS: Mapping[str, Preset] = {
     "fourierft": Preset(5e-2, {"n_frequency": 1000}, step=5e-2, few=19_000, atom=fourier_atom),
     "waveletft": Preset(3e-3, {"n_frequency": 1000}, step=7e-2),
     "loca": Preset(5e-2, {"n_frequency": 1000}, step=5e-2),
-    "frod": Preset(2e-2, {"sparse_rate": 0.01}, most=0.25),
+    "frod": Preset(2e-2, {"sparse_rate": 0.01}, few=60_000, most=0.25),
     "clora": Preset(2e-2),
     "lora": Preset(5e-3, {"r": 8, "lora_alpha": 16.0}),
     "dora": Preset(3e-3, {"r": 8, "lora_alpha": 16.0}),

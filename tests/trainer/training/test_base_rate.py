@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny
 from adapters_core.contract.layer import Shape
@@ -72,6 +74,24 @@ def test_a_rate_that_would_add_more_than_a_weight_is_lowered_and_the_run_gets_be
     assert done.metrics["eval_loss"] < done.base_metrics["eval_loss"]
     ((_, said),) = [each for each in watcher.events if "is the most" in each[1]]
     assert "v_proj" in said
+
+
+def test_the_bound_is_smaller_by_the_root_of_all_coefficients(
+    thin_base: LoadedBase, files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frod = PRESETS["frod"]
+
+    def rate(few: int) -> float:
+        monkeypatch.setitem(PRESETS, "frod", replace(frod, few=few))  # type: ignore[arg-type]
+        spec = job(thin_base, method="frod", method_config={}, max_steps=1)
+        run_job(spec, thin_base, files, tmp_path / str(few), watcher := Watcher())
+        ((_, said),) = [each for each in watcher.events if "is the most" in each[1]]
+        return float(said.split()[2])
+
+    ratio = rate(10**9) / rate(1)
+    (file,) = (tmp_path / "1").rglob("adapter_model.safetensors")
+    count = sum(one.numel() for one in load_file(file).values() if one.is_floating_point())
+    assert ratio**2 == pytest.approx(count, rel=0.03)  # rates are told with three digits
 
 
 def test_a_multiple_is_of_the_rate_that_was_lowered(

@@ -81,6 +81,13 @@ def test_coefficients_of_many_layers_move_less_each(name: str) -> None:
     assert many == pytest.approx(share * few, rel=1e-3)
 
 
+def test_the_bound_of_a_step_is_smaller_where_many_values_move() -> None:
+    frod, loca = PRESETS["frod"], PRESETS["loca"]
+    assert [frod.most_on(count) for count in (1, 60_000, 240_000)] == [0.25, 0.25, 0.125]
+    assert loca.most_on(10**9) == loca.most
+    assert PRESETS["fourierft"].most_on(10**9) == 0.5  # its step is smaller instead
+
+
 def test_what_one_layer_has_more_is_counted_once() -> None:
     pattern = {"layers.0.q_proj": 128}
     plain, more = (
