@@ -79,7 +79,7 @@ _SEARCHED: Mapping[str, tuple[str, Mapping[str, Any], tuple[float, ...]]] = {
     "WaveletFT n=960": ("waveletft", _N, (0.001,)),
     "LoRA r=1": ("lora", {"r": 1}, (0.0017,)),
     "FRoD s=0.00116": ("frod", {"sparse_rate": 0.00116}, (8e-4, 7.6e-3)),
-    "FRoD s=0.01": ("frod", {"sparse_rate": 0.01}, (4e-4, 3.6e-3)),
+    "FRoD s=0.01": ("frod", {"sparse_rate": 0.01}, (4e-4, 1.2e-3, 3.6e-3)),
 }
 #: Positions are learned in runs of more than a hundred steps: these have 240.
 _LONG = {"n_epochs": 6}
