@@ -1,6 +1,7 @@
 """A runtime over a tiny base; its steps can be held up or made to fail, its events collected."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,13 +33,15 @@ NUM_PAGES = 30
 
 @dataclass
 class Heard:
-    """What one sequence was told."""
+    """What one sequence was told, and when."""
 
     events: list[Event] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
+        self.times.append(time.perf_counter())
         if self._is_last(event):
             self.over.set()
 
