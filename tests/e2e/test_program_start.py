@@ -224,6 +224,7 @@ def test_a_signal_in_the_midst_of_a_start_ends_it_in_one_line(
     assert not any("Traceback" in line or "Error" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_demo_that_is_stopped_while_it_loads_starts_again_on_the_same_data(
     tmp_path: Path,

@@ -219,7 +219,10 @@ def crowded(llama: Path, tmp_path: Path) -> Iterator[Callable[..., Program]]:
         program.close()
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_lets_all_that_was_accepted_end_and_then_the_server_and_its_valkey(
     crowded: Callable[..., Program], how: signal.Signals, code: int
 ) -> None:
