@@ -37,17 +37,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["OVERTONE_WORKER_NICE"] = "0"
 
 
-#: Folders with long tests, and few of them to a file.
-_LONG = ("e2e", "docs", "deploy", "trainer", "bench")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several processes none is left with a file of long tests at the end: they come first."""
-    if hasattr(config, "workerinput"):
-        here = Path(__file__).parent
-        items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in _LONG)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _row_multiple() -> None:
     """Let products run over as many rows as test_instruction_sets.py found right."""
