@@ -130,6 +130,7 @@ def test_a_server_that_is_stopped_gives_its_batches_back(program: Program) -> No
     assert program.metrics("overtone_batch_requests_total") == NUM - len(done)
 
 
+@pytest.mark.slow
 def test_another_server_takes_a_batch_over_when_its_own_is_killed(
     base: Path, tmp_path: Path
 ) -> None:

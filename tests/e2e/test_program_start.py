@@ -264,6 +264,7 @@ def test_the_doctor_finds_this_machine_fit(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_doctor_takes_the_variables_that_the_server_takes(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("no folder")

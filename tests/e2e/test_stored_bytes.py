@@ -17,6 +17,7 @@ pytestmark = pytest.mark.timeout(240)
 QUICK = {"calibration_s": 0, "kv_bytes": 1 << 26}
 
 
+@pytest.mark.slow
 def test_two_servers_that_start_at_once_on_a_new_registry_and_store_share_them(
     base_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -275,6 +275,7 @@ def test_what_the_grace_is_too_short_for_ends_with_an_error_and_no_caller_hangs(
     assert "the grace of 0.2 s is over" in program.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_server_at_once(crowded: Callable[..., Program]) -> None:
     program = crowded()
     children = program.children()

@@ -135,6 +135,7 @@ class TestTwoRanks:
         assert files_of(tmp_path / "sampled") == files_of(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_attempt_and_the_next_goes_on_from_its_checkpoint(
     place: Place, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def strike(scene: Scene, target: str) -> None:
         kill_registry(scene)
 
 
+@pytest.mark.slow
 def test_kills_of_child_worker_and_registry_leave_one_version(
     scene: Scene, digest: Callable[[int], str]
 ) -> None:
