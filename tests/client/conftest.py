@@ -1,14 +1,16 @@
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 import uvicorn
+from typer.testing import CliRunner, Result
 
 from overtone_client import AsyncClient, Client, _pauses
+from overtone_client.cli import app
 
 from .fake_overtone import State, create_app
 
@@ -69,6 +71,24 @@ def url(served: tuple[str, State], state: State) -> str:
 def client(url: str) -> Iterator[Client]:
     with Client(url, timeout=10) as client:
         yield client
+
+
+@pytest.fixture
+def run(url: str) -> Callable[..., Result]:
+    """Return what runs the program against the server; `text` is its standard input."""
+
+    def invoke(*arguments: str | Path, text: str | None = None) -> Result:
+        return CliRunner().invoke(app, ["--url", url, *map(str, arguments)], input=text)
+
+    return invoke
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A training file of one line."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "a"}\n')
+    return path
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from overtone_client import AsyncClient, Client, NotFound, _batch_follow
 from overtone_client._session import Session
-from overtone_client.cli import app
 
 from .fake_overtone import Fault, State
 
@@ -39,11 +38,6 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "requests.jsonl"
     path.write_text("{}\n")
     return path
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    return lambda *arguments: CliRunner().invoke(app, ["--url", url, *map(str, arguments)])
 
 
 def made(state: State, **more: Any) -> str:

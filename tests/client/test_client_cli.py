@@ -14,14 +14,6 @@ from .fake_overtone import API_KEY, Fault, State
 Run = Callable[..., Result]
 
 
-@pytest.fixture
-def run(url: str) -> Run:
-    def invoke(*arguments: str | Path, text: str | None = None) -> Result:
-        return CliRunner().invoke(app, ["--url", url, *map(str, arguments)], input=text)
-
-    return invoke
-
-
 def document(result: Result) -> Any:
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""

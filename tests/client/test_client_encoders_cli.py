@@ -5,21 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
-
-from overtone_client.cli import app
+from typer.testing import Result
 
 from .fake_overtone import State
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    def invoke(*arguments: str, text: str | None = None) -> Result:
-        return CliRunner().invoke(app, ["--url", url, *arguments], input=text)
-
-    return invoke
 
 
 def document(result: Result) -> Any:

@@ -16,14 +16,6 @@ from .fake_overtone import State
 Run = Callable[..., Result]
 
 
-@pytest.fixture
-def run(url: str) -> Run:
-    def invoke(*arguments: str | Path, text: str | None = None) -> Result:
-        return CliRunner().invoke(app, ["--url", url, *map(str, arguments)], input=text)
-
-    return invoke
-
-
 @pytest.mark.parametrize("option", ["--url", "--api-key", "--acting-for"])
 @pytest.mark.parametrize("words", [["keys", "list"], ["delete", "demo", "--yes"], ["list"]])
 def test_an_option_without_its_value_runs_no_other_command(

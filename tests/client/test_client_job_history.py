@@ -7,28 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from overtone_client import Client
 from overtone_client._job_history import _count, _sampled
 from overtone_client._loss_chart import drawn
-from overtone_client.cli import app
 
 from .fake_overtone import State
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    return lambda *arguments: CliRunner().invoke(app, ["--url", url, *map(str, arguments)])
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "lines.jsonl"
-    path.write_text('{"text": "a"}\n')
-    return path
 
 
 def test_a_jobs_history_is_shown(run: Run, state: State, data: Path) -> None:

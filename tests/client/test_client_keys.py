@@ -6,19 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from overtone_client import ApiKey, AsyncClient, Client, NotFound
-from overtone_client.cli import app
 
 from .fake_overtone import State
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    return lambda *arguments: CliRunner().invoke(app, ["--url", url, *map(str, arguments)])
 
 
 def made(state: State, tenant: str = "alice", **more: Any) -> str:

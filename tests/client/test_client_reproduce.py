@@ -6,26 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner, Result
-
-from overtone_client.cli import app
+from typer.testing import Result
 
 from .fake_overtone import State
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    return lambda *arguments: CliRunner().invoke(app, ["--url", url, *map(str, arguments)])
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "lines.jsonl"
-    path.write_text('{"text": "a"}\n')
-    return path
 
 
 def trained(state: State, data: Path, digest: str) -> None:

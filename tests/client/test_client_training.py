@@ -11,13 +11,6 @@ from .fake_overtone import State
 from .fake_training import PNG
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "lines.jsonl"
-    path.write_text('{"text": "a"}\n')
-    return path
-
-
 def test_a_file_goes_up_and_comes_back(client: Client, data: Path) -> None:
     seen: list[tuple[int, int]] = []
     file = client.training.upload(data, on_progress=lambda *at: seen.append(at))

@@ -6,29 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from overtone_client import Client, ConnectionFailed, Unavailable, _job_report, _session
 from overtone_client._follow import _Screen
 from overtone_client._job_report import shortened
-from overtone_client.cli import app
 
 from .fake_overtone import State
 from .fake_training import PNG
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    return lambda *arguments: CliRunner().invoke(app, ["--url", url, *map(str, arguments)])
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "lines.jsonl"
-    path.write_text('{"text": "a"}\n')
-    return path
 
 
 def test_train_uploads_files_and_says_how_to_follow(run: Run, state: State, data: Path) -> None:
